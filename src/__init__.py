@@ -1,0 +1,1 @@
+"""Anomaly detection in desensitised CT reports: reports in, submission out. Start at `__main__.py`."""
