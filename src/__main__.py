@@ -1,0 +1,245 @@
+"""The front desk: which verb, which settings, in which order.
+
+    python -m src VERB [options] [key=value …]        ./run.sh does the same and sets up first
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from src import config, inputs
+from src.config import Config, load_config
+from src.errors import UserError, unknown
+
+KEYS = "key=value sets any setting of src/config.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
+
+
+@dataclass(frozen=True)
+class Verb:
+    summary: str
+    run: Callable[[Config, argparse.Namespace], None]
+    arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+    example: str = ""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; returns its exit status: 0 done, 2 the user can put it right, 130 interrupted."""
+    try:
+        return _run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left; nothing more can be told to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] in (["-h"], ["--help"], ["help"]):
+        print(_overview())
+        return 0
+    name = "pipeline" if not arguments or arguments[0].startswith("-") or "=" in arguments[0] else arguments[0]
+    if name not in VERBS:
+        raise unknown("verb", name, [*VERBS, "test"])
+    verb = VERBS[name]
+    parser = _Parser(
+        prog=f"./run.sh {name}",
+        description=verb.summary,
+        epilog="\n".join(filter(None, [KEYS, verb.example and f"Example: {verb.example}"])),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(config.preset_names())}")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"only this model of the preset, or another of {', '.join(config.model_names())}; may be given again",
+    )
+    verb.arguments(parser)
+    rest = arguments[1:] if arguments[:1] == [name] else arguments
+    # key=value may stand anywhere, so it is taken out before argparse assigns the positional arguments.
+    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+    parsed = parser.parse_args([word for word in rest if word not in overrides])
+    # An option whose destination is a key stands for key=value.
+    overrides += [f"{key}={value}" for key, value in vars(parsed).items() if "." in key and value is not None]
+    verb.run(_load(parsed.preset, overrides, parsed.model), parsed)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}. See {self.prog} --help")
+
+
+def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config:
+    """Without --preset, that of the sample data or, where real files are in the input folder, `standard`."""
+    settings = load_config(preset or "standard", overrides, models)
+    if preset is None and inputs.find_files(settings.paths) is None:
+        settings = load_config("sample", overrides, models)
+    return settings
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {name:<{width}}{verb.summary}" for name, verb in VERBS.items())
+    return (
+        f"usage: ./run.sh [VERB] [--preset NAME] [--model NAME] [key=value …]\n\n"
+        f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"
+        f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{verbs}\n  {'test':<{width}}set up and pass the tests\n\n"
+        f"presets: {', '.join(config.preset_names())}\nmodels:  {', '.join(config.model_names())}\n\n{KEYS}"
+    )
+
+
+def _pipeline(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline
+
+    pipeline.run(settings)
+
+
+def _sample(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import sample
+
+    sample.run(settings)
+
+
+def _sample_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", dest="sample.rows", metavar="N", help="labelled reports")
+    parser.add_argument("--test-rows", dest="sample.test_rows", metavar="N", help="reports of each test file")
+    parser.add_argument("--seed", dest="sample.seed", metavar="N", help="other seed, other reports")
+
+
+def _prepare(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline
+
+    pipeline.prepare(settings)
+
+
+def _folds(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline
+
+    pipeline.prepare_and_fold(settings)
+
+
+def _baselines(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import baselines, pipeline
+
+    pipeline.prepare_and_fold(settings)
+    baselines.run(settings)
+
+
+def _train(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline, train
+
+    pipeline.prepare_and_fold(settings)
+    train.run(settings)
+
+
+def _blend(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import blend
+
+    blend.run(settings, parsed.runs, parsed.name)
+
+
+def _submit(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import submit
+
+    submit.run(settings, parsed.run)
+
+
+def _predict(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import predict
+
+    predict.run(settings, parsed.run, parsed.file, parsed.to)
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="a trained run or a blend, such as lstm or blend")
+    parser.add_argument("file", type=Path, help="reports, with or without labels")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/prediction_RUN_FILE")
+
+
+def _score(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import score
+
+    if parsed.labels is None:
+        score.run(settings, parsed.what)
+    elif len(parsed.what) == 1:
+        score.score_submission(Path(parsed.what[0]), parsed.labels)
+    else:
+        raise UserError("--labels takes one submission: ./run.sh score --labels FILE SUBMISSION")
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="*", help="runs to show label by label; with --labels, a submission")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="labelled reports to score a submission against")
+
+
+def _bench(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import bench
+
+    bench.run(parsed.rows, parsed.repeats, settings.paths.output / "bench.json")
+
+
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="reports to read (default 1000000)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timings of each reader (default 3)")
+
+
+def _config(settings: Config, parsed: argparse.Namespace) -> None:
+    import yaml
+
+    print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+
+
+VERBS = {
+    "pipeline": Verb("the whole pipeline on what is in input/, or on sample data", _pipeline),
+    "sample": Verb(
+        "make synthetic reports in input/sample", _sample, _sample_arguments, "./run.sh sample --rows 1000000"
+    ),
+    "prepare": Verb("read and check the input files, number their tokens", _prepare),
+    "folds": Verb("decide which report is validated by which model", _folds, example="./run.sh folds folds.k=10"),
+    "baselines": Verb("score the ladder: zeros, prior, random, TF-IDF + logistic regression", _baselines),
+    "train": Verb(
+        "train the models of the preset, fold by fold", _train, example="./run.sh train --model lstm train.epochs=6"
+    ),
+    "blend": Verb(
+        "several runs into one; the quoted score is cross-fitted",
+        _blend,
+        lambda parser: (
+            parser.add_argument("runs", nargs="*", metavar="RUN", help="default: the models of the preset"),
+            parser.add_argument("--name", default="blend", help="name of the blend's own run (default: blend)"),
+        ),
+        "./run.sh blend lstm transformer blend.method=weights",
+    ),
+    "submit": Verb(
+        "write the submission of each test file",
+        _submit,
+        lambda parser: parser.add_argument("run", nargs="?", metavar="RUN", help="default: the pipeline's blend"),
+        "./run.sh submit lstm",
+    ),
+    "predict": Verb(
+        "a trained run on any report file", _predict, _predict_arguments, "./run.sh predict blend new_reports.csv"
+    ),
+    "score": Verb(
+        "show all scores; with --labels, score a submission file",
+        _score,
+        _score_arguments,
+        "./run.sh score --labels answers.csv output/submission_test.csv",
+    ),
+    "bench": Verb("measure the speed of the reader against pandas", _bench, _bench_arguments),
+    "config": Verb("print the settings as they would be used", _config, example="./run.sh config --preset quick"),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

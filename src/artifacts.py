@@ -1,0 +1,155 @@
+"""Where every output lives, how it is written so that a kill never leaves half of it, and when it is up to date."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from src.errors import UserError
+
+
+class Output:
+    """The folder of everything made. No other file of the project spells a path inside it."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.data = root / "data"
+        self.folds = root / "folds.csv"
+        self.folds_manifest = root / "folds.json"
+        self.baselines = root / "baselines"
+        self.vectors = root / "vectors"
+        self.runs = root / "runs"
+        self.predictions = root / "predictions"
+
+    def run(self, name: str) -> Path:
+        return self.runs / name
+
+    def run_names(self) -> list[str]:
+        """Finished runs: those with a score."""
+        return sorted(path.parent.name for path in self.runs.glob("*/score.json"))
+
+    def submission(self, test_file: str, run: str | None = None) -> Path:
+        """Of the pipeline's final blend, or of the `run` that was asked for."""
+        return self.root / (f"submission_{test_file}" if run is None else f"submission_{run}_{test_file}")
+
+
+def require(path: Path, command: str) -> Path:
+    """`path`, or a UserError that names the command that makes it."""
+    if not path.exists():
+        raise UserError(f"{path} is missing. Make it with: ./run.sh {command}")
+    return path
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Calls `write` on a temporary file beside `path` and renames it: readers see the old file or the whole new one.
+
+    The file and its folder are flushed to disk, so that the promise survives a power cut too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """What a killed write_atomic left behind. Only for a folder that nobody else writes to."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    # Through memory: numpy writes to a real file past Python's buffer, which the flush before fsync would miss.
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomic(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}). Delete it and run the same command again.") from None
+
+
+def is_current(path: Path, fingerprint: str) -> bool:
+    """Whether the result file `path` is there and was made from what `fingerprint` stands for."""
+    return path.exists() and read_json(path).get("fingerprint") == fingerprint
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def array_hash(*arrays: np.ndarray) -> str:
+    """16 hexadecimal digits that stand for the types, shapes and values of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def code_version(modules: Iterable[str]) -> str:
+    """Stands for what the code of `modules` does: changes with their statements, not with comments or docstrings.
+
+    Part of every fingerprint, so that a result never outlives the code that made it.
+    """
+    digest = hashlib.sha256()
+    for name in modules:
+        spec = importlib.util.find_spec(name)
+        tree = ast.parse(Path(spec.origin).read_bytes())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                # String statements are docstrings, also those behind a field.
+                node.body = [line for line in body if not _is_string(line)]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_string(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Holds `path` for this process; waits while another has it. The kernel lets go of a lock when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,321 @@
+"""Every setting: typed, documented at the field, checked at birth.
+
+    defaults below <- presets/models/NAME.yaml <- presets/PRESET.yaml <- key=value on the command line
+
+`train.*` and `model.*` on the command line reach every selected run; `runs.NAME.train.*` reaches one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from src.errors import UserError, unknown
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = ROOT / "src" / "presets"
+
+
+class Settings(BaseModel):
+    """Frozen, and a key that names nothing is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Paths(Settings):
+    input: Path = ROOT / "input"
+    """Folder of the competition's files; never written, but for input/sample/."""
+    output: Path = ROOT / "output"
+    """Folder for everything made; deletable."""
+    train: str = "*train*.csv"
+    """Glob of the labelled files in `input`."""
+    test: str = "*test*.csv"
+    """Glob of the files to predict in `input`."""
+
+
+class Data(Settings):
+    max_len: int = Field(104, ge=1)
+    """Tokens kept of a report; 104 is the longest of round 1."""
+    keep: Literal["head", "tail"] = "head"
+    """Which end of a longer report is kept."""
+
+
+class Folds(Settings):
+    scheme: Literal["kfold", "holdout"] = "kfold"
+    """kfold: multilabel-stratified k-fold. holdout: train, valid and test parts of 8:1:1."""
+    k: int = Field(5, ge=2)
+    seeds: list[int] = Field([2021], min_length=1)
+    """Seeds of the split; several repeat the k-fold, and each report is then predicted once for each."""
+
+
+class Sample(Settings):
+    rows: int = Field(5000, ge=10)
+    """Labelled reports of the sample data."""
+    test_rows: int = Field(1000, ge=1)
+    """Reports of each of its two test files."""
+    seed: int = 2021
+
+
+class Noise(Settings):
+    """Token noise put on training reports, drawn afresh each epoch. See noise.NoiseRates."""
+
+    replacement: float = Field(0.0, ge=0, lt=1)
+    insertion: float = Field(0.0, ge=0, lt=1)
+    deletion: float = Field(0.0, ge=0, lt=1)
+    dispersion: float = Field(0.0, ge=0, lt=1)
+
+
+class Model(Settings):
+    """What every model has: an embedding before its encoder, a pooling and a linear head behind it."""
+
+    embedding_size: int = Field(128, ge=2)
+    embedding_init: Literal["random", "ppmi"] = "ppmi"
+    """ppmi: start from the factorised co-occurrences of all text (train and test), see vectors.py."""
+    spatial_dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of embedding dimensions dropped for a whole report."""
+    pooling: Literal["last", "max", "mean", "maxmean", "attention"] = "maxmean"
+    head_dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class Recurrent(Model):
+    encoder: Literal["recurrent"] = "recurrent"
+    cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    hidden_size: int = Field(128, ge=1)
+    layers: int = Field(1, ge=1)
+    bidirectional: bool = True
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Between layers."""
+
+
+class Transformer(Model):
+    encoder: Literal["transformer"] = "transformer"
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    feedforward_size: int = Field(512, ge=1)
+    positions: Literal["rotary", "relative"] = "rotary"
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Transformer:
+        if self.embedding_size % self.heads:
+            raise ValueError(f"embedding_size {self.embedding_size} is not a multiple of heads {self.heads}")
+        if self.positions == "rotary" and (self.embedding_size // self.heads) % 2:
+            raise ValueError("rotary positions need an even number of dimensions per head")
+        return self
+
+
+AnyModel = Annotated[Recurrent | Transformer, Field(discriminator="encoder")]
+
+
+class Train(Settings):
+    seeds: list[int] = Field([1], min_length=1)
+    """One model for each seed in each fold; their logits are averaged."""
+    epochs: int = Field(12, ge=1)
+    patience: int = Field(0, ge=0)
+    """Stop after so many epochs without a better validation loss and keep the best; 0 trains all `epochs` and keeps
+    the last. Under kfold the scored fold then chose its own epoch, which makes its score optimistic: score.json
+    says so."""
+    batch_size: int = Field(64, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of matrix products in training; predictions are always fp32. auto: bf16 where the processor has it and a probe
+    finds it sound."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    """adam: weight_decay is added to the gradient; adamw: decoupled."""
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    """On matrices only (parameters with two dimensions or more)."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises; it then falls along a cosine to zero."""
+    clip_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Predict with an exponential moving average of the weights; 0 is off."""
+    pos_weight: Literal["none", "balanced"] = "none"
+    """balanced: weight of a positive = negatives / positives of the label. It ruins the calibration of the log loss."""
+    noise: Noise = Noise()
+
+
+class Run(Settings):
+    """One model of an experiment, fully resolved."""
+
+    model: AnyModel = Recurrent()
+    train: Train = Train()
+
+
+class Blend(Settings):
+    method: Literal["auto", "mean", "temperature", "weights"] = "auto"
+    """auto: the simplest that no other beats by more than one standard error on cross-fitted predictions."""
+    per_group: bool = False
+    """Fit weights and temperature for regions and types apart (round 2)."""
+
+
+class Submit(Settings):
+    eps: float = Field(1e-6, gt=0, lt=0.5)
+    """Probabilities are clipped to [eps, 1 - eps]; the official clip is unknown."""
+
+
+class Executor(Settings):
+    workers: int | Literal["auto"] = "auto"
+    """Jobs side by side; auto: one for each `threads` cores, one on a GPU."""
+    threads: int = Field(1, ge=1)
+    """Threads of each job. Part of what makes results byte-identical: sums are ordered by thread."""
+
+
+class Config(Settings):
+    preset: str
+    paths: Paths = Paths()
+    task: Literal["auto", "round1", "round2"] = "auto"
+    """auto: recognised from the label field of the train files (sample data: round1)."""
+    data: Data = Data()
+    sample: Sample = Sample()
+    folds: Folds = Folds()
+    runs: dict[str, Run]
+    """The models of the experiment, by run name."""
+    baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]
+    """Rungs of the ladder that scores are shown beside."""
+    blend: Blend = Blend()
+    submit: Submit = Submit()
+    executor: Executor = Executor()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def model_names() -> list[str]:
+    return sorted(path.stem for path in (PRESETS / "models").glob("*.yaml"))
+
+
+def fingerprint(value: Any) -> str:
+    """16 hexadecimal digits that stand for a JSON-able value; the order of keys does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
+    """The configuration of `preset`, with key=value `overrides`; `models` keeps only those runs.
+
+    A model that the preset does not run is taken from presets/models/. Raises UserError for a preset, model or key
+    that does not exist (listing the known ones), and for a value that its field does not take.
+    """
+    if preset not in preset_names():
+        raise unknown("preset", preset, preset_names())
+    layers = _read_yaml(PRESETS / f"{preset}.yaml")
+    shared = {key: layers.pop(key) for key in ("model", "train") if key in layers}
+    specs = layers.pop("runs")
+    for name in models:
+        if name not in specs and name not in model_names():
+            raise unknown("model", name, {*specs, *model_names()})
+    chosen = {name: specs.get(name) or {} for name in (list(models) or specs)}
+    runs = {}
+    for name, spec in chosen.items():
+        base = _read_yaml(PRESETS / "models" / f"{spec.get('base', name)}.yaml")
+        runs[name] = _merge(_merge(base, shared), {key: value for key, value in spec.items() if key != "base"})
+    tree: dict[str, Any] = {**layers, "preset": preset, "runs": runs}
+    for text in overrides:
+        key, value = _parse_override(text)
+        if key[0] in ("model", "train"):
+            for run in runs.values():
+                _set(run, key, value, text)
+        elif key[:1] == ["runs"] and len(key) > 1 and key[1] not in runs:
+            raise unknown("run", key[1], runs)
+        else:
+            _set(tree, key, value, text)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(_sentences(error))) from None
+
+
+def run_from_yaml(path: Path) -> Run:
+    """The Run that was written to a run's config.yaml."""
+    try:
+        return Run.model_validate(_read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "\n".join(_sentences(error, Run))) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    key, equals, raw = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r} is not of the form key=value, such as train.epochs=6")
+    # Scalars stay text: pydantic converts them by the field's annotation, where YAML 1.1 would read 1e-3 as a
+    # string and 007 as a number.
+    try:
+        parsed = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise UserError(f"{text!r}: the value is not valid YAML: {error}") from None
+    return key.split("."), parsed if isinstance(parsed, (list, dict)) or parsed is None else raw
+
+
+def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:
+    for part in key[:-1]:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"{text!r}: {part!r} has no keys below it")
+    tree[key[-1]] = value
+
+
+def _sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]:
+    """What pydantic found, in the words of the command line."""
+    sentences = []
+    for item in error.errors():
+        where, settings = _locate(top, item["loc"])
+        if item["type"] == "extra_forbidden":
+            sentences.append(f"{where}: {unknown('key', str(item['loc'][-1]), settings.model_fields)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+            sentences.append(f"{where or 'configuration'}: {message}{given}")
+    return sentences
+
+
+def _locate(settings: Any, loc: tuple[str | int, ...]) -> tuple[str, type[Settings]]:
+    """The dotted key of a pydantic location, and the settings class that its last part belongs to."""
+    shown, owner = [], settings
+    for part in loc:
+        kinds = _settings_in(settings)
+        tagged = [kind for kind in kinds if "encoder" in kind.model_fields and kind.model_fields["encoder"].default == part]
+        if tagged:  # the tag of a discriminated union stands in the location, but not in the key
+            settings = tagged[0]
+            continue
+        shown.append(str(part))
+        if len(kinds) == 1:
+            owner = kinds[0]
+            field = owner.model_fields.get(str(part))
+            settings = field.annotation if field else None
+        elif typing.get_origin(settings) is dict:
+            settings = typing.get_args(settings)[1]
+    return ".".join(shown), owner
+
+
+def _settings_in(annotation: Any) -> list[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _settings_in(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in typing.get_args(annotation) for kind in _settings_in(part)]
+    return []

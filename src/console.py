@@ -1,0 +1,103 @@
+"""What a person sees: lines, tables of at most 80 columns off a terminal, and the progress of long work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+NARROW = 80
+
+
+def _console() -> Console:
+    # Made at each call, so that a redirected stdout (tests, pipes) is honoured.
+    return Console(width=None if sys.stdout.isatty() else NARROW, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """The first column is left-aligned, the others right-aligned."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    _console().print()
+    _console().print(table)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class JobProgress:
+    """Progress of jobs that run side by side: bars on a terminal, a line for each finished step otherwise.
+
+    Time left is judged from the work done in this call: `work` tells how much each job is, in any unit.
+    """
+
+    def __init__(self, title: str, work: dict[str, float]):
+        self._title = title
+        self._work = work
+        self._done = dict.fromkeys(work, 0.0)
+        self._started = time.monotonic()
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"), transient=True
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._live = sys.stdout.isatty()
+
+    def __enter__(self) -> JobProgress:
+        if self._live:
+            self._bars.start()
+            self._total = self._bars.add_task(self._title, total=1.0, note="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live:
+            self._bars.stop()
+
+    def step(self, job: str, share: float, note: str) -> None:
+        """`job` has done `share` (0 to 1) of its work."""
+        self._done[job] = share * self._work[job]
+        if self._live:
+            if job not in self._tasks:
+                self._tasks[job] = self._bars.add_task(f"  {job}", total=1.0, note="")
+            self._bars.update(self._tasks[job], completed=share, note=note)
+            self._bars.update(self._total, completed=self._share(), note=self._left())
+        else:
+            say(f"{job}  {note}  {self._left()}")
+
+    def finish(self, job: str, note: str) -> None:
+        self._done[job] = self._work[job]
+        if self._live:
+            if job in self._tasks:
+                self._bars.remove_task(self._tasks.pop(job))
+            self._bars.console.print(f"{job}  {note}")
+            self._bars.update(self._total, completed=self._share(), note=self._left())
+        else:
+            say(f"{job}  {note}  {self._left()}")
+
+    def _share(self) -> float:
+        return sum(self._done.values()) / max(sum(self._work.values()), 1e-9)
+
+    def _left(self) -> str:
+        share = self._share()
+        if share >= 1:
+            return ""
+        left = (time.monotonic() - self._started) * (1 - share) / share if share else 0.0
+        return f"({share:.0%}, {duration(left)} left)"

@@ -1,0 +1,138 @@
+"""Reports as arrays: the vocabulary that numbers their tokens, and the padded (N, max_len) form that models read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from src import artifacts
+from src.reports import Reports
+
+PAD, UNK, MASK = 0, 1, 2
+N_SPECIAL = 3
+"""Token 0 of the files is a real word, so words are numbered from here on. This file alone knows the shift."""
+
+
+class Vocabulary:
+    """The token ids that occur in a set of files, numbered in ascending order behind PAD, UNK and MASK."""
+
+    def __init__(self, words: np.ndarray):
+        self.words = np.unique(np.asarray(words, dtype=np.uint16))
+        self._index = np.full(np.iinfo(np.uint16).max + 1, UNK, dtype=np.uint16)
+        self._index[self.words] = np.arange(N_SPECIAL, N_SPECIAL + len(self.words), dtype=np.uint16)
+
+    def __len__(self) -> int:
+        """Size of an embedding: the words and the three reserved ids."""
+        return N_SPECIAL + len(self.words)
+
+    @property
+    def fingerprint(self) -> str:
+        return artifacts.array_hash(self.words)
+
+    def encode(self, tokens: np.ndarray) -> np.ndarray:
+        """File tokens (any shape) -> indices, uint16; a token that is not in the vocabulary becomes UNK."""
+        return self._index[tokens]
+
+    def save(self, path: Path) -> None:
+        artifacts.write_text(path, json.dumps(self.words.tolist()) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        return cls(np.array(artifacts.read_json(path), dtype=np.uint16))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The reports of one or more files, encoded and padded."""
+
+    tokens: np.ndarray
+    """(N, max_len) uint16, PAD behind the last token."""
+    lengths: np.ndarray
+    """(N,) int32, at least 1."""
+    ids: np.ndarray
+    """(N,) bytes, as in the file."""
+    labels: np.ndarray | None
+    """(N, n_labels) uint8."""
+    sources: np.ndarray
+    """(N,) uint8: index of the file that a report comes from."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def text_fingerprint(self) -> str:
+        return artifacts.array_hash(self.tokens)
+
+    def text_hashes(self) -> list[str]:
+        """A hash of each report's padded tokens, for keys that survive reordered rows."""
+        return [artifacts.array_hash(row) for row in self.tokens]
+
+    def save(self, folder: Path) -> None:
+        for name in ("tokens", "lengths", "ids", "sources"):
+            artifacts.write_npy(folder / f"{name}.npy", getattr(self, name))
+        if self.labels is not None:
+            artifacts.write_npy(folder / "labels.npy", self.labels)
+
+    @classmethod
+    def load(cls, folder: Path) -> Corpus:
+        """Arrays are mapped, not read: several processes share one copy of a large corpus."""
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+        return cls(**{"labels": None, **arrays})
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What encoding a file had to change; the caller tells the user."""
+
+    truncated: int
+    """Reports longer than max_len."""
+    unknown_tokens: int
+    unknown_words: tuple[int, ...]
+    """Token ids that the vocabulary does not hold."""
+
+
+def encode(
+    files: list[Reports], vocabulary: Vocabulary, labels: np.ndarray | None, max_len: int, keep: Literal["head", "tail"]
+) -> tuple[Corpus, Losses]:
+    """Files, one behind the other, as one corpus. `labels` (N, n_labels) are those of all files together."""
+    padded, lengths, truncated, unknown = [], [], 0, []
+    for file in files:
+        words = vocabulary.encode(file.tokens)
+        unknown.append(file.tokens[words == UNK])
+        truncated += int((np.diff(file.offsets) > max_len).sum())
+        rows, row_lengths = pad(words, file.offsets, max_len, keep)
+        padded.append(rows)
+        lengths.append(row_lengths)
+    missing = np.concatenate(unknown)
+    corpus = Corpus(
+        tokens=np.concatenate(padded),
+        lengths=np.concatenate(lengths),
+        ids=np.concatenate([file.ids for file in files]),
+        labels=labels,
+        sources=np.concatenate([np.full(len(file.ids), i, dtype=np.uint8) for i, file in enumerate(files)]),
+    )
+    return corpus, Losses(truncated, len(missing), tuple(int(word) for word in np.unique(missing)))
+
+
+def pad(
+    words: np.ndarray, offsets: np.ndarray, max_len: int, keep: Literal["head", "tail"] = "head"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged indices (sum of lengths,) with offsets (N+1,) -> (N, max_len) uint16 and lengths (N,) int32."""
+    full = np.diff(offsets)
+    lengths = np.minimum(full, max_len).astype(np.int32)
+    starts = offsets[:-1] + (full - lengths if keep == "tail" else 0)
+    inside = np.arange(max_len) < lengths[:, None]  # (N, max_len)
+    padded = np.full((len(lengths), max_len), PAD, dtype=np.uint16)
+    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    padded[inside] = words[np.repeat(starts, lengths) + within]
+    return padded, lengths
+
+
+def unpad(tokens: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of `pad`: (N, max_len) -> ragged indices (sum of lengths,) and offsets (N+1,)."""
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return tokens[np.arange(tokens.shape[1]) < lengths[:, None]], offsets

@@ -1,0 +1,210 @@
+"""Runs jobs (fold x seed x model, predictions, baselines) side by side and survives those that die.
+
+A job is a function's name and a dictionary, and writes its own results to its own folder: running it twice, or
+somewhere else, does no harm. Another engine is another class with `run`; no stage would change.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from src import config
+from src.console import JobProgress
+from src.errors import UserError
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    name: str
+    """Unique among the jobs of one call; shown to the user."""
+    function: str
+    """`module:function`, called with the payload and a function that takes progress dictionaries."""
+    payload: dict[str, Any]
+    work: float = 1.0
+    """How much it is, in any unit; the largest start first, so that no long job is left for the end."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    job: Job
+    reason: str
+    """A sentence for the user, or a traceback."""
+
+
+class Watcher(Protocol):
+    def step(self, job: Job, news: dict[str, Any]) -> None: ...
+
+    def finish(self, job: Job, failure: Failure | None) -> None: ...
+
+
+class Executor(Protocol):
+    def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Failure]:
+        """Runs every job, also after others failed, and returns the failures."""
+        ...
+
+
+class LocalProcesses:
+    """Worker processes of this machine, each with a fixed number of threads.
+
+    Workers are spawned, not forked: a forked child inherits the locks of torch's thread pools.
+    """
+
+    def __init__(self, workers: int, threads: int):
+        self.workers = workers
+        self.threads = threads
+
+    def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Failure]:
+        waiting = sorted(jobs, key=lambda job: -job.work)
+        workers: list[_Worker] = []
+        failures: list[Failure] = []
+        try:
+            while waiting or any(worker.job for worker in workers):
+                workers = [worker for worker in workers if worker.process.is_alive() or worker.job]
+                while waiting and len(workers) < self.workers:
+                    workers.append(_Worker(self.threads))
+                for worker in workers:
+                    if waiting and worker.job is None:
+                        worker.give(waiting.pop(0))
+                for connection in wait([worker.connection for worker in workers if worker.job]):
+                    worker = next(worker for worker in workers if worker.connection is connection)
+                    job = worker.job
+                    kind, content = worker.hear()
+                    if kind == "progress":
+                        watcher.step(job, content)
+                        continue
+                    failure = None if kind == "done" else Failure(job, content)
+                    if failure:
+                        failures.append(failure)
+                    worker.job = None
+                    watcher.finish(job, failure)
+        finally:
+            for worker in workers:
+                worker.stop()
+        return failures
+
+
+class _Worker:
+    def __init__(self, threads: int):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.job: Job | None = None
+        # Libraries read these once, when they are imported: they must stand before the child starts.
+        settings = {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
+        try:
+            self.process.start()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+        theirs.close()
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        try:
+            self.connection.send((job.function, job.payload))
+        except BrokenPipeError:
+            pass  # the worker died while idle; hear() tells
+
+    def hear(self) -> tuple[str, Any]:
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            code = self.process.exitcode
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"gone with exit code {code}"
+            hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
+            return "failed", f"its process was {how}{hint}."
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(connection: Connection) -> None:
+    """The life of a worker: jobs in, news out, until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            function, payload = connection.recv()
+        except EOFError:
+            return
+        try:
+            module, name = function.split(":")
+            getattr(importlib.import_module(module), name)(payload, lambda news: connection.send(("progress", news)))
+        except UserError as error:
+            connection.send(("failed", str(error)))
+        except Exception:
+            connection.send(("failed", traceback.format_exc()))
+        else:
+            connection.send(("done", None))
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+class _Shown:
+    """Hands the news of jobs to a progress display."""
+
+    def __init__(self, progress: JobProgress, describe: Callable[[dict[str, Any]], tuple[float, str]]):
+        self._progress = progress
+        self._describe = describe
+
+    def step(self, job: Job, news: dict[str, Any]) -> None:
+        self._progress.step(job.name, *self._describe(news))
+
+    def finish(self, job: Job, failure: Failure | None) -> None:
+        self._progress.finish(job.name, "FAILED" if failure else "done")
+
+
+def run_shown(
+    executor: Executor,
+    title: str,
+    jobs: Sequence[Job],
+    describe: Callable[[dict[str, Any]], tuple[float, str]] = lambda news: (0.0, ""),
+) -> list[Failure]:
+    """Runs jobs under a progress display; `describe` turns a job's news into its share done and a note."""
+    if not jobs:
+        return []
+    with JobProgress(title, {job.name: job.work for job in jobs}) as progress:
+        return executor.run(jobs, _Shown(progress, describe))
+
+
+def raise_failures(failures: list[Failure]) -> None:
+    """One UserError that tells every failure; nothing where there is none."""
+    if failures:
+        told = "\n".join(f"{failure.job.name}: {failure.reason.strip()}" for failure in failures)
+        raise UserError(
+            f"{told}\n{len(failures)} jobs failed; what the others made is kept, and the same command goes on from there."
+        )
+
+
+def make_executor(settings: config.Executor, device: str) -> Executor:
+    """One worker for each `threads` cores of this machine; on a GPU a single one, which has it to itself."""
+    workers = settings.workers
+    if workers == "auto":
+        workers = 1 if device == "cuda" else max(1, available_cores() // settings.threads)
+    return LocalProcesses(workers, settings.threads)
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which a container or taskset can make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,56 @@
+"""The family of models: encoder -> masked pooling -> linear head. Logits out; the sigmoid happens elsewhere, once.
+
+To add a model: its settings class in config.py, its encoder in a file of this folder, its line in ENCODERS, and a YAML
+in presets/models/.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from src.config import Model
+from src.corpus import PAD
+from src.errors import unknown
+from src.models.layers import Pooling, SpatialDropout
+from src.models.recurrent import RecurrentEncoder
+from src.models.transformer import TransformerEncoder
+
+ENCODERS = {"recurrent": RecurrentEncoder, "transformer": TransformerEncoder}
+
+
+class Classifier(nn.Module):
+    """Tokens (B, T) and lengths (B,) -> logits (B, n_labels).
+
+    T may be any length that holds the longest report of the batch: padding, batch mates and their order change no
+    logit beyond rounding.
+    """
+
+    def __init__(self, encoder: nn.Module, vocabulary_size: int, n_labels: int, settings: Model):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, settings.embedding_size, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        with torch.no_grad():
+            self.embedding.weight[PAD] = 0
+        self.spatial_dropout = SpatialDropout(settings.spatial_dropout)
+        self.encoder = encoder
+        self.pooling = Pooling(settings.pooling, encoder.size, encoder.backward_size)
+        self.dropout = nn.Dropout(settings.head_dropout)
+        self.head = nn.Linear(self.pooling.size, n_labels)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        embedded = self.spatial_dropout(self.embedding(tokens))  # (64, 41, 128)
+        features = self.encoder(embedded, lengths)  # (64, 41, 256)
+        pooled = self.pooling(features, lengths)  # (64, 512)
+        return self.head(self.dropout(pooled))  # (64, 17)
+
+
+def build_model(settings: Model, vocabulary_size: int, n_labels: int, vectors: Tensor | None = None) -> Classifier:
+    """A model with fresh weights; `vectors` (vocabulary_size, embedding_size) start its embedding."""
+    if settings.encoder not in ENCODERS:
+        raise unknown("encoder", settings.encoder, ENCODERS)
+    model = Classifier(ENCODERS[settings.encoder](settings), vocabulary_size, n_labels, settings)
+    if vectors is not None:
+        with torch.no_grad():
+            model.embedding.weight.copy_(vectors)
+    return model

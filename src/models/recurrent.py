@@ -1,0 +1,54 @@
+"""LSTM, GRU or plain recurrent encoder, in one or both directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from src.config import Recurrent
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+class RecurrentEncoder(nn.Module):
+    """Embedded reports (B, T, E) -> features (B, T, D), left-to-right features first.
+
+    Each direction is a recurrence of its own: the right-to-left one reads the report reversed *within its length*, so
+    that it starts at the last real token. A bidirectional module over a padded batch would start in the padding, and a
+    packed sequence costs twice the time on a CPU.
+    """
+
+    def __init__(self, settings: Recurrent):
+        super().__init__()
+        directions = 2 if settings.bidirectional else 1
+        self.size = settings.hidden_size * directions
+        self.backward_size = settings.hidden_size if settings.bidirectional else 0
+        cell = CELLS[settings.cell]
+        inputs = [settings.embedding_size, *[self.size] * (settings.layers - 1)]
+        self.forwards = nn.ModuleList(cell(size, settings.hidden_size, batch_first=True) for size in inputs)
+        self.backwards = nn.ModuleList(
+            cell(size, settings.hidden_size, batch_first=True) for size in (inputs if settings.bidirectional else [])
+        )
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        mirrored = mirror(lengths, x.shape[1])  # (B, T)
+        for i, forwards in enumerate(self.forwards):
+            if i:
+                x = self.dropout(x)
+            features = [forwards(x)[0]]
+            if self.backwards:
+                features.append(take(self.backwards[i](take(x, mirrored))[0], mirrored))
+            x = torch.cat(features, dim=2)
+        return x
+
+
+def mirror(lengths: Tensor, width: int) -> Tensor:
+    """Positions (B, width) that reverse each report within its length and leave the padding where it is."""
+    positions = torch.arange(width, device=lengths.device)
+    return torch.where(positions < lengths[:, None], lengths[:, None] - 1 - positions, positions)
+
+
+def take(x: Tensor, positions: Tensor) -> Tensor:
+    """x (B, T, D) at `positions` (B, T)."""
+    return x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[2]))

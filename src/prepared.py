@@ -1,0 +1,57 @@
+"""What every later stage reads: the encoded corpora in output/data and the manifest that tells what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src import artifacts, folds
+from src.artifacts import Output
+from src.config import Config
+from src.corpus import Corpus, Vocabulary
+from src.errors import UserError
+from src.task import Task, get_task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    output: Output
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, output: Output) -> Prepared:
+        return cls(output, artifacts.read_json(artifacts.require(output.data / "manifest.json", "prepare")))
+
+    @property
+    def task(self) -> Task:
+        return get_task(self.manifest["task"])
+
+    @property
+    def train_folder(self) -> Path:
+        return self.output.data / "train"
+
+    @property
+    def train(self) -> Corpus:
+        return Corpus.load(self.train_folder)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.load(self.output.data / "vocabulary.json")
+
+    @property
+    def test_files(self) -> list[str]:
+        """Names of the test files, such as `track1_round1_testB.csv`."""
+        return [file["name"] for file in self.manifest["files"] if file["role"] == "test"]
+
+    def test_folder(self, name: str) -> Path:
+        return self.output.data / "test" / Path(name).stem
+
+    def load_folds(self, config: Config) -> folds.Folds:
+        """The folds that `./run.sh folds` made for this corpus and these settings."""
+        artifacts.require(self.output.folds, "folds")
+        made = artifacts.read_json(artifacts.require(self.output.folds_manifest, "folds"))
+        found = folds.load(self.output.folds, self.train, config.folds)
+        if made["settings"] != config.folds.model_dump() or found is None:
+            raise UserError(f"{self.output.folds} was made for other reports or settings. Run: ./run.sh folds")
+        return found

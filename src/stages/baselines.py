@@ -1,0 +1,85 @@
+"""./run.sh baselines: the ladder that every score is shown beside, on the same folds as the models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src import artifacts, baselines, runs
+from src.artifacts import Output
+from src.config import Config, fingerprint
+from src.console import say
+from src.corpus import Corpus, unpad
+from src.executors import Job, make_executor, raise_failures, run_shown
+from src.folds import Folds
+from src.prepared import Prepared
+
+CODE = (*runs.CODE, "src.baselines", "src.stages.baselines")
+
+
+def run(config: Config) -> None:
+    prepared = Prepared.load(Output(config.paths.output))
+    folds = prepared.load_folds(config)
+    stamp = fingerprint(
+        {
+            "train": prepared.manifest["train"],
+            "folds": artifacts.array_hash(folds.table),
+            "code": artifacts.code_version(CODE),
+        }
+    )
+    missing = [
+        name
+        for name in config.baselines
+        if not artifacts.is_current(prepared.output.baselines / name / "score.json", stamp)
+    ]
+    if not missing:
+        say(f"baselines: up to date ({', '.join(config.baselines)})")
+        return
+    for name in missing:
+        oof = _tfidf(config, prepared, folds, stamp) if name == "tfidf" else _simple(name, prepared, folds)
+        folder = prepared.output.baselines / name
+        artifacts.write_npy(folder / "oof.npy", oof.astype(np.float32))
+        how = "cross-fitted on the same folds as the models" if name in ("prior", "tfidf") else "nothing is fitted"
+        score = runs.score_oof(prepared.task, np.asarray(prepared.train.labels), oof, folds, how)
+        artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
+        say(f"baselines: {name} {score['overall']['score']['value']:.4f}")
+
+
+def _simple(name: str, prepared: Prepared, folds: Folds) -> np.ndarray:
+    labels = np.asarray(prepared.train.labels)
+    if name == "prior":
+        return baselines.prior(labels, folds.first)
+    return {"zeros": baselines.zeros, "random": baselines.random}[name](labels.shape)
+
+
+def _tfidf(config: Config, prepared: Prepared, folds: Folds, stamp: str) -> np.ndarray:
+    """Logits (N, n_labels), each row's by a regression that did not see it."""
+    splits = [split for split in folds.splits() if split.seed == config.folds.seeds[0]]
+    folder = prepared.output.baselines / "tfidf"
+    outs = [folder / f"fold_{split.fold}.{stamp[:8]}.npy" for split in splits]
+    jobs = []
+    for split, out in zip(splits, outs, strict=True):
+        if not out.exists():
+            rows = out.with_suffix(".npz")
+            arrays = {"train_rows": split.train_rows, "predicted_rows": split.predicted_rows}
+            artifacts.write_atomic(rows, lambda file, arrays=arrays: np.savez(file, **arrays))
+            payload = {"corpus": str(prepared.train_folder), "rows": str(rows), "out": str(out)}
+            jobs.append(Job(f"tfidf fold_{split.fold}", f"{__name__}:fit_tfidf_fold", payload))
+    raise_failures(run_shown(make_executor(config.executor, "cpu"), "baselines", jobs))
+    logits = np.full((len(prepared.train), prepared.task.n_labels), np.nan)
+    for split, out in zip(splits, outs, strict=True):
+        logits[split.predicted_rows] = np.load(out)
+    return logits
+
+
+def fit_tfidf_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """One job: TF-IDF and a logistic regression per label, for the predicted rows of one fold."""
+    corpus = Corpus.load(Path(payload["corpus"]))
+    tokens, offsets = unpad(np.asarray(corpus.tokens), np.asarray(corpus.lengths))
+    with np.load(payload["rows"]) as rows:
+        train, predicted = rows["train_rows"], rows["predicted_rows"]
+    logits = baselines.tfidf_logistic(tokens, offsets, np.asarray(corpus.labels), train, predicted)
+    artifacts.write_npy(Path(payload["out"]), logits)

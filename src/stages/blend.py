@@ -1,0 +1,115 @@
+"""./run.sh blend [RUN …]: several runs into one, which is again a run.
+
+    ./run.sh blend lstm transformer blend.method=mean --name two
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import yaml
+
+from src import artifacts, blending, runs
+from src.artifacts import Output
+from src.config import Config, fingerprint
+from src.console import say, show_table
+from src.errors import UserError
+from src.folds import Folds
+from src.prepared import Prepared
+from src.runs import RunFolder
+
+CODE = (*runs.CODE, "src.blending", "src.stages.blend")
+
+
+def run(config: Config, members: Sequence[str] = (), name: str = "blend") -> None:
+    """Blends `members`, or the models of the preset where none is named."""
+    output = Output(config.paths.output)
+    prepared = Prepared.load(output)
+    folds = prepared.load_folds(config)
+    if name in members:
+        raise UserError(f"run {name!r} cannot be a member of itself. Give the blend another --name.")
+    parts = [RunFolder.load(output, member) for member in members or config.runs]
+    runs.check_same_data(parts, prepared.manifest["train"])
+    if not members:
+        _check_settings(config, parts)
+    folder = output.run(name)
+    settings = config.blend.model_dump()
+    stamp = fingerprint(
+        {
+            "members": {part.name: part.score["fingerprint"] for part in parts},
+            "settings": settings,
+            "folds": artifacts.array_hash(folds.table),
+            "code": artifacts.code_version(CODE),
+        }
+    )
+    if artifacts.is_current(folder / "score.json", stamp):
+        say(f"blend: up to date ({folder})")
+        return
+    if folder.exists() and RunFolder(folder, artifacts.read_json(folder / "run.json")).record["kind"] != "blend":
+        raise UserError(f"{folder} holds a trained model. Give the blend another --name.")
+    (folder / "score.json").unlink(missing_ok=True)
+
+    task, labels = prepared.task, np.asarray(prepared.train.labels)
+    logits = [part.oof() for part in parts]
+    fitted, oof, how = _fit(config, logits, labels, folds, prepared)
+    artifacts.write_text(folder / "config.yaml", yaml.safe_dump(settings))
+    artifacts.write_json(folder / "environment.json", runs.environment("cpu", "fp32"))
+    record = {
+        "kind": "blend",
+        "preset": config.preset,
+        "task": task.name,
+        "train": prepared.manifest["train"],
+        "data": config.data.model_dump(),
+        "folds": config.folds.model_dump(),
+        "members": [part.name for part in parts],
+        "weights": fitted.to_json(),
+        "diversity": blending.diversity([member[folds.scored] for member in logits], labels[folds.scored]),
+    }
+    artifacts.write_json(folder / "run.json", record)
+    artifacts.write_npy(folder / "oof.npy", oof.astype(np.float32))
+    for test in prepared.test_files:
+        blended = fitted.apply([np.load(part.test_path(test)) for part in parts])
+        artifacts.write_npy(folder / f"test_{test.rsplit('.', 1)[0]}.npy", blended.astype(np.float32))
+    score = runs.score_oof(task, labels, oof, folds, how)
+    artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
+    _show(fitted, [part.name for part in parts], record["diversity"])
+    runs.show_scores({part.name: part.score for part in parts} | {name: score})
+    say(f"blend: {folder} ({how})")
+
+
+def _fit(
+    config: Config, logits: list[np.ndarray], labels: np.ndarray, folds: Folds, prepared: Prepared
+) -> tuple[blending.BlendWeights, np.ndarray, str]:
+    """The blend for new reports, the logits (N, n_labels) that its score is quoted on, and how these came about."""
+    task, method, per_group = prepared.task, config.blend.method, config.blend.per_group
+    if folds.scheme == "holdout":
+        fit_rows, rows = folds.first == 0, folds.first >= 0
+        fitted, blended = blending.fit_and_apply(logits, labels, folds.first, task, method, fit_rows, rows, per_group)
+        oof = np.full(labels.shape, np.nan)
+        oof[rows] = blended
+        return fitted, oof, f"{fitted.method}, fitted on the validation part, scored on the test part"
+    fitted = blending.fit_method(logits, labels, folds.first, task, method, per_group)
+    oof = blending.cross_fitted(logits, labels, folds.first, task, method, per_group)
+    return fitted, oof, f"{fitted.method}; score cross-fitted over folds, the choice of method included"
+
+
+def _check_settings(config: Config, parts: list[RunFolder]) -> None:
+    """A blend of the preset's models must not take up one that was trained with other settings."""
+    for part in parts:
+        if part.record["kind"] == "model" and part.settings != config.runs[part.name]:
+            raise UserError(
+                f"run {part.name} was trained with other settings than preset {config.preset} has now (it was made with "
+                f"preset {part.record['preset']}). Train it again: ./run.sh train --preset {config.preset} --model "
+                f"{part.name}. Or blend what is there by name: ./run.sh blend {' '.join(config.runs)}"
+            )
+
+
+def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict) -> None:
+    rows = [
+        [f"labels {group.start}–{group.stop - 1}", f"{group.temperature:.3f}", *(f"{w:.3f}" for w in group.weights)]
+        for group in fitted.groups
+    ]
+    show_table(f"Blend ({fitted.method})", ["weights of", "temperature", *names], rows)
+    if diversity["mean_pairwise"] is not None:
+        say(f"mean correlation of the members' errors: {diversity['mean_pairwise']:.3f}")

@@ -1,0 +1,58 @@
+"""./run.sh: every stage in order, each of which does only what is missing."""
+
+from __future__ import annotations
+
+import time
+
+from src import inputs, sample
+from src.config import Config
+from src.console import duration, say
+from src.errors import UserError
+from src.inputs import InputFiles
+
+
+def run(config: Config) -> None:
+    from src.stages import baselines, blend, score, submit, train  # torch and scikit-learn: seconds
+
+    started = time.perf_counter()
+    say(f"preset {config.preset}: {', '.join(config.runs)}; input {config.paths.input}, output {config.paths.output}")
+    prepare_and_fold(config)
+    baselines.run(config)
+    train.run(config)
+    blend.run(config)
+    submit.run(config)
+    score.run(config)
+    say(f"pipeline: done in {duration(time.perf_counter() - started)}")
+
+
+def prepare_and_fold(config: Config) -> None:
+    """The two stages that take seconds and that all others need."""
+    from src.stages import folds
+
+    prepare(config)
+    folds.run(config)
+
+
+def prepare(config: Config) -> None:
+    from src.stages import prepare
+
+    prepare.run(config, _files(config))
+
+
+def _files(config: Config) -> InputFiles:
+    """The user's files; where the project's own input folder holds none, sample data, made if need be."""
+    files = inputs.find_files(config.paths)
+    if files is not None:
+        return files
+    if not inputs.is_default(config.paths):
+        raise UserError(
+            f"no file in {config.paths.input} matches {config.paths.train} or {config.paths.test} "
+            "(paths.train, paths.test)"
+        )
+    folder = config.paths.input / "sample"
+    if not sample.is_complete(folder):
+        from src.stages import sample as sample_stage
+
+        say(f"no competition files in {config.paths.input}: making sample data")
+        sample_stage.run(config)
+    return inputs.find_files(config.paths.model_copy(update={"input": folder}))

@@ -1,0 +1,64 @@
+"""./run.sh predict RUN FILE: a trained run on any report file, written in the form of a submission.
+
+    ./run.sh predict blend new_reports.csv --to new_predictions.csv
+
+Labels in the file, if it has any, are used for nothing but the score that is printed at the end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from src import artifacts, metrics
+from src.artifacts import Output
+from src.blending import BlendWeights
+from src.config import Config
+from src.console import say, warn
+from src.corpus import Vocabulary, encode
+from src.executors import make_executor, raise_failures, run_shown
+from src.hardware import pick_device
+from src.prediction import mean_prediction, prediction_jobs
+from src.reports import Reports, read_reports, write_submission
+from src.runs import RunFolder
+
+
+def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:
+    output = Output(config.paths.output)
+    source = RunFolder.load(output, name)
+    reports = read_reports(file)
+    logits = _predict(config, output, source, reports)
+    path = to or output.root / f"prediction_{name}_{file.name}"
+    probabilities = metrics.sigmoid(logits.astype(np.float64))
+    write_submission(path, reports.ids, probabilities, config.submit.eps)
+    say(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
+    if reports.labels is not None:
+        score = metrics.official_score(source.task, reports.labels_for(source.task), probabilities)
+        say(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
+
+
+def _predict(config: Config, output: Output, source: RunFolder, reports: Reports) -> np.ndarray:
+    """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
+    if source.record["kind"] == "blend":
+        members = [RunFolder.load(output, member) for member in source.record["members"]]
+        return BlendWeights.from_json(source.record["weights"]).apply(
+            [_predict(config, output, member, reports) for member in members]
+        )
+    folder = output.predictions / f"{source.name}.{reports.sha256[:16]}"
+    corpus, losses = encode([reports], Vocabulary.load(source.path / "vocabulary.json"), None, **source.record["data"])
+    corpus.save(folder)
+    if losses.unknown_tokens:
+        words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")
+        warn(
+            f"{source.name}: {losses.unknown_tokens:,} tokens of {len(losses.unknown_words)} words were not in the files "
+            f"that the run was trained with and are read as unknown: {words}"
+        )
+    if losses.truncated:
+        data = source.record["data"]
+        warn(f"{losses.truncated:,} reports are longer than max_len={data['max_len']}: their {data['keep']} is kept")
+    parts = [source.path / part for part in source.record["fold_folders"]]
+    device = pick_device(config.device)
+    executor = make_executor(config.executor, device.type)
+    raise_failures(run_shown(executor, "predict", prediction_jobs(parts, [folder], device.type)))
+    return mean_prediction(parts, folder)

@@ -1,0 +1,35 @@
+"""./run.sh submit [RUN]: one |,| CSV for each test file, read again and checked after writing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src import artifacts, metrics, runs
+from src.artifacts import Output
+from src.config import Config
+from src.console import say
+from src.corpus import Corpus
+from src.prepared import Prepared
+from src.reports import write_submission
+from src.runs import RunFolder
+
+
+def run(config: Config, name: str | None = None) -> None:
+    """Of the run `name`; of the pipeline's blend where none is named."""
+    output = Output(config.paths.output)
+    prepared = Prepared.load(output)
+    source = RunFolder.load(output, name or "blend")
+    runs.check_same_data([source], prepared.manifest["train"])
+    for test in prepared.test_files:
+        logits = np.load(artifacts.require(source.test_path(test), _remedy(source)))
+        ids = np.asarray(Corpus.load(prepared.test_folder(test)).ids)
+        path = output.submission(test, name)
+        write_submission(path, ids, metrics.sigmoid(logits.astype(np.float64)), config.submit.eps)
+        say(
+            f"submit: {path} ({len(ids):,} reports x {logits.shape[1]} probabilities, run {source.name}, "
+            f"sha256 {artifacts.file_sha256(path)[:8]}…)"
+        )
+
+
+def _remedy(source: RunFolder) -> str:
+    return f"blend {' '.join(source.record['members'])}" if source.record["kind"] == "blend" else f"train --model {source.name}"

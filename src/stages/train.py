@@ -1,0 +1,223 @@
+"""./run.sh train [--model NAME …]: model x fold x seed as jobs, then each run's out-of-fold and test logits.
+
+    ./run.sh train --model lstm train.epochs=6
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from src import artifacts, runs, vectors
+from src.artifacts import Output
+from src.config import Config, Run, fingerprint
+from src.console import duration, say
+from src.executors import Job, make_executor, raise_failures, run_shown
+from src.folds import Folds, Split
+from src.hardware import pick_device, pick_precision
+from src.prediction import mean_prediction, prediction_jobs
+from src.prepared import Prepared
+from src.training import FoldJob
+
+CODE = (
+    *(f"src.{name}" for name in ("training", "checkpoints", "batching", "noise", "corpus", "vectors", "inference")),
+    *(f"src.models{name}" for name in ("", ".layers", ".recurrent", ".transformer")),
+)
+
+
+def run(config: Config) -> None:
+    prepared = Prepared.load(Output(config.paths.output))
+    folds = prepared.load_folds(config)
+    device = pick_device(config.device)
+    executor = make_executor(config.executor, device.type)
+    started = time.perf_counter()
+
+    jobs = _fold_jobs(config, prepared, folds, device)
+    missing = [
+        (f"{name} {Path(job.folder).name.rsplit('.', 1)[0].replace('.', ' ')}", job)
+        for name, group in jobs.items()
+        for job in group
+        if not artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint)
+    ]
+    total = sum(map(len, jobs.values()))
+    if missing:
+        say(f"train: {len(missing)} of {total} folds to train on {device.type}")
+    else:
+        say(f"train: all {total} folds are up to date")
+    training = [Job(label, "src.training:train_fold", asdict(job), _work(job)) for label, job in missing]
+    failures = run_shown(executor, "train", training, _describe)
+
+    failed = {failure.job.payload["folder"] for failure in failures}
+    trained = [Path(job.folder) for group in jobs.values() for job in group if job.folder not in failed]
+    corpora = [prepared.test_folder(name) for name in prepared.test_files]
+    failures += run_shown(executor, "predict", prediction_jobs(trained, corpora, device.type))
+    raise_failures(failures)
+    for name, group in jobs.items():
+        _assemble(config, prepared, folds, name, group)
+    runs.show_scores({name: artifacts.read_json(prepared.output.run(name) / "score.json") for name in jobs})
+    say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
+
+
+def _fold_jobs(config: Config, prepared: Prepared, folds: Folds, device: torch.device) -> dict[str, list[FoldJob]]:
+    """The jobs of each run, whether done or not."""
+    code = artifacts.code_version(CODE)
+    starts = _word_vectors(
+        prepared, {run.model.embedding_size for run in config.runs.values() if run.model.embedding_init == "ppmi"}
+    )
+    jobs: dict[str, list[FoldJob]] = {}
+    for name, run in config.runs.items():
+        settings = run.model_dump(mode="json")
+        del settings["train"]["seeds"]  # a further seed leaves the results of the others standing
+        precision = pick_precision(run.train.precision, device)
+        start = starts[run.model.embedding_size] if run.model.embedding_init == "ppmi" else None
+        jobs[name] = []
+        for split, seed in itertools.product(folds.splits(), run.train.seeds):
+            stamp = fingerprint(
+                {
+                    "run": settings,
+                    "train": prepared.manifest["train"],
+                    "vocabulary": prepared.manifest["vocabulary"],
+                    "vectors": start.name if start else None,
+                    "rows": artifacts.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
+                    "seed": seed,
+                    "fold": split.fold,
+                    "precision": precision,
+                    "code": code,
+                }
+            )
+            part = f"fold_{split.fold}.split_{split.seed}.seed_{seed}.{stamp[:8]}"
+            folder = prepared.output.run(name) / part
+            jobs[name].append(
+                FoldJob(
+                    run=settings,
+                    corpus=str(prepared.train_folder),
+                    vocabulary_size=len(prepared.vocabulary),
+                    vectors=str(start) if start else None,
+                    split=str(_save_split(folder / "split.npz", split)),
+                    fold=split.fold,
+                    seed=seed,
+                    device=device.type,
+                    precision=precision,
+                    folder=str(folder),
+                    fingerprint=stamp,
+                )
+            )
+    return jobs
+
+
+def _word_vectors(prepared: Prepared, sizes: set[int]) -> dict[int, Path]:
+    """Files of the vectors that start embeddings of these sizes: made from all text, named by what they are made of."""
+    if not sizes:
+        return {}
+    folders = [prepared.train_folder, *map(prepared.test_folder, prepared.test_files)]
+    texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in folders]
+    stamp = fingerprint([*map(artifacts.array_hash, texts), artifacts.code_version(["src.vectors"])])
+    paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in sizes}
+    for size, path in paths.items():
+        if not path.exists():
+            artifacts.write_npy(path, vectors.ppmi_vectors(texts, len(prepared.vocabulary), size))
+    return paths
+
+
+def _save_split(path: Path, split: Split) -> Path:
+    if not path.exists():
+        rows = {"train_rows": split.train_rows, "valid_rows": split.valid_rows, "predicted_rows": split.predicted_rows}
+        artifacts.write_atomic(path, lambda file: np.savez(file, **rows))
+    return path
+
+
+def _work(job: FoldJob) -> float:
+    """For the order of jobs and the time left: an epoch of a Transformer layer takes some three times as long."""
+    model = job.run["model"]
+    return job.run["train"]["epochs"] * model["layers"] * (3.0 if model["encoder"] == "transformer" else 2.0)
+
+
+def _describe(news: dict[str, Any]) -> tuple[float, str]:
+    note = (
+        f"epoch {news['epoch']:2d}/{news['epochs']}  train {news['train_loss']:.4f}  "
+        f"valid {news['valid_loss']:.4f}  {news['seconds']:.1f} s"
+    )
+    return news["epoch"] / news["epochs"], note
+
+
+def _assemble(
+    config: Config, prepared: Prepared, folds: Folds, name: str, jobs: list[FoldJob]
+) -> None:
+    """The run folder's own files, from those of its folds; score.json last."""
+    folder = prepared.output.run(name)
+    corpora = {test: prepared.test_folder(test) for test in prepared.test_files}
+    stamp = fingerprint(
+        {
+            "jobs": [job.fingerprint for job in jobs],
+            "tests": {test: artifacts.array_hash(_tokens(path)) for test, path in corpora.items()},
+            "folds": artifacts.array_hash(folds.table),
+            "code": artifacts.code_version((*runs.CODE, "src.stages.train")),
+        }
+    )
+    if artifacts.is_current(folder / "score.json", stamp):
+        return
+    (folder / "score.json").unlink(missing_ok=True)
+    parts = [Path(job.folder) for job in jobs]
+    run = config.runs[name]
+    artifacts.write_text(folder / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
+    artifacts.write_json(folder / "environment.json", runs.environment(jobs[0].device, jobs[0].precision))
+    prepared.vocabulary.save(folder / "vocabulary.json")
+    record = {
+        "kind": "model",
+        "preset": config.preset,
+        "task": prepared.task.name,
+        "train": prepared.manifest["train"],
+        "data": config.data.model_dump(),
+        "folds": config.folds.model_dump(),
+        "fold_folders": [part.name for part in parts],
+    }
+    artifacts.write_json(folder / "run.json", record)
+    artifacts.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
+    oof = _mean_of_parts(jobs, len(prepared.train), prepared.task.n_labels)
+    artifacts.write_npy(folder / "oof.npy", oof)
+    for test, corpus in corpora.items():
+        artifacts.write_npy(folder / f"test_{Path(test).stem}.npy", mean_prediction(parts, corpus))
+    score = runs.score_oof(prepared.task, np.asarray(prepared.train.labels), oof, folds, _how(run, folds))
+    artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
+
+
+def _tokens(corpus: Path) -> np.ndarray:
+    return np.load(corpus / "tokens.npy", mmap_mode="r")
+
+
+def _history(jobs: list[FoldJob]) -> pd.DataFrame:
+    tables = []
+    for job in jobs:
+        table = pd.read_csv(Path(job.folder) / "history.csv")
+        table.insert(0, "seed", job.seed)
+        table.insert(0, "fold", job.fold)
+        tables.append(table)
+    return pd.concat(tables)
+
+
+def _mean_of_parts(jobs: list[FoldJob], n_rows: int, n_labels: int) -> np.ndarray:
+    """Logits (n_rows, n_labels): the mean over seeds and repetitions, each by a model that did not train on the row."""
+    total, count = np.zeros((n_rows, n_labels)), np.zeros((n_rows, 1))
+    for job in jobs:
+        with np.load(job.split) as split:
+            rows = split["predicted_rows"]
+        total[rows] += np.load(Path(job.folder) / "logits.npy")
+        count[rows] += 1
+    with np.errstate(invalid="ignore"):
+        return (total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
+
+
+def _how(run: Run, folds: Folds) -> str:
+    if folds.scheme == "holdout":
+        return "test part of the holdout, on which no choice was made"
+    if run.train.patience:
+        return "out of fold, but each fold stopped at its own best epoch: optimistic"
+    return "out of fold, epochs fixed beforehand"

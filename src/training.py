@@ -1,0 +1,247 @@
+"""fit(): the one training loop. train_fold(): one job of it, that a kill at any moment only delays.
+
+Every epoch draws its order, noise and dropout from (seed, fold, epoch) alone, so a resumed job needs no generator
+state and ends in the same bytes as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from src import artifacts, checkpoints
+from src.batching import collate, shuffled_batches
+from src.config import Run, Train
+from src.corpus import N_SPECIAL, Corpus, pad, unpad
+from src.errors import UserError
+from src.hardware import autocast
+from src.inference import predict_logits
+from src.models import Classifier, build_model
+from src.noise import NoiseRates, corrupt
+
+EMA_WARMUP = 10
+"""The average follows the weights closely over the first steps: decay is at most (1 + step) / (10 + step)."""
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """One model on one fold. Made of text and numbers alone, so that it can be sent to another process."""
+
+    run: dict[str, Any]
+    """The resolved config.Run."""
+    corpus: str
+    """Folder of the encoded train corpus."""
+    vocabulary_size: int
+    vectors: str | None
+    """File of the vectors that start the embedding."""
+    split: str
+    """File with train_rows, valid_rows and predicted_rows."""
+    fold: int
+    seed: int
+    device: str
+    precision: str
+    """fp32 or bf16."""
+    folder: str
+    """Where results go; its result.json is written last."""
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Reports as fit() takes them."""
+
+    tokens: np.ndarray
+    """(N, max_len) uint16"""
+    lengths: np.ndarray
+    """(N,) int32"""
+    labels: np.ndarray
+    """(N, n_labels) uint8"""
+    ids: np.ndarray
+    """(N,) bytes, to name the reports of a failing batch"""
+
+    @classmethod
+    def of(cls, corpus: Corpus, rows: np.ndarray) -> Rows:
+        return cls(*(np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.labels, corpus.ids)))
+
+
+def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """Runs a FoldJob given as a dictionary. Leaves in its folder, in this order: checkpoints of the running job,
+    last.safetensors and best.safetensors (weights), history.csv, logits.npy (of the predicted rows), result.json.
+    """
+    job = FoldJob(**payload)
+    folder = Path(job.folder)
+    with artifacts.lock(folder / "job.lock"):
+        if artifacts.is_current(folder / "result.json", job.fingerprint):
+            return
+        run = Run.model_validate(job.run)
+        corpus = Corpus.load(Path(job.corpus))
+        with np.load(job.split) as split:
+            train, valid = (Rows.of(corpus, split[name]) for name in ("train_rows", "valid_rows"))
+            predicted = split["predicted_rows"]
+        device = torch.device(job.device)
+        torch.manual_seed(_seed_of(job.seed, job.fold, 0))
+        vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
+        model = build_model(run.model, job.vocabulary_size, train.labels.shape[1], vectors).to(device)
+        artifacts.remove_temporaries(folder)
+        started = time.perf_counter()
+        history = fit(model, train, valid, run.train, (job.seed, job.fold), device, job.precision, folder, progress)
+        checkpoints.save_weights(folder / "last.safetensors", model)
+        if run.train.patience:
+            checkpoints.load_weights(folder / "best.safetensors", model)
+        tokens, lengths = np.asarray(corpus.tokens[predicted]), np.asarray(corpus.lengths[predicted])
+        artifacts.write_npy(folder / "logits.npy", predict_logits(model, tokens, lengths, device))
+        artifacts.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+        best = min(history, key=lambda epoch: epoch["valid_loss"])
+        artifacts.write_json(
+            folder / "result.json",
+            {
+                "fingerprint": job.fingerprint,
+                "run": job.run,
+                "vocabulary_size": job.vocabulary_size,
+                "n_labels": train.labels.shape[1],
+                "fold": job.fold,
+                "seed": job.seed,
+                "weights": "best" if run.train.patience else "last",
+                "epochs": len(history),
+                "best_epoch": best["epoch"],
+                "best_valid_loss": best["valid_loss"],
+                "last_valid_loss": history[-1]["valid_loss"],
+                "seconds_since_last_start": round(time.perf_counter() - started, 2),
+            },
+        )
+        checkpoints.remove_all(folder)
+
+
+def fit(
+    model: Classifier,
+    train: Rows,
+    valid: Rows,
+    settings: Train,
+    seeds: tuple[int, int],
+    device: torch.device,
+    precision: str,
+    folder: Path,
+    progress: Callable[[dict[str, Any]], None],
+) -> list[dict[str, float]]:
+    """Trains `model` in place, from the newest sound checkpoint of `folder` if there is one.
+
+    Returns the history: epoch, learning_rate, train_loss, valid_loss for each epoch. Afterwards the model holds the
+    last weights (their moving average under ema_decay), and best.safetensors those of the lowest validation loss. Raises
+    UserError for a loss that is not finite, naming the step and the reports of the batch.
+    """
+    average = copy.deepcopy(model).eval() if settings.ema_decay else None
+    optimizer = make_optimizer(model, settings)
+    pos_weight = positive_weight(train.labels, settings).to(device)
+    rates = NoiseRates(**settings.noise.model_dump())
+    alphabet = np.unique(train.tokens[train.tokens >= N_SPECIAL])
+    ragged = unpad(train.tokens, train.lengths)
+    n_batches = math.ceil(len(train.tokens) / settings.batch_size)
+    n_steps = settings.epochs * n_batches
+
+    history = checkpoints.resume(folder, model, average, optimizer)
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        if _patience_is_over(history, settings.patience):
+            break
+        started = time.perf_counter()
+        rng = np.random.default_rng([*seeds, epoch])
+        torch.manual_seed(_seed_of(*seeds, epoch))
+        tokens, lengths = train.tokens, train.lengths
+        if any((rates.replacement, rates.insertion, rates.deletion)):
+            tokens, lengths = pad(*corrupt(*ragged, rates, rng, alphabet), train.tokens.shape[1])
+        model.train()
+        total = 0.0
+        for i, rows in enumerate(shuffled_batches(lengths, settings.batch_size, rng)):
+            step = (epoch - 1) * n_batches + i
+            rate = settings.learning_rate * schedule(step, n_steps, settings.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            targets = torch.from_numpy(train.labels[rows]).to(device, torch.float32)
+            with autocast(precision, device):
+                logits = model(*collate(tokens, lengths, rows, device))
+            loss = functional.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=pos_weight)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise UserError(_not_finite(value, epoch, step, train.ids[rows]))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            optimizer.step()
+            if average is not None:
+                update_average(average, model, settings.ema_decay, step)
+            total += value * len(rows)
+        judged = average if average is not None else model
+        logits = predict_logits(judged, valid.tokens, valid.lengths, device)
+        targets = torch.from_numpy(valid.labels).to(torch.float32)
+        valid_loss = functional.binary_cross_entropy_with_logits(torch.from_numpy(logits), targets).item()
+        history.append(
+            {"epoch": epoch, "learning_rate": rate, "train_loss": total / len(train.tokens), "valid_loss": valid_loss}
+        )
+        if valid_loss == min(past["valid_loss"] for past in history):
+            checkpoints.save_weights(folder / "best.safetensors", judged)
+        checkpoints.save(folder, model, average, optimizer, history)
+        progress({**history[-1], "epochs": settings.epochs, "seconds": time.perf_counter() - started})
+    if average is not None:
+        model.load_state_dict(average.state_dict())
+    return history
+
+
+def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
+    """Adam or AdamW; weight decay on exactly the parameters with two dimensions or more."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return kind(groups, lr=settings.learning_rate, fused=True)
+
+
+def schedule(step: int, n_steps: int, warmup: float) -> float:
+    """Factor of the learning rate at `step` (from 0): linear warm-up, then a cosine that ends just above zero."""
+    rising = max(1, round(warmup * n_steps)) if warmup else 0
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, n_steps - rising)))
+
+
+def positive_weight(labels: np.ndarray, settings: Train) -> Tensor:
+    """(n_labels,): ones, or negatives / positives of each label; a label without positives keeps 1."""
+    if settings.pos_weight == "none":
+        return torch.ones(labels.shape[1])
+    positives = labels.sum(axis=0, dtype=np.float64)
+    weights = np.where(positives > 0, (len(labels) - positives) / np.maximum(positives, 1), 1.0)
+    return torch.from_numpy(weights).to(torch.float32)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Moves every weight of `average` towards that of `model` by 1 - decay."""
+    decay = min(decay, (1 + step) / (EMA_WARMUP + step))
+    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)
+
+
+def _patience_is_over(history: list[dict[str, float]], patience: int) -> bool:
+    losses = [epoch["valid_loss"] for epoch in history]
+    return bool(patience and losses and len(losses) - 1 - losses.index(min(losses)) >= patience)
+
+
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _not_finite(value: float, epoch: int, step: int, ids: np.ndarray) -> str:
+    shown = ", ".join(report.decode() for report in ids[:8])
+    return (
+        f"the training loss became {value} at step {step} (epoch {epoch}), in the batch with reports {shown}, … "
+        f"({len(ids)} in all). Try a lower train.learning_rate, a lower train.clip_norm or a longer train.warmup."
+    )

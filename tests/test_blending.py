@@ -1,0 +1,224 @@
+"""Blends: the optimum is the optimum, ties go to equal weights, and no fold is judged by its own labels."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
+from src.blending import (
+    METHODS,
+    BlendWeights,
+    cross_fitted,
+    diversity,
+    fit_and_apply,
+    fit_method,
+    fit_temperature,
+    fit_weights,
+    mean_logits,
+)
+from src.errors import UserError
+from src.metrics import official_score, sigmoid
+from src.task import ROUND1, ROUND2
+
+TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
+
+
+def make(task, n, noises, seed=0, scale=1.0):
+    """True logits, labels drawn from them, and members that see the truth through noise of the given sizes."""
+    generator = np.random.default_rng(seed)
+    truth = generator.normal(-1, 2, (n, task.n_labels))
+    labels = (generator.random(truth.shape) < sigmoid(truth)).astype(np.int8)
+    return truth, labels, [scale * (truth + noise * generator.normal(size=truth.shape)) for noise in noises]
+
+
+def score(task, labels, logits):
+    return official_score(task, labels, sigmoid(logits)).value
+
+
+def test_mean_is_the_mean_in_double_precision():
+    members = [np.full((2, 17), value, dtype=np.float32) for value in (1, 2, 6)]
+    mean = mean_logits(members)
+    assert mean.dtype == np.float64 and (mean == 3).all()
+    blend = fit_method(members, np.zeros((2, 17)), np.zeros(2), ROUND1, "mean")
+    np.testing.assert_array_equal(blend.apply(members), mean)
+
+
+def test_planted_weights_and_temperature_are_recovered():
+    _, _, (a, b, c) = make(ROUND1, 4000, [1, 1, 1], scale=0.7)
+    truth = (0.6 * a + 0.4 * b) / 1.5  # the labels follow this blend, and the third member adds nothing
+    labels = (np.random.default_rng(1).random(truth.shape) < sigmoid(truth)).astype(int)
+    (blend,) = fit_weights([a, b, c], labels, ROUND1, per_group=False).groups
+    assert blend.weights == pytest.approx((0.6, 0.4, 0.0), abs=0.03)
+    assert blend.temperature == pytest.approx(1.5, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0, 3.0])
+def test_temperature_undoes_a_known_scale(factor):
+    truth, labels, _ = make(ROUND1, 3000, [])
+    (blend,) = fit_temperature([factor * truth] * 2, labels, ROUND1, per_group=False).groups
+    assert blend.temperature == pytest.approx(factor, rel=0.04) and blend.weights == (0.5, 0.5)
+
+
+def test_temperature_is_that_of_a_line_search():
+    _, labels, members = make(ROUND2, 300, [1, 2])
+    fitted = fit_temperature(members, labels, ROUND2, per_group=False)
+    found = minimize_scalar(lambda t: -score(ROUND2, labels, mean_logits(members) / t), bracket=(0.5, 2), tol=1e-8)
+    assert fitted.groups[0].temperature == pytest.approx(found.x, rel=1e-4)
+
+
+@TASKS
+@pytest.mark.parametrize("per_group", [False, True])
+def test_no_grid_point_scores_better_than_the_fit(task, per_group):
+    truth, labels, members = make(task, 200, [0.8, 1.5], seed=3, scale=1.7)
+    members.append(np.random.default_rng(4).normal(size=truth.shape) - truth)  # its best weight is zero, at the edge
+    fitted = fit_weights(members, labels, task, per_group)
+    best = score(task, labels, fitted.apply(members))
+    for group in fitted.groups:
+        assert group.weights[2] < 0.01
+    for first in np.linspace(0, 1, 21):
+        for third in (0, 0.02):
+            for temperature in np.geomspace(0.5, 4, 25):
+                weights = first * (1 - third), (1 - first) * (1 - third), third
+                grid = sum(weight * member for weight, member in zip(weights, members, strict=True)) / temperature
+                assert score(task, labels, grid) <= best + 1e-9
+    for step in (-0.01, 0.01):  # and it is a point of rest: a little more or less of anything is worse
+        assert score(task, labels, fitted.apply(members) + step * members[0]) < best
+        assert score(task, labels, fitted.apply(members) + step * members[1]) < best
+
+
+def test_without_temperature_the_weights_are_the_best_that_sum_to_one():
+    _, labels, members = make(ROUND2, 200, [0.8, 1.2], scale=2.0)
+    fitted = fit_weights(members, labels, ROUND2, per_group=False, temperature=False)
+    assert fitted.groups[0].temperature == 1.0
+    grid = [score(ROUND2, labels, w * members[0] + (1 - w) * members[1]) for w in np.linspace(0, 1, 201)]
+    best = score(ROUND2, labels, fitted.apply(members))
+    assert max(grid) - 1e-9 <= best <= max(grid) + 1e-4
+
+
+def test_each_group_is_fitted_by_itself():
+    truth, labels, (good, bad) = make(ROUND2, 1500, [0.3, 3.0])
+    swap = [np.hstack([good[:, :17], bad[:, 17:]]), np.hstack([bad[:, :17], 2 * good[:, 17:]])]
+    regions, types = fit_weights(swap, labels, ROUND2, per_group=True).groups
+    assert (regions.start, regions.stop, types.start, types.stop) == (0, 17, 17, 29)
+    assert regions.weights[0] > 0.9 and types.weights[1] > 0.9
+    assert regions.temperature == pytest.approx(1, abs=0.15) and types.temperature == pytest.approx(2, abs=0.3)
+    shared = fit_weights(swap, labels, ROUND2, per_group=False)
+    assert len(shared.groups) == 1
+    apart = BlendWeights("weights", (regions, types))
+    assert score(ROUND2, labels, apart.apply(swap)) > score(ROUND2, labels, shared.apply(swap)) + 0.02
+
+
+def test_types_of_reports_without_a_region_are_not_fitted_on():
+    _, labels, members = make(ROUND2, 200, [1, 2])
+    labels[:100, :17] = 0
+    fitted = fit_weights(members, labels, ROUND2, per_group=False)
+    labels[:100, 17:] = 1 - labels[:100, 17:]
+    assert fit_weights(members, labels, ROUND2, per_group=False) == fitted
+    labels[100:, 17:] = 1 - labels[100:, 17:]
+    assert fit_weights(members, labels, ROUND2, per_group=False) != fitted
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), n_members=st.integers(1, 4), per_group=st.booleans(), temperature=st.booleans())
+def test_weights_are_shares_and_survive_json(seed, n_members, per_group, temperature):
+    generator = np.random.default_rng(seed)
+    members = list(generator.normal(0, 3, (n_members, 20, 29)))
+    labels = generator.integers(0, 2, (20, 29))
+    blend = fit_weights(members, labels, ROUND2, per_group, temperature)
+    for group in blend.groups:
+        assert min(group.weights) >= 0 and sum(group.weights) == pytest.approx(1) and group.temperature > 0
+    back = BlendWeights.from_json(json.loads(json.dumps(blend.to_json())))
+    assert back == blend
+    np.testing.assert_array_equal(back.apply(members), blend.apply(members))
+
+
+@pytest.mark.parametrize("sign, answer", [(1, 0.01), (-1, 1000.0)], ids=["perfect", "hopeless"])
+def test_extreme_members_stop_at_the_edge_of_the_temperatures(sign, answer):
+    labels = np.arange(34).reshape(2, 17) % 2
+    member = sign * 0.001 * (2.0 * labels - 1)
+    (blend,) = fit_weights([member, member], labels, ROUND1, per_group=False).groups
+    assert blend.temperature == pytest.approx(answer) and sum(blend.weights) == pytest.approx(1)
+
+
+def test_equal_members_are_averaged_and_a_real_gain_is_taken():
+    _, labels, members = make(ROUND1, 1000, [0.5] * 3)
+    folds = np.arange(1000) % 5
+    calibrated = [member * 1.0 for member in members]
+    for member in calibrated:  # brings the mean to temperature one, so that nothing is left to gain
+        member /= fit_temperature(members, labels, ROUND1, False).groups[0].temperature
+    assert fit_method(calibrated, labels, folds, ROUND1, "auto").method == "mean"
+    assert fit_method([3 * member for member in calibrated], labels, folds, ROUND1, "auto").method == "temperature"
+    bad = [np.random.default_rng(9).normal(0, 3, labels.shape) for _ in range(2)]
+    assert fit_method(calibrated + bad, labels, folds, ROUND1, "auto").method == "weights"
+
+
+@TASKS
+@pytest.mark.parametrize("method", METHODS)
+def test_a_folds_blend_does_not_see_its_labels(task, method):
+    _, labels, members = make(task, 250, [0.5, 2.0], scale=2.0)
+    folds = np.random.default_rng(0).integers(0, 4, 250)
+    before = cross_fitted(members, labels, folds, task, method)
+    labels[folds == 2] = 1 - labels[folds == 2]
+    after = cross_fitted(members, labels, folds, task, method)
+    np.testing.assert_array_equal(after[folds == 2], before[folds == 2])
+    assert np.isfinite(after).all()
+    assert (after[folds != 2] != before[folds != 2]).any() == (method != "mean")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_holdout_fits_on_one_fold_and_blends_the_other(method):
+    _, labels, members = make(ROUND1, 400, [0.5, 2.0], scale=2.0)
+    folds = np.repeat([-1, 0, 1], [200, 100, 100])
+    for member in members:
+        member[folds == -1] = np.nan
+    blend, logits = fit_and_apply(members, labels, folds, ROUND1, method, folds == 0, np.flatnonzero(folds == 1))
+    assert logits.shape == (100, 17) and blend.method == ("weights" if method == "auto" else method)
+    again = fit_method([member[200:300] for member in members], labels[200:300], folds[200:300], ROUND1, method)
+    assert again == blend
+    np.testing.assert_array_equal(logits, blend.apply([member[300:] for member in members]))
+    out_of_fold = cross_fitted(members, labels, folds, ROUND1, method)
+    assert np.isnan(out_of_fold[:200]).all()
+    np.testing.assert_array_equal(out_of_fold[300:], logits)
+
+
+def test_diversity_counts_errors_and_not_what_the_answer_explains():
+    truth, labels, _ = make(ROUND1, 500, [])
+    generator = np.random.default_rng(1)
+    a, b = generator.normal(size=(2, *labels.shape))
+    base = 8.0 * labels  # all three are right about everything, and differ in their errors only
+    measured = diversity([base + a, base + b, 2 * (base + a) + 5, base], labels)
+    correlation = np.array(measured["correlation"][:3], dtype=float)
+    np.testing.assert_allclose(correlation[:, :3], [[1, 0, 1], [0, 1, 0], [1, 0, 1]], atol=0.05)
+    assert measured["correlation"][3] == [None] * 4  # no error, no correlation
+    assert measured["mean_pairwise"] == pytest.approx(1 / 3, abs=0.05)
+    assert diversity([a], labels)["mean_pairwise"] is None
+
+
+def test_malformed_input_raises():
+    _, labels, members = make(ROUND2, 20, [1, 2])
+    folds = np.arange(20) % 2
+    with pytest.raises(UserError, match="unknown blend method 'wieghts'. Did you mean 'weights'"):
+        cross_fitted(members, labels, folds, ROUND2, "wieghts")
+    with pytest.raises(ValueError, match="two folds or more, given \\[0\\]"):
+        cross_fitted(members, labels, folds * 0, ROUND2, "mean")
+    with pytest.raises(ValueError, match="want members of one"):
+        mean_logits([members[0], members[1][:10]])
+    with pytest.raises(ValueError, match="want members of one"):
+        mean_logits([])
+    with pytest.raises(ValueError, match="round1 has 17 labels"):
+        fit_weights(members, labels, ROUND1, per_group=False)
+    with pytest.raises(ValueError, match="labels of 0 or 1"):
+        fit_weights(members, sigmoid(members[0]), ROUND2, per_group=False)
+    with pytest.raises(ValueError, match="fitted on 2 members of 29 labels, given 1 of 29"):
+        fit_weights(members, labels, ROUND2, per_group=False).apply(members[:1])
+    members[0][3, 4] = np.nan
+    with pytest.raises(ValueError, match="not predicted"):
+        fit_weights(members, labels, ROUND2, per_group=False)
+    labels[:, :17] = 0
+    with pytest.raises(UserError, match="counts for the types"):
+        fit_weights([members[1]], labels, ROUND2, per_group=True)

@@ -1,0 +1,277 @@
+"""Scores and their standard errors, against scikit-learn, plain loops and simulation."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, average_precision_score, log_loss, recall_score, roc_auc_score
+
+from src.errors import UserError
+from src.metrics import EPS, Estimate, log_loss_cells, logit, official_score, paired_difference, score_report, sigmoid
+from src.task import ROUND1, ROUND2
+
+TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
+
+
+def make(task, n, seed=0, generator=None):
+    """Labels and probabilities whose losses vary from report to report, as real ones do."""
+    generator = generator or np.random.default_rng(seed)
+    truth = generator.normal(-1.5, 1.5, (n, task.n_labels)) + generator.normal(0, 1, (n, 1))
+    labels = (generator.random(truth.shape) < sigmoid(truth)).astype(np.int8)
+    return labels, sigmoid(1.3 * truth + generator.normal(0, 1, truth.shape))
+
+
+def loop_score(task, labels, probabilities):
+    """The official score written as the rules say it, one cell at a time."""
+    score, start = 0.0, 0
+    for group in task.groups:
+        total, cells = 0.0, 0
+        for i in range(len(labels)):
+            if group.name == "types" and not any(labels[i][:17]):
+                continue
+            for j in range(start, start + group.size):
+                p = min(max(probabilities[i][j], 1e-7), 1 - 1e-7)
+                total -= math.log(p) if labels[i][j] == 1 else math.log(1 - p)
+                cells += 1
+        start += group.size
+        score += {"round1": 1.0, "round2": {"regions": 0.6, "types": 0.4}.get(group.name)}[task.name] * (
+            1 - {"round1": 1.0, "round2": 2.0}[task.name] * total / cells)
+    return score
+
+
+@TASKS
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(3, 30), hard=st.booleans())
+def test_score_is_the_rules_written_as_loops(task, seed, n, hard):
+    labels, probabilities = make(task, n, seed)
+    labels[0, 0] = 1  # round 2 needs a report that counts for the types
+    if hard:
+        probabilities = probabilities.round()  # zeros and ones, which only the clip keeps finite
+    assert official_score(task, labels, probabilities).value == pytest.approx(loop_score(task, labels, probabilities))
+
+
+def test_scores_of_simple_predictions():
+    labels = np.zeros((4, 29), dtype=int)
+    labels[:2, 3] = 1
+    half = np.full(labels.shape, 0.5)
+    assert official_score(ROUND1, labels[:, :17], half[:, :17]).value == pytest.approx(1 - math.log(2))
+    assert official_score(ROUND2, labels, half).value == pytest.approx(1 - 2 * math.log(2))
+    assert official_score(ROUND2, labels, labels.astype(float)).value == pytest.approx(1, abs=1e-6)
+
+
+def test_types_of_reports_without_a_region_change_nothing():
+    labels, probabilities = make(ROUND2, 50)
+    labels[:20, :17] = 0
+    labels[20:, 0] = 1
+    changed = probabilities.copy()
+    changed[:20, 17:] = 0.99
+    assert official_score(ROUND2, labels, changed) == official_score(ROUND2, labels, probabilities)
+    changed[20:, 17:] = 0.99
+    assert official_score(ROUND2, labels, changed).value < official_score(ROUND2, labels, probabilities).value
+
+
+def test_cells_are_scikit_learns_log_loss_of_each_column():
+    labels, probabilities = make(ROUND1, 200)
+    columns = [log_loss(labels[:, k], probabilities[:, k]) for k in range(17)]
+    np.testing.assert_allclose(log_loss_cells(labels, probabilities).mean(axis=0), columns)
+
+
+def test_cells_are_clipped_and_float32_does_not_overflow_the_clip():
+    cells = log_loss_cells(np.array([[1, 0, 1]]), np.array([[0, 1, 1]], dtype=np.float32))
+    np.testing.assert_allclose(cells, [[-math.log(EPS), -math.log(EPS), -math.log1p(-EPS)]], rtol=1e-6)
+    assert log_loss_cells(np.array([[1]]), np.array([[0.0]]), eps=1e-15)[0, 0] == pytest.approx(15 * math.log(10))
+
+
+@given(st.floats(-1e4, 1e4))
+def test_sigmoid_and_logit_are_inverse_and_finite(x):
+    p = sigmoid(np.array(x, dtype=np.float32))
+    assert p.dtype == np.float64 and 0 <= p <= 1
+    assert p + sigmoid(np.array(-x, dtype=np.float32)) == pytest.approx(1)
+    assert logit(p) == pytest.approx(np.clip(x, logit(0.0), logit(1.0)), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -0.01, 1.01])
+@pytest.mark.parametrize("function", [official_score, score_report], ids=lambda function: function.__name__)
+def test_probabilities_that_are_none_raise(function, bad):
+    labels, probabilities = make(ROUND1, 10)
+    probabilities[3, 4] = bad
+    with pytest.raises(ValueError, match="probabilities must be finite"):
+        function(ROUND1, labels, probabilities)
+
+
+def test_labels_and_probabilities_swapped_raise():
+    labels, probabilities = make(ROUND1, 10)
+    with pytest.raises(ValueError, match="swapped"):
+        official_score(ROUND1, probabilities, labels)
+    with pytest.raises(ValueError, match="swapped"):
+        paired_difference(ROUND1, probabilities, labels, labels)
+    with pytest.raises(ValueError, match="labels must be 0 or 1"):
+        official_score(ROUND1, labels * 2, probabilities)
+
+
+def test_wrong_shapes_raise():
+    labels, probabilities = make(ROUND1, 10)
+    for y, p in [(labels, probabilities[:9]), (labels[:0], probabilities[:0]), (labels[0], probabilities[0])]:
+        with pytest.raises(ValueError, match="must be alike"):
+            official_score(ROUND1, y, p)
+    with pytest.raises(ValueError, match="round2 has 29 labels, not 17"):
+        official_score(ROUND2, labels, probabilities)
+
+
+def test_no_report_that_counts_is_a_clear_error():
+    labels, probabilities = make(ROUND2, 10)
+    labels[:, :17] = 0
+    for function in (official_score, score_report):
+        with pytest.raises(UserError, match="none of 10 reports counts in the score of the types"):
+            function(ROUND2, labels, probabilities)
+
+
+@TASKS
+def test_standard_errors_are_the_spread_over_samples(task):
+    generator = np.random.default_rng(1)
+    scores, differences = [], []
+    for _ in range(600):
+        labels, probabilities = make(task, 120, generator=generator)
+        scores.append(official_score(task, labels, probabilities))
+        differences.append(paired_difference(task, labels, probabilities, sigmoid(0.6 * logit(probabilities))))
+    for estimates in (scores, differences):
+        spread = np.std([estimate.value for estimate in estimates])
+        claimed = np.sqrt(np.mean([estimate.standard_error**2 for estimate in estimates]))
+        assert claimed == pytest.approx(spread, rel=0.12)
+
+
+def test_standard_errors_of_the_report_are_the_spread_over_samples():
+    generator = np.random.default_rng(2)
+    reports = []
+    for _ in range(150):
+        labels, probabilities = make(ROUND1, 150, generator=generator)
+        reports.append(score_report(ROUND1, labels, probabilities, n_boot=50)["overall"])
+    places = [("mlogloss",), ("exact_match",)] + [("macro", name) for name in (
+        "positive_rate", "log_loss", "roc_auc", "pr_auc", "sensitivity", "specificity")]
+    for place in places:
+        figures = [report[place[0]] if len(place) == 1 else report[place[0]][place[1]] for report in reports]
+        spread = np.std([figure["value"] for figure in figures])
+        claimed = np.sqrt(np.mean([figure["standard_error"]**2 for figure in figures]))
+        assert claimed == pytest.approx(spread, rel=0.2), place
+
+
+@TASKS
+def test_paired_difference_is_the_difference_and_far_surer_than_the_scores(task):
+    labels, probabilities = make(task, 300)
+    other = sigmoid(0.95 * logit(probabilities))
+    a, b = official_score(task, labels, probabilities), official_score(task, labels, other)
+    gain = paired_difference(task, labels, probabilities, other)
+    assert gain.value == pytest.approx(a.value - b.value)
+    assert gain.standard_error < 0.2 * a.standard_error
+    assert paired_difference(task, labels, other, probabilities).value == pytest.approx(-gain.value)
+    assert paired_difference(task, labels, other, other) == Estimate(0.0, 0.0)
+
+
+def loop_calibration_error(labels, probabilities):
+    """Expected calibration error of flat arrays, one bin at a time."""
+    error = 0.0
+    for i in range(15):
+        inside = [j for j, p in enumerate(probabilities) if i / 15 <= p < (i + 1) / 15 or (i == 14 and p == 1)]
+        if inside:
+            error += abs(np.mean(probabilities[inside]) - np.mean(labels[inside])) * len(inside) / len(labels)
+    return error
+
+
+@TASKS
+def test_report_agrees_with_scikit_learn_on_the_rows_that_count(task):
+    labels, probabilities = make(task, 300)
+    labels[:80] = 0
+    labels[80:90, :17] = 0  # round 2: types without a region, which must not count
+    probabilities = probabilities.round(2)  # many ties
+    report = score_report(task, labels, probabilities, n_boot=10)["overall"]
+    for k, name in enumerate(task.label_names):
+        rows = labels[:, :17].any(axis=1) if name.startswith("type") else np.full(300, True)
+        y, p, figures = labels[rows, k], probabilities[rows, k], report["labels"][name]
+        assert (figures["rows"], figures["positives"]) == (rows.sum(), y.sum())
+        expected = {"positive_rate": y.mean(), "log_loss": log_loss_cells(y[:, None], p[:, None]).mean(),
+                    "roc_auc": roc_auc_score(y, p), "pr_auc": average_precision_score(y, p),
+                    "sensitivity": recall_score(y, p >= 0.5), "specificity": recall_score(1 - y, p < 0.5),
+                    "calibration_error": loop_calibration_error(y, p)}
+        assert {figure: figures[figure]["value"] for figure in expected} == pytest.approx(expected)
+    for figure in expected:
+        values = [label[figure]["value"] for label in report["labels"].values()]
+        assert report["macro"][figure]["value"] == pytest.approx(np.mean(values))
+        assert report["groups"]["regions"]["macro"][figure]["value"] == pytest.approx(np.mean(values[:17]))
+    cells = np.ones(labels.shape, dtype=bool)
+    cells[:, 17:] = labels[:, :17].any(axis=1)[:, None]
+    assert report["calibration_error"]["value"] == pytest.approx(
+        loop_calibration_error(labels[cells], probabilities[cells]))
+    right = accuracy_score(labels * cells, (probabilities >= 0.5) & cells)
+    assert report["exact_match"]["value"] == pytest.approx(right)
+    assert report["score"]["value"] == pytest.approx(loop_score(task, labels, probabilities))
+    assert report["score"]["value"] == pytest.approx(1 - task.groups[0].loss_scale * report["mlogloss"]["value"])
+    assert report["groups"]["regions"]["mlogloss"]["value"] == pytest.approx(
+        report["groups"]["regions"]["macro"]["log_loss"]["value"])
+
+
+def test_bootstrap_is_that_of_scikit_learn_with_the_same_weights():
+    labels, probabilities = make(ROUND1, 60)
+    probabilities = probabilities.round(1)
+    report = score_report(ROUND1, labels, probabilities, n_boot=30, seed=5)["overall"]
+    generator = np.random.default_rng(5)
+    draws = [np.bincount(generator.integers(0, 60, 60), minlength=60) for _ in range(30)]
+    precisions = np.array([[average_precision_score(labels[:, k], probabilities[:, k], sample_weight=draw)
+                            for k in range(17)] for draw in draws])
+    for k, name in enumerate(ROUND1.label_names):
+        assert report["labels"][name]["pr_auc"]["standard_error"] == pytest.approx(precisions[:, k].std(ddof=1))
+    assert report["macro"]["pr_auc"]["standard_error"] == pytest.approx(precisions.mean(axis=1).std(ddof=1))
+    errors = [loop_calibration_error(np.repeat(labels[:, 0], draw), np.repeat(probabilities[:, 0], draw))
+              for draw in draws]
+    assert report["labels"]["region_0"]["calibration_error"]["standard_error"] == pytest.approx(np.std(errors, ddof=1))
+
+
+def test_bootstrap_in_small_chunks_is_the_same(monkeypatch):
+    labels, probabilities = make(ROUND2, 100)
+    whole = score_report(ROUND2, labels, probabilities, n_boot=20)
+    monkeypatch.setattr("src.metrics.DRAW_CELLS", 300)
+    assert score_report(ROUND2, labels, probabilities, n_boot=20) == whole
+    assert score_report(ROUND2, labels, probabilities, n_boot=20, seed=1) != whole
+
+
+def test_undefined_figures_are_null_and_left_out_of_the_mean():
+    labels, probabilities = make(ROUND1, 80)
+    labels[:, 0], labels[:, 1], probabilities[:, 2] = 0, 1, 0.3
+    report = score_report(ROUND1, labels, probabilities, n_boot=10)
+    json.dumps(report, allow_nan=False)
+    null, figures = {"value": None, "standard_error": None}, report["overall"]["labels"]
+    assert figures["region_0"]["roc_auc"] == figures["region_0"]["pr_auc"] == figures["region_0"]["sensitivity"] == null
+    assert figures["region_1"]["roc_auc"] == figures["region_1"]["specificity"] == null
+    assert figures["region_2"]["roc_auc"]["value"] == 0.5
+    assert figures["region_2"]["pr_auc"]["value"] == pytest.approx(labels[:, 2].mean())
+    macro = report["overall"]["macro"]
+    assert [macro[name]["labels"] for name in ("roc_auc", "pr_auc", "sensitivity", "log_loss")] == [15, 16, 16, 17]
+    defined = [label["roc_auc"]["value"] for name, label in figures.items() if name not in ("region_0", "region_1")]
+    assert macro["roc_auc"]["value"] == pytest.approx(np.mean(defined))
+
+
+def test_folds_are_reports_of_their_rows_and_negative_folds_are_left_out():
+    labels, probabilities = make(ROUND2, 120)
+    folds = np.arange(120) % 4 - 1
+    probabilities[folds == -1] = math.nan
+    report = score_report(ROUND2, labels, probabilities, folds, n_boot=10)
+    assert set(report["folds"]) == {"0", "1", "2"} and report["overall"]["rows"] == 90
+    for fold, section in report["folds"].items():
+        rows = folds == int(fold)
+        assert section == score_report(ROUND2, labels[rows], probabilities[rows], n_boot=10)["overall"]
+    labels[folds == 1, :17] = 0  # one fold in which no report counts for the types
+    section = score_report(ROUND2, labels, probabilities, folds, n_boot=10)["folds"]["1"]
+    assert section["score"]["value"] is None and section["groups"]["types"]["mlogloss"]["value"] is None
+    assert section["groups"]["regions"]["mlogloss"]["value"] > 0
+    json.dumps(section, allow_nan=False)
+
+
+def test_one_report_has_a_score_and_no_standard_error():
+    labels, probabilities = make(ROUND1, 1)
+    score = official_score(ROUND1, labels, probabilities)
+    assert math.isfinite(score.value) and math.isnan(score.standard_error)
+    assert score.to_json() == {"value": score.value, "standard_error": None}
