@@ -55,13 +55,19 @@ class Folds(Settings):
     seeds: list[int] = Field([2021], min_length=1)
     """Seeds of the split; several repeat the k-fold, and each report is then predicted once for each."""
 
+    @model_validator(mode="after")
+    def _one_holdout(self) -> Folds:
+        if self.scheme == "holdout" and len(self.seeds) > 1:
+            raise ValueError("scheme holdout takes one seed: with several there would be no test part common to all")
+        return self
+
 
 class Sample(Settings):
     rows: int = Field(5000, ge=10)
     """Labelled reports of the sample data."""
     test_rows: int = Field(1000, ge=1)
     """Reports of each of its two test files."""
-    seed: int = 2021
+    seed: int = Field(2021, ge=0)
 
 
 class Noise(Settings):

@@ -50,10 +50,12 @@ class JobProgress:
     Time left is judged from the work done in this call: `work` tells how much each job is, in any unit.
     """
 
-    def __init__(self, title: str, work: dict[str, float]):
+    def __init__(self, title: str, work: dict[str, float], lines: bool = True):
+        """`lines` false: off a terminal, one line when all is done."""
         self._title = title
         self._work = work
         self._done = dict.fromkeys(work, 0.0)
+        self._lines = lines
         self._started = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"), transient=True
@@ -70,6 +72,8 @@ class JobProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._live:
             self._bars.stop()
+        if kind is None and not self._lines:
+            say(f"{self._title}: {len(self._work)} jobs in {duration(time.monotonic() - self._started)}")
 
     def step(self, job: str, share: float, note: str) -> None:
         """`job` has done `share` (0 to 1) of its work."""
@@ -79,7 +83,7 @@ class JobProgress:
                 self._tasks[job] = self._bars.add_task(f"  {job}", total=1.0, note="")
             self._bars.update(self._tasks[job], completed=share, note=note)
             self._bars.update(self._total, completed=self._share(), note=self._left())
-        else:
+        elif self._lines:
             say(f"{job}  {note}  {self._left()}")
 
     def finish(self, job: str, note: str) -> None:
@@ -87,9 +91,10 @@ class JobProgress:
         if self._live:
             if job in self._tasks:
                 self._bars.remove_task(self._tasks.pop(job))
-            self._bars.console.print(f"{job}  {note}")
+            if self._lines:
+                self._bars.console.print(f"{job}  {note}")
             self._bars.update(self._total, completed=self._share(), note=self._left())
-        else:
+        elif self._lines:
             say(f"{job}  {note}  {self._left()}")
 
     def _share(self) -> float:

@@ -179,13 +179,16 @@ def run_shown(
     executor: Executor,
     title: str,
     jobs: Sequence[Job],
-    describe: Callable[[dict[str, Any]], tuple[float, str]] = lambda news: (0.0, ""),
+    describe: Callable[[dict[str, Any]], tuple[float, str]] | None = None,
 ) -> list[Failure]:
-    """Runs jobs under a progress display; `describe` turns a job's news into its share done and a note."""
+    """Runs jobs under a progress display; `describe` turns a job's news into its share done and a note.
+
+    Without it the jobs are short ones that send no news, and a log gets one line for all of them.
+    """
     if not jobs:
         return []
-    with JobProgress(title, {job.name: job.work for job in jobs}) as progress:
-        return executor.run(jobs, _Shown(progress, describe))
+    with JobProgress(title, {job.name: job.work for job in jobs}, lines=describe is not None) as progress:
+        return executor.run(jobs, _Shown(progress, describe or (lambda news: (0.0, ""))))
 
 
 def raise_failures(failures: list[Failure]) -> None:

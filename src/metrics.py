@@ -212,7 +212,7 @@ def _average_precision(labels: np.ndarray, scores: np.ndarray, counted: np.ndarr
     """Area under the precision-recall curve, summed over steps: scikit-learn's average precision."""
     # Each distinct score of a positive report ends a step, numbered from the highest down; the last bin is the rest.
     steps = np.unique(scores[positive := counted & (labels == 1)])
-    bins = np.where(counted, len(steps) - np.searchsorted(steps, scores, side="right"), len(steps))
+    bins = len(steps) - np.searchsorted(steps, scores, side="right")
 
     def statistic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found, taken = (_sums(bins, len(steps) + 1, mask, weights)[:-1] for mask in (positive, counted))

@@ -144,7 +144,7 @@ def read_reports(path: Path | str, labelled: bool | None = None) -> Reports:
 def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
-        n_fields = _number_of_fields(path, file.read(BLOCK), labelled)
+        n_fields = _number_of_fields(path, file.readline() + file.read(1 << 16), labelled)
         digest = hashlib.sha256()
         # A token takes two bytes at least. Pages that are never written to cost nothing.
         tokens = np.empty(size // 2 + 1, np.uint16)
@@ -184,7 +184,7 @@ def _number_of_fields(path: Path, head: bytes, labelled: bool | None) -> int:
         raise UserError(f"{path} is empty, lines of the form {FORMS[2]} or {FORMS[3]} were expected")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path} is UTF-16 (it begins with a byte order mark); save it as plain ASCII, without BOM")
-    # The last line of `head` may be cut.
+    # The last line of `head` may be cut, the first is whole.
     counts = [line.count(DELIMITER) + 1 for line in (head.split(b"\n")[:-1] or [head])]
     if labelled is None:
         return next((n for n in counts if n in FORMS), 2)
@@ -520,7 +520,8 @@ def read_submission(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
         elif words:
             rows.append([float(word) for word in words])
             if len(words) != len(rows[0]):
-                wrong.append(f"{len(words)} values, expected {len(rows[0])} as in the lines before")
+                found = f"{len(words)} value{'s' * (len(words) > 1)}"
+                wrong.append(f"{found}, expected {len(rows[0])} as in the lines before")
         for message in wrong:
             errors.add(number, message)
     errors.extend(_repeated_ids(np.array(names, np.bytes_)))

@@ -92,6 +92,12 @@ def environment(device: str, precision: str) -> dict[str, Any]:
     }
 
 
+def headline(score: dict[str, Any]) -> str:
+    """The official score of a score.json, its standard error and how it came about."""
+    official = score["overall"]["score"]
+    return f"{official['value']:.4f} ± {official['standard_error']:.4f} on {score['rows']:,} reports ({score['how']})"
+
+
 COLUMNS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "sensitivity": "sens.", "specificity": "spec."}
 
 

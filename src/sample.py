@@ -2,9 +2,9 @@
 
 A report is a sequence of clauses, each about one body region or about none. A clause says that a finding is there
 ("R a s F .") or that findings are not ("no f , f or f in R a ."). Regions share the words for findings, negation
-reaches over lists and gaps, and every report names normal regions beside the abnormal ones: which words occur says
-little, in which order they stand says nearly all. Words are numbered at random, and the noise of the real files comes
-on top. No row of the real files is used: their rates and lengths are typed in below, rounded.
+reaches over lists and gaps, and most reports name normal regions beside the abnormal ones: which words occur tells
+part of it, in which order they stand tells all. Words are numbered at random, and noise like that of the real files
+comes on top. No row of the real files is used: their rates and lengths are typed in below, rounded.
 
     make_sample(Path("input/sample"), rows=5000, test_rows=1000, task=ROUND1, seed=0)
 """
@@ -27,21 +27,21 @@ from src.noise import NoiseRates, corrupt
 from src.reports import Reports, write_reports
 from src.task import Task
 
+Ragged = tuple[np.ndarray, np.ndarray]  # tokens end to end, and offsets (N + 1,) int64
+
 VOCABULARY = 858
 MIN_LENGTH, MAX_LENGTH = 4, 104  # of a report, in tokens
 LENGTH_SHAPE, LENGTH_SCALE = 5.0, 8.2  # of the Gamma distribution of report lengths, mean 41
+# How many of 100 reports have 0, 1, 2, … abnormal regions and each region among them; how many of 100 abnormal
+# regions show each type of finding.
 ABNORMAL_COUNTS = np.array([26.2, 44.2, 15.4, 5.9, 2.2, 3.2, 0.7, 2.0, 0.2])
-"""Of 100 reports, how many have 0, 1, 2, … abnormal regions."""
 REGION_RATES = np.array([11, 11.5, 9.3, 4.5, 12.3, 3.9, 2.1, 10.8, 10.8, 8.5, 3.8, 10.3, 4.2, 2.7, 5.5, 18.5, 7.8])
-"""Of 100 reports, in how many each region is abnormal."""
 TYPE_RATES = np.array([17, 0.4, 45, 0.8, 2.2, 14, 0.4, 4, 1, 4, 4, 4])
-"""How often each type of finding is the one that an abnormal region shows."""
 N_REGIONS, N_TYPES = len(REGION_RATES), len(TYPE_RATES)
 TRAIN_NOISE = NoiseRates(replacement=0.155, insertion=0.02, deletion=0.025, dispersion=0.05)
 TEST_NOISE = NoiseRates(replacement=0.225, insertion=0.04, deletion=0.05, dispersion=0.05)
 
-PAIRS = [(0, 1), (4, 7), (8, 11), (9, 2), (14, 16)]
-"""Regions that share the words for an organ and differ in the side that is named before it."""
+PAIRS = [(0, 1), (4, 7), (8, 11), (9, 2), (14, 16)]  # two sides of an organ: they share its name, the side goes before
 CLASS_SIZES = (
     {",": 1, "or": 2, ".": 3, "no": 5, "in": 6, "out": 3, "but": 3, "seen": 10, "normal": 24, "s": 24, "m": 400}
     | {f"side{side}": 2 for side in range(2)}
@@ -100,21 +100,14 @@ _BLOCK = 20_000  # reports made at a time; bounds the memory of the intermediate
 class Language:
     """Words and clauses. They are the same in every sample: a seed chooses reports, not a language."""
 
-    classes: dict[str, np.ndarray]
-    """Token ids of each class of words; f holds those of all findings."""
-    slots: np.ndarray
-    """Clauses end to end: a token id, or VOCABULARY + the number of the class from which a word is drawn."""
-    starts: np.ndarray
-    """(n_clauses,) where each clause begins in `slots`."""
-    lengths: np.ndarray
-    """(n_clauses,) in tokens."""
-    words: np.ndarray
-    """(2 pools, n_classes, _STEPS) uint16: lookup tables of token ids."""
-    clauses: np.ndarray
-    """(2 pools, n_groups, _STEPS) int32: lookup tables of clauses. Groups: a region without a finding (0 … 16), no
-    region (17), a region with a type of finding (18 + region * 12 + type)."""
-    types: np.ndarray
-    """(_STEPS,) lookup table of the types of findings."""
+    classes: dict[str, np.ndarray]  # token ids of each class of words; f holds those of all findings
+    slots: np.ndarray  # clauses end to end: a token id, or VOCABULARY + the number of the class to draw a word from
+    starts: np.ndarray  # (n_clauses,) where each clause begins in `slots`
+    lengths: np.ndarray  # (n_clauses,) in tokens
+    words: np.ndarray  # (2 pools, n_classes, _STEPS) uint16, lookup tables of token ids
+    clauses: np.ndarray  # (2 pools, n_groups, _STEPS) int32, lookup tables of clauses
+    # Groups: a region without a finding (0 … 16), no region (17), a region with a finding (18 + region * 12 + type).
+    types: np.ndarray  # (_STEPS,) lookup table of the types of findings
 
 
 @lru_cache(maxsize=1)
@@ -128,9 +121,9 @@ def language() -> Language:
     # that is there, so its word alone does not tell the two apart.
     shares = {name: _zipf(len(ids), flat=0.7 if name in ("m", "x") else 0.1) for name, ids in classes.items()}
     shares["f"] = np.concatenate([type_shares[t] * shares[f"type{t}"] for t in range(N_TYPES)])
-    words = np.stack([
-        [ids[_lookup(_reweighted(shares[name], WORD_SPREAD, rng))] for name, ids in classes.items()] for _ in range(2)
-    ]).astype(np.uint16)
+    words = np.stack(
+        [[ids[_lookup(_reweighted(shares[name], WORD_SPREAD, rng))] for name, ids in classes.items()] for _ in range(2)]
+    ).astype(np.uint16)
 
     clauses: list[np.ndarray] = []
     tables: list[list[np.ndarray]] = [[], []]
@@ -147,15 +140,8 @@ def language() -> Language:
             pool.append(len(clauses) + _lookup(weights))
         clauses += coded
     lengths = np.array([len(clause) for clause in clauses])
-    return Language(
-        classes=classes,
-        slots=np.concatenate(clauses).astype(np.int32),
-        starts=np.cumsum(lengths) - lengths,
-        lengths=lengths,
-        words=words,
-        clauses=np.array(tables, dtype=np.int32),
-        types=_lookup(type_shares),
-    )
+    slots, starts = np.concatenate(clauses).astype(np.int32), np.cumsum(lengths) - lengths
+    return Language(classes, slots, starts, lengths, words, np.array(tables, dtype=np.int32), _lookup(type_shares))
 
 
 def _word_classes(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -266,8 +252,7 @@ def _add_noise(tokens: np.ndarray, offsets: np.ndarray, rates: NoiseRates, rng: 
 
 
 FILES = ("sample_train.csv", "sample_testA.csv", "sample_testB.csv", "answers_A.csv", "answers_B.csv")
-NOTE = "README.md"
-"""Written last: a folder that has it has everything."""
+NOTE = "README.md"  # written last: a folder that has it has everything
 
 
 def is_complete(folder: Path) -> bool:
@@ -303,7 +288,7 @@ def make_sample(folder: Path, *, rows: int, test_rows: int, task: Task, seed: in
 def _note(rows: int, test_rows: int, task: Task, seed: int, noise: bool) -> str:
     return f"""# Synthetic reports
 
-Made by `src/sample.py`; no line is from a real report. {task.title.capitalize()}; {rows:,} training and twice \
+Made by `src/sample.py`; no line is from a real report. {task.title.capitalize()}; {rows:,} training and twice
 {test_rows:,} test reports; seed {seed}; {"with" if noise else "without"} noise.
 
 - `sample_train.csv`: labelled. `sample_testA.csv`, `sample_testB.csv`: without labels, noisier, and from a pool that

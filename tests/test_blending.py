@@ -10,19 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from src.blending import (
-    METHODS,
-    BlendWeights,
-    cross_fitted,
-    diversity,
-    fit_and_apply,
-    fit_method,
-    fit_temperature,
-    fit_weights,
-    mean_logits,
-)
+from src import blending
+from src.blending import METHODS, BlendWeights, cross_fitted, diversity, fit_and_apply, fit_method, fit_temperature
+from src.blending import fit_weights, mean_logits
 from src.errors import UserError
-from src.metrics import official_score, sigmoid
+from src.metrics import Estimate, official_score, sigmoid
 from src.task import ROUND1, ROUND2
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
@@ -184,6 +176,24 @@ def test_a_holdout_fits_on_one_fold_and_blends_the_other(method):
     out_of_fold = cross_fitted(members, labels, folds, ROUND1, method)
     assert np.isnan(out_of_fold[:200]).all()
     np.testing.assert_array_equal(out_of_fold[300:], logits)
+
+
+def test_auto_is_chosen_inside_the_other_folds(monkeypatch):
+    _, labels, members = make(ROUND2, 150, [0.5, 2.0])
+    folds = np.repeat([0, 1, 2, 3], [10, 20, 40, 80])
+    fitted = []
+    monkeypatch.setattr(blending, "fit_weights", lambda some, y, task, per_group: (
+        fitted.append((len(y), per_group)), fit_weights(some, y, task, per_group))[1])
+    fit_and_apply(members, labels, folds, ROUND2, "auto", folds != 3, folds == 3)
+    assert sorted(fitted[:3]) == [(30, True), (50, True), (60, True)]  # 70 rows less each of their folds
+    assert fitted[3:] in ([], [(70, True)])  # then the fit that is used, if weights were chosen
+
+
+@pytest.mark.parametrize("gain, answer", [(0.0019, "mean"), (0.0021, "weights")])
+def test_a_gain_must_exceed_its_standard_error(monkeypatch, gain, answer):
+    _, labels, members = make(ROUND1, 60, [1, 1])
+    monkeypatch.setattr(blending, "paired_difference", lambda *_: Estimate(gain, 0.002))
+    assert fit_method(members, labels, np.arange(60) % 3, ROUND1, "auto").method == answer
 
 
 def test_diversity_counts_errors_and_not_what_the_answer_explains():

@@ -74,8 +74,7 @@ def run(config: Config, members: Sequence[str] = (), name: str = "blend") -> Non
     score = runs.score_oof(task, labels, oof, folds, how)
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
     _show(fitted, [part.name for part in parts], record["diversity"])
-    runs.show_scores({part.name: part.score for part in parts} | {name: score})
-    say(f"blend: {folder} ({how})")
+    say(f"blend: {name} {runs.headline(score)}")
 
 
 def _fit(

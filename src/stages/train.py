@@ -62,7 +62,8 @@ def run(config: Config) -> None:
     raise_failures(failures)
     for name, group in jobs.items():
         _assemble(config, prepared, folds, name, group)
-    runs.show_scores({name: artifacts.read_json(prepared.output.run(name) / "score.json") for name in jobs})
+        score = artifacts.read_json(prepared.output.run(name) / "score.json")
+        say(f"train: {name} {runs.headline(score)}")
     say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
 
 

@@ -1,0 +1,45 @@
+"""Fixtures: tiny sample data, and the real files where they are at hand."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # tiny matrices: threads would only wait for each other
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from src.sample import make_sample  # noqa: E402
+from src.task import ROUND1, ROUND2  # noqa: E402
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+TINY = [
+    "--preset", "sample", "folds.k=2", "model.embedding_size=16", "train.epochs=2", "train.batch_size=32",
+    "runs.lstm.model.hidden_size=8", "runs.transformer.model.feedforward_size=16", "runs.transformer.model.layers=1",
+]  # fmt: skip
+"""Command-line words that make a pipeline run in seconds."""
+
+
+@pytest.fixture(scope="session")
+def tiny_input(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 labelled reports of round 1 and two test files of 40."""
+    folder = tmp_path_factory.mktemp("round1")
+    make_sample(folder, rows=300, test_rows=40, task=ROUND1, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_input_round2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("round2")
+    make_sample(folder, rows=300, test_rows=40, task=ROUND2, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the competition's files for development; they are not part of the repository."""
+    if not REAL.is_dir():
+        pytest.skip(f"the real data is not at hand ({REAL.parent.name}/{REAL.name} beside the repository)")
+    return REAL

@@ -1,0 +1,97 @@
+"""Imports point one way, down this list; stages never import each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+LAYERS = [
+    {"errors"},
+    {"config", "task"},
+    {"artifacts", "console"},
+    {"noise", "reports", "metrics"},
+    {"corpus", "inputs", "sample", "blending", "baselines", "executors"},
+    {"folds", "vectors", "batching", "hardware", "models.layers", "models.recurrent", "models.transformer"},
+    {"models", "checkpoints", "prepared"},
+    {"inference", "runs"},
+    {"training", "prediction"},
+    {"stages"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+FILES = sorted(SRC.rglob("*.py"))
+HEAVY = {"torch", "sklearn", "pandas", "scipy", "iterstrat"}
+
+
+def module(path: Path) -> str:
+    name = ".".join(path.relative_to(SRC).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def place(name: str) -> str:
+    return "stages" if name.startswith("stages") else name
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the project's modules that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "src":
+            base = node.module.removeprefix("src").removeprefix(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".removeprefix(".")
+                is_module = (SRC / Path(*inner.split("."))).with_suffix(".py").exists() or (SRC / inner).is_dir()
+                found.add(inner if is_module else base)
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("src.") for alias in node.names), f"{path}: write from src import …"
+    return found - {""}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_imports_point_one_way(path):
+    name = module(path)
+    if not name:
+        return
+    assert place(name) in LEVEL, f"{name} has no place in LAYERS"
+    for other in imported(path):
+        if place(name) == place(other) == "stages":
+            assert name == "stages.pipeline", f"{name} imports {other}: stages talk through files"
+        elif place(other) != place(name):
+            assert LEVEL[place(other)] <= LEVEL[place(name)], f"{name} imports {other} from above"
+            assert LEVEL[place(other)] < LEVEL[place(name)] or name not in imported(SRC / f"{other}.py")
+
+
+def test_the_front_desk_starts_without_heavy_libraries():
+    """./run.sh --help answers at once: nothing that it imports on the way pulls in torch or scikit-learn."""
+    seen, queue = set(), ["__main__"]
+    while queue:
+        name = queue.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = SRC / Path(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        for node in ast.parse(path.read_text()).body:  # top level alone: what functions import comes later
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            assert not HEAVY & {other.split(".")[0] for other in names}, f"{name} imports {names} at its top"
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("src"):
+                base = node.module.removeprefix("src").removeprefix(".")
+                inner = [f"{base}.{alias.name}".removeprefix(".") for alias in node.names]
+                queue += [n for n in inner if (SRC / Path(*n.split("."))).with_suffix(".py").exists()] or [base]
+    assert {"config", "inputs", "errors"} <= seen
+
+
+def test_every_source_file_has_its_tests():
+    tested = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+    shared = {  # tested as parts of something larger
+        "__init__": "test_architecture", "__main__": "test_pipeline", "console": "test_executors",
+        "checkpoints": "test_training", "inference": "test_training", "prepared": "test_pipeline",
+        "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config",
+    }  # fmt: skip
+    for path in SRC.glob("*.py"):
+        assert shared.get(path.stem, f"test_{path.stem}") in tested, f"{path.name} has no tests"

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src import artifacts
+from src.errors import UserError
+
+
+def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.txt"
+    artifacts.write_text(path, "old")
+
+    def half(file):
+        file.write(b"ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        artifacts.write_atomic(path, half)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.txt"]
+
+
+def test_written_values_read_back(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    artifacts.write_npy(tmp_path / "deep" / "a.npy", array)
+    np.testing.assert_array_equal(np.load(tmp_path / "deep" / "a.npy"), array)
+    artifacts.write_json(tmp_path / "a.json", {"fingerprint": "x"})
+    assert artifacts.is_current(tmp_path / "a.json", "x")
+    assert not artifacts.is_current(tmp_path / "a.json", "y")
+    assert not artifacts.is_current(tmp_path / "b.json", "x")
+
+
+def test_json_without_a_number_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        artifacts.write_json(tmp_path / "a.json", {"score": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_damaged_json_says_what_to_do(tmp_path):
+    (tmp_path / "a.json").write_text('{"fingerpr')
+    with pytest.raises(UserError, match=r"a.json is not valid JSON .*Delete it"):
+        artifacts.read_json(tmp_path / "a.json")
+
+
+def test_missing_artefact_names_the_command(tmp_path):
+    with pytest.raises(UserError, match=r"oof.npy is missing. Make it with: ./run.sh train --model lstm"):
+        artifacts.require(tmp_path / "oof.npy", "train --model lstm")
+
+
+def test_array_hash_sees_values_type_and_shape():
+    a = np.arange(6)
+    hashes = [artifacts.array_hash(x) for x in (a, a.astype(np.int32), a.reshape(2, 3), a[::-1], a + 1)]
+    assert len(set(hashes)) == 5
+    assert artifacts.array_hash(a[::2]) == artifacts.array_hash(a[::2].copy())
+
+
+def test_code_version_changes_with_statements_only(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def version(name: str, source: str) -> str:
+        (tmp_path / f"{name}.py").write_text(source)
+        return artifacts.code_version([name])
+
+    plain = version("code_a", "def f(x):\n    return x + 1\n")
+    assert version("code_b", '"""Doc."""\n\ndef f(x):  # adds one\n    """Doc."""\n    return x + 1\n') == plain
+    assert version("code_c", "def f(x):\n    return x + 2\n") != plain
+
+
+def test_a_lock_is_waited_for_and_dies_with_its_holder(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from src import artifacts\n"
+        "with artifacts.lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    )
+    assert holder.stdout.readline() == b"held\n"
+    waiter = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    )
+    time.sleep(1)
+    assert waiter.poll() is None
+    holder.kill()
+    assert waiter.stdout.readline() == b"held\n"
+    waiter.kill()
+    holder.wait()
+    waiter.wait()
+
+
+def test_temporaries_of_a_killed_writer_are_removed(tmp_path):
+    (tmp_path / ".a.npy.xyz.tmp").write_text("half")
+    (tmp_path / "a.npy").write_text("whole")
+    artifacts.remove_temporaries(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npy"]

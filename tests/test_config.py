@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from src import config
+from src.config import PRESETS, Run, Train, load_config
+from src.errors import UserError
+
+
+@pytest.mark.parametrize("preset", config.preset_names())
+def test_every_preset_loads(preset):
+    loaded = load_config(preset)
+    assert loaded.preset == preset and loaded.runs
+
+
+@pytest.mark.parametrize("model", config.model_names())
+def test_every_model_loads_in_every_preset(model):
+    for preset in config.preset_names():
+        assert list(load_config(preset, models=[model]).runs) == [model]
+
+
+def test_yaml_files_hold_only_what_differs_from_the_defaults():
+    for path in (PRESETS / "models").glob("*.yaml"):
+        given = yaml.safe_load(path.read_text())
+        defaults = type(Run.model_validate(given).model)().model_dump()
+        for key, value in given["model"].items():
+            assert key in ("encoder", "cell") or defaults[key] != value, f"{path.name}: model.{key} is the default"
+        for key, value in given.get("train", {}).items():
+            assert Train().model_dump()[key] != value, f"{path.name}: train.{key} is the default"
+
+
+def test_overrides_reach_every_run_or_one():
+    loaded = load_config("quick", ["train.epochs=3", "runs.lstm.train.batch_size=16", "folds.k=7"])
+    assert {run.train.epochs for run in loaded.runs.values()} == {3}
+    assert loaded.runs["lstm"].train.batch_size == 16 != loaded.runs["transformer"].train.batch_size
+    assert loaded.folds.k == 7
+
+
+@pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])
+def test_numbers_are_read_by_the_annotation_not_by_yaml(text):
+    assert load_config("quick", [f"train.learning_rate={text}"]).runs["lstm"].train.learning_rate == 0.001
+
+
+def test_lists_and_text():
+    loaded = load_config("quick", ["train.seeds=[1, 2]", "paths.train=007*.csv"])
+    assert loaded.runs["lstm"].train.seeds == [1, 2] and loaded.paths.train == "007*.csv"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train.epoch=3"], ["train.epoch", "'epochs'", "batch_size"]),
+        (["trains.epochs=3"], ["unknown key 'trains'"]),
+        (["folds.kk=3"], ["folds.kk", "scheme"]),
+        (["runs.lstm.model.cell=lstn"], ["runs.lstm.model.cell", "lstn", "'gru'"]),
+        (["runs.lsmt.train.epochs=3"], ["unknown run 'lsmt'", "'lstm'", "transformer"]),
+        (["train.epochs=0"], ["train.epochs", "greater than or equal to 1"]),
+        (["train.epochs"], ["key=value"]),
+        (["runs.transformer.model.heads=3"], ["not a multiple of heads 3"]),
+        (["runs.lstm.model.encoder=convolution"], ["convolution", "recurrent", "transformer"]),
+        (["folds.k.x=1"], ["folds.k"]),
+    ],
+)
+def test_bad_overrides_name_the_key_and_what_is_known(words, expected):
+    with pytest.raises(UserError) as raised:
+        load_config("quick", words)
+    for text in expected:
+        assert text in str(raised.value)
+
+
+def test_unknown_preset_and_model_list_the_known():
+    with pytest.raises(UserError, match=r"unknown preset 'quikc'. Did you mean 'quick'\? Known: full, quick"):
+        load_config("quikc")
+    with pytest.raises(UserError, match=r"unknown model 'lstmm'. Did you mean 'lstm'\?.*transformer"):
+        load_config("quick", models=["lstmm"])
+
+
+def test_a_runs_config_file_reads_back(tmp_path):
+    run = load_config("quick", ["train.epochs=3"]).runs["transformer"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(run.model_dump(mode="json")))
+    assert config.run_from_yaml(path) == run
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_config("quick").folds.k = 3
+
+
+def test_fingerprint_is_canonical():
+    assert config.fingerprint({"a": 1, "b": [2]}) == config.fingerprint({"b": [2], "a": 1})
+    assert config.fingerprint({"a": 1}) != config.fingerprint({"a": 2})
+
+
+def test_holdout_takes_one_seed():
+    with pytest.raises(UserError, match="one seed"):
+        load_config("quick", ["folds.scheme=holdout", "folds.seeds=[1,2]"])

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from src import config
+from src.errors import UserError
+from src.executors import Job, LocalProcesses, available_cores, make_executor, raise_failures, run_shown
+
+HERE = "tests.test_executors"
+
+
+# What the jobs below call, in worker processes.
+
+
+def write(payload, progress):
+    progress({"share": 0.5})
+    threads = os.environ["OMP_NUM_THREADS"]
+    Path(payload["out"]).write_text(f"{payload['text']} {os.getpid()} {threads}")
+
+
+def crash(payload, progress):
+    raise ZeroDivisionError("a fault of the code")
+
+
+def refuse(payload, progress):
+    raise UserError("a fault of the user")
+
+
+def die(payload, progress):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(payload, progress):
+    os._exit(3)
+
+
+def sleep(payload, progress):
+    Path(payload["out"]).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+class Recorder:
+    def __init__(self):
+        self.news, self.finished = [], []
+
+    def step(self, job, news):
+        self.news.append((job.name, news))
+
+    def finish(self, job, failure):
+        self.finished.append((job.name, failure is None))
+
+
+def job(name: str, function: str, work: float = 1.0, **payload) -> Job:
+    return Job(name, f"{HERE}:{function}", payload, work)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_failing_jobs_are_told_and_the_others_go_on(tmp_path, workers):
+    jobs = [
+        job("crash", "crash"),
+        job("die", "die"),
+        job("leave", "leave"),
+        job("refuse", "refuse"),
+        *(job(f"write {i}", "write", out=str(tmp_path / str(i)), text=f"job {i}") for i in range(4)),
+    ]
+    watcher = Recorder()
+    failures = {failure.job.name: failure.reason for failure in LocalProcesses(workers, 1).run(jobs, watcher)}
+    assert sorted(failures) == ["crash", "die", "leave", "refuse"]
+    assert "ZeroDivisionError: a fault of the code" in failures["crash"] and "in crash" in failures["crash"]
+    assert "SIGKILL" in failures["die"] and "memory" in failures["die"]
+    assert "exit code 3" in failures["leave"]
+    assert failures["refuse"] == "a fault of the user"
+    for i in range(4):
+        text = (tmp_path / str(i)).read_text().split()
+        assert text[:2] == ["job", str(i)] and text[3] == "1"
+    assert sorted(watcher.finished) == sorted([(j.name, j.name.startswith("write")) for j in jobs])
+    assert sorted(watcher.news) == [(f"write {i}", {"share": 0.5}) for i in range(4)]
+
+
+def test_the_largest_job_starts_first_and_workers_are_used_again(tmp_path):
+    names = ["small", "large", "middle"]
+    jobs = [
+        job(name, "write", work, out=str(tmp_path / name), text=name)
+        for name, work in zip(names, (1, 3, 2), strict=True)
+    ]
+    watcher = Recorder()
+    assert LocalProcesses(1, 1).run(jobs, watcher) == []
+    assert [name for name, _ in watcher.finished] == ["large", "middle", "small"]
+    assert len({(tmp_path / name).read_text().split()[1] for name in names}) == 1
+
+
+def test_thread_variables_are_put_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    jobs = [job("write", "write", out=str(tmp_path / "a"), text="x")]
+    assert LocalProcesses(1, 2).run(jobs, Recorder()) == []
+    assert (tmp_path / "a").read_text().endswith(" 2")
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    code = (
+        "import sys; from tests.test_executors import *\n"
+        "if __name__ == '__main__':\n"
+        "    LocalProcesses(1, 1).run([job('sleep', 'sleep', out=sys.argv[1])], Recorder())"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    out = tmp_path / "pid"
+    root = Path(__file__).parents[1]
+    parent = subprocess.Popen([sys.executable, str(script), str(out)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    deadline = time.monotonic() + 30
+    while not (out.exists() and out.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    worker = int(out.read_text())
+    parent.kill()
+    parent.wait()
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_failures_are_raised_together():
+    raise_failures([])
+    failures = LocalProcesses(1, 1).run([job("one", "refuse"), job("two", "crash")], Recorder())
+    with pytest.raises(UserError, match=r"(?s)one: a fault of the user.*ZeroDivisionError.*2 jobs failed"):
+        raise_failures(failures)
+
+
+def test_logs_get_a_line_for_each_step(tmp_path, capsys):
+    jobs = [job("a", "write", out=str(tmp_path / "a"), text="x"), job("b", "write", out=str(tmp_path / "b"), text="x")]
+    run_shown(LocalProcesses(1, 1), "train", jobs, lambda news: (news["share"], f"half {news['share']}"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:2] for line in lines] == [["a", "half 0.5"], ["a", "done"], ["b", "half 0.5"], ["b", "done"]]
+    assert "(25%" in lines[0] and "left)" in lines[0] and lines[3].strip() == "b  done"
+    run_shown(LocalProcesses(1, 1), "predict", jobs)
+    assert capsys.readouterr().out.startswith("predict: 2 jobs in ")
+
+
+def test_sized_to_the_machine():
+    assert make_executor(config.Executor(), "cpu").workers == available_cores()
+    assert make_executor(config.Executor(threads=available_cores()), "cpu").workers == 1
+    assert make_executor(config.Executor(), "cuda").workers == 1
+    assert make_executor(config.Executor(workers=5), "cpu").workers == 5

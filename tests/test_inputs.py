@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from src.config import Paths
+from src.errors import UserError
+from src.inputs import KNOWN, describe_known, find_files
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).write_text("")
+
+
+def test_globs_find_the_published_names(tmp_path):
+    touch(tmp_path, "track1_round1_train_20210222.csv", "track1_round1_testA_20210222.csv", "track1_round1_testB.csv")
+    touch(tmp_path, "notes.txt", "answers.csv")
+    (tmp_path / "sample").mkdir()
+    touch(tmp_path / "sample", "sample_train.csv")
+    files = find_files(Paths(input=tmp_path))
+    assert [path.name for path in files.train] == ["track1_round1_train_20210222.csv"]
+    assert [path.name for path in files.test] == ["track1_round1_testA_20210222.csv", "track1_round1_testB.csv"]
+
+
+def test_nothing_there(tmp_path):
+    assert find_files(Paths(input=tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train.csv"], r"no file in .* matches paths.test \(\*test\*.csv\)"),
+        (["testA.csv"], r"no file in .* matches paths.train \(\*train\*.csv\)"),
+        (["train.csv", "latest_train.csv"], r"latest_train.csv matches paths.train .* and paths.test"),
+    ],
+)
+def test_what_does_not_fit_is_told(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match=message):
+        find_files(Paths(input=tmp_path))
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"paths.input: .*nowhere is not a folder"):
+        find_files(Paths(input=tmp_path / "nowhere"))
+
+
+def test_known_files_are_named(tmp_path):
+    sha256, name = next(iter(KNOWN.items()))
+    assert describe_known(tmp_path / "mine.csv", sha256) == f"the published {name}"
+    assert "not that of the published file" in describe_known(tmp_path / name, "0" * 64)
+    assert describe_known(tmp_path / "mine.csv", "0" * 64) == "sha256 00000000…"
+    assert all(len(digest) == 64 for digest in KNOWN)

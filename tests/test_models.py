@@ -1,0 +1,158 @@
+"""Properties of every model of the family."""
+
+from __future__ import annotations
+
+import itertools
+import typing
+
+import numpy as np
+import pytest
+import torch
+
+from src.config import Model, Recurrent, Transformer, load_config, model_names
+from src.errors import UserError
+from src.models import ENCODERS, build_model
+from src.models.layers import Pooling, SpatialDropout
+from src.models.recurrent import mirror, take
+from src.models.transformer import rotate
+
+SIZE, LABELS = 40, 5
+POOLINGS = typing.get_args(Model.model_fields["pooling"].annotation)
+SMALL = {"embedding_size": 16, "embedding_init": "random"}
+
+
+def family() -> list:
+    recurrent = [
+        Recurrent(**SMALL, cell=cell, hidden_size=6, layers=layers, bidirectional=both)
+        for cell, layers, both in itertools.product(("lstm", "gru", "rnn"), (1, 2), (True, False))
+    ]
+    transformers = [
+        Transformer(**SMALL, layers=2, heads=2, feedforward_size=24, positions=positions)
+        for positions in ("rotary", "relative")
+    ]
+    return [
+        pytest.param(settings.model_copy(update={"pooling": pooling}), id=f"{name}-{pooling}")
+        for settings in recurrent + transformers
+        for pooling in POOLINGS
+        for name in [settings.encoder + "-" + str(getattr(settings, "cell", getattr(settings, "positions", "")))]
+    ]
+
+
+def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([1, 7, 3, 12, 12, 5])
+    tokens = torch.randint(3, SIZE, (6, 12), generator=generator)
+    return tokens * (torch.arange(12) < lengths[:, None]), lengths
+
+
+@pytest.mark.parametrize("settings", family())
+def test_prediction_is_independent_of_padding_batch_mates_and_order(settings):
+    torch.manual_seed(1)
+    model = build_model(settings, SIZE, LABELS).eval()
+    if settings.encoder == "transformer" and settings.positions == "relative":
+        for block in model.encoder.blocks:  # zero at the start: a bias that is nought would hide a fault
+            torch.nn.init.normal_(block.attention.bias.weight)
+    tokens, lengths = batch()
+    with torch.inference_mode():
+        together = model(tokens, lengths)
+        wider = model(torch.nn.functional.pad(tokens, (0, 30)), lengths)
+        backwards = model(tokens.flip(0), lengths.flip(0)).flip(0)
+        alone = torch.cat([model(tokens[i : i + 1, : lengths[i]], lengths[i : i + 1]) for i in range(len(tokens))])
+    for other in (wider, backwards, alone):
+        torch.testing.assert_close(other, together, atol=1e-5, rtol=1e-4)
+    assert together.shape == (6, LABELS)
+    assert together.std(dim=0).min() > 1e-4, "the prediction ignores the report"
+
+
+@pytest.mark.parametrize("settings", family())
+def test_gradients_reach_every_parameter(settings):
+    torch.manual_seed(3)
+    model = build_model(settings, SIZE, LABELS).train()
+    model(*batch()).square().sum().backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_shipped_model_reads_word_order(name):
+    settings = load_config("quick", ["model.embedding_size=16"], [name]).runs[name].model
+    torch.manual_seed(0)
+    model = build_model(settings, SIZE, LABELS).eval()
+    tokens = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.inference_mode():
+        forth, back = model(tokens, torch.tensor([6])), model(tokens.flip(1), torch.tensor([6]))
+    assert (forth - back).abs().max() > 1e-4
+
+
+def test_unknown_encoder_lists_the_family():
+    settings = Recurrent().model_copy(update={"encoder": "recurent"})
+    with pytest.raises(UserError, match=r"Did you mean 'recurrent'\? Known: recurrent, transformer"):
+        build_model(settings, SIZE, LABELS)
+    assert sorted(ENCODERS) == ["recurrent", "transformer"]
+
+
+def test_vectors_start_the_embedding():
+    vectors = torch.randn(SIZE, 16)
+    model = build_model(Recurrent(**SMALL), SIZE, LABELS, vectors)
+    torch.testing.assert_close(model.embedding.weight, vectors)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_spatial_dropout_preserves_the_mean_and_drops_whole_dimensions(p):
+    torch.manual_seed(0)
+    layer = SpatialDropout(p).train()
+    x = torch.rand(400, 7, 50) + 0.5
+    y = layer(x)
+    assert abs((y.mean() / x.mean()).item() - 1) < 0.02
+    dropped = y == 0
+    assert torch.equal(dropped.all(dim=1), dropped.any(dim=1))
+    assert abs(dropped.float().mean().item() - p) < 0.02
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_pooling_takes_real_positions_only():
+    features = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [99.0, 99.0]]])
+    lengths = torch.tensor([2])
+    expected = {"last": [3.0, -2.0], "max": [3.0, -2.0], "mean": [2.0, -3.0], "maxmean": [3.0, -2.0, 2.0, -3.0]}
+    for kind, values in expected.items():
+        assert Pooling(kind, 2)(features, lengths).tolist() == [values]
+
+
+def test_last_takes_right_to_left_features_at_the_start():
+    features = torch.tensor([[[1.0, -4.0], [3.0, -2.0]]])
+    assert Pooling("last", 2, backward_size=1)(features, torch.tensor([2])).tolist() == [[3.0, -4.0]]
+
+
+def test_bidirectional_recurrence_equals_a_packed_one():
+    torch.manual_seed(0)
+    settings = Recurrent(**SMALL, hidden_size=6, bidirectional=True)
+    encoder = build_model(settings, SIZE, LABELS).encoder.eval()
+    reference = torch.nn.LSTM(16, 6, batch_first=True, bidirectional=True)
+    for name, value in encoder.forwards[0].named_parameters():
+        getattr(reference, name).data.copy_(value)
+    for name, value in encoder.backwards[0].named_parameters():
+        getattr(reference, f"{name}_reverse").data.copy_(value)
+    x, lengths = torch.randn(4, 9, 16), torch.tensor([9, 2, 5, 1])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = torch.nn.utils.rnn.pad_packed_sequence(reference(packed)[0], batch_first=True)
+    found = encoder(x, lengths)
+    for i, length in enumerate(lengths):
+        torch.testing.assert_close(found[i, :length], expected[i, :length])
+
+
+def test_mirror_is_its_own_inverse():
+    x = torch.arange(8.0).view(2, 4, 1)
+    positions = mirror(torch.tensor([3, 4]), 4)
+    assert take(x, positions)[:, :, 0].tolist() == [[2, 1, 0, 3], [7, 6, 5, 4]]
+    assert torch.equal(take(take(x, positions), positions), x)
+
+
+def test_rotary_scores_depend_on_distance_alone():
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+    turned_query, turned_key = rotate(query.expand(1, 1, 20, 8)), rotate(key.expand(1, 1, 20, 8))
+    scores = (turned_query @ turned_key.transpose(2, 3))[0, 0].numpy()
+    for distance in (-5, 0, 3):
+        diagonal = np.diagonal(scores, distance)
+        np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-4)
+    assert abs(scores[0, 0] - scores[0, 5]) > 1e-3

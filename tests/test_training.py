@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from src import checkpoints, training
+from src.config import Recurrent, Run, Train
+from src.corpus import N_SPECIAL
+from src.errors import UserError
+from src.inference import predict_logits
+from src.models import build_model
+from src.training import Rows, fit, make_optimizer, positive_weight, schedule, update_average
+
+CPU = torch.device("cpu")
+SMALL = Recurrent(embedding_size=8, embedding_init="random", hidden_size=6, spatial_dropout=0.1, head_dropout=0.1)
+SIZE = 30
+
+
+def rows(n: int = 96, seed: int = 0) -> Rows:
+    """Label 0: word 5 stands before word 6. Label 1: word 7 is there. Label 2: never."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 9, size=n).astype(np.int32)
+    tokens = np.zeros((n, 10), dtype=np.uint16)
+    labels = np.zeros((n, 3), dtype=np.uint8)
+    for i, length in enumerate(lengths):
+        tokens[i, :length] = rng.integers(10, SIZE, size=length)
+        first, second = sorted(rng.choice(length, size=2, replace=False))
+        labels[i, 0] = rng.integers(2)
+        tokens[i, [first, second]] = (5, 6) if labels[i, 0] else (6, 5)
+        labels[i, 1] = (tokens[i] == 12).any()
+    assert tokens[tokens > 0].min() >= N_SPECIAL
+    return Rows(tokens, lengths, labels, np.arange(n).astype("S"))
+
+
+def train(folder, settings: Train, data: Rows | None = None, stop_after: int | None = None, seed: int = 1):
+    """fit() on a fresh model; `stop_after` epochs it is interrupted like a killed process."""
+    data = data or rows()
+    torch.manual_seed(seed)
+    model = build_model(SMALL, SIZE, 3)
+
+    def progress(news):
+        if news["epoch"] == stop_after:
+            raise KeyboardInterrupt
+
+    try:
+        history = fit(model, data, rows(48, seed=9), settings, (seed, 0), CPU, "fp32", folder, progress)
+    except KeyboardInterrupt:
+        return None, model
+    return history, model
+
+
+def weights(model) -> bytes:
+    return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Train(epochs=4, batch_size=16, noise={"replacement": 0.1, "insertion": 0.05, "deletion": 0.05}),
+        Train(epochs=4, batch_size=16, ema_decay=0.9, optimizer="adam"),
+        Train(epochs=4, batch_size=16, patience=1),
+    ],
+    ids=["noise", "ema", "patience"],
+)
+def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
+    history, model = train(tmp_path / "whole", settings)
+    for stop in (1, 3):
+        folder = tmp_path / f"stopped_{stop}"
+        train(folder, settings, stop_after=stop)
+        again, resumed = train(folder, settings)
+        assert again == history
+        assert weights(resumed) == weights(model)
+        assert (folder / "best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
+
+
+def test_seeds_change_the_result_and_nothing_else_does(tmp_path):
+    settings = Train(epochs=1, batch_size=16)
+    same = [weights(train(tmp_path / name, settings, seed=3)[1]) for name in ("a", "b")]
+    assert same[0] == same[1] != weights(train(tmp_path / "c", settings, seed=4)[1])
+
+
+def test_word_order_is_learned(tmp_path):
+    data = rows(600)
+    history, model = train(tmp_path, Train(epochs=12, batch_size=16, learning_rate=0.01), data)
+    fresh = rows(200, seed=5)
+    logits = predict_logits(model, fresh.tokens, fresh.lengths, CPU)
+    assert ((logits[:, 0] > 0) == fresh.labels[:, 0]).mean() > 0.9
+    assert history[-1]["valid_loss"] < 0.6 * history[0]["valid_loss"]
+
+
+def test_valid_loss_is_that_of_all_rows_together(tmp_path):
+    history, model = train(tmp_path, Train(epochs=1, batch_size=16))
+    valid = rows(48, seed=9)
+    logits = predict_logits(model, valid.tokens, valid.lengths, CPU, batch_size=7)
+    assert np.isfinite(logits).all()
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    cells = log_loss(valid.labels.ravel(), probabilities.ravel())
+    assert history[0]["valid_loss"] == pytest.approx(cells, abs=1e-5)
+
+
+def test_exactly_the_matrices_decay():
+    model = build_model(SMALL, SIZE, 3)
+    groups = make_optimizer(model, Train(weight_decay=0.3)).param_groups
+    decaying = {id(p) for group in groups if group["weight_decay"] == 0.3 for p in group["params"]}
+    still = {id(p) for group in groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    assert decaying == {id(p) for p in model.parameters() if p.ndim >= 2}
+    assert still == {id(p) for p in model.parameters() if p.ndim < 2}
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_optimizer_kinds(name):
+    optimizer = make_optimizer(build_model(SMALL, SIZE, 3), Train(optimizer=name))
+    assert type(optimizer).__name__.lower() == name
+
+
+def test_the_gradient_is_clipped_before_the_step(tmp_path, monkeypatch):
+    norms = []
+    original = torch.optim.AdamW.step
+
+    def step(self, *arguments, **keywords):
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
+        return original(self, *arguments, **keywords)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    train(tmp_path, Train(epochs=1, batch_size=16, clip_norm=1e-3))
+    assert len(norms) == 6 and max(norms) <= 1e-3 * 1.001 and min(norms) > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch):
+    original = training.collate
+    calls = []
+
+    def poisoned(*arguments):
+        tokens, lengths = original(*arguments)
+        calls.append(1)
+        return tokens, lengths
+
+    monkeypatch.setattr(training, "collate", poisoned)
+    build = build_model(SMALL, SIZE, 3)
+    torch.nn.init.constant_(build.head.weight, float("inf"))
+    with pytest.raises(UserError, match=r"loss became (nan|inf) at step 0 \(epoch 1\).*reports \d+.*learning_rate"):
+        fit(build, rows(), rows(48), Train(epochs=2, batch_size=16), (1, 0), CPU, "fp32", tmp_path, lambda news: None)
+    assert calls == [1]
+    assert not list(tmp_path.glob("*.safetensors")), "nothing may be kept of a broken epoch"
+
+
+def test_patience_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "schedule", lambda *arguments: 1.0)
+    settings = Train(epochs=60, batch_size=16, patience=2, learning_rate=0.02)
+    history, _ = train(tmp_path, settings, rows(64))
+    losses = [epoch["valid_loss"] for epoch in history]
+    assert len(history) < 60 and len(history) - 1 - int(np.argmin(losses)) == 2
+    model = build_model(SMALL, SIZE, 3)
+    checkpoints.load_weights(tmp_path / "best.safetensors", model)
+    valid = rows(48, seed=9)
+    logits = torch.from_numpy(predict_logits(model, valid.tokens, valid.lengths, CPU))
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(valid.labels).float())
+    assert loss.item() == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_schedule_rises_and_falls():
+    values = [schedule(step, 100, 0.1) for step in range(100)]
+    assert values[9] == values[10] == 1.0
+    assert np.all(np.diff(values[:10]) > 0) and np.all(np.diff(values[10:]) < 0)
+    assert 0 < values[-1] < 0.01 and values[0] == pytest.approx(0.1)
+    assert schedule(0, 100, 0.0) == 1.0
+
+
+def test_positive_weight():
+    labels = np.array([[1, 0], [0, 0], [0, 0], [0, 0]], dtype=np.uint8)
+    assert positive_weight(labels, Train(pos_weight="balanced")).tolist() == [3.0, 1.0]
+    assert positive_weight(labels, Train()).tolist() == [1.0, 1.0]
+
+
+def test_moving_average():
+    slow, fast = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(slow.weight, 0.0)
+    torch.nn.init.constant_(fast.weight, 1.0)
+    update_average(slow, fast, 0.9, step=0)
+    assert slow.weight.item() == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
+    update_average(slow, fast, 0.9, step=10_000)
+    assert slow.weight.item() == pytest.approx(0.91)
+
+
+def test_noise_is_drawn_afresh_and_leaves_validation_alone(tmp_path, monkeypatch):
+    seen = []
+    original = training.corrupt
+    monkeypatch.setattr(training, "corrupt", lambda *a: seen.append(original(*a)) or seen[-1])
+    train(tmp_path, Train(epochs=2, batch_size=16, noise={"replacement": 0.3}))
+    assert len(seen) == 2 and (seen[0][0] != seen[1][0]).mean() > 0.3
+    assert seen[0][0].min() >= N_SPECIAL
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(tmp_path):
+    settings = Train(epochs=4, batch_size=16)
+    history, model = train(tmp_path / "whole", settings)
+    for damage in ("truncate", "json", "missing"):
+        folder = tmp_path / damage
+        train(folder, settings, stop_after=3)
+        assert sorted(path.name for path in folder.glob("state_*.json")) == ["state_0002.json", "state_0003.json"]
+        newest = folder / "state_0003.safetensors"
+        if damage == "truncate":
+            newest.write_bytes(newest.read_bytes()[:-8])
+        elif damage == "json":
+            (folder / "state_0003.json").write_text('{"sha2')
+        else:
+            newest.unlink()
+        again, resumed = train(folder, settings)
+        assert again == history and weights(resumed) == weights(model)
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    checkpoints.save_weights(tmp_path / "last.safetensors", build_model(SMALL, SIZE, 3))
+    other = build_model(SMALL.model_copy(update={"hidden_size": 7}), SIZE, 3)
+    with pytest.raises(UserError, match=r"last.safetensors cannot be read as this model's weights"):
+        checkpoints.load_weights(tmp_path / "last.safetensors", other)
+    with pytest.raises(UserError, match=r"none.safetensors is missing. Make it with: ./run.sh train"):
+        checkpoints.load_weights(tmp_path / "none.safetensors", other)
+
+
+def test_history_is_what_a_table_needs(tmp_path):
+    history, _ = train(tmp_path, Train(epochs=2, batch_size=16))
+    table = pd.DataFrame(history)
+    assert list(table) == ["epoch", "learning_rate", "train_loss", "valid_loss"]
+    assert table["epoch"].tolist() == [1, 2]
+
+
+def test_run_settings_survive_the_trip_to_a_worker():
+    run = Run(model=SMALL, train=Train(noise={"replacement": 0.1}))
+    assert Run.model_validate(run.model_dump(mode="json")) == run
