@@ -135,7 +135,7 @@ class Train(Settings):
     finds it sound."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """adam: weight_decay is added to the gradient; adamw: decoupled."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     """On matrices only (parameters with two dimensions or more)."""
     warmup: float = Field(0.1, ge=0, lt=1)

@@ -42,9 +42,9 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
     """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
     if source.record["kind"] == "blend":
         members = [RunFolder.load(output, member) for member in source.record["members"]]
-        return BlendWeights.from_json(source.record["weights"]).apply(
-            [_predict(config, output, member, reports) for member in members]
-        )
+        blend = BlendWeights.from_json(source.record["weights"])
+        logits = blend.apply([_predict(config, output, member, reports) for member in members])
+        return logits.astype(np.float32)  # as the blend's own test_*.npy: the same file gives the same bytes
     folder = output.predictions / f"{source.name}.{reports.sha256[:16]}"
     corpus, losses = encode([reports], Vocabulary.load(source.path / "vocabulary.json"), None, **source.record["data"])
     corpus.save(folder)

@@ -1,0 +1,340 @@
+"""The command line from end to end, on tiny sample data."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src import blending, metrics
+from src.__main__ import VERBS, main
+from src.reports import read_reports, read_submission, write_submission
+from src.task import ROUND1, ROUND2
+from tests.conftest import TINY
+
+ROOT = Path(__file__).resolve().parents[1]
+CHANGING = {"environment.json", "result.json", "job.lock"}
+"""Files that hold times or machine facts; every other file must be the same byte for byte."""
+
+
+def words(input_folder: Path, output: Path, *more: str) -> list[str]:
+    return [*TINY, f"paths.input={input_folder}", f"paths.output={output}", *more]
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and path.name not in CHANGING
+    }
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, tiny_input) -> Path:
+    """Output of a finished pipeline; tests that change it work on a copy."""
+    output = tmp_path_factory.mktemp("done")
+    assert main(words(tiny_input, output)) == 0
+    return output
+
+
+@pytest.fixture
+def copy(done, tmp_path) -> Path:
+    return Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+
+
+def test_a_submission_for_each_test_file(done, tiny_input):
+    for name in ("sample_testA.csv", "sample_testB.csv"):
+        ids, probabilities = read_submission(done / f"submission_{name}")
+        np.testing.assert_array_equal(ids, read_reports(tiny_input / name).ids)
+        assert probabilities.shape == (40, 17)
+        assert probabilities.min() >= 1e-6 and probabilities.max() <= 1 - 1e-6
+        assert probabilities.std(axis=0).min() > 0
+
+
+def test_a_run_explains_itself(done):
+    for name in ("lstm", "transformer", "blend"):
+        run = done / "runs" / name
+        for file in ("config.yaml", "run.json", "environment.json", "oof.npy", "score.json", "test_sample_testA.npy"):
+            assert (run / file).exists(), f"{name}/{file}"
+        assert np.load(run / "oof.npy").shape == (300, 17)
+        assert np.isfinite(np.load(run / "oof.npy")).all()
+    history = (done / "runs/lstm/history.csv").read_text().splitlines()
+    assert history[0] == "fold,seed,epoch,learning_rate,train_loss,valid_loss" and len(history) == 1 + 2 * 2
+
+
+def test_scores_are_those_of_the_oof_file(done, tiny_input):
+    labels = read_reports(tiny_input / "sample_train.csv").labels
+    for name in ("lstm", "transformer", "blend"):
+        score = json.loads((done / f"runs/{name}/score.json").read_text())
+        expected = metrics.official_score(ROUND1, labels, metrics.sigmoid(np.load(done / f"runs/{name}/oof.npy")))
+        assert score["overall"]["score"]["value"] == pytest.approx(expected.value, abs=1e-7)
+        assert score["rows"] == 300 and set(score["folds"]) == {"0", "1"}
+
+
+def test_the_ladder_stands_beside_the_runs(done, capsys):
+    assert main(["score", *words(Path("input"), done)]) == 0
+    shown = capsys.readouterr().out
+    for name in ("zeros", "prior", "random", "tfidf", "lstm", "transformer", "blend"):
+        assert name in shown
+    assert all(len(line) <= 80 for line in shown.splitlines()), "tables fit 80 columns"
+    assert main(["score", "lstm", *words(Path("input"), done)]) == 0
+    assert "region_16" in capsys.readouterr().out
+
+
+def test_a_second_run_recomputes_nothing_and_says_so(done, tiny_input, capsys):
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*") if path.is_file()}
+    assert main(words(tiny_input, done)) == 0
+    shown = capsys.readouterr().out
+    for text in ("prepare: up to date", "folds: up to date", "baselines: up to date", "blend: up to date"):
+        assert text in shown
+    assert "train: all 4 folds are up to date" in shown and "  epoch " not in shown
+    changed = {p.name for p, at in before.items() if p.stat().st_mtime_ns != at}
+    assert changed <= {"submission_sample_testA.csv", "submission_sample_testB.csv", "job.lock"}
+
+
+def test_one_seed_gives_the_same_bytes(done, tiny_input, tmp_path):
+    assert main(words(tiny_input, tmp_path)) == 0
+    assert contents(tmp_path) == contents(done)
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(done, tiny_input, tmp_path):
+    command = [sys.executable, "-m", "src", *words(tiny_input, tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    moments = random.Random(858)
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            # The first kills fall into the stages before training, later ones have their caches to get further.
+            process.wait(timeout=moments.uniform(2.0, 4.5) + 0.7 * kills)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert process.returncode == 0 and kills >= 3
+    time.sleep(0.2)
+    leftovers = [path for path in tmp_path.rglob(".*.tmp")]
+    for path in leftovers:
+        path.unlink()
+    assert contents(tmp_path) == contents(done)
+
+
+def test_only_what_changed_is_done_again(copy, tiny_input, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (copy / "runs/lstm").rglob("logits*.npy")}
+    assert main(["train", *words(tiny_input, copy, "runs.transformer.train.epochs=1")]) == 0
+    assert "train: 2 of 4 folds to train" in capsys.readouterr().out
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+
+
+def test_a_further_seed_leaves_the_others_standing(copy, tiny_input, capsys):
+    assert main(["train", *words(tiny_input, copy, "runs.lstm.train.seeds=[1,2]")]) == 0
+    assert "train: 2 of 6 folds to train" in capsys.readouterr().out
+    parts = sorted((copy / "runs/lstm").glob("fold_0*"))
+    mean = np.mean([np.load(part / "logits.npy") for part in parts], axis=0)
+    with np.load(parts[0] / "split.npz") as split:
+        np.testing.assert_allclose(np.load(copy / "runs/lstm/oof.npy")[split["predicted_rows"]], mean, atol=1e-6)
+    assert len(parts) == 2
+
+
+def test_predict_gives_what_the_pipeline_submitted(copy, tiny_input, capsys):
+    for run in ("blend", "lstm"):
+        assert main(["predict", run, str(tiny_input / "sample_testA.csv"), *words(tiny_input, copy)]) == 0
+    assert main(["submit", "lstm", *words(tiny_input, copy)]) == 0
+    for run, submission in (("blend", "submission"), ("lstm", "submission_lstm")):
+        predicted = (copy / f"prediction_{run}_sample_testA.csv").read_bytes()
+        assert predicted == (copy / f"{submission}_sample_testA.csv").read_bytes()
+    capsys.readouterr()
+
+
+def test_predict_scores_labelled_files_and_tells_of_new_words(copy, tiny_input, tmp_path, capsys):
+    to = tmp_path / "elsewhere" / "out.csv"
+    answers = tiny_input / "answers_A.csv"
+    assert main(["predict", "blend", str(answers), "--to", str(to), *words(tiny_input, copy)]) == 0
+    told = capsys.readouterr().out
+    assert main(["score", "--labels", str(answers), str(to)]) == 0
+    official = metrics.official_score(ROUND1, read_reports(answers).labels, read_submission(to)[1])
+    assert f"score {official.value:.4f}" in told
+    assert f"score: {official.value:.6f}" in capsys.readouterr().out
+
+    (tmp_path / "new.csv").write_text("1|,|5 6 900 901 900 \n2|,|7 \n3|,|" + "5 " * 105 + "\n")
+    assert main(["predict", "lstm", str(tmp_path / "new.csv"), *words(tiny_input, copy)]) == 0
+    warned = capsys.readouterr().err
+    assert "3 tokens of 2 words" in warned and "900, 901" in warned
+    assert "1 reports are longer than max_len=104: their head is kept" in warned
+    assert len(read_submission(copy / "prediction_lstm_new.csv")[0]) == 3
+
+
+def test_blends(copy, tiny_input, capsys):
+    assert main(["blend", "lstm", "transformer", "blend.method=mean", "--name", "two", *words(tiny_input, copy)]) == 0
+    members = [np.load(copy / f"runs/{name}/test_sample_testB.npy") for name in ("lstm", "transformer")]
+    np.testing.assert_allclose(
+        np.load(copy / "runs/two/test_sample_testB.npy"), blending.mean_logits(members), atol=1e-6
+    )
+    assert main(["blend", "two", "lstm", "--name", "three", *words(tiny_input, copy)]) == 0
+    assert main(["predict", "three", str(tiny_input / "sample_testA.csv"), *words(tiny_input, copy)]) == 0
+    assert main(["submit", "three", *words(tiny_input, copy)]) == 0
+    capsys.readouterr()
+    for arguments, message in (
+        (["blend", "two", "--name", "two"], "cannot be a member of itself"),
+        (["blend", "lsmt"], "unknown run 'lsmt'. Did you mean 'lstm'?"),
+        (["blend", "two", "--name", "lstm"], "holds a trained model"),
+        (["blend", "train.epochs=7"], "trained with other settings"),
+    ):
+        assert main([*arguments[:1], *words(tiny_input, copy), *arguments[1:]]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_round_2(tiny_input_round2, tmp_path, capsys):
+    assert main(words(tiny_input_round2, tmp_path, "blend.per_group=true")) == 0
+    assert "round 2: 17 regions and 12 types" in capsys.readouterr().out
+    oof = np.load(tmp_path / "runs/blend/oof.npy")
+    labels = read_reports(tiny_input_round2 / "sample_train.csv").labels
+    assert oof.shape == labels.shape == (300, 29)
+    score = json.loads((tmp_path / "runs/blend/score.json").read_text())["overall"]
+    expected = metrics.official_score(ROUND2, labels, metrics.sigmoid(oof))
+    assert score["score"]["value"] == pytest.approx(expected.value, abs=1e-7)
+    assert set(score["groups"]) == {"regions", "types"}
+    assert read_submission(tmp_path / "submission_sample_testA.csv")[1].shape == (40, 29)
+    # Its reports serve round 1 as well: the types are left aside.
+    assert main(["prepare", *words(tiny_input_round2, tmp_path, "task=round1")]) == 0
+    assert np.load(tmp_path / "data/train/labels.npy").shape == (300, 17)
+    capsys.readouterr()
+
+
+def test_holdout(tiny_input, tmp_path, capsys):
+    assert main(words(tiny_input, tmp_path, "folds.scheme=holdout", "runs.lstm.train.patience=1")) == 0
+    oof = np.load(tmp_path / "runs/blend/oof.npy")
+    scored = np.isfinite(oof).all(axis=1)
+    table = np.loadtxt(tmp_path / "folds.csv", delimiter=",", skiprows=1, usecols=3, dtype=int)
+    np.testing.assert_array_equal(scored, table >= 0)
+    score = json.loads((tmp_path / "runs/blend/score.json").read_text())
+    labels = read_reports(tiny_input / "sample_train.csv").labels
+    expected = metrics.official_score(ROUND1, labels[table == 1], metrics.sigmoid(oof[table == 1]))
+    assert score["rows"] == (table == 1).sum() and "test part" in score["how"]
+    assert score["overall"]["score"]["value"] == pytest.approx(expected.value, abs=1e-7)
+    capsys.readouterr()
+
+
+def test_early_stopping_under_kfold_is_told(copy, tiny_input, capsys):
+    assert main(["train", *words(tiny_input, copy, "runs.lstm.train.patience=1")]) == 0
+    assert "optimistic" in json.loads((copy / "runs/lstm/score.json").read_text())["how"]
+    capsys.readouterr()
+
+
+def test_a_broken_fold_is_told_and_the_others_are_kept(copy, tiny_input, capsys):
+    assert main(["train", *words(tiny_input, copy, "runs.lstm.train.learning_rate=1e38", "runs.transformer.train.epochs=1")]) == 2
+    told = capsys.readouterr().err
+    assert "the training loss became" in told and "learning_rate" in told and "2 jobs failed" in told
+    assert len(list((copy / "runs/transformer").glob("fold_*/result.json"))) == 4
+    assert main(["train", *words(tiny_input, copy, "runs.transformer.train.epochs=1")]) == 0
+    assert "all 4 folds are up to date" in capsys.readouterr().out
+
+
+def test_torn_files_are_refused_and_nothing_is_written(tiny_input, tmp_path, capsys):
+    broken = Path(shutil.copytree(tiny_input, tmp_path / "input"))
+    lines = (broken / "sample_train.csv").read_text().splitlines(keepends=True)
+    lines[4] = lines[4].split("|,|")[0] + "|,|5 6\n"
+    lines[9] = "9|,|5 x 6|,|3\n"
+    (broken / "sample_train.csv").write_text("".join(lines))
+    (broken / "sample_testA.csv").write_text("")
+    assert main(words(broken, tmp_path / "output")) == 2
+    told = capsys.readouterr().err
+    for text in ("sample_train.csv", "5", "10", "sample_testA.csv"):
+        assert text in told
+    assert not (tmp_path / "output").exists()
+
+
+def test_other_reports_are_prepared_and_split_anew(copy, tiny_input, tmp_path, capsys):
+    changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
+    lines = (changed / "sample_train.csv").read_text().splitlines(keepends=True)
+    (changed / "sample_train.csv").write_text("".join(lines[:-1]))
+    assert main(["folds", *words(changed, copy)]) == 0
+    assert "splitting anew" in capsys.readouterr().out
+    assert main(["submit", *words(changed, copy)]) == 2
+    assert "was trained on other reports" in capsys.readouterr().err
+
+
+def test_reordered_reports_keep_their_folds(copy, tiny_input, tmp_path, capsys):
+    changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
+    lines = (changed / "sample_train.csv").read_text().splitlines(keepends=True)
+    (changed / "sample_train.csv").write_text("".join(lines[::-1]))
+    assert main(["folds", *words(changed, copy)]) == 0
+    assert "folds: up to date" in capsys.readouterr().out
+
+
+def test_missing_artefacts_name_their_command(tiny_input, tmp_path, capsys):
+    for verb, command in ((["submit"], "prepare"), (["blend"], "prepare"), (["predict", "lstm", "x.csv"], "train --model lstm")):
+        assert main([*verb, *words(tiny_input, tmp_path)]) == 2
+        assert f"./run.sh {command}" in capsys.readouterr().err
+    assert main(["folds", *words(tiny_input, tmp_path)]) == 0
+    assert main(["blend", *words(tiny_input, tmp_path)]) == 2
+    assert "./run.sh train --model lstm" in capsys.readouterr().err
+    assert main(["score", *words(tiny_input, tmp_path)]) == 2
+    assert "./run.sh train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], ["unknown verb 'trian'", "Did you mean 'train'?", "submit", "test"]),
+        (["train", "--model", "lsmt"], ["unknown model 'lsmt'", "'lstm'", "transformer"]),
+        (["--preset", "fulll"], ["unknown preset 'fulll'", "'full'", "quick"]),
+        (["train", "train.epocs=3"], ["train.epocs", "'epochs'"]),
+        (["train", "--modle", "lstm"], ["./run.sh train --help"]),
+        (["predict", "lstm"], ["file", "./run.sh predict --help"]),
+        (["score", "--labels", "x.csv"], ["takes one submission"]),
+        (["paths.input=/nowhere"], ["/nowhere is not a folder"]),
+        (["sample", "--rows", "2"], ["sample.rows", "greater than or equal to 10"]),
+    ],
+)
+def test_what_cannot_be_understood(arguments, expected, capsys):
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    for text in expected:
+        assert text in told
+
+
+def test_an_empty_folder_of_the_users_gets_no_sample_data(tmp_path, capsys):
+    assert main(["prepare", f"paths.input={tmp_path}", f"paths.output={tmp_path / 'o'}"]) == 2
+    assert "matches *train*.csv or *test*.csv" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(verb, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([verb, "--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert VERBS[verb].summary in shown and "key=value" in shown
+
+
+def test_overview(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {verb} " in shown for verb in VERBS)
+
+
+def test_submissions_are_scored_row_by_row(tiny_input, tmp_path, capsys):
+    answers = read_reports(tiny_input / "answers_A.csv")
+    path = tmp_path / "submission.csv"
+    write_submission(path, answers.ids, answers.labels.astype(float), 1e-6)
+    assert main(["score", "--labels", str(tiny_input / "answers_A.csv"), str(path)]) == 0
+    assert "score: 0.999999" in capsys.readouterr().out
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[1], lines[0], *lines[2:]]))
+    assert main(["score", "--labels", str(tiny_input / "answers_A.csv"), str(path)]) == 2
+    assert "differ in their ids from line 1 on" in capsys.readouterr().err
+    path.write_text("".join(lines[:-1]))
+    assert main(["score", "--labels", str(tiny_input / "answers_A.csv"), str(path)]) == 2
+    assert "from line 40 on" in capsys.readouterr().err
