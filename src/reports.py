@@ -37,8 +37,8 @@ THREADS = 2
 """NumPy lets go of the interpreter while it computes. Blocks are put together in file order, whoever finishes first."""
 SHOWN = 20
 """Errors spelt out in a message; the others are counted."""
-FORMS = {2: "id|,|description", 3: "id|,|description|,|label"}
-SUBMISSION_FORM = "id|,|p0 p1 …"
+LAYOUTS = {2: "id|,|description", 3: "id|,|description|,|label"}
+SUBMISSION_LAYOUT = "id|,|p0 p1 …"
 TASK_OF_FORM = {len(task.groups): task for task in TASKS.values()}
 """A label field names its task by its number of groups: no comma is round 1, one comma is round 2."""
 MARKS = {2: {b"|,|\n": 0}, 3: {b"|,|" b"|,|" + b"," * (n - 1) + b"\n": n for n in TASK_OF_FORM}}
@@ -82,7 +82,7 @@ class Reports:
         Round 2's file serves round 1. UserError if this file has no labels or lacks a group.
         """
         if self.labels is None or self.task is None:
-            raise UserError(f"{self.path} has no labels; {task.title} needs a file of the form {FORMS[3]}")
+            raise UserError(f"{self.path} has no labels; {task.title} needs a file of the form {LAYOUTS[3]}")
         wanted = [(group.name, group.size) for group in task.groups]
         if wanted != [(group.name, group.size) for group in self.task.groups][: len(wanted)]:
             raise UserError(f"{self.path} holds the labels of {self.task.title}, which do not cover {task.title}")
@@ -169,8 +169,8 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
 
 
 def _open(path: Path) -> BinaryIO:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, a file was expected")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no file'}, a file was expected")
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -182,17 +182,17 @@ def _open(path: Path) -> BinaryIO:
 def _number_of_fields(path: Path, head: bytes, labelled: bool | None) -> int:
     """2 or 3, from the beginning of a file. UserError where reading line by line would make no sense."""
     if not head:
-        raise UserError(f"{path} is empty, lines of the form {FORMS[2]} or {FORMS[3]} were expected")
+        raise UserError(f"{path} is empty, lines of the form {LAYOUTS[2]} or {LAYOUTS[3]} were expected")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path} is UTF-16 (it begins with a byte order mark); save it as plain ASCII, without BOM")
     # The last line of `head` may be cut, the first is whole.
     counts = [line.count(DELIMITER) + 1 for line in (head.split(b"\n")[:-1] or [head])]
     if labelled is None:
-        return next((n for n in counts if n in FORMS), 2)
+        return next((n for n in counts if n in LAYOUTS), 2)
     needed, other = (3, 2) if labelled else (2, 3)
     if set(counts) == {other}:
         what = "no labels, but labels are needed" if labelled else "labels, but a file without labels is needed"
-        raise UserError(f"{path} has {what}: its lines are {FORMS[other]}, expected {FORMS[needed]}")
+        raise UserError(f"{path} has {what}: its lines are {LAYOUTS[other]}, expected {LAYOUTS[needed]}")
     return needed
 
 
@@ -220,6 +220,7 @@ def _in_order(work: Callable[[bytes], _Part], blocks: Iterable[bytes]) -> Iterat
 
 
 def _parse(block: bytes, n_fields: int) -> _Part:
+    """The lines of a block, the fast way where it can be gone."""
     return _parse_block(block, n_fields) or _parse_lines(block, n_fields)
 
 
@@ -255,15 +256,11 @@ def _parse_block(block: bytes, n_fields: int) -> _Part | None:
     # Ids: from the beginning of a line to its first mark, without a stop between.
     starts = np.concatenate(([0], places[-1, :-1] + 1))
     id_lengths = places[0] - starts
-    if marks[0, 0] or (marks[0, 1:] - marks[-1, :-1] != 1).any() or not 1 <= id_lengths.min() <= LONGEST_ID:
+    if marks[0, 0] or (marks[0, 1:] - marks[-1, :-1] != 1).any():
         return None
-    if id_lengths.max() > LONGEST_ID:
+    if id_lengths.min() < 1 or id_lengths.max() > LONGEST_ID:
         return None
-    ids = np.zeros(len(starts), f"S{id_lengths.max()}")
-    for length in np.flatnonzero(np.bincount(id_lengths)).tolist():
-        rows = np.flatnonzero(id_lengths == length)
-        windows = np.ndarray(len(text) - length + 1, f"S{length}", text, strides=(1,))
-        ids[rows] = windows[starts[rows]]
+    ids = _cut(text, starts, id_lengths)
     # Digits not yet accounted for. It must come down to none: then every number was as short as it was taken to be.
     left = len(text) - len(stops) - int(id_lengths.sum())
 
@@ -317,13 +314,23 @@ def _parse_block(block: bytes, n_fields: int) -> _Part | None:
     return _Part(ids, tokens, lengths, labels, np.full(len(ids), form, np.int8), _Errors())
 
 
+def _cut(text: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """(n,) bytes: `lengths` bytes of `text` from each of `starts` on. All strings of one length are copied at once."""
+    cut = np.zeros(len(starts), f"S{lengths.max()}")
+    for length in np.flatnonzero(np.bincount(lengths)).tolist():
+        rows = np.flatnonzero(lengths == length)
+        windows = np.ndarray(len(text) - length + 1, f"S{length}", text, strides=(1,))  # one from every byte on
+        cut[rows] = windows[starts[rows]]
+    return cut
+
+
 def _parse_lines(block: bytes, n_fields: int) -> _Part:
     """The lines of a block, one by one: the format's definition, and the words for what is wrong."""
     ids, tokens, lengths, forms, columns, errors = [], [], [], [], [], _Errors()
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n")):
         wrong: list[str] = []
         name, words, form, ones = b"", [], 0, []
-        if fields := _split(line.removesuffix(b"\r"), FORMS[n_fields], wrong):
+        if fields := _split(line.removesuffix(b"\r"), LAYOUTS[n_fields], wrong):
             name = _id(fields[0], wrong)
             words = _numbers(fields[1], LARGEST_TOKEN, "token", wrong)
             if not fields[1].strip(b" "):
@@ -344,7 +351,7 @@ def _parse_lines(block: bytes, n_fields: int) -> _Part:
     return _Part(np.array(ids, np.bytes_), np.array(tokens, np.uint16), counts, labels, kinds, errors)
 
 
-def _split(line: bytes, form: str, wrong: list[str]) -> list[bytes]:
+def _split(line: bytes, layout: str, wrong: list[str]) -> list[bytes]:
     """The fields of a line, none if they cannot be told apart."""
     if line.startswith(b"\xef\xbb\xbf"):
         wrong.append("a UTF-8 byte order mark; save the file without BOM")
@@ -356,10 +363,10 @@ def _split(line: bytes, form: str, wrong: list[str]) -> list[bytes]:
     elif not line.strip():
         wrong.append("a blank line; remove it")
     elif torn := re.search(rb"\|,|,\|", b"\n".join(fields)):
-        wrong.append(f"a torn delimiter {_show(torn[0])}, expected '|,|' between the fields of {form}: {_show(line)}")
-    elif len(fields) != form.count("|,|") + 1:
+        wrong.append(f"a torn delimiter {_show(torn[0])}, expected '|,|' between the fields of {layout}: {_show(line)}")
+    elif len(fields) != layout.count("|,|") + 1:
         found = f"{len(fields)} field{'s' * (len(fields) > 1)}"
-        wrong.append(f"{found}, expected {form.count('|,|') + 1} ({form}): {_show(line)}")
+        wrong.append(f"{found}, expected {layout.count('|,|') + 1} ({layout}): {_show(line)}")
     else:
         return fields
     return []
@@ -501,10 +508,10 @@ def read_submission(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
     with _open(path) as file:
         text = file.read()
     if not text:
-        raise UserError(f"{path} is empty, lines of the form {SUBMISSION_FORM} were expected")
+        raise UserError(f"{path} is empty, lines of the form {SUBMISSION_LAYOUT} were expected")
     for number, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
         wrong: list[str] = []
-        fields = _split(line.removesuffix(b"\r"), SUBMISSION_FORM, wrong)
+        fields = _split(line.removesuffix(b"\r"), SUBMISSION_LAYOUT, wrong)
         names.append(_id(fields[0], wrong) if fields else b"")
         words = fields[1].split(b" ") if fields else []
         odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > 1), None)

@@ -349,7 +349,7 @@ def test_parsers_agree_on_damaged_files(text, block):
     assert assert_parsers_agree(text, block) is not None
 
 
-def common_text(rng: np.random.Generator, rows: int, groups: tuple[int, ...], end: str = "\n", blank: str = " ") -> bytes:
+def common_text(rng: np.random.Generator, rows: int, groups: tuple, end: str = "\n", blank: str = " ") -> bytes:
     """Lines as in the competition's files."""
 
     def field(numbers: np.ndarray) -> str:

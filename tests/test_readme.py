@@ -1,0 +1,56 @@
+"""README says what is true: its commands are understood, its tree is the tree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from src.__main__ import VERBS
+from src.config import load_config, model_names, preset_names
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip().split("   ")[0]
+        for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))
+        for block in re.findall(r"```(?:bash|sh|)\n(.*?)```", path.read_text(), re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("./run.sh")
+    }
+)
+
+
+def test_the_two_commands_are_there():
+    assert "./run.sh" in COMMANDS and "./run.sh test" in COMMANDS and len(COMMANDS) > 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(command):
+    words = shlex.split(command)[1:]
+    if words and words[0] not in VERBS and not words[0].startswith("-") and "=" not in words[0]:
+        assert words[0] == "test", f"{words[0]} is no verb"
+        return
+    options = dict(zip(words, words[1:], strict=False))
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    models = [options["--model"]] if "--model" in options else []
+    load_config(options.get("--preset", "standard"), overrides, models)
+
+
+def test_the_tree_names_every_file():
+    for path in (ROOT / "src").rglob("*"):
+        if path.suffix in (".py", ".yaml") and path.name != "__init__.py":
+            assert re.search(rf"\b{re.escape(path.name)}\b|\b{re.escape(path.stem)}\b", README), f"README leaves out {path}"
+
+
+def test_presets_and_models_are_named():
+    for name in [*preset_names(), *model_names()]:
+        assert f"`{name}`" in README
+
+
+def test_readme_names_no_file_that_is_not_there():
+    for name in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (ROOT / name).exists(), name
