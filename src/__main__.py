@@ -1,6 +1,6 @@
 """The front desk: which verb, which settings, in which order.
 
-    python -m src VERB [options] [key=value …]        ./run.sh does the same and sets up first
+python -m src VERB [options] [key=value …]        ./run.sh does the same and sets up first
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def _overview() -> str:
     return (
         f"usage: ./run.sh [VERB] [--preset NAME] [--model NAME] [key=value …]\n\n"
         f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"
-        f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{verbs}\n  {'test':<{width}}set up and pass the tests\n\n"
+        f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{verbs}\n"
+        f"  {'test':<{width}}set up and pass the tests\n\n"
         f"presets: {', '.join(config.preset_names())}\nmodels:  {', '.join(config.model_names())}\n\n{KEYS}"
     )
 

@@ -47,9 +47,18 @@ def prior(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
     return predicted
 
 
-def tfidf_logistic(tokens: np.ndarray, offsets: np.ndarray, labels: np.ndarray, train_rows: np.ndarray,
-                   predict_rows: np.ndarray, *, max_n: int = 3, min_df: int = 2, inverse_penalty: float = 10.0,
-                   seed: int = 0) -> np.ndarray:
+def tfidf_logistic(
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    labels: np.ndarray,
+    train_rows: np.ndarray,
+    predict_rows: np.ndarray,
+    *,
+    max_n: int = 3,
+    min_df: int = 2,
+    inverse_penalty: float = 10.0,
+    seed: int = 0,
+) -> np.ndarray:
     """Logits (len(predict_rows), L) of one fold: TF-IDF of word 1- to max_n-grams, a logistic regression a label.
 
     Report i is tokens[offsets[i]:offsets[i + 1]], whole numbers. `labels` (N, L) needs rows for `train_rows` only, so
@@ -74,8 +83,9 @@ def tfidf_logistic(tokens: np.ndarray, offsets: np.ndarray, labels: np.ndarray, 
     for k in range(targets.shape[1]):
         if 0 < targets[:, k].sum() < len(targets):
             # The dual solver is the quickest here: 8,000 reports, 33,000 n-grams, 17 labels in 1 s on one core.
-            model = LogisticRegression(C=inverse_penalty, solver="liblinear", dual=True, max_iter=1000,
-                                       random_state=seed)
+            model = LogisticRegression(
+                C=inverse_penalty, solver="liblinear", dual=True, max_iter=1000, random_state=seed
+            )
             logits[:, k] = model.fit(features, targets[:, k]).decision_function(unseen)
     return logits
 

@@ -50,13 +50,17 @@ class BlendWeights:
         """Blended logits, float64 (N, L). Raises ValueError if the members are not those fitted in number or width."""
         width = _check_members(members)
         if width != self.groups[-1].stop or len(members) != len(self.groups[0].weights):
-            raise ValueError(f"fitted on {len(self.groups[0].weights)} members of {self.groups[-1].stop} labels, "
-                             f"given {len(members)} of {width}")
+            raise ValueError(
+                f"fitted on {len(self.groups[0].weights)} members of {self.groups[-1].stop} labels, "
+                f"given {len(members)} of {width}"
+            )
         blended = np.empty(np.shape(members[0]))
         for group in self.groups:
             columns = slice(group.start, group.stop)
-            total = sum(weight * np.asarray(member[:, columns], dtype=np.float64)
-                        for weight, member in zip(group.weights, members, strict=True))
+            total = sum(
+                weight * np.asarray(member[:, columns], dtype=np.float64)
+                for weight, member in zip(group.weights, members, strict=True)
+            )
             blended[:, columns] = total / group.temperature
         return blended
 
@@ -75,8 +79,9 @@ def mean_logits(members: Sequence[np.ndarray]) -> np.ndarray:
     return sum(np.asarray(member, dtype=np.float64) for member in members) / len(members)
 
 
-def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool,
-                temperature: bool = True) -> BlendWeights:
+def fit_weights(
+    members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool, temperature: bool = True
+) -> BlendWeights:
     """The weights, and with `temperature` the temperature, that minimise the official loss on these rows.
 
     `per_group` fits each label group of the task by itself, otherwise all share one set. The loss is that of
@@ -96,8 +101,14 @@ def equal_weights(members: Sequence[np.ndarray]) -> BlendWeights:
     return BlendWeights("mean", (GroupBlend(0, _check_members(members), (1 / len(members),) * len(members), 1.0),))
 
 
-def fit_method(members: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray, task: Task, method: str,
-               per_group: bool = True) -> BlendWeights:
+def fit_method(
+    members: Sequence[np.ndarray],
+    labels: np.ndarray,
+    folds: np.ndarray,
+    task: Task,
+    method: str,
+    per_group: bool = True,
+) -> BlendWeights:
     """The blend of a method of METHODS, fitted on all these rows: for the test reports, every out-of-fold row.
 
     `auto` is the simplest method of the ladder that no later one beats, cross-fitted over `folds` (N,), by more than
@@ -114,20 +125,34 @@ def fit_method(members: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndar
     return (fit_temperature if method == "temperature" else fit_weights)(members, labels, task, per_group)
 
 
-def fit_and_apply(members: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray, task: Task, method: str,
-                  fit_rows: np.ndarray, apply_rows: np.ndarray,
-                  per_group: bool = True) -> tuple[BlendWeights, np.ndarray]:
+def fit_and_apply(
+    members: Sequence[np.ndarray],
+    labels: np.ndarray,
+    folds: np.ndarray,
+    task: Task,
+    method: str,
+    fit_rows: np.ndarray,
+    apply_rows: np.ndarray,
+    per_group: bool = True,
+) -> tuple[BlendWeights, np.ndarray]:
     """Fits on some rows and blends others (index or bool arrays): the blend, and its logits of the latter.
 
     With a holdout, `fit_rows` are the validation rows and `apply_rows` the test rows. Raises as `fit_method`.
     """
-    blend = fit_method([member[fit_rows] for member in members], labels[fit_rows], folds[fit_rows], task, method,
-                       per_group)
+    blend = fit_method(
+        [member[fit_rows] for member in members], labels[fit_rows], folds[fit_rows], task, method, per_group
+    )
     return blend, blend.apply([member[apply_rows] for member in members])
 
 
-def cross_fitted(members: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray, task: Task, method: str,
-                 per_group: bool = True) -> np.ndarray:
+def cross_fitted(
+    members: Sequence[np.ndarray],
+    labels: np.ndarray,
+    folds: np.ndarray,
+    task: Task,
+    method: str,
+    per_group: bool = True,
+) -> np.ndarray:
     """Blended logits (N, L) of which each fold's were fitted, and with `auto` chosen, on the other folds only.
 
     Rows of a negative fold were not predicted: they are not fitted on and stay NaN. Raises ValueError when there are
@@ -187,13 +212,16 @@ def _choose(members: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray
     return chosen
 
 
-def _fit(members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool, equal: bool,
-         scaled: bool) -> tuple[GroupBlend, ...]:
+def _fit(
+    members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool, equal: bool, scaled: bool
+) -> tuple[GroupBlend, ...]:
     """The best blend of each label group, or of all together: `equal` weights or free ones, `scaled` or T = 1."""
     width = _check_members(members)
     if np.shape(labels) != np.shape(members[0]) or width != task.n_labels:
-        raise ValueError(f"{task.name} has {task.n_labels} labels; given labels {np.shape(labels)} and members "
-                         f"{np.shape(members[0])}")
+        raise ValueError(
+            f"{task.name} has {task.n_labels} labels; given labels {np.shape(labels)} and members "
+            f"{np.shape(members[0])}"
+        )
     if not ((labels == 0) | (labels == 1)).all() or not all(np.isfinite(member).all() for member in members):
         raise ValueError("want labels of 0 or 1 and finite logits: rows that were not predicted cannot be fitted on")
     blends = []
@@ -209,8 +237,9 @@ def _fit(members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_grou
     return tuple(blends)
 
 
-def _wrongness(members: Sequence[np.ndarray], labels: np.ndarray, task: Task,
-               group: LabelGroup) -> tuple[np.ndarray, np.ndarray]:
+def _wrongness(
+    members: Sequence[np.ndarray], labels: np.ndarray, task: Task, group: LabelGroup
+) -> tuple[np.ndarray, np.ndarray]:
     """Counted cells of a group: logits signed so that more is worse (M, cells), and each cell's share in the loss."""
     counted, columns = task.counted(group, labels), task.columns[group.name]
     if not counted.any():
@@ -225,6 +254,7 @@ def _minimise(wrong: np.ndarray, share: np.ndarray, scaled: bool) -> tuple[np.nd
 
     A cell's cross-entropy is log(1 + exp(-z)) of a positive's logit z and log(1 + exp(z)) of a negative's.
     """
+
     def loss(c: np.ndarray) -> tuple[float, np.ndarray]:
         z = c @ wrong
         return float(share @ np.logaddexp(0, z)), wrong @ (share * expit(z))
@@ -232,11 +262,24 @@ def _minimise(wrong: np.ndarray, share: np.ndarray, scaled: bool) -> tuple[np.nd
     start, low, high = np.full(len(wrong), 1 / len(wrong)), *TEMPERATURE_RANGE
     if not scaled:  # L-BFGS-B knows no equality, and c must sum to one
         simplex = {"type": "eq", "fun": lambda c: c.sum() - 1, "jac": np.ones_like}
-        found = minimize(loss, start, jac=True, method="SLSQP", bounds=[(0, 1)] * len(wrong), constraints=[simplex],
-                         options={"ftol": 1e-12, "maxiter": 500})
+        found = minimize(
+            loss,
+            start,
+            jac=True,
+            method="SLSQP",
+            bounds=[(0, 1)] * len(wrong),
+            constraints=[simplex],
+            options={"ftol": 1e-12, "maxiter": 500},
+        )
         weights = np.maximum(found.x, 0)
         return weights / weights.sum(), 1.0
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, 1 / low)] * len(wrong),
-                     options={"ftol": 1e-13, "gtol": 1e-9, "maxiter": 1000})
+    found = minimize(
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, 1 / low)] * len(wrong),
+        options={"ftol": 1e-13, "gtol": 1e-9, "maxiter": 1000},
+    )
     total = found.x.sum()
     return (found.x / total if total > 1 / high else start), min(max(1 / max(total, 1 / high), low), high)

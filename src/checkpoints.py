@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save as serialise
+from safetensors import SafetensorError
+from safetensors.torch import load
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from src import artifacts
@@ -31,8 +33,10 @@ def load_weights(path: Path, model: nn.Module) -> None:
     artifacts.require(path, "train")
     try:
         model.load_state_dict(load(path.read_bytes()))
-    except Exception as error:  # safetensors and torch raise different kinds for torn and for foreign files
-        raise UserError(f"{path} cannot be read as this model's weights ({error}). Delete its folder and train again.")
+    except (SafetensorError, RuntimeError) as error:  # torn, or of another model
+        raise UserError(
+            f"{path} cannot be read as this model's weights ({error}). Delete its folder and train again."
+        ) from error
 
 
 def save(

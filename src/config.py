@@ -302,7 +302,9 @@ def _locate(settings: Any, loc: tuple[str | int, ...]) -> tuple[str, type[Settin
     shown, owner = [], settings
     for part in loc:
         kinds = _settings_in(settings)
-        tagged = [kind for kind in kinds if "encoder" in kind.model_fields and kind.model_fields["encoder"].default == part]
+        tagged = [
+            kind for kind in kinds if "encoder" in kind.model_fields and kind.model_fields["encoder"].default == part
+        ]
         if tagged:  # the tag of a discriminated union stands in the location, but not in the key
             settings = tagged[0]
             continue

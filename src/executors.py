@@ -6,6 +6,7 @@ somewhere else, does no harm. Another engine is another class with `run`; no sta
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -115,10 +116,8 @@ class _Worker:
 
     def give(self, job: Job) -> None:
         self.job = job
-        try:
+        with contextlib.suppress(BrokenPipeError):  # the worker died while idle: hear() tells
             self.connection.send((job.function, job.payload))
-        except BrokenPipeError:
-            pass  # the worker died while idle; hear() tells
 
     def hear(self) -> tuple[str, Any]:
         try:
@@ -196,7 +195,8 @@ def raise_failures(failures: list[Failure]) -> None:
     if failures:
         told = "\n".join(f"{failure.job.name}: {failure.reason.strip()}" for failure in failures)
         raise UserError(
-            f"{told}\n{len(failures)} jobs failed; what the others made is kept, and the same command goes on from there."
+            f"{told}\n{len(failures)} jobs failed; what the others made is kept, and the same command goes on from "
+            "there."
         )
 
 

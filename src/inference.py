@@ -21,4 +21,3 @@ def predict_logits(
         for rows in sorted_batches(lengths, batch_size):
             logits[rows] = model(*collate(tokens, lengths, rows, device)).float().cpu().numpy()
     return logits
-

@@ -88,8 +88,14 @@ def paired_difference(task: Task, labels: np.ndarray, p_a: np.ndarray, p_b: np.n
     return _estimate(_score(task, labels, p_a)[0] - _score(task, labels, p_b)[0])
 
 
-def score_report(task: Task, labels: np.ndarray, probabilities: np.ndarray, folds: np.ndarray | None = None,
-                 n_boot: int = 200, seed: int = 0) -> dict[str, Any]:
+def score_report(
+    task: Task,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    folds: np.ndarray | None = None,
+    n_boot: int = 200,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Everything worth knowing about out-of-fold probabilities, JSON-able, overall and for each fold.
 
     `folds` is int (N,); reports of a negative fold were not predicted and take no part. An undefined figure (say, the
@@ -125,13 +131,19 @@ def _section(task: Task, labels: np.ndarray, probabilities: np.ndarray, n_boot: 
         "exact_match": _estimate(_ratio(right.all(axis=1), np.ones(n))).to_json(),
         "calibration_error": _estimate(_calibration_error(labels, probabilities, cells, draws)).to_json(),
         "macro": {},  # filled below, like `labels` and each group's own
-        "groups": {group.name: {
-            "rows": int(counted[group.name].sum()),
-            "rows_used": f"with a positive label among the {group.counted_given}" if group.counted_given else "all",
-            "mlogloss": _estimate(loss).to_json(), "macro": {},
-        } for group, loss in zip(task.groups, losses, strict=True)},
-        "labels": {name: {"rows": int(cells[:, k].sum()), "positives": int(labels[cells[:, k], k].sum())}
-                   for k, name in enumerate(task.label_names)},
+        "groups": {
+            group.name: {
+                "rows": int(counted[group.name].sum()),
+                "rows_used": f"with a positive label among the {group.counted_given}" if group.counted_given else "all",
+                "mlogloss": _estimate(loss).to_json(),
+                "macro": {},
+            }
+            for group, loss in zip(task.groups, losses, strict=True)
+        },
+        "labels": {
+            name: {"rows": int(cells[:, k].sum()), "positives": int(labels[cells[:, k], k].sum())}
+            for k, name in enumerate(task.label_names)
+        },
     }
     for name, figure_of in FIGURES.items():  # figure by figure: one holds (L, N) floats, too much to keep for all
         figures = [figure_of(labels[:, k], probabilities[:, k], cells[:, k], draws) for k in range(task.n_labels)]
@@ -169,8 +181,10 @@ def _score(task: Task, labels: np.ndarray, probabilities: np.ndarray, strict: bo
     for group in task.groups:
         counted = task.counted(group, labels)
         if strict and not counted.any():
-            raise UserError(f"{task.name}: none of {len(labels)} reports counts in the score of the {group.name}, "
-                            f"because none has a positive label among the {group.counted_given}")
+            raise UserError(
+                f"{task.name}: none of {len(labels)} reports counts in the score of the {group.name}, "
+                f"because none has a positive label among the {group.counted_given}"
+            )
         losses.append(_ratio(cells[:, task.columns[group.name]].mean(axis=1) * counted, counted))
     score = -sum(group.weight * group.loss_scale * loss for group, loss in zip(task.groups, losses, strict=True))
     score[0] += sum(group.weight for group in task.groups)
@@ -193,7 +207,7 @@ def _roc_auc(labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, draws:
 def _bootstrapped(statistic: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], draws: np.ndarray) -> Figure:
     """A ratio; `statistic` takes D sets of weights, float (n, D), and returns their top and bottom, (D,) each."""
     (n, n_draws), step = draws.shape, max(1, DRAW_CELLS // len(draws))
-    parts = [np.ones((n, 1))] + [draws[:, i:i + step] for i in range(0, n_draws, step)]
+    parts = [np.ones((n, 1))] + [draws[:, i : i + step] for i in range(0, n_draws, step)]
     top, bottom = np.hstack([statistic(part.astype(np.float64)) for part in parts])
     value, *values = top / np.where(bottom > 0, bottom, math.nan)
     known = np.isfinite(values)  # a draw may miss all positives of a rare label

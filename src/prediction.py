@@ -29,7 +29,9 @@ def prediction_jobs(folds: list[Path], corpora: list[Path], device: str) -> list
 
 def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
     """Logits (N, n_labels) float32: the mean over trained folds whose predictions are there."""
-    return np.mean([np.load(artifacts.require(_path(fold, corpus), "train")) for fold in folds], axis=0, dtype=np.float32)
+    return np.mean(
+        [np.load(artifacts.require(_path(fold, corpus), "train")) for fold in folds], axis=0, dtype=np.float32
+    )
 
 
 def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:

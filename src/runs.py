@@ -1,14 +1,14 @@
 """A run is a folder that explains itself; a blend is a run with the same files.
 
-    config.yaml         the settings that made it
-    run.json            task, text form, and its parts: fold folders of a model, member runs of a blend
-    vocabulary.json     how its models number tokens
-    environment.json    machine and versions
-    fold_K.split_S.seed_S.HASH/   weights, history and logits of one model (models only)
-    history.csv         every epoch of every fold (models only)
-    oof.npy             logits (N, n_labels) in the order of the training files; NaN where no model may be judged
-    test_NAME.npy       logits of a test file
-    score.json          written last
+config.yaml         the settings that made it
+run.json            task, text form, and its parts: fold folders of a model, member runs of a blend
+vocabulary.json     how its models number tokens
+environment.json    machine and versions
+fold_K.split_S.seed_S.HASH/   weights, history and logits of one model (models only)
+history.csv         every epoch of every fold (models only)
+oof.npy             logits (N, n_labels) in the order of the training files; NaN where no model may be judged
+test_NAME.npy       logits of a test file
+score.json          written last
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def fit(
     """Trains `model` in place, from the newest sound checkpoint of `folder` if there is one.
 
     Returns the history: epoch, learning_rate, train_loss, valid_loss for each epoch. Afterwards the model holds the
-    last weights (their moving average under ema_decay), and best.safetensors those of the lowest validation loss. Raises
-    UserError for a loss that is not finite, naming the step and the reports of the batch.
+    last weights (their moving average under ema_decay), and best.safetensors those of the lowest validation loss.
+    Raises UserError for a loss that is not finite, naming the step and the reports of the batch.
     """
     average = copy.deepcopy(model).eval() if settings.ema_decay else None
     optimizer = make_optimizer(model, settings)

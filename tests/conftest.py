@@ -6,12 +6,12 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # tiny matrices: threads would only wait for each other
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
 
-from src.sample import make_sample  # noqa: E402
-from src.task import ROUND1, ROUND2  # noqa: E402
+from src.sample import make_sample
+from src.task import ROUND1, ROUND2
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from src import blending
-from src.blending import METHODS, BlendWeights, cross_fitted, diversity, fit_and_apply, fit_method, fit_temperature
-from src.blending import fit_weights, mean_logits
+from src.blending import (
+    METHODS,
+    BlendWeights,
+    cross_fitted,
+    diversity,
+    fit_and_apply,
+    fit_method,
+    fit_temperature,
+    fit_weights,
+    mean_logits,
+)
 from src.errors import UserError
 from src.metrics import Estimate, official_score, sigmoid
 from src.task import ROUND1, ROUND2
@@ -182,8 +191,11 @@ def test_auto_is_chosen_inside_the_other_folds(monkeypatch):
     _, labels, members = make(ROUND2, 150, [0.5, 2.0])
     folds = np.repeat([0, 1, 2, 3], [10, 20, 40, 80])
     fitted = []
-    monkeypatch.setattr(blending, "fit_weights", lambda some, y, task, per_group: (
-        fitted.append((len(y), per_group)), fit_weights(some, y, task, per_group))[1])
+    monkeypatch.setattr(
+        blending,
+        "fit_weights",
+        lambda some, y, task, per_group: (fitted.append((len(y), per_group)), fit_weights(some, y, task, per_group))[1],
+    )
     fit_and_apply(members, labels, folds, ROUND2, "auto", folds != 3, folds == 3)
     assert sorted(fitted[:3]) == [(30, True), (50, True), (60, True)]  # 70 rows less each of their folds
     assert fitted[3:] in ([], [(70, True)])  # then the fit that is used, if weights were chosen

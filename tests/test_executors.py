@@ -115,7 +115,9 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     script.write_text(code)
     out = tmp_path / "pid"
     root = Path(__file__).parents[1]
-    parent = subprocess.Popen([sys.executable, str(script), str(out)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(out)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+    )
     deadline = time.monotonic() + 30
     while not (out.exists() and out.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -138,7 +140,12 @@ def test_logs_get_a_line_for_each_step(tmp_path, capsys):
     jobs = [job("a", "write", out=str(tmp_path / "a"), text="x"), job("b", "write", out=str(tmp_path / "b"), text="x")]
     run_shown(LocalProcesses(1, 1), "train", jobs, lambda news: (news["share"], f"half {news['share']}"))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[:2] for line in lines] == [["a", "half 0.5"], ["a", "done"], ["b", "half 0.5"], ["b", "done"]]
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["a", "half 0.5"],
+        ["a", "done"],
+        ["b", "half 0.5"],
+        ["b", "done"],
+    ]
     assert "(25%" in lines[0] and "left)" in lines[0] and lines[3].strip() == "b  done"
     run_shown(LocalProcesses(1, 1), "predict", jobs)
     assert capsys.readouterr().out.startswith("predict: 2 jobs in ")

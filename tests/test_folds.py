@@ -94,7 +94,9 @@ def test_ids_stay_text(tmp_path):
     whole.ids[:3] = [b"007", b"NA", b"7e1"]
     made = folds.make_folds(whole, config.Folds(k=2))
     folds.save(tmp_path / "folds.csv", made, whole, ["train.csv"])
-    np.testing.assert_array_equal(folds.load(tmp_path / "folds.csv", whole, config.Folds(k=2, seeds=[2021])).table, made.table)
+    np.testing.assert_array_equal(
+        folds.load(tmp_path / "folds.csv", whole, config.Folds(k=2, seeds=[2021])).table, made.table
+    )
 
 
 def test_too_few_reports():

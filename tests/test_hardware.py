@@ -18,7 +18,9 @@ def test_a_wish_is_granted():
     assert pick_precision("fp32", CPU) == "fp32" and pick_precision("bf16", CPU) == "bf16"
 
 
-@pytest.mark.parametrize(("has", "agrees", "expected"), [(True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")])
+@pytest.mark.parametrize(
+    ("has", "agrees", "expected"), [(True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")]
+)
 def test_auto_wants_hardware_and_agreement(monkeypatch, has, agrees, expected):
     monkeypatch.setattr(hardware, "_has_bf16", lambda device: has)
     monkeypatch.setattr(hardware, "_bf16_agrees", lambda device: agrees)

@@ -132,7 +132,7 @@ def test_standard_errors_of_the_report_are_the_spread_over_samples():
         reports.append({"exact_match": report["exact_match"]} | report["macro"])
     for name in ("exact_match", "positive_rate", "log_loss", "roc_auc", "pr_auc", "sensitivity", "specificity"):
         spread = np.std([report[name]["value"] for report in reports])
-        claimed = np.sqrt(np.mean([report[name]["standard_error"]**2 for report in reports]))
+        claimed = np.sqrt(np.mean([report[name]["standard_error"] ** 2 for report in reports]))
         assert claimed == pytest.approx(spread, rel=0.2), name
 
 
@@ -169,10 +169,15 @@ def test_report_agrees_with_scikit_learn_on_the_rows_that_count(task):
         rows = labels[:, :17].any(axis=1) if name.startswith("type") else np.full(300, True)
         y, p, figures = labels[rows, k], probabilities[rows, k], report["labels"][name]
         assert (figures["rows"], figures["positives"]) == (rows.sum(), y.sum())
-        expected = {"positive_rate": y.mean(), "log_loss": log_loss_cells(y[:, None], p[:, None]).mean(),
-                    "roc_auc": roc_auc_score(y, p), "pr_auc": average_precision_score(y, p),
-                    "sensitivity": recall_score(y, p >= 0.5), "specificity": recall_score(1 - y, p < 0.5),
-                    "calibration_error": loop_calibration_error(y, p)}
+        expected = {
+            "positive_rate": y.mean(),
+            "log_loss": log_loss_cells(y[:, None], p[:, None]).mean(),
+            "roc_auc": roc_auc_score(y, p),
+            "pr_auc": average_precision_score(y, p),
+            "sensitivity": recall_score(y, p >= 0.5),
+            "specificity": recall_score(1 - y, p < 0.5),
+            "calibration_error": loop_calibration_error(y, p),
+        }
         assert {figure: figures[figure]["value"] for figure in expected} == pytest.approx(expected)
     for figure in expected:
         values = [label[figure]["value"] for label in report["labels"].values()]
@@ -181,12 +186,14 @@ def test_report_agrees_with_scikit_learn_on_the_rows_that_count(task):
     cells = np.ones(labels.shape, dtype=bool)
     cells[:, 17:] = labels[:, :17].any(axis=1)[:, None]
     assert report["calibration_error"]["value"] == pytest.approx(
-        loop_calibration_error(labels[cells], probabilities[cells]))
+        loop_calibration_error(labels[cells], probabilities[cells])
+    )
     assert report["exact_match"]["value"] == accuracy_score(labels * cells, (probabilities >= 0.5) & cells)
     assert report["score"]["value"] == pytest.approx(loop_score(task, labels, probabilities))
     assert report["score"]["value"] == pytest.approx(1 - task.groups[0].loss_scale * report["mlogloss"]["value"])
     assert report["groups"]["regions"]["mlogloss"]["value"] == pytest.approx(
-        report["groups"]["regions"]["macro"]["log_loss"]["value"])
+        report["groups"]["regions"]["macro"]["log_loss"]["value"]
+    )
 
 
 def test_bootstrap_is_that_of_scikit_learn_with_the_same_weights():
@@ -195,13 +202,18 @@ def test_bootstrap_is_that_of_scikit_learn_with_the_same_weights():
     report = score_report(ROUND1, labels, probabilities, n_boot=30, seed=5)["overall"]
     generator = np.random.default_rng(5)
     draws = [np.bincount(generator.integers(0, 60, 60), minlength=60) for _ in range(30)]
-    precisions = np.array([[average_precision_score(labels[:, k], probabilities[:, k], sample_weight=draw)
-                            for k in range(17)] for draw in draws])
+    precisions = np.array(
+        [
+            [average_precision_score(labels[:, k], probabilities[:, k], sample_weight=draw) for k in range(17)]
+            for draw in draws
+        ]
+    )
     for k, name in enumerate(ROUND1.label_names):
         assert report["labels"][name]["pr_auc"]["standard_error"] == pytest.approx(precisions[:, k].std(ddof=1))
     assert report["macro"]["pr_auc"]["standard_error"] == pytest.approx(precisions.mean(axis=1).std(ddof=1))
-    errors = [loop_calibration_error(np.repeat(labels[:, 0], draw), np.repeat(probabilities[:, 0], draw))
-              for draw in draws]
+    errors = [
+        loop_calibration_error(np.repeat(labels[:, 0], draw), np.repeat(probabilities[:, 0], draw)) for draw in draws
+    ]
     assert report["labels"]["region_0"]["calibration_error"]["standard_error"] == pytest.approx(np.std(errors, ddof=1))
 
 

@@ -231,7 +231,12 @@ def test_early_stopping_under_kfold_is_told(copy, tiny_input, capsys):
 
 
 def test_a_broken_fold_is_told_and_the_others_are_kept(copy, tiny_input, capsys):
-    assert main(["train", *words(tiny_input, copy, "runs.lstm.train.learning_rate=1e38", "runs.transformer.train.epochs=1")]) == 2
+    assert (
+        main(
+            ["train", *words(tiny_input, copy, "runs.lstm.train.learning_rate=1e38", "runs.transformer.train.epochs=1")]
+        )
+        == 2
+    )
     told = capsys.readouterr().err
     assert "the training loss became" in told and "learning_rate" in told and "2 jobs failed" in told
     assert len(list((copy / "runs/transformer").glob("fold_*/result.json"))) == 4
@@ -272,7 +277,11 @@ def test_reordered_reports_keep_their_folds(copy, tiny_input, tmp_path, capsys):
 
 
 def test_missing_artefacts_name_their_command(tiny_input, tmp_path, capsys):
-    for verb, command in ((["submit"], "prepare"), (["blend"], "prepare"), (["predict", "lstm", "x.csv"], "train --model lstm")):
+    for verb, command in (
+        (["submit"], "prepare"),
+        (["blend"], "prepare"),
+        (["predict", "lstm", "x.csv"], "train --model lstm"),
+    ):
         assert main([*verb, *words(tiny_input, tmp_path)]) == 2
         assert f"./run.sh {command}" in capsys.readouterr().err
     assert main(["folds", *words(tiny_input, tmp_path)]) == 0

@@ -43,7 +43,9 @@ def test_every_command_is_understood(command):
 def test_the_tree_names_every_file():
     for path in (ROOT / "src").rglob("*"):
         if path.suffix in (".py", ".yaml") and path.name != "__init__.py":
-            assert re.search(rf"\b{re.escape(path.name)}\b|\b{re.escape(path.stem)}\b", README), f"README leaves out {path}"
+            assert re.search(rf"\b{re.escape(path.name)}\b|\b{re.escape(path.stem)}\b", README), (
+                f"README leaves out {path}"
+            )
 
 
 def test_presets_and_models_are_named():

@@ -35,7 +35,9 @@ class Pooling(nn.Module):
         self.forward_size = feature_size - backward_size
         self.size = 2 * feature_size if kind == "maxmean" else feature_size
         if kind == "attention":
-            self.score = nn.Sequential(nn.Linear(feature_size, feature_size), nn.Tanh(), nn.Linear(feature_size, 1, bias=False))
+            self.score = nn.Sequential(
+                nn.Linear(feature_size, feature_size), nn.Tanh(), nn.Linear(feature_size, 1, bias=False)
+            )
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         valid = valid_positions(lengths, features.shape[1])[:, :, None]  # (B, T, 1)

@@ -1,6 +1,6 @@
 """./run.sh blend [RUN …]: several runs into one, which is again a run.
 
-    ./run.sh blend lstm transformer blend.method=mean --name two
+./run.sh blend lstm transformer blend.method=mean --name two
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def _check_settings(config: Config, parts: list[RunFolder]) -> None:
     for part in parts:
         if part.record["kind"] == "model" and part.settings != config.runs[part.name]:
             raise UserError(
-                f"run {part.name} was trained with other settings than preset {config.preset} has now (it was made with "
-                f"preset {part.record['preset']}). Train it again: ./run.sh train --preset {config.preset} --model "
+                f"run {part.name} was trained with other settings than preset {config.preset} has now (it was "
+                f"made with preset {part.record['preset']}). Train it again: ./run.sh train --preset {config.preset} --model "
                 f"{part.name}. Or blend what is there by name: ./run.sh blend {' '.join(config.runs)}"
             )
 

@@ -28,8 +28,6 @@ def run(config: Config) -> None:
     artifacts.write_json(output.folds_manifest, {"settings": settings, "largest_imbalance": round(worst, 6)})
     name = prepared.task.label_names[label]
     say(f"folds: {what}, {len(corpus):,} reports; label rates differ by at most {worst:.2%} between folds ({name})")
-    rare = [
-        prepared.task.label_names[i] for i, n in enumerate(corpus.labels.sum(axis=0)) if n < config.folds.k
-    ]
+    rare = [prepared.task.label_names[i] for i, n in enumerate(corpus.labels.sum(axis=0)) if n < config.folds.k]
     if rare:
         warn(f"fewer positives than folds, so some folds have none: {', '.join(rare)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src import artifacts, metrics
+from src import metrics
 from src.artifacts import Output
 from src.blending import BlendWeights
 from src.config import Config
@@ -51,8 +51,8 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
     if losses.unknown_tokens:
         words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")
         warn(
-            f"{source.name}: {losses.unknown_tokens:,} tokens of {len(losses.unknown_words)} words were not in the files "
-            f"that the run was trained with and are read as unknown: {words}"
+            f"{source.name}: {losses.unknown_tokens:,} tokens of {len(losses.unknown_words)} words were not in the "
+            f"files that the run was trained with and are read as unknown: {words}"
         )
     if losses.truncated:
         data = source.record["data"]

@@ -15,6 +15,6 @@ def run(config: Config) -> None:
     started = time.perf_counter()
     settings = config.sample
     task = get_task("round1" if config.task == "auto" else config.task)
-    paths = sample.make_sample(folder, rows=settings.rows, test_rows=settings.test_rows, task=task, seed=settings.seed)
+    sample.make_sample(folder, rows=settings.rows, test_rows=settings.test_rows, task=task, seed=settings.seed)
     took = duration(time.perf_counter() - started)
     say(f"sample: {settings.rows:,} + 2 x {settings.test_rows:,} synthetic reports in {folder} ({task.title}, {took})")

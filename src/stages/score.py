@@ -1,7 +1,7 @@
 """./run.sh score: what was scored, beside the ladder; with --labels, a submission against a labelled file.
 
-    ./run.sh score
-    ./run.sh score --labels answers.csv output/submission_test.csv
+./run.sh score
+./run.sh score --labels answers.csv output/submission_test.csv
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def score_submission(submission: Path, labels: Path) -> None:
         where = np.flatnonzero(ids[: len(truth)] != truth.ids[: len(ids)])
         line = int(where[0]) + 1 if len(where) else min(len(ids), len(truth)) + 1
         raise UserError(
-            f"{submission} ({len(ids):,} rows) and {labels} ({len(truth):,} rows) differ in their ids from line {line} on; "
-            "they must hold the same reports in the same order"
+            f"{submission} ({len(ids):,} rows) and {labels} ({len(truth):,} rows) differ in their ids from line "
+            f"{line} on; they must hold the same reports in the same order"
         )
     report = metrics.score_report(task, truth.labels_for(task), probabilities)
     runs.show_scores({submission.name: report})
@@ -59,7 +59,9 @@ def _show_labels(source: RunFolder) -> None:
     for name, label in score["overall"]["labels"].items():
         cells = [label[key]["value"] for key in ("log_loss", *runs.COLUMNS)]
         share = f"{cells[0] / total:.0%}" if cells[0] is not None and total else "–"
-        rows.append([name, f"{label['positives']:,}", share, *("–" if cell is None else f"{cell:.4f}" for cell in cells)])
+        rows.append(
+            [name, f"{label['positives']:,}", share, *("–" if cell is None else f"{cell:.4f}" for cell in cells)]
+        )
     columns = ["label", "positives", "loss share", "log loss", *runs.COLUMNS.values()]
     show_table(f"{source.name}: {score['how']}", columns, rows)
     if score["folds"]:

@@ -32,4 +32,8 @@ def run(config: Config, name: str | None = None) -> None:
 
 
 def _remedy(source: RunFolder) -> str:
-    return f"blend {' '.join(source.record['members'])}" if source.record["kind"] == "blend" else f"train --model {source.name}"
+    return (
+        f"blend {' '.join(source.record['members'])}"
+        if source.record["kind"] == "blend"
+        else f"train --model {source.name}"
+    )

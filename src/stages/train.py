@@ -1,6 +1,6 @@
 """./run.sh train [--model NAME …]: model x fold x seed as jobs, then each run's out-of-fold and test logits.
 
-    ./run.sh train --model lstm train.epochs=6
+./run.sh train --model lstm train.epochs=6
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def _describe(news: dict[str, Any]) -> tuple[float, str]:
     return news["epoch"] / news["epochs"], note
 
 
-def _assemble(
-    config: Config, prepared: Prepared, folds: Folds, name: str, jobs: list[FoldJob]
-) -> None:
+def _assemble(config: Config, prepared: Prepared, folds: Folds, name: str, jobs: list[FoldJob]) -> None:
     """The run folder's own files, from those of its folds; score.json last."""
     folder = prepared.output.run(name)
     corpora = {test: prepared.test_folder(test) for test in prepared.test_files}
