@@ -19,6 +19,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def make_deterministic(device: torch.device) -> None:
+    """Same seed, same bytes: on a GPU that has to be asked for. Operations that have no such form only warn."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def pick_precision(name: str, device: torch.device) -> str:
     """`auto` is bf16 where the hardware multiplies it natively and a recurrence trained in it agrees with fp32."""
     if name != "auto":

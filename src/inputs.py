@@ -29,8 +29,8 @@ class InputFiles:
 def find_files(paths: Paths) -> InputFiles | None:
     """The train and test files of the input folder, by name; None where neither glob matches anything.
 
-    Raises UserError for a folder that does not exist, for train files without test files and the reverse, for a file
-    that both globs match, and for two test files that would share a submission.
+    Without test files there is nothing to submit, but models can be trained and scored. Raises UserError for a folder
+    that does not exist, for test files without train files, and for a file that both globs match.
     """
     folder = paths.input
     if not folder.is_dir():
@@ -43,9 +43,8 @@ def find_files(paths: Paths) -> InputFiles | None:
         raise UserError(
             f"{both[0]} matches paths.train ({paths.train}) and paths.test ({paths.test}). Rename it or narrow a glob."
         )
-    for kind, files, glob in (("train", train, paths.train), ("test", test, paths.test)):
-        if not files:
-            raise UserError(f"no file in {folder} matches paths.{kind} ({glob}), though others are there")
+    if not train:
+        raise UserError(f"no file in {folder} matches paths.train ({paths.train}), though {test[0].name} is there")
     return InputFiles(folder, train, test)
 
 

@@ -145,27 +145,33 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         n_fields = _number_of_fields(path, file.readline() + file.read(1 << 16), labelled)
-        digest = hashlib.sha256()
-        # A token takes two bytes at least. Pages that are never written to cost nothing.
-        tokens = np.empty(size // 2 + 1, np.uint16)
         file.seek(0)
-        parts, errors, n_rows, n_tokens = [], _Errors(), 0, 0
+        # Made as large as a valid file of this size could need, because arrays as large as this get large pages, and
+        # pages that are never written to cost nothing. Appending would touch twice the memory, which is slow.
+        tokens = np.empty(size // 2 + 1, np.uint16)
+        offsets = np.zeros(size // len("0|,|0\n") + 3, np.int64)
+        labels = None
+        digest, errors, ids, forms, n_rows, n_tokens = hashlib.sha256(), _Errors(), [], [], 0, 0
         for part in _in_order(lambda block: parse(block, n_fields), _blocks(file, digest)):
-            tokens[n_tokens : n_tokens + len(part.tokens)] = part.tokens
-            n_tokens += len(part.tokens)
             errors.extend(part.errors, line=n_rows)
-            n_rows += len(part.ids)
-            parts.append((part.ids, part.lengths, part.forms, part.labels))
-    ids, lengths, forms = (np.concatenate([part[i] for part in parts]) for i in range(3))
+            ids.append(part.ids)
+            forms.append(part.forms)
+            if labels is None:
+                labels = np.empty((len(offsets), part.labels.shape[1]), np.uint8)
+            rows, words = slice(n_rows, n_rows + len(part.ids)), slice(n_tokens, n_tokens + len(part.tokens))
+            n_rows, n_tokens = rows.stop, words.stop
+            if not errors.total and labels.shape[1] == part.labels.shape[1]:  # else there is no result to fill
+                tokens[words] = part.tokens
+                offsets[rows.start + 1 : rows.stop + 1] = words.start + np.cumsum(part.lengths)
+                labels[rows] = part.labels
+    ids, forms = np.concatenate(ids), np.concatenate(forms)
     errors.extend(_mixed_forms(forms))
     errors.extend(_repeated_ids(ids))
     errors.throw(path)
-    tokens.resize(n_tokens, refcheck=False)  # in place, unlike a copy of the used part
-    offsets = np.zeros(n_rows + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
+    for array, shape in ((tokens, n_tokens), (offsets, n_rows + 1), (labels, (n_rows, labels.shape[1]))):
+        array.resize(shape, refcheck=False)  # in place
     task = TASK_OF_FORM[int(forms[0])] if n_fields == 3 else None
-    labels = np.concatenate([part[3] for part in parts]) if n_fields == 3 else None
-    return Reports(path, ids, tokens, offsets, labels, task, digest.hexdigest())
+    return Reports(path, ids, tokens, offsets, labels if task else None, task, digest.hexdigest())
 
 
 def _open(path: Path) -> BinaryIO:

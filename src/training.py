@@ -25,7 +25,7 @@ from src.batching import collate, shuffled_batches
 from src.config import Run, Train
 from src.corpus import N_SPECIAL, Corpus, pad, unpad
 from src.errors import UserError
-from src.hardware import autocast
+from src.hardware import autocast, make_deterministic
 from src.inference import predict_logits
 from src.models import Classifier, build_model
 from src.noise import NoiseRates, corrupt
@@ -90,6 +90,7 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
             train, valid = (Rows.of(corpus, split[name]) for name in ("train_rows", "valid_rows"))
             predicted = split["predicted_rows"]
         device = torch.device(job.device)
+        make_deterministic(device)
         torch.manual_seed(_seed_of(job.seed, job.fold, 0))
         vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
         model = build_model(run.model, job.vocabulary_size, train.labels.shape[1], vectors).to(device)

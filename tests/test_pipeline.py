@@ -187,7 +187,7 @@ def test_blends(copy, tiny_input, capsys):
         (["blend", "two", "--name", "two"], "cannot be a member of itself"),
         (["blend", "lsmt"], "unknown run 'lsmt'. Did you mean 'lstm'?"),
         (["blend", "two", "--name", "lstm"], "holds a trained model"),
-        (["blend", "train.epochs=7"], "trained with other settings"),
+        (["blend", "train.epochs=7"], "or other settings than these"),
     ):
         assert main([*arguments[:1], *words(tiny_input, copy), *arguments[1:]]) == 2
         assert message in capsys.readouterr().err

@@ -98,9 +98,9 @@ def _check_settings(config: Config, parts: list[RunFolder]) -> None:
     for part in parts:
         if part.record["kind"] == "model" and part.settings != config.runs[part.name]:
             raise UserError(
-                f"run {part.name} was trained with other settings than preset {config.preset} has now (it was "
-                f"made with preset {part.record['preset']}). Train it again: ./run.sh train --preset {config.preset} --model "
-                f"{part.name}. Or blend what is there by name: ./run.sh blend {' '.join(config.runs)}"
+                f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
+                f"Train it again: ./run.sh train --preset {config.preset} --model {part.name}. "
+                f"Or blend what is there, by name: ./run.sh blend {' '.join(config.runs)}"
             )
 
 

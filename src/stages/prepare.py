@@ -51,10 +51,8 @@ def run(config: Config, files: InputFiles) -> None:
         encoded, losses = encode([file], vocabulary, None, max_len, keep)
         encoded.save(output.data / "test" / file.path.stem)
         _tell([file], "test", losses, max_len, keep)
-    summary = (
-        f"{task.title}; {len(corpus):,} train reports, {' + '.join(f'{len(file):,}' for file in test)} test reports, "
-        f"{len(vocabulary.words)} words"
-    )
+    tests = " + ".join(f"{len(file):,}" for file in test) or "no"
+    summary = f"{task.title}; {len(corpus):,} train reports, {tests} test reports, {len(vocabulary.words)} words"
     artifacts.write_json(
         manifest,
         {

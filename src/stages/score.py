@@ -54,16 +54,26 @@ def score_submission(submission: Path, labels: Path) -> None:
 
 def _show_labels(source: RunFolder) -> None:
     score = source.score
+    overall = score["overall"]
+    figures = {key: overall[key] for key in ("score", "mlogloss", "exact_match", "calibration_error")}
+    figures |= {f"{group}: mlogloss": part["mlogloss"] for group, part in overall["groups"].items()}
+    figures |= {f"mean {name}": overall["macro"][key] for key, name in runs.COLUMNS.items()}
+    rows = [[name, *(_cell(figure[key]) for key in ("value", "standard_error"))] for name, figure in figures.items()]
+    show_table(f"{source.name}: {score['how']}", ["", "value", "s.e."], rows)
     total = sum(label["log_loss"]["value"] or 0.0 for label in score["overall"]["labels"].values())
     rows = []
     for name, label in score["overall"]["labels"].items():
         cells = [label[key]["value"] for key in ("log_loss", *runs.COLUMNS)]
         share = f"{cells[0] / total:.0%}" if cells[0] is not None and total else "–"
         rows.append(
-            [name, f"{label['positives']:,}", share, *("–" if cell is None else f"{cell:.4f}" for cell in cells)]
+            [name, f"{label['positives']:,}", share, *map(_cell, cells)]
         )
     columns = ["label", "positives", "loss share", "log loss", *runs.COLUMNS.values()]
-    show_table(f"{source.name}: {score['how']}", columns, rows)
+    show_table(f"{source.name}, label by label", columns, rows)
     if score["folds"]:
         values = [f"{fold}: {part['score']['value']:.4f}" for fold, part in score["folds"].items()]
         say(f"score of each fold: {', '.join(values)}")
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

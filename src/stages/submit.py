@@ -20,6 +20,8 @@ def run(config: Config, name: str | None = None) -> None:
     prepared = Prepared.load(output)
     source = RunFolder.load(output, name or "blend")
     runs.check_same_data([source], prepared.manifest["train"])
+    if not prepared.test_files:
+        say(f"submit: nothing to do, no file in the input folder matches paths.test ({config.paths.test})")
     for test in prepared.test_files:
         logits = np.load(artifacts.require(source.test_path(test), _remedy(source)))
         ids = np.asarray(Corpus.load(prepared.test_folder(test)).ids)
