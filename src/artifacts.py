@@ -52,10 +52,13 @@ def require(path: Path, command: str) -> Path:
     return path
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomic(
+    path: Path, write: Callable[[IO[bytes]], object], check: Callable[[Path], object] = lambda written: None
+) -> None:
     """Calls `write` on a temporary file beside `path` and renames it: readers see the old file or the whole new one.
 
-    The file and its folder are flushed to disk, so that the promise survives a power cut too.
+    `check` may read the temporary file and raise: then the file never gets its name. The file and its folder are
+    flushed to disk, so that the promise survives a power cut too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -64,6 +67,11 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        try:
+            check(Path(temporary))
+        except UserError as error:  # tells of the file that was meant, not of one that is about to go
+            told = str(error).replace(temporary, str(path)).replace(Path(temporary).name, path.name)
+            raise UserError(told) from None
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

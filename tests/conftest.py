@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from src.errors import UserError
 from src.sample import make_sample
 from src.task import ROUND1, ROUND2
 
@@ -43,3 +44,19 @@ def real_data() -> Path:
     if not REAL.is_dir():
         pytest.skip(f"the real data is not at hand ({REAL.parent.name}/{REAL.name} beside the repository)")
     return REAL
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_bytes(text: bytes, name: str = "reports.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text)
+        return path
+
+    return write_bytes
+
+
+def error_of(call, *arguments, **keywords) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*arguments, **keywords)
+    return str(caught.value)

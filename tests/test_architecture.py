@@ -12,7 +12,9 @@ LAYERS = [
     {"errors"},
     {"config", "task"},
     {"artifacts", "console"},
-    {"noise", "reports", "metrics"},
+    {"noise", "lines", "metrics"},
+    {"blocks", "submissions"},
+    {"reports"},
     {"corpus", "inputs", "sample", "blending", "baselines", "executors"},
     {"folds", "vectors", "batching", "hardware", "models.layers", "models.recurrent", "models.transformer"},
     {"models", "checkpoints", "prepared"},
@@ -94,6 +96,7 @@ def test_every_source_file_has_its_tests():
         "__init__": "test_architecture", "__main__": "test_pipeline", "console": "test_executors",
         "checkpoints": "test_training", "inference": "test_training", "prepared": "test_pipeline",
         "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config",
+        "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
     }  # fmt: skip
     for path in SRC.glob("*.py"):
         assert shared.get(path.stem, f"test_{path.stem}") in tested, f"{path.name} has no tests"

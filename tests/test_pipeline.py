@@ -16,7 +16,8 @@ import pytest
 
 from src import blending, metrics
 from src.__main__ import VERBS, main
-from src.reports import read_reports, read_submission, write_submission
+from src.reports import read_reports
+from src.submissions import read_submission, write_submission
 from src.task import ROUND1, ROUND2
 from tests.conftest import TINY
 

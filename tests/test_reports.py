@@ -9,36 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import reports
+from src import blocks, lines, reports
 from src.errors import UserError
-from src.reports import Reports, read_reports, read_submission, write_reports, write_submission
+from src.reports import Reports, read_reports, write_reports
 from src.task import ROUND1, ROUND2
+from tests.conftest import REAL, error_of
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 ROUND1_TEXT = b"7|,|3 0 857 |,|16 2 \n007|,|0 |,|\nx-9|,|12 12 12 |,|4 \n"
 ROUND2_TEXT = b"0|,|3 0 857 |,|15 ,2 \n1|,|0 |,|,\n2|,|12 12 |,|3 4,0 11\n3|,|5 |,|0 ,\n4|,|5 |,|,1 \n"
 NAMES = ("ids", "tokens", "offsets", "labels", "task", "sha256")
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_bytes(text: bytes, name: str = "reports.csv") -> Path:
-        path = tmp_path / name
-        path.write_bytes(text)
-        return path
-
-    return write_bytes
-
-
-def error_of(call, *arguments, **keywords) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*arguments, **keywords)
-    return str(caught.value)
-
-
 def by_the_definition(path: Path, labelled: bool | None = None) -> Reports:
     """As read_reports, by the plain parser alone."""
-    return reports._read(path, labelled, reports._parse_lines)
+    return reports._read(path, labelled, lines.parse_lines)
 
 
 def outcome(read, path: Path) -> str | tuple:
@@ -369,7 +353,7 @@ def common_text(rng: np.random.Generator, rows: int, groups: tuple, end: str = "
 def test_the_fast_parser_declines_no_common_block_and_agrees(groups, blank, end):
     block = common_text(np.random.default_rng(0), 700, groups, end, blank)
     n_fields = 3 if groups else 2
-    fast, plain = reports._parse_block(block, n_fields), reports._parse_lines(block, n_fields)
+    fast, plain = blocks.parse_block(block, n_fields), lines.parse_lines(block, n_fields)
     assert fast is not None
     for name in ("ids", "tokens", "lengths", "labels", "forms"):
         assert np.array_equal(getattr(fast, name), getattr(plain, name)), name
@@ -383,7 +367,7 @@ def test_the_fast_parser_declines_whatever_single_byte_breaks():
     for at in range(len(block)):
         for byte in b"059 |,\r\nx\0\xff":
             changed = block[:at] + bytes([byte]) + block[at + 1 :]
-            fast, plain = reports._parse_block(changed, 3), reports._parse_lines(changed, 3)
+            fast, plain = blocks.parse_block(changed, 3), lines.parse_lines(changed, 3)
             if fast is not None:
                 taken += 1
                 assert not plain.errors.total, changed
@@ -420,7 +404,7 @@ def test_blocks_are_parsed_in_order_and_few_at_a_time():
 
 
 def real(name: str) -> Path:
-    path = DATA / name
+    path = REAL / name
     if not path.exists():
         pytest.skip(f"the competition's file {name} is not here")
     return path
@@ -439,7 +423,7 @@ def test_real_files(name, tmp_path, monkeypatch):
     path = real(name)
     rows, task = REAL[name]
     declined = []
-    monkeypatch.setattr(reports, "_parse_lines", lambda *_: declined.append(1))
+    monkeypatch.setattr(reports, "parse_lines", lambda *_: declined.append(1))
     found = read_reports(path)
     monkeypatch.undo()
     assert not declined
@@ -519,133 +503,3 @@ def test_reports_that_cannot_be_read_back_are_not_written(tmp_path, change, mess
     found = error_of(write_reports, path, replace(good, **change))
     assert message in found and str(path) in found and ".tmp" not in found
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-
-
-# Submissions
-
-EPS = 1e-7
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 20), st.integers(1, 29), st.sampled_from([1e-15, 1e-9, 1e-7, 1e-3, 0.0]), st.integers(0, 99))
-def test_submissions_keep_their_values(rows, columns, eps, seed):
-    rng = np.random.default_rng(seed)
-    values = 1 / (1 + np.exp(-rng.normal(0, 15, (rows, columns))))
-    ids = np.array([b"%03d" % i for i in rng.permutation(rows)])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "submission.csv"
-        write_submission(path, ids, values, eps)
-        text = path.read_bytes()
-        ids_back, back = read_submission(path)
-        write_submission(path, ids, values, eps)
-        assert path.read_bytes() == text
-    clipped = np.clip(values, eps, 1 - eps)
-    assert np.array_equal(ids_back, ids) and back.dtype == np.float64
-    np.testing.assert_allclose(back, clipped, rtol=5.1e-9 if eps else 1e-16, atol=0)
-    # What counts in a log loss is the distance to 1, too.
-    np.testing.assert_allclose(1 - back, 1 - clipped, rtol=2e-3, atol=1e-17)
-    if eps:
-        assert 0 < back.min() and back.max() < 1
-
-
-def test_the_text_of_a_submission(tmp_path):
-    path = tmp_path / "new" / "submission.csv"
-    write_submission(path, np.array([b"2", b"10"]), np.array([[0.5, 0.0, 1.0], [1 / 3, 1e-3, 0.25]], np.float32), EPS)
-    expected = b"2|,|0.5 1e-07 0.9999999\n10|,|0.3333333433 0.001000000047 0.25\n"
-    assert path.read_bytes() == expected
-    assert [file.name for file in path.parent.iterdir()] == ["submission.csv"]
-
-
-def test_ids_may_be_integers_or_text(tmp_path):
-    for ids in (np.array([3, 10]), ["3", "10"]):
-        write_submission(tmp_path / "s.csv", ids, np.array([[0.5], [0.25]]), EPS)
-        assert read_submission(tmp_path / "s.csv")[0].tolist() == [b"3", b"10"]
-
-
-@pytest.mark.parametrize(
-    ("ids", "values", "eps", "message"),
-    [
-        ([b"1", b"2"], [[0.5], [np.nan]], EPS, "column 0 of report 2 is nan, expected a probability"),
-        ([b"1", b"2"], [[0.5, 0.1], [0.5, 3.2]], EPS, "column 1 of report 2 is 3.2, expected a probability"),
-        ([b"1", b"2"], [[-0.5], [0.5]], EPS, "column 0 of report 1 is -0.5, expected a probability"),
-        ([b"1", b"2"], [[0.5]], EPS, "ids of shape (2,) and probabilities of (1, 1)"),
-        ([b"1", b"2"], [0.5, 0.5], EPS, "ids of shape (2,) and probabilities of (2,)"),
-        ([], np.zeros((0, 17)), EPS, "ids of shape (0,) and probabilities of (0, 17)"),
-        ([b"1", b"2"], [[0.5], [0.5]], 0.5, "eps is 0.5"),
-        ([b"1", b"2"], [[0.5], [0.5]], -1e-9, "eps is -1e-09"),
-        ([b"1", b"2"], [[0.5], [0.5]], float("nan"), "eps is nan"),
-        ([b"1", b"1"], [[0.5], [0.5]], EPS, "line 2: the id '1' stands in line 1 already"),
-        ([b"1", b"2 2"], [[0.5], [0.5]], EPS, "line 2: whitespace in the id '2 2'"),
-        ([b"1", b""], [[0.5], [0.5]], EPS, "line 2: an empty id"),
-    ],
-)
-def test_what_is_no_submission_is_not_written(tmp_path, ids, values, eps, message):
-    path = tmp_path / "submission.csv"
-    path.write_bytes(b"old")
-    found = error_of(write_submission, path, np.array(ids, np.bytes_), np.array(values), eps)
-    assert message in found and str(path) in found
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda ids, values: (ids[::-1], values),
-        lambda ids, values: (ids[:-1], values[:-1]),
-        lambda ids, values: (ids, values[:, :-1]),
-        lambda ids, values: (ids, values * (1 - 1e-8)),
-        lambda ids, values: (ids, values * np.nan),
-    ],
-)
-def test_a_submission_that_reads_back_otherwise_gets_no_name(tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(reports, "read_submission", lambda path: damage(*read_submission(path)))
-    found = error_of(write_submission, tmp_path / "s.csv", np.array([b"1", b"2"]), np.full((2, 3), 0.3), EPS)
-    assert "read back, it is not what was meant" in found
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_failing_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "s.csv"
-    path.write_bytes(b"old")
-
-    def fail(_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(reports.os, "fsync", fail)
-    with pytest.raises(OSError, match="no space left"):
-        write_submission(path, np.array([b"1"]), np.array([[0.5]]), EPS)
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "message"),
-    [
-        (b"1|,|0.5 nan\n", 1, "value 'nan', expected numbers from 0 to 1"),
-        (b"1|,|0.5 inf\n", 1, "value 'inf'"),
-        (b"1|,|0.5 1.5\n", 1, "value '1.5'"),
-        (b"1|,|0.5 -0.5\n", 1, "value '-0.5'"),
-        (b"1|,|0.5 1_0\n", 1, "value '1_0'"),
-        (b"1|,|0.5  0.5\n", 1, "value '', expected numbers from 0 to 1 with single blanks between them"),
-        (b"1|,|0.5 0.5 \n", 1, "value ''"),
-        (b"1|,|\n", 1, "value ''"),
-        (b"1|,|0.5 0.5\n2|,|0.5\n", 2, "1 value, expected 2 as in the lines before"),
-        (b"1|,|0.5\n1|,|0.5\n", 2, "the id '1' stands in line 1 already"),
-        (b"1|,|0.5\n2 0.5\n", 2, "1 field, expected 2 (id|,|p0 p1 …)"),
-        (b"1|,|0.5\n2|,0.5\n", 2, "a torn delimiter"),
-        (b"1|,|0.5\n\n", 2, "a blank line"),
-        (b"\xef\xbb\xbf1|,|0.5\n", 1, "a UTF-8 byte order mark"),
-        (b"1|,|0.5\n2|,|0.\0\n", 2, "a NUL byte"),
-        (b"|,|0.5\n", 1, "an empty id"),
-    ],
-)
-def test_errors_in_submissions(write, text, line, message):
-    found = error_of(read_submission, write(text))
-    assert f"reports.csv, line {line}: " in found and message in found
-
-
-def test_submissions_with_other_line_ends(write, tmp_path):
-    for text in (b"1|,|0.5 0.25\n2|,|0 1\n", b"1|,|0.5 0.25\r\n2|,|0 1\r\n", b"1|,|0.5 0.25\n2|,|0 1"):
-        ids, values = read_submission(write(text))
-        assert ids.tolist() == [b"1", b"2"] and values.tolist() == [[0.5, 0.25], [0, 1]]
-    assert "is empty" in error_of(read_submission, write(b""))
-    assert "there is no file" in error_of(read_submission, tmp_path / "none.csv")

@@ -20,8 +20,9 @@ from src.corpus import Vocabulary, encode
 from src.executors import make_executor, raise_failures, run_shown
 from src.hardware import pick_device
 from src.prediction import mean_prediction, prediction_jobs
-from src.reports import Reports, read_reports, write_submission
+from src.reports import Reports, read_reports
 from src.runs import RunFolder
+from src.submissions import write_submission
 
 
 def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:

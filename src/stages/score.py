@@ -16,8 +16,9 @@ from src.artifacts import Output
 from src.config import Config
 from src.console import say, show_table
 from src.errors import UserError
-from src.reports import read_reports, read_submission
+from src.reports import read_reports
 from src.runs import RunFolder
+from src.submissions import read_submission
 from src.task import task_of_width
 
 
@@ -65,9 +66,7 @@ def _show_labels(source: RunFolder) -> None:
     for name, label in score["overall"]["labels"].items():
         cells = [label[key]["value"] for key in ("log_loss", *runs.COLUMNS)]
         share = f"{cells[0] / total:.0%}" if cells[0] is not None and total else "–"
-        rows.append(
-            [name, f"{label['positives']:,}", share, *map(_cell, cells)]
-        )
+        rows.append([name, f"{label['positives']:,}", share, *map(_cell, cells)])
     columns = ["label", "positives", "loss share", "log loss", *runs.COLUMNS.values()]
     show_table(f"{source.name}, label by label", columns, rows)
     if score["folds"]:

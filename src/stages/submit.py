@@ -10,8 +10,8 @@ from src.config import Config
 from src.console import say
 from src.corpus import Corpus
 from src.prepared import Prepared
-from src.reports import write_submission
 from src.runs import RunFolder
+from src.submissions import write_submission
 
 
 def run(config: Config, name: str | None = None) -> None:
