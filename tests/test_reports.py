@@ -410,7 +410,7 @@ def real(name: str) -> Path:
     return path
 
 
-REAL = {
+PUBLISHED = {
     "round1/track1_round1_train_20210222.csv": (10_000, "round1"),
     "round1/track1_round1_testA_20210222.csv": (3_000, None),
     "round1/track1_round1_testB.csv": (3_000, None),
@@ -418,10 +418,10 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_real_files(name, tmp_path, monkeypatch):
     path = real(name)
-    rows, task = REAL[name]
+    rows, task = PUBLISHED[name]
     declined = []
     monkeypatch.setattr(reports, "parse_lines", lambda *_: declined.append(1))
     found = read_reports(path)
