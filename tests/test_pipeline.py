@@ -269,6 +269,14 @@ def test_other_reports_are_prepared_and_split_anew(copy, tiny_input, tmp_path, c
     assert "was trained on other reports" in capsys.readouterr().err
 
 
+def test_train_files_alone_are_trained_and_scored(tiny_input, tmp_path, capsys):
+    (tmp_path / "input").mkdir()
+    shutil.copy(tiny_input / "sample_train.csv", tmp_path / "input")
+    assert main(words(tmp_path / "input", tmp_path / "output", "blend.method=mean")) == 0
+    told = capsys.readouterr().out
+    assert "no test reports" in told and "submit: nothing to do" in told and "nothing fitted" in told
+
+
 def test_reordered_reports_keep_their_folds(copy, tiny_input, tmp_path, capsys):
     changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
     lines = (changed / "sample_train.csv").read_text().splitlines(keepends=True)

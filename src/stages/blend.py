@@ -82,6 +82,9 @@ def _fit(
 ) -> tuple[blending.BlendWeights, np.ndarray, str]:
     """The blend for new reports, the logits (N, n_labels) that its score is quoted on, and how these came about."""
     task, method, per_group = prepared.task, config.blend.method, config.blend.per_group
+    if method == "mean":
+        fitted = blending.equal_weights(logits)
+        return fitted, fitted.apply(logits), "mean of the members' logits, nothing fitted"
     if folds.scheme == "holdout":
         fit_rows, rows = folds.first == 0, folds.first >= 0
         fitted, blended = blending.fit_and_apply(logits, labels, folds.first, task, method, fit_rows, rows, per_group)
