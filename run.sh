@@ -33,7 +33,8 @@ set_up() {
         [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && { exec 9>&-; return; }
     fi
     python=$(find_python)
-    if [ ! -x "$venv/bin/python" ]; then
+    # A venv without pip is one whose making was cut short.
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         echo "run.sh: making .venv with $("$python" --version) …"
         "$python" -m venv --clear "$venv" || fail "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"
     fi

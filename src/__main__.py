@@ -34,19 +34,29 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: what is finished is kept, and the same command goes on from there", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # The reader of a pipe (head, less) has left; nothing more can be told to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
 
 
 def _run(arguments: list[str]) -> int:
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(_overview())
         return 0
+    verb, parsed, overrides = parse(arguments)
+    verb.run(_load(parsed.preset, overrides, parsed.model), parsed)
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
+    """The verb, its options, and the key=value words. Raises UserError for what is not understood."""
     name = "pipeline" if not arguments or arguments[0].startswith("-") or "=" in arguments[0] else arguments[0]
     if name not in VERBS:
         raise unknown("verb", name, [*VERBS, "test"])
@@ -72,8 +82,7 @@ def _run(arguments: list[str]) -> int:
     parsed = parser.parse_args([word for word in rest if word not in overrides])
     # An option whose destination is a key stands for key=value.
     overrides += [f"{key}={value}" for key, value in vars(parsed).items() if "." in key and value is not None]
-    verb.run(_load(parsed.preset, overrides, parsed.model), parsed)
-    return 0
+    return verb, parsed, overrides
 
 
 class _Parser(argparse.ArgumentParser):
@@ -84,8 +93,12 @@ class _Parser(argparse.ArgumentParser):
 def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config:
     """Without --preset, that of the sample data or, where real files are in the input folder, `standard`."""
     settings = load_config(preset or "standard", overrides, models)
-    if preset is None and inputs.find_files(settings.paths) is None:
-        settings = load_config("sample", overrides, models)
+    if preset is None:
+        try:
+            if inputs.find_files(settings.paths) is None:
+                return load_config("sample", overrides, models)
+        except UserError:
+            pass  # told by the stages that read the input; the others do without
     return settings
 
 

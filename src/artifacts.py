@@ -6,10 +6,12 @@ import ast
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -132,15 +134,19 @@ def array_hash(*arrays: np.ndarray) -> str:
     return digest.hexdigest()[:16]
 
 
-def code_version(modules: Iterable[str]) -> str:
-    """Stands for what the code of `modules` does: changes with their statements, not with comments or docstrings.
+MACHINERY = {"src.artifacts", "src.config", "src.console", "src.errors", "src.executors"}
+"""How things are stored, said and started: a change there changes no result. Settings are in fingerprints as values."""
 
-    Part of every fingerprint, so that a result never outlives the code that made it.
+
+def code_version(modules: Iterable[str]) -> str:
+    """Stands for what the code of `modules`, and of all that they import from this project, does.
+
+    It changes with their statements, not with comments or docstrings. Part of every fingerprint, so that a result
+    never outlives the code that made it.
     """
     digest = hashlib.sha256()
-    for name in modules:
-        spec = importlib.util.find_spec(name)
-        tree = ast.parse(Path(spec.origin).read_bytes())
+    for name in sorted(project_imports(modules)):
+        tree = _tree(name)
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list):
@@ -150,8 +156,47 @@ def code_version(modules: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+def project_imports(modules: Iterable[str]) -> set[str]:
+    """`modules`, and what they import from this project directly or not, without the machinery."""
+    waiting, seen = list(modules), set()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen and name not in MACHINERY:
+            seen.add(name)
+            waiting += _imports(name)
+    return seen
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse(Path(importlib.util.find_spec(module).origin).read_bytes())
+
+
+def _imports(module: str) -> set[str]:
+    """Modules of this project that are imported anywhere in a module's file."""
+    found = set()
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "src":
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in inner if importlib.util.find_spec(node.module).submodule_search_locations}
+            modules = {name for name in modules if importlib.util.find_spec(name)}
+            found |= modules or {node.module}
+    return found
+
+
 def _is_string(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+def environment(device: str, precision: str) -> dict[str, Any]:
+    """What a result depends on beside its settings."""
+    packages = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "iterative-stratification")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "precision": precision,
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+    }
 
 
 @contextlib.contextmanager

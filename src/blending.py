@@ -79,21 +79,19 @@ def mean_logits(members: Sequence[np.ndarray]) -> np.ndarray:
     return sum(np.asarray(member, dtype=np.float64) for member in members) / len(members)
 
 
-def fit_weights(
-    members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool, temperature: bool = True
-) -> BlendWeights:
-    """The weights, and with `temperature` the temperature, that minimise the official loss on these rows.
+def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool) -> BlendWeights:
+    """The weights and the temperature that minimise the official loss on these rows.
 
     `per_group` fits each label group of the task by itself, otherwise all share one set. The loss is that of
     `metrics.official_score` without its clip. Raises ValueError on malformed input, UserError when no report counts
     for a group.
     """
-    return BlendWeights("weights", _fit(members, labels, task, per_group, equal=False, scaled=temperature))
+    return BlendWeights("weights", _fit(members, labels, task, per_group, equal=False))
 
 
 def fit_temperature(members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool) -> BlendWeights:
     """Equal weights and the temperature that minimises the official loss on these rows; raises as `fit_weights`."""
-    return BlendWeights("temperature", _fit(members, labels, task, per_group, equal=True, scaled=True))
+    return BlendWeights("temperature", _fit(members, labels, task, per_group, equal=True))
 
 
 def equal_weights(members: Sequence[np.ndarray]) -> BlendWeights:
@@ -213,9 +211,9 @@ def _choose(members: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray
 
 
 def _fit(
-    members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool, equal: bool, scaled: bool
+    members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool, equal: bool
 ) -> tuple[GroupBlend, ...]:
-    """The best blend of each label group, or of all together: `equal` weights or free ones, `scaled` or T = 1."""
+    """The best blend of each label group, or of all together: `equal` weights or free ones."""
     width = _check_members(members)
     if np.shape(labels) != np.shape(members[0]) or width != task.n_labels:
         raise ValueError(
@@ -229,9 +227,9 @@ def _fit(
         wrong, share = map(np.hstack, zip(*(_wrongness(members, labels, task, group) for group in groups), strict=True))
         if equal:
             weights = np.full(len(members), 1 / len(members))
-            _, temperature = _minimise(wrong.mean(axis=0, keepdims=True), share, scaled)
+            _, temperature = _minimise(wrong.mean(axis=0, keepdims=True), share)
         else:
-            weights, temperature = _minimise(wrong, share, scaled)
+            weights, temperature = _minimise(wrong, share)
         columns = [task.columns[group.name] for group in groups]
         blends.append(GroupBlend(columns[0].start, columns[-1].stop, tuple(map(float, weights)), float(temperature)))
     return tuple(blends)
@@ -249,7 +247,7 @@ def _wrongness(
     return wrong, np.full(len(sign), group.weight * group.loss_scale / len(sign))
 
 
-def _minimise(wrong: np.ndarray, share: np.ndarray, scaled: bool) -> tuple[np.ndarray, float]:
+def _minimise(wrong: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, float]:
     """Weights (M,) and temperature of the smallest sum over cells of share * log(1 + exp(c @ wrong)), c >= 0.
 
     A cell's cross-entropy is log(1 + exp(-z)) of a positive's logit z and log(1 + exp(z)) of a negative's.
@@ -260,19 +258,6 @@ def _minimise(wrong: np.ndarray, share: np.ndarray, scaled: bool) -> tuple[np.nd
         return float(share @ np.logaddexp(0, z)), wrong @ (share * expit(z))
 
     start, low, high = np.full(len(wrong), 1 / len(wrong)), *TEMPERATURE_RANGE
-    if not scaled:  # L-BFGS-B knows no equality, and c must sum to one
-        simplex = {"type": "eq", "fun": lambda c: c.sum() - 1, "jac": np.ones_like}
-        found = minimize(
-            loss,
-            start,
-            jac=True,
-            method="SLSQP",
-            bounds=[(0, 1)] * len(wrong),
-            constraints=[simplex],
-            options={"ftol": 1e-12, "maxiter": 500},
-        )
-        weights = np.maximum(found.x, 0)
-        return weights / weights.sum(), 1.0
     found = minimize(
         loss,
         start,

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import types
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from src.errors import UserError, unknown
 
@@ -28,6 +29,15 @@ class Settings(BaseModel):
     """Frozen, and a key that names nothing is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _different(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("a seed is given twice")
+    return values
+
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)]
 
 
 class Paths(Settings):
@@ -52,7 +62,7 @@ class Folds(Settings):
     scheme: Literal["kfold", "holdout"] = "kfold"
     """kfold: multilabel-stratified k-fold. holdout: train, valid and test parts of 8:1:1."""
     k: int = Field(5, ge=2)
-    seeds: list[int] = Field([2021], min_length=1)
+    seeds: Seeds = [2021]
     """Seeds of the split; several repeat the k-fold, and each report is then predicted once for each."""
 
     @model_validator(mode="after")
@@ -122,7 +132,7 @@ AnyModel = Annotated[Recurrent | Transformer, Field(discriminator="encoder")]
 
 
 class Train(Settings):
-    seeds: list[int] = Field([1], min_length=1)
+    seeds: Seeds = [1]
     """One model for each seed in each fold; their logits are averaged."""
     epochs: int = Field(12, ge=1)
     patience: int = Field(0, ge=0)
@@ -168,10 +178,10 @@ class Submit(Settings):
 
 
 class Executor(Settings):
-    workers: int | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Jobs side by side; auto: one for each `threads` cores, one on a GPU."""
     threads: int = Field(1, ge=1)
-    """Threads of each job. Part of what makes results byte-identical: sums are ordered by thread."""
+    """Threads of each job. Another number orders sums differently: results agree, but not in their last bits."""
 
 
 class Config(Settings):
@@ -223,11 +233,14 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     chosen = {name: specs.get(name) or {} for name in (list(models) or specs)}
     runs = {}
     for name, spec in chosen.items():
-        base = _read_yaml(PRESETS / "models" / f"{spec.get('base', name)}.yaml")
-        runs[name] = _merge(_merge(base, shared), {key: value for key, value in spec.items() if key != "base"})
+        base = _read_yaml(PRESETS / "models" / f"{name}.yaml")
+        # A copy, or an override of one run would reach the mappings that it shares with the others.
+        runs[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
     tree: dict[str, Any] = {**layers, "preset": preset, "runs": runs}
     for text in overrides:
         key, value = _parse_override(text)
+        if key == ["preset"]:
+            raise UserError(f"{text!r}: a preset is chosen with --preset {value}")
         if key[0] in ("model", "train"):
             for run in runs.values():
                 _set(run, key, value, text)

@@ -47,7 +47,8 @@ def duration(seconds: float) -> str:
 class JobProgress:
     """Progress of jobs that run side by side: bars on a terminal, a line for each finished step otherwise.
 
-    Time left is judged from the work done in this call: `work` tells how much each job is, in any unit.
+    Time left is judged from the share of work done: `work` tells how much each job is, in any unit. After a resumed
+    start it is too hopeful at first, as the work done before counts.
     """
 
     def __init__(self, title: str, work: dict[str, float], lines: bool = True):

@@ -65,11 +65,12 @@ class Corpus:
 
     @property
     def text_fingerprint(self) -> str:
-        return artifacts.array_hash(self.tokens)
+        """Stands for the reports and their order."""
+        return artifacts.array_hash(self.tokens, self.ids)
 
     def text_hashes(self) -> list[str]:
-        """A hash of each report's padded tokens, for keys that survive reordered rows."""
-        return [artifacts.array_hash(row) for row in self.tokens]
+        """A hash of each report's tokens, for keys that survive reordered rows."""
+        return [artifacts.array_hash(row[:n]) for row, n in zip(self.tokens, self.lengths, strict=True)]
 
     def save(self, folder: Path) -> None:
         for name in ("tokens", "lengths", "ids", "sources"):

@@ -121,8 +121,9 @@ def load(path: Path, corpus: Corpus, settings: config.Folds) -> Folds | None:
         return None
     keyed = table.set_index(table["id"] + " " + table["text_hash"])[columns]
     keyed = keyed[~keyed.index.duplicated()]
-    found = keyed.index.get_indexer(_keys(corpus))
-    if (found < 0).any() or len(keyed) != len(np.unique(_keys(corpus))):
+    keys = _keys(corpus)
+    found = keyed.index.get_indexer(keys)
+    if (found < 0).any() or len(keyed) != len(np.unique(keys)):
         return None
     return Folds(settings.scheme, settings.seeds, keyed.to_numpy(dtype=np.int16)[found])
 

@@ -8,22 +8,34 @@ from pathlib import Path
 
 import torch
 
+from src.errors import UserError
+
 PROBE_TOLERANCE = 0.05
 """Largest relative difference between the bfloat16 and float32 gradients of the probe; bfloat16 keeps 8 bits."""
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is any."""
+    """`auto` is CUDA where there is any. Raises UserError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no CUDA device here. Leave device=auto, or set device=cpu.")
     return torch.device(name)
 
 
-def make_deterministic(device: torch.device) -> None:
-    """Same seed, same bytes: on a GPU that has to be asked for. Operations that have no such form only warn."""
+def set_up(device: torch.device) -> None:
+    """Asks a GPU for what a CPU does anyway: full float32 in recurrences, and the same bytes for the same seed.
+
+    Operations without a deterministic form warn and go on, so on a GPU the second is an aim, not a promise.
+    """
     if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def pick_precision(name: str, device: torch.device) -> str:

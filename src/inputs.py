@@ -21,7 +21,6 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class InputFiles:
-    folder: Path
     train: list[Path]
     test: list[Path]
 
@@ -30,7 +29,8 @@ def find_files(paths: Paths) -> InputFiles | None:
     """The train and test files of the input folder, by name; None where neither glob matches anything.
 
     Without test files there is nothing to submit, but models can be trained and scored. Raises UserError for a folder
-    that does not exist, for test files without train files, and for a file that both globs match.
+    that does not exist, for test files without train files, for two test files of one name, and for a file that both
+    globs match.
     """
     folder = paths.input
     if not folder.is_dir():
@@ -45,7 +45,11 @@ def find_files(paths: Paths) -> InputFiles | None:
         )
     if not train:
         raise UserError(f"no file in {folder} matches paths.train ({paths.train}), though {test[0].name} is there")
-    return InputFiles(folder, train, test)
+    stems = [path.stem for path in test]
+    for path in test:
+        if stems.count(path.stem) > 1:
+            raise UserError(f"two test files are called {path.stem}: their submissions would get in each other's way")
+    return InputFiles(train, test)
 
 
 def describe_known(path: Path, sha256: str) -> str:

@@ -38,13 +38,14 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     """One job: loads the weights that the fold's result.json names, writes logits (N, n_labels)."""
     import torch
 
-    from src import checkpoints
+    from src import checkpoints, hardware
     from src.inference import predict_logits
     from src.models import build_model
 
     fold = Path(payload["fold"])
     result = artifacts.read_json(artifacts.require(fold / "result.json", "train"))
     device = torch.device(payload["device"])
+    hardware.set_up(device)
     settings = Run.model_validate(result["run"]).model
     model = build_model(settings, result["vocabulary_size"], result["n_labels"])
     checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src import artifacts, folds
+from src import artifacts, config, folds
 from src.artifacts import Output
-from src.config import Config
 from src.corpus import Corpus, Vocabulary
 from src.errors import UserError
 from src.task import Task, get_task
@@ -42,16 +41,21 @@ class Prepared:
     @property
     def test_files(self) -> list[str]:
         """Names of the test files, such as `track1_round1_testB.csv`."""
-        return [file["name"] for file in self.manifest["files"] if file["role"] == "test"]
+        return list(self.test_texts)
 
     def test_folder(self, name: str) -> Path:
         return self.output.data / "test" / Path(name).stem
 
-    def load_folds(self, config: Config) -> folds.Folds:
-        """The folds that `./run.sh folds` made for this corpus and these settings."""
+    @property
+    def test_texts(self) -> dict[str, str]:
+        """What stands for the reports of each test file, by its name."""
+        return {file["name"]: file["text"] for file in self.manifest["files"] if file["role"] == "test"}
+
+    def load_folds(self) -> folds.Folds:
+        """The folds that `./run.sh folds` made for this corpus, by the settings that it noted."""
         artifacts.require(self.output.folds, "folds")
         made = artifacts.read_json(artifacts.require(self.output.folds_manifest, "folds"))
-        found = folds.load(self.output.folds, self.train, config.folds)
-        if made["settings"] != config.folds.model_dump() or found is None:
-            raise UserError(f"{self.output.folds} was made for other reports or settings. Run: ./run.sh folds")
+        found = folds.load(self.output.folds, self.train, config.Folds(**made["settings"]))
+        if found is None:
+            raise UserError(f"{self.output.folds} was made for other reports. Run: ./run.sh folds")
         return found

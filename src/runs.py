@@ -13,8 +13,7 @@ score.json          written last
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,15 @@ import numpy as np
 
 from src import artifacts, metrics
 from src.artifacts import Output
-from src.config import Run, run_from_yaml
-from src.console import show_table
+from src.config import Config, Run, run_from_yaml
+from src.console import say, show_table
 from src.errors import UserError, unknown
 from src.folds import Folds
+from src.prepared import Prepared
 from src.task import Task, get_task
 
-CODE = ("src.runs", "src.metrics", "src.task")
+CODE = ("src.runs",)
+"""What a run folder's own files depend on beside its logits."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,28 @@ class RunFolder:
         path = output.run(name)
         if not path.is_dir() and output.run_names():
             raise unknown("run", name, output.run_names())
-        artifacts.require(path / "score.json", "blend" if name == "blend" else f"train --model {name}")
-        return cls(path, artifacts.read_json(path / "run.json"))
+        if not (path / "run.json").exists():
+            raise UserError(
+                f"{path} is missing. Make it with: ./run.sh {'' if name == 'blend' else 'train --model '}{name}"
+            )
+        run = cls(path, artifacts.read_json(path / "run.json"))
+        artifacts.require(path / "score.json", run.remedy)
+        return run
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def is_blend(self) -> bool:
+        return self.record["kind"] == "blend"
+
+    @property
+    def remedy(self) -> str:
+        """The command that makes this run again."""
+        if self.is_blend:
+            return f"blend {' '.join(self.record['members'])} --name {self.name}"
+        return f"train --preset {self.record['preset']} --model {self.name}"
 
     @property
     def task(self) -> Task:
@@ -65,37 +82,69 @@ class RunFolder:
         return run_from_yaml(self.path / "config.yaml")
 
     def oof(self) -> np.ndarray:
-        return np.load(artifacts.require(self.path / "oof.npy", f"train --model {self.name}"))
+        return np.load(artifacts.require(self.path / "oof.npy", self.remedy))
 
-    def test_path(self, test_file: str) -> Path:
-        return self.path / f"test_{Path(test_file).stem}.npy"
+    def test_logits(self, test_file: str) -> np.ndarray:
+        return np.load(artifacts.require(test_path(self.path, test_file), self.remedy))
 
 
-def score_oof(task: Task, labels: np.ndarray, logits: np.ndarray, folds: Folds, how: str) -> dict[str, Any]:
-    """The content of a score.json: every metric of out-of-fold logits (N, n_labels), and `how` they came about."""
+def test_path(run: Path, test_file: str) -> Path:
+    """Where a run keeps its logits of a test file."""
+    return run / f"test_{Path(test_file).stem}.npy"
+
+
+def make_record(kind: str, config: Config, prepared: Prepared, folds: Folds) -> dict[str, Any]:
+    """The part of run.json that every run has; check_fits reads it."""
+    return {
+        "kind": kind,
+        "preset": config.preset,
+        "task": prepared.task.name,
+        "data": config.data.model_dump(),
+        "train": prepared.manifest["train"],
+        "folds": artifacts.array_hash(folds.table),
+        "tests": prepared.test_texts,
+    }
+
+
+def check_fits(runs: Iterable[RunFolder], prepared: Prepared, folds: Folds) -> None:
+    """Raises UserError, with the command, for a run made of other reports, folds or test files than those there now."""
+    now = {
+        "train": prepared.manifest["train"],
+        "folds": artifacts.array_hash(folds.table),
+        "tests": prepared.test_texts,
+    }
+    named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
+    for run in runs:
+        for key, what in named.items():
+            if run.record[key] != now[key]:
+                raise UserError(f"run {run.name} was made {what} than are there now. Run: ./run.sh {run.remedy}")
+
+
+def score_oof(
+    prepared: Prepared, logits: np.ndarray, folds: Folds, how: str, optimistic: bool = False
+) -> dict[str, Any]:
+    """The content of a score.json: every metric of out-of-fold logits (N, n_labels), and `how` they came about.
+
+    `optimistic`: something, such as the number of epochs, was chosen on the rows that are scored.
+    """
     rows = folds.scored
+    labels = np.asarray(prepared.train.labels)[rows]
     probabilities = metrics.sigmoid(logits[rows].astype(np.float64))
     fold_of_row = folds.first[rows] if folds.scheme == "kfold" else None
-    return {"how": how, "rows": int(rows.sum()), **metrics.score_report(task, labels[rows], probabilities, fold_of_row)}
-
-
-def environment(device: str, precision: str) -> dict[str, Any]:
-    """What a result depends on beside its configuration."""
-    packages = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "iterative-stratification")
     return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "device": device,
-        "precision": precision,
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "how": how,
+        "optimistic": optimistic,
+        "rows": int(rows.sum()),
+        "train": prepared.manifest["train"],
+        **metrics.score_report(prepared.task, labels, probabilities, fold_of_row),
     }
 
 
 def headline(score: dict[str, Any]) -> str:
     """The official score of a score.json, its standard error and how it came about."""
     official = score["overall"]["score"]
-    return f"{official['value']:.4f} ± {official['standard_error']:.4f} on {score['rows']:,} reports ({score['how']})"
+    figure = f"{_cell(official['value'])} ± {_cell(official['standard_error'])}"
+    return f"{figure} on {score['rows']:,} reports ({score['how']})"
 
 
 COLUMNS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "sensitivity": "sens.", "specificity": "spec."}
@@ -103,30 +152,44 @@ COLUMNS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "sensitivity": "sens.", "sp
 
 def show_scores(scores: dict[str, dict[str, Any]]) -> None:
     """One line for each run's score.json, best last."""
-
-    def figure(estimate: dict[str, Any]) -> str:
-        return "–" if estimate["value"] is None else f"{estimate['value']:.4f}"
-
     rows = []
     for name, score in sorted(scores.items(), key=lambda item: item[1]["overall"]["score"]["value"]):
-        all_rows = score["overall"]
+        overall = score["overall"]
+        official = overall["score"]
         rows.append(
             [
-                name,
-                f"{figure(all_rows['score'])} ± {all_rows['score']['standard_error']:.4f}",
-                figure(all_rows["exact_match"]),
-                figure(all_rows["calibration_error"]),
-                *(figure(all_rows["macro"][key]) for key in COLUMNS),
+                name + (" *" if score.get("optimistic") else ""),
+                f"{_cell(official['value'])} ± {_cell(official['standard_error'])}",
+                *(_cell(overall[key]["value"]) for key in ("exact_match", "calibration_error")),
+                *(_cell(overall["macro"][key]["value"]) for key in COLUMNS),
             ]
         )
     show_table("Score of each run, with its standard error", ["run", "score", "exact", "ECE", *COLUMNS.values()], rows)
+    if any(score.get("optimistic") for score in scores.values()):
+        say("* optimistic: its epochs were chosen on the rows that are scored")
 
 
-def check_same_data(runs: list[RunFolder], train_hash: str) -> None:
-    """Raises UserError for a run that was trained on other reports than those in output/data."""
-    for run in runs:
-        if run.record["train"] != train_hash:
-            raise UserError(
-                f"run {run.name} was trained on other reports than those in the input folder now. "
-                f"Run: ./run.sh train --model {run.name}"
-            )
+def show_details(run: RunFolder) -> None:
+    """Every figure of a run with its standard error, then its labels one by one."""
+    score = run.score
+    overall = score["overall"]
+    figures = {key: overall[key] for key in ("score", "mlogloss", "exact_match", "calibration_error")}
+    figures |= {f"{group}: mlogloss": part["mlogloss"] for group, part in overall["groups"].items()}
+    figures |= {f"mean {name}": overall["macro"][key] for key, name in COLUMNS.items()}
+    rows = [[name, *(_cell(figure[key]) for key in ("value", "standard_error"))] for name, figure in figures.items()]
+    show_table(f"{run.name}: {score['how']}", ["", "value", "s.e."], rows)
+    losses = {name: label["log_loss"]["value"] for name, label in overall["labels"].items()}
+    total = sum(loss or 0.0 for loss in losses.values())
+    rows = []
+    for name, label in overall["labels"].items():
+        share = f"{losses[name] / total:.0%}" if losses[name] is not None and total else "–"
+        figures = [_cell(label[key]["value"]) for key in ("log_loss", *COLUMNS)]
+        rows.append([name, f"{label['positives']:,}", share, *figures])
+    show_table(f"{run.name}, label by label", ["label", "positives", "share", "logloss", *COLUMNS.values()], rows)
+    if score["folds"]:
+        values = [f"{fold}: {_cell(part['score']['value'])}" for fold, part in score["folds"].items()]
+        say(f"score of each fold: {', '.join(values)}")
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

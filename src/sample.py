@@ -260,6 +260,11 @@ def is_complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (*FILES, NOTE))
 
 
+def was_made_with(folder: Path, *, rows: int, test_rows: int, task: Task, seed: int) -> bool:
+    """Whether the sample in `folder` is complete and the one that make_sample would write with these arguments."""
+    return is_complete(folder) and (folder / NOTE).read_text() == _note(rows, test_rows, task, seed, noise=True)
+
+
 def make_sample(folder: Path, *, rows: int, test_rows: int, task: Task, seed: int, noise: bool = True) -> list[Path]:
     """Writes FILES and a README.md to `folder` and returns their paths. The same arguments give the same bytes.
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src import artifacts, checkpoints
+from src import artifacts, checkpoints, hardware
 from src.batching import collate, shuffled_batches
 from src.config import Run, Train
 from src.corpus import N_SPECIAL, Corpus, pad, unpad
 from src.errors import UserError
-from src.hardware import autocast, make_deterministic
+from src.hardware import autocast
 from src.inference import predict_logits
 from src.models import Classifier, build_model
 from src.noise import NoiseRates, corrupt
@@ -90,7 +90,7 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
             train, valid = (Rows.of(corpus, split[name]) for name in ("train_rows", "valid_rows"))
             predicted = split["predicted_rows"]
         device = torch.device(job.device)
-        make_deterministic(device)
+        hardware.set_up(device)
         torch.manual_seed(_seed_of(job.seed, job.fold, 0))
         vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
         model = build_model(run.model, job.vocabulary_size, train.labels.shape[1], vectors).to(device)
@@ -104,6 +104,7 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         artifacts.write_npy(folder / "logits.npy", predict_logits(model, tokens, lengths, device))
         artifacts.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
         best = min(history, key=lambda epoch: epoch["valid_loss"])
+        checkpoints.remove_all(folder)
         artifacts.write_json(
             folder / "result.json",
             {
@@ -119,9 +120,9 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
                 "best_valid_loss": best["valid_loss"],
                 "last_valid_loss": history[-1]["valid_loss"],
                 "seconds_since_last_start": round(time.perf_counter() - started, 2),
+                "environment": artifacts.environment(hardware.name_of(device), job.precision),
             },
         )
-        checkpoints.remove_all(folder)
 
 
 def fit(
@@ -171,12 +172,13 @@ def fit(
             with autocast(precision, device):
                 logits = model(*collate(tokens, lengths, rows, device))
             loss = functional.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=pos_weight)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise UserError(_not_finite(value, epoch, step, train.ids[rows]))
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            value = loss.item()
+            if not (math.isfinite(value) and math.isfinite(norm.item())):
+                what = f"loss became {value}" if not math.isfinite(value) else f"gradient's norm became {norm.item()}"
+                raise UserError(_not_finite(what, epoch, step, train.ids[rows]))
             optimizer.step()
             if average is not None:
                 update_average(average, model, settings.ema_decay, step)
@@ -185,6 +187,8 @@ def fit(
         logits = predict_logits(judged, valid.tokens, valid.lengths, device)
         targets = torch.from_numpy(valid.labels).to(torch.float32)
         valid_loss = functional.binary_cross_entropy_with_logits(torch.from_numpy(logits), targets).item()
+        if not math.isfinite(valid_loss):
+            raise UserError(_not_finite(f"validation loss became {valid_loss}", epoch, step, train.ids[rows]))
         history.append(
             {"epoch": epoch, "learning_rate": rate, "train_loss": total / len(train.tokens), "valid_loss": valid_loss}
         )
@@ -240,9 +244,9 @@ def _seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _not_finite(value: float, epoch: int, step: int, ids: np.ndarray) -> str:
+def _not_finite(what: str, epoch: int, step: int, ids: np.ndarray) -> str:
     shown = ", ".join(report.decode() for report in ids[:8])
     return (
-        f"the training loss became {value} at step {step} (epoch {epoch}), in the batch with reports {shown}, … "
+        f"the {what} at step {step} (epoch {epoch}), in the batch with reports {shown}, … "
         f"({len(ids)} in all). Try a lower train.learning_rate, a lower train.clip_norm or a longer train.warmup."
     )

@@ -72,6 +72,15 @@ def test_code_version_changes_with_statements_only(tmp_path, monkeypatch):
     assert version("code_c", "def f(x):\n    return x + 2\n") != plain
 
 
+def test_code_version_follows_imports():
+    reader = artifacts.code_version(["src.reports"])
+    assert reader == artifacts.code_version(["src.reports", "src.lines", "src.blocks"])
+    assert reader != artifacts.code_version(["src.lines"])
+    training = artifacts.project_imports(["src.training"])
+    assert {"src.models.recurrent", "src.models.transformer", "src.hardware", "src.noise", "src.lines"} <= training
+    assert not training & artifacts.MACHINERY
+
+
 def test_a_lock_is_waited_for_and_dies_with_its_holder(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from src import artifacts\n"

@@ -92,15 +92,6 @@ def test_no_grid_point_scores_better_than_the_fit(task, per_group):
         assert score(task, labels, fitted.apply(members) + step * members[1]) < best
 
 
-def test_without_temperature_the_weights_are_the_best_that_sum_to_one():
-    _, labels, members = make(ROUND2, 200, [0.8, 1.2], scale=2.0)
-    fitted = fit_weights(members, labels, ROUND2, per_group=False, temperature=False)
-    assert fitted.groups[0].temperature == 1.0
-    grid = [score(ROUND2, labels, w * members[0] + (1 - w) * members[1]) for w in np.linspace(0, 1, 201)]
-    best = score(ROUND2, labels, fitted.apply(members))
-    assert max(grid) - 1e-9 <= best <= max(grid) + 1e-4
-
-
 def test_each_group_is_fitted_by_itself():
     truth, labels, (good, bad) = make(ROUND2, 1500, [0.3, 3.0])
     swap = [np.hstack([good[:, :17], bad[:, 17:]]), np.hstack([bad[:, :17], 2 * good[:, 17:]])]
@@ -125,12 +116,12 @@ def test_types_of_reports_without_a_region_are_not_fitted_on():
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000), n_members=st.integers(1, 4), per_group=st.booleans(), temperature=st.booleans())
-def test_weights_are_shares_and_survive_json(seed, n_members, per_group, temperature):
+@given(seed=st.integers(0, 1000), n_members=st.integers(1, 4), per_group=st.booleans())
+def test_weights_are_shares_and_survive_json(seed, n_members, per_group):
     generator = np.random.default_rng(seed)
     members = list(generator.normal(0, 3, (n_members, 20, 29)))
     labels = generator.integers(0, 2, (20, 29))
-    blend = fit_weights(members, labels, ROUND2, per_group, temperature)
+    blend = fit_weights(members, labels, ROUND2, per_group)
     for group in blend.groups:
         assert min(group.weights) >= 0 and sum(group.weights) == pytest.approx(1) and group.temperature > 0
     back = BlendWeights.from_json(json.loads(json.dumps(blend.to_json())))

@@ -35,6 +35,8 @@ def test_overrides_reach_every_run_or_one():
     assert {run.train.epochs for run in loaded.runs.values()} == {3}
     assert loaded.runs["lstm"].train.batch_size == 16 != loaded.runs["transformer"].train.batch_size
     assert loaded.folds.k == 7
+    nested = load_config("quick", ["runs.lstm.train.noise.replacement=0.3"])
+    assert nested.runs["lstm"].train.noise.replacement == 0.3 != nested.runs["transformer"].train.noise.replacement
 
 
 @pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])
@@ -60,6 +62,10 @@ def test_lists_and_text():
         (["runs.transformer.model.heads=3"], ["not a multiple of heads 3"]),
         (["runs.lstm.model.encoder=convolution"], ["convolution", "recurrent", "transformer"]),
         (["folds.k.x=1"], ["folds.k"]),
+        (["preset=quick"], ["--preset quick"]),
+        (["executor.workers=0"], ["executor.workers"]),
+        (["train.seeds=[1,1]"], ["a seed is given twice"]),
+        (["train.seeds=[-1]"], ["train.seeds", "greater than or equal to 0"]),
     ],
 )
 def test_bad_overrides_name_the_key_and_what_is_known(words, expected):

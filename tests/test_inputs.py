@@ -44,6 +44,12 @@ def test_what_does_not_fit_is_told(tmp_path, names, message):
         find_files(Paths(input=tmp_path))
 
 
+def test_two_test_files_of_one_name_are_told(tmp_path):
+    touch(tmp_path, "train.csv", "testB.csv", "testB.txt")
+    with pytest.raises(UserError, match="two test files are called testB"):
+        find_files(Paths(input=tmp_path, train="train*", test="test*"))
+
+
 def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(UserError, match=r"paths.input: .*nowhere is not a folder"):
         find_files(Paths(input=tmp_path / "nowhere"))

@@ -107,25 +107,21 @@ def test_one_seed_gives_the_same_bytes(done, tiny_input, tmp_path):
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(done, tiny_input, tmp_path):
-    command = [sys.executable, "-m", "src", *words(tiny_input, tmp_path)]
+    """Killed a random while after a random line of its output, so that it is killed often on a fast machine too."""
+    command = [sys.executable, "-u", "-m", "src", *words(tiny_input, tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    moments = random.Random(858)
-    kills = 0
-    for _ in range(40):
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-        try:
-            # The first kills fall into the stages before training, later ones have their caches to get further.
-            process.wait(timeout=moments.uniform(2.0, 4.5) + 0.7 * kills)
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-    assert process.returncode == 0 and kills >= 3
-    time.sleep(0.2)
-    leftovers = [path for path in tmp_path.rglob(".*.tmp")]
-    for path in leftovers:
-        path.unlink()
+    chance = random.Random(858)
+    for _ in range(8):
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+        for _ in range(chance.randint(4, 16)):
+            process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.4))
+        assert process.poll() is None or process.returncode == 0
+        process.kill()
+        process.communicate()
+    assert subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL).returncode == 0
+    for leftover in tmp_path.rglob(".*.tmp"):
+        leftover.unlink()
     assert contents(tmp_path) == contents(done)
 
 
@@ -226,9 +222,11 @@ def test_holdout(tiny_input, tmp_path, capsys):
 
 
 def test_early_stopping_under_kfold_is_told(copy, tiny_input, capsys):
-    assert main(["train", *words(tiny_input, copy, "runs.lstm.train.patience=1")]) == 0
+    assert main(words(tiny_input, copy, "runs.lstm.train.patience=1")) == 0
+    told = capsys.readouterr().out
+    assert "lstm *" in told and "blend *" in told and "* optimistic: its epochs were chosen" in told
+    assert "transformer *" not in told
     assert "optimistic" in json.loads((copy / "runs/lstm/score.json").read_text())["how"]
-    capsys.readouterr()
 
 
 def test_a_broken_fold_is_told_and_the_others_are_kept(copy, tiny_input, capsys):
@@ -238,8 +236,9 @@ def test_a_broken_fold_is_told_and_the_others_are_kept(copy, tiny_input, capsys)
         )
         == 2
     )
-    told = capsys.readouterr().err
-    assert "the training loss became" in told and "learning_rate" in told and "2 jobs failed" in told
+    told = capsys.readouterr()
+    assert "became" in told.err and "learning_rate" in told.err and "2 jobs failed" in told.err
+    assert "train: transformer 0." in told.out, "the run whose folds are complete has its score"
     assert len(list((copy / "runs/transformer").glob("fold_*/result.json"))) == 4
     assert main(["train", *words(tiny_input, copy, "runs.transformer.train.epochs=1")]) == 0
     assert "all 4 folds are up to date" in capsys.readouterr().out
@@ -266,7 +265,7 @@ def test_other_reports_are_prepared_and_split_anew(copy, tiny_input, tmp_path, c
     assert main(["folds", *words(changed, copy)]) == 0
     assert "splitting anew" in capsys.readouterr().out
     assert main(["submit", *words(changed, copy)]) == 2
-    assert "was trained on other reports" in capsys.readouterr().err
+    assert "was made on other train files than are there now" in capsys.readouterr().err
 
 
 def test_train_files_alone_are_trained_and_scored(tiny_input, tmp_path, capsys):
@@ -275,6 +274,97 @@ def test_train_files_alone_are_trained_and_scored(tiny_input, tmp_path, capsys):
     assert main(words(tmp_path / "input", tmp_path / "output", "blend.method=mean")) == 0
     told = capsys.readouterr().out
     assert "no test reports" in told and "submit: nothing to do" in told and "nothing fitted" in told
+
+
+def test_other_test_files_want_other_predictions(copy, tiny_input, tmp_path, capsys):
+    changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
+    lines = (changed / "sample_testB.csv").read_text().splitlines(keepends=True)
+    (changed / "sample_testB.csv").write_text("".join(lines[::-1]))
+    assert main(["prepare", *words(changed, copy)]) == 0
+    for verb in (["submit"], ["submit", "lstm"], ["blend"]):
+        assert main([*verb, *words(changed, copy)]) == 2
+        assert "was made for other test files than are there now. Run: ./run.sh" in capsys.readouterr().err
+    assert main(words(changed, copy)) == 0
+    np.testing.assert_array_equal(
+        read_submission(copy / "submission_sample_testB.csv")[0], read_reports(changed / "sample_testB.csv").ids
+    )
+
+
+def test_runs_of_other_folds_are_not_blended(copy, tiny_input, capsys):
+    assert main(["folds", *words(tiny_input, copy), "folds.k=3"]) == 0
+    assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 2
+    assert "run lstm was made on other folds than are there now. Run: ./run.sh train" in capsys.readouterr().err
+
+
+def test_a_blend_whose_member_was_made_anew_does_not_predict(copy, tiny_input, capsys):
+    assert (
+        main(
+            [
+                "train",
+                "--model",
+                "lstm",
+                *(w for w in words(tiny_input, copy, "train.batch_size=16") if "runs." not in w),
+            ]
+        )
+        == 0
+    )
+    assert main(["predict", "blend", str(tiny_input / "sample_testA.csv"), *words(tiny_input, copy)]) == 2
+    assert (
+        "run lstm was made anew after the blend blend. Run: ./run.sh blend lstm transformer" in capsys.readouterr().err
+    )
+
+
+def test_runs_on_other_reports_are_left_out_of_the_table(copy, tiny_input, tmp_path, capsys):
+    changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
+    lines = (changed / "sample_train.csv").read_text().splitlines(keepends=True)
+    (changed / "sample_train.csv").write_text("".join(lines[:-1]))
+    assert main(["baselines", *words(changed, copy)]) == 0
+    assert main(["score", *words(changed, copy)]) == 0
+    told = capsys.readouterr().out
+    assert "left out, as they were made on other train files: blend, lstm, transformer" in told
+
+
+def test_a_killed_first_blend_does_not_stand_in_the_way(copy, tiny_input, capsys):
+    for name in ("run.json", "score.json", "oof.npy"):
+        (copy / "runs/blend" / name).unlink()
+    assert main(words(tiny_input, copy)) == 0
+    assert (copy / "runs/blend/score.json").exists()
+
+
+def test_no_file_of_the_users_is_removed(tiny_input, tmp_path, capsys):
+    folder = Path(shutil.copytree(tiny_input, tmp_path / "data"))
+    assert main(["prepare", *words(folder, tmp_path)]) == 0
+    assert sorted(path.name for path in folder.glob("*.csv")) == sorted(path.name for path in tiny_input.glob("*.csv"))
+
+
+def test_verbs_that_need_no_input_do_without(done, tiny_input, tmp_path, capsys):
+    (tmp_path / "input").mkdir()
+    shutil.copy(tiny_input / "sample_testA.csv", tmp_path / "input")  # a test file alone is refused by those that do
+    places = [f"paths.input={tmp_path / 'input'}", f"paths.output={done}"]
+    assert main(["score", *places]) == 0
+    assert main(["config", *places]) == 0
+    assert main(["prepare", *places]) == 2
+    assert "matches paths.train" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_told(tiny_input, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["prepare", *words(tiny_input, tmp_path / "file")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_sample_data_follows_its_settings(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("src.inputs.ROOT", tmp_path)
+    (tmp_path / "input").mkdir()
+    places = [f"paths.input={tmp_path / 'input'}", f"paths.output={tmp_path / 'output'}"]
+    small = ["sample.rows=60", "sample.test_rows=20"]
+    assert main(["prepare", *places, *small]) == 0
+    assert "60 + 2 x 20 synthetic reports" in capsys.readouterr().out
+    assert main(["prepare", *places, *small, "task=round2"]) == 0
+    assert "round 2: 17 regions and 12 types; 60 train reports" in capsys.readouterr().out
+    assert main(["prepare", *places]) == 0
+    told = capsys.readouterr().out
+    assert "sample data of other settings" in told and "synthetic reports in" not in told
 
 
 def test_reordered_reports_keep_their_folds(copy, tiny_input, tmp_path, capsys):

@@ -61,13 +61,11 @@ def test_round_2_is_recognised_and_long_reports_are_told(real_data, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_a_small_model_beats_the_ladder_on_the_stand_in(round1, real_data, capsys):
-    """Round 2's reports as an unseen test file: one short LSTM must leave TF-IDF (0.886) behind."""
+def test_quick_reaches_0_930_on_the_stand_in(round1, real_data, capsys):
+    """Round 2's reports as an unseen test file; one small BiGRU alone gave 0.927. Takes seven minutes."""
     output, words = round1
-    short = ["--model", "lstm", "folds.k=2", "train.epochs=8"]
-    assert main(["train", *words, *short]) == 0
-    assert main(["predict", "lstm", str(real_data / "round2/train.csv"), *words]) == 0
+    assert main(words) == 0
+    assert main(["predict", "blend", str(real_data / "round2/train.csv"), *words]) == 0
     told = capsys.readouterr().out
-    score = float(told.split("predict: score ")[1].split()[0])
-    assert score > 0.91
-    assert read_submission(output / "prediction_lstm_train.csv")[1].shape == (10_053, 17)
+    assert float(told.split("predict: score ")[1].split()[0]) >= 0.930
+    assert read_submission(output / "prediction_blend_train.csv")[1].shape == (10_053, 17)

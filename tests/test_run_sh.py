@@ -15,6 +15,7 @@ case "$*" in
     -c*) exit 0 ;;
     --version) echo "Python 3.11.0" ;;
     "-m venv"*) mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python"; echo "venv" >>"$CALLS" ;;
+    "-m pip --version") [ -e "$CALLS.nopip" ] && exit 1; exit 0 ;;
     "-m pip"*) echo "pip" >>"$CALLS"; [ ! -e "$CALLS.broken" ] || { echo "no such package" >&2; exit 1; } ;;
     *) echo "$PWD: $*" >>"$CALLS" ;;
 esac
@@ -69,6 +70,14 @@ def test_a_failed_installation_tells_why_and_is_tried_again(project):
     assert "no such package" in told and "pip could not install requirements.txt" in told
     (folder / "calls.broken").unlink()
     assert run()[0][0] == "pip"
+
+
+def test_a_half_made_venv_is_made_again(project):
+    folder, run = project
+    run()
+    (folder / ".venv/.requirements").unlink()
+    (folder / "calls.nopip").write_text("")
+    assert run()[0][:2] == ["venv", "pip"]
 
 
 def test_the_tests_run_in_the_projects_folder(project):

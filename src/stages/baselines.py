@@ -17,12 +17,12 @@ from src.executors import Job, make_executor, raise_failures, run_shown
 from src.folds import Folds
 from src.prepared import Prepared
 
-CODE = (*runs.CODE, "src.baselines", "src.stages.baselines")
+CODE = (*runs.CODE, "src.baselines", "src.corpus")
 
 
 def run(config: Config) -> None:
     prepared = Prepared.load(Output(config.paths.output))
-    folds = prepared.load_folds(config)
+    folds = prepared.load_folds()
     stamp = fingerprint(
         {
             "train": prepared.manifest["train"],
@@ -43,7 +43,7 @@ def run(config: Config) -> None:
         folder = prepared.output.baselines / name
         artifacts.write_npy(folder / "oof.npy", oof.astype(np.float32))
         how = "cross-fitted on the same folds as the models" if name in ("prior", "tfidf") else "nothing is fitted"
-        score = runs.score_oof(prepared.task, np.asarray(prepared.train.labels), oof, folds, how)
+        score = runs.score_oof(prepared, oof, folds, how)
         artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
         say(f"baselines: {name} {score['overall']['score']['value']:.4f}")
 

@@ -19,25 +19,26 @@ from src.folds import Folds
 from src.prepared import Prepared
 from src.runs import RunFolder
 
-CODE = (*runs.CODE, "src.blending", "src.stages.blend")
+CODE = (*runs.CODE, "src.blending")
 
 
 def run(config: Config, members: Sequence[str] = (), name: str = "blend") -> None:
     """Blends `members`, or the models of the preset where none is named."""
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
-    folds = prepared.load_folds(config)
+    folds = prepared.load_folds()
     if name in members:
         raise UserError(f"run {name!r} cannot be a member of itself. Give the blend another --name.")
     parts = [RunFolder.load(output, member) for member in members or config.runs]
-    runs.check_same_data(parts, prepared.manifest["train"])
+    runs.check_fits(parts, prepared, folds)
     if not members:
         _check_settings(config, parts)
     folder = output.run(name)
     settings = config.blend.model_dump()
+    fingerprints = {part.name: part.score["fingerprint"] for part in parts}
     stamp = fingerprint(
         {
-            "members": {part.name: part.score["fingerprint"] for part in parts},
+            "members": fingerprints,
             "settings": settings,
             "folds": artifacts.array_hash(folds.table),
             "code": artifacts.code_version(CODE),
@@ -46,32 +47,27 @@ def run(config: Config, members: Sequence[str] = (), name: str = "blend") -> Non
     if artifacts.is_current(folder / "score.json", stamp):
         say(f"blend: up to date ({folder})")
         return
-    if folder.exists() and RunFolder(folder, artifacts.read_json(folder / "run.json")).record["kind"] != "blend":
+    if any(folder.glob("fold_*")):
         raise UserError(f"{folder} holds a trained model. Give the blend another --name.")
     (folder / "score.json").unlink(missing_ok=True)
 
-    task, labels = prepared.task, np.asarray(prepared.train.labels)
+    labels = np.asarray(prepared.train.labels)
     logits = [part.oof() for part in parts]
     fitted, oof, how = _fit(config, logits, labels, folds, prepared)
     artifacts.write_text(folder / "config.yaml", yaml.safe_dump(settings))
-    artifacts.write_json(folder / "environment.json", runs.environment("cpu", "fp32"))
+    artifacts.write_json(folder / "environment.json", artifacts.environment("cpu", "fp64"))
     record = {
-        "kind": "blend",
-        "preset": config.preset,
-        "task": task.name,
-        "train": prepared.manifest["train"],
-        "data": config.data.model_dump(),
-        "folds": config.folds.model_dump(),
-        "members": [part.name for part in parts],
+        **runs.make_record("blend", config, prepared, folds),
+        "members": fingerprints,
         "weights": fitted.to_json(),
         "diversity": blending.diversity([member[folds.scored] for member in logits], labels[folds.scored]),
     }
     artifacts.write_json(folder / "run.json", record)
     artifacts.write_npy(folder / "oof.npy", oof.astype(np.float32))
     for test in prepared.test_files:
-        blended = fitted.apply([np.load(part.test_path(test)) for part in parts])
-        artifacts.write_npy(folder / f"test_{test.rsplit('.', 1)[0]}.npy", blended.astype(np.float32))
-    score = runs.score_oof(task, labels, oof, folds, how)
+        blended = fitted.apply([part.test_logits(test) for part in parts])
+        artifacts.write_npy(runs.test_path(folder, test), blended.astype(np.float32))
+    score = runs.score_oof(prepared, oof, folds, how, any(part.score["optimistic"] for part in parts))
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
     _show(fitted, [part.name for part in parts], record["diversity"])
     say(f"blend: {name} {runs.headline(score)}")
@@ -90,16 +86,17 @@ def _fit(
         fitted, blended = blending.fit_and_apply(logits, labels, folds.first, task, method, fit_rows, rows, per_group)
         oof = np.full(labels.shape, np.nan)
         oof[rows] = blended
-        return fitted, oof, f"{fitted.method}, fitted on the validation part, scored on the test part"
+        return fitted, oof, f"{fitted.method}, decided on the validation part, scored on the test part"
     fitted = blending.fit_method(logits, labels, folds.first, task, method, per_group)
     oof = blending.cross_fitted(logits, labels, folds.first, task, method, per_group)
-    return fitted, oof, f"{fitted.method}; score cross-fitted over folds, the choice of method included"
+    chosen = ", the choice of method included" if method == "auto" else ""
+    return fitted, oof, f"{fitted.method}; score cross-fitted over folds{chosen}"
 
 
 def _check_settings(config: Config, parts: list[RunFolder]) -> None:
     """A blend of the preset's models must not take up one that was trained with other settings."""
     for part in parts:
-        if part.record["kind"] == "model" and part.settings != config.runs[part.name]:
+        if not part.is_blend and part.settings != config.runs[part.name]:
             raise UserError(
                 f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
                 f"Train it again: ./run.sh train --preset {config.preset} --model {part.name}. "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from src import inputs, sample
-from src.config import Config
+from src.config import Config, Sample
 from src.console import duration, say
 from src.errors import UserError
 from src.inputs import InputFiles
+from src.stages import sample as sample_stage
 
 
 def run(config: Config) -> None:
@@ -50,9 +51,10 @@ def _files(config: Config) -> InputFiles:
             "(paths.train, paths.test)"
         )
     folder = config.paths.input / "sample"
-    if not sample.is_complete(folder):
-        from src.stages import sample as sample_stage
-
+    usual = config.sample == Sample() and config.task == "auto"
+    if not sample.is_complete(folder) or not (usual or sample.was_made_with(folder, **sample_stage.arguments(config))):
         say(f"no competition files in {config.paths.input}: making sample data")
         sample_stage.run(config)
+    elif not sample.was_made_with(folder, **sample_stage.arguments(config)):
+        say(f"sample data of other settings is in {folder} and is used; ./run.sh sample makes the usual")
     return inputs.find_files(config.paths.model_copy(update={"input": folder}))

@@ -17,6 +17,7 @@ from src.blending import BlendWeights
 from src.config import Config
 from src.console import say, warn
 from src.corpus import Vocabulary, encode
+from src.errors import UserError
 from src.executors import make_executor, raise_failures, run_shown
 from src.hardware import pick_device
 from src.prediction import mean_prediction, prediction_jobs
@@ -41,8 +42,13 @@ def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:
 
 def _predict(config: Config, output: Output, source: RunFolder, reports: Reports) -> np.ndarray:
     """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
-    if source.record["kind"] == "blend":
+    if source.is_blend:
         members = [RunFolder.load(output, member) for member in source.record["members"]]
+        for member in members:
+            if member.score["fingerprint"] != source.record["members"][member.name]:
+                raise UserError(
+                    f"run {member.name} was made anew after the blend {source.name}. Run: ./run.sh {source.remedy}"
+                )
         blend = BlendWeights.from_json(source.record["weights"])
         logits = blend.apply([_predict(config, output, member, reports) for member in members])
         return logits.astype(np.float32)  # as the blend's own test_*.npy: the same file gives the same bytes

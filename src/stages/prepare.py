@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from src.inputs import InputFiles
 from src.reports import Reports, read_reports
 from src.task import Task, get_task
 
-CODE = ("src.reports", "src.corpus", "src.task", "src.stages.prepare")
+CODE = ("src.reports", "src.corpus")
 
 
 def run(config: Config, files: InputFiles) -> None:
@@ -41,15 +40,16 @@ def run(config: Config, files: InputFiles) -> None:
     labels = np.concatenate([file.labels_for(task) for file in train])
     vocabulary = Vocabulary(np.concatenate([np.unique(file.tokens) for file in train + test]))
     manifest.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
-    shutil.rmtree(output.data, ignore_errors=True)
     vocabulary.save(output.data / "vocabulary.json")
     keep, max_len = config.data.keep, config.data.max_len
     corpus, losses = encode(train, vocabulary, labels, max_len, keep)
     corpus.save(output.data / "train")
     _tell(train, "train", losses, max_len, keep)
+    texts = {}
     for file in test:
         encoded, losses = encode([file], vocabulary, None, max_len, keep)
         encoded.save(output.data / "test" / file.path.stem)
+        texts[file.path.name] = encoded.text_fingerprint
         _tell([file], "test", losses, max_len, keep)
     tests = " + ".join(f"{len(file):,}" for file in test) or "no"
     summary = f"{task.title}; {len(corpus):,} train reports, {tests} test reports, {len(vocabulary.words)} words"
@@ -62,9 +62,11 @@ def run(config: Config, files: InputFiles) -> None:
             "vocabulary": vocabulary.fingerprint,
             "train": artifacts.array_hash(corpus.tokens, corpus.labels),
             "files": [
-                {"role": role, "name": file.path.name, "rows": len(file), "sha256": file.sha256}
-                for role, group in (("train", train), ("test", test))
-                for file in group
+                {"role": "train", "name": file.path.name, "rows": len(file), "sha256": file.sha256} for file in train
+            ]
+            + [
+                {"role": "test", "name": name, "text": texts[name], "rows": len(file), "sha256": file.sha256}
+                for name, file in ((file.path.name, file) for file in test)
             ],
         },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from src import sample
 from src.config import Config
@@ -13,8 +14,13 @@ from src.task import get_task
 def run(config: Config) -> None:
     folder = config.paths.input / "sample"
     started = time.perf_counter()
-    settings = config.sample
-    task = get_task("round1" if config.task == "auto" else config.task)
-    sample.make_sample(folder, rows=settings.rows, test_rows=settings.test_rows, task=task, seed=settings.seed)
+    given = arguments(config)
+    sample.make_sample(folder, **given)
     took = duration(time.perf_counter() - started)
-    say(f"sample: {settings.rows:,} + 2 x {settings.test_rows:,} synthetic reports in {folder} ({task.title}, {took})")
+    size = f"{config.sample.rows:,} + 2 x {config.sample.test_rows:,}"
+    say(f"sample: {size} synthetic reports in {folder} ({given['task'].title}, {took})")
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """What make_sample is called with: the settings, and the round, which is the first unless one is named."""
+    return {**config.sample.model_dump(), "task": get_task("round1" if config.task == "auto" else config.task)}

@@ -14,8 +14,9 @@ import numpy as np
 from src import artifacts, metrics, runs
 from src.artifacts import Output
 from src.config import Config
-from src.console import say, show_table
+from src.console import say
 from src.errors import UserError
+from src.prepared import Prepared
 from src.reports import read_reports
 from src.runs import RunFolder
 from src.submissions import read_submission
@@ -23,14 +24,19 @@ from src.task import task_of_width
 
 
 def run(config: Config, names: Sequence[str] = ()) -> None:
-    """The table of all runs and baselines; for each run in `names`, its labels one by one."""
+    """The table of all runs and baselines on the reports that are there now; for each run in `names`, its details."""
     output = Output(config.paths.output)
     if not output.run_names():
         raise UserError(f"{output.runs} holds no finished run. Make one with: ./run.sh train")
     for name in names:
-        _show_labels(RunFolder.load(output, name))
-    ladder = {path.parent.name: artifacts.read_json(path) for path in output.baselines.glob("*/score.json")}
-    runs.show_scores(ladder | {name: RunFolder.load(output, name).score for name in output.run_names()})
+        runs.show_details(RunFolder.load(output, name))
+    scores = {path.parent.name: artifacts.read_json(path) for path in output.baselines.glob("*/score.json")}
+    scores |= {name: RunFolder.load(output, name).score for name in output.run_names()}
+    train = Prepared.load(output).manifest["train"]
+    runs.show_scores({name: score for name, score in scores.items() if score["train"] == train})
+    others = [name for name, score in scores.items() if score["train"] != train]
+    if others:
+        say(f"left out, as they were made on other train files: {', '.join(others)}")
 
 
 def score_submission(submission: Path, labels: Path) -> None:
@@ -50,29 +56,5 @@ def score_submission(submission: Path, labels: Path) -> None:
     report = metrics.score_report(task, truth.labels_for(task), probabilities)
     runs.show_scores({submission.name: report})
     score = report["overall"]["score"]
-    say(f"score: {score['value']:.6f} ± {score['standard_error']:.6f} ({task.title}, {len(ids):,} reports)")
-
-
-def _show_labels(source: RunFolder) -> None:
-    score = source.score
-    overall = score["overall"]
-    figures = {key: overall[key] for key in ("score", "mlogloss", "exact_match", "calibration_error")}
-    figures |= {f"{group}: mlogloss": part["mlogloss"] for group, part in overall["groups"].items()}
-    figures |= {f"mean {name}": overall["macro"][key] for key, name in runs.COLUMNS.items()}
-    rows = [[name, *(_cell(figure[key]) for key in ("value", "standard_error"))] for name, figure in figures.items()]
-    show_table(f"{source.name}: {score['how']}", ["", "value", "s.e."], rows)
-    total = sum(label["log_loss"]["value"] or 0.0 for label in score["overall"]["labels"].values())
-    rows = []
-    for name, label in score["overall"]["labels"].items():
-        cells = [label[key]["value"] for key in ("log_loss", *runs.COLUMNS)]
-        share = f"{cells[0] / total:.0%}" if cells[0] is not None and total else "–"
-        rows.append([name, f"{label['positives']:,}", share, *map(_cell, cells)])
-    columns = ["label", "positives", "loss share", "log loss", *runs.COLUMNS.values()]
-    show_table(f"{source.name}, label by label", columns, rows)
-    if score["folds"]:
-        values = [f"{fold}: {part['score']['value']:.4f}" for fold, part in score["folds"].items()]
-        say(f"score of each fold: {', '.join(values)}")
-
-
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    spread = "" if score["standard_error"] is None else f" ± {score['standard_error']:.6f}"
+    say(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} reports)")

@@ -19,11 +19,11 @@ def run(config: Config, name: str | None = None) -> None:
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     source = RunFolder.load(output, name or "blend")
-    runs.check_same_data([source], prepared.manifest["train"])
+    runs.check_fits([source], prepared, prepared.load_folds())
     if not prepared.test_files:
         say(f"submit: nothing to do, no file in the input folder matches paths.test ({config.paths.test})")
     for test in prepared.test_files:
-        logits = np.load(artifacts.require(source.test_path(test), _remedy(source)))
+        logits = source.test_logits(test)
         ids = np.asarray(Corpus.load(prepared.test_folder(test)).ids)
         path = output.submission(test, name)
         write_submission(path, ids, metrics.sigmoid(logits.astype(np.float64)), config.submit.eps)
@@ -31,11 +31,3 @@ def run(config: Config, name: str | None = None) -> None:
             f"submit: {path} ({len(ids):,} reports x {logits.shape[1]} probabilities, run {source.name}, "
             f"sha256 {artifacts.file_sha256(path)[:8]}…)"
         )
-
-
-def _remedy(source: RunFolder) -> str:
-    return (
-        f"blend {' '.join(source.record['members'])}"
-        if source.record["kind"] == "blend"
-        else f"train --model {source.name}"
-    )

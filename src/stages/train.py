@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from threadpoolctl import threadpool_limits
 
 from src import artifacts, runs, vectors
 from src.artifacts import Output
@@ -27,15 +28,12 @@ from src.prediction import mean_prediction, prediction_jobs
 from src.prepared import Prepared
 from src.training import FoldJob
 
-CODE = (
-    *(f"src.{name}" for name in ("training", "checkpoints", "batching", "noise", "corpus", "vectors", "inference")),
-    *(f"src.models{name}" for name in ("", ".layers", ".recurrent", ".transformer")),
-)
+CODE = ("src.training", "src.prediction")
 
 
 def run(config: Config) -> None:
     prepared = Prepared.load(Output(config.paths.output))
-    folds = prepared.load_folds(config)
+    folds = prepared.load_folds()
     device = pick_device(config.device)
     executor = make_executor(config.executor, device.type)
     started = time.perf_counter()
@@ -59,11 +57,14 @@ def run(config: Config) -> None:
     trained = [Path(job.folder) for group in jobs.values() for job in group if job.folder not in failed]
     corpora = [prepared.test_folder(name) for name in prepared.test_files]
     failures += run_shown(executor, "predict", prediction_jobs(trained, corpora, device.type))
-    raise_failures(failures)
+    failed |= {failure.job.payload["fold"] for failure in failures if "fold" in failure.job.payload}
     for name, group in jobs.items():
+        if not failed.isdisjoint(job.folder for job in group):
+            continue
         _assemble(config, prepared, folds, name, group)
         score = artifacts.read_json(prepared.output.run(name) / "score.json")
         say(f"train: {name} {runs.headline(score)}")
+    raise_failures(failures)
     say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
 
 
@@ -124,7 +125,8 @@ def _word_vectors(prepared: Prepared, sizes: set[int]) -> dict[int, Path]:
     paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in sizes}
     for size, path in paths.items():
         if not path.exists():
-            artifacts.write_npy(path, vectors.ppmi_vectors(texts, len(prepared.vocabulary), size))
+            with threadpool_limits(1):  # another number of threads would give other last bits
+                artifacts.write_npy(path, vectors.ppmi_vectors(texts, len(prepared.vocabulary), size))
     return paths
 
 
@@ -152,13 +154,12 @@ def _describe(news: dict[str, Any]) -> tuple[float, str]:
 def _assemble(config: Config, prepared: Prepared, folds: Folds, name: str, jobs: list[FoldJob]) -> None:
     """The run folder's own files, from those of its folds; score.json last."""
     folder = prepared.output.run(name)
-    corpora = {test: prepared.test_folder(test) for test in prepared.test_files}
     stamp = fingerprint(
         {
             "jobs": [job.fingerprint for job in jobs],
-            "tests": {test: artifacts.array_hash(_tokens(path)) for test, path in corpora.items()},
+            "tests": prepared.test_texts,
             "folds": artifacts.array_hash(folds.table),
-            "code": artifacts.code_version((*runs.CODE, "src.stages.train")),
+            "code": artifacts.code_version(runs.CODE),
         }
     )
     if artifacts.is_current(folder / "score.json", stamp):
@@ -167,29 +168,21 @@ def _assemble(config: Config, prepared: Prepared, folds: Folds, name: str, jobs:
     parts = [Path(job.folder) for job in jobs]
     run = config.runs[name]
     artifacts.write_text(folder / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
-    artifacts.write_json(folder / "environment.json", runs.environment(jobs[0].device, jobs[0].precision))
+    made_by = {part.name: artifacts.read_json(part / "result.json")["environment"] for part in parts}
+    artifacts.write_json(folder / "environment.json", made_by)
     prepared.vocabulary.save(folder / "vocabulary.json")
     record = {
-        "kind": "model",
-        "preset": config.preset,
-        "task": prepared.task.name,
-        "train": prepared.manifest["train"],
-        "data": config.data.model_dump(),
-        "folds": config.folds.model_dump(),
+        **runs.make_record("model", config, prepared, folds),
         "fold_folders": [part.name for part in parts],
     }
     artifacts.write_json(folder / "run.json", record)
     artifacts.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
     oof = _mean_of_parts(jobs, len(prepared.train), prepared.task.n_labels)
     artifacts.write_npy(folder / "oof.npy", oof)
-    for test, corpus in corpora.items():
-        artifacts.write_npy(folder / f"test_{Path(test).stem}.npy", mean_prediction(parts, corpus))
-    score = runs.score_oof(prepared.task, np.asarray(prepared.train.labels), oof, folds, _how(run, folds))
+    for test in prepared.test_files:
+        artifacts.write_npy(runs.test_path(folder, test), mean_prediction(parts, prepared.test_folder(test)))
+    score = runs.score_oof(prepared, oof, folds, *_how(run, folds))
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
-
-
-def _tokens(corpus: Path) -> np.ndarray:
-    return np.load(corpus / "tokens.npy", mmap_mode="r")
 
 
 def _history(jobs: list[FoldJob]) -> pd.DataFrame:
@@ -214,9 +207,10 @@ def _mean_of_parts(jobs: list[FoldJob], n_rows: int, n_labels: int) -> np.ndarra
         return (total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
 
 
-def _how(run: Run, folds: Folds) -> str:
+def _how(run: Run, folds: Folds) -> tuple[str, bool]:
+    """How the scored logits came about, and whether that makes the score optimistic."""
     if folds.scheme == "holdout":
-        return "test part of the holdout, on which no choice was made"
+        return "test part of the holdout, on which no choice was made", False
     if run.train.patience:
-        return "out of fold, but each fold stopped at its own best epoch: optimistic"
-    return "out of fold, epochs fixed beforehand"
+        return "out of fold, but each fold stopped at its own best epoch: optimistic", True
+    return "out of fold, epochs fixed beforehand", False
