@@ -23,7 +23,7 @@ from src.errors import UserError
 
 
 class Output:
-    """The folder of everything made. No other file of the project spells a path inside it."""
+    """The folder of everything made, and what lies directly in it."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -115,9 +115,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}). Delete it and run the same command again.") from None
 
 
-def is_current(path: Path, fingerprint: str) -> bool:
-    """Whether the result file `path` is there and was made from what `fingerprint` stands for."""
-    return path.exists() and read_json(path).get("fingerprint") == fingerprint
+def is_current(path: Path, fingerprint: str, beside: Iterable[str] = ()) -> bool:
+    """Whether the result file `path` is there, with the files `beside` it that were written before it, and was made
+    from what `fingerprint` stands for."""
+    if not all((path.parent / name).exists() for name in (path.name, *beside)):
+        return False
+    return read_json(path).get("fingerprint") == fingerprint
 
 
 def file_sha256(path: Path) -> str:

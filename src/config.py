@@ -186,6 +186,8 @@ class Executor(Settings):
 
 class Config(Settings):
     preset: str
+    overrides: list[str] = []
+    """The key=value words that were given, so that a run can tell how it was made."""
     paths: Paths = Paths()
     task: Literal["auto", "round1", "round2"] = "auto"
     """auto: recognised from the label field of the train files (sample data: round1)."""
@@ -236,16 +238,21 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         base = _read_yaml(PRESETS / "models" / f"{name}.yaml")
         # A copy, or an override of one run would reach the mappings that it shares with the others.
         runs[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
-    tree: dict[str, Any] = {**layers, "preset": preset, "runs": runs}
+    overrides = list(overrides)
+    tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides, "runs": runs}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
             raise UserError(f"{text!r}: a preset is chosen with --preset {value}")
+        if key == ["overrides"]:
+            raise unknown("key", "overrides", Config.model_fields.keys() - {"overrides"})
         if key[0] in ("model", "train"):
             for run in runs.values():
                 _set(run, key, value, text)
         elif key[:1] == ["runs"] and len(key) > 1 and key[1] not in runs:
-            raise unknown("run", key[1], runs)
+            # A run of the preset that --model leaves out: the words of a whole experiment serve a part of it.
+            if key[1] not in specs:
+                raise unknown("run", key[1], {*runs, *specs})
         else:
             _set(tree, key, value, text)
     try:

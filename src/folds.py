@@ -74,7 +74,8 @@ def make_folds(corpus: Corpus, settings: config.Folds) -> Folds:
     labels = np.column_stack([labels, ~labels.any(axis=1)])
     k = 10 if settings.scheme == "holdout" else settings.k
     if len(keys) < k:
-        raise UserError(f"{len(keys)} different reports cannot be split into {k} parts. Set a smaller folds.k.")
+        remedy = "Set a smaller folds.k" if settings.scheme == "kfold" else "Set folds.scheme=kfold"
+        raise UserError(f"{len(keys)} different reports cannot be split into {k} parts. {remedy}.")
     columns = []
     for seed in settings.seeds:
         splitter = MultilabelStratifiedKFold(n_splits=k, shuffle=True, random_state=seed)

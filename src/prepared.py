@@ -51,11 +51,13 @@ class Prepared:
         """What stands for the reports of each test file, by its name."""
         return {file["name"]: file["text"] for file in self.manifest["files"] if file["role"] == "test"}
 
+    def folds_settings(self) -> dict[str, Any]:
+        return artifacts.read_json(artifacts.require(self.output.folds_manifest, "folds"))["settings"]
+
     def load_folds(self) -> folds.Folds:
         """The folds that `./run.sh folds` made for this corpus, by the settings that it noted."""
         artifacts.require(self.output.folds, "folds")
-        made = artifacts.read_json(artifacts.require(self.output.folds_manifest, "folds"))
-        found = folds.load(self.output.folds, self.train, config.Folds(**made["settings"]))
+        found = folds.load(self.output.folds, self.train, config.Folds(**self.folds_settings()))
         if found is None:
             raise UserError(f"{self.output.folds} was made for other reports. Run: ./run.sh folds")
         return found

@@ -13,6 +13,7 @@ score.json          written last
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +23,12 @@ import numpy as np
 
 from src import artifacts, metrics
 from src.artifacts import Output
-from src.config import Config, Run, run_from_yaml
+from src.config import Config, Run, model_names, run_from_yaml
 from src.console import say, show_table
 from src.errors import UserError, unknown
 from src.folds import Folds
 from src.prepared import Prepared
 from src.task import Task, get_task
-
-CODE = ("src.runs",)
-"""What a run folder's own files depend on beside its logits."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +36,22 @@ class RunFolder:
     path: Path
     record: dict[str, Any]
     """What run.json holds."""
+    config: Config
+    """Of the command at hand, which may not be the one that made the run."""
 
     @classmethod
-    def load(cls, output: Output, name: str) -> RunFolder:
-        """Raises UserError, with the command, for a run that is not there or not finished."""
+    def load(cls, output: Output, name: str, config: Config) -> RunFolder:
+        """Raises UserError, with the command by these settings, for a run that is not there or not finished."""
         path = output.run(name)
-        if not path.is_dir() and output.run_names():
-            raise unknown("run", name, output.run_names())
-        if not (path / "run.json").exists():
-            raise UserError(
-                f"{path} is missing. Make it with: ./run.sh {'' if name == 'blend' else 'train --model '}{name}"
-            )
-        run = cls(path, artifacts.read_json(path / "run.json"))
-        artifacts.require(path / "score.json", run.remedy)
-        return run
+        if (path / "run.json").exists():
+            run = cls(path, artifacts.read_json(path / "run.json"), config)
+            artifacts.require(path / "score.json", run.remedy)
+            return run
+        if name == "blend":
+            raise UserError(f"{path} is missing. Make it with: ./run.sh {command('blend', config)}")
+        if name in model_names():
+            raise UserError(f"{path} is missing. Make it with: ./run.sh {command('train', config, '--model', name)}")
+        raise unknown("run", name, output.run_names())
 
     @property
     def name(self) -> str:
@@ -63,10 +63,29 @@ class RunFolder:
 
     @property
     def remedy(self) -> str:
-        """The command that makes this run again."""
+        """The command that makes this run again, on the files and folds that are there now."""
         if self.is_blend:
-            return f"blend {' '.join(self.record['members'])} --name {self.name}"
-        return f"train --preset {self.record['preset']} --model {self.name}"
+            words = ["blend", *self.record["members"], "--name", self.name]
+        else:
+            words = ["train", "--model", self.name]
+        paths = [word for word in self.config.overrides if word.startswith("paths.")]
+        return shlex.join([*words, "--preset", self.record["preset"], *self.record["overrides"], *paths])
+
+    def ancestors(self) -> set[str]:
+        """Names of the members, and of their members."""
+        found: set[str] = set()
+        for name in self.record.get("members", ()):
+            member = self.path.parent / name / "run.json"
+            found |= {name}
+            if member.exists():
+                found |= RunFolder(member.parent, artifacts.read_json(member), self.config).ancestors()
+        return found
+
+    def check_members(self) -> None:
+        """Raises UserError for a blend of which a member was made anew since."""
+        for name, made in self.record.get("members", {}).items():
+            if not artifacts.is_current(self.path.parent / name / "score.json", made):
+                raise UserError(f"run {name} was made anew after the blend {self.name}. Run: ./run.sh {self.remedy}")
 
     @property
     def task(self) -> Task:
@@ -93,11 +112,24 @@ def test_path(run: Path, test_file: str) -> Path:
     return run / f"test_{Path(test_file).stem}.npy"
 
 
+def files(test_files: list[str], *more: str) -> list[str]:
+    """Names of what a finished run has beside its score.json."""
+    tests = [test_path(Path(), test).name for test in test_files]
+    return ["config.yaml", "run.json", "environment.json", "oof.npy", *tests, *more]
+
+
+def command(verb: str, config: Config, *words: str) -> str:
+    """A command line with the preset and the settings of `config`."""
+    return shlex.join([verb, *words, "--preset", config.preset, *config.overrides])
+
+
 def make_record(kind: str, config: Config, prepared: Prepared, folds: Folds) -> dict[str, Any]:
     """The part of run.json that every run has; check_fits reads it."""
     return {
         "kind": kind,
         "preset": config.preset,
+        # Where the files lie does not matter to a run, and two places should give the same bytes.
+        "overrides": [word for word in config.overrides if not word.startswith("paths.")],
         "task": prepared.task.name,
         "data": config.data.model_dump(),
         "train": prepared.manifest["train"],
@@ -114,10 +146,14 @@ def check_fits(runs: Iterable[RunFolder], prepared: Prepared, folds: Folds) -> N
         "tests": prepared.test_texts,
     }
     named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
+    # The folds that are there are named last, or runs of different presets would send the user in circles.
+    words = [f"folds.{key}={value}".replace(" ", "") for key, value in prepared.folds_settings().items()]
     for run in runs:
         for key, what in named.items():
             if run.record[key] != now[key]:
-                raise UserError(f"run {run.name} was made {what} than are there now. Run: ./run.sh {run.remedy}")
+                remedy = f"{run.remedy} {shlex.join(words)}"
+                raise UserError(f"run {run.name} was made {what} than are there now. Run: ./run.sh {remedy}")
+        run.check_members()
 
 
 def score_oof(

@@ -75,14 +75,19 @@ class Rows:
         return cls(*(np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.labels, corpus.ids)))
 
 
+def is_trained(job: FoldJob) -> bool:
+    files = ("last.safetensors", "best.safetensors", "history.csv", "logits.npy")
+    return artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint, files)
+
+
 def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
-    """Runs a FoldJob given as a dictionary. Leaves in its folder, in this order: checkpoints of the running job,
-    last.safetensors and best.safetensors (weights), history.csv, logits.npy (of the predicted rows), result.json.
+    """Runs a FoldJob given as a dictionary. Leaves in its folder best.safetensors and last.safetensors (weights),
+    logits.npy (of the predicted rows), history.csv and, written last, result.json.
     """
     job = FoldJob(**payload)
     folder = Path(job.folder)
     with artifacts.lock(folder / "job.lock"):
-        if artifacts.is_current(folder / "result.json", job.fingerprint):
+        if is_trained(job):
             return
         run = Run.model_validate(job.run)
         corpus = Corpus.load(Path(job.corpus))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -182,8 +183,10 @@ def test_blends(copy, tiny_input, capsys):
     capsys.readouterr()
     for arguments, message in (
         (["blend", "two", "--name", "two"], "cannot be a member of itself"),
+        (["blend", "two", "two"], "a run is named twice"),
+        (["blend", "three", "--name", "two"], "cannot be a member of itself"),
         (["blend", "lsmt"], "unknown run 'lsmt'. Did you mean 'lstm'?"),
-        (["blend", "two", "--name", "lstm"], "holds a trained model"),
+        (["blend", "two", "--name", "lstm"], "is the name of a model"),
         (["blend", "train.epochs=7"], "or other settings than these"),
     ):
         assert main([*arguments[:1], *words(tiny_input, copy), *arguments[1:]]) == 2
@@ -290,10 +293,37 @@ def test_other_test_files_want_other_predictions(copy, tiny_input, tmp_path, cap
     )
 
 
-def test_runs_of_other_folds_are_not_blended(copy, tiny_input, capsys):
+def advice(told: str) -> list[str]:
+    """The words of the command that an error tells the user to run."""
+    return shlex.split(told.split("Run: ./run.sh ")[1])
+
+
+def test_runs_of_other_folds_are_not_blended_and_the_advice_ends(copy, tiny_input, capsys):
     assert main(["folds", *words(tiny_input, copy), "folds.k=3"]) == 0
-    assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 2
-    assert "run lstm was made on other folds than are there now. Run: ./run.sh train" in capsys.readouterr().err
+    for name in ("lstm", "transformer"):
+        assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 2
+        told = capsys.readouterr().err
+        assert f"run {name} was made on other folds than are there now" in told and "folds.k=3" in told
+        assert main(advice(told)) == 0
+    assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 0
+
+
+def test_what_is_missing_in_a_folder_is_made_again(copy, tiny_input):
+    gone = ["runs/lstm/oof.npy", "runs/blend/test_sample_testA.npy", "data/train/labels.npy", "baselines/prior/oof.npy"]
+    gone += [str(next((copy / "runs/transformer").glob("fold_0*/last.safetensors")).relative_to(copy))]
+    before = {name: (copy / name).read_bytes() for name in gone}
+    for name in gone:
+        (copy / name).unlink()
+    assert main(words(tiny_input, copy)) == 0
+    assert {name: (copy / name).read_bytes() for name in gone} == before
+
+
+def test_folds_of_which_the_manifest_was_not_written_are_made_again(copy, tiny_input, capsys):
+    table = (copy / "folds.csv").read_bytes()
+    assert main(["folds", *words(tiny_input, copy), "folds.k=3"]) == 0
+    (copy / "folds.json").unlink()
+    assert main(["folds", *words(tiny_input, copy)]) == 0
+    assert (copy / "folds.csv").read_bytes() == table
 
 
 def test_a_blend_whose_member_was_made_anew_does_not_predict(copy, tiny_input, capsys):

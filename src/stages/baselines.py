@@ -17,7 +17,7 @@ from src.executors import Job, make_executor, raise_failures, run_shown
 from src.folds import Folds
 from src.prepared import Prepared
 
-CODE = (*runs.CODE, "src.baselines", "src.corpus")
+CODE = (__name__,)
 
 
 def run(config: Config) -> None:
@@ -33,7 +33,7 @@ def run(config: Config) -> None:
     missing = [
         name
         for name in config.baselines
-        if not artifacts.is_current(prepared.output.baselines / name / "score.json", stamp)
+        if not artifacts.is_current(prepared.output.baselines / name / "score.json", stamp, ["oof.npy"])
     ]
     if not missing:
         say(f"baselines: up to date ({', '.join(config.baselines)})")

@@ -12,26 +12,31 @@ import yaml
 
 from src import artifacts, blending, runs
 from src.artifacts import Output
-from src.config import Config, fingerprint
+from src.config import Config, fingerprint, model_names
 from src.console import say, show_table
 from src.errors import UserError
 from src.folds import Folds
 from src.prepared import Prepared
 from src.runs import RunFolder
 
-CODE = (*runs.CODE, "src.blending")
+CODE = (__name__,)
 
 
-def run(config: Config, members: Sequence[str] = (), name: str = "blend") -> None:
-    """Blends `members`, or the models of the preset where none is named."""
+def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
+    """Blends the runs `named`, or the models of the preset where none is."""
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     folds = prepared.load_folds()
-    if name in members:
+    members = list(named or config.runs)
+    if len(set(members)) < len(members):
+        raise UserError(f"a run is named twice: {' '.join(members)}")
+    if name in model_names():
+        raise UserError(f"{name!r} is the name of a model. Give the blend another --name.")
+    parts = [RunFolder.load(output, member, config) for member in members]
+    if any(name in (part.name, *part.ancestors()) for part in parts):
         raise UserError(f"run {name!r} cannot be a member of itself. Give the blend another --name.")
-    parts = [RunFolder.load(output, member) for member in members or config.runs]
     runs.check_fits(parts, prepared, folds)
-    if not members:
+    if not named:
         _check_settings(config, parts)
     folder = output.run(name)
     settings = config.blend.model_dump()
@@ -41,14 +46,13 @@ def run(config: Config, members: Sequence[str] = (), name: str = "blend") -> Non
             "members": fingerprints,
             "settings": settings,
             "folds": artifacts.array_hash(folds.table),
+            "tests": prepared.test_texts,
             "code": artifacts.code_version(CODE),
         }
     )
-    if artifacts.is_current(folder / "score.json", stamp):
+    if artifacts.is_current(folder / "score.json", stamp, runs.files(prepared.test_files)):
         say(f"blend: up to date ({folder})")
         return
-    if any(folder.glob("fold_*")):
-        raise UserError(f"{folder} holds a trained model. Give the blend another --name.")
     (folder / "score.json").unlink(missing_ok=True)
 
     labels = np.asarray(prepared.train.labels)
@@ -99,7 +103,7 @@ def _check_settings(config: Config, parts: list[RunFolder]) -> None:
         if not part.is_blend and part.settings != config.runs[part.name]:
             raise UserError(
                 f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
-                f"Train it again: ./run.sh train --preset {config.preset} --model {part.name}. "
+                f"Train it again: ./run.sh {runs.command('train', config, '--model', part.name)}. "
                 f"Or blend what is there, by name: ./run.sh blend {' '.join(config.runs)}"
             )
 

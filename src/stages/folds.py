@@ -21,6 +21,7 @@ def run(config: Config) -> None:
             say(f"folds: up to date ({what})")
             return
         say("folds: the reports or the settings have changed; splitting anew")
+    output.folds_manifest.unlink(missing_ok=True)  # a table without its manifest is not taken for made
     made = folds.make_folds(corpus, config.folds)
     names = [file["name"] for file in prepared.manifest["files"] if file["role"] == "train"]
     folds.save(output.folds, made, corpus, names)

@@ -28,7 +28,7 @@ from src.submissions import write_submission
 
 def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:
     output = Output(config.paths.output)
-    source = RunFolder.load(output, name)
+    source = RunFolder.load(output, name, config)
     reports = read_reports(file)
     logits = _predict(config, output, source, reports)
     path = to or output.root / f"prediction_{name}_{file.name}"
@@ -36,19 +36,19 @@ def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:
     write_submission(path, reports.ids, probabilities, config.submit.eps)
     say(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
     if reports.labels is not None:
-        score = metrics.official_score(source.task, reports.labels_for(source.task), probabilities)
-        say(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
+        try:
+            score = metrics.official_score(source.task, reports.labels_for(source.task), probabilities)
+        except UserError as error:
+            warn(f"no score: {error}")
+        else:
+            say(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
 
 
 def _predict(config: Config, output: Output, source: RunFolder, reports: Reports) -> np.ndarray:
     """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
     if source.is_blend:
-        members = [RunFolder.load(output, member) for member in source.record["members"]]
-        for member in members:
-            if member.score["fingerprint"] != source.record["members"][member.name]:
-                raise UserError(
-                    f"run {member.name} was made anew after the blend {source.name}. Run: ./run.sh {source.remedy}"
-                )
+        source.check_members()
+        members = [RunFolder.load(output, member, config) for member in source.record["members"]]
         blend = BlendWeights.from_json(source.record["weights"])
         logits = blend.apply([_predict(config, output, member, reports) for member in members])
         return logits.astype(np.float32)  # as the blend's own test_*.npy: the same file gives the same bytes

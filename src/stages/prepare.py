@@ -17,7 +17,7 @@ from src.inputs import InputFiles
 from src.reports import Reports, read_reports
 from src.task import Task, get_task
 
-CODE = ("src.reports", "src.corpus")
+CODE = (__name__,)
 
 
 def run(config: Config, files: InputFiles) -> None:
@@ -31,7 +31,9 @@ def run(config: Config, files: InputFiles) -> None:
             "code": artifacts.code_version(CODE),
         }
     )
-    if artifacts.is_current(manifest, stamp):
+    folders = ["train", *(f"test/{path.stem}" for path in files.test)]
+    arrays = [f"{folder}/{name}.npy" for folder in folders for name in ("tokens", "lengths", "ids", "sources")]
+    if artifacts.is_current(manifest, stamp, ["vocabulary.json", "train/labels.npy", *arrays]):
         say(f"prepare: up to date ({artifacts.read_json(manifest)['summary']})")
         return
     started = time.perf_counter()

@@ -29,12 +29,12 @@ def run(config: Config, names: Sequence[str] = ()) -> None:
     if not output.run_names():
         raise UserError(f"{output.runs} holds no finished run. Make one with: ./run.sh train")
     for name in names:
-        runs.show_details(RunFolder.load(output, name))
+        runs.show_details(RunFolder.load(output, name, config))
     scores = {path.parent.name: artifacts.read_json(path) for path in output.baselines.glob("*/score.json")}
-    scores |= {name: RunFolder.load(output, name).score for name in output.run_names()}
+    scores |= {name: RunFolder.load(output, name, config).score for name in output.run_names()}
     train = Prepared.load(output).manifest["train"]
-    runs.show_scores({name: score for name, score in scores.items() if score["train"] == train})
-    others = [name for name, score in scores.items() if score["train"] != train]
+    runs.show_scores({name: score for name, score in scores.items() if score.get("train") == train})
+    others = [name for name, score in scores.items() if score.get("train") != train]
     if others:
         say(f"left out, as they were made on other train files: {', '.join(others)}")
 

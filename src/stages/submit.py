@@ -18,7 +18,7 @@ def run(config: Config, name: str | None = None) -> None:
     """Of the run `name`; of the pipeline's blend where none is named."""
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
-    source = RunFolder.load(output, name or "blend")
+    source = RunFolder.load(output, name or "blend", config)
     runs.check_fits([source], prepared, prepared.load_folds())
     if not prepared.test_files:
         say(f"submit: nothing to do, no file in the input folder matches paths.test ({config.paths.test})")

@@ -26,7 +26,7 @@ from src.folds import Folds, Split
 from src.hardware import pick_device, pick_precision
 from src.prediction import mean_prediction, prediction_jobs
 from src.prepared import Prepared
-from src.training import FoldJob
+from src.training import FoldJob, is_trained
 
 CODE = ("src.training", "src.prediction")
 
@@ -43,7 +43,7 @@ def run(config: Config) -> None:
         (f"{name} {Path(job.folder).name.rsplit('.', 1)[0].replace('.', ' ')}", job)
         for name, group in jobs.items()
         for job in group
-        if not artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint)
+        if not is_trained(job)
     ]
     total = sum(map(len, jobs.values()))
     if missing:
@@ -140,7 +140,7 @@ def _save_split(path: Path, split: Split) -> Path:
 def _work(job: FoldJob) -> float:
     """For the order of jobs and the time left: an epoch of a Transformer layer takes some three times as long."""
     model = job.run["model"]
-    return job.run["train"]["epochs"] * model["layers"] * (3.0 if model["encoder"] == "transformer" else 2.0)
+    return job.run["train"]["epochs"] * model.get("layers", 1) * (3.0 if model["encoder"] == "transformer" else 2.0)
 
 
 def _describe(news: dict[str, Any]) -> tuple[float, str]:
@@ -159,10 +159,13 @@ def _assemble(config: Config, prepared: Prepared, folds: Folds, name: str, jobs:
             "jobs": [job.fingerprint for job in jobs],
             "tests": prepared.test_texts,
             "folds": artifacts.array_hash(folds.table),
-            "code": artifacts.code_version(runs.CODE),
+            "data": config.data.model_dump(),
+            "code": artifacts.code_version([__name__]),
         }
     )
-    if artifacts.is_current(folder / "score.json", stamp):
+    if artifacts.is_current(
+        folder / "score.json", stamp, runs.files(prepared.test_files, "vocabulary.json", "history.csv")
+    ):
         return
     (folder / "score.json").unlink(missing_ok=True)
     parts = [Path(job.folder) for job in jobs]
