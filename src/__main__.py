@@ -51,7 +51,10 @@ def _run(arguments: list[str]) -> int:
         print(_overview())
         return 0
     verb, parsed, overrides = parse(arguments)
-    verb.run(_load(parsed.preset, overrides, parsed.model), parsed)
+    settings = _load(parsed.preset, overrides, parsed.model)
+    if settings.paths.output.exists() and not settings.paths.output.is_dir():
+        raise UserError(f"paths.output: {settings.paths.output} is not a folder")
+    verb.run(settings, parsed)
     return 0
 
 

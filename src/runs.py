@@ -133,6 +133,7 @@ def make_record(kind: str, config: Config, prepared: Prepared, folds: Folds) -> 
         "task": prepared.task.name,
         "data": config.data.model_dump(),
         "train": prepared.manifest["train"],
+        "train_files": [file["sha256"] for file in prepared.manifest["files"] if file["role"] == "train"],
         "folds": artifacts.array_hash(folds.table),
         "tests": prepared.test_texts,
     }
@@ -172,6 +173,7 @@ def score_oof(
         "optimistic": optimistic,
         "rows": int(rows.sum()),
         "train": prepared.manifest["train"],
+        "folds_table": artifacts.array_hash(folds.table),
         **metrics.score_report(prepared.task, labels, probabilities, fold_of_row),
     }
 

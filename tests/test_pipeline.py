@@ -163,6 +163,8 @@ def test_predict_scores_labelled_files_and_tells_of_new_words(copy, tiny_input, 
     assert f"score {official.value:.4f}" in told
     assert f"score: {official.value:.6f}" in capsys.readouterr().out
 
+    assert main(["predict", "blend", str(tiny_input / "sample_train.csv"), *words(tiny_input, copy)]) == 0
+    assert "trained on these very reports" in capsys.readouterr().err
     (tmp_path / "new.csv").write_text("1|,|5 6 900 901 900 \n2|,|7 \n3|,|" + "5 " * 105 + "\n")
     assert main(["predict", "lstm", str(tmp_path / "new.csv"), *words(tiny_input, copy)]) == 0
     warned = capsys.readouterr().err
@@ -183,6 +185,10 @@ def test_blends(copy, tiny_input, capsys):
     capsys.readouterr()
     for arguments, message in (
         (["blend", "two", "--name", "two"], "cannot be a member of itself"),
+        (["blend", "two", "--name", "../x"], "want letters"),
+        (["score", "README.md"], "--labels"),
+        (["predict", "two", str(tiny_input / "answers_A.csv"), "--to", str(tiny_input / "answers_A.csv")], "itself"),
+        (["predict", "two", str(tiny_input / "answers_A.csv"), "--to", str(tiny_input)], "is a folder"),
         (["blend", "two", "two"], "a run is named twice"),
         (["blend", "three", "--name", "two"], "cannot be a member of itself"),
         (["blend", "lsmt"], "unknown run 'lsmt'. Did you mean 'lstm'?"),
@@ -283,6 +289,9 @@ def test_other_test_files_want_other_predictions(copy, tiny_input, tmp_path, cap
     changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
     lines = (changed / "sample_testB.csv").read_text().splitlines(keepends=True)
     (changed / "sample_testB.csv").write_text("".join(lines[::-1]))
+    shutil.copy(tiny_input / "sample_testA.csv", changed / "sample_testC.csv")
+    assert main(["submit", *words(changed, copy)]) == 0
+    assert "sample_testC.csv came after the last run" in capsys.readouterr().err
     assert main(["prepare", *words(changed, copy)]) == 0
     for verb in (["submit"], ["submit", "lstm"], ["blend"]):
         assert main([*verb, *words(changed, copy)]) == 2
@@ -351,7 +360,9 @@ def test_runs_on_other_reports_are_left_out_of_the_table(copy, tiny_input, tmp_p
     assert main(["baselines", *words(changed, copy)]) == 0
     assert main(["score", *words(changed, copy)]) == 0
     told = capsys.readouterr().out
-    assert "left out, as they were made on other train files: blend, lstm, transformer" in told
+    assert (
+        "left out, as they were made on other train files or folds than are there now: blend, lstm, transformer" in told
+    )
 
 
 def test_a_killed_first_blend_does_not_stand_in_the_way(copy, tiny_input, capsys):
@@ -380,7 +391,10 @@ def test_verbs_that_need_no_input_do_without(done, tiny_input, tmp_path, capsys)
 def test_an_output_that_cannot_be_written_is_told(tiny_input, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["prepare", *words(tiny_input, tmp_path / "file")]) == 2
-    assert "error: " in capsys.readouterr().err
+    assert "paths.output: " in capsys.readouterr().err
+    if Path("/proc/self").exists():
+        assert main(["prepare", *words(tiny_input, Path("/proc/nowhere"))]) == 2
+        assert "error: " in capsys.readouterr().err
 
 
 def test_sample_data_follows_its_settings(monkeypatch, tmp_path, capsys):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,8 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     members = list(named or config.runs)
     if len(set(members)) < len(members):
         raise UserError(f"a run is named twice: {' '.join(members)}")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
     if name in model_names():
         raise UserError(f"{name!r} is the name of a model. Give the blend another --name.")
     parts = [RunFolder.load(output, member, config) for member in members]
@@ -53,6 +56,8 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     if artifacts.is_current(folder / "score.json", stamp, runs.files(prepared.test_files)):
         say(f"blend: up to date ({folder})")
         return
+    if named and name == "blend":
+        say("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
     (folder / "score.json").unlink(missing_ok=True)
 
     labels = np.asarray(prepared.train.labels)

@@ -29,9 +29,13 @@ from src.submissions import write_submission
 def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:
     output = Output(config.paths.output)
     source = RunFolder.load(output, name, config)
+    path = to or output.root / f"prediction_{name}_{file.name}"
+    if path.resolve() == file.resolve():
+        raise UserError(f"--to {path} is the file of reports itself; name another")
+    if path.is_dir():
+        raise UserError(f"--to {path} is a folder; name a file")
     reports = read_reports(file)
     logits = _predict(config, output, source, reports)
-    path = to or output.root / f"prediction_{name}_{file.name}"
     probabilities = metrics.sigmoid(logits.astype(np.float64))
     write_submission(path, reports.ids, probabilities, config.submit.eps)
     say(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
@@ -41,6 +45,8 @@ def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:
         except UserError as error:
             warn(f"no score: {error}")
         else:
+            if reports.sha256 in source.record["train_files"]:
+                warn(f"{name} was trained on these very reports: the score that follows is not out of fold")
             say(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
 
 

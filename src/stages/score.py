@@ -29,14 +29,17 @@ def run(config: Config, names: Sequence[str] = ()) -> None:
     if not output.run_names():
         raise UserError(f"{output.runs} holds no finished run. Make one with: ./run.sh train")
     for name in names:
+        if Path(name).is_file():
+            raise UserError(f"{name} is a file; to score it: ./run.sh score --labels FILE {name}")
         runs.show_details(RunFolder.load(output, name, config))
     scores = {path.parent.name: artifacts.read_json(path) for path in output.baselines.glob("*/score.json")}
     scores |= {name: RunFolder.load(output, name, config).score for name in output.run_names()}
-    train = Prepared.load(output).manifest["train"]
-    runs.show_scores({name: score for name, score in scores.items() if score.get("train") == train})
-    others = [name for name, score in scores.items() if score.get("train") != train]
+    prepared = Prepared.load(output)
+    now = (prepared.manifest["train"], artifacts.array_hash(prepared.load_folds().table))
+    others = [name for name, score in scores.items() if (score.get("train"), score.get("folds_table")) != now]
+    runs.show_scores({name: score for name, score in scores.items() if name not in others})
     if others:
-        say(f"left out, as they were made on other train files: {', '.join(others)}")
+        say(f"left out, as they were made on other train files or folds than are there now: {', '.join(others)}")
 
 
 def score_submission(submission: Path, labels: Path) -> None:
@@ -54,7 +57,8 @@ def score_submission(submission: Path, labels: Path) -> None:
             f"{line} on; they must hold the same reports in the same order"
         )
     report = metrics.score_report(task, truth.labels_for(task), probabilities)
-    runs.show_scores({submission.name: report})
+    say(f"score: {submission} against {labels}")
+    runs.show_scores({"submission": report})
     score = report["overall"]["score"]
     spread = "" if score["standard_error"] is None else f" ± {score['standard_error']:.6f}"
     say(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} reports)")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from src import artifacts, metrics, runs
+from src import artifacts, inputs, metrics, runs
 from src.artifacts import Output
 from src.config import Config
-from src.console import say
+from src.console import say, warn
 from src.corpus import Corpus
 from src.prepared import Prepared
 from src.runs import RunFolder
@@ -22,6 +22,10 @@ def run(config: Config, name: str | None = None) -> None:
     runs.check_fits([source], prepared, prepared.load_folds())
     if not prepared.test_files:
         say(f"submit: nothing to do, no file in the input folder matches paths.test ({config.paths.test})")
+    files = inputs.find_files(config.paths) if config.paths.input.is_dir() else None
+    new = [path.name for path in files.test if path.name not in prepared.test_files] if files else []
+    if new:
+        warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh")
     for test in prepared.test_files:
         logits = source.test_logits(test)
         ids = np.asarray(Corpus.load(prepared.test_folder(test)).ids)
