@@ -76,10 +76,8 @@ def write_atomic(
             raise UserError(told) from None
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    finally:
+        Path(temporary).unlink(missing_ok=True)  # there only if it did not get its name
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

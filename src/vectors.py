@@ -26,6 +26,7 @@ def ppmi_vectors(texts: list[np.ndarray], vocabulary_size: int, size: int) -> np
     for tokens in texts:
         for distance in range(1, min(WINDOW, tokens.shape[1] - 1) + 1):
             left, right = tokens[:, :-distance].ravel(), tokens[:, distance:].ravel()
+            # Padding would cost time alone: the counts of reserved indices are dropped below.
             pairs = (left != PAD) & (right != PAD)
             # Near neighbours count more: weight 1/distance, as in GloVe.
             weights = np.full(int(pairs.sum()), 1 / distance)

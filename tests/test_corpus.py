@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.corpus import N_SPECIAL, PAD, UNK, Corpus, Vocabulary, encode, pad, unpad
+from src.corpus import MASK, N_SPECIAL, PAD, UNK, Corpus, Vocabulary, encode, pad, unpad
 from src.reports import Reports
 
 
@@ -15,6 +15,11 @@ def reports(rows: list[list[int]]) -> Reports:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     ids = np.array([str(i) for i in range(len(rows))], dtype="S")
     return Reports(Path("x.csv"), ids, tokens, offsets, None, None, hashlib.sha256(b"").hexdigest())
+
+
+def test_no_word_is_given_a_reserved_index():
+    assert len({PAD, UNK, MASK}) == N_SPECIAL == 3 and max(PAD, UNK, MASK) < N_SPECIAL
+    assert Vocabulary(np.arange(858)).encode(np.arange(858)).min() == N_SPECIAL
 
 
 def test_token_zero_is_a_word():
