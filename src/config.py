@@ -221,7 +221,8 @@ def fingerprint(value: Any) -> str:
 def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
     """The configuration of `preset`, with key=value `overrides`; `models` keeps only those runs.
 
-    A model that the preset does not run is taken from presets/models/. Raises UserError for a preset, model or key
+    A run has the settings of the model of its name, or of the one that it is `like`. A model that the preset does not
+    run is taken from presets/models/. Raises UserError for a preset, model or key
     that does not exist (listing the known ones), and for a value that its field does not take.
     """
     if preset not in preset_names():
@@ -235,7 +236,7 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     chosen = {name: specs.get(name) or {} for name in (list(models) or specs)}
     runs = {}
     for name, spec in chosen.items():
-        base = _read_yaml(PRESETS / "models" / f"{name}.yaml")
+        base = _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
         # A copy, or an override of one run would reach the mappings that it shares with the others.
         runs[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
     overrides = list(overrides)
