@@ -31,6 +31,7 @@ class Output:
         self.folds = root / "folds.csv"
         self.folds_manifest = root / "folds.json"
         self.baselines = root / "baselines"
+        self.shift = root / "shift"
         self.vectors = root / "vectors"
         self.runs = root / "runs"
         self.predictions = root / "predictions"

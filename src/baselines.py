@@ -6,11 +6,11 @@ All return logits in the task's column order: (N, L), or (reports to predict, L)
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array, hstack
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 
 from src.metrics import logit
+from src.ngrams import ngram_counts, take
 
 ZERO_LOGIT = float(logit(np.array(0.0)))  # of a probability clipped to EPS: each positive cell costs -ln(EPS) = 16.1
 
@@ -70,7 +70,7 @@ def tfidf_logistic(
     """
     train_rows, predict_rows = np.asarray(train_rows), np.asarray(predict_rows)
     rows = np.concatenate([train_rows, predict_rows])
-    counts = ngram_counts(*_take(tokens, offsets, rows), max_n)
+    counts, _ = ngram_counts(*take(tokens, offsets, rows), max_n)
     is_train = np.arange(len(rows)) < len(train_rows)
     frequency = np.bincount(counts[is_train].indices, minlength=counts.shape[1])
     counts = counts[:, frequency >= min_df]
@@ -88,32 +88,3 @@ def tfidf_logistic(
             )
             logits[:, k] = model.fit(features, targets[:, k]).decision_function(unseen)
     return logits
-
-
-def ngram_counts(tokens: np.ndarray, offsets: np.ndarray, max_n: int) -> csr_array:
-    """How often each report holds each n-gram, n = 1 to max_n: float64 (reports, distinct n-grams).
-
-    Tokens are numbers, so n-grams are counted as numbers too, several times faster than as text. An n-gram's number
-    comes from that of its first n - 1 tokens and from its last token, and is made dense at once: it cannot overflow.
-    """
-    n_reports = len(offsets) - 1
-    report = np.repeat(np.arange(n_reports, dtype=np.int32), np.diff(offsets))  # scikit-learn wants 32-bit indices
-    words, word = np.unique(tokens, return_inverse=True)
-    start, gram, blocks = np.arange(len(tokens)), word, []
-    for n in range(1, max_n + 1):
-        if n > 1:
-            start, gram = start[start + n <= len(tokens)], gram[start + n <= len(tokens)]
-            inside = report[start] == report[start + n - 1]
-            start, gram = start[inside], gram[inside]
-            gram = np.unique(gram * len(words) + word[start + n - 1], return_inverse=True)[1]
-        shape = (n_reports, int(gram.max(initial=-1)) + 1)
-        blocks.append(coo_array((np.ones(len(gram)), (report[start], gram.astype(np.int32))), shape=shape))
-    return hstack(blocks, format="csr")
-
-
-def _take(tokens: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and offsets of the chosen reports, in that order."""
-    lengths = np.diff(offsets)[rows]
-    ends = np.cumsum(lengths)
-    index = np.arange(lengths.sum()) + np.repeat(offsets[:-1][rows] - (ends - lengths), lengths)
-    return tokens[index], np.append(0, ends)

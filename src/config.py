@@ -80,6 +80,21 @@ class Sample(Settings):
     seed: int = Field(2021, ge=0)
 
 
+class Shift(Settings):
+    """How the difference between train and each test file is measured."""
+
+    max_rows: int = Field(20_000, ge=100)
+    """Reports of each file that are looked at; of more, so many are drawn at random."""
+    draws: int = Field(2, ge=1)
+    """Copies of the train reports with noise up to that of each test file."""
+    weights: Literal["similarity", "odds"] = "similarity"
+    """What train reports are weighted by to be like those of a test file. similarity: histogram of the largest cosine
+    to a report that the model has seen; odds: those of adversarial validation."""
+    clip: float = Field(10.0, gt=1)
+    """No report weighs more than so many times the average."""
+    seed: int = Field(0, ge=0)
+
+
 class Noise(Settings):
     """Token noise put on training reports, drawn afresh each epoch. See noise.NoiseRates."""
 
@@ -175,6 +190,9 @@ class Blend(Settings):
 class Submit(Settings):
     eps: float = Field(1e-6, gt=0, lt=0.5)
     """Probabilities are clipped to [eps, 1 - eps]; the official clip is unknown."""
+    label_shift: bool = False
+    """Move probabilities to the label rates that the test file itself speaks for, see labelshift.py. Off: where the
+    texts differ too, what it takes for granted does not hold. ./run.sh leaderboard RUN shows the rates."""
 
 
 class Executor(Settings):
@@ -194,6 +212,13 @@ class Config(Settings):
     data: Data = Data()
     sample: Sample = Sample()
     folds: Folds = Folds()
+    shift: Shift = Shift()
+    select_on: Literal["clean", "noised", "weighted", "shifted"] = "shifted"
+    """Validation rows that early stopping, blends and the order of runs go by. clean: as they are; noised: with noise
+    up to the target's; weighted: those like the target's count more; shifted: both. notebooks/validation.ipynb shows
+    how well each foretells scores elsewhere."""
+    target: str = "last"
+    """Name of the test file that select_on has in view; last: the last by name, such as testB."""
     runs: dict[str, Run]
     """The models of the experiment, by run name."""
     baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]

@@ -71,21 +71,38 @@ def log_loss_cells(labels: np.ndarray, probabilities: np.ndarray, eps: float = E
     return -np.log(np.where(labels == 1, clipped, 1 - clipped))
 
 
-def official_score(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
+def official_score(
+    task: Task,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray | None = None,
+    reports: np.ndarray | None = None,
+) -> Estimate:
     """The competition's score: the sum over label groups of weight * (1 - loss_scale * mlogloss).
 
     Round 1 is 1 - mlogloss. In round 2 the types' mlogloss covers only reports that truly have an abnormal region.
+    `weights` (N,) make a row count more or less in each mean. `reports` (N,) numbers the report that a row is of,
+    where several rows are one report in several noisy copies: copies are not independent, and the standard error is
+    then that of the reports.
     Raises UserError when no report counts for a group, ValueError as `log_loss_cells` does.
     """
-    return _estimate(_score(task, labels, probabilities)[0])
+    return _estimate(_by_report(_score(task, labels, probabilities, weights=weights)[0], reports))
 
 
-def paired_difference(task: Task, labels: np.ndarray, p_a: np.ndarray, p_b: np.ndarray) -> Estimate:
+def paired_difference(
+    task: Task,
+    labels: np.ndarray,
+    p_a: np.ndarray,
+    p_b: np.ndarray,
+    weights: np.ndarray | None = None,
+    reports: np.ndarray | None = None,
+) -> Estimate:
     """Official score of `p_a` minus that of `p_b` on the same reports: positive when a is better.
 
-    The standard error is that of the differences report by report. Raises what `official_score` raises.
+    The standard error is that of the differences report by report. Arguments and errors as `official_score`.
     """
-    return _estimate(_score(task, labels, p_a)[0] - _score(task, labels, p_b)[0])
+    scores = (_score(task, labels, p, weights=weights)[0] for p in (p_a, p_b))
+    return _estimate(_by_report(next(scores) - next(scores), reports))
 
 
 def score_report(
@@ -159,6 +176,13 @@ def _estimate(figure: Figure) -> Estimate:
     return Estimate(float(figure[0]), float(np.linalg.norm(figure[1:])))
 
 
+def _by_report(figure: Figure, reports: np.ndarray | None) -> Figure:
+    """The noise of rows of one report summed: they rise and fall together."""
+    if reports is None:
+        return figure
+    return np.append(figure[0], np.bincount(np.unique(reports, return_inverse=True)[1], weights=figure[1:]))
+
+
 def _macro(figures: list[Figure]) -> dict[str, float | int | None]:
     defined = [figure for figure in figures if math.isfinite(figure[0])]
     return _estimate(sum(defined or figures) / max(1, len(defined))).to_json() | {"labels": len(defined)}
@@ -172,14 +196,17 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> Figure:
     return np.append(value, influence / (math.sqrt(n * (n - 1)) or math.nan))
 
 
-def _score(task: Task, labels: np.ndarray, probabilities: np.ndarray, strict: bool = True) -> tuple[Figure, list]:
+def _score(
+    task: Task, labels: np.ndarray, probabilities: np.ndarray, strict: bool = True, weights: np.ndarray | None = None
+) -> tuple[Figure, list]:
     """The score and each group's mlogloss; UserError where no report counts for a group, undefined if not `strict`."""
     cells, labels = log_loss_cells(labels, probabilities), np.asarray(labels)
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
     if cells.shape[1] != task.n_labels:
         raise ValueError(f"{task.name} has {task.n_labels} labels, not {cells.shape[1]}")
     losses = []
     for group in task.groups:
-        counted = task.counted(group, labels)
+        counted = task.counted(group, labels) * weights
         if strict and not counted.any():
             raise UserError(
                 f"{task.name}: none of {len(labels)} reports counts in the score of the {group.name}, "

@@ -1,0 +1,229 @@
+"""What ./run.sh shift found, for people: a paragraph, tables, a picture."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src import artifacts
+from src.artifacts import Output
+from src.console import say, show_table
+
+NOTICEABLE = 0.01
+"""Noise that differs by less, in hits a token, is taken for equal."""
+APART = 0.6
+"""AUC from which train and test are called different."""
+RATES = ("replacement", "insertion", "deletion", "dispersion")
+
+
+def headline(facts: dict[str, Any]) -> str:
+    """One line: noise and AUC of every file."""
+    parts = [f"train {_percent(facts['train']['noise'])}"]
+    parts += [
+        f"{name} {_percent(found['noise'])}, AUC {found['adversarial']['auc']:.2f}"
+        for name, found in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True)
+    ]
+    return "tokens hit: " + "; ".join(parts)
+
+
+def paragraph(facts: dict[str, Any]) -> str:
+    """What differs and what to do, in words."""
+    tests = facts["tests"]
+    if not tests:
+        return "There is no test file to compare with: validation on the train reports as they are is all there is."
+    train_noise, sentences = facts["train"]["noise"], []
+    if train_noise is None:
+        sentences.append("The files hold too few frequent phrases to tell how noisy they are.")
+    elif _total(train_noise) < NOTICEABLE:
+        sentences.append("The train reports are free of noise.")
+    else:
+        sentences.append(
+            f"In train {train_noise['rates']['replacement']:.0%} of the tokens are replaced, "
+            f"{train_noise['rates']['insertion']:.0%} have an intruder beside them and "
+            f"{train_noise['rates']['deletion']:.0%} are missing."
+        )
+    advice = set()
+    for name, found in zip(short_names(tests).values(), tests.values(), strict=True):
+        auc, matched = found["adversarial"]["auc"], found["adversarial"]["auc_noise_matched"]
+        clauses = []
+        if found["noise"] is not None and train_noise is not None:
+            more = _total(found["noise"]) - _total(train_noise)
+            word = "noisier" if more > NOTICEABLE else "cleaner" if more < -NOTICEABLE else "as noisy"
+            clauses.append(f"is {word} ({_percent(found['noise'])} of tokens hit, {_percent(train_noise)} in train)")
+            if more > NOTICEABLE:
+                advice.add("train and validate with that much noise added (train.noise, select_on=shifted)")
+        if auc >= APART:
+            rest = f", {matched:.2f} with noise made equal" if abs(matched - auc) > 0.005 else ""
+            pool = "and comes from another pool" if matched >= APART else "but only noise tells it apart"
+            clauses.append(f"can be told from train (AUC {auc:.2f}{rest}) {pool}")
+            if matched >= APART:
+                advice.add("trust out-of-fold scores less the better they are, and go by the expected leaderboard")
+        else:
+            clauses.append(f"looks like train (AUC {auc:.2f})")
+        near, far = found["similarity"]["test"]["median"], found["similarity"]["train"]["median"]
+        if near < far - 0.02:
+            clauses.append(f"has less like it in train (median cosine {near:.2f}; {far:.2f} between train reports)")
+        sentences.append(f"{name} {'; it '.join(clauses)}.")
+    families = facts["train"]["families"]
+    sentences.append(
+        f"{families['share_of_reports']:.0%} of the train reports belong to families of near-duplicates "
+        f"(largest {families['largest']}), so random folds are somewhat optimistic (folds.scheme=families keeps them "
+        "together)."
+    )
+    todo = "; ".join(sorted(advice)) or "nothing special: random cross-validation should foretell these files well"
+    return " ".join(sentences) + f" What to do: {todo}."
+
+
+def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of each table."""
+    short, train = short_names(facts["tests"]), facts["train"]
+    names, found = list(short.values()), list(facts["tests"].values())
+    shared = [train["shared_long_ngrams"], *(test["shared_long_ngrams"] for test in found)]
+    noises = [train["noise"], *(test["noise"] for test in found)]
+    noise_rows = [
+        ["tokens hit", *("–" if noise is None else f"{_total(noise):.1%}" for noise in noises)],
+        *([rate, *(_rate(noise, rate) for noise in noises)] for rate in RATES),
+        ["odd middles of frames", *(_number(noise, "odd_middles") for noise in noises)],
+        ["intruders flat (1: uniform)", *(_number(noise, "flatness") for noise in noises)],
+        ["places judged", *("–" if noise is None else f"{noise['outcomes']:,}" for noise in noises)],
+    ]
+    profiles = [train["held_out"], *(test["profile"] for test in found)]
+    text_rows = [
+        ["reports looked at", *(f"{count:,}" for count in facts["sampled"].values())],
+        ["of", *(f"{count:,}" for count in facts["rows"].values())],
+        ["tokens a report", *(f"{p['length']['mean']:.1f}" for p in profiles)],
+        ["shortest, longest", *(f"{p['length']['min']}–{p['length']['max']}" for p in profiles)],
+        ["words", *(str(p["words"]) for p in profiles)],
+        *([f"unseen {n}", *(f"{p['unseen'][n]:.1%}" for p in profiles)] for n in profiles[0]["unseen"]),
+        ["bits a token, by words", *(f"{p['unigram_bits']:.2f}" for p in profiles)],
+        ["bits a token, by bigrams", *(f"{p['bigram_bits']:.2f}" for p in profiles)],
+        ["share a 10-gram with train", *(f"{share:.0%}" for share in shared)],
+    ]
+    apart_rows = [
+        ["AUC train against test", *(_auc(test) for test in found)],
+        ["with noise made equal", *(f"{test['adversarial']['auc_noise_matched']:.3f}" for test in found)],
+        ["cosine to nearest seen: test", *(f"{test['similarity']['test']['median']:.2f}" for test in found)],
+        ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in found)],
+        ["train, noised alike", *(_median(test["similarity"]["train_noised"]) for test in found)],
+        ["effective size, weighted", *(f"{test['effective_size']['weighted']:,.0f}" for test in found)],
+        ["effective size, shifted", *(f"{test['effective_size']['shifted']:,.0f}" for test in found)],
+    ]
+    telling_rows = [
+        [
+            f"{short[name]}: {' '.join(map(str, ngram['tokens']))}",
+            f"{ngram['train']:.1%}",
+            f"{ngram['test']:.1%}",
+            f"{ngram['z']:+.0f}",
+        ]
+        for name, test in facts["tests"].items()
+        for ngram in sorted(test["adversarial"]["telling"], key=lambda ngram: -abs(ngram["z"]))[:6]
+    ]
+    return [
+        ("Noise, with 95% intervals", ["", "train", *names], noise_rows),
+        ("Text, beside four fifths of train", ["", "held-out train", *names], text_rows),
+        *([("Apart from train", ["", *names], apart_rows)] if names else []),
+        *([("N-grams that tell", ["n-gram", "train", "test", "z"], telling_rows)] if names else []),
+    ]
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """File names without their ending and without the words that all begin with."""
+    stems = {name: Path(name).stem for name in names}
+    common = os.path.commonprefix(list(stems.values())) if len(stems) > 1 else ""
+    return {name: stem[common.rfind("_") + 1 :] for name, stem in stems.items()}
+
+
+def show(facts: dict[str, Any]) -> None:
+    for title, columns, rows in tables(facts):
+        show_table(title, columns, rows)
+    say("")
+    say(paragraph(facts))
+
+
+def as_markdown(facts: dict[str, Any]) -> str:
+    parts = ["# How the test files differ from train", paragraph(facts), "![noise and similarity](shift.png)"]
+    for title, columns, rows in tables(facts):
+        lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+        parts.append(f"## {title}\n\n" + "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
+    parts.append(
+        "Odd middles: share of frequent frames (three tokens either side) that hold another word than the usual one. "
+        "The rates are corrected for what wide frames miss; dispersion is the correlation of hits within a report. "
+        "Flat: perplexity of the intruders as a share of the vocabulary. Held-out train: a fifth of the train reports "
+        "against the other four, as the test files are."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def draw(path: Path, output: Output, facts: dict[str, Any]) -> None:
+    """Noise rates with their intervals, and how like the seen reports those of each file are."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    noises = {"train": facts["train"]["noise"]} | {name: test["noise"] for name, test in facts["tests"].items()}
+    noises = {name: noise for name, noise in noises.items() if noise is not None}
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    places = np.arange(3)
+    for i, (name, noise) in enumerate(noises.items()):
+        values = np.array([noise["rates"][rate] for rate in RATES[:3]])
+        bounds = np.array([noise["intervals"][rate] for rate in RATES[:3]]).T
+        width = 0.8 / len(noises)
+        errors = np.abs(bounds - values)
+        left.bar(places + (i - (len(noises) - 1) / 2) * width, values, width, yerr=errors, capsize=2, label=name)
+    left.set_xticks(places, RATES[:3])
+    left.set_ylabel("hits a token")
+    left.set_title("Noise, with 95% intervals")
+    if noises:
+        left.legend(fontsize=8)
+    bins = np.linspace(0, 1, 51)
+    for i, name in enumerate(facts["tests"]):
+        folder = output.shift / Path(name).stem
+        seen = np.load(folder / "similarity.npy")
+        if i == 0:
+            right.hist(seen[0], bins, density=True, histtype="step", label="train, out of fold")
+        if len(seen) > 1:
+            label = f"train, noised like {name}"
+            right.hist(seen[1:].ravel(), bins, density=True, histtype="step", linestyle=":", label=label)
+        right.hist(np.load(folder / "test_similarity.npy"), bins, density=True, histtype="step", label=name)
+    right.set_xlabel("largest cosine to a report that the model has seen")
+    right.set_ylabel("density of reports")
+    right.set_title("Likeness to what was seen")
+    if facts["tests"]:
+        right.legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    artifacts.write_atomic(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def _total(noise: dict[str, Any]) -> float:
+    return sum(noise["rates"][rate] for rate in RATES[:3])
+
+
+def _percent(noise: dict[str, Any] | None) -> str:
+    return "unknown" if noise is None else f"{_total(noise):.1%}"
+
+
+def _rate(noise: dict[str, Any] | None, rate: str) -> str:
+    if noise is None:
+        return "–"
+    low, high = noise["intervals"][rate]
+    return f"{noise['rates'][rate]:.3f} ({low:.3f}–{high:.3f})"
+
+
+def _number(noise: dict[str, Any] | None, key: str) -> str:
+    return "–" if noise is None or noise[key] is None else f"{noise[key]:.3f}"
+
+
+def _auc(test: dict[str, Any]) -> str:
+    return f"{test['adversarial']['auc']:.3f} ± {test['adversarial']['standard_error']:.3f}"
+
+
+def _median(quantiles: dict[str, float] | None) -> str:
+    return "–" if quantiles is None else f"{quantiles['median']:.2f}"

@@ -1,0 +1,129 @@
+"""What ./run.sh shift leaves for the other stages: train reports made like those of each test file.
+
+output/shift/
+    shift.json, shift.md, shift.png      what was found: for machines, in words and tables, and drawn
+    rows.npy                             (M,) train rows that were looked at; all, or a sample of a large file
+    TEST/test_rows.npy                   (m,) rows of the test file that were looked at
+    TEST/noised_K/                       the train rows with noise up to the test's, a corpus for each draw
+    TEST/{similarity,weights}.npy        (1 + D, M): of the train rows as they are, and of each draw
+    TEST/test_similarity.npy             (m,)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src import artifacts
+from src.artifacts import Output
+from src.errors import unknown
+from src.folds import Folds
+
+VALIDATIONS = ("clean", "noised", "weighted", "shifted")
+
+
+@dataclass(frozen=True)
+class ShiftedTest:
+    """One test file, and the train rows made like it."""
+
+    name: str
+    folder: Path
+    facts: dict[str, Any]
+    """What shift.json says of it."""
+
+    @property
+    def noised(self) -> list[Path]:
+        """Folders of the noisy copies; none where the test is no noisier than train."""
+        return [self.folder / f"noised_{draw}" for draw in range(self.facts["draws"])]
+
+    @property
+    def noise_levels(self) -> np.ndarray:
+        """(1 + D,) share of tokens hit, in train and in each noisy copy."""
+        return np.array([self.facts["train_noise_total"], *[self.facts["noised_total"]] * self.facts["draws"]])
+
+    def array(self, name: str) -> np.ndarray:
+        """similarity, weights, test_similarity or test_rows."""
+        return np.load(artifacts.require(self.folder / f"{name}.npy", "shift"))
+
+
+@dataclass(frozen=True)
+class ShiftFolder:
+    output: Output
+    facts: dict[str, Any]
+
+    @classmethod
+    def load(cls, output: Output) -> ShiftFolder:
+        return cls(output, artifacts.read_json(artifacts.require(output.shift / "shift.json", "shift")))
+
+    @property
+    def fingerprint(self) -> str:
+        return self.facts["fingerprint"]
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.load(artifacts.require(self.output.shift / "rows.npy", "shift"))
+
+    @property
+    def tests(self) -> list[ShiftedTest]:
+        return [ShiftedTest(name, test_folder(self.output, name), facts) for name, facts in self.facts["tests"].items()]
+
+    def target(self, name: str) -> ShiftedTest | None:
+        """The test file called `name`, or the last; None where there is no test file at all."""
+        tests = {test.name: test for test in self.tests}
+        if name == "last":
+            return tests[max(tests)] if tests else None
+        if name not in tests:
+            raise unknown("target", name, tests)
+        return tests[name]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Rows to judge a run by. A train row may be there several times, as noisy copies."""
+
+    name: str
+    rows: np.ndarray
+    """(R,) train row of each."""
+    weights: np.ndarray
+    """(R,) of mean one."""
+    copies: np.ndarray | None
+    """(R,) index into the (D * M) noisy copies; None: the rows as they are."""
+
+    def logits(self, oof: np.ndarray, noised: np.ndarray | None) -> np.ndarray:
+        """(R, n_labels) of a run's out-of-fold logits (N, n_labels) and those of its noisy copies, (D, M, n_labels)."""
+        if self.copies is None:
+            return oof[self.rows]
+        return noised.reshape(-1, noised.shape[-1])[self.copies]
+
+    def only(self, kept: np.ndarray) -> Validation:
+        """Those whose train row is kept, bool (N,)."""
+        chosen = kept[self.rows]
+        copies = None if self.copies is None else self.copies[chosen]
+        weights = self.weights[chosen]
+        return Validation(self.name, self.rows[chosen], weights / max(weights.mean(), 1e-300), copies)
+
+
+def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, folds: Folds) -> Validation:
+    """The validation `name` for a test file; without one, or with one no noisier than train, noised is clean.
+
+    `rows` (M,) are those of ShiftFolder. Rows that no model may judge are left out.
+    """
+    judged = folds.first >= 0
+    noised = name in ("noised", "shifted") and test is not None and bool(test.noised)
+    weighted = name in ("weighted", "shifted") and test is not None
+    if name == "clean" or not (noised or weighted):
+        rows = np.arange(len(judged))
+        return Validation(name, rows, np.ones(len(rows)), None).only(judged)
+    draws = test.facts["draws"] if noised else 1
+    weights = np.ones((draws, len(rows)))
+    if weighted:
+        weights = test.array("weights")[1:] if noised else test.array("weights")[:1]
+    copies = np.arange(draws * len(rows)) if noised else None
+    return Validation(name, np.tile(rows, draws), weights.ravel(), copies).only(judged)
+
+
+def test_folder(output: Output, name: str) -> Path:
+    return output.shift / Path(name).stem

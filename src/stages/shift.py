@@ -1,0 +1,285 @@
+"""./run.sh shift: how each test file differs from train, and train reports made like it.
+
+Noise, words, what gives a report away, nearest neighbours; shift.json for machines, shift.md and shift.png for people.
+The other stages validate on what it leaves, see shifted.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src import artifacts, frames, shift, shift_report, shifted, similarity
+from src.artifacts import Output
+from src.config import Config, fingerprint
+from src.console import duration, say, warn
+from src.corpus import N_SPECIAL, Corpus, pad, unpad
+from src.executors import Job, make_executor, raise_failures, run_shown
+from src.folds import HOLDOUT_PARTS, Folds
+from src.frames import NoiseEstimate
+from src.ngrams import Text, take
+from src.noise import NoiseRates, corrupt
+from src.prepared import Prepared
+
+CODE = (__name__,)
+HELD_OUT = 5  # one part in so many of the train rows is compared with the rest, as each test file is
+
+
+def run(config: Config) -> None:
+    output = Output(config.paths.output)
+    prepared = Prepared.load(output)
+    folds = prepared.load_folds()
+    settings = config.shift.model_dump()
+    stamp = fingerprint(
+        {
+            "settings": settings,
+            "data": config.data.model_dump(),
+            "train": prepared.manifest["train"],
+            "tests": prepared.test_texts,
+            "folds": artifacts.array_hash(folds.table),
+            "code": artifacts.code_version(CODE),
+        }
+    )
+    result = output.shift / "shift.json"
+    if artifacts.is_current(result, stamp, ["rows.npy", "shift.md", "shift.png"]):
+        say(f"shift: up to date ({artifacts.read_json(result)['summary']})")
+        return
+    started = time.perf_counter()
+    result.unlink(missing_ok=True)
+    words = prepared.vocabulary.words
+
+    train, rows = _sampled(prepared.train, config.shift.max_rows, [config.shift.seed, 0])
+    corpora = {
+        name: _sampled(Corpus.load(prepared.test_folder(name)), config.shift.max_rows, [config.shift.seed, i])
+        for i, name in enumerate(prepared.test_files, start=1)
+    }
+    sampled = {name: len(chosen) for name, (_, chosen) in [("train", (train, rows)), *corpora.items()]}
+    texts = {"train": _text(train)} | {name: _text(corpus) for name, (corpus, _) in corpora.items()}
+    artifacts.write_npy(output.shift / "rows.npy", rows)
+    groups = _groups(folds)[rows]
+
+    learned = frames.learn_frames(list(texts.values()))
+    noise = {name: _noise(learned, text, len(words), config.shift.seed) for name, text in texts.items()}
+    jobs = []
+    for i, (name, (_, chosen)) in enumerate(corpora.items()):
+        folder = shifted.test_folder(output, name)
+        artifacts.write_npy(folder / "test_rows.npy", chosen)
+        extra = _extra(noise["train"], noise[name])
+        for draw in range(config.shift.draws if extra.total else 0):
+            rng = np.random.default_rng([config.shift.seed, i, draw])
+            noisy = _corrupted(texts["train"], extra, rng, len(words))
+            tokens, lengths = pad(*noisy, train.tokens.shape[1], config.data.keep)
+            replace(train, tokens=tokens, lengths=lengths).save(folder / f"noised_{draw}")
+        payload = {
+            "train": str(prepared.train_folder),
+            "test": str(prepared.test_folder(name)),
+            "rows": str(output.shift / "rows.npy"),
+            "folder": str(folder),
+            "groups": groups.tolist(),
+            "extra": asdict(extra),
+            "reverse": asdict(_extra(noise[name], noise["train"])),
+            "draws": config.shift.draws if extra.total else 0,
+            "settings": settings,
+            "words": len(words),
+        }
+        jobs.append(Job(f"shift of {name}", f"{__name__}:measure_test", payload))
+    raise_failures(run_shown(make_executor(config.executor, "cpu"), "shift", jobs))
+
+    facts = {
+        "fingerprint": stamp,
+        "settings": settings,
+        "rows": {"train": len(prepared.train)} | {name: _rows_of(prepared, name) for name in corpora},
+        "sampled": sampled,
+        "train": {
+            "noise": _noise_facts(noise["train"]),
+            "held_out": _profile(texts["train"], None),
+            "shared_long_ngrams": shift.shared_ngrams(texts["train"]),
+            "families": _families(texts["train"]),
+        },
+        "tests": {
+            name: {
+                **artifacts.read_json(shifted.test_folder(output, name) / "measured.json"),
+                "noise": _noise_facts(noise[name]),
+                "extra_noise": asdict(_extra(noise["train"], noise[name])),
+                "train_noise_total": _total(noise["train"]),
+                "test_noise_total": _total(noise[name]),
+                "noised_total": _total(noise["train"])
+                + (1 - _total(noise["train"])) * _extra(noise["train"], noise[name]).total,
+                "profile": _profile(texts["train"], texts[name]),
+                "shared_long_ngrams": shift.shared_ngrams(texts["train"], texts[name]),
+            }
+            for name in corpora
+        },
+    }
+    for found in facts["tests"].values():
+        for ngram in found["adversarial"]["telling"]:
+            ngram["tokens"] = [int(words[token - N_SPECIAL]) for token in ngram["tokens"]]
+    facts["summary"] = shift_report.headline(facts)
+    _save_posteriors(output, learned, texts, noise)
+    shift_report.draw(output.shift / "shift.png", output, facts)
+    artifacts.write_text(output.shift / "shift.md", shift_report.as_markdown(facts))
+    artifacts.write_json(result, facts)
+    shift_report.show(facts)
+    if any(estimate is None for estimate in noise.values()):
+        lacking = ", ".join(name for name, estimate in noise.items() if estimate is None)
+        warn(f"too little text to tell the noise of {lacking}; validation adds none where it is not known")
+    say(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
+
+
+def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """One job: what takes long about one test file. Writes its arrays and measured.json."""
+    folder, settings = Path(payload["folder"]), payload["settings"]
+    rows, groups = np.load(payload["rows"]), np.array(payload["groups"])
+    text = _text(Corpus.load(Path(payload["train"])), rows)
+    test = _text(Corpus.load(Path(payload["test"])), np.load(folder / "test_rows.npy"))
+    noisy = [_text(Corpus.load(folder / f"noised_{draw}")) for draw in range(payload["draws"])]
+
+    def apart(train: Text, test: Text) -> shift.Adversarial:
+        return shift.adversarial(train, test, settings["seed"])
+
+    plain = apart(text, test)
+    # Both sides are brought to the same noise: each gets what the other has more of.
+    reverse = NoiseRates(**payload["reverse"])
+    rng = np.random.default_rng([settings["seed"], 3])
+    louder = _corrupted(test, reverse, rng, payload["words"]) if reverse.total else test
+    matched = [apart(copy, louder) for copy in noisy or [text]] if noisy or reverse.total else [plain]
+
+    own = similarity.tfidf([text], 2)[0]
+    seen = [_unseen_best(similarity.nearest(own, own, groups), groups)]
+    for copy in noisy:
+        base, queries = similarity.tfidf([text, copy], 2)
+        seen.append(_unseen_best(similarity.nearest(queries, base, groups), groups))
+    base, queries = similarity.tfidf([text, test], 2)
+    to_test = _mean_over_models(similarity.nearest(queries, base, groups))
+    if settings["weights"] == "similarity":
+        weights = [shift.similarity_weights(cosines, to_test, settings["clip"]) for cosines in seen]
+    else:
+        weights = [shift.odds_weights(found, settings["clip"]) for found in (plain, *(matched if noisy else ()))]
+    artifacts.write_npy(folder / "similarity.npy", np.stack(seen))
+    artifacts.write_npy(folder / "test_similarity.npy", to_test)
+    artifacts.write_npy(folder / "weights.npy", np.stack(weights))
+    artifacts.write_json(
+        folder / "measured.json",
+        {
+            "draws": payload["draws"],
+            "adversarial": {
+                "auc": plain.auc,
+                "standard_error": plain.standard_error,
+                "auc_noise_matched": float(np.mean([found.auc for found in matched])),
+                "telling": plain.telling,
+            },
+            "similarity": {
+                "train": _quantiles(seen[0]),
+                "train_noised": _quantiles(np.concatenate(seen[1:])) if noisy else None,
+                "test": _quantiles(to_test),
+            },
+            "effective_size": {
+                "weighted": shift.effective_size(weights[0]),
+                "shifted": shift.effective_size(np.sum(weights[1:] if noisy else weights, axis=0)),
+            },
+        },
+    )
+
+
+def _sampled(corpus: Corpus, most: int, seed: list[int]) -> tuple[Corpus, np.ndarray]:
+    """The corpus, or so many of its reports in their order, and their rows."""
+    rows = np.arange(len(corpus))
+    if len(corpus) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(len(corpus), most, replace=False))
+    parts = (np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.ids))
+    tokens, lengths, ids = parts
+    return Corpus(tokens, lengths, ids, None, np.asarray(corpus.sources[rows])), rows
+
+
+def _text(corpus: Corpus, rows: np.ndarray | None = None) -> Text:
+    rows = np.arange(len(corpus)) if rows is None else rows
+    return unpad(np.asarray(corpus.tokens[rows]), np.asarray(corpus.lengths[rows]))
+
+
+def _rows_of(prepared: Prepared, name: str) -> int:
+    return len(Corpus.load(prepared.test_folder(name)))
+
+
+def _corrupted(text: Text, rates: NoiseRates, rng: np.random.Generator, words: int) -> Text:
+    return corrupt(*text, rates, rng, np.arange(N_SPECIAL, N_SPECIAL + words))
+
+
+def _groups(folds: Folds) -> np.ndarray:
+    """(N,) group of each row: a model has seen the rows of all groups but that of the row which it judges."""
+    if folds.scheme == "holdout":
+        return (folds.first != HOLDOUT_PARTS["train"]).astype(np.int64)  # 0 seen, 1 judged
+    return folds.first.astype(np.int64)
+
+
+def _unseen_best(best: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(N,) largest cosine to a report of another group."""
+    return np.where(np.arange(best.shape[1]) == groups[:, None], -1, best).max(axis=1)
+
+
+def _mean_over_models(best: np.ndarray) -> np.ndarray:
+    """(N,) largest cosine to a report that a model has seen: the mean over models, each of which lacks a group."""
+    if best.shape[1] == 1:
+        return best[:, 0]
+    lacking = [np.delete(best, group, axis=1).max(axis=1) for group in range(best.shape[1])]
+    return np.mean(lacking, axis=0)
+
+
+def _noise(learned: list[frames.Frames], text: Text, words: int, seed: int) -> NoiseEstimate | None:
+    counts = frames.count_outcomes(learned, text)
+    return frames.estimate_noise(
+        learned, counts, frames.replacing_tokens(learned, text) if learned else text[0][:0], words, seed
+    )
+
+
+def _extra(have: NoiseEstimate | None, want: NoiseEstimate | None) -> NoiseRates:
+    if have is None or want is None:
+        return NoiseRates()
+    extra = frames.extra_noise(have.rates, want.rates)
+    return extra if extra.total >= shift_report.NOTICEABLE else NoiseRates()
+
+
+def _total(estimate: NoiseEstimate | None) -> float:
+    return 0.0 if estimate is None else estimate.rates.total
+
+
+def _noise_facts(estimate: NoiseEstimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else estimate.to_json()
+
+
+def _profile(train: Text, test: Text | None) -> dict[str, Any]:
+    """Of the test, or of a part of train; both beside the rest of train, so that their figures can be compared."""
+    held = np.arange(len(train[1]) - 1) % HELD_OUT == 0
+    rest = take(*train, np.flatnonzero(~held))
+    return shift.profile(rest, take(*train, np.flatnonzero(held)) if test is None else test)
+
+
+def _families(train: Text) -> dict[str, Any]:
+    family, threshold = similarity.families(similarity.tfidf([train], 3, min_df=2)[0])
+    sizes = np.bincount(family)
+    return {
+        "threshold": threshold,
+        "families": int((sizes > 1).sum()),
+        "largest": int(sizes.max()),
+        "share_of_reports": float((sizes[family] > 1).mean()),
+    }
+
+
+def _save_posteriors(
+    output: Output, learned: list[frames.Frames], texts: dict[str, Text], noise: dict[str, NoiseEstimate | None]
+) -> None:
+    """report_noise.npy (n, 2) for train and each test: posterior mean and deviation of each report's share of hits."""
+    for name, text in texts.items():
+        folder = output.shift if name == "train" else shifted.test_folder(output, name)
+        if (estimate := noise[name]) is not None:
+            posterior = frames.report_noise(frames.count_outcomes(learned, text), estimate.rates)
+            artifacts.write_npy(folder / "report_noise.npy", np.column_stack(posterior).astype(np.float32))
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return {"p10": float(low), "median": float(middle), "p90": float(high)}
