@@ -154,10 +154,22 @@ def _baselines(settings: Config, parsed: argparse.Namespace) -> None:
     baselines.run(settings)
 
 
+def _shift(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline
+
+    pipeline.measure_shift(settings)
+
+
+def _leaderboard(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import leaderboard
+
+    leaderboard.run(settings, parsed.runs)
+
+
 def _train(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, train
 
-    pipeline.prepare_and_fold(settings)
+    pipeline.measure_shift(settings)
     train.run(settings)
 
 
@@ -225,6 +237,7 @@ VERBS = {
     ),
     "prepare": Verb("read and check the input files, number their tokens", _prepare),
     "folds": Verb("decide which report is validated by which model", _folds, example="./run.sh folds folds.k=10"),
+    "shift": Verb("how the test files differ from train: noise, words, what tells them apart", _shift),
     "baselines": Verb("score the ladder: zeros, prior, random, TF-IDF + logistic regression", _baselines),
     "train": Verb(
         "train the models of the preset, fold by fold", _train, example="./run.sh train --model lstm train.epochs=6"
@@ -252,6 +265,12 @@ VERBS = {
         _score,
         _score_arguments,
         "./run.sh score --labels answers.csv output/submission_test.csv",
+    ),
+    "leaderboard": Verb(
+        "what each run will score on each test file, with an interval",
+        _leaderboard,
+        lambda parser: parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to show in detail"),
+        "./run.sh leaderboard blend",
     ),
     "bench": Verb("measure the speed of the reader against pandas", _bench, _bench_arguments),
     "config": Verb("print the settings as they would be used", _config, example="./run.sh config --preset quick"),

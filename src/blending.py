@@ -5,14 +5,16 @@ sum_m weight_m * member_m / temperature, with weights that are at least zero and
 c_m = weight_m / temperature the official loss is convex in c, so the fit has one optimum and needs no luck. Few
 parameters are fitted (M a label group at most): stacking with more is reported not to help.
 
-A blend is judged on reports that its parameters were not fitted on (`cross_fitted`). For the test reports they are
+A blend is judged on reports that its parameters were not fitted on (`fit_folds`). For the test reports they are
 fitted on all out-of-fold rows (`fit_method`): more data, and nothing left to judge.
+
+Rows to fit on may be weighted, and several may be noisy copies of one report (`Evidence`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,25 +75,51 @@ class BlendWeights:
         return cls(fields["method"], tuple(groups))
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """Rows to fit on and to choose by."""
+
+    members: Sequence[np.ndarray]
+    """M of (R, L): logits of each member."""
+    labels: np.ndarray
+    """(R, L)"""
+    folds: np.ndarray
+    """(R,): rows of one fold are judged by what was fitted on the others. All copies of a report are in its fold."""
+    weights: np.ndarray
+    """(R,): how much a row counts."""
+    reports: np.ndarray
+    """(R,): number of the report that a row is, or is a copy of."""
+
+    @classmethod
+    def of(cls, members: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray) -> Evidence:
+        """Rows that count alike and are a report each."""
+        return cls(members, labels, folds, np.ones(len(labels)), np.arange(len(labels)))
+
+    def only(self, rows: np.ndarray) -> Evidence:
+        """Those rows alone: index or bool."""
+        members = [member[rows] for member in self.members]
+        return Evidence(members, self.labels[rows], self.folds[rows], self.weights[rows], self.reports[rows])
+
+
 def mean_logits(members: Sequence[np.ndarray]) -> np.ndarray:
     """Plain mean of the members, float64 (N, L)."""
     _check_members(members)
     return sum(np.asarray(member, dtype=np.float64) for member in members) / len(members)
 
 
-def fit_weights(members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool) -> BlendWeights:
+def fit_weights(evidence: Evidence, task: Task, per_group: bool) -> BlendWeights:
     """The weights and the temperature that minimise the official loss on these rows.
 
     `per_group` fits each label group of the task by itself, otherwise all share one set. The loss is that of
     `metrics.official_score` without its clip. Raises ValueError on malformed input, UserError when no report counts
     for a group.
     """
-    return BlendWeights("weights", _fit(members, labels, task, per_group, equal=False))
+    return BlendWeights("weights", _fit(evidence, task, per_group, equal=False))
 
 
-def fit_temperature(members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool) -> BlendWeights:
+def fit_temperature(evidence: Evidence, task: Task, per_group: bool) -> BlendWeights:
     """Equal weights and the temperature that minimises the official loss on these rows; raises as `fit_weights`."""
-    return BlendWeights("temperature", _fit(members, labels, task, per_group, equal=True))
+    return BlendWeights("temperature", _fit(evidence, task, per_group, equal=True))
 
 
 def equal_weights(members: Sequence[np.ndarray]) -> BlendWeights:
@@ -99,70 +127,42 @@ def equal_weights(members: Sequence[np.ndarray]) -> BlendWeights:
     return BlendWeights("mean", (GroupBlend(0, _check_members(members), (1 / len(members),) * len(members), 1.0),))
 
 
-def fit_method(
-    members: Sequence[np.ndarray],
-    labels: np.ndarray,
-    folds: np.ndarray,
-    task: Task,
-    method: str,
-    per_group: bool = True,
-) -> BlendWeights:
+def fit_method(evidence: Evidence, task: Task, method: str, per_group: bool = True) -> BlendWeights:
     """The blend of a method of METHODS, fitted on all these rows: for the test reports, every out-of-fold row.
 
-    `auto` is the simplest method of the ladder that no later one beats, cross-fitted over `folds` (N,), by more than
-    one paired standard error, so that equal weights win ties. Rows of a single fold are dealt into INNER_FOLDS;
-    that is fair, as every member predicted them without seeing them.
+    `auto` is the simplest method of the ladder that no later one beats, cross-fitted over the folds, by more than one
+    paired standard error, so that equal weights win ties. Rows of a single fold are dealt into INNER_FOLDS; that is
+    fair, as every member predicted them without seeing them.
     Raises UserError on an unknown method, else as `fit_weights`.
     """
     if method not in METHODS:
         raise unknown("blend method", method, METHODS)
     if method == "auto":
-        method = _choose(members, labels, folds, task, per_group)
+        method = _choose(evidence, task, per_group)
     if method == "mean":
-        return equal_weights(members)
-    return (fit_temperature if method == "temperature" else fit_weights)(members, labels, task, per_group)
+        return equal_weights(evidence.members)
+    return (fit_temperature if method == "temperature" else fit_weights)(evidence, task, per_group)
 
 
-def fit_and_apply(
-    members: Sequence[np.ndarray],
-    labels: np.ndarray,
-    folds: np.ndarray,
-    task: Task,
-    method: str,
-    fit_rows: np.ndarray,
-    apply_rows: np.ndarray,
-    per_group: bool = True,
-) -> tuple[BlendWeights, np.ndarray]:
-    """Fits on some rows and blends others (index or bool arrays): the blend, and its logits of the latter.
+def fit_folds(evidence: Evidence, task: Task, method: str, per_group: bool = True) -> dict[int, BlendWeights]:
+    """For each fold the blend that was fitted, and with `auto` chosen, on the other folds only.
 
-    With a holdout, `fit_rows` are the validation rows and `apply_rows` the test rows. Raises as `fit_method`.
+    Rows of a negative fold were not predicted and are not fitted on. Raises ValueError when there are fewer than two
+    folds, else as `fit_method`.
     """
-    blend = fit_method(
-        [member[fit_rows] for member in members], labels[fit_rows], folds[fit_rows], task, method, per_group
-    )
-    return blend, blend.apply([member[apply_rows] for member in members])
-
-
-def cross_fitted(
-    members: Sequence[np.ndarray],
-    labels: np.ndarray,
-    folds: np.ndarray,
-    task: Task,
-    method: str,
-    per_group: bool = True,
-) -> np.ndarray:
-    """Blended logits (N, L) of which each fold's were fitted, and with `auto` chosen, on the other folds only.
-
-    Rows of a negative fold were not predicted: they are not fitted on and stay NaN. Raises ValueError when there are
-    fewer than two folds, else as `fit_method`.
-    """
-    blended = np.full(np.shape(labels), np.nan)
-    present = np.unique(folds[folds >= 0])
+    present = np.unique(evidence.folds[evidence.folds >= 0])
     if len(present) < 2:
         raise ValueError(f"cross-fitting needs two folds or more, given {present.tolist()}")
-    for fold in present:
-        fit_rows, apply_rows = (folds >= 0) & (folds != fold), folds == fold
-        blended[apply_rows] = fit_and_apply(members, labels, folds, task, method, fit_rows, apply_rows, per_group)[1]
+    others = {int(fold): (evidence.folds >= 0) & (evidence.folds != fold) for fold in present}
+    return {fold: fit_method(evidence.only(rows), task, method, per_group) for fold, rows in others.items()}
+
+
+def apply_folds(blends: dict[int, BlendWeights], members: Sequence[np.ndarray], folds: np.ndarray) -> np.ndarray:
+    """Blended logits (N, L) of `members`, each row by the blend of its fold; NaN where there is none."""
+    blended = np.full(np.shape(members[0]), np.nan)
+    for fold, blend in blends.items():
+        rows = folds == fold
+        blended[rows] = blend.apply([member[rows] for member in members])
     return blended
 
 
@@ -198,22 +198,23 @@ def _check_members(members: Sequence[np.ndarray]) -> int:
     return shape[1]
 
 
-def _choose(members: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray, task: Task, per_group: bool) -> str:
-    if len(np.unique(folds)) < 2:
-        folds = np.random.default_rng(0).permutation(len(labels)) % INNER_FOLDS
-    chosen, best = LADDER[0], sigmoid(mean_logits(members))
+def _choose(evidence: Evidence, task: Task, per_group: bool) -> str:
+    if len(np.unique(evidence.folds)) < 2:
+        dealt = np.random.default_rng(0).permutation(evidence.reports.max() + 1) % INNER_FOLDS
+        evidence = replace(evidence, folds=dealt[evidence.reports])
+    chosen, best = LADDER[0], sigmoid(mean_logits(evidence.members))
     for method in LADDER[1:]:
-        candidate = sigmoid(cross_fitted(members, labels, folds, task, method, per_group))
-        gain = paired_difference(task, labels, candidate, best)
+        blends = fit_folds(evidence, task, method, per_group)
+        candidate = sigmoid(apply_folds(blends, evidence.members, evidence.folds))
+        gain = paired_difference(task, evidence.labels, candidate, best, evidence.weights, evidence.reports)
         if gain.value > gain.standard_error:
             chosen, best = method, candidate
     return chosen
 
 
-def _fit(
-    members: Sequence[np.ndarray], labels: np.ndarray, task: Task, per_group: bool, equal: bool
-) -> tuple[GroupBlend, ...]:
+def _fit(evidence: Evidence, task: Task, per_group: bool, equal: bool) -> tuple[GroupBlend, ...]:
     """The best blend of each label group, or of all together: `equal` weights or free ones."""
+    members, labels = evidence.members, evidence.labels
     width = _check_members(members)
     if np.shape(labels) != np.shape(members[0]) or width != task.n_labels:
         raise ValueError(
@@ -224,7 +225,7 @@ def _fit(
         raise ValueError("want labels of 0 or 1 and finite logits: rows that were not predicted cannot be fitted on")
     blends = []
     for groups in [[group] for group in task.groups] if per_group else [task.groups]:
-        wrong, share = map(np.hstack, zip(*(_wrongness(members, labels, task, group) for group in groups), strict=True))
+        wrong, share = map(np.hstack, zip(*(_wrongness(evidence, task, group) for group in groups), strict=True))
         if equal:
             weights = np.full(len(members), 1 / len(members))
             _, temperature = _minimise(wrong.mean(axis=0, keepdims=True), share)
@@ -235,16 +236,16 @@ def _fit(
     return tuple(blends)
 
 
-def _wrongness(
-    members: Sequence[np.ndarray], labels: np.ndarray, task: Task, group: LabelGroup
-) -> tuple[np.ndarray, np.ndarray]:
+def _wrongness(evidence: Evidence, task: Task, group: LabelGroup) -> tuple[np.ndarray, np.ndarray]:
     """Counted cells of a group: logits signed so that more is worse (M, cells), and each cell's share in the loss."""
-    counted, columns = task.counted(group, labels), task.columns[group.name]
+    labels = evidence.labels
+    counted, columns = task.counted(group, labels) & (evidence.weights > 0), task.columns[group.name]
     if not counted.any():
         raise UserError(f"{task.name}: none of {len(labels)} reports to fit a blend on counts for the {group.name}")
     sign = (1.0 - 2.0 * labels[counted, columns]).ravel()
-    wrong = np.stack([member[counted, columns].ravel() * sign for member in members])
-    return wrong, np.full(len(sign), group.weight * group.loss_scale / len(sign))
+    wrong = np.stack([member[counted, columns].ravel() * sign for member in evidence.members])
+    share = np.repeat(evidence.weights[counted] / evidence.weights[counted].sum(), group.size) / group.size
+    return wrong, group.weight * group.loss_scale * share
 
 
 def _minimise(wrong: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, float]:

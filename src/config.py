@@ -59,9 +59,13 @@ class Data(Settings):
 
 
 class Folds(Settings):
-    scheme: Literal["kfold", "holdout"] = "kfold"
-    """kfold: multilabel-stratified k-fold. holdout: train, valid and test parts of 8:1:1."""
+    scheme: Literal["kfold", "families", "holdout"] = "kfold"
+    """kfold: multilabel-stratified k-fold. families: k-fold in which near-duplicates share a fold. holdout: train,
+    valid and test parts of 8:1:1."""
     k: int = Field(5, ge=2)
+    threshold: float | None = Field(None, ge=0.3, le=1)
+    """Of families: the TF-IDF cosine above which two reports are near-duplicates. null: the lowest at which no family
+    grows large, see similarity.families."""
     seeds: Seeds = [2021]
     """Seeds of the split; several repeat the k-fold, and each report is then predicted once for each."""
 
@@ -69,6 +73,12 @@ class Folds(Settings):
     def _one_holdout(self) -> Folds:
         if self.scheme == "holdout" and len(self.seeds) > 1:
             raise ValueError("scheme holdout takes one seed: with several there would be no test part common to all")
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_of_families(self) -> Folds:
+        if self.threshold is not None and self.scheme != "families":
+            raise ValueError(f"threshold is for scheme families; scheme {self.scheme} compares no reports")
         return self
 
 

@@ -14,14 +14,19 @@ from src.corpus import Corpus
 from src.executors import Job
 
 
-def prediction_jobs(folds: list[Path], corpora: list[Path], device: str) -> list[Job]:
-    """The predictions that are not there yet: folders of trained folds x folders of encoded corpora."""
+def prediction_jobs(folds: list[Path], corpora: list[Path], device: str, rows: Path | None = None) -> list[Job]:
+    """The predictions that are not there yet: folders of trained folds x folders of encoded corpora.
+
+    `rows` is the file of the train rows (M,) that the corpora are copies of: then each fold predicts only the copies of
+    those that it may judge.
+    """
     jobs = []
     for corpus in corpora:
         for fold in folds:
-            out = _path(fold, corpus)
+            out = _path(fold, corpus, rows)
             if not out.exists():
                 payload = {"fold": str(fold), "corpus": str(corpus), "out": str(out), "device": device}
+                payload |= {"rows": str(rows)} if rows else {}
                 label = f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')} on {corpus.name}"
                 jobs.append(Job(label, "src.prediction:predict_fold", payload))
     return jobs
@@ -32,6 +37,27 @@ def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
     return np.mean(
         [np.load(artifacts.require(_path(fold, corpus), "train")) for fold in folds], axis=0, dtype=np.float32
     )
+
+
+def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels: int) -> np.ndarray:
+    """Logits (M, n_labels) float32 of a corpus of copies of train rows, each by the models that may judge the row.
+
+    NaN for a row that no model may judge.
+    """
+    train_rows = np.load(rows)
+    total, count = np.zeros((len(train_rows), n_labels)), np.zeros((len(train_rows), 1))
+    for fold in folds:
+        judged = judged_copies(fold, train_rows)
+        total[judged] += np.load(artifacts.require(_path(fold, corpus, rows), "train"))
+        count[judged] += 1
+    with np.errstate(invalid="ignore"):
+        return (total / count).astype(np.float32)
+
+
+def judged_copies(fold: Path, train_rows: np.ndarray) -> np.ndarray:
+    """Which of `train_rows` (M,) the model of this fold may judge: indices."""
+    with np.load(fold / "split.npz") as split:
+        return np.flatnonzero(np.isin(train_rows, split["predicted_rows"]))
 
 
 def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
@@ -50,8 +76,13 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     model = build_model(settings, result["vocabulary_size"], result["n_labels"])
     checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
     corpus = Corpus.load(Path(payload["corpus"]))
-    artifacts.write_npy(Path(payload["out"]), predict_logits(model.to(device), corpus.tokens, corpus.lengths, device))
+    tokens, lengths = corpus.tokens, corpus.lengths
+    if "rows" in payload:
+        judged = judged_copies(fold, np.load(payload["rows"]))
+        tokens, lengths = np.asarray(tokens[judged]), np.asarray(lengths[judged])
+    artifacts.write_npy(Path(payload["out"]), predict_logits(model.to(device), tokens, lengths, device))
 
 
-def _path(fold: Path, corpus: Path) -> Path:
-    return fold / f"logits.{artifacts.array_hash(np.load(corpus / 'tokens.npy', mmap_mode='r'))}.npy"
+def _path(fold: Path, corpus: Path, rows: Path | None = None) -> Path:
+    arrays = [np.load(corpus / "tokens.npy", mmap_mode="r"), *([np.load(rows)] if rows else [])]
+    return fold / f"{'copies' if rows else 'logits'}.{artifacts.array_hash(*arrays)}.npy"

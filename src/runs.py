@@ -8,6 +8,8 @@ fold_K.split_S.seed_S.HASH/   weights, history and logits of one model (models o
 history.csv         every epoch of every fold (models only)
 oof.npy             logits (N, n_labels) in the order of the training files; NaN where no model may be judged
 test_NAME.npy       logits of a test file
+copies_NAME.npy     out-of-fold logits (D, M, n_labels) of the train rows with noise up to that of the test file
+folds_NAME.npy      logits (k, m, n_labels) of each fold's models alone for (a sample of) the test file
 score.json          written last
 """
 
@@ -106,15 +108,31 @@ class RunFolder:
     def test_logits(self, test_file: str) -> np.ndarray:
         return np.load(artifacts.require(test_path(self.path, test_file), self.remedy))
 
+    def copies(self, test_file: str) -> np.ndarray:
+        return np.load(artifacts.require(copies_path(self.path, test_file), self.remedy))
+
+    def fold_logits(self, test_file: str) -> np.ndarray:
+        return np.load(artifacts.require(folds_path(self.path, test_file), self.remedy))
+
 
 def test_path(run: Path, test_file: str) -> Path:
     """Where a run keeps its logits of a test file."""
     return run / f"test_{Path(test_file).stem}.npy"
 
 
+def copies_path(run: Path, test_file: str) -> Path:
+    """Where a run keeps its out-of-fold logits of the noisy copies."""
+    return run / f"copies_{Path(test_file).stem}.npy"
+
+
+def folds_path(run: Path, test_file: str) -> Path:
+    """Where a run keeps each fold's own logits of a test file."""
+    return run / f"folds_{Path(test_file).stem}.npy"
+
+
 def files(test_files: list[str], *more: str) -> list[str]:
     """Names of what a finished run has beside its score.json."""
-    tests = [test_path(Path(), test).name for test in test_files]
+    tests = [path(Path(), test).name for test in test_files for path in (test_path, copies_path, folds_path)]
     return ["config.yaml", "run.json", "environment.json", "oof.npy", *tests, *more]
 
 

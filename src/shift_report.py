@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,11 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
     shared = [train["shared_long_ngrams"], *(test["shared_long_ngrams"] for test in found)]
     noises = [train["noise"], *(test["noise"] for test in found)]
     noise_rows = [
-        ["tokens hit", *("–" if noise is None else f"{_total(noise):.1%}" for noise in noises)],
-        *([rate, *(_rate(noise, rate) for noise in noises)] for rate in RATES),
-        ["odd middles of frames", *(_number(noise, "odd_middles") for noise in noises)],
-        ["intruders flat (1: uniform)", *(_number(noise, "flatness") for noise in noises)],
-        ["places judged", *("–" if noise is None else f"{noise['outcomes']:,}" for noise in noises)],
+        ["frames with another word", *(_cell(noise, lambda found: f"{found['odd_middles']:.1%}") for noise in noises)],
+        *([rate, *(_cell(noise, partial(_rate, rate=rate)) for noise in noises)] for rate in RATES),
+        ["hit in any way", *(_cell(noise, lambda found: f"{_total(found):.1%}") for noise in noises)],
+        ["intruders flat (1: even)", *(_cell(noise, lambda found: f"{found['flatness']:.2f}") for noise in noises)],
+        ["places judged", *(_cell(noise, lambda found: f"{found['outcomes']:,}") for noise in noises)],
     ]
     profiles = [train["held_out"], *(test["profile"] for test in found)]
     text_rows = [
@@ -124,7 +125,7 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         for ngram in sorted(test["adversarial"]["telling"], key=lambda ngram: -abs(ngram["z"]))[:6]
     ]
     return [
-        ("Noise, with 95% intervals", ["", "train", *names], noise_rows),
+        ("Noise in %, with 95% intervals", ["", "train", *names], noise_rows),
         ("Text, beside four fifths of train", ["", "held-out train", *names], text_rows),
         *([("Apart from train", ["", *names], apart_rows)] if names else []),
         *([("N-grams that tell", ["n-gram", "train", "test", "z"], telling_rows)] if names else []),
@@ -151,7 +152,8 @@ def as_markdown(facts: dict[str, Any]) -> str:
         lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         parts.append(f"## {title}\n\n" + "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
     parts.append(
-        "Odd middles: share of frequent frames (three tokens either side) that hold another word than the usual one. "
+        "A frame is a frequent phrase of three tokens, a word and three tokens; in so many another token has the place "
+        "of the word. "
         "The rates are corrected for what wide frames miss; dispersion is the correlation of hits within a report. "
         "Flat: perplexity of the intruders as a share of the vocabulary. Held-out train: a fifth of the train reports "
         "against the other four, as the test files are."
@@ -210,15 +212,13 @@ def _percent(noise: dict[str, Any] | None) -> str:
     return "unknown" if noise is None else f"{_total(noise):.1%}"
 
 
-def _rate(noise: dict[str, Any] | None, rate: str) -> str:
-    if noise is None:
-        return "–"
+def _cell(noise: dict[str, Any] | None, shown: Callable[[dict[str, Any]], str]) -> str:
+    return "–" if noise is None else shown(noise)
+
+
+def _rate(noise: dict[str, Any], rate: str) -> str:
     low, high = noise["intervals"][rate]
-    return f"{noise['rates'][rate]:.3f} ({low:.3f}–{high:.3f})"
-
-
-def _number(noise: dict[str, Any] | None, key: str) -> str:
-    return "–" if noise is None or noise[key] is None else f"{noise[key]:.3f}"
+    return f"{100 * noise['rates'][rate]:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def _auc(test: dict[str, Any]) -> str:

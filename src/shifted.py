@@ -19,8 +19,9 @@ import numpy as np
 
 from src import artifacts
 from src.artifacts import Output
-from src.errors import unknown
+from src.errors import UserError, unknown
 from src.folds import Folds
+from src.prepared import Prepared
 
 VALIDATIONS = ("clean", "noised", "weighted", "shifted")
 
@@ -55,16 +56,27 @@ class ShiftFolder:
     facts: dict[str, Any]
 
     @classmethod
-    def load(cls, output: Output) -> ShiftFolder:
-        return cls(output, artifacts.read_json(artifacts.require(output.shift / "shift.json", "shift")))
+    def load(cls, prepared: Prepared) -> ShiftFolder:
+        """Raises UserError, with the command, where it is missing or was made of other files than are there now."""
+        output = prepared.output
+        facts = artifacts.read_json(artifacts.require(output.shift / "shift.json", "shift"))
+        if facts["made_of"] != made_of(prepared):
+            raise UserError(
+                f"{output.shift} was made for other reports or folds than are there now. Run: ./run.sh shift"
+            )
+        return cls(output, facts)
 
     @property
     def fingerprint(self) -> str:
         return self.facts["fingerprint"]
 
     @property
+    def rows_path(self) -> Path:
+        return self.output.shift / "rows.npy"
+
+    @property
     def rows(self) -> np.ndarray:
-        return np.load(artifacts.require(self.output.shift / "rows.npy", "shift"))
+        return np.load(artifacts.require(self.rows_path, "shift"))
 
     @property
     def tests(self) -> list[ShiftedTest]:
@@ -98,6 +110,24 @@ class Validation:
             return oof[self.rows]
         return noised.reshape(-1, noised.shape[-1])[self.copies]
 
+    @property
+    def effective_size(self) -> float:
+        """Number of reports of equal weight that would make a mean as exact (Kish 1965); copies are one report."""
+        weight = np.bincount(self.rows, weights=self.weights)
+        return float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300))
+
+    def described(self, test: ShiftedTest | None) -> str:
+        """In words, with the test file that it has in view."""
+        likeness = {
+            "clean": "",
+            "noised": "train rows as noisy as",
+            "weighted": "train rows weighted like",
+            "shifted": "train rows as noisy as and weighted like",
+        }[self.name]
+        if self.name == "clean" or test is None:
+            return "train rows as they are"
+        return f"{likeness} {test.name}"
+
     def only(self, kept: np.ndarray) -> Validation:
         """Those whose train row is kept, bool (N,)."""
         chosen = kept[self.rows]
@@ -123,6 +153,15 @@ def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, folds: Fol
         weights = test.array("weights")[1:] if noised else test.array("weights")[:1]
     copies = np.arange(draws * len(rows)) if noised else None
     return Validation(name, np.tile(rows, draws), weights.ravel(), copies).only(judged)
+
+
+def made_of(prepared: Prepared) -> dict[str, Any]:
+    """What stands for the train and test reports and the folds."""
+    return {
+        "train": prepared.manifest["train"],
+        "tests": prepared.test_texts,
+        "folds": artifacts.array_hash(prepared.load_folds().table),
+    }
 
 
 def test_folder(output: Output, name: str) -> Path:

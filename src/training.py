@@ -47,6 +47,9 @@ class FoldJob:
     """File of the vectors that start the embedding."""
     split: str
     """File with train_rows, valid_rows and predicted_rows."""
+    valid: str | None
+    """File with what epochs are chosen by, if that is not the valid_rows as they are: tokens, lengths, rows (of train)
+    and weights."""
     fold: int
     seed: int
     device: str
@@ -69,10 +72,21 @@ class Rows:
     """(N, n_labels) uint8"""
     ids: np.ndarray
     """(N,) bytes, to name the reports of a failing batch"""
+    weights: np.ndarray
+    """(N,) float32, how much a report counts in a validation loss"""
 
     @classmethod
     def of(cls, corpus: Corpus, rows: np.ndarray) -> Rows:
-        return cls(*(np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.labels, corpus.ids)))
+        taken = (np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.labels, corpus.ids))
+        return cls(*taken, np.ones(len(rows), dtype=np.float32))
+
+    @classmethod
+    def load(cls, path: Path, corpus: Corpus) -> Rows:
+        """Of a FoldJob's `valid`."""
+        with np.load(path) as file:
+            rows = file["rows"]
+            labels, ids = np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows])
+            return cls(file["tokens"], file["lengths"], labels, ids, file["weights"].astype(np.float32))
 
 
 def is_trained(job: FoldJob) -> bool:
@@ -94,6 +108,8 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         with np.load(job.split) as split:
             train, valid = (Rows.of(corpus, split[name]) for name in ("train_rows", "valid_rows"))
             predicted = split["predicted_rows"]
+        if job.valid:
+            valid = Rows.load(Path(job.valid), corpus)
         device = torch.device(job.device)
         hardware.set_up(device)
         torch.manual_seed(_seed_of(job.seed, job.fold, 0))
@@ -190,8 +206,7 @@ def fit(
             total += value * len(rows)
         judged = average if average is not None else model
         logits = predict_logits(judged, valid.tokens, valid.lengths, device)
-        targets = torch.from_numpy(valid.labels).to(torch.float32)
-        valid_loss = functional.binary_cross_entropy_with_logits(torch.from_numpy(logits), targets).item()
+        valid_loss = weighted_loss(logits, valid)
         if not math.isfinite(valid_loss):
             raise UserError(_not_finite(f"validation loss became {valid_loss}", epoch, step, train.ids[rows]))
         history.append(
@@ -230,6 +245,13 @@ def positive_weight(labels: np.ndarray, settings: Train) -> Tensor:
     positives = labels.sum(axis=0, dtype=np.float64)
     weights = np.where(positives > 0, (len(labels) - positives) / np.maximum(positives, 1), 1.0)
     return torch.from_numpy(weights).to(torch.float32)
+
+
+def weighted_loss(logits: np.ndarray, rows: Rows) -> float:
+    """Cross-entropy (N, n_labels) averaged over labels, then over reports by their weights."""
+    targets, weights = torch.from_numpy(rows.labels).to(torch.float32), torch.from_numpy(rows.weights)
+    cells = functional.binary_cross_entropy_with_logits(torch.from_numpy(logits), targets, reduction="none")
+    return ((cells.mean(dim=1) * weights).sum() / weights.sum()).item()
 
 
 @torch.no_grad()

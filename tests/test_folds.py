@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from src import config, folds
+from src.__main__ import main
+from src.artifacts import Output
 from src.corpus import Corpus
 from src.errors import UserError
+from src.prepared import Prepared
+from tests.conftest import TINY
 
 
 def corpus(n: int = 400, seed: int = 0) -> Corpus:
@@ -102,3 +108,170 @@ def test_ids_stay_text(tmp_path):
 def test_too_few_reports():
     with pytest.raises(UserError, match=r"3 different reports cannot be split into 5 parts. Set a smaller folds.k"):
         folds.make_folds(corpus(3), config.Folds())
+
+
+FAMILY_SIZES = np.repeat([1, 2, 3, 5, 9], [500, 60, 40, 20, 8])
+"""Of the planted families: 912 reports, of which 412 have near-duplicates; none holds more than a percent of all."""
+BY_FAMILY = config.Folds(scheme="families")
+
+
+def related(sizes: np.ndarray = FAMILY_SIZES, seed: int = 0) -> tuple[Corpus, np.ndarray]:
+    """Reports of 40 tokens and the family (N,) of each: one report with 3 tokens replaced, labels mostly the same."""
+    rng = np.random.default_rng(seed)
+    family = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    n = len(family)
+    tokens = rng.integers(3, 400, size=(len(sizes), 40))[family]
+    tokens[np.arange(n)[:, None], rng.integers(0, 40, size=(n, 3))] = rng.integers(3, 400, size=(n, 3))
+    labels = (rng.random((len(sizes), 4)) < [0.5, 0.2, 0.1, 0.05])[family] ^ (rng.random((n, 4)) < 0.02)
+    lengths, sources = np.full(n, 40, dtype=np.int32), np.zeros(n, dtype=np.uint8)
+    return Corpus(tokens.astype(np.uint16), lengths, np.arange(n).astype("S"), labels.astype(np.uint8), sources), family
+
+
+@pytest.mark.parametrize("k", [2, 5, 7])
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_no_family_is_split(k, threshold):
+    whole, family = related()
+    made = folds.make_folds(whole, config.Folds(scheme="families", k=k, threshold=threshold, seeds=[1, 2]))
+    for column in made.table.T:
+        for members in range(len(FAMILY_SIZES)):
+            assert len(set(column[family == members])) == 1
+    splits = made.splits()
+    assert len(splits) == 2 * k
+    for seed in (1, 2):
+        held = [split.predicted_rows for split in splits if split.seed == seed]
+        np.testing.assert_array_equal(np.sort(np.concatenate(held)), np.arange(len(family)))
+    for split in splits:
+        assert not set(family[split.train_rows]) & set(family[split.valid_rows])
+        assert len(split.train_rows) + len(split.valid_rows) == len(family)
+    assert made.scored.all()
+
+
+def test_plain_folds_do_split_families():
+    whole, family = related()
+    first = folds.make_folds(whole, config.Folds()).first
+    assert sum(len(set(first[family == members])) > 1 for members in range(len(FAMILY_SIZES))) > 100
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_families_are_balanced(seed):
+    """Every label's rate within half a percent of that of all reports, and folds of the same size to two in a hundred;
+    families dealt out at random miss the labels by more than two percent."""
+    whole, family = related()
+    made = folds.make_folds(whole, config.Folds(scheme="families", k=5, seeds=[seed]))
+    labels = np.column_stack([whole.labels, ~whole.labels.any(axis=1)])
+    at_random = np.random.default_rng(seed).permutation(len(FAMILY_SIZES)) % 5
+    dealt = folds.Folds("families", [1], at_random[family][:, None])
+    assert folds.largest_imbalance(labels, made)[0] < 0.005 < 0.02 < folds.largest_imbalance(labels, dealt)[0]
+    np.testing.assert_allclose(np.bincount(made.first), len(family) / 5, rtol=0.02)
+
+
+def test_a_family_larger_than_a_fold_leaves_no_fold_empty():
+    whole, family = related(np.array([200, *[1] * 6]))
+    first = folds.make_folds(whole, config.Folds(scheme="families", k=5, threshold=0.5)).first
+    assert len(set(first[family == 0])) == 1
+    assert sorted(np.bincount(first)) == [1, 1, 2, 2, 200]
+
+
+def test_the_order_of_the_rows_has_no_influence_on_families():
+    whole, _ = related()
+    order = np.random.default_rng(1).permutation(len(whole))
+    order = np.concatenate([order, order[:50]])  # and copies share the fold of their family
+    doubled = reordered(whole, np.concatenate([np.arange(len(whole)), np.sort(order[-50:])]))
+    there, again = folds.make_folds(doubled, BY_FAMILY), folds.make_folds(reordered(whole, order), BY_FAMILY)
+    np.testing.assert_array_equal(again.table, there.table[: len(whole)][order])
+    assert again.families.facts() == there.families.facts()
+
+
+def test_the_seed_of_families_decides_the_split(tmp_path):
+    whole, _ = related()
+    made = folds.make_folds(whole, config.Folds(scheme="families", seeds=[1, 2]))
+    assert (made.table[:, 0] != made.table[:, 1]).mean() > 0.5
+    for name in ("one", "same"):
+        folds.save(tmp_path / name, folds.make_folds(whole, BY_FAMILY), whole, ["train.csv"])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "same").read_bytes()
+    found = folds.load(tmp_path / "one", whole, BY_FAMILY)
+    assert found.scheme == "families" and found.families is None and len(found.splits()) == 5
+
+
+def test_the_threshold_decides_what_is_a_family():
+    whole, family = related()
+    facts = {
+        threshold: folds.make_folds(whole, config.Folds(scheme="families", threshold=threshold)).families.facts()
+        for threshold in (0.5, 0.9, 1.0, None)
+    }
+    several = FAMILY_SIZES[FAMILY_SIZES > 1]
+    planted = {"families": len(several), "share": round(several.sum() / len(family), 6), "largest": 9}
+    assert facts[0.5] == {"threshold": 0.5, **planted}
+    assert facts[0.9]["threshold"] == 0.9 and 0 < facts[0.9]["share"] < facts[0.5]["share"]
+    assert facts[1.0] == {"threshold": folds.IDENTICAL, "families": 0, "share": 0.0, "largest": 1}
+    assert 0.3 <= facts[None]["threshold"] < 0.7 and planted.items() <= facts[None].items()
+
+
+def test_the_same_text_under_another_id_is_a_family_at_any_threshold():
+    whole, _ = related()
+    doubled = reordered(whole, np.concatenate([np.arange(len(whole)), np.arange(50)]))
+    doubled.ids[-50:] = np.arange(5000, 5050).astype("S")
+    made = folds.make_folds(doubled, config.Folds(scheme="families", threshold=1))
+    np.testing.assert_array_equal(made.first[-50:], made.first[:50])
+    assert made.families.facts()["families"] == 50
+
+
+def test_what_cannot_be_split_into_families(monkeypatch):
+    whole, _ = related(np.array([30, 30, 30]))
+    with pytest.raises(
+        UserError, match="3 families of near-duplicates cannot be split into 5 parts. Set a smaller fol"
+    ):
+        folds.make_folds(whole, config.Folds(scheme="families", threshold=0.5))
+    with pytest.raises(UserError, match=r"3 different reports cannot be split into 5 parts. Set a smaller folds.k"):
+        folds.make_folds(reordered(whole, np.arange(3)), BY_FAMILY)
+    monkeypatch.setattr(folds, "MAX_ROWS", 89)
+    with pytest.raises(UserError, match="up to 89 different reports; these are 90. Set folds.scheme=kfold"):
+        folds.make_folds(whole, BY_FAMILY)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["folds.threshold=0.5"], "threshold is for scheme families; scheme kfold compares no reports"),
+        (["folds.threshold=0.5", "folds.scheme=holdout"], "threshold is for scheme families; scheme holdout"),
+        (["folds.threshold=0.2", "folds.scheme=families"], "folds.threshold: .*greater than or equal to 0.3"),
+        (["folds.threshold=1.1", "folds.scheme=families"], "folds.threshold: .*less than or equal to 1"),
+    ],
+)
+def test_thresholds_that_contradict(words, expected):
+    with pytest.raises(UserError, match=expected):
+        config.load_config("quick", words)
+
+
+def test_labels_that_a_fold_has_none_of():
+    labels = np.array([[1, 0], [0, 0], [1, 1], [0, 1]])
+    made = folds.Folds("kfold", [1], np.array([[0], [0], [1], [1]]))
+    np.testing.assert_array_equal(folds.missing_labels(labels, made), [1])
+    several = folds.Folds("kfold", [1, 2], np.array([[0, 0], [0, 1], [1, 0], [1, 1]]))
+    np.testing.assert_array_equal(folds.missing_labels(labels, several), [0, 1])
+
+
+def test_the_command_tells_of_the_families(tiny_input, tmp_path, capsys):
+    words = [*TINY, f"paths.input={tiny_input}", f"paths.output={tmp_path}"]
+
+    def told(*more: str) -> str:
+        assert main(["folds", *words, *more]) == 0
+        return capsys.readouterr().out
+
+    assert "2 folds, 300 reports" in told()
+    plain = json.loads((tmp_path / "folds.json").read_text())
+    assert set(plain) == {"settings", "largest_imbalance"} and "threshold" not in plain["settings"]
+    shown = told("folds.scheme=families", "folds.threshold=0.4")
+    manifest = json.loads((tmp_path / "folds.json").read_text())
+    facts = manifest["families"]
+    assert set(facts) == {"threshold", "families", "share", "largest"}
+    assert facts["threshold"] == manifest["settings"]["threshold"] == 0.4 and facts["families"] > 0
+    assert "settings have changed; splitting anew" in shown and "folds: 2 folds of whole families, 300 rep" in shown
+    assert (
+        f"folds: {facts['families']} families of near-duplicates (cosine above 0.4) hold {facts['share']:.1%}" in shown
+    )
+    assert Prepared.load(Output(tmp_path)).load_folds().scheme == "families"
+    assert "up to date (2 folds of whole families)" in told("folds.scheme=families", "folds.threshold=0.4")
+    assert "splitting anew" in told("folds.scheme=families")
+    assert "up to date" in told("folds.scheme=families", "folds.threshold=null")
+    assert "threshold" not in json.loads((tmp_path / "folds.json").read_text())["settings"]

@@ -16,9 +16,11 @@ from src.artifacts import Output
 from src.config import Config, fingerprint, model_names
 from src.console import say, show_table
 from src.errors import UserError
-from src.folds import Folds
+from src.folds import HOLDOUT_PARTS, Folds
 from src.prepared import Prepared
 from src.runs import RunFolder
+from src.shifted import ShiftFolder, validation
+from src.task import Task
 
 CODE = (__name__,)
 
@@ -28,6 +30,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     folds = prepared.load_folds()
+    shift = ShiftFolder.load(prepared)
     members = list(named or config.runs)
     if len(set(members)) < len(members):
         raise UserError(f"a run is named twice: {' '.join(members)}")
@@ -50,6 +53,8 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
             "settings": settings,
             "folds": artifacts.array_hash(folds.table),
             "tests": prepared.test_texts,
+            "shift": shift.fingerprint,
+            "select_on": [config.select_on, config.target],
             "code": artifacts.code_version(CODE),
         }
     )
@@ -62,7 +67,9 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
 
     labels = np.asarray(prepared.train.labels)
     logits = [part.oof() for part in parts]
-    fitted, oof, how = _fit(config, logits, labels, folds, prepared)
+    fitted, per_fold, how = _fit(config, parts, labels, folds, shift, prepared.task)
+    judging = folds.first if folds.scheme != "holdout" else np.where(folds.first >= 0, 0, -1)
+    oof = blending.apply_folds(per_fold, logits, judging)
     artifacts.write_text(folder / "config.yaml", yaml.safe_dump(settings))
     artifacts.write_json(folder / "environment.json", artifacts.environment("cpu", "fp64"))
     record = {
@@ -73,9 +80,16 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     }
     artifacts.write_json(folder / "run.json", record)
     artifacts.write_npy(folder / "oof.npy", oof.astype(np.float32))
-    for test in prepared.test_files:
-        blended = fitted.apply([part.test_logits(test) for part in parts])
-        artifacts.write_npy(runs.test_path(folder, test), blended.astype(np.float32))
+    for test in shift.tests:
+        blended = fitted.apply([part.test_logits(test.name) for part in parts])
+        artifacts.write_npy(runs.test_path(folder, test.name), blended.astype(np.float32))
+        copies = np.empty((len(test.noised), len(shift.rows), prepared.task.n_labels), dtype=np.float32)
+        for i in range(len(copies)):
+            noisy = [part.copies(test.name)[i] for part in parts]
+            copies[i] = blending.apply_folds(per_fold, noisy, judging[shift.rows])
+        artifacts.write_npy(runs.copies_path(folder, test.name), copies)
+        by_fold = [fitted.apply(one) for one in zip(*(part.fold_logits(test.name) for part in parts), strict=True)]
+        artifacts.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
     score = runs.score_oof(prepared, oof, folds, how, any(part.score["optimistic"] for part in parts))
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
     _show(fitted, [part.name for part in parts], record["diversity"])
@@ -83,23 +97,30 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
 
 
 def _fit(
-    config: Config, logits: list[np.ndarray], labels: np.ndarray, folds: Folds, prepared: Prepared
-) -> tuple[blending.BlendWeights, np.ndarray, str]:
-    """The blend for new reports, the logits (N, n_labels) that its score is quoted on, and how these came about."""
-    task, method, per_group = prepared.task, config.blend.method, config.blend.per_group
+    config: Config, parts: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ShiftFolder, task: Task
+) -> tuple[blending.BlendWeights, dict[int, blending.BlendWeights], str]:
+    """The blend for new reports, the blend that judges each fold, and how these came about."""
+    method, per_group = config.blend.method, config.blend.per_group
     if method == "mean":
-        fitted = blending.equal_weights(logits)
-        return fitted, fitted.apply(logits), "mean of the members' logits, nothing fitted"
+        fitted = blending.equal_weights([part.oof() for part in parts])
+        return (
+            fitted,
+            dict.fromkeys(range(int(folds.first.max()) + 1), fitted),
+            "mean of the members' logits, nothing fitted",
+        )
+    target = shift.target(config.target)
+    rows = validation(config.select_on, shift.rows, target, folds)
     if folds.scheme == "holdout":
-        fit_rows, rows = folds.first == 0, folds.first >= 0
-        fitted, blended = blending.fit_and_apply(logits, labels, folds.first, task, method, fit_rows, rows, per_group)
-        oof = np.full(labels.shape, np.nan)
-        oof[rows] = blended
-        return fitted, oof, f"{fitted.method}, decided on the validation part, scored on the test part"
-    fitted = blending.fit_method(logits, labels, folds.first, task, method, per_group)
-    oof = blending.cross_fitted(logits, labels, folds.first, task, method, per_group)
+        rows = rows.only(folds.first == HOLDOUT_PARTS["valid"])
+    members = [rows.logits(part.oof(), part.copies(target.name) if target else None) for part in parts]
+    evidence = blending.Evidence(members, labels[rows.rows], folds.first[rows.rows], rows.weights, rows.rows)
+    fitted = blending.fit_method(evidence, task, method, per_group)
+    on = rows.described(target)
+    if folds.scheme == "holdout":
+        return fitted, {0: fitted}, f"{fitted.method}, decided on {on} of the validation part, scored on the test part"
     chosen = ", the choice of method included" if method == "auto" else ""
-    return fitted, oof, f"{fitted.method}; score cross-fitted over folds{chosen}"
+    how = f"{fitted.method} fitted on {on}; score cross-fitted over folds{chosen}"
+    return fitted, blending.fit_folds(evidence, task, method, per_group), how
 
 
 def _check_settings(config: Config, parts: list[RunFolder]) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from src import artifacts, folds
 from src.artifacts import Output
 from src.config import Config
 from src.console import say, warn
 from src.prepared import Prepared
 
+WHAT = {"kfold": "{k} folds", "families": "{k} folds of whole families", "holdout": "holdout 8:1:1"}
+
 
 def run(config: Config) -> None:
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     corpus = prepared.train
-    settings = config.folds.model_dump()
-    what = f"{config.folds.k} folds" if config.folds.scheme == "kfold" else "holdout 8:1:1"
+    # A threshold that is not given stays out: folds that were made before there was one are still up to date.
+    settings = config.folds.model_dump(exclude_none=True)
+    what = WHAT[config.folds.scheme].format(k=config.folds.k)
     if output.folds.exists() and output.folds_manifest.exists():
         made = artifacts.read_json(output.folds_manifest)
         if made["settings"] == settings and folds.load(output.folds, corpus, config.folds) is not None:
@@ -26,9 +31,23 @@ def run(config: Config) -> None:
     names = [file["name"] for file in prepared.manifest["files"] if file["role"] == "train"]
     folds.save(output.folds, made, corpus, names)
     worst, label = folds.largest_imbalance(corpus.labels, made)
-    artifacts.write_json(output.folds_manifest, {"settings": settings, "largest_imbalance": round(worst, 6)})
+    manifest = {"settings": settings, "largest_imbalance": round(worst, 6)}
+    if made.families is not None:
+        manifest["families"] = _tell(made.families, len(corpus) / config.folds.k)
+    artifacts.write_json(output.folds_manifest, manifest)
     name = prepared.task.label_names[label]
     say(f"folds: {what}, {len(corpus):,} reports; label rates differ by at most {worst:.2%} between folds ({name})")
-    rare = [prepared.task.label_names[i] for i, n in enumerate(corpus.labels.sum(axis=0)) if n < config.folds.k]
+    rare = [prepared.task.label_names[i] for i in folds.missing_labels(corpus.labels, made)]
     if rare:
-        warn(f"fewer positives than folds, so some folds have none: {', '.join(rare)}")
+        warn(f"too few positives, so some folds have none: {', '.join(rare)}")
+
+
+def _tell(families: folds.Families, fold_size: float) -> dict[str, Any]:
+    facts = families.facts()
+    say(
+        f"folds: {facts['families']:,} families of near-duplicates (cosine above {facts['threshold']:g}) hold "
+        f"{facts['share']:.1%} of the reports, the largest {facts['largest']:,}"
+    )
+    if facts["largest"] > fold_size:
+        warn(f"a family of {facts['largest']:,} reports is larger than a fold: the folds differ in size and labels")
+    return facts

@@ -13,16 +13,17 @@ from src.stages import sample as sample_stage
 
 
 def run(config: Config) -> None:
-    from src.stages import baselines, blend, score, submit, train  # torch and scikit-learn: seconds
+    from src.stages import baselines, blend, leaderboard, score, submit, train  # torch and scikit-learn: seconds
 
     started = time.perf_counter()
     say(f"preset {config.preset}: {', '.join(config.runs)}; input {config.paths.input}, output {config.paths.output}")
-    prepare_and_fold(config)
+    measure_shift(config)
     baselines.run(config)
     train.run(config)
     blend.run(config)
     submit.run(config)
     score.run(config)
+    leaderboard.run(config)
     say(f"pipeline: done in {duration(time.perf_counter() - started)}")
 
 
@@ -32,6 +33,14 @@ def prepare_and_fold(config: Config) -> None:
 
     prepare(config)
     folds.run(config)
+
+
+def measure_shift(config: Config) -> None:
+    """The stages before training, half a minute on the competition's files."""
+    from src.stages import shift
+
+    prepare_and_fold(config)
+    shift.run(config)
 
 
 def prepare(config: Config) -> None:

@@ -39,9 +39,7 @@ def run(config: Config) -> None:
         {
             "settings": settings,
             "data": config.data.model_dump(),
-            "train": prepared.manifest["train"],
-            "tests": prepared.test_texts,
-            "folds": artifacts.array_hash(folds.table),
+            **shifted.made_of(prepared),
             "code": artifacts.code_version(CODE),
         }
     )
@@ -92,6 +90,7 @@ def run(config: Config) -> None:
 
     facts = {
         "fingerprint": stamp,
+        "made_of": shifted.made_of(prepared),
         "settings": settings,
         "rows": {"train": len(prepared.train)} | {name: _rows_of(prepared, name) for name in corpora},
         "sampled": sampled,

@@ -21,11 +21,13 @@ from src import artifacts, runs, vectors
 from src.artifacts import Output
 from src.config import Config, Run, fingerprint
 from src.console import duration, say
+from src.corpus import Corpus
 from src.executors import Job, make_executor, raise_failures, run_shown
 from src.folds import Folds, Split
 from src.hardware import pick_device, pick_precision
-from src.prediction import mean_prediction, prediction_jobs
+from src.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
 from src.prepared import Prepared
+from src.shifted import ShiftedTest, ShiftFolder, validation
 from src.training import FoldJob, is_trained
 
 CODE = ("src.training", "src.prediction")
@@ -34,11 +36,12 @@ CODE = ("src.training", "src.prediction")
 def run(config: Config) -> None:
     prepared = Prepared.load(Output(config.paths.output))
     folds = prepared.load_folds()
+    shift = ShiftFolder.load(prepared)
     device = pick_device(config.device)
     executor = make_executor(config.executor, device.type)
     started = time.perf_counter()
 
-    jobs = _fold_jobs(config, prepared, folds, device)
+    jobs = _fold_jobs(config, prepared, folds, shift, device)
     missing = [
         (f"{name} {Path(job.folder).name.rsplit('.', 1)[0].replace('.', ' ')}", job)
         for name, group in jobs.items()
@@ -56,19 +59,24 @@ def run(config: Config) -> None:
     failed = {failure.job.payload["folder"] for failure in failures}
     trained = [Path(job.folder) for group in jobs.values() for job in group if job.folder not in failed]
     corpora = [prepared.test_folder(name) for name in prepared.test_files]
-    failures += run_shown(executor, "predict", prediction_jobs(trained, corpora, device.type))
+    predictions = prediction_jobs(trained, corpora, device.type)
+    for test in shift.tests:
+        predictions += prediction_jobs(trained, test.noised, device.type, shift.rows_path)
+    failures += run_shown(executor, "predict", predictions)
     failed |= {failure.job.payload["fold"] for failure in failures if "fold" in failure.job.payload}
     for name, group in jobs.items():
         if not failed.isdisjoint(job.folder for job in group):
             continue
-        _assemble(config, prepared, folds, name, group)
+        _assemble(config, prepared, folds, shift, name, group)
         score = artifacts.read_json(prepared.output.run(name) / "score.json")
         say(f"train: {name} {runs.headline(score)}")
     raise_failures(failures)
     say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
 
 
-def _fold_jobs(config: Config, prepared: Prepared, folds: Folds, device: torch.device) -> dict[str, list[FoldJob]]:
+def _fold_jobs(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, device: torch.device
+) -> dict[str, list[FoldJob]]:
     """The jobs of each run, whether done or not."""
     code = artifacts.code_version(CODE)
     starts = _word_vectors(
@@ -82,6 +90,7 @@ def _fold_jobs(config: Config, prepared: Prepared, folds: Folds, device: torch.d
         start = starts[run.model.embedding_size] if run.model.embedding_init == "ppmi" else None
         jobs[name] = []
         for split, seed in itertools.product(folds.splits(), run.train.seeds):
+            valid = _valid_rows(config, prepared, folds, shift, split) if run.train.patience else None
             stamp = fingerprint(
                 {
                     "run": settings,
@@ -89,6 +98,7 @@ def _fold_jobs(config: Config, prepared: Prepared, folds: Folds, device: torch.d
                     "vocabulary": prepared.manifest["vocabulary"],
                     "vectors": start.name if start else None,
                     "rows": artifacts.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
+                    "valid": artifacts.array_hash(*valid.values()) if valid else None,
                     "seed": seed,
                     "fold": split.fold,
                     "precision": precision,
@@ -103,7 +113,8 @@ def _fold_jobs(config: Config, prepared: Prepared, folds: Folds, device: torch.d
                     corpus=str(prepared.train_folder),
                     vocabulary_size=len(prepared.vocabulary),
                     vectors=str(start) if start else None,
-                    split=str(_save_split(folder / "split.npz", split)),
+                    split=str(_save_arrays(folder / "split.npz", **_rows_of(split))),
+                    valid=str(_save_arrays(folder / "valid.npz", **valid)) if valid else None,
                     fold=split.fold,
                     seed=seed,
                     device=device.type,
@@ -130,10 +141,33 @@ def _word_vectors(prepared: Prepared, sizes: set[int]) -> dict[int, Path]:
     return paths
 
 
-def _save_split(path: Path, split: Split) -> Path:
+def _valid_rows(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, split: Split
+) -> dict[str, np.ndarray] | None:
+    """What early stopping of one split goes by: the arrays of FoldJob.valid; None for its valid_rows as they are."""
+    target = shift.target(config.target)
+    is_valid = np.zeros(len(folds.table), dtype=bool)
+    is_valid[split.valid_rows] = True
+    rows = validation(config.select_on, shift.rows, target, folds).only(is_valid)
+    if config.select_on == "clean" or target is None:
+        return None
+    copies = [Corpus.load(folder) for folder in target.noised]
+    tokens, lengths = (
+        np.concatenate([getattr(copy, name) for copy in copies])[rows.copies]
+        if rows.copies is not None
+        else np.asarray(getattr(prepared.train, name)[rows.rows])
+        for name in ("tokens", "lengths")
+    )
+    return {"tokens": tokens, "lengths": lengths, "rows": rows.rows, "weights": rows.weights}
+
+
+def _rows_of(split: Split) -> dict[str, np.ndarray]:
+    return {"train_rows": split.train_rows, "valid_rows": split.valid_rows, "predicted_rows": split.predicted_rows}
+
+
+def _save_arrays(path: Path, **arrays: np.ndarray) -> Path:
     if not path.exists():
-        rows = {"train_rows": split.train_rows, "valid_rows": split.valid_rows, "predicted_rows": split.predicted_rows}
-        artifacts.write_atomic(path, lambda file: np.savez(file, **rows))
+        artifacts.write_atomic(path, lambda file: np.savez(file, **arrays))
     return path
 
 
@@ -151,7 +185,9 @@ def _describe(news: dict[str, Any]) -> tuple[float, str]:
     return news["epoch"] / news["epochs"], note
 
 
-def _assemble(config: Config, prepared: Prepared, folds: Folds, name: str, jobs: list[FoldJob]) -> None:
+def _assemble(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, name: str, jobs: list[FoldJob]
+) -> None:
     """The run folder's own files, from those of its folds; score.json last."""
     folder = prepared.output.run(name)
     stamp = fingerprint(
@@ -159,6 +195,7 @@ def _assemble(config: Config, prepared: Prepared, folds: Folds, name: str, jobs:
             "jobs": [job.fingerprint for job in jobs],
             "tests": prepared.test_texts,
             "folds": artifacts.array_hash(folds.table),
+            "shift": shift.fingerprint,
             "data": config.data.model_dump(),
             "code": artifacts.code_version([__name__]),
         }
@@ -184,6 +221,12 @@ def _assemble(config: Config, prepared: Prepared, folds: Folds, name: str, jobs:
     artifacts.write_npy(folder / "oof.npy", oof)
     for test in prepared.test_files:
         artifacts.write_npy(runs.test_path(folder, test), mean_prediction(parts, prepared.test_folder(test)))
+    for test in shift.tests:
+        copies = np.empty((len(test.noised), len(shift.rows), prepared.task.n_labels), dtype=np.float32)
+        for i, copy in enumerate(test.noised):
+            copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, prepared.task.n_labels)
+        artifacts.write_npy(runs.copies_path(folder, test.name), copies)
+        artifacts.write_npy(runs.folds_path(folder, test.name), _by_fold(jobs, prepared, test))
     score = runs.score_oof(prepared, oof, folds, *_how(run, folds))
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
 
@@ -208,6 +251,16 @@ def _mean_of_parts(jobs: list[FoldJob], n_rows: int, n_labels: int) -> np.ndarra
         count[rows] += 1
     with np.errstate(invalid="ignore"):
         return (total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
+
+
+def _by_fold(jobs: list[FoldJob], prepared: Prepared, test: ShiftedTest) -> np.ndarray:
+    """Logits (k, m, n_labels) of the reports of a test file that were looked at, one for each fold: the mean over its
+    models. An out-of-fold prediction is by one fold too, so that the two can be compared."""
+    corpus, rows = prepared.test_folder(test.name), test.array("test_rows")
+    folds = sorted({job.fold for job in jobs})
+    return np.stack(
+        [mean_prediction([Path(job.folder) for job in jobs if job.fold == fold], corpus)[rows] for fold in folds]
+    )
 
 
 def _how(run: Run, folds: Folds) -> tuple[str, bool]:

@@ -1,0 +1,187 @@
+"""./run.sh leaderboard [RUN …]: every run under each validation, and what it is expected to score on each test file.
+
+./run.sh leaderboard blend
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from src import artifacts, labelshift, metrics, runs
+from src.artifacts import Output
+from src.config import Config, fingerprint
+from src.console import say, show_table
+from src.errors import UserError
+from src.expected import Calibrator, Judged, Unjudged, expect_score
+from src.folds import Folds
+from src.prepared import Prepared
+from src.runs import RunFolder
+from src.shift_report import short_names
+from src.shifted import VALIDATIONS, ShiftedTest, ShiftFolder, validation
+
+CODE = (__name__,)
+MOST_COPIES = 4
+"""Noisy copies of the train rows that expectations are learned from; with more, one of each test file."""
+
+
+def run(config: Config, named: Sequence[str] = ()) -> None:
+    """Of all runs that fit the files and folds that are there now; the runs `named` are also shown in detail."""
+    output = Output(config.paths.output)
+    prepared = Prepared.load(output)
+    folds = prepared.load_folds()
+    shift = ShiftFolder.load(prepared)
+    for name in named:
+        runs.check_fits([RunFolder.load(output, name, config)], prepared, folds)
+    fitting, others = _fitting(output, config, prepared, folds)
+    if not fitting:
+        raise UserError(f"{output.runs} holds no run of these files and folds. Make one with: ./run.sh train")
+    boards = {}
+    for one in fitting:
+        committee = [other for other in fitting if not other.is_blend and other.name != one.name]
+        boards[one.name] = _board(config, prepared, folds, shift, one, committee)
+    target = shift.target(config.target)
+    for test in shift.tests:
+        _show(boards, test.name, config.select_on, test.name == target.name, short_names([t.name for t in shift.tests]))
+    if not shift.tests:
+        say("leaderboard: there is no test file to expect a score on")
+    for name in named:
+        _show_rates(name, boards[name], prepared.task.label_names, shift)
+    if others:
+        say(f"left out, as they were made on other files or folds than are there now: {', '.join(others)}")
+
+
+def _fitting(output: Output, config: Config, prepared: Prepared, folds: Folds) -> tuple[list[RunFolder], list[str]]:
+    """Finished runs of these files and folds, and the names of the others."""
+    fitting, others = [], []
+    for name in output.run_names():
+        one = RunFolder.load(output, name, config)
+        try:
+            runs.check_fits([one], prepared, folds)
+            fitting.append(one)
+        except UserError:
+            others.append(name)
+    return fitting, others
+
+
+def _board(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, one: RunFolder, committee: list[RunFolder]
+) -> dict[str, Any]:
+    """What leaderboard.json of a run holds; from the file itself where it is current."""
+    path = one.path / "leaderboard.json"
+    stamp = fingerprint(
+        {
+            "run": one.score["fingerprint"],
+            "committee": [other.score["fingerprint"] for other in committee],
+            "shift": shift.fingerprint,
+            "select_on": config.select_on,
+            "code": artifacts.code_version(CODE),
+        }
+    )
+    if artifacts.is_current(path, stamp):
+        return artifacts.read_json(path)
+    labels = np.asarray(prepared.train.labels)
+    oof = one.oof()
+    calibrator = (
+        Calibrator(prepared.task, _judged(one, committee or [one], labels, folds, shift)) if shift.tests else None
+    )
+    tests = {}
+    for test in shift.tests:
+        by_fold = one.fold_logits(test.name)
+        others = np.mean([other.fold_logits(test.name) for other in committee or [one]], axis=0)
+        unjudged = Unjudged(
+            by_fold,
+            others,
+            test.array("test_similarity"),
+            test.facts["test_noise_total"],
+            shift.facts["rows"][test.name],
+        )
+        tests[test.name] = {
+            "validations": _validations(prepared, folds, shift, test, oof, one.copies(test.name)),
+            "expected": vars(expect_score(prepared.task, calibrator, unjudged)),
+            "label_rates": _label_rates(config, folds, shift, test, labels, one),
+        }
+    board = {"fingerprint": stamp, "committee": [other.name for other in committee], "tests": tests}
+    artifacts.write_json(path, board)
+    return board
+
+
+def _judged(one: RunFolder, committee: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ShiftFolder) -> Judged:
+    """What expectations are learned from: the rows that were looked at, as they are and in noisy copies."""
+    kept = folds.first[shift.rows] >= 0
+    rows = shift.rows[kept]
+    copies = [(test, draw) for test in shift.tests for draw in range(test.facts["draws"])]
+    if len(copies) > MOST_COPIES:
+        copies = [(test, draw) for test, draw in copies if draw == 0]
+
+    def versions(run: RunFolder) -> np.ndarray:
+        noisy = {test.name: run.copies(test.name) for test, _ in copies}
+        return np.stack([run.oof()[rows], *(noisy[test.name][draw][kept] for test, draw in copies)])
+
+    first = shift.tests[0]
+    similarity = [first.array("similarity")[0], *(test.array("similarity")[1 + draw] for test, draw in copies)]
+    noise = [first.noise_levels[0], *(test.noise_levels[1 + draw] for test, draw in copies)]
+    others = np.mean([versions(other) for other in committee], axis=0)
+    return Judged(versions(one), others, labels[rows], np.stack(similarity)[:, kept], np.array(noise))
+
+
+def _validations(
+    prepared: Prepared, folds: Folds, shift: ShiftFolder, test: ShiftedTest, oof: np.ndarray, copies: np.ndarray
+) -> dict[str, Any]:
+    """Score, standard error, reports and effective number of reports of each validation."""
+    labels, found = np.asarray(prepared.train.labels), {}
+    for name in VALIDATIONS:
+        rows = validation(name, shift.rows, test, folds).only(folds.scored)
+        probabilities = metrics.sigmoid(rows.logits(oof, copies))
+        score = metrics.official_score(prepared.task, labels[rows.rows], probabilities, rows.weights, rows.rows)
+        found[name] = {**score.to_json(), "reports": len(np.unique(rows.rows)), "effective_size": rows.effective_size}
+    return found
+
+
+def _label_rates(
+    config: Config, folds: Folds, shift: ShiftFolder, test: ShiftedTest, labels: np.ndarray, one: RunFolder
+) -> dict[str, list[float]]:
+    calibration = label_calibration(config, folds, shift, test, labels, one)
+    logits = one.test_logits(test.name)
+    train = labels.mean(axis=0)
+    corrected = labelshift.estimate_rates(calibration.apply(logits), train)
+    predicted = metrics.sigmoid(logits).mean(axis=0)
+    return {"train": train.tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
+
+
+def label_calibration(
+    config: Config, folds: Folds, shift: ShiftFolder, test: ShiftedTest, labels: np.ndarray, one: RunFolder
+) -> labelshift.Calibration:
+    """Of a run, on the rows of select_on for the test file."""
+    rows = validation(config.select_on, shift.rows, test, folds)
+    logits = rows.logits(one.oof(), one.copies(test.name))
+    return labelshift.calibrate(logits, labels[rows.rows], rows.weights)
+
+
+def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, short: dict[str, str]) -> None:
+    """One line for each run, best by `select_on` last."""
+    lines = {name: board["tests"][test] for name, board in boards.items()}
+    rows = []
+    for name, found in sorted(lines.items(), key=lambda item: item[1]["validations"][select_on]["value"]):
+        scores = (found["validations"][key] for key in VALIDATIONS)
+        half = (found["expected"]["high"] - found["expected"]["low"]) / 2
+        cells = [f"{score['value']:.4f}±{1e4 * score['standard_error']:.0f}" for score in scores]
+        rows.append([name, *cells, f"{found['expected']['value']:.3f}±{half:.3f}"])
+    sizes = next(iter(lines.values()))["validations"]
+    rows.append(["effective reports", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
+    title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} last"
+    show_table(title, ["run", *VALIDATIONS, "expected"], rows)
+    if is_target:
+        say("± of validations: standard error, in the last digits; of expected: half of the 95% interval")
+
+
+def _show_rates(name: str, board: dict[str, Any], label_names: list[str], shift: ShiftFolder) -> None:
+    for test in shift.tests:
+        rates = board["tests"][test.name]["label_rates"]
+        rows = [
+            [label, *(f"{rates[key][k]:.4f}" for key in ("train", "predicted", "corrected"))]
+            for k, label in enumerate(label_names)
+        ]
+        show_table(f"{name} on {test.name}: label rates", ["label", "train", "predicted", "by EM"], rows)
