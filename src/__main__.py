@@ -160,6 +160,18 @@ def _shift(settings: Config, parsed: argparse.Namespace) -> None:
     pipeline.measure_shift(settings)
 
 
+def _standin(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline, standin
+
+    pipeline.measure_shift(settings)
+    standin.run(settings, parsed.file, parsed.to)
+
+
+def _standin_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="labelled reports of another pool, such as round 2's train file")
+    parser.add_argument("--to", type=Path, metavar="DIR", required=True, help="new input folder to make")
+
+
 def _leaderboard(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import leaderboard
 
@@ -271,6 +283,12 @@ VERBS = {
         _leaderboard,
         lambda parser: parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to show in detail"),
         "./run.sh leaderboard blend",
+    ),
+    "standin": Verb(
+        "make test files with known answers of a labelled file, to check what is expected",
+        _standin,
+        _standin_arguments,
+        "./run.sh standin round2/train.csv --to input/proof",
     ),
     "bench": Verb("measure the speed of the reader against pandas", _bench, _bench_arguments),
     "config": Verb("print the settings as they would be used", _config, example="./run.sh config --preset quick"),

@@ -80,7 +80,8 @@ def learn_frames(texts: Sequence[Text]) -> list[Frames]:
     """The frames of WIDTHS that all `texts` together show; a width at which there is none is left out."""
     tokens, offsets = join(texts)
     tokens = tokens.astype(np.int64)
-    found = [_learn(tokens, offsets, width) for width in WIDTHS]
+    file = np.repeat(np.arange(len(texts)), [len(part) for part, _ in texts])
+    found = [_learn(tokens, offsets, file, width) for width in WIDTHS]
     return [frames for frames in found if len(frames.contexts)]
 
 
@@ -197,7 +198,8 @@ def _flatness(tokens: np.ndarray, vocabulary_size: int) -> float:
     return float(min(np.exp(entropy) / vocabulary_size, 1.0))
 
 
-def _learn(tokens: np.ndarray, offsets: np.ndarray, width: int) -> Frames:
+def _learn(tokens: np.ndarray, offsets: np.ndarray, file: np.ndarray, width: int) -> Frames:
+    """Frames of all texts together; `file` (len(tokens),) is the text of each token."""
     places, hashes = _contexts(tokens, offsets, width, gap=1)
     values, inverse, count = np.unique(hashes, return_inverse=True, return_counts=True)
     kept = count[inverse] >= MIN_COUNT
@@ -210,7 +212,7 @@ def _learn(tokens: np.ndarray, offsets: np.ndarray, width: int) -> Frames:
     most, total = np.maximum.reduceat(pair_count, starts), np.add.reduceat(pair_count, starts)
     number = np.repeat(np.arange(len(starts)), np.diff([*starts, len(frame)]))
     is_word = pair_count == most[number]
-    language = ~is_word & (pair_count > np.maximum(2, LANGUAGE * total[number]))
+    language = ~is_word & np.isin(pairs, _common(inverse.astype(np.int64) << 16 | tokens[places], file[places]))
     word = np.zeros(len(starts), dtype=np.int64)
     word[number[is_word]] = pairs[is_word] & 0xFFFF
     rigid = most >= RIGID * total
@@ -218,6 +220,18 @@ def _learn(tokens: np.ndarray, offsets: np.ndarray, width: int) -> Frames:
     alternatives = np.unique(combine(contexts[number[language]], pairs[language] & 0xFFFF))
     frames = Frames(width, contexts[rigid], word[rigid], alternatives)  # np.unique left the contexts sorted
     return _without_loose(frames, tokens, offsets)
+
+
+def _common(pairs: np.ndarray, file: np.ndarray) -> np.ndarray:
+    """(frame, token) pairs that take more than LANGUAGE of a frame's places in one of the texts. Each text is asked by
+    itself: one intruder in several copies of a report is no language."""
+    found = []
+    for one in np.unique(file):
+        values, count = np.unique(pairs[file == one], return_counts=True)
+        frame = np.unique(values >> 16, return_inverse=True)[1]
+        total = np.bincount(frame, weights=count)[frame]
+        found.append(values[count > np.maximum(2, LANGUAGE * total)])
+    return np.unique(np.concatenate(found))
 
 
 def _without_loose(frames: Frames, tokens: np.ndarray, offsets: np.ndarray) -> Frames:

@@ -19,6 +19,7 @@ NOTICEABLE = 0.01
 """Noise that differs by less, in hits a token, is taken for equal."""
 APART = 0.6
 """AUC from which train and test are called different."""
+FILES_A_TABLE = 2
 RATES = ("replacement", "insertion", "deletion", "dispersion")
 
 
@@ -140,8 +141,13 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def show(facts: dict[str, Any]) -> None:
-    for title, columns, rows in tables(facts):
-        show_table(title, columns, rows)
+    names = list(facts["tests"])
+    for start in range(0, max(len(names), 1), FILES_A_TABLE):  # as many as 80 columns hold
+        tests = {name: facts["tests"][name] for name in names[start : start + FILES_A_TABLE]}
+        rows = {name: count for name, count in facts["rows"].items() if name == "train" or name in tests}
+        sampled = {name: count for name, count in facts["sampled"].items() if name in rows}
+        for title, columns, lines in tables(facts | {"tests": tests, "rows": rows, "sampled": sampled}):
+            show_table(title, columns, lines)
     say("")
     say(paragraph(facts))
 

@@ -154,14 +154,14 @@ def test_plain_folds_do_split_families():
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_families_are_balanced(seed):
-    """Every label's rate within half a percent of that of all reports, and folds of the same size to two in a hundred;
-    families dealt out at random miss the labels by more than two percent."""
+    """Every label's rate within 0.02 of that of all reports (one report in a fold is 0.0055), and folds of one size to
+    two in a hundred; families dealt out at random miss the labels by more than 0.04."""
     whole, family = related()
     made = folds.make_folds(whole, config.Folds(scheme="families", k=5, seeds=[seed]))
     labels = np.column_stack([whole.labels, ~whole.labels.any(axis=1)])
     at_random = np.random.default_rng(seed).permutation(len(FAMILY_SIZES)) % 5
     dealt = folds.Folds("families", [1], at_random[family][:, None])
-    assert folds.largest_imbalance(labels, made)[0] < 0.005 < 0.02 < folds.largest_imbalance(labels, dealt)[0]
+    assert folds.largest_imbalance(labels, made)[0] < 0.02 < 0.04 < folds.largest_imbalance(labels, dealt)[0]
     np.testing.assert_allclose(np.bincount(made.first), len(family) / 5, rtol=0.02)
 
 

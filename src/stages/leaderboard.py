@@ -143,21 +143,13 @@ def _validations(
 def _label_rates(
     config: Config, folds: Folds, shift: ShiftFolder, test: ShiftedTest, labels: np.ndarray, one: RunFolder
 ) -> dict[str, list[float]]:
-    calibration = label_calibration(config, folds, shift, test, labels, one)
-    logits = one.test_logits(test.name)
-    train = labels.mean(axis=0)
+    """Of each label: rate in train, mean prediction on the test file, and rate there by expectation maximisation."""
+    rows = validation(config.select_on, shift.rows, test, folds)
+    calibration = labelshift.calibrate(rows.logits(one.oof(), one.copies(test.name)), labels[rows.rows], rows.weights)
+    logits, train = one.test_logits(test.name), labels.mean(axis=0)
     corrected = labelshift.estimate_rates(calibration.apply(logits), train)
     predicted = metrics.sigmoid(logits).mean(axis=0)
     return {"train": train.tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
-
-
-def label_calibration(
-    config: Config, folds: Folds, shift: ShiftFolder, test: ShiftedTest, labels: np.ndarray, one: RunFolder
-) -> labelshift.Calibration:
-    """Of a run, on the rows of select_on for the test file."""
-    rows = validation(config.select_on, shift.rows, test, folds)
-    logits = rows.logits(one.oof(), one.copies(test.name))
-    return labelshift.calibrate(logits, labels[rows.rows], rows.weights)
 
 
 def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, short: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from src.console import say, warn
 from src.corpus import Corpus
 from src.prepared import Prepared
 from src.runs import RunFolder
+from src.shifted import ShiftFolder, validation
 from src.submissions import write_submission
 
 
@@ -28,6 +29,8 @@ def run(config: Config, name: str | None = None) -> None:
         warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh")
     for test in prepared.test_files:
         logits = source.test_logits(test)
+        if config.submit.label_shift:
+            logits = _moved(config, prepared, source, test, logits)
         ids = np.asarray(Corpus.load(prepared.test_folder(test)).ids)
         path = output.submission(test, name)
         write_submission(path, ids, metrics.sigmoid(logits.astype(np.float64)), config.submit.eps)
@@ -35,3 +38,16 @@ def run(config: Config, name: str | None = None) -> None:
             f"submit: {path} ({len(ids):,} reports x {logits.shape[1]} probabilities, run {source.name}, "
             f"sha256 {artifacts.file_sha256(path)[:8]}…)"
         )
+
+
+def _moved(config: Config, prepared: Prepared, source: RunFolder, test: str, logits: np.ndarray) -> np.ndarray:
+    """Logits moved to the label rates that the test file speaks for."""
+    from src import labelshift  # scikit-learn: a second
+
+    shift, folds, labels = ShiftFolder.load(prepared), prepared.load_folds(), np.asarray(prepared.train.labels)
+    rows = validation(config.select_on, shift.rows, shift.target(test), folds)
+    calibration = labelshift.calibrate(rows.logits(source.oof(), source.copies(test)), labels[rows.rows], rows.weights)
+    calibrated, train = calibration.apply(logits), labels.mean(axis=0)
+    rates = labelshift.estimate_rates(calibrated, train)
+    say(f"submit: label rates of {test} moved by up to {np.abs(rates - train).max():.3f} (submit.label_shift)")
+    return labelshift.correct(calibrated, train, rates)

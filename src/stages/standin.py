@@ -1,0 +1,91 @@
+"""./run.sh standin FILE --to DIR: a labelled file of another pool as test files whose scores can be known.
+
+It makes of FILE four test files, with their answers beside them, and puts them into DIR with the train and test files
+of the input folder: plain (as it is), noised (with noise up to the target's), weighted (a sample as much, or as little,
+like train as the target is) and both. A pipeline on DIR then foretells their scores, and the answers tell the truth.
+
+    ./run.sh standin round2/train.csv --to input/proof
+    ./run.sh --preset proof paths.input=input/proof paths.output=output/proof
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from src import frames, inputs, shift, similarity
+from src.artifacts import Output
+from src.config import Config
+from src.console import say
+from src.errors import UserError
+from src.ngrams import Text, take
+from src.noise import corrupt
+from src.prepared import Prepared
+from src.reports import Reports, read_reports, write_reports
+from src.shifted import ShiftFolder
+from src.task import Task
+
+SEED = 0
+
+
+def run(config: Config, file: Path, to: Path) -> None:
+    prepared = Prepared.load(Output(config.paths.output))
+    files = inputs.find_files(config.paths)
+    target = ShiftFolder.load(prepared).target(config.target)
+    if files is None or target is None:
+        raise UserError("a stand-in is made like a test file, and there is none in the input folder")
+    if to.exists() and any(to.iterdir()):
+        raise UserError(f"--to {to} is not empty; name a folder that is not there yet")
+    source = read_reports(file, labelled=True)
+    labels = source.labels_for(prepared.task)
+    pool = (source.tokens, source.offsets)
+    train = _joined([read_reports(path) for path in files.train])
+    aim = _joined([read_reports(path) for path in files.test if path.name == target.name])
+    learned = frames.learn_frames([train, aim, pool])
+    have, want = (
+        frames.estimate_noise(learned, frames.count_outcomes(learned, text), text[0][:0], len(prepared.vocabulary))
+        for text in (pool, aim)
+    )
+    if have is None or want is None:
+        raise UserError(f"{file} or {target.name} has too little text to tell how noisy it is")
+    rng = np.random.default_rng(SEED)
+    extra = frames.extra_noise(have.rates, want.rates)
+    texts = {"plain": pool, "noised": corrupt(*pool, extra, rng, prepared.vocabulary.words)}
+    to.mkdir(parents=True, exist_ok=True)
+    for path in files.train + files.test:
+        shutil.copyfile(path, to / path.name)
+    for name, weighted in (("plain", "weighted"), ("noised", "both")):
+        text, everything = texts[name], np.arange(len(source.ids))
+        seen, *queries = similarity.tfidf([train, aim, text], 2)
+        like_aim, like_text = (
+            similarity.nearest(one, seen, np.zeros(seen.shape[0], dtype=int))[:, 0] for one in queries
+        )
+        weights = shift.similarity_weights(like_text, like_aim, config.shift.clip)
+        size = int(shift.effective_size(weights))
+        drawn = np.sort(rng.choice(len(weights), size, replace=False, p=weights / weights.sum()))
+        for made, rows in ((name, everything), (weighted, drawn)):
+            _write(to, made, source, labels, prepared.task, text, rows)
+            say(f"standin: {made}: {len(rows):,} reports, median cosine to train {np.median(like_text[rows]):.2f}")
+    say(f"standin: {target.name} has {np.median(like_aim):.2f}; noise added: {extra.total:.1%} of tokens. In {to}")
+
+
+def _joined(files: list[Reports]) -> Text:
+    tokens = np.concatenate([file.tokens for file in files])
+    lengths = np.concatenate([np.diff(file.offsets) for file in files])
+    return tokens, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _write(
+    folder: Path, name: str, source: Reports, labels: np.ndarray, task: Task, text: Text, rows: np.ndarray
+) -> None:
+    tokens, offsets = take(*text, rows)
+    answers = folder / f"standin_{name}_answers.csv"
+    made = replace(
+        source, path=answers, ids=source.ids[rows], tokens=tokens, offsets=offsets, labels=labels[rows], task=task
+    )
+    write_reports(answers, made)
+    test = folder / f"standin_{name}_test.csv"
+    write_reports(test, replace(made, path=test, labels=None, task=None))

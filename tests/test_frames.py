@@ -1,0 +1,234 @@
+"""Frames: planted noise is measured as what it is, from text alone, and nothing is found where nothing was planted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from src import frames as f
+from src.ngrams import Text, join, take
+from src.noise import NoiseRates, corrupt
+from src.reports import read_reports
+from src.sample import VOCABULARY, make_sample
+from src.task import ROUND1
+
+ROWS = 8000
+WORDS = np.arange(VOCABULARY)
+KINDS = ("replacement", "insertion", "deletion", "dispersion")
+USUAL = NoiseRates(0.15, 0.02, 0.025, 0.05)
+PHRASE = [1, 2, 3, 4, 5]  # one frame of two tokens either side
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> Text:
+    folder = tmp_path_factory.mktemp("clean")
+    make_sample(folder, rows=ROWS, test_rows=1, task=ROUND1, seed=0, noise=False)
+    reports = read_reports(folder / "sample_train.csv")
+    return reports.tokens, reports.offsets
+
+
+def noisy(text: Text, rates: NoiseRates, seed: int = 0, alphabet: np.ndarray = WORDS) -> Text:
+    return corrupt(*text, rates, np.random.default_rng(seed), alphabet)
+
+
+def measured(text: Text, learned: list[f.Frames] | None = None) -> f.NoiseEstimate | None:
+    learned = f.learn_frames([text]) if learned is None else learned
+    counts = f.count_outcomes(learned, text)
+    return f.estimate_noise(learned, counts, f.replacing_tokens(learned, text), VOCABULARY)
+
+
+def held(estimate: f.NoiseEstimate, truth: NoiseRates, slack: float = 0.0) -> list[bool]:
+    bounds = [(*estimate.intervals[kind], getattr(truth, kind)) for kind in KINDS]
+    return [low - slack <= value <= high + slack for low, high, value in bounds]
+
+
+def as_text(*reports: list[int]) -> Text:
+    tokens = [token for report in reports for token in report]
+    return np.array(tokens, np.uint16), np.cumsum([0, *map(len, reports)])
+
+
+def outcomes(learned: list[f.Frames], *reports: list[int]) -> list[list[int]]:
+    """Intact, replaced, inserted, deleted of each report in the narrowest frames."""
+    return f.count_outcomes(learned, as_text(*reports))[:, 0].tolist()
+
+
+# What is tried is random, but always the same: the intervals are meant to hold in 95% of all cases, not in every one,
+# so of the eight of a setting one may miss.
+@pytest.mark.parametrize(
+    "rates", [(0.15, 0.02, 0.025, 0.05), (0.22, 0.04, 0.05, 0.05), (0.1, 0.02, 0.03, 0.0), (0.15, 0.0, 0.0, 0.1)]
+)
+def test_planted_rates_lie_in_their_intervals(clean, rates):
+    truth = NoiseRates(*rates)
+    estimates = [measured(noisy(clean, truth, seed)) for seed in range(2)]
+    hits = [held(estimate, truth, slack=5e-4) for estimate in estimates]  # clean text shows that much itself
+    assert np.sum(hits) >= 7, hits
+    found = np.mean([[getattr(estimate.rates, kind) for kind in KINDS] for estimate in estimates], axis=0)
+    np.testing.assert_allclose(found[:3], rates[:3], rtol=0.12, atol=5e-4)
+    assert found[3] == pytest.approx(rates[3], abs=0.025)
+    for estimate in estimates:  # an interval that holds everything would hold the truth
+        low, high = estimate.intervals["replacement"]
+        assert low > 0.8 * truth.replacement and high < 1.35 * truth.replacement
+
+
+def test_clean_text_has_no_noise(clean):
+    estimate = measured(clean)
+    assert max(asdict(estimate.rates).values()) < 0.005
+    assert estimate.odd_middles < 0.005
+
+
+def test_the_noisier_file_is_called_noisier(clean):
+    files = noisy(clean, USUAL), noisy(clean, NoiseRates(0.22, 0.04, 0.05, 0.05), seed=1)
+    learned = f.learn_frames(files)
+    low, high = (measured(file, learned) for file in files)
+    assert low.odd_middles < high.odd_middles - 0.03
+    for kind in KINDS[:3]:
+        assert getattr(low.rates, kind) * 1.2 < getattr(high.rates, kind), kind
+
+
+def test_flatness_tells_uniform_intruders_from_favourites(clean):
+    flat, narrow = (measured(noisy(clean, USUAL, alphabet=words)).flatness for words in (WORDS, WORDS[:20]))
+    assert flat > 0.95 and narrow == pytest.approx(20 / VOCABULARY, rel=0.2)
+
+
+def test_one_seed_gives_one_estimate(clean):
+    text = noisy(take(*clean, np.arange(3000)), USUAL)
+    learned = f.learn_frames([text])
+    counts, replacing = f.count_outcomes(learned, text), f.replacing_tokens(learned, text)
+    first, again, other = (f.estimate_noise(learned, counts, replacing, VOCABULARY, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert other.rates == first.rates and other.intervals != first.intervals, "a seed moves intervals only"
+    assert json.loads(json.dumps(first.to_json()))["rates"] == asdict(first.rates)
+
+
+def test_too_little_text_gives_no_rate():
+    learned = f.learn_frames([as_text(*[PHRASE] * 40)])
+    for reports, known in ((f.MIN_OUTCOMES - 1, False), (f.MIN_OUTCOMES, True)):
+        assert (measured(as_text(*[PHRASE] * reports), learned) is not None) == known
+    too_rare = as_text(*[PHRASE] * (f.MIN_COUNT - 1))
+    assert f.learn_frames([too_rare]) == []
+    assert f.estimate_noise([], f.count_outcomes([], too_rare), np.zeros(0, int), VOCABULARY) is None
+
+
+def test_each_outcome_is_called_by_its_name():
+    learned = f.learn_frames([as_text(*[PHRASE] * 100)])
+    assert [one.width for one in learned] == [2] and learned[0].words.tolist() == [3]
+    intact, replaced, inserted, deleted = np.eye(4, dtype=int).tolist()
+    reports = [PHRASE, [1, 2, 9, 4, 5], [1, 2, 9, 3, 4, 5], [1, 2, 3, 9, 4, 5], [1, 2, 4, 5]]
+    assert outcomes(learned, *reports) == [intact, replaced, inserted, inserted, deleted]
+    assert outcomes(learned, [1, 2, 8, 9, 4, 5], [1, 2, 3], [7, *PHRASE, 7, *PHRASE]) == [[0] * 4, [0] * 4, [2, 0, 0, 0]]
+    assert f.replacing_tokens(learned, as_text(*reports, [1, 2, 7, 4, 5])).tolist() == [9, 7]
+
+
+def test_frames_do_not_reach_across_reports():
+    learned = f.learn_frames([as_text(*[PHRASE] * 100)])
+    for cut in range(1, 5):  # the same tokens, but in two reports
+        assert outcomes(learned, PHRASE[:cut], PHRASE[cut:]) == [[0] * 4] * 2
+        assert f.learn_frames([as_text(*[PHRASE[:cut], PHRASE[cut:]] * 100)]) == []
+    for broken in ([1, 2, 9, 4, 5], [1, 2, 9, 3, 4, 5], [1, 2, 4, 5]):
+        assert np.sum(outcomes(learned, broken)) == 1
+        for cut in range(1, len(broken)):
+            assert np.sum(outcomes(learned, broken[:cut], [], broken[cut:])) == 0
+    assert outcomes(learned, [], PHRASE, [], []) == [[0] * 4, [1, 0, 0, 0], [0] * 4, [0] * 4]
+
+
+def test_a_frequent_other_word_is_language():
+    text = as_text(*[PHRASE] * 100, *[[1, 2, 7, 4, 5]] * 10, [1, 2, 8, 4, 5])
+    learned = f.learn_frames([text])
+    assert outcomes(learned, PHRASE, [1, 2, 7, 4, 5], [1, 2, 8, 4, 5]) == [[1, 0, 0, 0], [0] * 4, [0, 1, 0, 0]]
+    evenly = as_text(*[PHRASE] * 60, *[[1, 2, 7, 4, 5]] * 40)
+    assert f.learn_frames([evenly]) == [], "with two words there is no frame"
+
+
+def test_a_frame_that_often_lacks_its_word_is_no_frame():
+    phrases = [[10 * i + k for k in range(5)] for i in range(1, 11)]
+    cut = phrases[0][:2] + phrases[0][3:]
+    learned = f.learn_frames([as_text(*phrases * 100, cut)])
+    assert len(learned[0].contexts) == 10 and outcomes(learned, cut) == [[0, 0, 0, 1]]
+    learned = f.learn_frames([as_text(*phrases * 100, *[cut] * 60)])
+    assert len(learned[0].contexts) == 9 and outcomes(learned, cut) == [[0] * 4]
+
+
+def test_noise_of_single_reports_separates_quiet_from_loud(clean):
+    half = ROWS // 2
+    parts = [
+        noisy(take(*clean, np.arange(half) + start), NoiseRates(0.7 * rate, 0.15 * rate, 0.15 * rate), seed)
+        for seed, (start, rate) in enumerate([(0, 0.05), (half, 0.35)])
+    ]
+    text = join(parts)
+    learned = f.learn_frames([text])
+    counts = f.count_outcomes(learned, text)
+    mean, deviation = f.report_noise(counts, NoiseRates(0.14, 0.03, 0.03, 0.1))
+    places = counts[:, 0].sum(axis=1)
+    assert mean.mean() == pytest.approx(0.2, abs=0.02)
+    told = places >= 5
+    quiet, loud = mean[:half][told[:half]], mean[half:][told[half:]]
+    assert min(len(quiet), len(loud)) > 200
+    assert np.mean(quiet[:, None] < loud) > 0.8
+    assert quiet.mean() < 0.13 and loud.mean() > 0.18
+    assert deviation[told].mean() < 0.85 * deviation[~told].mean()
+    np.testing.assert_allclose(mean[places == 0], 0.2, atol=1e-3)  # no evidence
+
+
+@pytest.mark.parametrize(
+    "rates", [NoiseRates(0.15, 0.03, 0.02, 0.1), NoiseRates(0.3), NoiseRates(0.12, dispersion=0.02)]
+)
+def test_a_report_without_evidence_keeps_the_prior(rates):
+    mean, deviation = f.report_noise(np.zeros((3, 1, 4), np.int32), rates)
+    np.testing.assert_allclose(mean, rates.total, atol=1e-3)
+    spread = (rates.dispersion * rates.total * (1 - rates.total)) ** 0.5
+    np.testing.assert_allclose(deviation, spread, atol=3e-3)
+
+
+def test_posteriors_are_calibrated():
+    rng, rates = np.random.default_rng(0), NoiseRates(replacement=0.2, dispersion=0.1)
+    truth = rng.beta(0.2 * 9, 0.8 * 9, size=20_000)
+    places = rng.integers(0, 30, size=len(truth))
+    counts = np.zeros((len(truth), 1, 4), np.int32)
+    counts[:, 0, f.REPLACED] = rng.binomial(places, truth)
+    counts[:, 0, f.INTACT] = places - counts[:, 0, f.REPLACED]
+    mean, deviation = f.report_noise(counts, rates)
+    error = (truth - mean) / deviation
+    assert error.mean() == pytest.approx(0, abs=0.03) and error.std() == pytest.approx(1, abs=0.03)
+    for low, high in ((0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 1)):
+        group = (mean >= low) & (mean < high)
+        assert truth[group].mean() == pytest.approx(mean[group].mean(), abs=0.01)
+
+
+def test_kinds_of_hits_count_alike_but_insertions_are_seen_twice():
+    counts = np.zeros((4, 1, 4), np.int32)
+    counts[:, 0, f.INTACT] = 10
+    counts[range(3), 0, [f.REPLACED, f.DELETED, f.INSERTED]] = 2, 2, 4
+    mean, _ = f.report_noise(counts, USUAL)
+    assert mean[0] == mean[1] == mean[2] > mean[3]
+
+
+@pytest.mark.parametrize(
+    ("have", "want"), [(NoiseRates(0.05, 0.01, 0.01, 0.05), USUAL), (USUAL, NoiseRates(0.22, 0.04, 0.05, 0.05))]
+)
+def test_extra_noise_leads_from_one_noise_to_another(clean, have, want):
+    estimate = measured(noisy(noisy(clean, have), f.extra_noise(have, want), seed=1))
+    assert estimate.rates.total == pytest.approx(want.total, rel=0.1)
+    assert sum(held(estimate, want)) >= 3  # a token that is hit twice can leave its kind
+
+
+def test_extra_noise_is_none_where_there_is_more_already():
+    assert f.extra_noise(USUAL, USUAL) == NoiseRates()
+    assert f.extra_noise(USUAL, NoiseRates(0.1, 0.01, 0.02, 0.1)) == NoiseRates()
+    extra = f.extra_noise(NoiseRates(0.2), NoiseRates(0.1, 0.08, 0.0, 0.05))
+    assert asdict(extra) == pytest.approx({"replacement": 0, "insertion": 0.1, "deletion": 0, "dispersion": 0.05})
+
+
+def test_real_files_are_as_noisy_as_their_readers_found(real_data):
+    names = ("track1_round1_train_20210222", "track1_round1_testA_20210222", "track1_round1_testB")
+    files = [read_reports(real_data / "round1" / f"{name}.csv") for name in names]
+    texts = [(reports.tokens, reports.offsets) for reports in files]
+    learned = f.learn_frames(texts)
+    train, *tests = (measured(text, learned) for text in texts)
+    assert 0.14 < train.odd_middles < 0.16
+    for test in tests:
+        assert 0.19 < test.odd_middles < 0.24
+        assert test.rates.total > train.rates.total + 0.03
+    assert min(estimate.flatness for estimate in (train, *tests)) > 0.9
