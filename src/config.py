@@ -162,8 +162,8 @@ class Train(Settings):
     epochs: int = Field(12, ge=1)
     patience: int = Field(0, ge=0)
     """Stop after so many epochs without a better validation loss and keep the best; 0 trains all `epochs` and keeps
-    the last. Under kfold the scored fold then chose its own epoch, which makes its score optimistic: score.json
-    says so."""
+    the last. The loss is that of `select_on`. Under kfold and families the scored fold then chose its own epoch, which
+    makes its score optimistic: score.json says so."""
     batch_size: int = Field(64, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of matrix products in training; predictions are always fp32. auto: bf16 where the processor has it and a probe

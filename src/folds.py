@@ -52,7 +52,7 @@ class Families:
         return {
             "threshold": self.threshold,
             "families": len(several),
-            "share": round(float(several.sum() / sizes.sum()), 6),
+            "share_of_reports": round(float(several.sum() / sizes.sum()), 6),
             "largest": int(sizes.max()),
         }
 

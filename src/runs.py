@@ -166,7 +166,8 @@ def check_fits(runs: Iterable[RunFolder], prepared: Prepared, folds: Folds) -> N
     }
     named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
     # The folds that are there are named last, or runs of different presets would send the user in circles.
-    words = [f"folds.{key}={value}".replace(" ", "") for key, value in prepared.folds_settings().items()]
+    settings = {"threshold": "null", **prepared.folds_settings()}  # null takes back that of a run by families
+    words = [f"folds.{key}={value}".replace(" ", "") for key, value in settings.items()]
     for run in runs:
         for key, what in named.items():
             if run.record[key] != now[key]:
@@ -185,7 +186,7 @@ def score_oof(
     rows = folds.scored
     labels = np.asarray(prepared.train.labels)[rows]
     probabilities = metrics.sigmoid(logits[rows].astype(np.float64))
-    fold_of_row = folds.first[rows] if folds.scheme == "kfold" else None
+    fold_of_row = None if folds.scheme == "holdout" else folds.first[rows]
     return {
         "how": how,
         "optimistic": optimistic,

@@ -19,9 +19,11 @@ import numpy as np
 
 from src import artifacts
 from src.artifacts import Output
+from src.config import Config
 from src.errors import UserError, unknown
 from src.folds import Folds
 from src.prepared import Prepared
+from src.runs import command
 
 VALIDATIONS = ("clean", "noised", "weighted", "shifted")
 
@@ -56,13 +58,13 @@ class ShiftFolder:
     facts: dict[str, Any]
 
     @classmethod
-    def load(cls, prepared: Prepared) -> ShiftFolder:
+    def load(cls, prepared: Prepared, config: Config) -> ShiftFolder:
         """Raises UserError, with the command, where it is missing or was made of other files than are there now."""
-        output = prepared.output
-        facts = artifacts.read_json(artifacts.require(output.shift / "shift.json", "shift"))
+        output, remedy = prepared.output, command("shift", config)
+        facts = artifacts.read_json(artifacts.require(output.shift / "shift.json", remedy))
         if facts["made_of"] != made_of(prepared):
             raise UserError(
-                f"{output.shift} was made for other reports or folds than are there now. Run: ./run.sh shift"
+                f"{output.shift} was made of other files or folds than are there now. Run: ./run.sh {remedy}"
             )
         return cls(output, facts)
 

@@ -27,7 +27,9 @@ def tfidf(texts: Sequence[Text], max_n: int, min_df: int = 1) -> list[csr_array]
     """
     counts, _ = ngram_counts(*join(texts), max_n)
     counts = counts[:, np.bincount(counts.indices, minlength=counts.shape[1]) >= min_df]
-    vectors = TfidfTransformer(sublinear_tf=True).fit_transform(counts).astype(np.float32)
+    if counts.shape[1]:  # scikit-learn refuses reports without features
+        counts = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
+    vectors = counts.astype(np.float32)
     ends = np.cumsum([len(offsets) - 1 for _, offsets in texts])
     return [vectors[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 

@@ -12,13 +12,13 @@ LAYERS = [
     {"errors"},
     {"config", "task"},
     {"artifacts", "console"},
-    {"noise", "lines", "metrics"},
-    {"blocks", "submissions"},
+    {"noise", "lines", "metrics", "ngrams"},
+    {"blocks", "submissions", "frames", "similarity", "shift", "shift_report", "labelshift", "expected"},
     {"reports"},
     {"corpus", "inputs", "sample", "blending", "baselines", "executors"},
     {"folds", "vectors", "batching", "hardware", "models.layers", "models.recurrent", "models.transformer"},
     {"models", "checkpoints", "prepared"},
-    {"inference", "runs"},
+    {"inference", "runs", "shifted"},
     {"training", "prediction"},
     {"stages"},
     {"__main__"},
@@ -97,6 +97,7 @@ def test_every_source_file_has_its_tests():
         "checkpoints": "test_training", "inference": "test_training", "prepared": "test_pipeline",
         "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
+        "shift_report": "test_shifted",
     }  # fmt: skip
     for path in SRC.glob("*.py"):
         assert shared.get(path.stem, f"test_{path.stem}") in tested, f"{path.name} has no tests"

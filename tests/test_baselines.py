@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from src import baselines
@@ -69,15 +69,6 @@ def test_prior_learns_from_rows_set_aside_and_does_not_predict_them():
     np.testing.assert_allclose(sigmoid(predicted[2:]), [[2.5 / 4], [3.5 / 4]])
     with pytest.raises(ValueError, match="fold 0 holds every report"):
         baselines.prior(labels, np.zeros(4, dtype=int))
-
-
-@pytest.mark.parametrize("max_n", [1, 2, 3])
-def test_ngrams_are_those_of_scikit_learn(max_n):
-    texts = random_texts(60) + [[7], [], [0, 0, 0, 0]]  # shorter than an n-gram, empty, repeated; 0 is a word
-    ours = baselines.ngram_counts(*flatten(texts), max_n).toarray()
-    theirs = CountVectorizer(ngram_range=(1, max_n), token_pattern=r"\S+").fit_transform(as_words(texts)).toarray()
-    assert ours.shape == theirs.shape
-    assert sorted(map(tuple, ours.T)) == sorted(map(tuple, theirs.T))  # the same columns in another order
 
 
 def test_logits_are_those_of_scikit_learns_pipeline():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,16 +15,17 @@ from src import blending
 from src.blending import (
     METHODS,
     BlendWeights,
-    cross_fitted,
+    Evidence,
+    apply_folds,
     diversity,
-    fit_and_apply,
+    fit_folds,
     fit_method,
     fit_temperature,
     fit_weights,
     mean_logits,
 )
 from src.errors import UserError
-from src.metrics import Estimate, official_score, sigmoid
+from src.metrics import Estimate, official_score, paired_difference, sigmoid
 from src.task import ROUND1, ROUND2
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
@@ -37,6 +39,14 @@ def make(task, n, noises, seed=0, scale=1.0):
     return truth, labels, [scale * (truth + noise * generator.normal(size=truth.shape)) for noise in noises]
 
 
+def rows(members, labels, folds=None):
+    return Evidence.of(members, labels, np.zeros(len(labels), dtype=int) if folds is None else folds)
+
+
+def cross_fitted(members, labels, folds, task, method):
+    return apply_folds(fit_folds(rows(members, labels, folds), task, method), members, folds)
+
+
 def score(task, labels, logits):
     return official_score(task, labels, sigmoid(logits)).value
 
@@ -45,7 +55,7 @@ def test_mean_is_the_mean_in_double_precision():
     members = [np.full((2, 17), value, dtype=np.float32) for value in (1, 2, 6)]
     mean = mean_logits(members)
     assert mean.dtype == np.float64 and (mean == 3).all()
-    blend = fit_method(members, np.zeros((2, 17)), np.zeros(2), ROUND1, "mean")
+    blend = fit_method(rows(members, np.zeros((2, 17))), ROUND1, "mean")
     np.testing.assert_array_equal(blend.apply(members), mean)
 
 
@@ -53,7 +63,7 @@ def test_planted_weights_and_temperature_are_recovered():
     _, _, (a, b, c) = make(ROUND1, 4000, [1, 1, 1], scale=0.7)
     truth = (0.6 * a + 0.4 * b) / 1.5  # the labels follow this blend, and the third member adds nothing
     labels = (np.random.default_rng(1).random(truth.shape) < sigmoid(truth)).astype(int)
-    (blend,) = fit_weights([a, b, c], labels, ROUND1, per_group=False).groups
+    (blend,) = fit_weights(rows([a, b, c], labels), ROUND1, per_group=False).groups
     assert blend.weights == pytest.approx((0.6, 0.4, 0.0), abs=0.03)
     assert blend.temperature == pytest.approx(1.5, rel=0.05)
 
@@ -61,13 +71,13 @@ def test_planted_weights_and_temperature_are_recovered():
 @pytest.mark.parametrize("factor", [0.4, 1.0, 3.0])
 def test_temperature_undoes_a_known_scale(factor):
     truth, labels, _ = make(ROUND1, 3000, [])
-    (blend,) = fit_temperature([factor * truth] * 2, labels, ROUND1, per_group=False).groups
+    (blend,) = fit_temperature(rows([factor * truth] * 2, labels), ROUND1, per_group=False).groups
     assert blend.temperature == pytest.approx(factor, rel=0.04) and blend.weights == (0.5, 0.5)
 
 
 def test_temperature_is_that_of_a_line_search():
     _, labels, members = make(ROUND2, 300, [1, 2])
-    fitted = fit_temperature(members, labels, ROUND2, per_group=False)
+    fitted = fit_temperature(rows(members, labels), ROUND2, per_group=False)
     found = minimize_scalar(lambda t: -score(ROUND2, labels, mean_logits(members) / t), bracket=(0.5, 2), tol=1e-8)
     assert fitted.groups[0].temperature == pytest.approx(found.x, rel=1e-4)
 
@@ -77,7 +87,7 @@ def test_temperature_is_that_of_a_line_search():
 def test_no_grid_point_scores_better_than_the_fit(task, per_group):
     truth, labels, members = make(task, 200, [0.8, 1.5], seed=3, scale=1.7)
     members.append(np.random.default_rng(4).normal(size=truth.shape) - truth)  # its best weight is zero, at the edge
-    fitted = fit_weights(members, labels, task, per_group)
+    fitted = fit_weights(rows(members, labels), task, per_group)
     best = score(task, labels, fitted.apply(members))
     for group in fitted.groups:
         assert group.weights[2] < 0.01
@@ -95,11 +105,11 @@ def test_no_grid_point_scores_better_than_the_fit(task, per_group):
 def test_each_group_is_fitted_by_itself():
     truth, labels, (good, bad) = make(ROUND2, 1500, [0.3, 3.0])
     swap = [np.hstack([good[:, :17], bad[:, 17:]]), np.hstack([bad[:, :17], 2 * good[:, 17:]])]
-    regions, types = fit_weights(swap, labels, ROUND2, per_group=True).groups
+    regions, types = fit_weights(rows(swap, labels), ROUND2, per_group=True).groups
     assert (regions.start, regions.stop, types.start, types.stop) == (0, 17, 17, 29)
     assert regions.weights[0] > 0.9 and types.weights[1] > 0.9
     assert regions.temperature == pytest.approx(1, abs=0.15) and types.temperature == pytest.approx(2, abs=0.3)
-    shared = fit_weights(swap, labels, ROUND2, per_group=False)
+    shared = fit_weights(rows(swap, labels), ROUND2, per_group=False)
     assert len(shared.groups) == 1
     apart = BlendWeights("weights", (regions, types))
     assert score(ROUND2, labels, apart.apply(swap)) > score(ROUND2, labels, shared.apply(swap)) + 0.02
@@ -108,11 +118,11 @@ def test_each_group_is_fitted_by_itself():
 def test_types_of_reports_without_a_region_are_not_fitted_on():
     _, labels, members = make(ROUND2, 200, [1, 2])
     labels[:100, :17] = 0
-    fitted = fit_weights(members, labels, ROUND2, per_group=False)
+    fitted = fit_weights(rows(members, labels), ROUND2, per_group=False)
     labels[:100, 17:] = 1 - labels[:100, 17:]
-    assert fit_weights(members, labels, ROUND2, per_group=False) == fitted
+    assert fit_weights(rows(members, labels), ROUND2, per_group=False) == fitted
     labels[100:, 17:] = 1 - labels[100:, 17:]
-    assert fit_weights(members, labels, ROUND2, per_group=False) != fitted
+    assert fit_weights(rows(members, labels), ROUND2, per_group=False) != fitted
 
 
 @settings(max_examples=15, deadline=None)
@@ -121,7 +131,7 @@ def test_weights_are_shares_and_survive_json(seed, n_members, per_group):
     generator = np.random.default_rng(seed)
     members = list(generator.normal(0, 3, (n_members, 20, 29)))
     labels = generator.integers(0, 2, (20, 29))
-    blend = fit_weights(members, labels, ROUND2, per_group)
+    blend = fit_weights(rows(members, labels), ROUND2, per_group)
     for group in blend.groups:
         assert min(group.weights) >= 0 and sum(group.weights) == pytest.approx(1) and group.temperature > 0
     back = BlendWeights.from_json(json.loads(json.dumps(blend.to_json())))
@@ -133,7 +143,7 @@ def test_weights_are_shares_and_survive_json(seed, n_members, per_group):
 def test_extreme_members_stop_at_the_edge_of_the_temperatures(sign, answer):
     labels = np.arange(34).reshape(2, 17) % 2
     member = sign * 0.001 * (2.0 * labels - 1)
-    (blend,) = fit_weights([member, member], labels, ROUND1, per_group=False).groups
+    (blend,) = fit_weights(rows([member, member], labels), ROUND1, per_group=False).groups
     assert blend.temperature == pytest.approx(answer) and sum(blend.weights) == pytest.approx(1)
 
 
@@ -142,11 +152,13 @@ def test_equal_members_are_averaged_and_a_real_gain_is_taken():
     folds = np.arange(1000) % 5
     calibrated = [member * 1.0 for member in members]
     for member in calibrated:  # brings the mean to temperature one, so that nothing is left to gain
-        member /= fit_temperature(members, labels, ROUND1, False).groups[0].temperature
-    assert fit_method(calibrated, labels, folds, ROUND1, "auto").method == "mean"
-    assert fit_method([3 * member for member in calibrated], labels, folds, ROUND1, "auto").method == "temperature"
+        member /= fit_temperature(rows(members, labels), ROUND1, False).groups[0].temperature
+    assert fit_method(rows(calibrated, labels, folds), ROUND1, "auto").method == "mean"
+    assert (
+        fit_method(rows([3 * member for member in calibrated], labels, folds), ROUND1, "auto").method == "temperature"
+    )
     bad = [np.random.default_rng(9).normal(0, 3, labels.shape) for _ in range(2)]
-    assert fit_method(calibrated + bad, labels, folds, ROUND1, "auto").method == "weights"
+    assert fit_method(rows(calibrated + bad, labels, folds), ROUND1, "auto").method == "weights"
 
 
 @TASKS
@@ -168,14 +180,13 @@ def test_a_holdout_fits_on_one_fold_and_blends_the_other(method):
     folds = np.repeat([-1, 0, 1], [200, 100, 100])
     for member in members:
         member[folds == -1] = np.nan
-    blend, logits = fit_and_apply(members, labels, folds, ROUND1, method, folds == 0, np.flatnonzero(folds == 1))
-    assert logits.shape == (100, 17) and blend.method == ("weights" if method == "auto" else method)
-    again = fit_method([member[200:300] for member in members], labels[200:300], folds[200:300], ROUND1, method)
+    blend = fit_method(rows(members, labels, folds).only(folds == 0), ROUND1, method)
+    assert blend.method == ("weights" if method == "auto" else method)
+    again = fit_method(rows([member[200:300] for member in members], labels[200:300]), ROUND1, method)
     assert again == blend
-    np.testing.assert_array_equal(logits, blend.apply([member[300:] for member in members]))
     out_of_fold = cross_fitted(members, labels, folds, ROUND1, method)
     assert np.isnan(out_of_fold[:200]).all()
-    np.testing.assert_array_equal(out_of_fold[300:], logits)
+    np.testing.assert_array_equal(out_of_fold[300:], blend.apply([member[300:] for member in members]))
 
 
 def test_auto_is_chosen_inside_the_other_folds(monkeypatch):
@@ -185,9 +196,12 @@ def test_auto_is_chosen_inside_the_other_folds(monkeypatch):
     monkeypatch.setattr(
         blending,
         "fit_weights",
-        lambda some, y, task, per_group: (fitted.append((len(y), per_group)), fit_weights(some, y, task, per_group))[1],
+        lambda some, task, per_group: (
+            fitted.append((len(some.labels), per_group)),
+            fit_weights(some, task, per_group),
+        )[1],
     )
-    fit_and_apply(members, labels, folds, ROUND2, "auto", folds != 3, folds == 3)
+    fit_method(rows(members, labels, folds).only(folds != 3), ROUND2, "auto")
     assert sorted(fitted[:3]) == [(30, True), (50, True), (60, True)]  # 70 rows less each of their folds
     assert fitted[3:] in ([], [(70, True)])  # then the fit that is used, if weights were chosen
 
@@ -196,7 +210,29 @@ def test_auto_is_chosen_inside_the_other_folds(monkeypatch):
 def test_a_gain_must_exceed_its_standard_error(monkeypatch, gain, answer):
     _, labels, members = make(ROUND1, 60, [1, 1])
     monkeypatch.setattr(blending, "paired_difference", lambda *_: Estimate(gain, 0.002))
-    assert fit_method(members, labels, np.arange(60) % 3, ROUND1, "auto").method == answer
+    assert fit_method(rows(members, labels, np.arange(60) % 3), ROUND1, "auto").method == answer
+
+
+def test_a_weight_is_worth_as_many_copies_of_the_row():
+    _, labels, members = make(ROUND2, 150, [0.5, 2.0])
+    weights = np.random.default_rng(1).integers(0, 4, 150)
+    weighed = replace(rows(members, labels), weights=weights.astype(float))
+    copied = rows([np.repeat(m, weights, axis=0) for m in members], np.repeat(labels, weights, axis=0))
+    (a, *_), (b, *_) = fit_weights(weighed, ROUND2, True).groups, fit_weights(copied, ROUND2, True).groups
+    assert a.weights == pytest.approx(b.weights, abs=1e-4) and a.temperature == pytest.approx(b.temperature, rel=1e-4)
+
+
+def test_copies_of_a_report_do_not_make_a_gain_surer(monkeypatch):
+    _, labels, members = make(ROUND1, 120, [1, 1])
+    seen = []
+    monkeypatch.setattr(blending, "paired_difference", lambda *a: (seen.append(paired_difference(*a)), seen[-1])[1])
+    folds = np.arange(120) % 3
+    fit_method(rows(members, labels, folds), ROUND1, "auto")
+    four = np.tile(np.arange(120), 4)
+    copied = Evidence([m[four] for m in members], labels[four], folds[four], np.ones(480), four)
+    fit_method(copied, ROUND1, "auto")
+    assert seen[2].value == pytest.approx(seen[0].value, abs=1e-6)
+    assert seen[2].standard_error == pytest.approx(seen[0].standard_error, rel=0.02)
 
 
 def test_diversity_counts_errors_and_not_what_the_answer_explains():
@@ -224,14 +260,14 @@ def test_malformed_input_raises():
     with pytest.raises(ValueError, match="want members of one"):
         mean_logits([])
     with pytest.raises(ValueError, match="round1 has 17 labels"):
-        fit_weights(members, labels, ROUND1, per_group=False)
+        fit_weights(rows(members, labels), ROUND1, per_group=False)
     with pytest.raises(ValueError, match="labels of 0 or 1"):
-        fit_weights(members, sigmoid(members[0]), ROUND2, per_group=False)
+        fit_weights(rows(members, sigmoid(members[0])), ROUND2, per_group=False)
     with pytest.raises(ValueError, match="fitted on 2 members of 29 labels, given 1 of 29"):
-        fit_weights(members, labels, ROUND2, per_group=False).apply(members[:1])
+        fit_weights(rows(members, labels), ROUND2, per_group=False).apply(members[:1])
     members[0][3, 4] = np.nan
     with pytest.raises(ValueError, match="not predicted"):
-        fit_weights(members, labels, ROUND2, per_group=False)
+        fit_weights(rows(members, labels), ROUND2, per_group=False)
     labels[:, :17] = 0
     with pytest.raises(UserError, match="counts for the types"):
-        fit_weights([members[1]], labels, ROUND2, per_group=True)
+        fit_weights(rows([members[1]], labels), ROUND2, per_group=True)

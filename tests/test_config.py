@@ -76,7 +76,7 @@ def test_bad_overrides_name_the_key_and_what_is_known(words, expected):
 
 
 def test_unknown_preset_and_model_list_the_known():
-    with pytest.raises(UserError, match=r"unknown preset 'quikc'. Did you mean 'quick'\? Known: full, quick"):
+    with pytest.raises(UserError, match=r"unknown preset 'quikc'. Did you mean 'quick'\? Known: full, proof, quick"):
         load_config("quikc")
     with pytest.raises(UserError, match=r"unknown model 'lstmm'. Did you mean 'lstm'\?.*transformer"):
         load_config("quick", models=["lstmm"])

@@ -200,10 +200,10 @@ def test_the_threshold_decides_what_is_a_family():
         for threshold in (0.5, 0.9, 1.0, None)
     }
     several = FAMILY_SIZES[FAMILY_SIZES > 1]
-    planted = {"families": len(several), "share": round(several.sum() / len(family), 6), "largest": 9}
+    planted = {"families": len(several), "share_of_reports": round(several.sum() / len(family), 6), "largest": 9}
     assert facts[0.5] == {"threshold": 0.5, **planted}
-    assert facts[0.9]["threshold"] == 0.9 and 0 < facts[0.9]["share"] < facts[0.5]["share"]
-    assert facts[1.0] == {"threshold": folds.IDENTICAL, "families": 0, "share": 0.0, "largest": 1}
+    assert facts[0.9]["threshold"] == 0.9 and 0 < facts[0.9]["share_of_reports"] < facts[0.5]["share_of_reports"]
+    assert facts[1.0] == {"threshold": folds.IDENTICAL, "families": 0, "share_of_reports": 0.0, "largest": 1}
     assert 0.3 <= facts[None]["threshold"] < 0.7 and planted.items() <= facts[None].items()
 
 
@@ -264,12 +264,11 @@ def test_the_command_tells_of_the_families(tiny_input, tmp_path, capsys):
     shown = told("folds.scheme=families", "folds.threshold=0.4")
     manifest = json.loads((tmp_path / "folds.json").read_text())
     facts = manifest["families"]
-    assert set(facts) == {"threshold", "families", "share", "largest"}
+    assert set(facts) == {"threshold", "families", "share_of_reports", "largest"}
     assert facts["threshold"] == manifest["settings"]["threshold"] == 0.4 and facts["families"] > 0
     assert "settings have changed; splitting anew" in shown and "folds: 2 folds of whole families, 300 rep" in shown
-    assert (
-        f"folds: {facts['families']} families of near-duplicates (cosine above 0.4) hold {facts['share']:.1%}" in shown
-    )
+    assert f"folds: {facts['families']} families of near-duplicates (cosine above 0.4) hold " in shown
+    assert f"hold {facts['share_of_reports']:.1%} of the reports, the largest {facts['largest']}\n" in shown
     assert Prepared.load(Output(tmp_path)).load_folds().scheme == "families"
     assert "up to date (2 folds of whole families)" in told("folds.scheme=families", "folds.threshold=0.4")
     assert "splitting anew" in told("folds.scheme=families")

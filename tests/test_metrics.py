@@ -259,3 +259,46 @@ def test_folds_are_reports_of_their_rows_and_negative_folds_are_left_out():
     assert section["score"]["value"] is None and section["groups"]["types"]["mlogloss"]["value"] is None
     assert section["groups"]["regions"]["mlogloss"]["value"] > 0
     json.dumps(section, allow_nan=False)
+
+
+@pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
+def test_a_weight_is_worth_as_many_copies_of_the_report(task):
+    rng = np.random.default_rng(0)
+    labels, p, other = rng.integers(0, 2, (60, task.n_labels)), *rng.random((2, 60, task.n_labels))
+    weights = rng.integers(0, 4, 60)
+    copied = [np.repeat(array, weights, axis=0) for array in (labels, p, other)]
+    reports = np.repeat(np.arange(60), weights)
+    weighed = official_score(task, labels, p, weights)
+    again = official_score(task, *copied[:2], reports=reports)
+    assert weighed.value == pytest.approx(again.value, abs=1e-12)
+    assert weighed.standard_error == pytest.approx(again.standard_error, rel=0.02)
+    gain = paired_difference(task, labels, p, other, weights)
+    assert gain.value == pytest.approx(paired_difference(task, *copied, reports=reports).value, abs=1e-12)
+
+
+def test_copies_of_reports_do_not_lower_the_standard_error():
+    rng = np.random.default_rng(1)
+    labels, p = rng.integers(0, 2, (300, 17)), rng.random((300, 17))
+    once = official_score(ROUND1, labels, p)
+    four = official_score(ROUND1, np.tile(labels, (4, 1)), np.tile(p, (4, 1)), reports=np.tile(np.arange(300), 4))
+    naive = official_score(ROUND1, np.tile(labels, (4, 1)), np.tile(p, (4, 1)))
+    assert four.standard_error == pytest.approx(once.standard_error, rel=0.01)
+    assert naive.standard_error == pytest.approx(once.standard_error / 2, rel=0.01)
+
+
+def test_the_standard_error_of_a_weighted_score_is_its_spread_over_samples():
+    rng = np.random.default_rng(2)
+    scores = []
+    for _ in range(400):
+        labels, p = rng.integers(0, 2, (200, 17)), rng.random((200, 17))
+        weights = rng.exponential(size=200)
+        scores.append(official_score(ROUND1, labels, p, weights))
+    spread = np.std([score.value for score in scores])
+    assert np.mean([score.standard_error for score in scores]) == pytest.approx(spread, rel=0.12)
+
+
+def test_a_group_of_which_every_row_weighs_nothing_raises():
+    labels = np.zeros((2, 29), dtype=int)
+    labels[0, [0, 17]] = 1
+    with pytest.raises(UserError, match="counts in the score of the types"):
+        official_score(ROUND2, labels, np.full((2, 29), 0.5), np.array([0.0, 1.0]))

@@ -490,3 +490,74 @@ def test_submissions_are_scored_row_by_row(tiny_input, tmp_path, capsys):
     path.write_text("".join(lines[:-1]))
     assert main(["score", "--labels", str(tiny_input / "answers_A.csv"), str(path)]) == 2
     assert "from line 40 on" in capsys.readouterr().err
+
+
+def test_the_leaderboard_stands_on_the_runs(done, tiny_input, capsys):
+    assert main(["leaderboard", "blend", *words(tiny_input, done)]) == 0
+    shown = capsys.readouterr().out
+    assert "Target testB" in shown and "testA: best by shifted last" in shown and "effective reports" in shown
+    assert "label rates" in shown and "by EM" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    for name in ("lstm", "transformer", "blend"):
+        board = json.loads((done / f"runs/{name}/leaderboard.json").read_text())
+        score = json.loads((done / f"runs/{name}/score.json").read_text())["overall"]["score"]
+        for test in board["tests"].values():
+            clean, expected = test["validations"]["clean"], test["expected"]
+            assert clean["value"] == pytest.approx(score["value"], abs=1e-9)
+            assert clean["standard_error"] == pytest.approx(score["standard_error"], rel=1e-6)
+            assert expected["low"] < expected["value"] < expected["high"]
+            assert {name for name in test["label_rates"]} == {"train", "predicted", "corrected"}
+    assert json.loads((done / "runs/lstm/leaderboard.json").read_text())["committee"] == ["transformer"]
+
+
+def test_the_leaderboard_leaves_out_runs_of_other_folds(copy, tiny_input, capsys):
+    assert main(["train", "--model", "lstm", *words(tiny_input, copy, "folds.k=3")]) == 0
+    capsys.readouterr()
+    assert main(["leaderboard", *words(tiny_input, copy, "folds.k=3")]) == 0
+    assert (
+        "left out, as they were made on other files or folds than are there now: blend, transf"
+        in capsys.readouterr().out
+    )
+
+
+def test_runs_keep_what_validations_need(done):
+    shift = json.loads((done / "shift/shift.json").read_text())
+    for run in ("lstm", "blend"):
+        for test, facts in shift["tests"].items():
+            stem = Path(test).stem
+            assert np.load(done / f"runs/{run}/copies_{stem}.npy").shape == (facts["draws"], 300, 17)
+            by_fold = np.load(done / f"runs/{run}/folds_{stem}.npy")
+            assert by_fold.shape == (2, 40, 17)
+            np.testing.assert_allclose(by_fold.mean(axis=0), np.load(done / f"runs/{run}/test_{stem}.npy"), atol=1e-5)
+
+
+def test_blends_are_fitted_on_what_is_selected(copy, tiny_input, capsys):
+    fitted = {}
+    for select_on in ("clean", "weighted"):
+        name = f"on_{select_on}"
+        arguments = ["blend.method=weights", f"select_on={select_on}"]
+        assert main(["blend", "lstm", "transformer", "--name", name, *words(tiny_input, copy, *arguments)]) == 0
+        fitted[select_on] = json.loads((copy / f"runs/{name}/run.json").read_text())["weights"]
+    assert fitted["clean"] != fitted["weighted"]
+    assert "fitted on train rows weighted like sample_testB.csv" in capsys.readouterr().out
+
+
+def test_label_shift_is_off_unless_asked_for(copy, tiny_input, capsys):
+    assert main(["submit", "lstm", *words(tiny_input, copy)]) == 0
+    plain = read_submission(copy / "submission_lstm_sample_testA.csv")[1]
+    np.testing.assert_allclose(plain, metrics.sigmoid(np.load(copy / "runs/lstm/test_sample_testA.npy")), atol=2e-6)
+    assert main(["submit", "lstm", *words(tiny_input, copy, "submit.label_shift=true")]) == 0
+    assert "label rates of sample_testA.csv moved" in capsys.readouterr().out
+    assert np.abs(read_submission(copy / "submission_lstm_sample_testA.csv")[1] - plain).max() > 0.01
+
+
+def test_early_stopping_goes_by_what_is_selected(copy, tiny_input):
+    histories = {}
+    for select_on in ("clean", "weighted"):
+        arguments = ["train.patience=1", f"select_on={select_on}", "train.epochs=3"]
+        assert main(["train", "--model", "lstm", *words(tiny_input, copy, *arguments)]) == 0
+        histories[select_on] = (copy / "runs/lstm/history.csv").read_text()
+    losses = [[line.split(",")[4:] for line in text.splitlines()] for text in histories.values()]
+    assert [row[0] for row in losses[0]] == [row[0] for row in losses[1]], "training itself is the same"
+    assert [row[1] for row in losses[0]] != [row[1] for row in losses[1]]
+    assert next((copy / "runs/lstm").glob("fold_0*/valid.npz"))

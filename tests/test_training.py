@@ -34,7 +34,7 @@ def rows(n: int = 96, seed: int = 0) -> Rows:
         tokens[i, [first, second]] = (5, 6) if labels[i, 0] else (6, 5)
         labels[i, 1] = (tokens[i] == 12).any()
     assert tokens[tokens > 0].min() >= N_SPECIAL
-    return Rows(tokens, lengths, labels, np.arange(n).astype("S"))
+    return Rows(tokens, lengths, labels, np.arange(n).astype("S"), np.ones(n, dtype=np.float32))
 
 
 def train(folder, settings: Train, data: Rows | None = None, stop_after: int | None = None, seed: int = 1):

@@ -30,7 +30,6 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     folds = prepared.load_folds()
-    shift = ShiftFolder.load(prepared)
     members = list(named or config.runs)
     if len(set(members)) < len(members):
         raise UserError(f"a run is named twice: {' '.join(members)}")
@@ -44,6 +43,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     runs.check_fits(parts, prepared, folds)
     if not named:
         _check_settings(config, parts)
+    shift = ShiftFolder.load(prepared, config)
     folder = output.run(name)
     settings = config.blend.model_dump()
     fingerprints = {part.name: part.score["fingerprint"] for part in parts}

@@ -46,7 +46,7 @@ def _tell(families: folds.Families, fold_size: float) -> dict[str, Any]:
     facts = families.facts()
     say(
         f"folds: {facts['families']:,} families of near-duplicates (cosine above {facts['threshold']:g}) hold "
-        f"{facts['share']:.1%} of the reports, the largest {facts['largest']:,}"
+        f"{facts['share_of_reports']:.1%} of the reports, the largest {facts['largest']:,}"
     )
     if facts["largest"] > fold_size:
         warn(f"a family of {facts['largest']:,} reports is larger than a fold: the folds differ in size and labels")

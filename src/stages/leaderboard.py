@@ -32,7 +32,7 @@ def run(config: Config, named: Sequence[str] = ()) -> None:
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     folds = prepared.load_folds()
-    shift = ShiftFolder.load(prepared)
+    shift = ShiftFolder.load(prepared, config)
     for name in named:
         runs.check_fits([RunFolder.load(output, name, config)], prepared, folds)
     fitting, others = _fitting(output, config, prepared, folds)

@@ -34,7 +34,7 @@ SEED = 0
 def run(config: Config, file: Path, to: Path) -> None:
     prepared = Prepared.load(Output(config.paths.output))
     files = inputs.find_files(config.paths)
-    target = ShiftFolder.load(prepared).target(config.target)
+    target = ShiftFolder.load(prepared, config).target(config.target)
     if files is None or target is None:
         raise UserError("a stand-in is made like a test file, and there is none in the input folder")
     if to.exists() and any(to.iterdir()):

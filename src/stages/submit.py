@@ -44,7 +44,7 @@ def _moved(config: Config, prepared: Prepared, source: RunFolder, test: str, log
     """Logits moved to the label rates that the test file speaks for."""
     from src import labelshift  # scikit-learn: a second
 
-    shift, folds, labels = ShiftFolder.load(prepared), prepared.load_folds(), np.asarray(prepared.train.labels)
+    shift, folds, labels = ShiftFolder.load(prepared, config), prepared.load_folds(), np.asarray(prepared.train.labels)
     rows = validation(config.select_on, shift.rows, shift.target(test), folds)
     calibration = labelshift.calibrate(rows.logits(source.oof(), source.copies(test)), labels[rows.rows], rows.weights)
     calibrated, train = calibration.apply(logits), labels.mean(axis=0)

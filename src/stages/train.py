@@ -36,7 +36,7 @@ CODE = ("src.training", "src.prediction")
 def run(config: Config) -> None:
     prepared = Prepared.load(Output(config.paths.output))
     folds = prepared.load_folds()
-    shift = ShiftFolder.load(prepared)
+    shift = ShiftFolder.load(prepared, config)
     device = pick_device(config.device)
     executor = make_executor(config.executor, device.type)
     started = time.perf_counter()
