@@ -69,8 +69,9 @@ class NoiseEstimate:
     the plain count, with no correction for what wide frames miss."""
     outcomes: int
     """Places seen in the narrowest frames."""
-    flatness: float
-    """Perplexity of the replacing tokens (Miller-Madow corrected) as a share of the vocabulary; 1: uniform."""
+    flatness: float | None
+    """Perplexity of the replacing tokens (Miller-Madow corrected) as a share of the vocabulary; 1: uniform. None where
+    nothing is replaced."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -188,10 +189,10 @@ def _rates(total: np.ndarray, contexts: np.ndarray) -> np.ndarray:
     return np.append(rates, spread / (1 + spread))  # 1 / (a + b + 1)
 
 
-def _flatness(tokens: np.ndarray, vocabulary_size: int) -> float:
-    """exp(entropy) / vocabulary size, the entropy corrected by (values - 1) / 2n (Miller 1955); NaN where n is 0."""
+def _flatness(tokens: np.ndarray, vocabulary_size: int) -> float | None:
+    """exp(entropy) / vocabulary size, the entropy corrected by (values - 1) / 2n (Miller 1955)."""
     if not len(tokens):
-        return float("nan")
+        return None
     counts = np.unique(tokens, return_counts=True)[1]
     shares = counts / counts.sum()
     entropy = -(shares * np.log(shares)).sum() + (len(counts) - 1) / (2 * counts.sum())

@@ -91,7 +91,8 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         ["frames with another word", *(_cell(noise, lambda found: f"{found['odd_middles']:.1%}") for noise in noises)],
         *([rate, *(_cell(noise, partial(_rate, rate=rate)) for noise in noises)] for rate in RATES),
         ["hit in any way", *(_cell(noise, lambda found: f"{_total(found):.1%}") for noise in noises)],
-        ["intruders flat (1: even)", *(_cell(noise, lambda found: f"{found['flatness']:.2f}") for noise in noises)],
+        ["a report's, p10–p90", *(_cell(noise, _report) for noise in noises)],
+        ["intruders flat (1: even)", *(_cell(noise, _flat) for noise in noises)],
         ["places judged", *(_cell(noise, lambda found: f"{found['outcomes']:,}") for noise in noises)],
     ]
     profiles = [train["held_out"], *(test["profile"] for test in found)]
@@ -220,6 +221,14 @@ def _percent(noise: dict[str, Any] | None) -> str:
 
 def _cell(noise: dict[str, Any] | None, shown: Callable[[dict[str, Any]], str]) -> str:
     return "–" if noise is None else shown(noise)
+
+
+def _report(noise: dict[str, Any]) -> str:
+    return f"{noise['report']['p10']:.1%}–{noise['report']['p90']:.1%}"
+
+
+def _flat(noise: dict[str, Any]) -> str:
+    return "–" if noise["flatness"] is None else f"{noise['flatness']:.2f}"
 
 
 def _rate(noise: dict[str, Any], rate: str) -> str:

@@ -227,7 +227,10 @@ def test_kinds_of_hits_count_alike_but_insertions_are_seen_twice():
 
 @pytest.mark.parametrize(
     ("have", "want"),
-    [(NoiseRates(0.05, 0.01, 0.01, 0.05), USUAL), (NoiseRates(0.1, 0.02, 0.03), NoiseRates(0.15, 0.03, 0.04, 0.05))],
+    [
+        (NoiseRates(0.05, 0.01, 0.01, 0.05), USUAL),
+        (NoiseRates(0.1, 0.02, 0.03, 0.05), NoiseRates(0.17, 0.03, 0.04, 0.05)),
+    ],
 )
 def test_extra_noise_leads_from_one_noise_to_another(clean, have, want):
     extra = f.extra_noise(have, want)

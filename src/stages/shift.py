@@ -56,19 +56,19 @@ def run(config: Config) -> None:
         name: _sampled(Corpus.load(prepared.test_folder(name)), config.shift.max_rows, [config.shift.seed, i])
         for i, name in enumerate(prepared.test_files, start=1)
     }
-    sampled = {name: len(chosen) for name, (_, chosen) in [("train", (train, rows)), *corpora.items()]}
     texts = {"train": _text(train)} | {name: _text(corpus) for name, (corpus, _) in corpora.items()}
     artifacts.write_npy(output.shift / "rows.npy", rows)
     groups = _groups(folds)[rows]
 
     learned = frames.learn_frames(list(texts.values()))
     noise = {name: _noise(learned, text, len(words), config.shift.seed) for name, text in texts.items()}
-    jobs = []
+    jobs, extras = [], {}
     for i, (name, (_, chosen)) in enumerate(corpora.items()):
         folder = shifted.test_folder(output, name)
         artifacts.write_npy(folder / "test_rows.npy", chosen)
-        extra = _extra(noise["train"], noise[name])
-        for draw in range(config.shift.draws if extra.total else 0):
+        extra = extras[name] = _extra(noise["train"], noise[name])
+        draws = config.shift.draws if extra.total else 0
+        for draw in range(draws):
             rng = np.random.default_rng([config.shift.seed, i, draw])
             noisy = _corrupted(texts["train"], extra, rng, len(words))
             tokens, lengths = pad(*noisy, train.tokens.shape[1], config.data.keep)
@@ -79,47 +79,17 @@ def run(config: Config) -> None:
             "rows": str(output.shift / "rows.npy"),
             "folder": str(folder),
             "groups": groups.tolist(),
-            "extra": asdict(extra),
             "reverse": asdict(_extra(noise[name], noise["train"])),
-            "draws": config.shift.draws if extra.total else 0,
+            "draws": draws,
             "settings": settings,
             "words": len(words),
         }
         jobs.append(Job(f"shift of {name}", f"{__name__}:measure_test", payload))
     raise_failures(run_shown(make_executor(config.executor, "cpu"), "shift", jobs))
 
-    facts = {
-        "fingerprint": stamp,
-        "made_of": shifted.made_of(prepared),
-        "settings": settings,
-        "rows": {"train": len(prepared.train)} | {name: _rows_of(prepared, name) for name in corpora},
-        "sampled": sampled,
-        "train": {
-            "noise": _noise_facts(noise["train"]),
-            "held_out": _profile(texts["train"], None),
-            "shared_long_ngrams": shift.shared_ngrams(texts["train"]),
-            "families": _families(texts["train"]),
-        },
-        "tests": {
-            name: {
-                **artifacts.read_json(shifted.test_folder(output, name) / "measured.json"),
-                "noise": _noise_facts(noise[name]),
-                "extra_noise": asdict(_extra(noise["train"], noise[name])),
-                "train_noise_total": _total(noise["train"]),
-                "test_noise_total": _total(noise[name]),
-                "noised_total": _total(noise["train"])
-                + (1 - _total(noise["train"])) * _extra(noise["train"], noise[name]).total,
-                "profile": _profile(texts["train"], texts[name]),
-                "shared_long_ngrams": shift.shared_ngrams(texts["train"], texts[name]),
-            }
-            for name in corpora
-        },
-    }
-    for found in facts["tests"].values():
-        for ngram in found["adversarial"]["telling"]:
-            ngram["tokens"] = [int(words[token - N_SPECIAL]) for token in ngram["tokens"]]
-    facts["summary"] = shift_report.headline(facts)
-    _save_posteriors(output, learned, texts, noise)
+    facts = _facts(prepared, texts, noise, extras)
+    _add_posteriors(output, learned, texts, noise, facts)
+    facts = {"fingerprint": stamp, "made_of": shifted.made_of(prepared), "settings": settings, **facts}
     shift_report.draw(output.shift / "shift.png", output, facts)
     artifacts.write_text(output.shift / "shift.md", shift_report.as_markdown(facts))
     artifacts.write_json(result, facts)
@@ -128,6 +98,44 @@ def run(config: Config) -> None:
         lacking = ", ".join(name for name, estimate in noise.items() if estimate is None)
         warn(f"too little text to tell the noise of {lacking}; validation adds none where it is not known")
     say(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
+
+
+def _facts(
+    prepared: Prepared,
+    texts: dict[str, Text],
+    noise: dict[str, NoiseEstimate | None],
+    extras: dict[str, NoiseRates],
+) -> dict[str, Any]:
+    """The findings of shift.json: of train, and of each test file with what its job measured."""
+    words, train_total = prepared.vocabulary.words, _total(noise["train"])
+    tests = {}
+    for name, extra in extras.items():
+        measured = artifacts.read_json(shifted.test_folder(prepared.output, name) / "measured.json")
+        for ngram in measured["adversarial"]["telling"]:
+            ngram["tokens"] = [int(words[token - N_SPECIAL]) for token in ngram["tokens"]]
+        tests[name] = {
+            **measured,
+            "noise": _noise_facts(noise[name]),
+            "extra_noise": asdict(extra),
+            "train_noise_total": train_total,
+            "test_noise_total": _total(noise[name]),
+            "noised_total": train_total + (1 - train_total) * extra.total,
+            "profile": _profile(texts["train"], texts[name]),
+            "shared_long_ngrams": shift.shared_ngrams(texts["train"], texts[name]),
+        }
+    facts = {
+        "rows": {"train": len(prepared.train)}
+        | {file["name"]: file["rows"] for file in prepared.manifest["files"] if file["role"] == "test"},
+        "sampled": {name: len(offsets) - 1 for name, (_, offsets) in texts.items()},
+        "train": {
+            "noise": _noise_facts(noise["train"]),
+            "held_out": _profile(texts["train"], None),
+            "shared_long_ngrams": shift.shared_ngrams(texts["train"]),
+            "families": _families(texts["train"]),
+        },
+        "tests": tests,
+    }
+    return {"summary": shift_report.headline(facts), **facts}
 
 
 def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
@@ -190,18 +198,15 @@ def _sampled(corpus: Corpus, most: int, seed: list[int]) -> tuple[Corpus, np.nda
     rows = np.arange(len(corpus))
     if len(corpus) > most:
         rows = np.sort(np.random.default_rng(seed).choice(len(corpus), most, replace=False))
-    parts = (np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.ids))
-    tokens, lengths, ids = parts
-    return Corpus(tokens, lengths, ids, None, np.asarray(corpus.sources[rows])), rows
+    tokens, lengths, ids, sources = (
+        np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.ids, corpus.sources)
+    )
+    return Corpus(tokens, lengths, ids, None, sources), rows
 
 
 def _text(corpus: Corpus, rows: np.ndarray | None = None) -> Text:
     rows = np.arange(len(corpus)) if rows is None else rows
     return unpad(np.asarray(corpus.tokens[rows]), np.asarray(corpus.lengths[rows]))
-
-
-def _rows_of(prepared: Prepared, name: str) -> int:
-    return len(Corpus.load(prepared.test_folder(name)))
 
 
 def _corrupted(text: Text, rates: NoiseRates, rng: np.random.Generator, words: int) -> Text:
@@ -268,15 +273,22 @@ def _families(train: Text) -> dict[str, Any]:
     }
 
 
-def _save_posteriors(
-    output: Output, learned: list[frames.Frames], texts: dict[str, Text], noise: dict[str, NoiseEstimate | None]
+def _add_posteriors(
+    output: Output,
+    learned: list[frames.Frames],
+    texts: dict[str, Text],
+    noise: dict[str, NoiseEstimate | None],
+    facts: dict[str, Any],
 ) -> None:
-    """report_noise.npy (n, 2) for train and each test: posterior mean and deviation of each report's share of hits."""
+    """report_noise.npy (n, 2) for train and each test: posterior mean and deviation of each report's share of hits; and
+    how the means spread, to the facts."""
     for name, text in texts.items():
         folder = output.shift if name == "train" else shifted.test_folder(output, name)
         if (estimate := noise[name]) is not None:
-            posterior = frames.report_noise(frames.count_outcomes(learned, text), estimate.rates)
-            artifacts.write_npy(folder / "report_noise.npy", np.column_stack(posterior).astype(np.float32))
+            mean, deviation = frames.report_noise(frames.count_outcomes(learned, text), estimate.rates)
+            artifacts.write_npy(folder / "report_noise.npy", np.column_stack([mean, deviation]).astype(np.float32))
+            found = facts["train"] if name == "train" else facts["tests"][name]
+            found["noise"]["report"] = {**_quantiles(mean), "mean_deviation": float(deviation.mean())}
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
