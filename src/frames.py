@@ -40,7 +40,6 @@ there as often as above; stopping at zero would make every rate too high on aver
 FEW_HITS = 0.01
 DRAWS = 200
 LEVEL = 0.95
-_GRID = np.linspace(0.0025, 0.9975, 200)
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,8 @@ def count_outcomes(frames: Sequence[Frames], text: Text) -> np.ndarray:
 
 def replacing_tokens(frames: Sequence[Frames], text: Text) -> np.ndarray:
     """The tokens that stand where the narrowest frames want another: (n,)."""
+    if not frames:
+        return np.empty(0, dtype=np.int64)
     tokens = np.asarray(text[0], dtype=np.int64)
     _, places, outcomes = _matches(frames[0], tokens, text[1])
     return tokens[places[outcomes == REPLACED]]
@@ -135,33 +136,31 @@ def report_noise(counts: np.ndarray, rates: NoiseRates) -> tuple[np.ndarray, np.
     The prior is the Beta distribution of `rates`; the evidence are the places of the narrowest frames, each hit with
     the report's rate. A report without evidence keeps the prior.
     """
-    total = min(max(rates.total, 1e-4), 1 - 1e-4)
-    concentration = 1 / max(rates.dispersion, 1e-6) - 1
-    hits, intact = counts[:, 0, [REPLACED, INSERTED, DELETED]].sum(axis=1), counts[:, 0, INTACT]
+    total, concentration = rates.total, 1 / max(rates.dispersion, 1e-6) - 1
     # An insertion is seen at both of its neighbours, see _rates.
-    hits = hits - 0.5 * counts[:, 0, INSERTED]
-    log_prior = (total * concentration - 1) * np.log(_GRID) + ((1 - total) * concentration - 1) * np.log1p(-_GRID)
-    pairs, inverse = np.unique(np.column_stack([hits, intact]), axis=0, return_inverse=True)
-    log_posterior = log_prior + np.outer(pairs[:, 0], np.log(_GRID)) + np.outer(pairs[:, 1], np.log1p(-_GRID))
-    weights = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
-    weights /= weights.sum(axis=1, keepdims=True)
-    mean = weights @ _GRID
-    deviation = np.sqrt(np.maximum(weights @ _GRID**2 - mean**2, 0))
-    inverse = inverse.ravel()
-    return mean[inverse], deviation[inverse]
+    hits = counts[:, 0, [REPLACED, INSERTED, DELETED]] @ np.array([1, 0.5, 1])
+    evidence = concentration + hits + counts[:, 0, INTACT]  # the Beta distribution is conjugate
+    mean = (total * concentration + hits) / evidence
+    return mean, np.sqrt(mean * (1 - mean) / (evidence + 1))
 
 
 def extra_noise(have: NoiseRates, want: NoiseRates) -> NoiseRates:
     """What `corrupt` must add to a text with the noise `have` so that it has `want`; nothing where it has more already.
 
-    A token that is hit twice counts once, so of the share 1 - have.total that is left, (want - have) must be hit.
+    A token that is hit twice counts once, so of the share 1 - have.total that is left, (want - have) must be hit. The
+    rate of a report varies by dispersion * total * (1 - total), and what is added must vary by what is missing to that.
     """
     left = max(1 - have.total, 1e-9)
     added = {
         name: max(0.0, getattr(want, name) - getattr(have, name)) / left
         for name in ("replacement", "insertion", "deletion")
     }
-    return NoiseRates(**added, dispersion=want.dispersion if sum(added.values()) else 0.0)
+    total = sum(added.values())
+    if not 0 < total < 1:
+        return NoiseRates(**added)
+    variance = [rates.dispersion * rates.total * (1 - rates.total) for rates in (have, want)]
+    missing = (variance[1] - (1 - total) ** 2 * variance[0]) / (left**2 + variance[0])
+    return NoiseRates(**added, dispersion=min(max(missing, 0) / (total * (1 - total)), 0.99))
 
 
 def _rates(total: np.ndarray, contexts: np.ndarray) -> np.ndarray:
@@ -173,8 +172,10 @@ def _rates(total: np.ndarray, contexts: np.ndarray) -> np.ndarray:
     A : R + D I / A : D : 2 I, since an intruder may belong to the word or to the neighbour that it stands beside.
     """
     places, hits = total.sum(axis=1), total[:, [REPLACED, INSERTED, DELETED]]
-    # Where next to nothing is hit, what is taken for hits is rare language, and its fall says nothing on reports.
-    spreads = SPREADS if hits.sum() > FEW_HITS * places.sum() else np.zeros(1)
+    # Where next to nothing is hit, what is taken for hits is rare language, and its fall says nothing on reports; and
+    # one width alone shows no fall.
+    tells = hits.sum() > FEW_HITS * places.sum() and (places > 0).sum() > 1
+    spreads = SPREADS if tells else np.zeros(1)
     shrink = 1 / (1 + spreads[:, None] * contexts)  # (candidates, W)
     exposure = shrink @ places
     expected = hits.sum() / exposure[:, None] * shrink * places

@@ -11,8 +11,8 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from src.ngrams import Text, join, ngram_counts
 
-THRESHOLDS = np.round(np.arange(0.90, 0.29, -0.02), 2)
-"""Cosines above which two reports may count as near-duplicates, from the strictest."""
+THRESHOLDS = np.array([0.9999, *np.round(np.arange(0.90, 0.29, -0.02), 2)])
+"""Cosines above which two reports may count as near-duplicates, from the strictest, which only equal ones pass."""
 LARGEST_FAMILY = 0.01
 """A threshold percolates if a family at it holds more than this share of all reports."""
 _CHUNK = 512

@@ -115,7 +115,7 @@ def test_long_ngrams_are_those_of_ten():
 @pytest.mark.parametrize("seed", range(4))
 def test_two_samples_of_one_pool_are_not_told_apart(seed):
     found = shift.adversarial(as_text(*pool(300, seed)), as_text(*pool(200, seed + 100)), seed)
-    assert abs(found.auc - 0.5) < 3 * found.standard_error
+    assert abs(found.auc - 0.5) < 3 * found.standard_error  # seeds are fixed: chance alone leads beyond now and then
     assert 0.02 < found.standard_error < 0.03  # Hanley and McNeil at .5: ((N + M + 1) / 12NM)^.5 = .0264
     assert found.train_logits.shape == (300,) and found.test_logits.shape == (200,)
 
@@ -184,10 +184,11 @@ def test_weights_are_clipped_and_have_mean_one(clip):
     odds = np.exp(np.random.default_rng(0).normal(0, 3, 2000))
     weights = shift.odds_weights(judged(np.log(odds).tolist()), clip)
     assert weights.mean() == pytest.approx(1) and (weights > 0).all()
-    below = odds < clip * odds.mean()
+    assert weights.max() == pytest.approx(clip)
+    below = weights < clip * (1 - 1e-6)
     assert 0 < below.sum() < 2000
     np.testing.assert_allclose(weights[below] / weights[below].sum(), odds[below] / odds[below].sum())
-    np.testing.assert_allclose(weights[~below] / weights[below][0], clip * odds.mean() / odds[below][0])
+    assert odds[~below].min() >= odds[below].max(), "the largest are cut, and no others"
 
 
 def test_odds_weights_lead_towards_the_shares_of_the_test():
@@ -225,9 +226,16 @@ def test_similarity_weights_are_clipped():
     train, test = np.append(np.zeros(999), 1.0), np.append(np.zeros(10), np.ones(10))
     few = shift.similarity_weights(train, test)
     assert few.mean() == pytest.approx(1)
-    assert few[-1] / few[0] == pytest.approx(shift.CLIP / (0.5 / 0.999))  # unclipped: 999
+    assert few.max() == pytest.approx(shift.CLIP)
     free = shift.similarity_weights(train, test, clip=1e9)
     assert free[-1] / free[0] == pytest.approx(999)
+
+
+def test_reports_too_short_for_an_ngram_are_no_error():
+    one, two = as_text([1], [2]), as_text([1, 2], [2, 1])
+    for reference, text in ((one, one), (one, two), (two, one)):
+        found = shift.profile(reference, text)
+        assert found["unseen"]["trigrams"] == 0 and np.isfinite([found["unigram_bits"], found["bigram_bits"]]).all()
 
 
 def test_effective_size():

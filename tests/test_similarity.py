@@ -71,6 +71,13 @@ def test_identical_reports_have_cosine_one_and_strangers_zero():
     np.testing.assert_allclose(cosines, [[1, 0, 0], [0, 0, 0], [0, 0, 0]], atol=1e-6)
 
 
+def test_without_common_ngrams_everyone_is_alone():
+    vectors = tfidf([as_text([[1, 2], [3], []])], 2, min_df=2)[0]
+    assert vectors.shape == (3, 0)
+    assert len(np.unique(families(vectors)[0])) == 3
+    assert nearest(vectors, vectors, np.zeros(3, dtype=int)).tolist() == [[0]] * 3
+
+
 def test_nearest_is_brute_force():
     rng = np.random.default_rng(2)
     references, queries = tfidf([as_text(random_reports(700, 60)), as_text(random_reports(530, 60, seed=1))], 1)
@@ -143,6 +150,13 @@ def test_pairs_may_be_families_in_the_smallest_files():
     copy = changed(reports[7], np.random.default_rng(0), tokens=4)
     family, threshold = families(tfidf([as_text([*reports, copy])], 2)[0])
     assert family[7] == family[20] and len(np.unique(family)) == 20 and threshold < THRESHOLDS[0]
+
+
+def test_where_likeness_percolates_only_equal_reports_are_a_family():
+    rng = np.random.default_rng(0)
+    reports = [rng.integers(0, 8, rng.integers(20, 60)).tolist() for _ in range(300)]  # much alike, by words alone
+    family, threshold = families(tfidf([as_text(reports)], 1)[0])
+    assert threshold > 0.99 and np.bincount(family).max() <= 3
 
 
 def test_where_even_the_strictest_threshold_percolates_it_is_taken():
