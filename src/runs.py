@@ -83,6 +83,14 @@ class RunFolder:
                 found |= RunFolder(member.parent, artifacts.read_json(member), self.config).ancestors()
         return found
 
+    def models(self) -> list[RunFolder]:
+        """The trained models that a blend is made of, through blends of blends; of a model, itself."""
+        if not self.is_blend:
+            return [self]
+        paths = [self.path.parent / name for name in sorted(self.ancestors())]
+        members = [RunFolder(path, artifacts.read_json(path / "run.json"), self.config) for path in paths]
+        return [member for member in members if not member.is_blend]
+
     def check_members(self) -> None:
         """Raises UserError for a blend of which a member was made anew since."""
         for name, made in self.record.get("members", {}).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.expected import TRANSFER_ERROR, Calibrator, Judged, Unjudged, expect_score
+from src.expected import TRANSFER_ERROR, Calibrator, Judged, Unjudged, expect_score, fold_gain
 from src.metrics import official_score, sigmoid
 from src.task import ROUND1, ROUND2
 
@@ -27,8 +27,15 @@ def one_level(task, noise, n=6000, seed=0, likeness=(0.1, 0.9)):
     return Judged(beliefs[None], beliefs[None], labels, similarity[None], np.array([noise])), beliefs, labels
 
 
+def alone(beliefs, similarity, noise, reports):
+    """One model without a committee, and one fold of it."""
+    return Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, noise, reports)
+
+
 def expected(task, calibrator, beliefs, similarity, noise):
-    return expect_score(task, calibrator, Unjudged(beliefs[None], beliefs[None], similarity, noise, len(beliefs)))
+    return expect_score(
+        task, calibrator, Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, noise, len(beliefs))
+    )
 
 
 @pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
@@ -86,11 +93,36 @@ def test_a_committee_that_knows_better_is_listened_to():
     similarity = np.full(4000, 0.3)
     seen = Judged(own[None], knowing[None], labels, similarity[None], np.array([0.1]))
     labels, own, knowing = draw(3.0)  # on the test the run is further from the truth, and only the committee shows it
-    unjudged = Unjudged(own[None], knowing[None], similarity, 0.1, 4000)
+    unjudged = Unjudged(own[None], knowing[None], [own[None]], similarity, 0.1, 4000)
     true = official_score(ROUND1, labels, sigmoid(own)).value
     assert expect_score(ROUND1, Calibrator(ROUND1, seen), unjudged).value == pytest.approx(true, abs=0.02)
     alone = Calibrator(ROUND1, Judged(seen.logits, seen.logits, seen.labels, seen.similarity, seen.noise))
-    assert expect_score(ROUND1, alone, Unjudged(own[None], own[None], similarity, 0.1, 4000)).value > true + 0.1
+    assert (
+        expect_score(ROUND1, alone, Unjudged(own[None], own[None], [own[None]], similarity, 0.1, 4000)).value
+        > true + 0.1
+    )
+
+
+def test_the_fold_gain_is_what_averaging_saves_whatever_the_labels():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (5, 300, 17))
+    for labels in (rng.integers(0, 2, (300, 17)), np.zeros((300, 17), dtype=int)):
+        apart = np.mean([official_score(ROUND1, labels, sigmoid(fold)).value for fold in logits])
+        saved = official_score(ROUND1, labels, sigmoid(logits.mean(axis=0))).value - apart
+        assert fold_gain(logits).mean() == pytest.approx(saved, abs=1e-6)
+    assert (fold_gain(logits) >= 0).all() and fold_gain(logits[:1]).max() == 0
+
+
+def test_a_blend_is_credited_with_nothing_that_its_models_lack():
+    """A blend of models whose folds differ more than its own is expected to lose the difference."""
+    seen, beliefs, _ = one_level(ROUND1, 0.1)
+    calibrator, similarity = Calibrator(ROUND1, seen), np.full(6000, 0.3)
+    own, wild = np.stack([beliefs, beliefs]), np.stack([beliefs - 1, beliefs + 1])
+    single, blended = (
+        expect_score(ROUND1, calibrator, Unjudged(own, own, models, similarity, 0.1, 6000)).value
+        for models in ([own], [own, wild])
+    )
+    assert single - blended == pytest.approx(fold_gain(wild).mean() / 2)
 
 
 def test_the_interval_narrows_with_the_file_but_not_below_the_error_of_transfer():
@@ -99,7 +131,9 @@ def test_the_interval_narrows_with_the_file_but_not_below_the_error_of_transfer(
     _, beliefs, similarity = reports(ROUND1, 500, 1, 0.1)
     widths = []
     for size in (500, 50_000_000):
-        found = expect_score(ROUND1, calibrator, Unjudged(beliefs[None], beliefs[None], similarity, 0.1, size))
+        found = expect_score(
+            ROUND1, calibrator, Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, 0.1, size)
+        )
         widths.append(found.high - found.low)
     assert widths[0] > widths[1] == pytest.approx(2 * 1.96 * TRANSFER_ERROR, rel=1e-3)
 

@@ -94,6 +94,7 @@ def _board(
         unjudged = Unjudged(
             by_fold,
             others,
+            [model.fold_logits(test.name) for model in one.models()],
             test.array("test_similarity"),
             test.facts["test_noise_total"],
             shift.facts["rows"][test.name],
