@@ -167,7 +167,8 @@ def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, sh
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} last"
     show_table(title, ["run", *VALIDATIONS, "expected"], rows)
     if is_target:
-        say("± of validations: standard error, in the last digits; of expected: half of the 95% interval")
+        say("± of a validation: standard error, in its last digits")
+        say("± of expected: half of the 95% interval")
 
 
 def _show_rates(name: str, board: dict[str, Any], label_names: list[str], shift: ShiftFolder) -> None:
