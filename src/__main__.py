@@ -163,8 +163,9 @@ def _shift(settings: Config, parsed: argparse.Namespace) -> None:
 def _standin(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, standin
 
+    standin.check(parsed.to)
     pipeline.measure_shift(settings)
-    standin.run(settings, parsed.file, parsed.to)
+    standin.run(settings, pipeline.files(settings), parsed.file, parsed.to)
 
 
 def _standin_arguments(parser: argparse.ArgumentParser) -> None:

@@ -228,7 +228,7 @@ class Config(Settings):
     up to the target's; weighted: those like the target's count more; shifted: both. notebooks/validation.ipynb shows
     how well each foretells scores elsewhere."""
     target: str = "last"
-    """Name of the test file that select_on has in view; last: the last by name, such as testB."""
+    """The test file that select_on has in view, such as track1_round1_testB; last: the last by name."""
     runs: dict[str, Run]
     """The models of the experiment, by run name."""
     baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]

@@ -69,8 +69,8 @@ class NoiseEstimate:
     outcomes: int
     """Places seen in the narrowest frames."""
     flatness: float | None
-    """Perplexity of the replacing tokens (Miller-Madow corrected) as a share of the vocabulary; 1: uniform. None where
-    nothing is replaced."""
+    """Perplexity of the replacing tokens, as a share of that of as many tokens drawn evenly from the vocabulary. None
+    where nothing is replaced."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -106,9 +106,18 @@ def replacing_tokens(frames: Sequence[Frames], text: Text) -> np.ndarray:
 
 
 def estimate_noise(
-    frames: Sequence[Frames], counts: np.ndarray, replacing: np.ndarray, vocabulary_size: int, seed: int = 0
+    frames: Sequence[Frames],
+    counts: np.ndarray,
+    replacing: np.ndarray,
+    vocabulary_size: int,
+    seed: int = 0,
+    others: Sequence[np.ndarray] = (),
 ) -> NoiseEstimate | None:
-    """From `count_outcomes` and `replacing_tokens`; None where the frames are seen fewer than MIN_OUTCOMES times."""
+    """From `count_outcomes` and `replacing_tokens`; None where the frames are seen fewer than MIN_OUTCOMES times.
+
+    `others` are the counts of files whose reports are taken to differ as much in their noise as this file's do: a small
+    file cannot tell that by itself, and its rates hang on it.
+    """
     if not len(frames) or counts[:, 0].sum() < MIN_OUTCOMES:
         return None
     contexts = np.array([2 * one.width for one in frames])
@@ -116,11 +125,12 @@ def estimate_noise(
     rng = np.random.default_rng(seed)
     drawn = [np.bincount(rng.integers(0, len(flat), len(flat)), minlength=len(flat)) @ flat for _ in range(DRAWS)]
     totals = np.stack([flat.sum(axis=0), *drawn]).reshape(DRAWS + 1, *counts.shape[1:])
-    rates = np.stack([_rates(total, contexts) for total in totals])  # (draws, 4): in the order of NoiseRates
+    known = _spread_likelihood([other.sum(axis=0) for other in others], contexts)
+    rates = np.stack([_rates(total, contexts, known) for total in totals])  # (draws, 4): in the order of NoiseRates
     tails = (1 - LEVEL) / 2
     low, high = np.quantile(rates[1:], [tails, 1 - tails], axis=0)
     names = ("replacement", "insertion", "deletion", "dispersion")
-    middle = totals[0, min(1, len(frames) - 1)]
+    middle = totals[0, int(np.abs(contexts - 6).argmin())]  # three tokens either side, where there are such frames
     return NoiseEstimate(
         NoiseRates(**dict(zip(names, map(float, rates[0]), strict=True))),
         {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)},
@@ -163,41 +173,58 @@ def extra_noise(have: NoiseRates, want: NoiseRates) -> NoiseRates:
     return NoiseRates(**added, dispersion=min(max(missing, 0) / (total * (1 - total)), 0.99))
 
 
-def _rates(total: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+def _rates(total: np.ndarray, contexts: np.ndarray, known: np.ndarray | float = 0.0) -> np.ndarray:
     """replacement, insertion, deletion and dispersion from outcomes (W, 4) of frames of `contexts` (W,) tokens.
 
     The share of each kind of hit in frames of k tokens is modelled as share / (1 + k * spread), spread = 1 / (a + b);
     given the spread, the Poisson likelihood has its maximum at shares in closed form, and the spread is the best of
-    SPREADS. With A the rate of intact tokens, a place shows intact : replaced : deleted : inserted as
-    A : R + D I / A : D : 2 I, since an intruder may belong to the word or to the neighbour that it stands beside.
+    SPREADS; `known` is what is known of it beforehand, a log-likelihood of each. With A the rate of intact tokens, a
+    place shows intact : replaced : deleted : inserted as A : R + D I / A : D : 2 I, since an intruder may belong to the
+    word or to the neighbour that it stands beside.
     """
-    places, hits = total.sum(axis=1), total[:, [REPLACED, INSERTED, DELETED]]
-    # Where next to nothing is hit, what is taken for hits is rare language, and its fall says nothing on reports; and
-    # one width alone shows no fall.
-    tells = hits.sum() > FEW_HITS * places.sum() and (places > 0).sum() > 1
-    spreads = SPREADS if tells else np.zeros(1)
-    shrink = 1 / (1 + spreads[:, None] * contexts)  # (candidates, W)
-    exposure = shrink @ places
-    expected = hits.sum() / exposure[:, None] * shrink * places
-    likelihood = (hits.sum(axis=1) * np.log(np.maximum(expected, 1e-12)) - expected).sum(axis=1)
-    best = int(likelihood.argmax())
-    shares = hits.sum(axis=0) / exposure[best]
+    hits = total[:, [REPLACED, INSERTED, DELETED]]
+    likelihood = known + _spread_likelihood([total], contexts)
+    # Where next to nothing is hit, what is taken for hits is rare language, and its fall says nothing on reports.
+    spread = SPREADS[int(likelihood.argmax())] if _tells(total) and likelihood.any() else 0.0
+    shares = hits.sum(axis=0) / (1 / (1 + spread * contexts) @ total.sum(axis=1))
     replaced, inserted, deleted = shares / max(1 - shares.sum(), 0.01)  # odds against the intact word
     inserted /= 2
     replaced = max(replaced - deleted * inserted, 0)
-    spread = max(spreads[best], 0)
     rates = np.array([replaced, inserted, deleted]) / (1 + replaced + inserted + deleted)
+    spread = max(spread, 0)
     return np.append(rates, spread / (1 + spread))  # 1 / (a + b + 1)
 
 
+def _spread_likelihood(totals: Sequence[np.ndarray], contexts: np.ndarray) -> np.ndarray:
+    """Log-likelihood of each of SPREADS, common to files of outcomes (W, 4) each; zeros where nothing is told."""
+    likelihood = np.zeros(len(SPREADS))
+    shrink = 1 / (1 + SPREADS[:, None] * contexts)
+    for total in filter(_tells, totals):
+        places, hits = total.sum(axis=1), total[:, [REPLACED, INSERTED, DELETED]].sum(axis=1)
+        expected = hits.sum() / (shrink @ places)[:, None] * shrink * places
+        likelihood += (hits * np.log(np.maximum(expected, 1e-12)) - expected).sum(axis=1)
+    return likelihood
+
+
+def _tells(total: np.ndarray) -> bool:
+    """Whether outcomes (W, 4) show enough hits, and at more than one width."""
+    places = total.sum(axis=1)
+    return total[:, [REPLACED, INSERTED, DELETED]].sum() > FEW_HITS * places.sum() and (places > 0).sum() > 1
+
+
 def _flatness(tokens: np.ndarray, vocabulary_size: int) -> float | None:
-    """exp(entropy) / vocabulary size, the entropy corrected by (values - 1) / 2n (Miller 1955)."""
+    """exp(entropy), as a share of what as many tokens drawn evenly from the vocabulary have on average."""
     if not len(tokens):
         return None
+    rng = np.random.default_rng(0)
+    even = [_perplexity(rng.integers(0, vocabulary_size, len(tokens))) for _ in range(20)]
+    return float(_perplexity(tokens) / np.mean(even))
+
+
+def _perplexity(tokens: np.ndarray) -> float:
     counts = np.unique(tokens, return_counts=True)[1]
     shares = counts / counts.sum()
-    entropy = -(shares * np.log(shares)).sum() + (len(counts) - 1) / (2 * counts.sum())
-    return float(min(np.exp(entropy) / vocabulary_size, 1.0))
+    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def _learn(tokens: np.ndarray, offsets: np.ndarray, file: np.ndarray, width: int) -> Frames:

@@ -63,6 +63,21 @@ def correct(logits: np.ndarray, train_rates: np.ndarray, rates: np.ndarray) -> n
     return logits + np.log(new / (1 - new)) - np.log(old / (1 - old))
 
 
+def adapt(
+    oof: np.ndarray, labels: np.ndarray, weights: np.ndarray, logits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Test `logits` (M, L) calibrated and moved to the test's own rates; the rates (L,) that the calibration stands on,
+    and those of the test.
+
+    Calibrated on out-of-fold logits and labels (N, L), weighted (N,): what is calibrated on weighted rows speaks of
+    weighted rates, so these are where the move begins.
+    """
+    calibrated = calibrate(oof, labels, weights).apply(logits)
+    known = np.average(labels, axis=0, weights=weights)
+    rates = estimate_rates(calibrated, known)
+    return correct(calibrated, known, rates), known, rates
+
+
 def _adapted(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Bayes' rule for other rates of the two classes."""
     positive, negative = probabilities * new / old, (1 - probabilities) * (1 - new) / (1 - old)

@@ -1,7 +1,7 @@
 """The noise of the descriptions as a component: random replacement, insertion and deletion of tokens.
 
 In the competition's files about one token in six is another word than its frame asks for (more in the test files than
-in train), the intruders are nearly uniform over the vocabulary, and some reports are hit much harder than others.
+in train), the intruders are nearly uniform over the vocabulary, and the tests are hit harder than train.
 
     noisy_tokens, noisy_offsets = corrupt(tokens, offsets, NoiseRates(replacement=0.1), rng, alphabet)
 """

@@ -94,8 +94,10 @@ class RunFolder:
     def check_members(self) -> None:
         """Raises UserError for a blend of which a member was made anew since."""
         for name, made in self.record.get("members", {}).items():
-            if not artifacts.is_current(self.path.parent / name / "score.json", made):
+            path = self.path.parent / name
+            if not artifacts.is_current(path / "score.json", made, ["run.json"]):
                 raise UserError(f"run {name} was made anew after the blend {self.name}. Run: ./run.sh {self.remedy}")
+            RunFolder(path, artifacts.read_json(path / "run.json"), self.config).check_members()
 
     @property
     def task(self) -> Task:
@@ -149,8 +151,8 @@ def command(verb: str, config: Config, *words: str) -> str:
     return shlex.join([verb, *words, "--preset", config.preset, *config.overrides])
 
 
-def make_record(kind: str, config: Config, prepared: Prepared, folds: Folds) -> dict[str, Any]:
-    """The part of run.json that every run has; check_fits reads it."""
+def make_record(kind: str, config: Config, prepared: Prepared, folds: Folds, shift: str) -> dict[str, Any]:
+    """The part of run.json that every run has; check_fits reads it. `shift` is the fingerprint of the ShiftFolder."""
     return {
         "kind": kind,
         "preset": config.preset,
@@ -162,6 +164,7 @@ def make_record(kind: str, config: Config, prepared: Prepared, folds: Folds) -> 
         "train_files": [file["sha256"] for file in prepared.manifest["files"] if file["role"] == "train"],
         "folds": artifacts.array_hash(folds.table),
         "tests": prepared.test_texts,
+        "shift": shift,
     }
 
 

@@ -111,12 +111,12 @@ def adversarial(train: Text, test: Text, seed: int = 0) -> Adversarial:
     return Adversarial(auc, _auc_error(auc, *sizes), logits[is_test == 0], logits[is_test == 1], telling)
 
 
-def odds_weights(adversarial: Adversarial, clip: float = CLIP) -> np.ndarray:
-    """(N,) of mean one: odds of being a test report, which are the ratio of the two densities; clipped.
+def odds_weights(logits: np.ndarray, clip: float = CLIP) -> np.ndarray:
+    """(N,) of mean one, of train_logits: odds of being a test report, which are the ratio of two densities; clipped.
 
     The classifier counted both files alike, so the odds need no prior.
     """
-    return _normalised(np.exp(np.clip(adversarial.train_logits, -30, 30)), clip)
+    return _normalised(np.exp(np.clip(logits, -30, 30)), clip)
 
 
 def similarity_weights(train: np.ndarray, test: np.ndarray, clip: float = CLIP) -> np.ndarray:

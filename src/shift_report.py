@@ -27,7 +27,7 @@ def headline(facts: dict[str, Any]) -> str:
     """One line: noise and AUC of every file."""
     parts = [f"train {_percent(facts['train']['noise'])}"]
     parts += [
-        f"{name} {_percent(found['noise'])}, AUC {found['adversarial']['auc']:.2f}"
+        f"{name} {_percent(found['noise'])}, AUC {_two(found['adversarial']['auc'])}"
         for name, found in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True)
     ]
     return "tokens hit: " + "; ".join(parts)
@@ -59,10 +59,13 @@ def paragraph(facts: dict[str, Any]) -> str:
             clauses.append(f"is {word} ({_percent(found['noise'])} of tokens hit, {_percent(train_noise)} in train)")
             if more > NOTICEABLE:
                 advice.add("train and validate with that much noise added (train.noise, select_on=shifted)")
-        if auc >= APART:
+        known = found["noise"] is not None and train_noise is not None
+        if auc is None:
+            clauses.append("has too few reports to be told from train")
+        elif auc >= APART:
             rest = f", {matched:.2f} with noise made equal" if abs(matched - auc) > 0.005 else ""
-            pool = "and comes from another pool" if matched >= APART else "but only noise tells it apart"
-            clauses.append(f"can be told from train (AUC {auc:.2f}{rest}) {pool}")
+            pool = " and comes from another pool" if matched >= APART else " but only noise tells it apart"
+            clauses.append(f"can be told from train (AUC {auc:.2f}{rest}){pool if known else ''}")
             if matched >= APART:
                 advice.add("trust out-of-fold scores less the better they are, and go by the expected leaderboard")
         else:
@@ -109,7 +112,7 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
     ]
     apart_rows = [
         ["AUC train against test", *(_auc(test) for test in found)],
-        ["with noise made equal", *(f"{test['adversarial']['auc_noise_matched']:.3f}" for test in found)],
+        ["with noise made equal", *(_matched(test, train["noise"]) for test in found)],
         ["cosine to nearest seen: test", *(f"{test['similarity']['test']['median']:.2f}" for test in found)],
         ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in found)],
         ["train, noised alike", *(_median(test["similarity"]["train_noised"]) for test in found)],
@@ -162,7 +165,8 @@ def as_markdown(facts: dict[str, Any]) -> str:
         "A frame is a frequent phrase of three tokens, a word and three tokens; in so many another token has the place "
         "of the word. "
         "The rates are corrected for what wide frames miss; dispersion is the correlation of hits within a report. "
-        "Flat: perplexity of the intruders as a share of the vocabulary. Held-out train: a fifth of the train reports "
+        "Flat: perplexity of the intruders beside that of as many drawn evenly from the vocabulary. "
+        "Held-out train: a fifth of the train reports "
         "against the other four, as the test files are."
     )
     return "\n\n".join(parts) + "\n"
@@ -236,7 +240,18 @@ def _rate(noise: dict[str, Any], rate: str) -> str:
     return f"{100 * noise['rates'][rate]:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
+def _two(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def _matched(test: dict[str, Any], train_noise: dict[str, Any] | None) -> str:
+    known = test["noise"] is not None and train_noise is not None and test["adversarial"]["auc"] is not None
+    return f"{test['adversarial']['auc_noise_matched']:.3f}" if known else "–"
+
+
 def _auc(test: dict[str, Any]) -> str:
+    if test["adversarial"]["auc"] is None:
+        return "–"
     return f"{test['adversarial']['auc']:.3f} ± {test['adversarial']['standard_error']:.3f}"
 
 

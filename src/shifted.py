@@ -11,6 +11,8 @@ output/shift/
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from src.config import Config
 from src.errors import UserError, unknown
 from src.folds import Folds
 from src.prepared import Prepared
-from src.runs import command
+from src.runs import RunFolder, command
 
 VALIDATIONS = ("clean", "noised", "weighted", "shifted")
 
@@ -85,13 +87,22 @@ class ShiftFolder:
         return [ShiftedTest(name, test_folder(self.output, name), facts) for name, facts in self.facts["tests"].items()]
 
     def target(self, name: str) -> ShiftedTest | None:
-        """The test file called `name`, or the last; None where there is no test file at all."""
+        """The test file called `name`, with or without its ending, or the last; None where there is no test file."""
         tests = {test.name: test for test in self.tests}
         if name == "last":
             return tests[max(tests)] if tests else None
-        if name not in tests:
+        named = [test for test in tests.values() if name in (test.name, Path(test.name).stem)]
+        if not named:
             raise unknown("target", name, tests)
-        return tests[name]
+        return named[0]
+
+    def check_fits(self, runs: Iterable[RunFolder]) -> None:
+        """Raises UserError, with the command, for a run whose noisy copies are others than are there now."""
+        words = [f"shift.{key}={value}" for key, value in self.facts["settings"].items()]
+        for run in runs:
+            if run.record.get("shift") != self.fingerprint:
+                remedy = f"{run.remedy} {shlex.join(words)}"
+                raise UserError(f"run {run.name} was made with another ./run.sh shift. Run: ./run.sh {remedy}")
 
 
 @dataclass(frozen=True)
@@ -120,15 +131,11 @@ class Validation:
 
     def described(self, test: ShiftedTest | None) -> str:
         """In words, with the test file that it has in view."""
-        likeness = {
-            "clean": "",
-            "noised": "train rows as noisy as",
-            "weighted": "train rows weighted like",
-            "shifted": "train rows as noisy as and weighted like",
-        }[self.name]
-        if self.name == "clean" or test is None:
+        noisy = ["as noisy as"] if self.copies is not None else []
+        weighted = ["weighted like"] if self.name in ("weighted", "shifted") else []
+        if test is None or not (noisy or weighted):
             return "train rows as they are"
-        return f"{likeness} {test.name}"
+        return f"train rows {' and '.join(noisy + weighted)} {test.name}"
 
     def only(self, kept: np.ndarray) -> Validation:
         """Those whose train row is kept, bool (N,)."""

@@ -44,6 +44,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     if not named:
         _check_settings(config, parts)
     shift = ShiftFolder.load(prepared, config)
+    shift.check_fits(parts)
     folder = output.run(name)
     settings = config.blend.model_dump()
     fingerprints = {part.name: part.score["fingerprint"] for part in parts}
@@ -73,7 +74,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     artifacts.write_text(folder / "config.yaml", yaml.safe_dump(settings))
     artifacts.write_json(folder / "environment.json", artifacts.environment("cpu", "fp64"))
     record = {
-        **runs.make_record("blend", config, prepared, folds),
+        **runs.make_record("blend", config, prepared, folds, shift.fingerprint),
         "members": fingerprints,
         "weights": fitted.to_json(),
         "diversity": blending.diversity([member[folds.scored] for member in logits], labels[folds.scored]),

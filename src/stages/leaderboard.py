@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from src import artifacts, labelshift, metrics, runs
 from src.artifacts import Output
@@ -34,14 +35,17 @@ def run(config: Config, named: Sequence[str] = ()) -> None:
     folds = prepared.load_folds()
     shift = ShiftFolder.load(prepared, config)
     for name in named:
-        runs.check_fits([RunFolder.load(output, name, config)], prepared, folds)
-    fitting, others = _fitting(output, config, prepared, folds)
+        chosen = [RunFolder.load(output, name, config)]
+        runs.check_fits(chosen, prepared, folds)
+        shift.check_fits(chosen)
+    fitting, others = _fitting(output, config, prepared, folds, shift)
     if not fitting:
         raise UserError(f"{output.runs} holds no run of these files and folds. Make one with: ./run.sh train")
     boards = {}
     for one in fitting:
         committee = [other for other in fitting if not other.is_blend and other.name != one.name]
-        boards[one.name] = _board(config, prepared, folds, shift, one, committee)
+        with threadpool_limits(1):  # another number of threads would give other last bits
+            boards[one.name] = _board(config, prepared, folds, shift, one, committee)
     target = shift.target(config.target)
     for test in shift.tests:
         _show(boards, test.name, config.select_on, test.name == target.name, short_names([t.name for t in shift.tests]))
@@ -50,16 +54,19 @@ def run(config: Config, named: Sequence[str] = ()) -> None:
     for name in named:
         _show_rates(name, boards[name], prepared.task.label_names, shift)
     if others:
-        say(f"left out, as they were made on other files or folds than are there now: {', '.join(others)}")
+        say(f"left out, as they were made on other files, folds or shift than are there now: {', '.join(others)}")
 
 
-def _fitting(output: Output, config: Config, prepared: Prepared, folds: Folds) -> tuple[list[RunFolder], list[str]]:
-    """Finished runs of these files and folds, and the names of the others."""
+def _fitting(
+    output: Output, config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder
+) -> tuple[list[RunFolder], list[str]]:
+    """Finished runs of these files, folds and noisy copies, and the names of the others."""
     fitting, others = [], []
     for name in output.run_names():
         one = RunFolder.load(output, name, config)
         try:
             runs.check_fits([one], prepared, folds)
+            shift.check_fits([one])
             fitting.append(one)
         except UserError:
             others.append(name)
@@ -146,11 +153,11 @@ def _label_rates(
 ) -> dict[str, list[float]]:
     """Of each label: rate in train, mean prediction on the test file, and rate there by expectation maximisation."""
     rows = validation(config.select_on, shift.rows, test, folds)
-    calibration = labelshift.calibrate(rows.logits(one.oof(), one.copies(test.name)), labels[rows.rows], rows.weights)
-    logits, train = one.test_logits(test.name), labels.mean(axis=0)
-    corrected = labelshift.estimate_rates(calibration.apply(logits), train)
+    logits = one.test_logits(test.name)
+    oof = rows.logits(one.oof(), one.copies(test.name))
+    _, _, corrected = labelshift.adapt(oof, labels[rows.rows], rows.weights, logits)
     predicted = metrics.sigmoid(logits).mean(axis=0)
-    return {"train": train.tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
+    return {"train": labels.mean(axis=0).tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
 
 
 def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, short: dict[str, str]) -> None:

@@ -46,14 +46,14 @@ def measure_shift(config: Config) -> None:
 def prepare(config: Config) -> None:
     from src.stages import prepare
 
-    prepare.run(config, _files(config))
+    prepare.run(config, files(config))
 
 
-def _files(config: Config) -> InputFiles:
+def files(config: Config) -> InputFiles:
     """The user's files; where the project's own input folder holds none, sample data, made if need be."""
-    files = inputs.find_files(config.paths)
-    if files is not None:
-        return files
+    found = inputs.find_files(config.paths)
+    if found is not None:
+        return found
     if not inputs.is_default(config.paths):
         raise UserError(
             f"no file in {config.paths.input} matches {config.paths.train} or {config.paths.test} "

@@ -7,6 +7,7 @@ The other stages validate on what it leaves, see shifted.py.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from src.frames import NoiseEstimate
 from src.ngrams import Text, take
 from src.noise import NoiseRates, corrupt
 from src.prepared import Prepared
+from src.shifted import ShiftFolder
 
 CODE = (__name__,)
 HELD_OUT = 5  # one part in so many of the train rows is compared with the rest, as each test file is
@@ -44,7 +46,8 @@ def run(config: Config) -> None:
         }
     )
     result = output.shift / "shift.json"
-    if artifacts.is_current(result, stamp, ["rows.npy", "shift.md", "shift.png"]):
+    if artifacts.is_current(result, stamp, ["rows.npy", "shift.md", "shift.png"]) and _is_whole(prepared, config):
+        ShiftFolder.load(prepared, config).target(config.target)  # an unknown one is told before hours of training
         say(f"shift: up to date ({artifacts.read_json(result)['summary']})")
         return
     started = time.perf_counter()
@@ -53,23 +56,25 @@ def run(config: Config) -> None:
 
     train, rows = _sampled(prepared.train, config.shift.max_rows, [config.shift.seed, 0])
     corpora = {
-        name: _sampled(Corpus.load(prepared.test_folder(name)), config.shift.max_rows, [config.shift.seed, i])
-        for i, name in enumerate(prepared.test_files, start=1)
+        name: _sampled(
+            Corpus.load(prepared.test_folder(name)), config.shift.max_rows, [config.shift.seed, _number(name)]
+        )
+        for name in prepared.test_files
     }
     texts = {"train": _text(train)} | {name: _text(corpus) for name, (corpus, _) in corpora.items()}
     artifacts.write_npy(output.shift / "rows.npy", rows)
     groups = _groups(folds)[rows]
 
     learned = frames.learn_frames(list(texts.values()))
-    noise = {name: _noise(learned, text, len(words), config.shift.seed) for name, text in texts.items()}
+    noise = _noise(learned, texts, len(words), config.shift.seed)
     jobs, extras = [], {}
-    for i, (name, (_, chosen)) in enumerate(corpora.items()):
+    for name, (_, chosen) in corpora.items():
         folder = shifted.test_folder(output, name)
         artifacts.write_npy(folder / "test_rows.npy", chosen)
         extra = extras[name] = _extra(noise["train"], noise[name])
         draws = config.shift.draws if extra.total else 0
         for draw in range(draws):
-            rng = np.random.default_rng([config.shift.seed, i, draw])
+            rng = np.random.default_rng([config.shift.seed, _number(name), draw])
             noisy = _corrupted(texts["train"], extra, rng, len(words))
             tokens, lengths = pad(*noisy, train.tokens.shape[1], config.data.keep)
             replace(train, tokens=tokens, lengths=lengths).save(folder / f"noised_{draw}")
@@ -93,11 +98,22 @@ def run(config: Config) -> None:
     shift_report.draw(output.shift / "shift.png", output, facts)
     artifacts.write_text(output.shift / "shift.md", shift_report.as_markdown(facts))
     artifacts.write_json(result, facts)
+    ShiftFolder.load(prepared, config).target(config.target)
     shift_report.show(facts)
     if any(estimate is None for estimate in noise.values()):
         lacking = ", ".join(name for name, estimate in noise.items() if estimate is None)
         warn(f"too little text to tell the noise of {lacking}; validation adds none where it is not known")
     say(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
+
+
+def _is_whole(prepared: Prepared, config: Config) -> bool:
+    """Whether the folders of all test files are there with what was written to them."""
+    arrays = ("test_rows", "similarity", "weights", "test_similarity")
+    return all(
+        (test.folder / f"{name}.npy").exists()
+        for test in ShiftFolder.load(prepared, config).tests
+        for name in (*arrays, *(f"{copy.name}/{part}" for copy in test.noised for part in ("tokens", "lengths")))
+    )
 
 
 def _facts(
@@ -118,7 +134,8 @@ def _facts(
             "noise": _noise_facts(noise[name]),
             "extra_noise": asdict(extra),
             "train_noise_total": train_total,
-            "test_noise_total": _total(noise[name]),
+            # Unknown noise is taken to be that of train.
+            "test_noise_total": _total(noise[name]) if noise[name] and noise["train"] else train_total,
             "noised_total": train_total + (1 - train_total) * extra.total,
             "profile": _profile(texts["train"], texts[name]),
             "shared_long_ngrams": shift.shared_ngrams(texts["train"], texts[name]),
@@ -146,7 +163,9 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     test = _text(Corpus.load(Path(payload["test"])), np.load(folder / "test_rows.npy"))
     noisy = [_text(Corpus.load(folder / f"noised_{draw}")) for draw in range(payload["draws"])]
 
-    def apart(train: Text, test: Text) -> shift.Adversarial:
+    def apart(train: Text, test: Text) -> shift.Adversarial | None:
+        if min(len(train[1]), len(test[1])) <= shift.ADVERSARIAL_FOLDS:
+            return None  # too few reports to cross-validate
         return shift.adversarial(train, test, settings["seed"])
 
     plain = apart(text, test)
@@ -163,26 +182,32 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
         seen.append(_unseen_best(similarity.nearest(queries, base, groups), groups))
     base, queries = similarity.tfidf([text, test], 2)
     to_test = _mean_over_models(similarity.nearest(queries, base, groups))
-    if settings["weights"] == "similarity":
-        weights = [shift.similarity_weights(cosines, to_test, settings["clip"]) for cosines in seen]
-    else:
-        weights = [shift.odds_weights(found, settings["clip"]) for found in (plain, *(matched if noisy else ()))]
+    judged = seen[0] >= 0
+    weights = np.zeros((len(seen), len(text[1]) - 1))
+    for i, cosines in enumerate(seen):
+        found = plain if i == 0 else matched[i - 1]
+        if settings["weights"] == "similarity":
+            weights[i, judged] = shift.similarity_weights(cosines[judged], to_test, settings["clip"])
+        elif found is None:
+            weights[i, judged] = 1
+        else:
+            weights[i, judged] = shift.odds_weights(found.train_logits[judged], settings["clip"])
     artifacts.write_npy(folder / "similarity.npy", np.stack(seen))
     artifacts.write_npy(folder / "test_similarity.npy", to_test)
-    artifacts.write_npy(folder / "weights.npy", np.stack(weights))
+    artifacts.write_npy(folder / "weights.npy", weights)
     artifacts.write_json(
         folder / "measured.json",
         {
             "draws": payload["draws"],
             "adversarial": {
-                "auc": plain.auc,
-                "standard_error": plain.standard_error,
-                "auc_noise_matched": float(np.mean([found.auc for found in matched])),
-                "telling": plain.telling,
+                "auc": plain.auc if plain else None,
+                "standard_error": plain.standard_error if plain else None,
+                "auc_noise_matched": float(np.mean([found.auc for found in matched])) if plain else None,
+                "telling": plain.telling if plain else [],
             },
             "similarity": {
-                "train": _quantiles(seen[0]),
-                "train_noised": _quantiles(np.concatenate(seen[1:])) if noisy else None,
+                "train": _quantiles(seen[0][judged]),
+                "train_noised": _quantiles(np.stack(seen[1:])[:, judged]) if noisy else None,
                 "test": _quantiles(to_test),
             },
             "effective_size": {
@@ -191,6 +216,11 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
             },
         },
     )
+
+
+def _number(name: str) -> int:
+    """That a file's random draws start from: other test files beside it change nothing."""
+    return zlib.crc32(name.encode())
 
 
 def _sampled(corpus: Corpus, most: int, seed: list[int]) -> tuple[Corpus, np.ndarray]:
@@ -214,14 +244,15 @@ def _corrupted(text: Text, rates: NoiseRates, rng: np.random.Generator, words: i
 
 
 def _groups(folds: Folds) -> np.ndarray:
-    """(N,) group of each row: a model has seen the rows of all groups but that of the row which it judges."""
+    """(N,) group of each row: a model has seen the rows of all groups but that of the row which it judges. Negative: no
+    model has seen it."""
     if folds.scheme == "holdout":
-        return (folds.first != HOLDOUT_PARTS["train"]).astype(np.int64)  # 0 seen, 1 judged
+        return np.where(folds.first == HOLDOUT_PARTS["train"], 0, -1)
     return folds.first.astype(np.int64)
 
 
 def _unseen_best(best: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(N,) largest cosine to a report of another group."""
+    """(N,) largest cosine to a report of another group; negative in a holdout's train part, which no model judges."""
     return np.where(np.arange(best.shape[1]) == groups[:, None], -1, best).max(axis=1)
 
 
@@ -233,11 +264,22 @@ def _mean_over_models(best: np.ndarray) -> np.ndarray:
     return np.mean(lacking, axis=0)
 
 
-def _noise(learned: list[frames.Frames], text: Text, words: int, seed: int) -> NoiseEstimate | None:
-    counts = frames.count_outcomes(learned, text)
-    return frames.estimate_noise(
-        learned, counts, frames.replacing_tokens(learned, text) if learned else text[0][:0], words, seed
-    )
+def _noise(
+    learned: list[frames.Frames], texts: dict[str, Text], words: int, seed: int
+) -> dict[str, NoiseEstimate | None]:
+    """Of each file; how much reports differ is asked of all files together."""
+    counts = {name: frames.count_outcomes(learned, text) for name, text in texts.items()}
+    return {
+        name: frames.estimate_noise(
+            learned,
+            counts[name],
+            frames.replacing_tokens(learned, text),
+            words,
+            seed,
+            [other for key, other in counts.items() if key != name],
+        )
+        for name, text in texts.items()
+    }
 
 
 def _extra(have: NoiseEstimate | None, want: NoiseEstimate | None) -> NoiseRates:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from src import frames, inputs, shift, similarity
+from src import frames, shift, similarity
 from src.artifacts import Output
 from src.config import Config
 from src.console import say
 from src.errors import UserError
+from src.inputs import InputFiles
 from src.ngrams import Text, take
 from src.noise import corrupt
 from src.prepared import Prepared
@@ -31,15 +32,20 @@ from src.task import Task
 SEED = 0
 
 
-def run(config: Config, file: Path, to: Path) -> None:
-    prepared = Prepared.load(Output(config.paths.output))
-    files = inputs.find_files(config.paths)
-    target = ShiftFolder.load(prepared, config).target(config.target)
-    if files is None or target is None:
-        raise UserError("a stand-in is made like a test file, and there is none in the input folder")
-    if to.exists() and any(to.iterdir()):
-        raise UserError(f"--to {to} is not empty; name a folder that is not there yet")
+def check(to: Path) -> None:
+    """Raises UserError unless `to` is a folder that can be made."""
+    if to.exists():
+        raise UserError(f"--to {to} is there already; name a folder to make")
+
+
+def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
+    """`files` are those that the pipeline works on. The folder appears when all is in it."""
+    check(to)
     source = read_reports(file, labelled=True)
+    prepared = Prepared.load(Output(config.paths.output))
+    target = ShiftFolder.load(prepared, config).target(config.target)
+    if target is None:
+        raise UserError("a stand-in is made like a test file, and there is none in the input folder")
     labels = source.labels_for(prepared.task)
     pool = (source.tokens, source.offsets)
     train = _joined([read_reports(path) for path in files.train])
@@ -54,9 +60,11 @@ def run(config: Config, file: Path, to: Path) -> None:
     rng = np.random.default_rng(SEED)
     extra = frames.extra_noise(have.rates, want.rates)
     texts = {"plain": pool, "noised": corrupt(*pool, extra, rng, prepared.vocabulary.words)}
-    to.mkdir(parents=True, exist_ok=True)
+    workshop = to.with_name(f".{to.name}.unfinished")
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir(parents=True)
     for path in files.train + files.test:
-        shutil.copyfile(path, to / path.name)
+        shutil.copyfile(path, workshop / path.name)
     for name, weighted in (("plain", "weighted"), ("noised", "both")):
         text, everything = texts[name], np.arange(len(source.ids))
         seen, *queries = similarity.tfidf([train, aim, text], 2)
@@ -67,8 +75,9 @@ def run(config: Config, file: Path, to: Path) -> None:
         size = int(shift.effective_size(weights))
         drawn = np.sort(rng.choice(len(weights), size, replace=False, p=weights / weights.sum()))
         for made, rows in ((name, everything), (weighted, drawn)):
-            _write(to, made, source, labels, prepared.task, text, rows)
+            _write(workshop, made, source, labels, prepared.task, text, rows)
             say(f"standin: {made}: {len(rows):,} reports, median cosine to train {np.median(like_text[rows]):.2f}")
+    workshop.rename(to)
     say(f"standin: {target.name} has {np.median(like_aim):.2f}; noise added: {extra.total:.1%} of tokens. In {to}")
 
 

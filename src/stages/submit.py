@@ -45,9 +45,9 @@ def _moved(config: Config, prepared: Prepared, source: RunFolder, test: str, log
     from src import labelshift  # scikit-learn: a second
 
     shift, folds, labels = ShiftFolder.load(prepared, config), prepared.load_folds(), np.asarray(prepared.train.labels)
+    shift.check_fits([source])
     rows = validation(config.select_on, shift.rows, shift.target(test), folds)
-    calibration = labelshift.calibrate(rows.logits(source.oof(), source.copies(test)), labels[rows.rows], rows.weights)
-    calibrated, train = calibration.apply(logits), labels.mean(axis=0)
-    rates = labelshift.estimate_rates(calibrated, train)
-    say(f"submit: label rates of {test} moved by up to {np.abs(rates - train).max():.3f} (submit.label_shift)")
-    return labelshift.correct(calibrated, train, rates)
+    oof = rows.logits(source.oof(), source.copies(test))
+    moved, known, rates = labelshift.adapt(oof, labels[rows.rows], rows.weights, logits)
+    say(f"submit: label rates of {test} moved by up to {np.abs(rates - known).max():.3f} (submit.label_shift)")
+    return moved

@@ -212,7 +212,7 @@ def _assemble(
     artifacts.write_json(folder / "environment.json", made_by)
     prepared.vocabulary.save(folder / "vocabulary.json")
     record = {
-        **runs.make_record("model", config, prepared, folds),
+        **runs.make_record("model", config, prepared, folds, shift.fingerprint),
         "fold_folders": [part.name for part in parts],
     }
     artifacts.write_json(folder / "run.json", record)
