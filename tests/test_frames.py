@@ -90,7 +90,7 @@ def test_the_noisier_file_is_called_noisier(clean):
 
 def test_flatness_tells_uniform_intruders_from_favourites(clean):
     flat, narrow = (measured(noisy(clean, USUAL, alphabet=words)).flatness for words in (WORDS, WORDS[:20]))
-    assert flat > 0.95 and narrow == pytest.approx(20 / VOCABULARY, rel=0.2)
+    assert flat > 0.95 and narrow == pytest.approx(20 / VOCABULARY, rel=0.4)
 
 
 def test_one_seed_gives_one_estimate(clean):
@@ -305,3 +305,20 @@ def test_real_files_are_as_noisy_as_their_readers_found(real_data):
         assert 0.19 < test.odd_middles < 0.24
         assert test.rates.total > train.rates.total + 0.03
     assert min(estimate.flatness for estimate in (train, *tests)) > 0.9
+
+
+def test_a_small_file_leans_on_the_others_for_how_much_reports_differ(clean):
+    """Its own frames are too few to tell, and its rates would swing with the guess."""
+    truth = NoiseRates(0.225, 0.04, 0.05, 0.05)
+    tokens, offsets = clean
+    small = tokens[: offsets[700]], offsets[:701]
+    alone, leaning = [], []
+    for seed in range(4):
+        big, little = noisy(clean, truth, seed), noisy(small, truth, seed + 10)
+        learned = f.learn_frames([big, little])
+        counts = [f.count_outcomes(learned, text) for text in (big, little)]
+        replacing = f.replacing_tokens(learned, little)
+        alone.append(f.estimate_noise(learned, counts[1], replacing, 858).rates.total)
+        leaning.append(f.estimate_noise(learned, counts[1], replacing, 858, 0, counts[:1]).rates.total)
+    error, swing = (np.abs(np.array(found) - truth.total).mean() for found in (leaning, alone))
+    assert error < 0.06 and error < swing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.labelshift import calibrate, correct, estimate_rates
+from src.labelshift import adapt, calibrate, correct, estimate_rates
 from src.metrics import official_score, sigmoid
 from src.task import ROUND1
 
@@ -63,3 +63,15 @@ def test_weights_count_as_copies():
     weighed = calibrate(logits, labels, weights)
     copied = calibrate(np.repeat(logits, weights, axis=0), np.repeat(labels, weights, axis=0))
     assert weighed.slope == pytest.approx(copied.slope, rel=1e-3)
+
+
+def test_what_is_calibrated_on_weighted_rows_starts_at_their_rates():
+    """The test is the very population that the weights make of train: nothing is left to move."""
+    labels, logits = sample(TRAIN, 20000, 6)
+    weights = np.where(labels[:, 0] == 1, 3.0, 1.0)
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(20000, 20000, p=weights / weights.sum())
+    moved, known, rates = adapt(logits, labels, weights, logits[drawn])
+    assert known[0] == pytest.approx(labels[drawn, 0].mean(), abs=0.01)
+    assert rates[0] == pytest.approx(known[0], abs=0.02) and known[0] > labels[:, 0].mean() + 0.1
+    assert moved.shape == logits.shape

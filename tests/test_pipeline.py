@@ -18,6 +18,7 @@ import pytest
 from src import blending, metrics
 from src.__main__ import VERBS, main
 from src.reports import read_reports
+from src.sample import make_sample
 from src.submissions import read_submission, write_submission
 from src.task import ROUND1, ROUND2
 from tests.conftest import TINY
@@ -514,10 +515,7 @@ def test_the_leaderboard_leaves_out_runs_of_other_folds(copy, tiny_input, capsys
     assert main(["train", "--model", "lstm", *words(tiny_input, copy, "folds.k=3")]) == 0
     capsys.readouterr()
     assert main(["leaderboard", *words(tiny_input, copy, "folds.k=3")]) == 0
-    assert (
-        "left out, as they were made on other files or folds than are there now: blend, transf"
-        in capsys.readouterr().out
-    )
+    assert "left out, as they were made on other files, folds or shift than are" in capsys.readouterr().out
 
 
 def test_runs_keep_what_validations_need(done):
@@ -561,3 +559,48 @@ def test_early_stopping_goes_by_what_is_selected(copy, tiny_input):
     assert [row[0] for row in losses[0]] == [row[0] for row in losses[1]], "training itself is the same"
     assert [row[1] for row in losses[0]] != [row[1] for row in losses[1]]
     assert next((copy / "runs/lstm").glob("fold_0*/valid.npz"))
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory) -> tuple[list[str], Path]:
+    """Words and output of a pipeline on enough text to tell its noise: there are noisy copies."""
+    folder = tmp_path_factory.mktemp("noisy")
+    make_sample(folder / "input", rows=2500, test_rows=1200, task=ROUND1, seed=3)
+    chosen = [*words(folder / "input", folder / "output"), "train.epochs=1", "blend.method=temperature"]
+    assert main(chosen) == 0
+    return chosen, folder / "output"
+
+
+def test_noisy_copies_are_predicted_out_of_fold_and_judged(noisy):
+    chosen, output = noisy
+    facts = json.loads((output / "shift/shift.json").read_text())["tests"]["sample_testB.csv"]
+    assert facts["draws"] == 2
+    board = json.loads((output / "runs/lstm/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
+    copies = np.load(output / "runs/lstm/copies_sample_testB.npy")
+    assert copies.shape == (2, 2500, 17) and np.isfinite(copies).all()
+    labels = read_reports(output.parent / "input/sample_train.csv").labels
+    scores = [metrics.official_score(ROUND1, labels, metrics.sigmoid(copy)).value for copy in copies]
+    assert board["validations"]["noised"]["value"] == pytest.approx(np.mean(scores), abs=1e-9)
+    weights = np.load(output / "shift/sample_testB/weights.npy")[1:].ravel()
+    shifted = metrics.official_score(ROUND1, np.tile(labels, (2, 1)), metrics.sigmoid(copies.reshape(-1, 17)), weights)
+    assert board["validations"]["shifted"]["value"] == pytest.approx(shifted.value, abs=1e-9)
+    for fold in (output / "runs/lstm").glob("fold_*"):
+        with np.load(fold / "split.npz") as split:
+            rows = split["predicted_rows"]
+        assert {np.load(path).shape for path in fold.glob("copies.*.npy")} == {(len(rows), 17)}
+
+
+def test_runs_with_other_noisy_copies_are_not_taken(noisy, tmp_path, capsys):
+    chosen, output = noisy
+    copy = Path(shutil.copytree(output, tmp_path / "output"))
+    chosen = [word if not word.startswith("paths.output") else f"paths.output={copy}" for word in chosen]
+    for change in ("shift.seed=1", "shift.draws=1", "shift.max_rows=1500"):
+        assert main(["shift", *chosen, change]) == 0
+        capsys.readouterr()
+        assert main(["leaderboard", *chosen, change]) == 2
+        assert "holds no run of these files and folds" in capsys.readouterr().err
+        assert main(["blend", *chosen, change]) == 2
+        assert "run lstm was made with another ./run.sh shift. Run: ./run.sh train" in (told := capsys.readouterr().err)
+    assert main(advice(told)) == 0
+    assert main(["leaderboard", "lstm", *chosen, change]) == 0
+    assert "lstm" in capsys.readouterr().out

@@ -28,10 +28,6 @@ def pool(n: int, seed: int) -> list[list[int]]:
     return [rng.choice(60, rng.integers(10, 30), p=shares / shares.sum()).tolist() for _ in range(n)]
 
 
-def judged(logits: list[float]) -> shift.Adversarial:
-    return shift.Adversarial(0.5, 0.1, np.array(logits, dtype=np.float64), np.zeros(1), [])
-
-
 # profile
 
 
@@ -174,15 +170,15 @@ def test_fewer_reports_than_folds_are_refused(sizes):
 
 
 def test_odds_are_weights():
-    weights = shift.odds_weights(judged(np.log([1, 2, 3]).tolist()))
+    weights = shift.odds_weights(np.log([1.0, 2, 3]))
     np.testing.assert_allclose(weights, [0.5, 1, 1.5])
-    assert np.isfinite(shift.odds_weights(judged([-1e9, 0, 1e9]))).all()
+    assert np.isfinite(shift.odds_weights(np.array([-1e9, 0, 1e9]))).all()
 
 
 @pytest.mark.parametrize("clip", [2.0, shift.CLIP])
 def test_weights_are_clipped_and_have_mean_one(clip):
     odds = np.exp(np.random.default_rng(0).normal(0, 3, 2000))
-    weights = shift.odds_weights(judged(np.log(odds).tolist()), clip)
+    weights = shift.odds_weights(np.log(odds), clip)
     assert weights.mean() == pytest.approx(1) and (weights > 0).all()
     assert weights.max() == pytest.approx(clip)
     below = weights < clip * (1 - 1e-6)
@@ -197,7 +193,7 @@ def test_odds_weights_lead_towards_the_shares_of_the_test():
     for reports, share in ((train, 0.2), (test, 0.6)):
         for report in reports[: int(share * 600)]:
             report.append(99)
-    weights = shift.odds_weights(shift.adversarial(as_text(*train), as_text(*test)))
+    weights = shift.odds_weights(shift.adversarial(as_text(*train), as_text(*test)).train_logits)
     assert 0.25 < np.average([99 in report for report in train], weights=weights) < 0.65
 
 

@@ -175,11 +175,50 @@ def test_train_files_alone(reports, tmp_path, capsys):
 
 
 def test_a_holdout_compares_with_its_train_part(reports, tmp_path):
-    assert main(["shift", *words(reports, tmp_path, "folds.scheme=holdout", "shift.max_rows=1000")]) == 0
+    assert main(["shift", *words(reports, tmp_path, "folds.scheme=holdout", "shift.draws=1")]) == 0
     prepared, shift = load(tmp_path)
-    folds = prepared.load_folds()
-    rows = validation("shifted", shift.rows, shift.tests[0], folds)
-    assert (folds.first[rows.rows] >= 0).all() and len(rows.rows) < 1000
+    folds, test = prepared.load_folds(), shift.tests[0]
+    rows = validation("shifted", shift.rows, test, folds)
+    assert (folds.first[rows.rows] >= 0).all() and len(rows.rows) == (folds.first >= 0).sum()
+    corpora = prepared.train, Corpus.load(prepared.test_folder(test.name))
+    train, other = (unpad(np.asarray(corpus.tokens), np.asarray(corpus.lengths)) for corpus in corpora)
+    seen, queries = similarity.tfidf([train, other], 2)
+    expected = (queries[:30] @ seen[folds.first == -1].T).toarray().max(axis=1)
+    np.testing.assert_allclose(test.array("test_similarity")[:30], expected, atol=1e-5)
+    weights, cosines = test.array("weights")[0], test.array("similarity")[0]
+    assert (weights[folds.first == -1] == 0).all()
+    judged = folds.first >= 0
+    aim = test.array("test_similarity").mean()
+    assert abs(np.average(cosines[judged], weights=weights[judged]) - aim) < abs(cosines[judged].mean() - aim) / 2
+
+
+def test_a_test_file_of_a_few_reports_is_no_error(reports, tmp_path, capsys):
+    folder = Path(shutil.copytree(reports, tmp_path / "input"))
+    lines = (reports / "sample_testA.csv").read_text().splitlines(keepends=True)
+    (folder / "a_test.csv").write_text("".join(lines[:3]))
+    assert main(["shift", *words(folder, tmp_path / "output", "shift.weights=odds", "shift.draws=1")]) == 0
+    told = capsys.readouterr()
+    assert "has too few reports to be told from train" in told.out
+    assert "too little text to tell the noise of a_test.csv" in told.err
+    _, shift = load(tmp_path / "output")
+    few = next(test for test in shift.tests if test.name == "a_test.csv")
+    assert few.facts["test_noise_total"] == few.facts["train_noise_total"] > 0.1
+    assert few.array("weights").tolist() == [[1.0] * ROWS]
+
+
+def test_what_is_deleted_is_made_again(measured, reports, tmp_path, capsys):
+    output = Path(shutil.copytree(measured, tmp_path / "output"))
+    before = (output / "shift/sample_testB/noised_0/tokens.npy").read_bytes()
+    shutil.rmtree(output / "shift/sample_testB")
+    assert main(["shift", *words(reports, output)]) == 0
+    assert "up to date (tokens" not in capsys.readouterr().out
+    assert (output / "shift/sample_testB/noised_0/tokens.npy").read_bytes() == before
+
+
+def test_an_unknown_target_is_told_before_training(measured, reports, capsys):
+    assert main(["shift", *words(reports, measured, "target=testC")]) == 2
+    assert "unknown target 'testC'" in capsys.readouterr().err
+    assert main(["shift", *words(reports, measured, "target=sample_testA")]) == 0
 
 
 def test_shift_of_other_files_is_not_taken(measured, reports, tmp_path):
@@ -203,4 +242,4 @@ def test_a_stand_in_has_known_answers(measured, reports, tmp_path, capsys):
         assert (len(answers) == ROWS) == (name in ("plain", "noised"))
     assert {path.name for path in to.glob("sample_*")} >= {"sample_train.csv", "sample_testA.csv", "sample_testB.csv"}
     assert main(command) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "is there already" in capsys.readouterr().err
