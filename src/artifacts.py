@@ -39,6 +39,10 @@ class Output:
     def run(self, name: str) -> Path:
         return self.runs / name
 
+    def shift_of(self, test_file: str) -> Path:
+        """What was measured of a test file."""
+        return self.shift / Path(test_file).stem
+
     def run_names(self) -> list[str]:
         """Finished runs: those with a score."""
         return sorted(path.parent.name for path in self.runs.glob("*/score.json"))

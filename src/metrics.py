@@ -71,6 +71,11 @@ def log_loss_cells(labels: np.ndarray, probabilities: np.ndarray, eps: float = E
     return -np.log(np.where(labels == 1, clipped, 1 - clipped))
 
 
+def effective_size(weights: np.ndarray) -> float:
+    """Number of equally weighted reports that would give a mean as exact (Kish 1965): (sum w)^2 / sum w^2."""
+    return float(weights.sum() ** 2 / max((weights**2).sum(), 1e-300))
+
+
 def official_score(
     task: Task,
     labels: np.ndarray,

@@ -77,7 +77,6 @@ def profile(reference: Text, text: Text) -> dict[str, Any]:
 def shared_ngrams(reference: Text, text: Text | None = None, n: int = LONG_NGRAM) -> float:
     """Share of reports that have an n-gram in common with a report of `reference`; without a `text`, share of the
     reports of `reference` that have one in common with another of them."""
-    known = ngram_hashes(reference, n)
     if text is None:
         text = reference
         report, hashes = _distinct(reference, n)
@@ -85,7 +84,7 @@ def shared_ngrams(reference: Text, text: Text | None = None, n: int = LONG_NGRAM
         found = report[np.isin(hashes, values[count > 1])]
     else:
         report, hashes = _distinct(text, n)
-        found = report[np.isin(hashes, known)]
+        found = report[np.isin(hashes, ngram_hashes(reference, n))]
     return len(np.unique(found)) / max(len(text[1]) - 1, 1)
 
 
@@ -128,11 +127,6 @@ def similarity_weights(train: np.ndarray, test: np.ndarray, clip: float = CLIP) 
     bins = np.searchsorted(edges, train), np.searchsorted(edges, test)
     have, want = (np.bincount(which, minlength=len(edges) + 1) / len(which) for which in bins)
     return _normalised((want / np.maximum(have, 0.5 / len(train)))[bins[0]], clip)
-
-
-def effective_size(weights: np.ndarray) -> float:
-    """Number of equally weighted reports that would give a mean as exact (Kish 1965): (sum w)^2 / sum w^2."""
-    return float(weights.sum() ** 2 / max((weights**2).sum(), 1e-300))
 
 
 def _normalised(weights: np.ndarray, clip: float) -> np.ndarray:

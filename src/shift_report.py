@@ -197,7 +197,7 @@ def draw(path: Path, output: Output, facts: dict[str, Any]) -> None:
         left.legend(fontsize=8)
     bins = np.linspace(0, 1, 51)
     for i, name in enumerate(facts["tests"]):
-        folder = output.shift / Path(name).stem
+        folder = output.shift_of(name)
         seen = np.load(folder / "similarity.npy")
         if i == 0:
             right.hist(seen[0], bins, density=True, histtype="step", label="train, out of fold")

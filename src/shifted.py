@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from src import artifacts
+from src import artifacts, metrics
 from src.artifacts import Output
 from src.config import Config
 from src.errors import UserError, unknown
@@ -84,7 +84,7 @@ class ShiftFolder:
 
     @property
     def tests(self) -> list[ShiftedTest]:
-        return [ShiftedTest(name, test_folder(self.output, name), facts) for name, facts in self.facts["tests"].items()]
+        return [ShiftedTest(name, self.output.shift_of(name), facts) for name, facts in self.facts["tests"].items()]
 
     def target(self, name: str) -> ShiftedTest | None:
         """The test file called `name`, with or without its ending, or the last; None where there is no test file."""
@@ -125,9 +125,8 @@ class Validation:
 
     @property
     def effective_size(self) -> float:
-        """Number of reports of equal weight that would make a mean as exact (Kish 1965); copies are one report."""
-        weight = np.bincount(self.rows, weights=self.weights)
-        return float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300))
+        """Of the reports: copies are one report."""
+        return metrics.effective_size(np.bincount(self.rows, weights=self.weights))
 
     def described(self, test: ShiftedTest | None) -> str:
         """In words, with the test file that it has in view."""
@@ -171,7 +170,3 @@ def made_of(prepared: Prepared) -> dict[str, Any]:
         "tests": prepared.test_texts,
         "folds": artifacts.array_hash(prepared.load_folds().table),
     }
-
-
-def test_folder(output: Output, name: str) -> Path:
-    return output.shift / Path(name).stem

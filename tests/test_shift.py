@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from src import shift
+from src.metrics import effective_size
 from src.ngrams import Text
 
 PLANTED = [7, 31]
@@ -213,7 +214,7 @@ def test_similarity_weights_give_the_histogram_of_the_test():
 def test_similarity_weights_of_equal_distributions_are_near_one():
     rng = np.random.default_rng(1)
     weights = shift.similarity_weights(rng.random(20_000), rng.random(20_000))
-    assert np.abs(weights - 1).max() < 0.15 and shift.effective_size(weights) > 0.99 * 20_000
+    assert np.abs(weights - 1).max() < 0.15 and effective_size(weights) > 0.99 * 20_000
     tied = np.repeat([0.2, 0.5, 1.0], [50, 30, 20])  # many equal cosines leave fewer bins
     np.testing.assert_allclose(shift.similarity_weights(tied, tied), 1)
 
@@ -235,9 +236,9 @@ def test_reports_too_short_for_an_ngram_are_no_error():
 
 
 def test_effective_size():
-    assert shift.effective_size(np.full(70, 3.0)) == pytest.approx(70)
-    assert shift.effective_size(np.array([1e9, 1.0, 1.0])) == pytest.approx(1)
-    assert shift.effective_size(np.repeat([1.0, 0.0], [20, 80])) == pytest.approx(20)
+    assert effective_size(np.full(70, 3.0)) == pytest.approx(70)
+    assert effective_size(np.array([1e9, 1.0, 1.0])) == pytest.approx(1)
+    assert effective_size(np.repeat([1.0, 0.0], [20, 80])) == pytest.approx(20)
     weights = np.random.default_rng(0).exponential(size=50)
-    assert 1 < shift.effective_size(weights) < 50
-    assert shift.effective_size(weights * 7) == pytest.approx(shift.effective_size(weights)), "scale is nothing"
+    assert 1 < effective_size(weights) < 50
+    assert effective_size(weights * 7) == pytest.approx(effective_size(weights)), "scale is nothing"

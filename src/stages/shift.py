@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from src import artifacts, frames, shift, shift_report, shifted, similarity
+from src import artifacts, frames, metrics, shift, shift_report, shifted, similarity
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import duration, say, warn
@@ -69,7 +69,7 @@ def run(config: Config) -> None:
     noise = _noise(learned, texts, len(words), config.shift.seed)
     jobs, extras = [], {}
     for name, (_, chosen) in corpora.items():
-        folder = shifted.test_folder(output, name)
+        folder = output.shift_of(name)
         artifacts.write_npy(folder / "test_rows.npy", chosen)
         extra = extras[name] = _extra(noise["train"], noise[name])
         draws = config.shift.draws if extra.total else 0
@@ -126,7 +126,7 @@ def _facts(
     words, train_total = prepared.vocabulary.words, _total(noise["train"])
     tests = {}
     for name, extra in extras.items():
-        measured = artifacts.read_json(shifted.test_folder(prepared.output, name) / "measured.json")
+        measured = artifacts.read_json(prepared.output.shift_of(name) / "measured.json")
         for ngram in measured["adversarial"]["telling"]:
             ngram["tokens"] = [int(words[token - N_SPECIAL]) for token in ngram["tokens"]]
         tests[name] = {
@@ -211,8 +211,8 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
                 "test": _quantiles(to_test),
             },
             "effective_size": {
-                "weighted": shift.effective_size(weights[0]),
-                "shifted": shift.effective_size(np.sum(weights[1:] if noisy else weights, axis=0)),
+                "weighted": metrics.effective_size(weights[0]),
+                "shifted": metrics.effective_size(np.sum(weights[1:] if noisy else weights, axis=0)),
             },
         },
     )
@@ -325,7 +325,7 @@ def _add_posteriors(
     """report_noise.npy (n, 2) for train and each test: posterior mean and deviation of each report's share of hits; and
     how the means spread, to the facts."""
     for name, text in texts.items():
-        folder = output.shift if name == "train" else shifted.test_folder(output, name)
+        folder = output.shift if name == "train" else output.shift_of(name)
         if (estimate := noise[name]) is not None:
             mean, deviation = frames.report_noise(frames.count_outcomes(learned, text), estimate.rates)
             artifacts.write_npy(folder / "report_noise.npy", np.column_stack([mean, deviation]).astype(np.float32))

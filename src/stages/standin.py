@@ -22,7 +22,8 @@ from src.config import Config
 from src.console import say
 from src.errors import UserError
 from src.inputs import InputFiles
-from src.ngrams import Text, take
+from src.metrics import effective_size
+from src.ngrams import Text, join, take
 from src.noise import corrupt
 from src.prepared import Prepared
 from src.reports import Reports, read_reports, write_reports
@@ -48,8 +49,9 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
         raise UserError("a stand-in is made like a test file, and there is none in the input folder")
     labels = source.labels_for(prepared.task)
     pool = (source.tokens, source.offsets)
-    train = _joined([read_reports(path) for path in files.train])
-    aim = _joined([read_reports(path) for path in files.test if path.name == target.name])
+    train = join([(reports.tokens, reports.offsets) for reports in map(read_reports, files.train)])
+    aimed = read_reports(next(path for path in files.test if path.name == target.name))
+    aim = (aimed.tokens, aimed.offsets)
     learned = frames.learn_frames([train, aim, pool])
     have, want = (
         frames.estimate_noise(learned, frames.count_outcomes(learned, text), text[0][:0], len(prepared.vocabulary))
@@ -72,19 +74,13 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
             similarity.nearest(one, seen, np.zeros(seen.shape[0], dtype=int))[:, 0] for one in queries
         )
         weights = shift.similarity_weights(like_text, like_aim, config.shift.clip)
-        size = int(shift.effective_size(weights))
+        size = int(effective_size(weights))
         drawn = np.sort(rng.choice(len(weights), size, replace=False, p=weights / weights.sum()))
         for made, rows in ((name, everything), (weighted, drawn)):
             _write(workshop, made, source, labels, prepared.task, text, rows)
             say(f"standin: {made}: {len(rows):,} reports, median cosine to train {np.median(like_text[rows]):.2f}")
     workshop.rename(to)
     say(f"standin: {target.name} has {np.median(like_aim):.2f}; noise added: {extra.total:.1%} of tokens. In {to}")
-
-
-def _joined(files: list[Reports]) -> Text:
-    tokens = np.concatenate([file.tokens for file in files])
-    lengths = np.concatenate([np.diff(file.offsets) for file in files])
-    return tokens, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def _write(
