@@ -40,7 +40,8 @@ def run(config: Config, named: Sequence[str] = ()) -> None:
         shift.check_fits(chosen)
     fitting, others = _fitting(output, config, prepared, folds, shift)
     if not fitting:
-        raise UserError(f"{output.runs} holds no run of these files and folds. Make one with: ./run.sh train")
+        remedy = runs.command("train", config)
+        raise UserError(f"{output.runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}")
     boards = {}
     for one in fitting:
         committee = [other for other in fitting if not other.is_blend and other.name != one.name]
