@@ -51,7 +51,7 @@ class Pooling(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         if self.kind == "last":
-            ends = features[torch.arange(len(features), device=features.device), lengths - 1]
+            ends = features[torch.arange(features.shape[0], device=features.device), lengths - 1]
             return torch.cat([ends[:, : self.forward_size], features[:, 0, self.forward_size :]], dim=1)
         valid = valid_positions(lengths, features.shape[1])  # (B, T)
         if self.kind == "attention":

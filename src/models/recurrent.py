@@ -49,7 +49,7 @@ def mirror(lengths: Tensor, width: int) -> Tensor:
     """Rows (B * T,) of a flattened (B, T) that reverse each report within its length and leave padding where it is."""
     positions = torch.arange(width, device=lengths.device)
     within = torch.where(positions < lengths[:, None], lengths[:, None] - 1 - positions, positions)
-    return (within + width * torch.arange(len(lengths), device=lengths.device)[:, None]).flatten()
+    return (within + width * torch.arange(lengths.shape[0], device=lengths.device)[:, None]).flatten()
 
 
 def take(x: Tensor, rows: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def rotary_turns(width: int, size: int, device: torch.device) -> Tensor:
     """Rotary positions (Su et al. 2021) as complex numbers of length one: complex64 (T, size / 2)."""
     frequencies = 10000 ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
     angles = torch.arange(width, device=device, dtype=torch.float32)[:, None] * frequencies
-    return torch.polar(torch.ones_like(angles), angles)
+    return torch.complex(angles.cos(), angles.sin())
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
