@@ -1,6 +1,9 @@
 """The front desk: which verb, which settings, in which order.
 
 python -m src VERB [options] [key=value …]        ./run.sh does the same and sets up first
+
+Answers come at once where nothing is computed: torch, scikit-learn, SciPy, pandas and matplotlib take a second each, so
+the functions that need them import them, or the modules that stand on them. tests/test_architecture.py keeps it so.
 """
 
 from __future__ import annotations

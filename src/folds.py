@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from src import artifacts, config
 from src.corpus import Corpus, unpad
@@ -189,6 +188,8 @@ def missing_labels(labels: np.ndarray, folds: Folds) -> np.ndarray:
 
 
 def save(path: Path, folds: Folds, corpus: Corpus, sources: list[str]) -> None:
+    import pandas as pd
+
     table = pd.DataFrame(
         {
             "source": np.array(sources)[corpus.sources],
@@ -202,6 +203,8 @@ def save(path: Path, folds: Folds, corpus: Corpus, sources: list[str]) -> None:
 
 def load(path: Path, corpus: Corpus, settings: config.Folds) -> Folds | None:
     """The folds of `corpus` in its row order, or None where the table lacks a report or a seed."""
+    import pandas as pd
+
     table = pd.read_csv(path, dtype={"id": str, "text_hash": str}, keep_default_na=False)
     columns = [f"fold_{seed}" for seed in settings.seeds]
     if not {"id", "text_hash", *columns} <= set(table):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import TfidfTransformer
 
 from src.ngrams import Text, join, ngram_counts
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 THRESHOLDS = np.array([0.9999, *np.round(np.arange(0.90, 0.29, -0.02), 2)])
 """Cosines above which two reports may count as near-duplicates, from the strictest, which only equal ones pass."""
@@ -25,6 +26,8 @@ def tfidf(texts: Sequence[Text], max_n: int, min_df: int = 1) -> list[csr_array]
     alike, so that cosines within one text and between two can be compared. `min_df` leaves n-grams out that fewer
     reports hold.
     """
+    from sklearn.feature_extraction.text import TfidfTransformer
+
     counts, _ = ngram_counts(*join(texts), max_n)
     counts = counts[:, np.bincount(counts.indices, minlength=counts.shape[1]) >= min_df]
     if counts.shape[1]:  # scikit-learn refuses reports without features
@@ -57,6 +60,9 @@ def families(vectors: csr_array, threshold: float | None = None) -> tuple[np.nda
     Without a `threshold` it is the lowest of THRESHOLDS at which no family percolates, that is, holds more than
     LARGEST_FAMILY of all reports: below it chains of chance likeness join everything to everything.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     lowest = THRESHOLDS[-1] if threshold is None else threshold
     left, right, cosine = [], [], []
     for start, cosines in _cosines(vectors, vectors):

@@ -25,6 +25,7 @@ from src.batching import POOL, Batch, length_batches
 from src.config import Run, Train
 from src.corpus import N_SPECIAL, Corpus, pad, unpad
 from src.errors import UserError
+from src.fold_job import FoldJob, is_trained
 from src.hardware import autocast
 from src.inference import CHUNK, predict_logits
 from src.models import Classifier, build_model
@@ -32,32 +33,6 @@ from src.noise import NoiseRates, corrupt
 
 EMA_WARMUP = 10
 """The average follows the weights closely over the first steps: decay is at most (1 + step) / (10 + step)."""
-
-
-@dataclass(frozen=True)
-class FoldJob:
-    """One model on one fold. Made of text and numbers alone, so that it can be sent to another process."""
-
-    run: dict[str, Any]
-    """The resolved config.Run."""
-    corpus: str
-    """Folder of the encoded train corpus."""
-    vocabulary_size: int
-    vectors: str | None
-    """File of the vectors that start the embedding."""
-    split: str
-    """File with train_rows, valid_rows and predicted_rows."""
-    valid: str | None
-    """File with what epochs are chosen by, if that is not the valid_rows as they are: tokens, lengths, rows (of train)
-    and weights."""
-    fold: int
-    seed: int
-    device: str
-    precision: str
-    """fp32 or bf16."""
-    folder: str
-    """Where results go; its result.json is written last."""
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -94,11 +69,6 @@ class Rows:
             labels, ids = np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows])
             weights = file["weights"].astype(np.float32)
             return cls(file["tokens"], file["lengths"], labels, ids, weights, np.arange(len(rows)))
-
-
-def is_trained(job: FoldJob) -> bool:
-    files = ("last.safetensors", "best.safetensors", "history.csv", "logits.npy")
-    return artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint, files)
 
 
 def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:

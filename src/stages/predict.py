@@ -19,7 +19,6 @@ from src.console import say, warn
 from src.corpus import Vocabulary, encode
 from src.errors import UserError
 from src.executors import make_executor, raise_failures, run_shown
-from src.hardware import pick_device
 from src.prediction import mean_prediction, prediction_jobs
 from src.reports import Reports, read_reports
 from src.runs import RunFolder
@@ -58,6 +57,8 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
         blend = BlendWeights.from_json(source.record["weights"])
         logits = blend.apply([_predict(config, output, member, reports) for member in members])
         return logits.astype(np.float32)  # as the blend's own test_*.npy: the same file gives the same bytes
+    from src.hardware import pick_device  # torch, for which a misspelt name need not wait
+
     folder = output.predictions / f"{source.name}.{reports.sha256[:16]}"
     corpus, losses = encode([reports], Vocabulary.load(source.path / "vocabulary.json"), None, **source.record["data"])
     corpus.save(folder)
