@@ -38,6 +38,8 @@ class Output:
         self.hardware = root / "hardware"
         self.runs = root / "runs"
         self.predictions = root / "predictions"
+        self.seconds = root / "pipeline.json"
+        self.bench = root / "bench.json"
 
     def run(self, name: str) -> Path:
         return self.runs / name

@@ -20,6 +20,7 @@ LAYERS = [
     {"models", "checkpoints", "prepared", "machine", "fold_job"},
     {"inference", "runs", "shifted"},
     {"training", "prediction"},
+    {"bench"},
     {"stages"},
     {"__main__"},
 ]
@@ -34,7 +35,8 @@ def module(path: Path) -> str:
 
 
 def place(name: str) -> str:
-    return "stages" if name.startswith("stages") else name
+    package = name.split(".")[0]
+    return package if package in ("stages", "bench") else name
 
 
 def imported(path: Path) -> set[str]:
