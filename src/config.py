@@ -206,10 +206,14 @@ class Submit(Settings):
 
 
 class Executor(Settings):
+    """How jobs are laid out on the machine. Both auto: what trains most reports a second is timed once and noted, see
+    layout.py; short jobs run one a core."""
+
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Jobs side by side; auto: one for each `threads` cores, one on a GPU."""
-    threads: int = Field(1, ge=1)
-    """Threads of each job. Another number orders sums differently: results agree, but not in their last bits."""
+    """Jobs side by side; auto beside a number of threads: as many as there are cores for, one on a GPU."""
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Threads of each job; auto beside a number of workers: the cores shared out. Another number orders sums
+    differently: results agree, but not in their last bits."""
 
 
 class Config(Settings):

@@ -207,11 +207,15 @@ def raise_failures(failures: list[Failure]) -> None:
 
 
 def make_executor(settings: config.Executor, device: str) -> Executor:
-    """One worker for each `threads` cores of this machine; on a GPU a single one, which has it to itself."""
+    """For short jobs: one worker for each `threads` cores of this machine; on a GPU one, which has it to itself.
+
+    How training is laid out, layout.pick() decides.
+    """
+    threads = 1 if settings.threads == "auto" else settings.threads
     workers = settings.workers
     if workers == "auto":
-        workers = 1 if device == "cuda" else max(1, available_cores() // settings.threads)
-    return LocalProcesses(workers, settings.threads)
+        workers = 1 if device == "cuda" else max(1, available_cores() // threads)
+    return LocalProcesses(workers, threads)
 
 
 def available_cores() -> int:

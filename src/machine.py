@@ -38,7 +38,7 @@ def find(output: Output, device: str) -> Machine:
 
     picked = hardware.pick_device(device)
     found = Machine(picked.type, hardware.pick_precision("auto", picked))
-    artifacts.write_json(_note(output, device), {"fingerprint": fingerprint(_signs()), **asdict(found)})
+    artifacts.write_json(_note(output, device), {"fingerprint": fingerprint(signs()), **asdict(found)})
     return found
 
 
@@ -47,7 +47,7 @@ def recall(output: Output, device: str) -> Machine | None:
 
     It serves to see that all is done. Before anything is computed torch is asked again: a driver can fail unseen.
     """
-    if not artifacts.is_current(_note(output, device), fingerprint(_signs())):
+    if not artifacts.is_current(_note(output, device), fingerprint(signs())):
         return None
     note = artifacts.read_json(_note(output, device))
     return Machine(note["device"], note["auto_precision"])
@@ -57,7 +57,7 @@ def _note(output: Output, device: str) -> Path:
     return output.hardware / f"{device}.json"
 
 
-def _signs() -> dict[str, Any]:
+def signs() -> dict[str, Any]:
     """What torch's answer depends on, as far as it can be seen without torch."""
     cpu = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     return {

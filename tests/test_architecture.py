@@ -18,6 +18,7 @@ LAYERS = [
     {"corpus", "inputs", "sample", "blending", "baselines", "executors"},
     {"folds", "vectors", "batching", "hardware", "models.layers", "models.recurrent", "models.transformer"},
     {"models", "checkpoints", "prepared", "machine", "fold_job"},
+    {"layout"},
     {"inference", "runs", "shifted"},
     {"training", "prediction"},
     {"bench"},

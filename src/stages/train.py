@@ -15,12 +15,12 @@ import numpy as np
 import yaml
 from threadpoolctl import threadpool_limits
 
-from src import artifacts, machine, runs, vectors
+from src import artifacts, layout, machine, runs, vectors
 from src.artifacts import Output
 from src.config import Config, Run, fingerprint
 from src.console import duration, say
 from src.corpus import Corpus
-from src.executors import Job, make_executor, raise_failures, run_shown
+from src.executors import Job, LocalProcesses, make_executor, raise_failures, run_shown
 from src.fold_job import FoldJob, is_trained
 from src.folds import Folds, Split
 from src.machine import Machine
@@ -54,7 +54,11 @@ def run(config: Config) -> None:
     else:
         say(f"train: all {total} folds are up to date")
     training = [Job(label, "src.training:train_fold", asdict(job), _work(job)) for label, job in missing]
-    failures = run_shown(executor, "train", training, _describe)
+    failures = []
+    if training:
+        precision = training[0].payload["precision"]
+        chosen = layout.pick(prepared.output, config.executor, device, precision, total)
+        failures = run_shown(LocalProcesses(chosen.workers, chosen.threads), "train", training, _describe)
 
     failed = {failure.job.payload["folder"] for failure in failures}
     # A run that is whole has no use for the predictions of its folds any more.

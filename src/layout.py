@@ -1,0 +1,146 @@
+"""How training is laid out on this machine: how many jobs side by side, with how many threads each.
+
+Folds side by side with one thread each, folds in turn with all threads, and what lies between are timed for some
+seconds, the fastest is taken and noted in output/hardware, so that this is done once. Side by side must be beaten by
+MARGIN: another number of threads orders sums differently, and a draw should not change last bits from day to day.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from src import artifacts, config, machine
+from src.artifacts import Output
+from src.config import fingerprint
+from src.console import say
+from src.errors import UserError
+from src.executors import Job, LocalProcesses, available_cores, raise_failures
+
+MARGIN = 1.1
+SECONDS = 1.5
+"""Of each timing, after a warm-up."""
+LIMIT = 60.0
+"""Seconds after which a worker no longer waits for the others to be ready."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    workers: int
+    threads: int
+
+
+def pick(output: Output, settings: config.Executor, device: str, precision: str, n_jobs: int) -> Layout:
+    """The layout for `n_jobs` jobs, done ones included, so that a resumed command goes on as it began.
+
+    What the settings name is taken as it is; what they leave `auto` is measured, or read from the note of this machine.
+    """
+    cores = available_cores()
+    if settings.threads != "auto":
+        usual = 1 if device == "cuda" else max(1, cores // settings.threads)
+        return Layout(usual if settings.workers == "auto" else settings.workers, settings.threads)
+    if settings.workers != "auto":
+        return Layout(settings.workers, max(1, cores // settings.workers))
+    possible = candidates(device, cores)
+    layout = possible[0] if n_jobs < 2 or len(possible) == 1 else _measured(output, possible, device, precision)
+    workers = min(layout.workers, n_jobs)
+    return Layout(workers, layout.threads if device == "cuda" else max(layout.threads, cores // workers))
+
+
+def candidates(device: str, cores: int) -> list[Layout]:
+    """What is worth trying, the one to beat first."""
+    powers = [2**i for i in range(cores.bit_length()) if 2**i <= cores]
+    if device == "cuda":
+        return [Layout(n, 1) for n in powers if n <= 8]
+    return [Layout(cores // n, n) for n in sorted({*powers, cores})]
+
+
+def _measured(output: Output, possible: list[Layout], device: str, precision: str) -> Layout:
+    note = output.hardware / f"layout_{device}_{precision}.json"
+    stamp = fingerprint(
+        {
+            "machine": machine.signs(),
+            "candidates": [asdict(layout) for layout in possible],
+            "code": artifacts.code_version([__name__]),
+        }
+    )
+    if not artifacts.is_current(note, stamp):
+        rates = [measure(layout, device, precision) for layout in possible]
+        best = 0
+        for i, rate in enumerate(rates):
+            if rate > MARGIN * rates[best]:
+                best = i
+        told = ", ".join(
+            f"{layout.workers} x {layout.threads}: {rate:,.0f}" for layout, rate in zip(possible, rates, strict=True)
+        )
+        say(f"train: reports/s of jobs x threads: {told}; {possible[best].workers} x {possible[best].threads} is taken")
+        rows = [{**asdict(layout), "reports_per_second": rate} for layout, rate in zip(possible, rates, strict=True)]
+        artifacts.write_json(note, {"fingerprint": stamp, "taken": best, "layouts": rows})
+    found = artifacts.read_json(note)
+    return possible[found["taken"]]
+
+
+def measure(layout: Layout, device: str, precision: str) -> float:
+    """Reports a second that this layout trains on, all workers together."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"folder": folder, "workers": layout.workers, "device": device, "precision": precision}
+        jobs = [Job(f"timing {i}", f"{__name__}:steps", given | {"worker": i}) for i in range(layout.workers)]
+        rates: list[float] = []
+        raise_failures(LocalProcesses(layout.workers, layout.threads).run(jobs, _Listener(rates)))
+    return sum(rates)
+
+
+class _Listener:
+    def __init__(self, rates: list[float]):
+        self._rates = rates
+
+    def step(self, job: Job, news: dict[str, Any]) -> None:
+        self._rates.append(news["reports_per_second"])
+
+    def finish(self, job: Job, failure: Any) -> None: ...
+
+
+def steps(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """One worker: trains a small LSTM and a small Transformer on random reports for SECONDS, when all are ready."""
+    import torch
+
+    from src.config import Recurrent, Transformer
+    from src.hardware import autocast
+    from src.models import build_model
+
+    device, size = torch.device(payload["device"]), 64
+    models = [build_model(settings, 1000, 17).to(device) for settings in (Recurrent(), Transformer())]
+    optimizers = [torch.optim.AdamW(model.parameters(), fused=True) for model in models]
+    batches = []
+    for width in (16, 32, 48, 64):
+        tokens = torch.randint(3, 1000, (size, width), device=device)
+        batches.append((tokens, torch.full((size,), width, device=device)))
+
+    def round_trip() -> int:
+        for batch in batches:
+            for model, optimizer in zip(models, optimizers, strict=True):
+                with autocast(payload["precision"], device):
+                    loss = model(*batch).float().square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return size * len(batches) * len(models)
+
+    round_trip()
+    folder = Path(payload["folder"])
+    (folder / f"ready_{payload['worker']}").touch()
+    waited = time.monotonic()
+    while len(list(folder.glob("ready_*"))) < payload["workers"]:
+        if time.monotonic() - waited > LIMIT:
+            raise UserError(f"of {payload['workers']} workers to be timed some were not ready after {LIMIT:.0f} s")
+        time.sleep(0.01)
+    started, done = time.perf_counter(), 0
+    while (taken := time.perf_counter() - started) < SECONDS:
+        done += round_trip()
+    progress({"reports_per_second": done / taken})
