@@ -16,22 +16,26 @@ class Batch(NamedTuple):
     rows: np.ndarray
     """(B,) places among the reports that were given."""
     tokens: Tensor
-    """(B, T) int32, T the longest report of the batch."""
+    """(B, T) int32, T the longest report of the batch, or a little more."""
     lengths: Tensor
     """(B,) int64"""
 
 
-def length_batches(tokens: np.ndarray, lengths: np.ndarray, batch_size: int, device: torch.device) -> list[Batch]:
+def length_batches(
+    tokens: np.ndarray, lengths: np.ndarray, batch_size: int, device: torch.device, multiple: int = 1
+) -> list[Batch]:
     """Padded tokens (N, max_len) and lengths (N,) as batches from the shortest reports to the longest.
 
     Every report stands in exactly one batch, the last may be smaller. All of them travel to the device at once, and a
-    batch is a slice of what is there: so a GPU waits for no copy of single batches.
+    batch is a slice of what is there: so a GPU waits for no copy of single batches. Widths are rounded up to a
+    `multiple`, as far as the padding reaches, for code that is made anew for each width.
     """
     order = np.argsort(lengths, kind="stable")
-    widths = lengths[order]
+    sorted_lengths = lengths[order]
+    widths = np.minimum(-(-sorted_lengths // multiple) * multiple, tokens.shape[1])
     # int32: torch gathers by no unsigned type, and int64 would be twice as much to move.
     moved = torch.from_numpy(tokens[order, : widths[-1]].astype(np.int32)).to(device)
-    moved_lengths = torch.from_numpy(widths.astype(np.int64)).to(device)
+    moved_lengths = torch.from_numpy(sorted_lengths.astype(np.int64)).to(device)
     batches = []
     for start in range(0, len(order), batch_size):
         end = min(start + batch_size, len(order))

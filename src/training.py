@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from src.inference import CHUNK, predict_logits
 from src.models import Classifier, build_model
 from src.noise import NoiseRates, corrupt
 
+GRAPH_WIDTHS = 16
+"""Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all reports."""
 EMA_WARMUP = 10
 """The average follows the weights closely over the first steps: decay is at most (1 + step) / (10 + step)."""
 
@@ -146,6 +149,8 @@ def fit(
     reader = EpochReader(train, settings, device)
     n_steps = settings.epochs * reader.n_batches
 
+    compute = compiled(model, device) if settings.compile else model
+
     history = checkpoints.resume(folder, model, average, optimizer)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         if _patience_is_over(history, settings.patience):
@@ -159,8 +164,10 @@ def fit(
             rate = settings.learning_rate * schedule(first + i, n_steps, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            if settings.compile and device.type == "cuda":
+                torch.compiler.cudagraph_mark_step_begin()
             with autocast(precision, device):
-                logits = model(batch.tokens, batch.lengths)
+                logits = compute(batch.tokens, batch.lengths)
             loss = functional.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=pos_weight)
             optimizer.zero_grad()
             loss.backward()
@@ -189,6 +196,15 @@ def fit(
     return history
 
 
+def compiled(model: Classifier, device: torch.device) -> Callable[..., Tensor]:
+    """The model as generated code with the same weights. Raises UserError where nothing is there to generate it."""
+    if device.type == "cuda":
+        return torch.compile(model, mode="reduce-overhead", dynamic=False)
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise UserError("train.compile=true needs a C++ compiler on a CPU, such as g++, and finds none.")
+    return torch.compile(model, dynamic=True)
+
+
 class EpochReader:
     """The batches of an epoch: reports in a new order, with new noise, POOL batches at a time.
 
@@ -199,6 +215,7 @@ class EpochReader:
         self._train = train
         self._batch_size = settings.batch_size
         self._device = device
+        self._multiple = GRAPH_WIDTHS if settings.compile and device.type == "cuda" else 1
         self._rates = NoiseRates(**settings.noise.model_dump())
         self._alphabet = _alphabet(train) if self._rates.total else None
         self.n_batches = math.ceil(len(train) / settings.batch_size)
@@ -213,7 +230,7 @@ class EpochReader:
             if self._alphabet is not None:
                 noisy = corrupt(*unpad(tokens, lengths), self._rates, rng, self._alphabet)
                 tokens, lengths = pad(*noisy, tokens.shape[1])
-            batches = length_batches(tokens, lengths, self._batch_size, self._device)
+            batches = length_batches(tokens, lengths, self._batch_size, self._device, self._multiple)
             sorted_rows = pool[np.concatenate([batch.rows for batch in batches])]
             targets = torch.from_numpy(self._train.labels[sorted_rows]).to(self._device, torch.float32)
             for i in rng.permutation(len(batches)):

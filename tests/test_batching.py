@@ -40,3 +40,10 @@ def test_an_array_on_disk_is_not_changed(tmp_path):
     (batch,) = length_batches(tokens, np.array([4, 1, 2, 3, 1]), 8, CPU)
     assert batch.tokens.dtype == torch.int32 and batch.lengths.dtype == torch.int64
     assert batch.lengths.tolist() == [1, 1, 2, 3, 4] and batch.rows.tolist() == [1, 4, 2, 3, 0]
+
+
+def test_widths_can_be_rounded_up_as_far_as_the_padding_reaches():
+    lengths = np.array([3, 9, 17, 30])
+    batches = length_batches(np.ones((4, 30), dtype=np.uint16), lengths, 1, CPU, multiple=8)
+    assert [batch.tokens.shape[1] for batch in batches] == [8, 16, 24, 30]
+    assert [batch.lengths.tolist() for batch in batches] == [[3], [9], [17], [30]]

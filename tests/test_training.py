@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 from sklearn.metrics import log_loss
 
 from src import checkpoints, training
-from src.config import Recurrent, Run, Train
+from src.config import Recurrent, Run, Train, Transformer
 from src.corpus import N_SPECIAL
 from src.errors import UserError
 from src.inference import predict_logits
@@ -269,3 +270,39 @@ def test_history_is_what_a_table_needs(tmp_path):
 def test_run_settings_survive_the_trip_to_a_worker():
     run = Run(model=SMALL, train=Train(noise={"replacement": 0.1}))
     assert Run.model_validate(run.model_dump(mode="json")) == run
+
+
+@pytest.mark.slow
+def test_compiled_training_learns_the_same(tmp_path):
+    """Code is generated in half a minute."""
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs g++, which is not there")
+    settings = Train(epochs=2, batch_size=16)
+    history, model = train(tmp_path / "plain", settings)
+    other, compiled = train(tmp_path / "compiled", settings.model_copy(update={"compile": True}))
+    assert [epoch["valid_loss"] for epoch in other] == pytest.approx(
+        [epoch["valid_loss"] for epoch in history], rel=0.05
+    )
+    assert model.state_dict().keys() == compiled.state_dict().keys()
+
+
+def test_compiling_without_a_compiler_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"train.compile=true needs a C\+\+ compiler"):
+        train(tmp_path, Train(epochs=1, compile=True))
+
+
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("model", [SMALL, Transformer(embedding_size=8, embedding_init="random", heads=2)])
+def test_a_gpu_learns_and_predicts_the_same(tmp_path, model, compile):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    device, settings = torch.device("cuda"), Train(epochs=12, batch_size=16, learning_rate=0.01, compile=compile)
+    torch.manual_seed(0)
+    fitted = build_model(model, SIZE, 3).to(device)
+    history = fit(fitted, rows(600), rows(200, seed=5), settings, (1, 0), device, "bf16", tmp_path, lambda news: None)
+    assert history[-1]["valid_loss"] < 0.7 * history[0]["valid_loss"]
+    fresh = rows(200, seed=6)
+    there = predict_logits(fitted, fresh.tokens, fresh.lengths, device)
+    here = predict_logits(fitted.cpu(), fresh.tokens, fresh.lengths, CPU)
+    np.testing.assert_allclose(there, here, atol=1e-3)
