@@ -237,7 +237,13 @@ def _bench(settings: Config, parsed: argparse.Namespace) -> None:
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all timings; an unknown one lists them")
-    parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="reports to read (default 1000000)")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="reports to read, most of scale (default 1000000)",
+    )
     parser.add_argument(
         "--repeats", type=int, default=3, metavar="N", help="turns of each contender, seeds of agree (default 3)"
     )

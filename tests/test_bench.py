@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
 
-from src.bench import ours, plain
+from src.bench import ours, plain, scale
 from src.bench.data import MAX_LEN, encoded, synthetic
 from src.bench.measure import Contender, compare
 from src.bench.parts import PARTS, Setting
@@ -185,6 +186,23 @@ def test_agreement_is_measured_against_the_textbook():
     assert 0 < found["fit"]["standard_error"] < 0.05
 
 
+def test_scale_runs_the_stages_on_generated_files(tmp_path):
+    assert scale.sizes(10_000_000) == [10_000, 100_000, 1_000_000, 10_000_000] and scale.sizes(50_000) == [10_000]
+    told = []
+    found = scale.measure(600, tmp_path, told.append)
+    reports = read_reports(tmp_path / "in/train.csv")
+    assert len(reports) == 600 and reports.labels.any() and len(read_reports(tmp_path / "in/test.csv")) == 60
+    assert set(found) == {"megabytes", "prepare", "folds", "shift", "train", "predict"} and len(told) == 3
+    for stage in scale.STAGES:
+        assert 0 < found[stage]["seconds"] < 100 and 30 < found[stage]["peak_megabytes"] < 3000
+    assert min(found[name]["reports_per_second"] for name in ("train", "predict")) > 10
+
+
+def test_a_failing_command_is_no_measurement(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError):
+        scale.run(["prepare", f"paths.input={tmp_path}"])
+
+
 @pytest.mark.parametrize(("rows", "repeats"), [(0, 1), (10, 0)])
 def test_numbers_below_one_are_refused(tmp_path, rows, repeats):
     with pytest.raises(UserError, match="at least 1"):
@@ -194,5 +212,5 @@ def test_numbers_below_one_are_refused(tmp_path, rows, repeats):
 def test_unknown_parts_are_refused(tmp_path):
     with pytest.raises(UserError, match="(?s)part of the benchmark.*'raed'.*read"):
         bench.run(config(tmp_path), ["raed"])
-    with pytest.raises(UserError, match="agree is no timing"):
+    with pytest.raises(UserError, match="agree takes no turns"):
         bench.run(config(tmp_path), ["agree", "read"])

@@ -71,6 +71,55 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
     return once, {"flops": operations * (1 + valid_rows / rows / 3), "precision": picked}
 
 
+def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
+    """The first steps of an epoch over a whole prepared corpus."""
+    import itertools
+
+    import torch
+    from torch.nn import functional
+
+    from src.bench.scale import BATCHES
+    from src.config import Run
+    from src.corpus import Corpus
+    from src.hardware import autocast, pick_precision
+    from src.training import EpochReader, Rows, make_optimizer
+
+    cpu, settings, loaded = torch.device("cpu"), Run.model_validate(run).train, Corpus.load(Path(corpus))
+    model = built(run).train()
+    optimizer, precision = make_optimizer(model, settings), pick_precision("auto", cpu)
+
+    def once() -> dict:
+        reader = EpochReader(Rows.of(loaded, np.arange(len(loaded))), settings, cpu)
+        done = 0
+        for batch, targets in itertools.islice(reader.batches(np.random.default_rng(0)), BATCHES):
+            with autocast(precision, cpu):
+                logits = model(batch.tokens, batch.lengths)
+            loss = functional.binary_cross_entropy_with_logits(logits.float(), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            done += len(batch.rows)
+        return {"work": done}
+
+    return once
+
+
+def predict_corpus(run: dict, corpus: str) -> Callable[[], dict]:
+    """predict_logits on a whole prepared corpus."""
+    import torch
+
+    from src.corpus import Corpus
+    from src.inference import predict_logits
+
+    cpu, model, loaded = torch.device("cpu"), built(run), Corpus.load(Path(corpus))
+
+    def once() -> dict:
+        predict_logits(model, loaded.tokens, loaded.lengths, cpu)
+        return {"work": len(loaded)}
+
+    return once
+
+
 def batches(rows: int, batch_size: int) -> Callable[[], dict]:
     """The batches of an epoch with replacement noise, and no model."""
     import torch

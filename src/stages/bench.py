@@ -24,6 +24,7 @@ import numpy as np
 
 from src import artifacts
 from src.artifacts import Output
+from src.bench import scale as scaling
 from src.bench.agree import WAYS
 from src.bench.measure import ROOT, compare
 from src.bench.parts import PARTS, Setting
@@ -38,7 +39,7 @@ from src.task import Task
 COMMITTED = ROOT / "docs" / "bench.json"
 TOLERANCE = 0.3
 """A ratio may be smaller than the committed one by this share; two runs on one machine differ by up to half of it."""
-PIPELINE, AGREE = "pipeline", "agree"
+PIPELINE, AGREE, SCALE = "pipeline", "agree", "scale"
 ROWS_OF_PIPELINE = 10_000
 
 
@@ -49,13 +50,14 @@ def run(
 
     Raises UserError for an unknown part, for numbers below 1, and with `check` where a ratio has become worse.
     """
-    if AGREE in parts:
-        if len(parts) > 1:
-            raise UserError(f"{AGREE} is no timing: run it by itself")
-        return agree(config, repeats)
+    for alone, does in ((AGREE, lambda: agree(config, repeats)), (SCALE, lambda: scale(config, rows))):
+        if alone in parts:
+            if len(parts) > 1:
+                raise UserError(f"{alone} takes no turns with other parts: run it by itself")
+            return does()
     for part in parts:
         if part not in (*PARTS, PIPELINE):
-            raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE])
+            raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE, SCALE])
     if rows < 1 or repeats < 1:
         raise UserError(f"the benchmark needs rows and repeats of at least 1, not {rows} and {repeats}")
     committed = artifacts.read_json(COMMITTED) if check else None
@@ -198,6 +200,26 @@ def _check(found: dict[str, float], committed: dict[str, float]) -> None:
         told = "\n".join(worse)
         raise UserError(f"{len(worse)} of {len(compared)} ratios are worse by more than {TOLERANCE:.0%}:\n{told}")
     say(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
+
+
+def scale(config: Config, rows: int) -> dict[str, Any]:
+    """The stages on 10,000 reports and ten times as many, up to `rows`; shows and writes seconds and peak memory."""
+    result: dict[str, Any] = {}
+    for size in scaling.sizes(rows):
+        with tempfile.TemporaryDirectory() as folder:
+            result[f"{size}"] = scaling.measure(size, Path(folder), say)
+    lines = []
+    for size, found in result.items():
+        stages = [f"{found[name]['seconds']:.1f} s {found[name]['peak_megabytes']:,.0f}" for name in scaling.STAGES]
+        rates = [
+            f"{found[name]['reports_per_second']:,.0f}/s {found[name]['peak_megabytes']:,.0f}"
+            for name in ("train", "predict")
+        ]
+        lines.append([f"{int(size):,}", *stages, *rates])
+    title = "Time or reports a second of one thread, and the largest process in MB"
+    show_table(title, ["reports", *scaling.STAGES, "train", "predict"], lines)
+    artifacts.write_json(Output(config.paths.output).root / "scale.json", result)
+    return result
 
 
 def agree(config: Config, seeds: int) -> dict[str, Any]:

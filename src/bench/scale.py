@@ -1,0 +1,84 @@
+"""Does it stay linear in time and bounded in memory? The stages on ten thousand to ten million generated reports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from src.bench.data import synthetic
+from src.bench.measure import ROOT, Contender, compare
+from src.config import load_config
+
+PIECE = 500_000
+"""Reports that are generated and written at a time."""
+TEST_ROWS = 1_000_000
+"""The test file has a tenth of the reports of train, but no more than this."""
+BATCHES = 96
+STAGES = ("prepare", "folds", "shift")
+
+
+def sizes(largest: int) -> list[int]:
+    """10,000, 100,000 and so on, up to the largest."""
+    found = [10_000]
+    while found[-1] * 10 <= largest:
+        found.append(found[-1] * 10)
+    return found
+
+
+def measure(rows: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Seconds and peak memory in MB (1e6 bytes) of each stage, and reports a second in training and prediction."""
+    inputs, output = folder / "in", folder / "out"
+    inputs.mkdir(parents=True)
+    write(inputs / "train.csv", rows, labelled=True)
+    write(inputs / "test.csv", min(rows // 10, TEST_ROWS), labelled=False)
+    found: dict[str, Any] = {"megabytes": (inputs / "train.csv").stat().st_size / 1e6}
+    for stage in STAGES:  # each does those before it as well, which then are up to date
+        found[stage] = run([stage, "--preset", "quick", f"paths.input={inputs}", f"paths.output={output}"])
+        say(f"bench: {rows:,} reports: {stage} {found[stage]['seconds']:.1f} s")
+    run_settings = load_config("quick", models=["lstm"]).runs["lstm"].model_dump(mode="json")
+    for name, corpus in (("train", output / "data/train"), ("predict", output / "data/test/test")):
+        contender = Contender(
+            name, name, f"src.bench.ours:{name}_corpus", {"run": run_settings, "corpus": str(corpus)}, product=True
+        )
+        figures = compare([contender], repeats=1)[name]
+        found[name] = {
+            "reports_per_second": 1 / figures["seconds"]["median"],
+            "peak_megabytes": figures["peak_megabytes"]["max"],
+        }
+    return found
+
+
+def write(path: Path, rows: int, labelled: bool) -> None:
+    """A file of generated reports, a piece at a time."""
+    with path.open("w") as file:
+        for line in _lines(rows, labelled):
+            file.write(line)
+
+
+def _lines(rows: int, labelled: bool) -> Iterator[str]:
+    for start in range(0, rows, PIECE):
+        reports = synthetic(min(PIECE, rows - start), seed=start)
+        words = reports.tokens.astype(str)
+        for i in range(len(reports)):
+            line = f"{start + i}|,|{' '.join(words[reports.offsets[i] : reports.offsets[i + 1]])} "
+            yield f"{line}|,|{' '.join(map(str, reports.labels[i].nonzero()[0]))}\n" if labelled else f"{line}\n"
+
+
+def run(arguments: list[str]) -> dict[str, float]:
+    """A command of the product: its seconds, and the peak memory of its largest process in MB."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "src", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, arguments)
+    return {"seconds": time.perf_counter() - started, "peak_megabytes": usage.ru_maxrss * 1024 / 1e6}
