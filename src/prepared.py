@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ class Prepared:
         return artifacts.read_json(artifacts.require(self.output.folds_manifest, "folds"))["settings"]
 
     def load_folds(self) -> folds.Folds:
-        """The folds that `./run.sh folds` made for this corpus, by the settings that it noted."""
+        """The folds that `./run.sh folds` made for this corpus, by the settings that it noted; read once."""
+        return self._folds
+
+    @cached_property  # stages ask several times, and of millions of reports each reading would take half a minute
+    def _folds(self) -> folds.Folds:
         artifacts.require(self.output.folds, "folds")
         found = folds.load(self.output.folds, self.train, config.Folds(**self.folds_settings()))
         if found is None:
