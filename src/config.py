@@ -68,7 +68,7 @@ class Folds(Settings):
     grows large, see similarity.families."""
     max_compared: int = Field(20_000, ge=2)
     """Of families: so many different reports are compared each with each; of more, each with some only that share
-    n-grams with it, see similarity.likely_pairs."""
+    n-grams with it, see similarity.likely_pairs; that takes some 8 GB of memory for each million."""
     max_rows: int = Field(1_000_000, ge=2)
     """Of kfold and holdout: so many different reports are stratified one by one; of more, reports with the same labels
     are dealt out, and only the rest is stratified."""
