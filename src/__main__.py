@@ -1,6 +1,9 @@
 """The front desk: which verb, which settings, in which order.
 
 python -m src VERB [options] [key=value …]        ./run.sh does the same and sets up first
+
+Answers come at once where nothing is computed: torch, scikit-learn, SciPy, pandas and matplotlib take a second each, so
+the functions that need them import them, or the modules that stand on them. tests/test_architecture.py keeps it so.
 """
 
 from __future__ import annotations
@@ -229,12 +232,16 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 def _bench(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import bench
 
-    bench.run(parsed.rows, parsed.repeats, settings.paths.output / "bench.json")
+    bench.run(settings, parsed.parts, parsed.rows, parsed.repeats, parsed.check)
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all timings; an unknown one lists them")
     parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="reports to read (default 1000000)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timings of each reader (default 3)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="turns of each contender, seeds of agree (default 3)"
+    )
+    parser.add_argument("--check", action="store_true", help="fail where a ratio fell below the committed ones")
 
 
 def _config(settings: Config, parsed: argparse.Namespace) -> None:
@@ -291,7 +298,12 @@ VERBS = {
         _standin_arguments,
         "./run.sh standin round2/train.csv --to input/proof",
     ),
-    "bench": Verb("measure the speed of the reader against pandas", _bench, _bench_arguments),
+    "bench": Verb(
+        "measure the speed beside plain code and the machine's limits",
+        _bench,
+        _bench_arguments,
+        "./run.sh bench read train_lstm --repeats 5",
+    ),
     "config": Verb("print the settings as they would be used", _config, example="./run.sh config --preset quick"),
 }
 

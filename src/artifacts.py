@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -33,8 +35,11 @@ class Output:
         self.baselines = root / "baselines"
         self.shift = root / "shift"
         self.vectors = root / "vectors"
+        self.hardware = root / "hardware"
         self.runs = root / "runs"
         self.predictions = root / "predictions"
+        self.seconds = root / "pipeline.json"
+        self.bench = root / "bench.json"
 
     def run(self, name: str) -> Path:
         return self.runs / name
@@ -171,13 +176,7 @@ def code_version(modules: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(project_imports(modules)):
-        tree = _tree(name)
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list):
-                # String statements are docstrings, also those behind a field.
-                node.body = [line for line in body if not _is_string(line)]
-        digest.update(ast.dump(tree).encode())
+        digest.update(_code(name).statements)
     return digest.hexdigest()[:16]
 
 
@@ -188,24 +187,39 @@ def project_imports(modules: Iterable[str]) -> set[str]:
         name = waiting.pop()
         if name not in seen and name not in MACHINERY:
             seen.add(name)
-            waiting += _imports(name)
+            waiting += _code(name).imports
     return seen
 
 
-def _tree(module: str) -> ast.Module:
-    return ast.parse(Path(importlib.util.find_spec(module).origin).read_bytes())
+@dataclass(frozen=True)
+class _Code:
+    statements: bytes
+    """sha256 of them."""
+    imports: frozenset[str]
+    """Modules of this project that are imported anywhere in the file: at its top, in a function, for types alone."""
 
 
-def _imports(module: str) -> set[str]:
-    """Modules of this project that are imported anywhere in a module's file."""
-    found = set()
-    for node in ast.walk(_tree(module)):
+@functools.cache  # every stage of a pipeline asks, mostly for the same modules
+def _code(module: str) -> _Code:
+    tree = ast.parse(Path(_spec(module).origin).read_bytes())
+    imports: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "src":
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            modules = {name for name in inner if importlib.util.find_spec(node.module).submodule_search_locations}
-            modules = {name for name in modules if importlib.util.find_spec(name)}
-            found |= modules or {node.module}
-    return found
+            modules = inner if _spec(node.module).submodule_search_locations else set()
+            imports |= {name for name in modules if _spec(name)} or {node.module}
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            # String statements are docstrings, also those behind a field.
+            node.body = [line for line in body if not _is_string(line)]
+    return _Code(hashlib.sha256(ast.dump(tree).encode()).digest(), frozenset(imports))
+
+
+@functools.cache
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is. importlib.util.find_spec would import its package, and that of src.models torch."""
+    package = module.rpartition(".")[0]
+    return PathFinder.find_spec(module, _spec(package).submodule_search_locations if package else None)
 
 
 def _is_string(line: ast.stmt) -> bool:

@@ -6,8 +6,6 @@ All return logits in the task's column order: (N, L), or (reports to predict, L)
 from __future__ import annotations
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.linear_model import LogisticRegression
 
 from src.metrics import logit
 from src.ngrams import ngram_counts, take
@@ -68,6 +66,9 @@ def tfidf_logistic(
     its smoothed prior (`prior_logits`), since there is nothing to separate; so do all labels when no n-gram recurs.
     Deterministic.
     """
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
+
     train_rows, predict_rows = np.asarray(train_rows), np.asarray(predict_rows)
     rows = np.concatenate([train_rows, predict_rows])
     counts, _ = ngram_counts(*take(tokens, offsets, rows), max_n)

@@ -1,40 +1,39 @@
-"""Batches of reports of similar length, trimmed to the longest among them."""
+"""Batches of reports of similar length, trimmed to the longest among them and cut from what is on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 POOL = 32
-"""Batches that are sorted by length together: large enough to save most padding, small enough to mix lengths."""
+"""Training batches that are sorted by length together: enough to save most padding, few enough to mix lengths."""
 
 
-def shuffled_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Row indices of each batch of one epoch; every row stands in exactly one batch, the last may be smaller."""
-    order = rng.permutation(len(lengths))
-    batches = []
-    for start in range(0, len(order), POOL * batch_size):
-        pool = order[start : start + POOL * batch_size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+class Batch(NamedTuple):
+    rows: np.ndarray
+    """(B,) places among the reports that were given."""
+    tokens: Tensor
+    """(B, T) int32, T the longest report of the batch."""
+    lengths: Tensor
+    """(B,) int64"""
 
 
-def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Row indices of each batch for prediction: the whole file sorted by length."""
+def length_batches(tokens: np.ndarray, lengths: np.ndarray, batch_size: int, device: torch.device) -> list[Batch]:
+    """Padded tokens (N, max_len) and lengths (N,) as batches from the shortest reports to the longest.
+
+    Every report stands in exactly one batch, the last may be smaller. All of them travel to the device at once, and a
+    batch is a slice of what is there: so a GPU waits for no copy of single batches.
+    """
     order = np.argsort(lengths, kind="stable")
+    widths = lengths[order]
+    # int32: torch gathers by no unsigned type, and int64 would be twice as much to move.
+    moved = torch.from_numpy(tokens[order, : widths[-1]].astype(np.int32)).to(device)
+    moved_lengths = torch.from_numpy(widths.astype(np.int64)).to(device)
+    batches = []
     for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-def collate(tokens: np.ndarray, lengths: np.ndarray, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The `rows` of padded tokens (N, max_len) -> tensors (B, T) and (B,), T the longest report among them."""
-    row_lengths = lengths[rows]
-    trimmed = tokens[rows, : row_lengths.max()].astype(np.int64)
-    return (
-        torch.from_numpy(trimmed).to(device, non_blocking=True),
-        torch.from_numpy(row_lengths.astype(np.int64)).to(device, non_blocking=True),
-    )
+        end = min(start + batch_size, len(order))
+        batches.append(Batch(order[start:end], moved[start:end, : widths[end - 1]], moved_lengths[start:end]))
+    return batches

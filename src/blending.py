@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from src.errors import UserError, unknown
 from src.metrics import paired_difference, sigmoid
@@ -253,6 +251,8 @@ def _minimise(wrong: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, float]:
 
     A cell's cross-entropy is log(1 + exp(-z)) of a positive's logit z and log(1 + exp(z)) of a negative's.
     """
+    from scipy.optimize import minimize
+    from scipy.special import expit
 
     def loss(c: np.ndarray) -> tuple[float, np.ndarray]:
         z = c @ wrong

@@ -172,8 +172,8 @@ class Train(Settings):
     makes its score optimistic: score.json says so."""
     batch_size: int = Field(64, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of matrix products in training; predictions are always fp32. auto: bf16 where the processor has it and a probe
-    finds it sound."""
+    """Of matrix products in training and in the validation loss of each epoch; predictions are always fp32. auto: bf16
+    where the processor has it and a probe finds it sound."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """adam: weight_decay is added to the gradient; adamw: decoupled."""
     learning_rate: float = Field(5e-3, gt=0)

@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 NARROW = 80
 
@@ -53,6 +56,8 @@ class JobProgress:
 
     def __init__(self, title: str, work: dict[str, float], lines: bool = True):
         """`lines` false: off a terminal, one line when all is done."""
+        from rich.progress import BarColumn, Progress, TextColumn
+
         self._title = title
         self._work = work
         self._done = dict.fromkeys(work, 0.0)

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from src.metrics import sigmoid
 from src.task import LabelGroup, Task
@@ -79,6 +78,8 @@ class Calibrator:
     """Probability of a label, group by group, from a prediction and its circumstances."""
 
     def __init__(self, task: Task, judged: Judged):
+        from sklearn.linear_model import LogisticRegression
+
         self.task = task
         # One version has one noise level: nothing to learn from it.
         self.levels = len(np.unique(judged.noise)) > 1

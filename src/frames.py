@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
 
 from src.ngrams import Text, combine, join
 from src.noise import NoiseRates
@@ -265,6 +264,8 @@ def _common(pairs: np.ndarray, file: np.ndarray) -> np.ndarray:
 
 def _without_loose(frames: Frames, tokens: np.ndarray, offsets: np.ndarray) -> Frames:
     """Without the frames that have, for their places, far too many insertions or deletions: those are other phrases."""
+    from scipy.stats import binom
+
     which, _, outcomes = _matches(frames, tokens, offsets)
     counts = np.zeros((len(frames.contexts), 4), dtype=np.int64)
     np.add.at(counts, (which, outcomes), 1)

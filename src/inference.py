@@ -5,19 +5,35 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from src.batching import collate, sorted_batches
+from src.batching import length_batches
+from src.hardware import autocast
 from src.models import Classifier
 
 BATCH_SIZE = 256
+CHUNK = 65_536
+"""Reports that are sorted by length together. So a file of any size takes the memory of one chunk and of the answer."""
 
 
 def predict_logits(
-    model: Classifier, tokens: np.ndarray, lengths: np.ndarray, device: torch.device, batch_size: int = BATCH_SIZE
+    model: Classifier,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    device: torch.device,
+    rows: np.ndarray | None = None,
+    precision: str = "fp32",
+    batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
-    """Padded tokens (N, max_len) and lengths (N,) -> logits (N, n_labels) float32."""
+    """Padded tokens (N, max_len) and lengths (N,), which may be memory maps -> logits (N, n_labels) float32.
+
+    `rows` (M,) predicts only these, in their order: (M, n_labels).
+    """
     model.eval()
-    logits = np.full((len(lengths), model.head.out_features), np.nan, dtype=np.float32)
-    with torch.inference_mode():
-        for rows in sorted_batches(lengths, batch_size):
-            logits[rows] = model(*collate(tokens, lengths, rows, device)).float().cpu().numpy()
+    size = len(lengths) if rows is None else len(rows)
+    logits = np.full((size, model.head.out_features), np.nan, dtype=np.float32)
+    with torch.inference_mode(), autocast(precision, device):
+        for start in range(0, size, CHUNK):
+            chunk = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
+            batches = length_batches(tokens[chunk], np.asarray(lengths[chunk]), batch_size, device)
+            found = torch.cat([model(batch.tokens, batch.lengths) for batch in batches]).float().cpu().numpy()
+            logits[start + np.concatenate([batch.rows for batch in batches])] = found
     return logits

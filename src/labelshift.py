@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from src.metrics import sigmoid
 
@@ -37,6 +36,8 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
 
     A slope is never negative: logits that point the wrong way are ignored rather than reversed.
     """
+    from sklearn.linear_model import LogisticRegression
+
     slope, bias = np.ones(labels.shape[1]), np.zeros(labels.shape[1])
     for k, (column, truth) in enumerate(zip(np.asarray(logits, dtype=np.float64).T, labels.T, strict=True)):
         if truth.min() < truth.max():

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csc_array
-from scipy.special import expit
-from scipy.stats import rankdata
 
 from src.errors import UserError
 from src.task import Task
@@ -46,7 +43,9 @@ class Estimate:
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits of any shape, in float64: float32 would round all above 17 to exactly 1."""
-    return expit(np.asarray(logits, dtype=np.float64))
+    logits = np.asarray(logits, dtype=np.float64)
+    small = np.exp(-np.abs(logits))  # at most 1: nothing overflows, and nothing near 0 is lost
+    return np.where(logits < 0, small, 1.0) / (1 + small)
 
 
 def logit(probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
@@ -225,6 +224,8 @@ def _score(
 
 def _roc_auc(labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, draws: np.ndarray) -> Figure:
     """Area under the ROC curve, ties counting half; its influences are the placements of DeLong et al. 1988."""
+    from scipy.stats import rankdata
+
     positive, negative = counted & (labels == 1), counted & (labels == 0)
     rank, below, above = np.zeros((3, len(labels)))
     rank[counted] = rankdata(scores[counted])
@@ -251,6 +252,8 @@ def _bootstrapped(statistic: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray
 
 def _sums(bins: np.ndarray, n_bins: int, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted sum of `values` (n,) in each bin for each column of `weights` (n, D): (n_bins, D)."""
+    from scipy.sparse import csc_array
+
     return csc_array((values.astype(np.float64), bins, np.arange(len(bins) + 1)), shape=(n_bins, len(bins))) @ weights
 
 

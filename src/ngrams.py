@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array, hstack
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Text = tuple[np.ndarray, np.ndarray]
 """Ragged reports: tokens (sum of lengths,) of any integer type, offsets (N + 1,) int64."""
@@ -18,6 +21,8 @@ def ngram_counts(tokens: np.ndarray, offsets: np.ndarray, max_n: int) -> tuple[c
     Tokens are numbers, so n-grams are counted as numbers too, several times faster than as text. An n-gram's number
     comes from that of its first n - 1 tokens and from its last token, and is made dense at once: it cannot overflow.
     """
+    from scipy.sparse import coo_array, hstack
+
     n_reports = len(offsets) - 1
     report = np.repeat(np.arange(n_reports, dtype=np.int32), np.diff(offsets))  # scikit-learn wants 32-bit indices
     words, word = np.unique(tokens, return_inverse=True)

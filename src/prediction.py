@@ -81,11 +81,9 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     model = build_model(settings, result["vocabulary_size"], result["n_labels"])
     checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
     corpus = Corpus.load(Path(payload["corpus"]))
-    tokens, lengths = corpus.tokens, corpus.lengths
-    if "rows" in payload:
-        judged = judged_copies(fold, np.load(payload["rows"]))
-        tokens, lengths = np.asarray(tokens[judged]), np.asarray(lengths[judged])
-    artifacts.write_npy(Path(payload["out"]), predict_logits(model.to(device), tokens, lengths, device))
+    judged = judged_copies(fold, np.load(payload["rows"])) if "rows" in payload else None
+    logits = predict_logits(model.to(device), corpus.tokens, corpus.lengths, device, judged)
+    artifacts.write_npy(Path(payload["out"]), logits)
 
 
 def _name(corpus: Path, rows: Path | None = None) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from src import artifacts, config, folds
 from src.artifacts import Output
 from src.corpus import Corpus, Vocabulary
 from src.errors import UserError
 from src.task import Task, get_task
+
+CODE = ("src.folds",)
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,26 @@ class Prepared:
     def folds_settings(self) -> dict[str, Any]:
         return artifacts.read_json(artifacts.require(self.output.folds_manifest, "folds"))["settings"]
 
-    def load_folds(self) -> folds.Folds:
-        """The folds that `./run.sh folds` made for this corpus, by the settings that it noted; read once."""
-        return self._folds
+    def find_folds(self, settings: config.Folds) -> folds.Folds | None:
+        """The folds in folds.csv for this corpus, or None where it lacks a report or a seed.
 
-    @cached_property  # stages ask several times, and of millions of reports each reading would take half a minute
-    def _folds(self) -> folds.Folds:
+        They are kept as an array beside the corpus, named by what it was made of: every stage asks, and to match the
+        table with the reports takes a hash of each report's text.
+        """
+        table = artifacts.file_sha256(self.output.folds)
+        stamp = config.fingerprint([self.manifest["fingerprint"], table, settings.seeds, artifacts.code_version(CODE)])
+        kept = self.output.data / f"folds.{stamp}.npy"
+        if kept.exists():
+            return folds.Folds(settings.scheme, settings.seeds, np.load(kept))
+        found = folds.load(self.output.folds, self.train, settings)
+        if found is not None:
+            artifacts.write_npy(kept, found.table)
+        return found
+
+    def load_folds(self) -> folds.Folds:
+        """The folds that `./run.sh folds` made for this corpus, by the settings that it noted."""
         artifacts.require(self.output.folds, "folds")
-        found = folds.load(self.output.folds, self.train, config.Folds(**self.folds_settings()))
+        found = self.find_folds(config.Folds(**self.folds_settings()))
         if found is None:
             raise UserError(f"{self.output.folds} was made for other reports. Run: ./run.sh folds")
         return found

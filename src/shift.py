@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
 
 from src.ngrams import Text, join, ngram_counts, ngram_hashes
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+    from sklearn.linear_model import LogisticRegression
 
 CLIP = 10.0
 """No report weighs more than so many times the average of all: a few reports would otherwise decide a score."""
@@ -93,6 +92,10 @@ def adversarial(train: Text, test: Text, seed: int = 0) -> Adversarial:
 
     Raises ValueError where a file has fewer reports than there are folds.
     """
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold
+
     sizes = len(train[1]) - 1, len(test[1]) - 1
     if min(sizes) < ADVERSARIAL_FOLDS:
         raise ValueError(f"want {ADVERSARIAL_FOLDS} reports of each file or more, not {sizes}")
@@ -139,6 +142,8 @@ def _normalised(weights: np.ndarray, clip: float) -> np.ndarray:
 
 
 def _classifier(features: csr_array, is_test: np.ndarray, seed: int) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(solver="liblinear", dual=True, class_weight="balanced", max_iter=1000, random_state=seed)
     return model.fit(features, is_test)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import TfidfTransformer
 
 from src.ngrams import Text, join, ngram_counts
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 THRESHOLDS = np.array([0.9999, *np.round(np.arange(0.90, 0.29, -0.02), 2)])
 """Cosines above which two reports may count as near-duplicates, from the strictest, which only equal ones pass."""
@@ -34,6 +35,8 @@ def tfidf(texts: Sequence[Text], max_n: int, min_df: int = 1) -> list[csr_array]
     alike, so that cosines within one text and between two can be compared. `min_df` leaves n-grams out that fewer
     reports hold.
     """
+    from sklearn.feature_extraction.text import TfidfTransformer
+
     counts, _ = ngram_counts(*join(texts), max_n)
     counts = counts[:, np.bincount(counts.indices, minlength=counts.shape[1]) >= min_df]
     if counts.shape[1]:  # scikit-learn refuses reports without features
@@ -69,6 +72,9 @@ def families(
     LARGEST_FAMILY of all reports: below it chains of chance likeness join everything to everything. `copies` (N,): how
     many reports each row stands for. Each report is compared with each, or, if `approximate`, with the likely_pairs.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     lowest = THRESHOLDS[-1] if threshold is None else threshold
     left, right, cosine = (likely_pairs if approximate else _pairs)(vectors, lowest)
     copies = np.ones(vectors.shape[0], dtype=np.int64) if copies is None else copies
@@ -97,6 +103,8 @@ def likely_pairs(vectors: csr_array, lowest: float) -> tuple[np.ndarray, np.ndar
     together; another order for another n-gram. The _BEST others of each report that share most with it in its circles
     are compared with it in full. Of a larger family not all meet, but chains join them.
     """
+    from scipy.sparse import csr_array
+
     vectors, n = csr_array(vectors), vectors.shape[0]
     columns = vectors.tocsc()
     held = np.diff(columns.indptr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src import artifacts, checkpoints, hardware
-from src.batching import collate, shuffled_batches
+from src.batching import POOL, Batch, length_batches
 from src.config import Run, Train
 from src.corpus import N_SPECIAL, Corpus, pad, unpad
 from src.errors import UserError
+from src.fold_job import FoldJob, is_trained
 from src.hardware import autocast
-from src.inference import predict_logits
+from src.inference import CHUNK, predict_logits
 from src.models import Classifier, build_model
 from src.noise import NoiseRates, corrupt
 
@@ -35,50 +36,30 @@ EMA_WARMUP = 10
 
 
 @dataclass(frozen=True)
-class FoldJob:
-    """One model on one fold. Made of text and numbers alone, so that it can be sent to another process."""
-
-    run: dict[str, Any]
-    """The resolved config.Run."""
-    corpus: str
-    """Folder of the encoded train corpus."""
-    vocabulary_size: int
-    vectors: str | None
-    """File of the vectors that start the embedding."""
-    split: str
-    """File with train_rows, valid_rows and predicted_rows."""
-    valid: str | None
-    """File with what epochs are chosen by, if that is not the valid_rows as they are: tokens, lengths, rows (of train)
-    and weights."""
-    fold: int
-    seed: int
-    device: str
-    precision: str
-    """fp32 or bf16."""
-    folder: str
-    """Where results go; its result.json is written last."""
-    fingerprint: str
-
-
-@dataclass(frozen=True)
 class Rows:
-    """Reports as fit() takes them."""
+    """Reports as fit() takes them: some of a corpus, whose arrays may be memory maps. Nothing of them is copied, so
+    that folds side by side share one corpus of any size."""
 
     tokens: np.ndarray
-    """(N, max_len) uint16"""
+    """(all, max_len) uint16"""
     lengths: np.ndarray
-    """(N,) int32"""
+    """(all,) int32"""
     labels: np.ndarray
-    """(N, n_labels) uint8"""
+    """(N, n_labels) uint8, of the chosen ones"""
     ids: np.ndarray
-    """(N,) bytes, to name the reports of a failing batch"""
+    """(N,) bytes, of the chosen ones, to name the reports of a failing batch"""
     weights: np.ndarray
-    """(N,) float32, how much a report counts in a validation loss"""
+    """(N,) float32, how much a chosen one counts in a validation loss"""
+    chosen: np.ndarray
+    """(N,) rows of tokens and lengths"""
+
+    def __len__(self) -> int:
+        return len(self.chosen)
 
     @classmethod
     def of(cls, corpus: Corpus, rows: np.ndarray) -> Rows:
-        taken = (np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.labels, corpus.ids))
-        return cls(*taken, np.ones(len(rows), dtype=np.float32))
+        labels, ids = np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows])
+        return cls(corpus.tokens, corpus.lengths, labels, ids, np.ones(len(rows), dtype=np.float32), rows)
 
     @classmethod
     def load(cls, path: Path, corpus: Corpus) -> Rows:
@@ -86,12 +67,8 @@ class Rows:
         with np.load(path) as file:
             rows = file["rows"]
             labels, ids = np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows])
-            return cls(file["tokens"], file["lengths"], labels, ids, file["weights"].astype(np.float32))
-
-
-def is_trained(job: FoldJob) -> bool:
-    files = ("last.safetensors", "best.safetensors", "history.csv", "logits.npy")
-    return artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint, files)
+            weights = file["weights"].astype(np.float32)
+            return cls(file["tokens"], file["lengths"], labels, ids, weights, np.arange(len(rows)))
 
 
 def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
@@ -121,8 +98,8 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         checkpoints.save_weights(folder / "last.safetensors", model)
         if run.train.patience:
             checkpoints.load_weights(folder / "best.safetensors", model)
-        tokens, lengths = np.asarray(corpus.tokens[predicted]), np.asarray(corpus.lengths[predicted])
-        artifacts.write_npy(folder / "logits.npy", predict_logits(model, tokens, lengths, device))
+        logits = predict_logits(model, corpus.tokens, corpus.lengths, device, predicted)
+        artifacts.write_npy(folder / "logits.npy", logits)
         artifacts.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
         best = min(history, key=lambda epoch: epoch["valid_loss"])
         checkpoints.remove_all(folder)
@@ -166,52 +143,43 @@ def fit(
     average = copy.deepcopy(model).eval() if settings.ema_decay else None
     optimizer = make_optimizer(model, settings)
     pos_weight = positive_weight(train.labels, settings).to(device)
-    rates = NoiseRates(**settings.noise.model_dump())
-    alphabet = np.unique(train.tokens[train.tokens >= N_SPECIAL])
-    ragged = unpad(train.tokens, train.lengths)
-    n_batches = math.ceil(len(train.tokens) / settings.batch_size)
-    n_steps = settings.epochs * n_batches
+    reader = EpochReader(train, settings, device)
+    n_steps = settings.epochs * reader.n_batches
 
     history = checkpoints.resume(folder, model, average, optimizer)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         if _patience_is_over(history, settings.patience):
             break
         started = time.perf_counter()
-        rng = np.random.default_rng([*seeds, epoch])
         torch.manual_seed(_seed_of(*seeds, epoch))
-        tokens, lengths = train.tokens, train.lengths
-        if any((rates.replacement, rates.insertion, rates.deletion)):
-            tokens, lengths = pad(*corrupt(*ragged, rates, rng, alphabet), train.tokens.shape[1])
         model.train()
-        total = 0.0
-        for i, rows in enumerate(shuffled_batches(lengths, settings.batch_size, rng)):
-            step = (epoch - 1) * n_batches + i
-            rate = settings.learning_rate * schedule(step, n_steps, settings.warmup)
+        watch = Watch(reader.n_batches, device)
+        first = (epoch - 1) * reader.n_batches
+        for i, (batch, targets) in enumerate(reader.batches(np.random.default_rng([*seeds, epoch]))):
+            rate = settings.learning_rate * schedule(first + i, n_steps, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            targets = torch.from_numpy(train.labels[rows]).to(device, torch.float32)
             with autocast(precision, device):
-                logits = model(*collate(tokens, lengths, rows, device))
+                logits = model(batch.tokens, batch.lengths)
             loss = functional.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=pos_weight)
             optimizer.zero_grad()
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            value = loss.item()
-            if not (math.isfinite(value) and math.isfinite(norm.item())):
-                what = f"loss became {value}" if not math.isfinite(value) else f"gradient's norm became {norm.item()}"
-                raise UserError(_not_finite(what, epoch, step, train.ids[rows]))
             optimizer.step()
             if average is not None:
-                update_average(average, model, settings.ema_decay, step)
-            total += value * len(rows)
+                update_average(average, model, settings.ema_decay, first + i)
+            watch.see(loss, norm, batch.rows)
+            if watch.unread == POOL or i + 1 == reader.n_batches:
+                if broken := watch.read():
+                    what, at, rows = broken
+                    raise UserError(_not_finite(what, epoch, first + at, train.ids[rows]))
         judged = average if average is not None else model
-        logits = predict_logits(judged, valid.tokens, valid.lengths, device)
+        logits = predict_logits(judged, valid.tokens, valid.lengths, device, valid.chosen, precision)
         valid_loss = weighted_loss(logits, valid)
         if not math.isfinite(valid_loss):
-            raise UserError(_not_finite(f"validation loss became {valid_loss}", epoch, step, train.ids[rows]))
-        history.append(
-            {"epoch": epoch, "learning_rate": rate, "train_loss": total / len(train.tokens), "valid_loss": valid_loss}
-        )
+            what = f"validation loss became {valid_loss}"
+            raise UserError(_not_finite(what, epoch, first + i, train.ids[batch.rows]))
+        history.append({"epoch": epoch, "learning_rate": rate, "train_loss": watch.mean(), "valid_loss": valid_loss})
         if valid_loss == min(past["valid_loss"] for past in history):
             checkpoints.save_weights(folder / "best.safetensors", judged)
         checkpoints.save(folder, model, average, optimizer, history)
@@ -219,6 +187,79 @@ def fit(
     if average is not None:
         model.load_state_dict(average.state_dict())
     return history
+
+
+class EpochReader:
+    """The batches of an epoch: reports in a new order, with new noise, POOL batches at a time.
+
+    Only one pool is in memory, so an epoch of ten million reports takes no more of it than one of ten thousand.
+    """
+
+    def __init__(self, train: Rows, settings: Train, device: torch.device):
+        self._train = train
+        self._batch_size = settings.batch_size
+        self._device = device
+        self._rates = NoiseRates(**settings.noise.model_dump())
+        self._alphabet = _alphabet(train) if self._rates.total else None
+        self.n_batches = math.ceil(len(train) / settings.batch_size)
+
+    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch, with its `rows` as places in `train`, and its targets (B, n_labels) float32."""
+        order = rng.permutation(len(self._train))
+        for start in range(0, len(order), POOL * self._batch_size):
+            pool = order[start : start + POOL * self._batch_size]
+            chosen = self._train.chosen[pool]
+            tokens, lengths = self._train.tokens[chosen], np.asarray(self._train.lengths[chosen])
+            if self._alphabet is not None:
+                noisy = corrupt(*unpad(tokens, lengths), self._rates, rng, self._alphabet)
+                tokens, lengths = pad(*noisy, tokens.shape[1])
+            batches = length_batches(tokens, lengths, self._batch_size, self._device)
+            sorted_rows = pool[np.concatenate([batch.rows for batch in batches])]
+            targets = torch.from_numpy(self._train.labels[sorted_rows]).to(self._device, torch.float32)
+            for i in rng.permutation(len(batches)):
+                part = slice(i * self._batch_size, (i + 1) * self._batch_size)
+                yield batches[i]._replace(rows=sorted_rows[part]), targets[part]
+
+
+class Watch:
+    """Losses and gradient norms of an epoch, kept on the device: reading each would stop a GPU at every step."""
+
+    def __init__(self, n_batches: int, device: torch.device):
+        self._values = torch.zeros(n_batches, 2, device=device)
+        self._rows: list[np.ndarray] = []
+        self._read = 0
+
+    @property
+    def unread(self) -> int:
+        return len(self._rows) - self._read
+
+    def see(self, loss: Tensor, norm: Tensor, rows: np.ndarray) -> None:
+        self._values[len(self._rows)] = torch.stack([loss.detach(), norm])
+        self._rows.append(rows)
+
+    def read(self) -> tuple[str, int, np.ndarray] | None:
+        """Looks at what has come since the last time. Of the first step with a value that is not finite: what became
+        of it, its number in the epoch and the rows of its batch."""
+        start, self._read = self._read, len(self._rows)
+        for i, (loss, norm) in enumerate(self._values[start : self._read].tolist(), start):
+            if not math.isfinite(loss):
+                return f"loss became {loss}", i, self._rows[i]
+            if not math.isfinite(norm):
+                return f"gradient's norm became {norm}", i, self._rows[i]
+        return None
+
+    def mean(self) -> float:
+        """The mean loss of the epoch's reports."""
+        sizes = torch.tensor([len(rows) for rows in self._rows], dtype=torch.float64)
+        return float((self._values[:, 0].cpu().double() * sizes).sum() / sizes.sum())
+
+
+def _alphabet(rows: Rows) -> np.ndarray:
+    """The words that occur in them, in order."""
+    seen = np.zeros(np.iinfo(rows.tokens.dtype).max + 1, dtype=bool)
+    for start in range(0, len(rows), CHUNK):
+        seen[rows.tokens[rows.chosen[start : start + CHUNK]]] = True
+    return (N_SPECIAL + np.flatnonzero(seen[N_SPECIAL:])).astype(rows.tokens.dtype)
 
 
 def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
@@ -258,8 +299,7 @@ def weighted_loss(logits: np.ndarray, rows: Rows) -> float:
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Moves every weight of `average` towards that of `model` by 1 - decay."""
     decay = min(decay, (1 + step) / (EMA_WARMUP + step))
-    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-        slow.lerp_(fast, 1 - decay)
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
 def _patience_is_over(history: list[dict[str, float]], patience: int) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ import pytest
 
 from src import artifacts
 from src.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -103,6 +106,26 @@ def test_code_version_follows_imports():
     training = artifacts.project_imports(["src.training"])
     assert {"src.models.recurrent", "src.models.transformer", "src.hardware", "src.noise", "src.lines"} <= training
     assert not training & artifacts.MACHINERY
+
+
+def test_code_version_sees_what_functions_import_and_loads_none_of_it(tmp_path):
+    """src.folds imports src.similarity in a function; src.training stands on torch."""
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import sys; from src import artifacts\n"
+        "print(artifacts.code_version(['src.folds']), artifacts.code_version(['src.training']), 'torch' in sys.modules)"
+    )
+
+    def versions() -> list[str]:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+
+    before = versions()
+    assert before[2] == "False"
+    changed = tmp_path / "src" / "similarity.py"
+    changed.write_text(changed.read_text() + "\nLARGEST_FAMILY = 0.5\n")
+    after = versions()
+    assert after[0] != before[0] and after[1] == before[1]
 
 
 def test_a_lock_is_waited_for_and_dies_with_its_holder(tmp_path):

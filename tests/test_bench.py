@@ -1,68 +1,198 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 
+from src.bench import ours, plain
+from src.bench.data import MAX_LEN, encoded, synthetic
+from src.bench.measure import Contender, compare
+from src.bench.parts import PARTS, Setting
+from src.config import load_config
 from src.errors import UserError
 from src.reports import read_reports, write_reports
-from src.stages import bench, bench_baselines
+from src.stages import bench
+from src.task import ROUND1
+
+LSTM = load_config(
+    "quick", ["model.embedding_size=8", "model.hidden_size=8", "train.batch_size=16"], models=["lstm"]
+).runs["lstm"].model_dump(mode="json")  # fmt: skip
 
 
-def test_the_benchmark_measures_every_method_and_tells_it(tmp_path, capsys, monkeypatch):
-    output, work = tmp_path / "figures" / "bench.json", tmp_path / "work"
-    work.mkdir()
-    monkeypatch.setattr(bench.tempfile, "tempdir", str(work))
-    result = bench.run(rows=2000, repeats=1, output=output)
-    assert json.loads(output.read_text()) == result
-    assert not list(work.iterdir())
-    assert result["rows"] == 2000 and 35 < result["tokens"] / 2000 < 50 and 0.2 < result["megabytes"] < 0.6
-    assert set(result["methods"]) == set(bench.METHODS)
-    for figure in result["methods"].values():
-        assert figure["seconds"]["n"] == 1
-        for name in ("seconds", "cpu_seconds"):
-            assert 0 < figure[name]["min"] <= figure[name]["median"] <= figure[name]["max"] < 60
-        assert 5 < figure["base_megabytes"]["min"] <= figure["peak_megabytes"]["max"] < 2000
-    assert result["times_as_long"][bench.OURS] == 1 and min(result["times_as_long"].values()) > 0
-    # pandas is not in the process that reads without it.
-    base = {name: figure["base_megabytes"]["median"] for name, figure in result["methods"].items()}
-    assert base[bench.OURS] < base["columns"]
-    shown = capsys.readouterr().out
-    assert all(told in shown for told in bench.METHODS.values()) and "Reading 2,000 reports" in shown
-    assert max(map(len, shown.splitlines()), default=0) <= max(80, len(str(output)) + 30)
+def slow(seconds: float, found: float = 1.0):
+    """A contender of known speed."""
+    import time
+
+    def once():
+        time.sleep(seconds)
+        return {"work": 10, "found": found}
+
+    return once, {"about": seconds}
+
+
+def broken():
+    raise ValueError("no such thing")
+
+
+def test_contenders_are_timed_by_unit_of_work():
+    fast = Contender("fast", "Fast", "tests.test_bench:slow", {"seconds": 0.02})
+    two = Contender("two", "Two side by side", "tests.test_bench:slow", {"seconds": 0.1}, processes=2)
+    rare = Contender("rare", "Rare", "tests.test_bench:slow", {"seconds": 0.1}, rarely=True)
+    found = compare([fast, two, rare], repeats=3)
+    assert [found[name]["seconds"]["n"] for name in ("fast", "two", "rare")] == [3, 3, 1]
+    assert found["fast"]["info"] == {"about": 0.02}
+    medians = {name: figures["seconds"]["median"] for name, figures in found.items()}
+    assert 0.002 <= medians["fast"] < 0.005
+    assert 0.005 <= medians["two"] < 0.0095 < medians["rare"]  # two do twice the work in the time of one
+    for figures in found.values():
+        seconds = figures["seconds"]
+        assert seconds["min"] <= seconds["median"] <= seconds["max"]
+        assert 5 < figures["peak_megabytes"]["median"] < 1000 and figures["cpu_seconds"]["max"] < 0.01
+
+
+def test_threads_and_memory_are_set_before_the_child_starts():
+    given = {"function": "tests.test_bench:variables"}
+    found = compare([Contender("a", "A", **given, threads=3, product=True), Contender("b", "B", **given)], repeats=1)
+    assert found["a"]["info"] == {"threads": "3", "kept": str(2**30)}
+    assert found["b"]["info"] == {"threads": "1", "kept": None}
+
+
+def variables():
+    told = {"threads": os.environ["OMP_NUM_THREADS"], "kept": os.environ.get("MALLOC_TRIM_THRESHOLD_")}
+    return lambda: {"work": 1}, told
+
+
+def test_contenders_that_find_something_else_or_fail_are_told():
+    one, other = (Contender(str(i), str(i), "tests.test_bench:slow", {"seconds": 0, "found": i}) for i in (5, 6))
+    with pytest.raises(UserError, match=r"6: found is 6, but 5 for 5: not the same work"):
+        compare([one, other], repeats=1)
+    with pytest.raises(UserError, match=r"(?s)benchmark of B failed:.*ValueError: no such thing"):
+        compare([Contender("b", "B", "tests.test_bench:broken")], repeats=1)
+
+
+def test_the_plain_side_does_the_same_work(tmp_path):
+    made = synthetic(200)
+    path = str(tmp_path / "made.csv")
+    write_reports(tmp_path / "made.csv", made)
+    total = {"work": 200, "rows": 200, "tokens": len(made.tokens), "sum": int(made.tokens.sum(dtype=np.int64))}
+    assert ours.read(path)() == plain.read_tokens(path)() == total
+    assert plain.read_columns(path)() == {"work": 200, "rows": 200}
+    assert ours.tfidf(300)() == pytest.approx(plain.tfidf(300)(), rel=1e-5)
+    assert ours.batches(100, 16)() == plain.batches(100, 16)()
+    once, told = ours.predict(LSTM, 40, [7])
+    assert told["flops"] > 0
+    found = once()
+    assert found == pytest.approx(
+        {**plain.predict(LSTM, 40, 16)(), **plain.predict(LSTM, 7, 1)(), "work": 40}, rel=1e-4
+    )
+    assert {"logits of 40", "logits of 7"} < set(found)
+
+
+def test_operations_are_those_of_the_matrix_products():
+    import torch
+
+    from src.batching import length_batches
+
+    tokens, lengths, _ = encoded(64)
+    batches = length_batches(tokens, np.full(64, 50, dtype=np.int32), 16, torch.device("cpu"))
+    model = ours.built(LSTM)
+    size, gates, directions = 8, 4 * 8, 2
+    recurrence = 2 * 50 * directions * (size + size) * gates
+    head, mean = 2 * 4 * size * 17, 2 * 50 * 2 * size
+    assert ours.flops(model, batches) == recurrence + head + mean
+
+
+def test_the_textbook_loop_learns(tmp_path):
+    rng = np.random.default_rng(0)
+    tokens = np.where(np.arange(12) < 9, rng.integers(3, 20, (400, 12)), 0).astype(np.uint16)
+    labels = np.stack([(tokens == 5).any(axis=1), (tokens == 9).any(axis=1)], axis=1).astype(np.uint8)
+    data = (tokens, np.full(400, 9, dtype=np.int32), labels)
+    run = {**LSTM, "train": {**LSTM["train"], "epochs": 6, "learning_rate": 0.02}}
+    loop = plain.Textbook(run, data, data, 2, 20, "fp32", seed=0)
+    losses = [loop.train_epoch() for _ in range(6)]
+    assert losses[-1] < 0.6 * losses[0]
+    right = (loop.predict() > 0) == labels
+    assert right.mean() > 0.85
 
 
 def test_synthetic_reports_are_like_the_real_ones(tmp_path):
-    made = bench.synthetic(3000)
-    assert 40 < made.lengths.mean() < 44 and made.lengths.min() >= 4 and made.lengths.max() <= 104
+    made = synthetic(3000)
+    assert 40 < made.lengths.mean() < 44 and made.lengths.min() >= 4 and made.lengths.max() <= MAX_LEN
     assert set(np.unique(made.tokens)) == set(range(858))
     assert 0.15 < (~made.labels.any(axis=1)).mean() < 0.35 and made.labels.any(axis=0).all()
-    again, other = bench.synthetic(3000), bench.synthetic(3000, seed=1)
+    again, other = synthetic(3000), synthetic(3000, seed=1)
     assert np.array_equal(made.tokens, again.tokens) and not np.array_equal(made.labels, other.labels)
     write_reports(tmp_path / "made.csv", made)
     found = read_reports(tmp_path / "made.csv")
     assert np.array_equal(found.tokens, made.tokens) and np.array_equal(found.labels, made.labels)
 
 
-def test_baselines_do_the_same_work(tmp_path):
-    made = bench.synthetic(200)
-    write_reports(tmp_path / "made.csv", made)
-    total = int(made.tokens.sum(dtype=np.int64))
-    assert bench_baselines.columns(tmp_path / "made.csv") == {"rows": 200}
-    assert bench_baselines.tokens(tmp_path / "made.csv") == {"rows": 200, "tokens": len(made.tokens), "sum": total}
+def config(tmp_path, *words: str):
+    return load_config("quick", [f"paths.output={tmp_path / 'out'}", *words])
 
 
-def test_methods_that_read_something_else_are_found_out(tmp_path):
-    made = bench.synthetic(20)
-    write_reports(tmp_path / "made.csv", made)
-    with pytest.raises(UserError, match="found .* where .* was written"):
-        bench._in_a_process_of_its_own(bench.OURS, tmp_path / "made.csv", {"rows": 20, "tokens": 1, "sum": 1})
-    with pytest.raises(UserError, match="(?s)failed:.*there is no file"):
-        bench._in_a_process_of_its_own(bench.OURS, tmp_path / "none.csv", {"rows": 20, "tokens": 1, "sum": 1})
+def test_the_verb_measures_shows_and_writes(tmp_path, capsys, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setattr(bench.tempfile, "tempdir", str(work))
+    result = bench.run(config(tmp_path), ["read", "limits"], rows=2000, repeats=1)
+    assert json.loads((tmp_path / "out/bench.json").read_text()) == result
+    assert not list(work.iterdir())
+    assert list(result["parts"]) == ["limits", "read"]  # limits come first: the others are a share of them
+    assert set(result["ratios"]) == {"read/columns", "read/tokens"} and min(result["ratios"].values()) > 0
+    figures = result["parts"]["read"]["contenders"]
+    assert result["ratios"]["read/tokens"] == pytest.approx(
+        figures["tokens"]["seconds"]["median"] / figures["ours"]["seconds"]["median"]
+    )
+    shown = capsys.readouterr().out
+    assert "Reading 2,000 reports" in shown and "pandas, then integers" in shown and "…" not in shown
+    assert max(len(line) for line in shown.splitlines() if "bench.json" not in line) <= 80
+
+
+def test_every_part_can_be_made(tmp_path):
+    setting = Setting(cores=2, rows=10, folder=tmp_path, onnx=True)
+    for name, make in PARTS.items():
+        part = make(setting)
+        names = [contender.name for contender in part.contenders]
+        assert len(set(names)) == len(names) > 0
+        for contender in part.contenders:
+            module, function = contender.function.split(":")
+            assert callable(getattr({"src.bench.ours": ours, "src.bench.plain": plain}[module], function)), name
+
+
+def test_worse_ratios_fail_the_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "COMMITTED", tmp_path / "committed.json")
+    bench.COMMITTED.write_text(json.dumps({"ratios": {"read/columns": 1e-6, "train_lstm/textbook": 6.0}}))
+    bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
+    assert "1 ratios are not more than 30% below those of committed.json" in capsys.readouterr().out
+    bench.COMMITTED.write_text(json.dumps({"ratios": {"read/columns": 1e6, "read/tokens": 1e-6}}))
+    with pytest.raises(UserError, match=r"(?s)1 of 2 ratios are worse by more than 30%:\nread/columns: .*1000000"):
+        bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
+    bench._check({"a": 0.71}, {"a": 1.0})
+    with pytest.raises(UserError):
+        bench._check({"a": 0.69}, {"a": 1.0})
+
+
+def test_agreement_is_measured_against_the_textbook():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((400, 17)) < 0.1).astype(np.uint8)
+    good, bad = np.where(labels, 0.9, 0.02), np.full(labels.shape, 0.1)
+    found = bench._agreement(ROUND1, labels, {"fit": [good, good], "textbook": [bad, bad]})
+    assert found["textbook"] == {"score": pytest.approx(1 - 0.325, abs=0.03), "difference": 0.0, "standard_error": 0.0}
+    assert found["fit"]["difference"] == pytest.approx(found["fit"]["score"] - found["textbook"]["score"])
+    assert 0 < found["fit"]["standard_error"] < 0.05
 
 
 @pytest.mark.parametrize(("rows", "repeats"), [(0, 1), (10, 0)])
 def test_numbers_below_one_are_refused(tmp_path, rows, repeats):
     with pytest.raises(UserError, match="at least 1"):
-        bench.read_benchmark(rows, repeats, tmp_path)
+        bench.run(config(tmp_path), ["read"], rows, repeats)
+
+
+def test_unknown_parts_are_refused(tmp_path):
+    with pytest.raises(UserError, match="(?s)part of the benchmark.*'raed'.*read"):
+        bench.run(config(tmp_path), ["raed"])
+    with pytest.raises(UserError, match="agree is no timing"):
+        bench.run(config(tmp_path), ["agree", "read"])

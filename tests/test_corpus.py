@@ -134,7 +134,7 @@ from pathlib import Path
 import numpy as np
 from src import config, folds
 from src.corpus import Corpus, Vocabulary, encode, token_counts
-from src.stages.bench import synthetic
+from src.bench.data import synthetic
 
 def held(name):  # of anonymous memory, in MB: pages of mapped files may be dropped at any time
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) / 1e3

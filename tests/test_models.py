@@ -14,7 +14,7 @@ from src.errors import UserError
 from src.models import ENCODERS, build_model
 from src.models.layers import Pooling, SpatialDropout
 from src.models.recurrent import mirror, take
-from src.models.transformer import rotate
+from src.models.transformer import rotary_turns, rotate
 
 SIZE, LABELS = 40, 5
 POOLINGS = typing.get_args(Model.model_fields["pooling"].annotation)
@@ -142,16 +142,19 @@ def test_bidirectional_recurrence_equals_a_packed_one():
 
 def test_mirror_is_its_own_inverse():
     x = torch.arange(8.0).view(2, 4, 1)
-    positions = mirror(torch.tensor([3, 4]), 4)
-    assert take(x, positions)[:, :, 0].tolist() == [[2, 1, 0, 3], [7, 6, 5, 4]]
-    assert torch.equal(take(take(x, positions), positions), x)
+    rows = mirror(torch.tensor([3, 4]), 4)
+    assert take(x, rows)[:, :, 0].tolist() == [[2, 1, 0, 3], [7, 6, 5, 4]]
+    assert torch.equal(take(take(x, rows), rows), x)
+    x = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: take(x, rows), x)
 
 
 def test_rotary_scores_depend_on_distance_alone():
     torch.manual_seed(0)
-    query, key = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
-    turned_query, turned_key = rotate(query.expand(1, 1, 20, 8)), rotate(key.expand(1, 1, 20, 8))
-    scores = (turned_query @ turned_key.transpose(2, 3))[0, 0].numpy()
+    query, key = torch.randn(8), torch.randn(8)
+    both = torch.stack([query, key]).view(1, 1, 2, 1, 8).expand(1, 20, 2, 1, 8)
+    turned_query, turned_key = rotate(both, rotary_turns(20, 8, torch.device("cpu")))[0, :, :, 0].unbind(1)
+    scores = (turned_query @ turned_key.T).numpy()
     for distance in (-5, 0, 3):
         diagonal = np.diagonal(scores, distance)
         np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-4)

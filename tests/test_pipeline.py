@@ -22,9 +22,10 @@ from src.sample import make_sample
 from src.submissions import read_submission, write_submission
 from src.task import ROUND1, ROUND2
 from tests.conftest import TINY
+from tests.test_architecture import HEAVY
 
 ROOT = Path(__file__).resolve().parents[1]
-CHANGING = {"environment.json", "result.json", "job.lock"}
+CHANGING = {"environment.json", "result.json", "job.lock", "pipeline.json"}
 """Files that hold times or machine facts; every other file must be the same byte for byte."""
 
 
@@ -101,6 +102,48 @@ def test_a_second_run_recomputes_nothing_and_says_so(done, tiny_input, capsys):
     assert "train: all 4 folds are up to date" in shown and "  epoch " not in shown
     changed = {p.name for p, at in before.items() if p.stat().st_mtime_ns != at}
     assert changed <= {"submission_sample_testA.csv", "submission_sample_testB.csv", "job.lock"}
+
+
+def imported(*arguments: str) -> tuple[str, set[str]]:
+    """What a command prints, and the libraries that it has imported at its end."""
+    code = "import sys; from src.__main__ import main; assert main(sys.argv[1:]) == 0; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *arguments]
+    shown = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    told, _, modules = shown.rstrip().rpartition("\n")
+    return told, {name.split(".")[0] for name in modules.split()}
+
+
+def test_a_cached_pipeline_imports_no_heavy_library(done, tiny_input):
+    told, libraries = imported(*words(tiny_input, done))
+    assert "train: all 4 folds are up to date" in told and "pipeline: done" in told
+    assert "numpy" in libraries and not HEAVY & libraries
+
+
+def test_help_imports_not_even_numpy():
+    told, libraries = imported("--help")
+    assert "verbs" in told and not (HEAVY | {"numpy", "rich"}) & libraries
+
+
+def test_a_note_of_other_hardware_retrains_nothing(copy, tiny_input, capsys):
+    """By a note alone nothing is computed: torch is asked first, and the note put right."""
+    note = copy / "hardware/auto.json"
+    before = note.read_bytes()
+    found = json.loads(before)
+    other = {"fp32": "bf16", "bf16": "fp32"}[found["auto_precision"]]
+    note.write_text(json.dumps({**found, "auto_precision": other}))
+    assert main(["train", *words(tiny_input, copy)]) == 0
+    assert "all 4 folds are up to date" in capsys.readouterr().out
+    assert note.read_bytes() == before
+
+
+def test_folds_changed_by_hand_are_noticed(copy, tiny_input, capsys):
+    table = copy / "folds.csv"
+    head, first, *rest = table.read_text().splitlines(keepends=True)
+    body, _, fold = first.strip().rpartition(",")
+    table.write_text("".join([head, f"{body},{1 - int(fold)}\n", *rest]))
+    assert main(["blend", *words(tiny_input, copy)]) == 2
+    assert "run lstm was made on other folds than are there now" in capsys.readouterr().err
 
 
 def test_one_seed_gives_the_same_bytes(done, tiny_input, tmp_path):

@@ -14,7 +14,7 @@ from src.corpus import N_SPECIAL
 from src.errors import UserError
 from src.inference import predict_logits
 from src.models import build_model
-from src.training import Rows, fit, make_optimizer, positive_weight, schedule, update_average
+from src.training import EpochReader, Rows, fit, make_optimizer, positive_weight, schedule, update_average
 
 CPU = torch.device("cpu")
 SMALL = Recurrent(embedding_size=8, embedding_init="random", hidden_size=6, spatial_dropout=0.1, head_dropout=0.1)
@@ -34,7 +34,7 @@ def rows(n: int = 96, seed: int = 0) -> Rows:
         tokens[i, [first, second]] = (5, 6) if labels[i, 0] else (6, 5)
         labels[i, 1] = (tokens[i] == 12).any()
     assert tokens[tokens > 0].min() >= N_SPECIAL
-    return Rows(tokens, lengths, labels, np.arange(n).astype("S"), np.ones(n, dtype=np.float32))
+    return Rows(tokens, lengths, labels, np.arange(n).astype("S"), np.ones(n, dtype=np.float32), np.arange(n))
 
 
 def train(folder, settings: Train, data: Rows | None = None, stop_after: int | None = None, seed: int = 1):
@@ -132,22 +132,56 @@ def test_the_gradient_is_clipped_before_the_step(tmp_path, monkeypatch):
     assert len(norms) == 6 and max(norms) <= 1e-3 * 1.001 and min(norms) > 0
 
 
-def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch):
-    original = training.collate
-    calls = []
+@pytest.mark.parametrize("what", ["loss", "gradient's norm"])
+def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch, what):
+    """Values are read a pool of batches at a time, and still the first bad step is named."""
+    steps = []
+    original = training.Watch.see
 
-    def poisoned(*arguments):
-        tokens, lengths = original(*arguments)
-        calls.append(1)
-        return tokens, lengths
+    def see(self, loss, norm, batch_rows):
+        steps.append(batch_rows)
+        poison = torch.tensor(math.nan if len(steps) >= 3 else 1.0)
+        original(self, loss * poison if what == "loss" else loss, norm * poison, batch_rows)
 
-    monkeypatch.setattr(training, "collate", poisoned)
-    build = build_model(SMALL, SIZE, 3)
-    torch.nn.init.constant_(build.head.weight, float("inf"))
-    with pytest.raises(UserError, match=r"loss became (nan|inf) at step 0 \(epoch 1\).*reports \d+.*learning_rate"):
-        fit(build, rows(), rows(48), Train(epochs=2, batch_size=16), (1, 0), CPU, "fp32", tmp_path, lambda news: None)
-    assert calls == [1]
+    monkeypatch.setattr(training.Watch, "see", see)
+    model = build_model(SMALL, SIZE, 3)
+    settings = Train(epochs=2, batch_size=16)
+    with pytest.raises(
+        UserError, match=rf"{what} became nan at step 2 \(epoch 1\).*reports \d+.*learning_rate"
+    ) as told:
+        fit(model, rows(), rows(48), settings, (1, 0), CPU, "fp32", tmp_path, lambda news: None)
+    assert ", ".join(map(str, steps[2][:8])) in str(told.value)
     assert not list(tmp_path.glob("*.safetensors")), "nothing may be kept of a broken epoch"
+
+
+def test_weights_that_are_not_finite_are_told(tmp_path):
+    model = build_model(SMALL, SIZE, 3)
+    torch.nn.init.constant_(model.head.weight, float("inf"))
+    with pytest.raises(UserError, match=r"loss became (nan|inf) at step 0 \(epoch 1\)"):
+        fit(model, rows(), rows(48), Train(epochs=2, batch_size=16), (1, 0), CPU, "fp32", tmp_path, lambda news: None)
+
+
+def test_an_epoch_holds_every_report_once_with_its_own_labels():
+    data, settings = rows(3000), Train(batch_size=16)
+    # A part of a larger file, in another order than there.
+    chosen = np.random.default_rng(1).permutation(3000)[:2900]
+    part = Rows(data.tokens, data.lengths, data.labels[chosen], data.ids[chosen], data.weights[chosen], chosen)
+    reader = EpochReader(part, settings, CPU)
+    seen = []
+    for batch, targets in reader.batches(np.random.default_rng(0)):
+        in_file = chosen[batch.rows]
+        np.testing.assert_array_equal(batch.tokens, data.tokens[in_file][:, : batch.tokens.shape[1]])
+        np.testing.assert_array_equal(batch.lengths, data.lengths[in_file])
+        np.testing.assert_array_equal(targets, data.labels[in_file])
+        seen.append(batch.rows)
+    assert len(seen) == reader.n_batches == 182
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(2900))
+    widths = [data.lengths[chosen[batch_rows]].max() for batch_rows in seen]
+    assert widths != sorted(widths)  # short and long batches alternate
+    again = [batch.rows for batch, _ in reader.batches(np.random.default_rng(0))]
+    other = [batch.rows for batch, _ in reader.batches(np.random.default_rng(1))]
+    assert all(np.array_equal(a, b) for a, b in zip(seen, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(seen, other, strict=True))
 
 
 def test_patience_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
@@ -193,6 +227,7 @@ def test_noise_is_drawn_afresh_and_leaves_validation_alone(tmp_path, monkeypatch
     original = training.corrupt
     monkeypatch.setattr(training, "corrupt", lambda *a: seen.append(original(*a)) or seen[-1])
     train(tmp_path, Train(epochs=2, batch_size=16, noise={"replacement": 0.3}))
+    # 96 reports are a single pool, so this is the noise of an epoch each.
     assert len(seen) == 2 and (seen[0][0] != seen[1][0]).mean() > 0.3
     assert seen[0][0].min() >= N_SPECIAL
 

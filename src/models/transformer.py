@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src.config import Transformer
-from src.models.layers import valid_positions
+from src.models.layers import closed, valid_positions
 
 FARTHEST = 32
 """Relative positions beyond this distance share one bias."""
@@ -22,15 +22,18 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self.size = settings.embedding_size
         self.backward_size = 0
+        self.head_size = self.size // settings.heads
+        self.rotary = settings.positions == "rotary"
         self.enter = nn.LayerNorm(self.size)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
         self.leave = nn.LayerNorm(self.size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        keys = valid_positions(lengths, x.shape[1])[:, None, None, :]  # (B, 1, 1, T)
+        keys = closed(valid_positions(lengths, x.shape[1]), torch.float32)[:, None, None, :]  # (B, 1, 1, T)
+        turns = rotary_turns(x.shape[1], self.head_size, x.device) if self.rotary else None
         x = self.enter(x)
         for block in self.blocks:
-            x = block(x, keys)
+            x = block(x, keys, turns)
         return self.leave(x)
 
 
@@ -54,8 +57,8 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, x: Tensor, keys: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), keys))
+    def forward(self, x: Tensor, keys: Tensor, turns: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), keys, turns))
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
 
 
@@ -67,38 +70,48 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.project_in = nn.Linear(size, 3 * size)
         self.project_out = nn.Linear(size, size)
-        self.rotary = positions == "rotary"
-        if not self.rotary:
+        if positions == "relative":
             self.bias = nn.Embedding(2 * FARTHEST + 1, heads)
             nn.init.zeros_(self.bias.weight)
 
-    def forward(self, x: Tensor, keys: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, turns: Tensor | None) -> Tensor:
+        """`keys` (B, 1, 1, T) is added to the scores; `turns` are rotary_turns, or None for relative positions."""
         batch, width, size = x.shape
-        projected = self.project_in(x).view(batch, width, 3, self.heads, size // self.heads)
-        query, key, value = projected.permute(2, 0, 3, 1, 4)  # each (B, H, T, D / H)
-        if self.rotary:
-            query, key = rotate(query), rotate(key)
-            mask = keys
-        else:
-            # Added to the scores; masked keys get -inf. Learned per head and clipped distance, as in T5 (Raffel 2020).
-            mask = self._relative_bias(width, x).masked_fill(~keys, -torch.inf)
         # In full precision on a CPU: the bfloat16 kernel's backward pass is six times slower there.
-        with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else contextlib.nullcontext():
-            query, key, value = (part.to(x.dtype) for part in (query, key, value))
-            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        whole = x.device.type == "cpu"
+        projected = self.project_in(x).view(batch, width, 3, self.heads, size // self.heads)
+        if whole:
+            projected = projected.float()
+        if turns is None:
+            # Learned per head and clipped distance, as in T5 (Raffel 2020).
+            query, key, value = projected.unbind(2)
+            keys = keys + self._relative_bias(width, x.device)
+        else:
+            turned, value = projected.split([2, 1], dim=2)
+            query, key = rotate(turned, turns).to(value.dtype).unbind(2)  # each (B, T, H, D / H)
+            value = value[:, :, 0]
+        with torch.autocast("cpu", enabled=False) if whole else contextlib.nullcontext():
+            query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=keys.to(value.dtype))
         return self.project_out(attended.transpose(1, 2).reshape(batch, width, size))
 
-    def _relative_bias(self, width: int, x: Tensor) -> Tensor:
-        positions = torch.arange(width, device=x.device)
+    def _relative_bias(self, width: int, device: torch.device) -> Tensor:
+        positions = torch.arange(width, device=device)
         distances = (positions[None, :] - positions[:, None]).clamp(-FARTHEST, FARTHEST) + FARTHEST
-        return self.bias(distances).permute(2, 0, 1)[None].to(x.dtype)  # (1, H, T, T)
+        return self.bias(distances).permute(2, 0, 1)[None]  # (1, H, T, T)
 
 
-def rotate(x: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021): x (B, H, T, D), each pair of dimensions turned by position * frequency."""
-    width, size = x.shape[2:]
-    frequencies = 10000 ** (-torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
-    angles = torch.arange(width, device=x.device, dtype=torch.float32)[:, None] * frequencies  # (T, D / 2)
-    cosines, sines = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x.chunk(2, dim=3)
-    return torch.cat([first * cosines - second * sines, first * sines + second * cosines], dim=3)
+def rotary_turns(width: int, size: int, device: torch.device) -> Tensor:
+    """Rotary positions (Su et al. 2021) as complex numbers of length one: complex64 (T, size / 2)."""
+    frequencies = 10000 ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
+    angles = torch.arange(width, device=device, dtype=torch.float32)[:, None] * frequencies
+    return torch.complex(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """x (B, T, 2, H, D), each pair of neighbouring dimensions turned by position * frequency: float32.
+
+    One complex product, where the usual products and concatenation of halves take six passes over memory.
+    """
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turns[:, None, None, :]).flatten(-2)

@@ -1,167 +1,267 @@
-"""How fast and in how much memory the reader of reports works, next to pandas: run() prints and returns the figures.
+"""./run.sh bench [PART …]: how fast the product is beside plain code and beside what the machine can do.
 
-All figures of a table come from one run, in turns, each from a process of its own: so the machine's mood strikes all
-alike, and no method inherits another's memory. Compare ratios, not seconds of different runs.
+All figures of a table come from one run, in turns, each from processes of its own: see src/bench/measure.py. Compare
+ratios, not seconds of different runs; `--check` compares them with the committed docs/bench.json.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import itertools
 import json
 import os
 import platform
-import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from src import artifacts
-from src.console import say, show_table
-from src.errors import UserError
-from src.reports import Reports, read_reports, write_reports
-from src.task import ROUND1
+from src.artifacts import Output
+from src.bench.agree import WAYS
+from src.bench.measure import ROOT, compare
+from src.bench.parts import PARTS, Setting
+from src.config import Config, load_config
+from src.console import duration, say, show_table, warn
+from src.errors import UserError, unknown
+from src.executors import Job, available_cores, make_executor, raise_failures, run_shown
+from src.metrics import official_score, paired_difference, sigmoid
+from src.prepared import Prepared
+from src.task import Task
 
-ROOT = Path(__file__).parents[2]
-VOCABULARY = 858
-OURS = "reports"
-METHODS = {
-    OURS: "read_reports: all of it, checked",
-    "columns": "pandas, columns of text",
-    "tokens": "pandas, then tokens to integers",
-}
-"""`columns` and `tokens` are functions of bench_baselines."""
-CHILD = "import sys; from src.stages.bench import child; child(sys.argv[1], sys.argv[2])"
+COMMITTED = ROOT / "docs" / "bench.json"
+TOLERANCE = 0.3
+"""A ratio may be smaller than the committed one by this share; two runs on one machine differ by up to half of it."""
+PIPELINE, AGREE = "pipeline", "agree"
+ROWS_OF_PIPELINE = 10_000
 
 
-def run(rows: int = 1_000_000, repeats: int = 3, output: Path | None = None) -> dict:
-    """Benchmark in a temporary folder; print the table and write the figures to `output` if it is given."""
+def run(
+    config: Config, parts: Sequence[str] = (), rows: int = 1_000_000, repeats: int = 3, check: bool = False
+) -> dict[str, Any]:
+    """Measures `parts` (none: all), shows a table each and writes all figures to bench.json of the output folder.
+
+    Raises UserError for an unknown part, for numbers below 1, and with `check` where a ratio has become worse.
+    """
+    if AGREE in parts:
+        if len(parts) > 1:
+            raise UserError(f"{AGREE} is no timing: run it by itself")
+        return agree(config, repeats)
+    for part in parts:
+        if part not in (*PARTS, PIPELINE):
+            raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE])
+    if rows < 1 or repeats < 1:
+        raise UserError(f"the benchmark needs rows and repeats of at least 1, not {rows} and {repeats}")
+    committed = artifacts.read_json(COMMITTED) if check else None
+    onnx = importlib.util.find_spec("onnxruntime") is not None
+    if not onnx:
+        warn("onnxruntime is not installed and takes no part. For it: pip install -r docs/requirements-bench.txt")
+    result: dict[str, Any] = {"machine": _machine(), "rows": rows, "repeats": repeats, "parts": {}, "ratios": {}}
+    started = time.perf_counter()
+    wanted = [name for name in (*PARTS, PIPELINE) if not parts or name in parts]
     with tempfile.TemporaryDirectory() as folder:
-        result = read_benchmark(rows, repeats, Path(folder))
-    print_table(result)
-    if output is not None:
-        artifacts.write_json(Path(output), result)
-        say(f"bench: figures are in {output}")
+        setting = Setting(available_cores(), rows, Path(folder), onnx)
+        for i, name in enumerate(wanted, 1):
+            say(f"bench: {name} ({i} of {len(wanted)}, {duration(time.perf_counter() - started)} so far)")
+            if name == PIPELINE:
+                result["parts"][name] = _pipeline(Path(folder), result["parts"])
+                _show_pipeline(result["parts"][name])
+                continue
+            part = PARTS[name](setting)
+            figures = compare(part.contenders, repeats)
+            result["parts"][name] = {"title": part.title, "unit": part.unit, "contenders": figures}
+            _show(result["parts"][name], result["parts"])
+    result["ratios"] = _ratios(result["parts"])
+    path = Output(config.paths.output).bench
+    artifacts.write_json(path, result)
+    say(f"\nbench: figures are in {path} ({duration(time.perf_counter() - started)})")
+    if committed is not None:
+        _check(result["ratios"], committed["ratios"])
     return result
 
 
-def read_benchmark(rows: int, repeats: int, folder: Path) -> dict:
-    """Time all METHODS on one synthetic file of so many `rows`, made in `folder` and removed at the end.
-
-    Returns seconds (wall clock and processor), peak memory in MB (1e6 bytes) with what the process took before, and
-    how many times as long as read_reports each method takes, by medians. The slowest method runs less often.
-    """
-    if rows < 1 or repeats < 1:
-        raise UserError(f"the benchmark needs rows and repeats of at least 1, not {rows} and {repeats}")
-    path = folder / "synthetic.csv"
-    reports = synthetic(rows)
-    write_reports(path, reports)
-    expected = {"rows": rows, "tokens": len(reports.tokens), "sum": int(reports.tokens.sum(dtype=np.int64))}
-    load = os.getloadavg()[0]
-    taken: dict[str, list[dict]] = {method: [] for method in METHODS}
-    for repeat in range(repeats):
-        for method in METHODS:
-            if method != "tokens" or repeat < max(1, repeats // 3):
-                taken[method].append(_in_a_process_of_its_own(method, path, expected))
-    size = path.stat().st_size
-    path.unlink()
-    figures = {method: _summary(runs) for method, runs in taken.items()}
-    ours = figures[OURS]["seconds"]["median"]
+def _machine() -> dict[str, Any]:
+    libraries = ("torch", "numpy", "pandas", "scikit-learn")
     return {
-        "rows": rows,
-        "tokens": expected["tokens"],
-        "megabytes": size / 1e6,
-        "repeats": repeats,
-        "methods": figures,
-        "times_as_long": {method: figure["seconds"]["median"] / ours for method, figure in figures.items()},
-        "load_before": load,
-        "processors": os.cpu_count(),
-        "versions": {"python": platform.python_version(), "numpy": version("numpy"), "pandas": version("pandas")},
+        "cores": available_cores(),
+        "load_before": os.getloadavg()[0],
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in libraries},
     }
 
 
-def synthetic(rows: int, seed: int = 0) -> Reports:
-    """Reports of the real files' shape (mean length 42, 0 to a few regions), drawn at random."""
-    rng = np.random.default_rng(seed)
-    lengths = np.clip(rng.gamma(5, 42 / 5, rows).round().astype(np.int64), 4, 104)
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    tokens = rng.integers(0, VOCABULARY, offsets[-1], dtype=np.uint16)
-    labels = (rng.integers(0, 100, (rows, ROUND1.n_labels), dtype=np.uint8) < 8).astype(np.uint8)
-    return Reports(Path("synthetic"), np.arange(rows).astype(np.bytes_), tokens, offsets, labels, ROUND1)
+def _median(figures: dict[str, Any]) -> float:
+    return figures["seconds"]["median"]
 
 
-def child(method: str, path: str) -> None:
-    """One measurement, printed as JSON; imports are not timed."""
-    read = _read_ours if method == OURS else getattr(importlib.import_module("src.stages.bench_baselines"), method)
-    print(json.dumps(_measure(read, Path(path))))
+def _ratios(parts: dict[str, Any]) -> dict[str, float]:
+    """How many times as long as the product each other contender takes for the same work, by part/contender."""
+    ratios = {}
+    for name, part in parts.items():
+        if name == PIPELINE:
+            if "times_as_long" in part:
+                ratios[f"{name}/textbook"] = part["times_as_long"]
+        elif "ours" in part["contenders"]:
+            ours = _median(part["contenders"]["ours"])
+            others = {key: value for key, value in part["contenders"].items() if key != "ours"}
+            ratios |= {f"{name}/{key}": _median(figures) / ours for key, figures in others.items()}
+    return ratios
 
 
-def _read_ours(path: Path) -> dict[str, int]:
-    found = read_reports(path)
-    return {"rows": len(found), "tokens": len(found.tokens), "sum": int(found.tokens.sum(dtype=np.int64))}
+def _share(figures: dict[str, Any], parts: dict[str, Any]) -> float | None:
+    """Of the rate of matrix products that the machine was seen to reach in the same run, on all cores."""
+    if "flops" not in figures["info"] or "limits" not in parts:
+        return None
+    limit = 1 / _median(parts["limits"]["contenders"][figures["info"]["precision"]])
+    return figures["info"]["flops"] / _median(figures) / limit
 
 
-def _measure(read: Callable[[Path], dict[str, int]], path: Path) -> dict:
-    base = _peak_megabytes()
-    started, started_cpu = time.perf_counter(), time.process_time()
-    found = read(path)
-    return {
-        "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time() - started_cpu,
-        "peak_megabytes": _peak_megabytes(),
-        "base_megabytes": base,
-        "found": found,
-    }
-
-
-def _peak_megabytes() -> float:
-    """Most memory this process has held. (getrusage's figure would include the parent's, up to the exec.)"""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except FileNotFoundError:
-        raise UserError("the benchmark measures memory by /proc, so it needs Linux") from None
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
-
-
-def _in_a_process_of_its_own(method: str, path: Path, expected: dict[str, int]) -> dict:
-    command = [sys.executable, "-c", CHILD, method, str(path.absolute())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"the benchmark of {METHODS[method]} failed:\n{done.stderr.strip()}")
-    measured = json.loads(done.stdout)
-    found = measured.pop("found")
-    if any(expected[name] != value for name, value in found.items()):
-        raise UserError(f"{METHODS[method]} found {found} in {path}, where {expected} was written")
-    return measured
-
-
-def _summary(runs: list[dict]) -> dict:
-    def spread(name: str) -> dict:
-        values = [one[name] for one in runs]
-        return {"min": min(values), "median": statistics.median(values), "max": max(values), "n": len(values)}
-
-    return {name: spread(name) for name in runs[0]}
-
-
-def print_table(result: dict) -> None:
-    """A line a method: median seconds with their spread, processor seconds, peak memory, ratio."""
-    title = f"Reading {result['rows']:,} reports, {result['megabytes']:,.0f} MB"
+def _show(part: dict[str, Any], parts: dict[str, Any]) -> None:
+    contenders = list(part["contenders"].values())
+    shares = [_share(figures, parts) for figures in contenders]
     lines = []
-    for method, figure in result["methods"].items():
-        seconds = figure["seconds"]
-        lines.append(
-            [
-                METHODS[method],
-                f"{seconds['median']:.2f} ({seconds['min']:.2f}–{seconds['max']:.2f})",
-                f"{figure['cpu_seconds']['median']:.2f}",
-                f"{figure['peak_megabytes']['max']:,.0f}",
-                f"{result['times_as_long'][method]:.1f}x",
-            ]
+    for figures, share in zip(contenders, shares, strict=True):
+        seconds = figures["seconds"]
+        line = [
+            figures["title"],
+            _rate(1 / seconds["median"]),
+            f"{_rate(1 / seconds['max'])}–{_rate(1 / seconds['min'])}",
+            f"{figures['peak_megabytes']['max']:,.0f}",
+            f"{_median(figures) / _median(contenders[0]):.2f}x",
+        ]
+        lines.append([*line, "" if share is None else f"{share:.0%}"] if any(shares) else line)
+    columns = ["", f"{part['unit']}s/s", "from–to", "MB", "time", *(["of limit"] if any(shares) else [])]
+    show_table(part["title"], columns, lines)
+
+
+def _rate(per_second: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if per_second >= size:
+            return f"{per_second / size:,.1f}{unit}"
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2f}"
+
+
+def _pipeline(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
+    """The whole preset `quick` on generated reports, time to score by stage; and what the textbook loop would need.
+
+    The latter is not run: its epochs of this run's other parts are multiplied by the preset's epochs and folds.
+    """
+    paths = [f"paths.input={folder}", f"paths.output={folder / 'out'}"]
+    command = [sys.executable, "-m", "src"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    made = [*command, "sample", "--rows", str(ROWS_OF_PIPELINE), "--test-rows", "3000", *paths]
+    subprocess.run(made, check=True, env=environment, stdout=subprocess.DEVNULL)
+    paths[0] += "/sample"
+    started = time.perf_counter()
+    subprocess.run([*command, "--preset", "quick", *paths], check=True, env=environment, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    stages = json.loads((folder / "out" / "pipeline.json").read_text())["seconds"]
+    found = {"title": f"Preset quick, {ROWS_OF_PIPELINE:,} generated reports", "seconds": seconds, "stages": stages}
+    settings = load_config("quick")
+    if all(f"train_{name}" in parts for name in settings.runs):
+        share = 1 - 1 / settings.folds.k
+        textbook = sum(
+            _median(parts[f"train_{name}"]["contenders"]["textbook"])
+            * ROWS_OF_PIPELINE * share * settings.folds.k * run.train.epochs
+            for name, run in settings.runs.items()
+        )  # fmt: skip
+        rest = seconds - stages["train"]
+        found |= {"textbook_seconds": textbook + rest, "times_as_long": (textbook + rest) / seconds}
+    return found
+
+
+def _show_pipeline(found: dict[str, Any]) -> None:
+    lines = [[name, f"{seconds:.1f}"] for name, seconds in found["stages"].items()]
+    lines.append(["time to score", f"{found['seconds']:.1f}"])
+    if "textbook_seconds" in found:
+        lines.append(["with the textbook loop's epochs (multiplied, not run)", f"{found['textbook_seconds']:.0f}"])
+        lines.append(["times as long", f"{found['times_as_long']:.2f}"])
+    show_table(found["title"], ["stage", "seconds"], lines)
+
+
+def _check(found: dict[str, float], committed: dict[str, float]) -> None:
+    """Raises UserError where a ratio fell by more than TOLERANCE."""
+    worse = [
+        f"{name}: {found[name]:.2f}, committed {expected:.2f}"
+        for name, expected in committed.items()
+        if name in found and found[name] < expected * (1 - TOLERANCE)
+    ]
+    compared = [name for name in committed if name in found]
+    if worse:
+        told = "\n".join(worse)
+        raise UserError(f"{len(worse)} of {len(compared)} ratios are worse by more than {TOLERANCE:.0%}:\n{told}")
+    say(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
+
+
+def agree(config: Config, seeds: int) -> dict[str, Any]:
+    """Trains each run of the preset on the first fold with so many seeds, by fit() and by the textbook loop, and shows
+    the scores on the fold's validation rows. Embeddings start at random in all of them.
+
+    The standard error of a difference is the larger of that over reports, which are paired, and that over seeds.
+    """
+    prepared = Prepared.load(Output(config.paths.output))
+    split = prepared.load_folds().splits()[0]
+    labels = np.asarray(prepared.train.labels[split.valid_rows])
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {name: str(Path(folder) / f"{name}.npy") for name in ("train_rows", "valid_rows")}
+        for name, path in rows.items():
+            np.save(path, getattr(split, name))
+        jobs = []
+        for name, way, seed in itertools.product(config.runs, WAYS, range(1, seeds + 1)):
+            payload = {
+                "run": config.runs[name].model_dump(mode="json"),
+                "corpus": str(prepared.train_folder),
+                "vocabulary_size": len(prepared.vocabulary),
+                "way": way,
+                "seed": seed,
+                "out": str(Path(folder) / f"{name}.{way}.{seed}.npy"),
+                **rows,
+            }
+            work = 3.0 if way == "textbook" else 1.0
+            jobs.append(Job(f"{name} {way} seed {seed}", "src.bench.agree:train", payload, work))
+        executor = make_executor(config.executor, "cpu")
+        raise_failures(
+            run_shown(executor, "agree", jobs, lambda news: (news["epoch"] / news["epochs"], f"epoch {news['epoch']}"))
         )
-    show_table(title, ["method", "seconds", "cpu s", "peak MB", "time"], lines)
+        for name in config.runs:
+            made = {
+                way: [sigmoid(np.load(Path(folder) / f"{name}.{way}.{seed}.npy")) for seed in range(1, seeds + 1)]
+                for way in WAYS
+            }
+            result[name] = _agreement(prepared.task, labels, made)
+    columns = ["", "score", "less the textbook's", "seeds"]
+    for name, found in result.items():
+        lines = [
+            [way, f"{one['score']:.4f}", f"{one['difference']:+.4f} ± {one['standard_error']:.4f}", str(seeds)]
+            for way, one in found.items()
+        ]
+        title = f"{name}: one fold of {config.folds.k}, {len(labels):,} validation reports, mean over seeds"
+        show_table(title, columns, lines)
+    artifacts.write_json(Output(config.paths.output).root / "agree.json", result)
+    return result
+
+
+def _agreement(task: Task, labels: np.ndarray, made: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
+    """Mean score of each way, its distance from the textbook's, and the standard error of that."""
+    found = {}
+    for way, several in made.items():
+        pairs = [
+            paired_difference(task, labels, ours, plain) for ours, plain in zip(several, made["textbook"], strict=True)
+        ]
+        gains = [pair.value for pair in pairs]
+        by_seed = float(np.std(gains, ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+        by_report = float(np.mean([pair.standard_error for pair in pairs]))
+        found[way] = {
+            "score": float(np.mean([official_score(task, labels, one).value for one in several])),
+            "difference": float(np.mean(gains)),
+            "standard_error": max(by_seed, by_report),
+        }
+    return found

@@ -21,7 +21,7 @@ def run(config: Config) -> None:
     what = WHAT[config.folds.scheme].format(k=config.folds.k)
     if output.folds.exists() and output.folds_manifest.exists():
         made = artifacts.read_json(output.folds_manifest)
-        if made["settings"] == settings and folds.load(output.folds, corpus, config.folds) is not None:
+        if made["settings"] == settings and prepared.find_folds(config.folds) is not None:
             say(f"folds: up to date ({what})")
             return
         say("folds: the reports or the settings have changed; splitting anew")

@@ -45,8 +45,7 @@ def run(config: Config, named: Sequence[str] = ()) -> None:
     boards = {}
     for one in fitting:
         committee = [other for other in fitting if not other.is_blend and other.name != one.name]
-        with threadpool_limits(1):  # another number of threads would give other last bits
-            boards[one.name] = _board(config, prepared, folds, shift, one, committee)
+        boards[one.name] = _board(config, prepared, folds, shift, one, committee)
     target = shift.target(config.target)
     for test in shift.tests:
         _show(boards, test.name, config.select_on, test.name == target.name, short_names([t.name for t in shift.tests]))
@@ -90,6 +89,19 @@ def _board(
     )
     if artifacts.is_current(path, stamp):
         return artifacts.read_json(path)
+    import sklearn.linear_model  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
+
+    with threadpool_limits(1):  # another number of threads would give other last bits
+        tests = _tests(config, prepared, folds, shift, one, committee)
+    board = {"fingerprint": stamp, "committee": [other.name for other in committee], "tests": tests}
+    artifacts.write_json(path, board)
+    return board
+
+
+def _tests(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, one: RunFolder, committee: list[RunFolder]
+) -> dict[str, Any]:
+    """Of each test file: validations, expected score, label rates."""
     labels = np.asarray(prepared.train.labels)
     oof = one.oof()
     calibrator = (
@@ -112,9 +124,7 @@ def _board(
             "expected": vars(expect_score(prepared.task, calibrator, unjudged)),
             "label_rates": _label_rates(config, folds, shift, test, labels, one),
         }
-    board = {"fingerprint": stamp, "committee": [other.name for other in committee], "tests": tests}
-    artifacts.write_json(path, board)
-    return board
+    return tests
 
 
 def _judged(one: RunFolder, committee: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ShiftFolder) -> Judged:

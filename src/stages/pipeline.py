@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from src import inputs, sample
+from src import artifacts, inputs, sample
+from src.artifacts import Output
 from src.config import Config, Sample
 from src.console import duration, say
 from src.errors import UserError
@@ -13,17 +14,16 @@ from src.stages import sample as sample_stage
 
 
 def run(config: Config) -> None:
-    from src.stages import baselines, blend, leaderboard, score, submit, train  # torch and scikit-learn: seconds
+    from src.stages import baselines, blend, folds, leaderboard, score, shift, submit, train
 
-    started = time.perf_counter()
     say(f"preset {config.preset}: {', '.join(config.runs)}; input {config.paths.input}, output {config.paths.output}")
-    measure_shift(config)
-    baselines.run(config)
-    train.run(config)
-    blend.run(config)
-    submit.run(config)
-    score.run(config)
-    leaderboard.run(config)
+    started, seconds = time.perf_counter(), {}
+    stages = [folds, shift, baselines, train, blend, submit, score, leaderboard]
+    for name, stage in {"prepare": prepare, **{stage.__name__: stage.run for stage in stages}}.items():
+        stage_started = time.perf_counter()
+        stage(config)
+        seconds[name.removeprefix("src.stages.")] = round(time.perf_counter() - stage_started, 3)
+    artifacts.write_json(Output(config.paths.output).seconds, {"seconds": seconds})
     say(f"pipeline: done in {duration(time.perf_counter() - started)}")
 
 

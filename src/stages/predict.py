@@ -19,7 +19,6 @@ from src.console import say, warn
 from src.corpus import BLOCK, Vocabulary, encode
 from src.errors import UserError
 from src.executors import make_executor, raise_failures, run_shown
-from src.hardware import pick_device
 from src.prediction import mean_prediction, prediction_jobs
 from src.reports import Reports, read_reports
 from src.runs import RunFolder
@@ -62,6 +61,8 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
             rows = slice(start, start + BLOCK)
             logits[rows] = blend.apply([part[rows] for part in parts])
         return logits
+    from src.hardware import pick_device  # torch, for which a misspelt name need not wait
+
     folder = output.predictions / f"{source.name}.{reports.sha256[:16]}"
     vocabulary = Vocabulary.load(source.path / "vocabulary.json")
     _, losses = encode([reports], vocabulary, None, **source.record["data"], folder=folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from src import artifacts, inputs, metrics, runs
+from src import artifacts, inputs, labelshift, metrics, runs
 from src.artifacts import Output
 from src.config import Config
 from src.console import say, warn
@@ -42,8 +42,6 @@ def run(config: Config, name: str | None = None) -> None:
 
 def _moved(config: Config, prepared: Prepared, source: RunFolder, test: str, logits: np.ndarray) -> np.ndarray:
     """Logits moved to the label rates that the test file speaks for."""
-    from src import labelshift  # scikit-learn: a second
-
     shift, folds, labels = ShiftFolder.load(prepared, config), prepared.load_folds(), np.asarray(prepared.train.labels)
     shift.check_fits([source])
     rows = validation(config.select_on, shift.rows, shift.target(test), folds)

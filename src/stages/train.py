@@ -9,26 +9,27 @@ import itertools
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import torch
 import yaml
 from threadpoolctl import threadpool_limits
 
-from src import artifacts, runs, vectors
+from src import artifacts, machine, runs, vectors
 from src.artifacts import Output
 from src.config import Config, Run, fingerprint
 from src.console import duration, say
 from src.corpus import Corpus
 from src.executors import Job, make_executor, raise_failures, run_shown
+from src.fold_job import FoldJob, is_trained
 from src.folds import Folds, Split
-from src.hardware import pick_device, pick_precision
+from src.machine import Machine
 from src.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
 from src.prepared import Prepared
 from src.shifted import ShiftedTest, ShiftFolder, validation
-from src.training import FoldJob, is_trained
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CODE = ("src.training", "src.prediction")
 
@@ -37,11 +38,10 @@ def run(config: Config) -> None:
     prepared = Prepared.load(Output(config.paths.output))
     folds = prepared.load_folds()
     shift = ShiftFolder.load(prepared, config)
-    device = pick_device(config.device)
-    executor = make_executor(config.executor, device.type)
     started = time.perf_counter()
 
-    jobs = _fold_jobs(config, prepared, folds, shift, device)
+    device, jobs = _jobs_here(config, prepared, folds, shift)
+    executor = make_executor(config.executor, device)
     missing = [
         (f"{name} {Path(job.folder).name.rsplit('.', 1)[0].replace('.', ' ')}", job)
         for name, group in jobs.items()
@@ -50,32 +50,51 @@ def run(config: Config) -> None:
     ]
     total = sum(map(len, jobs.values()))
     if missing:
-        say(f"train: {len(missing)} of {total} folds to train on {device.type}")
+        say(f"train: {len(missing)} of {total} folds to train on {device}")
     else:
         say(f"train: all {total} folds are up to date")
     training = [Job(label, "src.training:train_fold", asdict(job), _work(job)) for label, job in missing]
     failures = run_shown(executor, "train", training, _describe)
 
     failed = {failure.job.payload["folder"] for failure in failures}
-    trained = [Path(job.folder) for group in jobs.values() for job in group if job.folder not in failed]
+    # A run that is whole has no use for the predictions of its folds any more.
+    lacking = [name for name, group in jobs.items() if not _is_assembled(config, prepared, folds, shift, name, group)]
+    trained = [Path(job.folder) for name in lacking for job in jobs[name] if job.folder not in failed]
     corpora = [prepared.test_folder(name) for name in prepared.test_files]
-    predictions = prediction_jobs(trained, corpora, device.type)
+    predictions = prediction_jobs(trained, corpora, device)
     for test in shift.tests:
-        predictions += prediction_jobs(trained, test.noised, device.type, shift.rows_path)
+        predictions += prediction_jobs(trained, test.noised, device, shift.rows_path)
     failures += run_shown(executor, "predict", predictions)
     failed |= {failure.job.payload["fold"] for failure in failures if "fold" in failure.job.payload}
     for name, group in jobs.items():
         if not failed.isdisjoint(job.folder for job in group):
             continue
-        _assemble(config, prepared, folds, shift, name, group)
+        if name in lacking:
+            _assemble(config, prepared, folds, shift, name, group)
         score = artifacts.read_json(prepared.output.run(name) / "score.json")
         say(f"train: {name} {runs.headline(score)}")
     raise_failures(failures)
     say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
 
 
+def _jobs_here(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder
+) -> tuple[str, dict[str, list[FoldJob]]]:
+    """The device of this machine, and the jobs of each run on it, whether done or not."""
+    here = machine.recall(prepared.output, config.device)
+    if here is not None:
+        jobs = _fold_jobs(config, prepared, folds, shift, here)
+        if all(
+            all(map(is_trained, group)) and _is_assembled(config, prepared, folds, shift, name, group)
+            for name, group in jobs.items()
+        ):
+            return here.device, jobs
+    here = machine.find(prepared.output, config.device)
+    return here.device, _fold_jobs(config, prepared, folds, shift, here)
+
+
 def _fold_jobs(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, device: torch.device
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, here: Machine
 ) -> dict[str, list[FoldJob]]:
     """The jobs of each run, whether done or not."""
     code = artifacts.code_version(CODE)
@@ -86,7 +105,7 @@ def _fold_jobs(
     for name, run in config.runs.items():
         settings = run.model_dump(mode="json")
         del settings["train"]["seeds"]  # a further seed leaves the results of the others standing
-        precision = pick_precision(run.train.precision, device)
+        precision = here.precision(run.train.precision)
         start = starts[run.model.embedding_size] if run.model.embedding_init == "ppmi" else None
         jobs[name] = []
         for split, seed in itertools.product(folds.splits(), run.train.seeds):
@@ -117,7 +136,7 @@ def _fold_jobs(
                     valid=str(_save_arrays(folder / "valid.npz", **valid)) if valid else None,
                     fold=split.fold,
                     seed=seed,
-                    device=device.type,
+                    device=here.device,
                     precision=precision,
                     folder=str(folder),
                     fingerprint=stamp,
@@ -190,20 +209,6 @@ def _assemble(
 ) -> None:
     """The run folder's own files, from those of its folds; score.json last."""
     folder = prepared.output.run(name)
-    stamp = fingerprint(
-        {
-            "jobs": [job.fingerprint for job in jobs],
-            "tests": prepared.test_texts,
-            "folds": artifacts.array_hash(folds.table),
-            "shift": shift.fingerprint,
-            "data": config.data.model_dump(),
-            "code": artifacts.code_version([__name__]),
-        }
-    )
-    if artifacts.is_current(
-        folder / "score.json", stamp, runs.files(prepared.test_files, "vocabulary.json", "history.csv")
-    ):
-        return
     (folder / "score.json").unlink(missing_ok=True)
     parts = [Path(job.folder) for job in jobs]
     run = config.runs[name]
@@ -228,10 +233,35 @@ def _assemble(
         artifacts.write_npy(runs.copies_path(folder, test.name), copies)
         artifacts.write_npy(runs.folds_path(folder, test.name), _by_fold(jobs, prepared, test))
     score = runs.score_oof(prepared, oof, folds, *_how(run, folds))
+    stamp = _stamp(config, prepared, folds, shift, jobs)
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
 
 
+def _is_assembled(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, name: str, jobs: list[FoldJob]
+) -> bool:
+    """Whether _assemble has nothing to do."""
+    beside = runs.files(prepared.test_files, "vocabulary.json", "history.csv")
+    stamp = _stamp(config, prepared, folds, shift, jobs)
+    return artifacts.is_current(prepared.output.run(name) / "score.json", stamp, beside)
+
+
+def _stamp(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, jobs: list[FoldJob]) -> str:
+    return fingerprint(
+        {
+            "jobs": [job.fingerprint for job in jobs],
+            "tests": prepared.test_texts,
+            "folds": artifacts.array_hash(folds.table),
+            "shift": shift.fingerprint,
+            "data": config.data.model_dump(),
+            "code": artifacts.code_version([__name__]),
+        }
+    )
+
+
 def _history(jobs: list[FoldJob]) -> pd.DataFrame:
+    import pandas as pd
+
     tables = []
     for job in jobs:
         table = pd.read_csv(Path(job.folder) / "history.csv")

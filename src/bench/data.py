@@ -1,0 +1,31 @@
+"""Generated reports of the real files' shape. Their words are drawn at random: speed does not depend on the sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from src.corpus import N_SPECIAL, pad
+from src.reports import Reports
+from src.task import ROUND1
+
+VOCABULARY = 858
+MAX_LEN = 104
+
+
+def synthetic(rows: int, seed: int = 0) -> Reports:
+    """Reports of the real files' shape (mean length 42, 0 to a few regions), drawn at random."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(rng.gamma(5, 42 / 5, rows).round().astype(np.int64), 4, MAX_LEN)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    tokens = rng.integers(0, VOCABULARY, offsets[-1], dtype=np.uint16)
+    labels = (rng.integers(0, 100, (rows, ROUND1.n_labels), dtype=np.uint8) < 8).astype(np.uint8)
+    return Reports(Path("synthetic"), np.arange(rows).astype(np.bytes_), tokens, offsets, labels, ROUND1)
+
+
+def encoded(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same as models read them: tokens (rows, 104) uint16, lengths (rows,) int32, labels (rows, 17) uint8."""
+    reports = synthetic(rows, seed)
+    tokens, lengths = pad(reports.tokens + np.uint16(N_SPECIAL), reports.offsets, MAX_LEN)
+    return tokens, lengths, reports.labels

@@ -1,0 +1,196 @@
+"""The product's side of each comparison, by the functions that the stages call."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.bench.data import VOCABULARY, encoded, synthetic
+from src.corpus import N_SPECIAL
+
+
+def read(path: str) -> Callable[[], dict]:
+    from src.reports import read_reports
+
+    def once() -> dict:
+        found = read_reports(Path(path))
+        total = int(found.tokens.sum(dtype=np.int64))
+        return {"work": len(found), "rows": len(found), "tokens": len(found.tokens), "sum": total}
+
+    return once
+
+
+def built(run: dict) -> Any:
+    """The run's model with random weights, always the same, ready to predict."""
+    import torch
+
+    from src.config import Run
+    from src.models import build_model
+
+    torch.manual_seed(0)
+    return build_model(Run.model_validate(run).model, VOCABULARY + N_SPECIAL, 17).eval()
+
+
+def _rows(count: int, seed: int) -> Any:
+    from src.training import Rows
+
+    tokens, lengths, labels = encoded(count, seed)
+    return Rows(tokens, lengths, labels, np.arange(count).astype("S"), np.ones(count, np.float32), np.arange(count))
+
+
+def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callable[[], dict], dict]:
+    """fit() for one epoch of `rows` reports with its validation and its checkpoint, on a model that goes on learning.
+
+    Tells the floating-point operations of the matrix products of a report: forwards and backwards, padding included.
+    """
+    import torch
+
+    from src.config import Run
+    from src.hardware import pick_precision
+    from src.training import EpochReader, fit
+
+    cpu = torch.device("cpu")
+    settings = Run.model_validate(run)
+    train_settings = settings.train.model_copy(update={"epochs": 1})
+    train, valid = _rows(rows, seed=1), _rows(valid_rows, seed=2)
+    model = built(run).train()
+    picked = pick_precision(precision, cpu)
+    reader = EpochReader(train, train_settings, cpu)
+    batches = [batch for batch, _ in reader.batches(np.random.default_rng(0))][:8]
+    operations = flops(model, batches) * 3  # backwards, each product has two of its size
+
+    def once() -> dict:
+        with tempfile.TemporaryDirectory() as folder:
+            fit(model, train, valid, train_settings, (0, 0), cpu, picked, Path(folder), lambda news: None)
+        return {"work": rows}
+
+    return once, {"flops": operations * (1 + valid_rows / rows / 3), "precision": picked}
+
+
+def batches(rows: int, batch_size: int) -> Callable[[], dict]:
+    """The batches of an epoch with replacement noise, and no model."""
+    import torch
+
+    from src.config import Train
+    from src.training import EpochReader
+
+    settings = Train(batch_size=batch_size, noise={"replacement": 0.1})
+    reader = EpochReader(_rows(rows, seed=0), settings, torch.device("cpu"))
+
+    def once() -> dict:
+        found = sum(targets.sum().item() for _, targets in reader.batches(np.random.default_rng(0)))
+        return {"work": rows, "labels": float(found)}
+
+    return once
+
+
+def predict(run: dict, rows: int, check_rows: list[int]) -> tuple[Callable[[], dict], dict]:
+    """predict_logits; its answers on the first `check_rows` are what other contenders must find."""
+    import torch
+
+    from src.batching import length_batches
+    from src.inference import BATCH_SIZE, predict_logits
+
+    cpu = torch.device("cpu")
+    model = built(run)
+    tokens, lengths, _ = encoded(rows)
+    firsts = {}
+    for count in check_rows:  # other generated files, as their size draws other reports
+        mean = np.abs(predict_logits(model, *encoded(count)[:2], cpu)).mean()
+        firsts[f"logits of {count}"] = float(mean)
+
+    def once() -> dict:
+        logits = predict_logits(model, tokens, lengths, cpu)
+        return {"work": rows, **firsts, f"logits of {rows}": float(np.abs(logits).mean())}
+
+    return once, {"flops": flops(model, length_batches(tokens, lengths, BATCH_SIZE, cpu)[::4]), "precision": "fp32"}
+
+
+def flops(model: Any, batches: list) -> float:
+    """Floating-point operations of the matrix products of one report, forwards, on average over `batches`.
+
+    Counted by torch on kernels that it can look into: oneDNN's recurrence and fused attention are switched off.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
+        for batch in batches:
+            model(batch.tokens, batch.lengths)
+    return counter.get_total_flops() / sum(len(batch.rows) for batch in batches)
+
+
+def tfidf(rows: int) -> Callable[[], dict]:
+    from src.similarity import tfidf
+
+    reports = synthetic(rows)
+
+    def once() -> dict:
+        (found,) = tfidf([(reports.tokens, reports.offsets)], max_n=3, min_df=2)
+        return {"work": rows, "features": found.shape[1], "values": found.nnz, "sum": float(found.sum())}
+
+    return once
+
+
+def blend(rows: int, members: int) -> Callable[[], dict]:
+    """Weights and temperature of `members` runs, chosen and fitted as the blend stage does it, once for each fold."""
+    from src import blending
+    from src.task import ROUND1
+
+    rng = np.random.default_rng(0)
+    labels = synthetic(rows).labels
+    logits = (rng.normal(size=(members, rows, 17)) + 4 * labels - 3).astype(np.float32)
+    folds = rng.integers(0, 5, rows)
+
+    def once() -> dict:
+        blending.fit_folds(blending.Evidence.of(list(logits), labels, folds), ROUND1, "auto")
+        return {"work": rows}
+
+    return once
+
+
+def start(arguments: list[str]) -> Callable[[], dict]:
+    """A command of the product, from the start of the interpreter to its end."""
+    import subprocess
+    import sys
+
+    def once() -> dict:
+        subprocess.run([sys.executable, "-m", "src", *arguments], check=True, stdout=subprocess.DEVNULL)
+        return {"work": 1}
+
+    return once
+
+
+def products(size: int, precision: str) -> Callable[[], dict]:
+    """The machine's limit: floating-point operations in products of square matrices that fit its caches."""
+    import torch
+
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    left, right = (torch.randn(size, size).to(kind) for _ in range(2))
+
+    def once() -> dict:
+        for _ in range(20):
+            left @ right
+        return {"work": 20 * 2 * size**3}
+
+    once()
+    return once
+
+
+def copies(megabytes: int) -> Callable[[], dict]:
+    """The machine's other limit: bytes read and written in copying an array that fits no cache."""
+    source = np.zeros(megabytes * 125_000)
+    target = np.ones_like(source)
+
+    def once() -> dict:
+        for _ in range(4):
+            np.copyto(target, source)
+        return {"work": 4 * 2 * source.nbytes}
+
+    return once

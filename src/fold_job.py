@@ -1,0 +1,40 @@
+"""What is trained: one model on one fold, and whether that is done. Apart from training.py, which loads torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src import artifacts
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """One model on one fold. Made of text and numbers alone, so that it can be sent to another process."""
+
+    run: dict[str, Any]
+    """The resolved config.Run."""
+    corpus: str
+    """Folder of the encoded train corpus."""
+    vocabulary_size: int
+    vectors: str | None
+    """File of the vectors that start the embedding."""
+    split: str
+    """File with train_rows, valid_rows and predicted_rows."""
+    valid: str | None
+    """File with what epochs are chosen by, if that is not the valid_rows as they are: tokens, lengths, rows (of train)
+    and weights."""
+    fold: int
+    seed: int
+    device: str
+    precision: str
+    """fp32 or bf16."""
+    folder: str
+    """Where results go; its result.json is written last."""
+    fingerprint: str
+
+
+def is_trained(job: FoldJob) -> bool:
+    files = ("last.safetensors", "best.safetensors", "history.csv", "logits.npy")
+    return artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint, files)
