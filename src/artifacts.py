@@ -8,7 +8,6 @@ import fcntl
 import functools
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
@@ -110,10 +110,29 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
-    # Through memory: numpy writes to a real file past Python's buffer, which the flush before fsync would miss.
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomic(path, lambda file: file.write(buffer.getbuffer()))
+    # numpy writes to a real file past Python's buffer, which the flush before fsync would miss. What has nothing but a
+    # `write` gets the array in pieces, so that there is never a second copy of a large one.
+    write_atomic(path, lambda file: np.save(SimpleNamespace(write=file.write), array, allow_pickle=False))
+
+
+def write_npy_blocks(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[np.ndarray]) -> None:
+    """The same file as write_npy's of np.concatenate(blocks), an array of this shape and type, but only one block is in
+    memory at a time. Raises ValueError, and writes nothing, if the blocks are not of that shape and type together.
+    """
+
+    def write(file: IO[bytes]) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        rows = 0
+        for block in blocks:
+            if block.dtype != dtype or block.shape[1:] != shape[1:]:
+                raise ValueError(f"{path}: a block of {block.dtype} {block.shape} in an array of {dtype} {shape}")
+            file.write(np.ascontiguousarray(block).data)
+            rows += len(block)
+        if rows != shape[0]:
+            raise ValueError(f"{path}: blocks of {rows} rows in an array of {shape}")
+
+    write_atomic(path, write)
 
 
 def read_json(path: Path) -> Any:

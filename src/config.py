@@ -66,6 +66,12 @@ class Folds(Settings):
     threshold: float | None = Field(None, ge=0.3, le=1)
     """Of families: the TF-IDF cosine above which two reports are near-duplicates. null: the lowest at which no family
     grows large, see similarity.families."""
+    max_compared: int = Field(20_000, ge=2)
+    """Of families: so many different reports are compared each with each; of more, each with some only that share
+    n-grams with it, see similarity.likely_pairs; that takes some 8 GB of memory for each million."""
+    max_rows: int = Field(1_000_000, ge=2)
+    """Of kfold and holdout: so many different reports are stratified one by one; of more, reports with the same labels
+    are dealt out, and only the rest is stratified."""
     seeds: Seeds = [2021]
     """Seeds of the split; several repeat the k-fold, and each report is then predicted once for each."""
 

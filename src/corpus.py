@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,10 @@ from src.reports import Reports
 PAD, UNK, MASK = 0, 1, 2
 N_SPECIAL = 3
 """Token 0 of the files is a real word, so words are numbered from here on. This file alone knows the shift."""
+
+
+BLOCK = 1 << 14
+"""Reports that are encoded or hashed at a time: the arrays made of them stay small, however large the file."""
 
 
 class Vocabulary:
@@ -68,12 +74,27 @@ class Corpus:
         """Stands for the reports and their order."""
         return artifacts.array_hash(self.tokens, self.ids)
 
-    def text_hashes(self) -> list[str]:
-        """A hash of each report's tokens, for keys that survive reordered rows."""
-        return [artifacts.array_hash(row[:n]) for row, n in zip(self.tokens, self.lengths, strict=True)]
+    def text_hashes(self) -> np.ndarray:
+        """(N,) bytes: a hash of each report's tokens, for keys that survive reordered rows."""
+        # artifacts.array_hash of every row, written out: called ten million times it would take a minute.
+        kind, size, width = self.tokens.dtype.str, self.tokens.itemsize, self.tokens.shape[1] * self.tokens.itemsize
+        heads = [f"{kind}({n},)".encode() for n in range(self.tokens.shape[1] + 1)]
+        hashes = np.empty(len(self), dtype="S16")
+        for start in range(0, len(self), BLOCK):
+            text, lengths = self.tokens[start : start + BLOCK].tobytes(), self.lengths[start : start + BLOCK].tolist()
+            digests = [
+                hashlib.sha256(heads[n] + text[at : at + n * size]).digest()[:8]
+                for at, n in zip(range(0, len(text), width), lengths, strict=True)
+            ]
+            hashes[start : start + BLOCK] = np.frombuffer(b"".join(digests).hex().encode(), dtype="S16")
+        return hashes
 
     def save(self, folder: Path) -> None:
-        for name in ("tokens", "lengths", "ids", "sources"):
+        artifacts.write_npy(folder / "tokens.npy", self.tokens)
+        self._save_beside_tokens(folder)
+
+    def _save_beside_tokens(self, folder: Path) -> None:
+        for name in ("lengths", "ids", "sources"):
             artifacts.write_npy(folder / f"{name}.npy", getattr(self, name))
         if self.labels is not None:
             artifacts.write_npy(folder / "labels.npy", self.labels)
@@ -97,26 +118,57 @@ class Losses:
 
 
 def encode(
-    files: list[Reports], vocabulary: Vocabulary, labels: np.ndarray | None, max_len: int, keep: Literal["head", "tail"]
+    files: list[Reports],
+    vocabulary: Vocabulary,
+    labels: np.ndarray | None,
+    max_len: int,
+    keep: Literal["head", "tail"],
+    folder: Path | None = None,
 ) -> tuple[Corpus, Losses]:
-    """Files, one behind the other, as one corpus. `labels` (N, n_labels) are those of all files together."""
-    padded, lengths, truncated, unknown = [], [], 0, []
-    for file in files:
-        words = vocabulary.encode(file.tokens)
-        unknown.append(file.tokens[words == UNK])
-        truncated += int((np.diff(file.offsets) > max_len).sum())
-        rows, row_lengths = pad(words, file.offsets, max_len, keep)
-        padded.append(rows)
-        lengths.append(row_lengths)
-    missing = np.concatenate(unknown)
+    """Files, one behind the other, as one corpus. `labels` (N, n_labels) are those of all files together.
+
+    With a `folder` it is written there, as by save(), and its tokens are mapped: never is more than a block of padded
+    rows in memory.
+    """
+    lengths = np.concatenate([file.lengths for file in files])
+    counts = token_counts(files)
+    unknown = np.flatnonzero((counts > 0) & (vocabulary.encode(np.arange(len(counts))) == UNK))
+    losses = Losses(int((lengths > max_len).sum()), int(counts[unknown].sum()), tuple(unknown.tolist()))
+    blocks, shape = _padded_blocks(files, vocabulary, max_len, keep), (len(lengths), max_len)
+    if folder is None:
+        tokens = np.concatenate([np.empty((0, max_len), dtype=np.uint16), *blocks])
+    else:
+        artifacts.write_npy_blocks(folder / "tokens.npy", shape, np.dtype(np.uint16), blocks)
+        tokens = np.load(folder / "tokens.npy", mmap_mode="r")
     corpus = Corpus(
-        tokens=np.concatenate(padded),
-        lengths=np.concatenate(lengths),
+        tokens=tokens,
+        lengths=np.minimum(lengths, max_len).astype(np.int32),
         ids=np.concatenate([file.ids for file in files]),
         labels=labels,
-        sources=np.concatenate([np.full(len(file.ids), i, dtype=np.uint8) for i, file in enumerate(files)]),
+        sources=np.concatenate([np.full(len(file), i, dtype=np.uint8) for i, file in enumerate(files)]),
     )
-    return corpus, Losses(truncated, len(missing), tuple(int(word) for word in np.unique(missing)))
+    if folder is not None:
+        corpus._save_beside_tokens(folder)
+    return corpus, losses
+
+
+def token_counts(files: Iterable[Reports]) -> np.ndarray:
+    """How often each token stands in the files: int64 (65536,)."""
+    counts = np.zeros(np.iinfo(np.uint16).max + 1, dtype=np.int64)
+    for file in files:
+        for start in range(0, len(file.tokens), 1 << 20):  # bincount takes eight bytes for each token
+            counts += np.bincount(file.tokens[start : start + (1 << 20)], minlength=len(counts))
+    return counts
+
+
+def _padded_blocks(
+    files: list[Reports], vocabulary: Vocabulary, max_len: int, keep: Literal["head", "tail"]
+) -> Iterator[np.ndarray]:
+    for file in files:
+        for start in range(0, len(file), BLOCK):
+            offsets = file.offsets[start : start + BLOCK + 1]
+            words = vocabulary.encode(file.tokens[offsets[0] : offsets[-1]])
+            yield pad(words, offsets - offsets[0], max_len, keep)[0]
 
 
 def pad(

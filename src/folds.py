@@ -6,20 +6,22 @@ near-duplicates, which that package would split, the same idea carried over to g
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from src import artifacts, config
-from src.corpus import Corpus, unpad
+from src.corpus import BLOCK, Corpus, unpad
 from src.errors import UserError
 
 HOLDOUT_PARTS = {"train": -1, "valid": 0, "test": 1}
-MAX_ROWS = 20_000
-"""Different reports that families are looked for among: each is compared with each."""
 IDENTICAL = 0.9999
 """A higher threshold is taken for this one: rounding may leave two reports of the same text just below one."""
 
@@ -43,6 +45,8 @@ class Families:
     of_row: np.ndarray
     """(N,) number of each row's family; a report like no other is a family by itself."""
     threshold: float
+    approximate: bool = False
+    """Not each report was compared with each, so near-duplicates may have been missed. See similarity.likely_pairs."""
 
     def facts(self) -> dict[str, Any]:
         """For folds.json: how many families have more than one report, the share of rows in these, the largest."""
@@ -64,6 +68,8 @@ class Folds:
     """(N, len(seeds)) int: fold of each row; under holdout -1, 0 and 1 for train, valid and test."""
     families: Families | None = None
     """What was kept together, where the folds have just been made by scheme families; the table does not tell."""
+    dealt: bool = False
+    """Whether these folds have just been made of more reports than are stratified one by one."""
 
     def splits(self) -> list[Split]:
         if self.scheme == "holdout":
@@ -91,10 +97,12 @@ class Folds:
 def make_folds(corpus: Corpus, settings: config.Folds) -> Folds:
     """Splits anew. The rows' order in the files has no influence: they are split in the order of their keys.
 
-    Copies of one report (same id and text) share a fold, under families all near-duplicates do. Raises UserError where
-    there are fewer reports or families than folds, and where there are too many reports to look for families.
+    Copies of one report (same id and text) share a fold, under families all near-duplicates do; of more than
+    settings.max_compared different reports, all that are found. More than settings.max_rows are dealt rather than
+    stratified. Raises UserError where there are fewer reports or families than folds.
     """
-    keys, first, inverse = np.unique(_keys(corpus), return_index=True, return_inverse=True)
+    hashes = corpus.text_hashes()
+    keys, first, inverse = np.unique(_keys(corpus.ids, hashes), return_index=True, return_inverse=True)
     labels = np.asarray(corpus.labels)
     # No abnormality at all is the commonest finding and no label says it: balance it like one.
     labels = np.column_stack([labels, ~labels.any(axis=1)])
@@ -103,16 +111,27 @@ def make_folds(corpus: Corpus, settings: config.Folds) -> Folds:
         remedy = "Set folds.scheme=kfold" if settings.scheme == "holdout" else "Set a smaller folds.k"
         raise UserError(f"{len(keys)} different reports cannot be split into {k} parts. {remedy}.")
     if settings.scheme == "families":
-        families = _find_families(corpus, first, inverse, settings.threshold)
+        families = _find_families(corpus, hashes, first, inverse, settings)
         if (n := families.of_row.max() + 1) < k:
             remedy = "Set a smaller folds.k or a higher folds.threshold"
             raise UserError(f"{n} families of near-duplicates cannot be split into {k} parts. {remedy}.")
         columns = [_deal(families.of_row, labels, k, seed) for seed in settings.seeds]
         return Folds(settings.scheme, settings.seeds, np.column_stack(columns), families)
-    columns = [_stratify(labels[first], k, seed)[inverse] for seed in settings.seeds]
+    dealt = len(keys) > settings.max_rows
+    split = _stratify_many if dealt else _stratify
+    columns = [split(labels[first], k, seed)[inverse] for seed in settings.seeds]
     if settings.scheme == "holdout":
         columns = [np.where(column <= 1, column, -1).astype(np.int16) for column in columns]
-    return Folds(settings.scheme, settings.seeds, np.column_stack(columns))
+    return Folds(settings.scheme, settings.seeds, np.column_stack(columns), dealt=dealt)
+
+
+def recorded(settings: config.Folds, rows: int) -> dict[str, Any]:
+    """What the folds of so many reports depend on: the settings that are given, without limits that are not reached."""
+    # A threshold that is not given stays out, as do the limits: folds that were made before these were settings are
+    # still up to date.
+    other = "max_rows" if settings.scheme == "families" else "max_compared"
+    values = settings.model_dump(exclude_none=True, exclude={other})
+    return {name: value for name, value in values.items() if not (name.startswith("max_") and rows <= value)}
 
 
 def _stratify(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -128,19 +147,40 @@ def _stratify(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
     return column
 
 
-def _find_families(corpus: Corpus, first: np.ndarray, inverse: np.ndarray, threshold: float | None) -> Families:
-    """Families among the rows `first`, given to every row by `inverse`."""
+def _stratify_many(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """As _stratify, which loops over the rows, for millions: of rows with the same labels, in random order, k at a time
+    go one to each fold; what is left of all, at most 2k - 1 of each kind, is stratified."""
+    rng = np.random.default_rng(seed)
+    kind = np.zeros(len(labels), dtype=np.uint64)
+    for column in labels.T:
+        kind = kind * np.uint64(2) + column  # a task has far fewer than 64 labels
+    kind = np.unique(kind, return_inverse=True)[1]
+    size = np.bincount(kind)
+    order = np.lexsort((rng.random(len(kind)), kind))
+    place = np.arange(len(kind)) - (np.cumsum(size) - size)[kind[order]]  # among the rows of its kind
+    # One round fewer than there could be: it leaves the stratification something to balance with, and k rows at least.
+    dealt = place < ((size // k - 1) * k)[kind[order]]
+    folds = np.empty(len(kind), dtype=np.int16)
+    folds[order[dealt]] = place[dealt] % k
+    rest = np.sort(order[~dealt])
+    folds[rest] = _stratify(labels[rest], k, seed)
+    return folds
+
+
+def _find_families(
+    corpus: Corpus, hashes: np.ndarray, first: np.ndarray, inverse: np.ndarray, settings: config.Folds
+) -> Families:
+    """Families among the rows `first`, given to every row by `inverse`. `hashes` (N,) are those of the texts."""
     from src import similarity  # imports scikit-learn: a second
 
-    if len(first) > MAX_ROWS:
-        raise UserError(
-            f"folds.scheme=families compares each report with each, and is for up to {MAX_ROWS:,} different reports; "
-            f"these are {len(first):,}. Set folds.scheme=kfold."
-        )
-    text = unpad(np.asarray(corpus.tokens)[first], np.asarray(corpus.lengths)[first])
-    vectors = similarity.tfidf([text], max_n=3, min_df=2)[0]
-    family, used = similarity.families(vectors, None if threshold is None else min(threshold, IDENTICAL))
-    return Families(family[inverse], float(used))
+    threshold = None if settings.threshold is None else min(settings.threshold, IDENTICAL)
+    approximate, copies = len(first) > settings.max_compared, None
+    if approximate:  # the same text is found at once, and only different ones are compared
+        _, one, member, copies = np.unique(hashes[first], return_index=True, return_inverse=True, return_counts=True)
+        first, inverse = first[one], member[inverse]
+    vectors = similarity.tfidf([unpad(corpus.tokens[first], corpus.lengths[first])], max_n=3, min_df=2)[0]
+    family, used = similarity.families(vectors, threshold, copies, approximate)
+    return Families(family[inverse], float(used), approximate)
 
 
 def _deal(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -188,35 +228,57 @@ def missing_labels(labels: np.ndarray, folds: Folds) -> np.ndarray:
 
 
 def save(path: Path, folds: Folds, corpus: Corpus, sources: list[str]) -> None:
-    import pandas as pd
+    """A CSV with a line for each report, in the corpus's order; `sources` are the names behind corpus.sources."""
 
-    table = pd.DataFrame(
-        {
-            "source": np.array(sources)[corpus.sources],
-            "id": corpus.ids.astype(str),
-            "text_hash": corpus.text_hashes(),
-            **{f"fold_{seed}": folds.table[:, i] for i, seed in enumerate(folds.seeds)},
-        }
-    )
-    artifacts.write_text(path, table.to_csv(index=False))
+    def write(file: IO[bytes]) -> None:
+        file.write(_csv([["source", "id", "text_hash", *(f"fold_{seed}" for seed in folds.seeds)]]))
+        hashes = corpus.text_hashes()
+        for start in range(0, len(corpus), BLOCK):
+            rows = slice(start, start + BLOCK)
+            names = [sources[source] for source in corpus.sources[rows].tolist()]
+            columns = (corpus.ids[rows].astype(str), hashes[rows].astype(str), *folds.table[rows].T)
+            file.write(_csv(zip(names, *(column.tolist() for column in columns), strict=True)))
+
+    artifacts.write_atomic(path, write)
+
+
+def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def load(path: Path, corpus: Corpus, settings: config.Folds) -> Folds | None:
     """The folds of `corpus` in its row order, or None where the table lacks a report or a seed."""
-    import pandas as pd
-
-    table = pd.read_csv(path, dtype={"id": str, "text_hash": str}, keep_default_na=False)
-    columns = [f"fold_{seed}" for seed in settings.seeds]
-    if not {"id", "text_hash", *columns} <= set(table):
+    found = _read_table(path, [f"fold_{seed}" for seed in settings.seeds])
+    if found is None:
         return None
-    keyed = table.set_index(table["id"] + " " + table["text_hash"])[columns]
-    keyed = keyed[~keyed.index.duplicated()]
-    keys = _keys(corpus)
-    found = keyed.index.get_indexer(keys)
-    if (found < 0).any() or len(keyed) != len(np.unique(keys)):
+    known, first = np.unique(found[0], return_index=True)
+    keys, inverse = np.unique(_keys(corpus.ids, corpus.text_hashes()), return_inverse=True)
+    if not np.array_equal(known, keys):
         return None
-    return Folds(settings.scheme, settings.seeds, keyed.to_numpy(dtype=np.int16)[found])
+    return Folds(settings.scheme, settings.seeds, found[1][first][inverse])
 
 
-def _keys(corpus: Corpus) -> np.ndarray:
-    return np.char.add(np.char.add(corpus.ids.astype(str), " "), np.array(corpus.text_hashes()))
+def _read_table(path: Path, columns: list[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Keys (N,) and these columns (N, len(columns)) int16; None if one is not there or a line is none of ours."""
+    keys, table = [], []
+    with path.open(newline="") as file:
+        lines = filter(None, csv.reader(file))
+        try:
+            header = next(lines, [])
+            if not {"id", "text_hash", *columns} <= set(header):
+                return None
+            places = [header.index(name) for name in ("id", "text_hash", *columns)]
+            while block := list(itertools.islice(lines, BLOCK)):
+                ids, hashes, *folds = ([line[place] for line in block] for place in places)
+                keys.append(_keys(np.array(ids, dtype=np.bytes_), np.array(hashes, dtype=np.bytes_)))
+                table.append(np.array(folds, dtype=np.int16).T)
+        except (IndexError, ValueError, OverflowError, csv.Error):  # ValueError: also of an id that is not ASCII
+            return None
+    return (np.concatenate(keys), np.concatenate(table)) if keys else None
+
+
+def _keys(ids: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """(N,) bytes: what a report is known by."""
+    return np.strings.add(np.strings.add(ids, b" "), hashes)

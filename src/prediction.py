@@ -10,7 +10,7 @@ import numpy as np
 
 from src import artifacts
 from src.config import Run
-from src.corpus import Corpus
+from src.corpus import BLOCK, Corpus
 from src.executors import Job
 
 
@@ -22,8 +22,9 @@ def prediction_jobs(folds: list[Path], corpora: list[Path], device: str, rows: P
     """
     jobs = []
     for corpus in corpora:
+        name = _name(corpus, rows)
         for fold in folds:
-            out = _path(fold, corpus, rows)
+            out = fold / name
             if not out.exists():
                 payload = {"fold": str(fold), "corpus": str(corpus), "out": str(out), "device": device}
                 payload |= {"rows": str(rows)} if rows else {}
@@ -34,9 +35,13 @@ def prediction_jobs(folds: list[Path], corpora: list[Path], device: str, rows: P
 
 def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
     """Logits (N, n_labels) float32: the mean over trained folds whose predictions are there."""
-    return np.mean(
-        [np.load(artifacts.require(_path(fold, corpus), "train")) for fold in folds], axis=0, dtype=np.float32
-    )
+    name = _name(corpus)
+    parts = [np.load(artifacts.require(fold / name, "train"), mmap_mode="r") for fold in folds]
+    mean = np.empty(parts[0].shape, dtype=np.float32)
+    for start in range(0, len(mean), BLOCK):  # in one piece it would take twice the memory of all parts together
+        rows = slice(start, start + BLOCK)
+        mean[rows] = np.mean([part[rows] for part in parts], axis=0, dtype=np.float32)
+    return mean
 
 
 def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels: int) -> np.ndarray:
@@ -44,11 +49,11 @@ def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels
 
     NaN for a row that no model may judge.
     """
-    train_rows = np.load(rows)
+    train_rows, name = np.load(rows), _name(corpus, rows)
     total, count = np.zeros((len(train_rows), n_labels)), np.zeros((len(train_rows), 1))
     for fold in folds:
         judged = judged_copies(fold, train_rows)
-        total[judged] += np.load(artifacts.require(_path(fold, corpus, rows), "train"))
+        total[judged] += np.load(artifacts.require(fold / name, "train"))
         count[judged] += 1
     with np.errstate(invalid="ignore"):
         return (total / count).astype(np.float32)
@@ -81,6 +86,7 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     artifacts.write_npy(Path(payload["out"]), logits)
 
 
-def _path(fold: Path, corpus: Path, rows: Path | None = None) -> Path:
+def _name(corpus: Path, rows: Path | None = None) -> str:
+    """Of the file beside a fold's weights that holds its logits of a corpus."""
     arrays = [np.load(corpus / "tokens.npy", mmap_mode="r"), *([np.load(rows)] if rows else [])]
-    return fold / f"{'copies' if rows else 'logits'}.{artifacts.array_hash(*arrays)}.npy"
+    return f"{'copies' if rows else 'logits'}.{artifacts.array_hash(*arrays)}.npy"

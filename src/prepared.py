@@ -62,7 +62,7 @@ class Prepared:
         """The folds in folds.csv for this corpus, or None where it lacks a report or a seed.
 
         They are kept as an array beside the corpus, named by what it was made of: every stage asks, and to match the
-        table with the reports takes pandas and a hash of each report's text.
+        table with the reports takes a hash of each report's text.
         """
         table = artifacts.file_sha256(self.output.folds)
         stamp = config.fingerprint([self.manifest["fingerprint"], table, settings.seeds, artifacts.code_version(CODE)])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -12,6 +15,8 @@ from src import artifacts
 from src.errors import UserError
 from src.lines import DELIMITER, Errors, open_bytes, read_id, repeated_ids, show, split_fields
 
+BLOCK = 1 << 14
+"""Lines that are written or read at a time: as Python objects, the numbers of a large file would fill the memory."""
 SUBMISSION_LAYOUT = "id|,|p0 p1 …"
 _NUMBER = re.compile(rb"\d+(\.\d+)?(e[+-]\d+)?")
 
@@ -32,43 +37,58 @@ def write_submission(path: Path | str, ids: np.ndarray, probabilities: np.ndarra
         row, column = bad[0].tolist()
         where = f"column {column} of report {names[row].decode()}"
         raise UserError(f"{path} was not written: {where} is {values[row, column]}, expected a probability")
-    values = np.clip(values, eps, 1 - eps)
     digits = min(17, max(9, 3 + math.ceil(-math.log10(eps)))) if eps else 17
+
+    def blocks() -> Iterator[tuple[slice, np.ndarray]]:
+        for start in range(0, len(names), BLOCK):
+            rows = slice(start, start + BLOCK)
+            yield rows, np.clip(values[rows], eps, 1 - eps)
+
+    def write(file: IO[bytes]) -> None:
+        for rows, clipped in blocks():
+            for name, row in zip(names[rows].tolist(), clipped.tolist(), strict=True):
+                file.write(name + DELIMITER + " ".join([f"{p:.{digits}g}" for p in row]).encode() + b"\n")
 
     def check(written: Path) -> None:
         names_back, values_back = read_submission(written)
         same = np.array_equal(names_back, names) and values_back.shape == values.shape
         inside = not eps or bool(((values_back > 0) & (values_back < 1)).all())
-        if not (same and inside and np.allclose(values_back, values, rtol=10.0 ** (1 - digits), atol=0)):
+        near = {"rtol": 10.0 ** (1 - digits), "atol": 0}
+        if not (same and inside and all(np.allclose(values_back[rows], clipped, **near) for rows, clipped in blocks())):
             raise UserError(f"{path} was not written: read back, it is not what was meant")
 
-    rows = zip(names.tolist(), values.tolist(), strict=True)
-    lines = (name + DELIMITER + " ".join([f"{p:.{digits}g}" for p in row]).encode() + b"\n" for name, row in rows)
-    artifacts.write_atomic(path, lambda file: file.writelines(lines), check)
+    artifacts.write_atomic(path, write, check)
 
 
 def read_submission(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
     """Ids (N,) bytes and probabilities (N, n) float64. As strict as `read_reports`, and single blanks only."""
-    path, rows, names, errors = Path(path), [], [], Errors()
+    path, errors = Path(path), Errors()
+    names, values, width = [], [], 0  # names and values: an array for each block
     with open_bytes(path) as file:
-        text = file.read()
-    if not text:
+        lines = enumerate(file)
+        while block := list(itertools.islice(lines, BLOCK)):
+            ids, rows = [], []
+            for number, line in block:
+                wrong: list[str] = []
+                fields = split_fields(line.removesuffix(b"\n").removesuffix(b"\r"), SUBMISSION_LAYOUT, wrong)
+                ids.append(read_id(fields[0], wrong) if fields else b"")
+                words = fields[1].split(b" ") if fields else []
+                odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > 1), None)
+                if odd is not None:
+                    wrong.append(f"value {show(odd)}, expected numbers from 0 to 1 with single blanks between them")
+                elif words:
+                    width = width or len(words)
+                    if len(words) == width:
+                        rows.append([float(word) for word in words])
+                    else:
+                        found = f"{len(words)} value{'s' * (len(words) > 1)}"
+                        wrong.append(f"{found}, expected {width} as in the lines before")
+                for message in wrong:
+                    errors.add(number, message)
+            names.append(np.array(ids, np.bytes_))
+            values.append(np.array(rows, np.float64).reshape(len(rows), width))
+    if not names:
         raise UserError(f"{path} is empty, lines of the form {SUBMISSION_LAYOUT} were expected")
-    for number, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
-        wrong: list[str] = []
-        fields = split_fields(line.removesuffix(b"\r"), SUBMISSION_LAYOUT, wrong)
-        names.append(read_id(fields[0], wrong) if fields else b"")
-        words = fields[1].split(b" ") if fields else []
-        odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > 1), None)
-        if odd is not None:
-            wrong.append(f"value {show(odd)}, expected numbers from 0 to 1 with single blanks between them")
-        elif words:
-            rows.append([float(word) for word in words])
-            if len(words) != len(rows[0]):
-                found = f"{len(words)} value{'s' * (len(words) > 1)}"
-                wrong.append(f"{found}, expected {len(rows[0])} as in the lines before")
-        for message in wrong:
-            errors.add(number, message)
-    errors.extend(repeated_ids(np.array(names, np.bytes_)))
+    errors.extend(repeated_ids(np.concatenate(names)))
     errors.throw(path)
-    return np.array(names, np.bytes_), np.array(rows, np.float64)
+    return np.concatenate(names), np.concatenate(values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.corpus import N_SPECIAL, PAD
+from src.corpus import BLOCK, N_SPECIAL, PAD
 
 WINDOW = 5
 SMOOTHING = 0.75
@@ -21,17 +21,19 @@ def ppmi_vectors(texts: list[np.ndarray], vocabulary_size: int, size: int) -> np
     Scaled to a standard deviation of 0.1 over the words, as random embeddings would start; the reserved indices are
     zero. `size` may exceed the number of words: the columns beyond it are zero.
     """
-    from scipy import sparse
 
     counts = np.zeros((vocabulary_size, vocabulary_size))
     for tokens in texts:
         for distance in range(1, min(WINDOW, tokens.shape[1] - 1) + 1):
-            left, right = tokens[:, :-distance].ravel(), tokens[:, distance:].ravel()
-            # Padding would cost time alone: the counts of reserved indices are dropped below.
-            pairs = (left != PAD) & (right != PAD)
-            # Near neighbours count more: weight 1/distance, as in GloVe.
-            weights = np.full(int(pairs.sum()), 1 / distance)
-            counts += sparse.coo_array((weights, (left[pairs], right[pairs])), shape=counts.shape).toarray()
+            at_distance = np.zeros(counts.size)
+            for start in range(0, len(tokens), BLOCK):
+                block = tokens[start : start + BLOCK]
+                left, right = block[:, :-distance].ravel(), block[:, distance:].ravel()
+                # Padding would cost time alone: the counts of reserved indices are dropped below.
+                pairs = (left != PAD) & (right != PAD)
+                # Near neighbours count more: weight 1/distance, as in GloVe.
+                np.add.at(at_distance, left[pairs].astype(np.int64) * len(counts) + right[pairs], 1 / distance)
+            counts += at_distance.reshape(counts.shape)
     counts += counts.T
     counts[:N_SPECIAL] = counts[:, :N_SPECIAL] = 0
     word = counts.sum(axis=1)

@@ -39,6 +39,30 @@ def test_written_values_read_back(tmp_path):
     assert not artifacts.is_current(tmp_path / "b.json", "x")
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, "S5"])
+@pytest.mark.parametrize("shape", [(10, 3), (10,), (0, 4)])
+def test_blocks_make_the_same_file(tmp_path, dtype, shape):
+    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    np.save(tmp_path / "numpy.npy", array)
+    artifacts.write_npy(tmp_path / "whole.npy", array)
+    blocks = (array[start : start + 4] for start in range(0, len(array), 4))
+    artifacts.write_npy_blocks(tmp_path / "blocks.npy", shape, array.dtype, blocks)
+    same = {(tmp_path / f"{name}.npy").read_bytes() for name in ("numpy", "whole", "blocks")}
+    assert len(same) == 1
+
+
+@pytest.mark.parametrize("blocks", [[(3, 2)], [(2, 2), (3, 2)], [(4, 3)], []])
+def test_blocks_that_do_not_fit_write_nothing(tmp_path, blocks):
+    with pytest.raises(ValueError, match=r"a.npy: .* in an array of"):
+        artifacts.write_npy_blocks(tmp_path / "a.npy", (4, 2), np.dtype(np.int64), map(np.zeros, blocks, [int] * 9))
+    assert not list(tmp_path.iterdir())
+
+
+def test_blocks_of_another_type_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a block of float64 \(4, 2\) in an array of int64 \(4, 2\)"):
+        artifacts.write_npy_blocks(tmp_path / "a.npy", (4, 2), np.dtype(np.int64), [np.zeros((4, 2))])
+
+
 def test_json_without_a_number_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         artifacts.write_json(tmp_path / "a.json", {"score": float("nan")})

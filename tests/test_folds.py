@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src import config, folds
@@ -103,6 +105,116 @@ def test_ids_stay_text(tmp_path):
     np.testing.assert_array_equal(
         folds.load(tmp_path / "folds.csv", whole, config.Folds(k=2, seeds=[2021])).table, made.table
     )
+
+
+def test_the_table_is_a_plain_csv(tmp_path, monkeypatch):
+    """Written and read in blocks; ids and file names that need quotes get them, as any program would read them."""
+    whole, settings = corpus(40), config.Folds(k=2)
+    whole.ids[:3] = [b"a,b", b'"q"', b"'"]
+    whole.sources[20:] = 1
+    made = folds.make_folds(whole, settings)
+    names = ["one, two.csv", "b.csv"]
+    monkeypatch.setattr(folds, "BLOCK", 7)
+    folds.save(tmp_path / "folds.csv", made, whole, names)
+    expected = pd.DataFrame(
+        {
+            "source": np.array(names)[whole.sources],
+            "id": whole.ids.astype(str),
+            "text_hash": whole.text_hashes().astype(str),
+            "fold_2021": made.first,
+        }
+    )
+    assert (tmp_path / "folds.csv").read_bytes() == expected.to_csv(index=False).encode()
+    np.testing.assert_array_equal(folds.load(tmp_path / "folds.csv", whole, settings).table, made.table)
+    expected[::-1].to_csv(tmp_path / "edited.csv", index=False, lineterminator="\r\n")  # as a spreadsheet leaves it
+    np.testing.assert_array_equal(folds.load(tmp_path / "edited.csv", whole, settings).table, made.table)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-30],  # a line cut short
+        lambda text: text.replace("train.csv,5,", "train.csv,é,"),
+        lambda text: text[: text.index("\n") + 1],
+        lambda text: "",
+        lambda text: text.replace(",fold_2021", ",fold_7"),
+        lambda text: text + text.splitlines()[-1].replace("train.csv,", "train.csv,x") + "\n",  # a report too many
+    ],
+)
+def test_a_damaged_table_is_not_taken_for_the_folds(tmp_path, damage):
+    whole, path = corpus(40), tmp_path / "folds.csv"
+    folds.save(path, folds.make_folds(whole, config.Folds()), whole, ["train.csv"])
+    assert folds.load(path, whole, config.Folds()) is not None
+    path.write_text(damage(path.read_text()))
+    assert folds.load(path, whole, config.Folds()) is None
+
+
+MANY = config.Folds(k=5, max_rows=1999)
+"""Settings by which 2,000 reports are too many to be stratified one by one."""
+
+
+def test_the_limit_is_reached_by_more_reports_only():
+    whole = corpus(2000)
+    at_limit = folds.make_folds(whole, config.Folds(k=5, max_rows=2000))
+    np.testing.assert_array_equal(at_limit.table, folds.make_folds(whole, config.Folds(k=5)).table)
+    beyond = folds.make_folds(whole, MANY)
+    assert beyond.dealt and not at_limit.dealt and (beyond.table != at_limit.table).any()
+    doubled = reordered(whole, np.arange(4000) % 2000)  # no more different reports than before
+    assert not folds.make_folds(doubled, config.Folds(k=5, max_rows=2000)).dealt
+
+
+@pytest.mark.parametrize("k", [2, 5, 7])
+def test_many_reports_are_balanced(k):
+    """Every combination of labels is in every fold, as often in one as in another but for what is left over; and sizes
+    and label rates differ less between folds than where all are stratified one by one."""
+    whole = corpus(2000)
+    made = folds.make_folds(whole, config.Folds(k=k, max_rows=1999, seeds=[1, 2]))
+    assert (made.table[:, 0] != made.table[:, 1]).mean() > (k - 1) / k - 0.1
+    kinds = whole.labels @ [8, 4, 2, 1]
+    for column in made.table.T:
+        np.testing.assert_allclose(np.bincount(column, minlength=k), 2000 / k, atol=4)
+        for kind in np.unique(kinds):
+            counts = np.bincount(column[kinds == kind], minlength=k)
+            assert counts.min() >= (kinds == kind).sum() // k - 1
+    stratified = folds.make_folds(whole, config.Folds(k=k, seeds=[1, 2]))
+    assert folds.largest_imbalance(whole.labels, made)[0] < folds.largest_imbalance(whole.labels, stratified)[0]
+    splits = made.splits()
+    for seed in (1, 2):
+        held = [split.predicted_rows for split in splits if split.seed == seed]
+        np.testing.assert_array_equal(np.sort(np.concatenate(held)), np.arange(2000))
+
+
+def test_many_reports_in_another_order_with_copies_get_the_same_folds():
+    whole = corpus(2000)
+    order = np.random.default_rng(1).permutation(2000)
+    there, again = folds.make_folds(whole, MANY), folds.make_folds(reordered(whole, np.append(order, order[:50])), MANY)
+    np.testing.assert_array_equal(again.table[:2000], there.table[order])
+    np.testing.assert_array_equal(again.first[2000:], again.first[:50])
+
+
+def test_many_reports_of_which_no_two_have_the_same_labels():
+    whole = corpus(30)
+    every = np.unpackbits(np.arange(30, dtype=np.uint8)[:, None], axis=1)
+    made = folds.make_folds(dataclasses.replace(whole, labels=every), config.Folds(max_rows=29))
+    np.testing.assert_allclose(np.bincount(made.first), 6, atol=1)
+    alike = dataclasses.replace(whole, labels=np.zeros_like(every))
+    assert np.bincount(folds.make_folds(alike, config.Folds(max_rows=29)).first).tolist() == [6] * 5
+
+
+def test_many_reports_in_holdout_parts():
+    made = folds.make_folds(corpus(1000), config.Folds(scheme="holdout", max_rows=999))
+    parts = [(made.first == part).sum() for part in (-1, 0, 1)]
+    assert made.dealt and parts == pytest.approx([800, 100, 100], abs=15)
+
+
+def test_limits_that_are_not_reached_do_not_matter():
+    plain = {"scheme": "kfold", "k": 5, "seeds": [2021]}
+    assert folds.recorded(config.Folds(), 400) == folds.recorded(config.Folds(max_rows=400), 400) == plain
+    assert folds.recorded(config.Folds(max_rows=399, max_compared=3), 400) == {**plain, "max_rows": 399}
+    by_family = {**plain, "scheme": "families"}
+    assert folds.recorded(BY_FAMILY, 400) == by_family
+    limited = config.Folds(scheme="families", max_compared=399, max_rows=3, threshold=0.5)
+    assert folds.recorded(limited, 400) == {**by_family, "max_compared": 399, "threshold": 0.5}
 
 
 def test_too_few_reports():
@@ -216,7 +328,36 @@ def test_the_same_text_under_another_id_is_a_family_at_any_threshold():
     assert made.families.facts()["families"] == 50
 
 
-def test_what_cannot_be_split_into_families(monkeypatch):
+APPROXIMATE = config.Folds(scheme="families", max_compared=911)
+"""Settings by which the reports of related() are too many to be compared each with each."""
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_families_of_many_reports_are_found_too(threshold):
+    whole, family = related()
+    settings = APPROXIMATE.model_copy(update={"threshold": threshold})
+    made, exact = folds.make_folds(whole, settings), folds.make_folds(whole, BY_FAMILY)
+    assert made.families.approximate and not exact.families.approximate
+    for members in range(len(FAMILY_SIZES)):
+        assert len(set(made.first[family == members])) == 1
+    labels = np.column_stack([whole.labels, ~whole.labels.any(axis=1)])
+    assert folds.largest_imbalance(labels, made)[0] < 0.02
+
+
+def test_many_copies_of_a_text_are_one_family_whatever_their_ids():
+    """A text of common words alone, which no n-gram would bring together."""
+    whole, _ = related()
+    doubled = reordered(whole, np.append(np.arange(len(whole)), np.zeros(300, dtype=int)))
+    doubled.ids[-300:] = np.arange(5000, 5300).astype("S")
+    made = folds.make_folds(doubled, APPROXIMATE.model_copy(update={"threshold": 1}))
+    assert made.families.approximate and len(set(made.first[-300:]) | {made.first[0]}) == 1
+    assert made.families.facts()["largest"] == 301
+    order = np.random.default_rng(1).permutation(len(doubled))
+    again = folds.make_folds(reordered(doubled, order), APPROXIMATE.model_copy(update={"threshold": 1}))
+    np.testing.assert_array_equal(again.first, made.first[order])
+
+
+def test_what_cannot_be_split_into_families():
     whole, _ = related(np.array([30, 30, 30]))
     with pytest.raises(
         UserError, match="3 families of near-duplicates cannot be split into 5 parts. Set a smaller fol"
@@ -224,9 +365,6 @@ def test_what_cannot_be_split_into_families(monkeypatch):
         folds.make_folds(whole, config.Folds(scheme="families", threshold=0.5))
     with pytest.raises(UserError, match=r"3 different reports cannot be split into 5 parts. Set a smaller folds.k"):
         folds.make_folds(reordered(whole, np.arange(3)), BY_FAMILY)
-    monkeypatch.setattr(folds, "MAX_ROWS", 89)
-    with pytest.raises(UserError, match="up to 89 different reports; these are 90. Set folds.scheme=kfold"):
-        folds.make_folds(whole, BY_FAMILY)
 
 
 @pytest.mark.parametrize(
@@ -274,3 +412,11 @@ def test_the_command_tells_of_the_families(tiny_input, tmp_path, capsys):
     assert "splitting anew" in told("folds.scheme=families")
     assert "up to date" in told("folds.scheme=families", "folds.threshold=null")
     assert "threshold" not in json.loads((tmp_path / "folds.json").read_text())["settings"]
+    assert "more than" not in told("folds.scheme=kfold")
+    shown = told("folds.max_rows=299")
+    assert "splitting anew" in shown and "folds: more than folds.max_rows=299 reports: those with the same" in shown
+    assert Prepared.load(Output(tmp_path)).folds_settings()["max_rows"] == 299
+    assert "up to date" in told("folds.max_rows=299") and "splitting anew" in told("folds.max_rows=300")
+    assert "up to date" in told()
+    shown = told("folds.scheme=families", "folds.max_compared=100")
+    assert "folds: more than folds.max_compared=100 reports: families are approximate" in shown

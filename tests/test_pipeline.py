@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import blending, metrics
+from src import artifacts, blending, metrics, prediction
 from src.__main__ import VERBS, main
 from src.reports import read_reports
 from src.sample import make_sample
@@ -188,6 +188,17 @@ def test_a_further_seed_leaves_the_others_standing(copy, tiny_input, capsys):
     with np.load(parts[0] / "split.npz") as split:
         np.testing.assert_allclose(np.load(copy / "runs/lstm/oof.npy")[split["predicted_rows"]], mean, atol=1e-6)
     assert len(parts) == 2
+
+
+def test_the_mean_over_folds_is_that_of_whole_arrays(done, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 7)
+    parts = sorted((done / "runs/lstm").glob("fold_*"))
+    corpus = done / "data/test/sample_testA"
+    name = f"logits.{artifacts.array_hash(np.load(corpus / 'tokens.npy'))}.npy"
+    expected = np.mean([np.load(part / name) for part in parts], axis=0, dtype=np.float32)
+    found = prediction.mean_prediction(parts, corpus)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, np.load(done / "runs/lstm/test_sample_testA.npy"))
 
 
 def test_predict_gives_what_the_pipeline_submitted(copy, tiny_input, capsys):

@@ -243,3 +243,11 @@ def test_a_stand_in_has_known_answers(measured, reports, tmp_path, capsys):
     assert {path.name for path in to.glob("sample_*")} >= {"sample_train.csv", "sample_testA.csv", "sample_testB.csv"}
     assert main(command) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_stand_in_is_compared_with_no_more_train_reports_than_shift_looks_at(measured, reports, tmp_path, capsys):
+    command = ["standin", str(reports / "answers_A.csv"), "--to", str(tmp_path / "proof")]
+    assert main([*command, *words(reports, measured, f"shift.max_rows={ROWS - 1}")]) == 0
+    shown = capsys.readouterr().out
+    assert f"standin: of the {ROWS:,} reports of train {ROWS - 1:,} are looked at (shift.max_rows)" in shown
+    assert "standin: both:" in shown and shown.count("are looked at") == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from src import similarity
 from src.ngrams import Text, take
 from src.reports import read_reports
 from src.similarity import LARGEST_FAMILY, THRESHOLDS, families, nearest, tfidf
@@ -121,6 +122,60 @@ def test_a_family_is_a_chain():
     family, used = families(vectors, threshold)
     assert partition(family) == {frozenset({0, 1, 2}), frozenset({3})} and used == threshold
     assert len(partition(families(vectors, float(cosines.max() + 0.01))[0])) == 4
+
+
+@pytest.mark.parametrize("met", [4, 64])
+def test_likely_pairs_are_true_ones_and_most_of_them(monkeypatch, met):
+    """Circles of four are fewer than the six members of a planted family, so that no n-gram brings all together."""
+    monkeypatch.setattr(similarity, "_MET", met)
+    monkeypatch.setattr(similarity, "_CHUNK", 37)
+    text, source = planted()
+    vectors = tfidf([text], 2)[0]
+    cosines = (vectors @ vectors.T).toarray()
+    left, right, cosine = similarity.likely_pairs(vectors, 0.3)
+    assert (left != right).all() and (cosine > 0.3).all()
+    np.testing.assert_allclose(cosine, cosines[left, right], rtol=1e-5)
+    wanted = {(i, j) for i, j in zip(*np.nonzero(cosines > 0.3), strict=True) if i != j}
+    found = set(zip(left.tolist(), right.tolist(), strict=True)) | set(zip(right.tolist(), left.tolist(), strict=True))
+    assert found <= wanted and len(found) > (0.9 if met == 4 else 0.99) * len(wanted)
+    assert partition(families(vectors, approximate=True)[0]) == partition(source)
+
+
+def test_among_more_reports_likely_pairs_are_still_most_of_them():
+    """60 words in 6,600 reports: each common n-gram has many circles, and the order alone brings the like together."""
+    rng = np.random.default_rng(0)
+    reports = random_reports(6000, 60)
+    copies = [changed(reports[i], rng, tokens=4) for i in range(0, 6000, 10)]
+    vectors = tfidf([as_text(reports + copies)], 3, min_df=2)[0]
+    left, right, _ = similarity.likely_pairs(vectors, 0.4)
+    found = set(zip(left.tolist(), right.tolist(), strict=True))
+    cosines = np.asarray(vectors[6000:].multiply(vectors[np.arange(0, 6000, 10)]).sum(axis=1)).ravel()
+    near = [(i * 10, 6000 + i) for i in np.flatnonzero(cosines > 0.4)]
+    assert len(near) > 300 and np.mean([pair in found for pair in near]) > 0.95
+
+
+def test_no_report_is_compared_with_very_many(monkeypatch):
+    """So that time and memory stay linear where hundreds are alike; chains join them all the same."""
+    monkeypatch.setattr(similarity, "_MET", 16)
+    monkeypatch.setattr(similarity, "_BEST", 8)
+    rng = np.random.default_rng(0)
+    reports = random_reports(3000)
+    reports += [changed(reports[0], rng) for _ in range(299)]
+    vectors = tfidf([as_text(reports)], 2)[0]
+    left, _, _ = similarity.likely_pairs(vectors, 0.5)
+    assert np.bincount(left).max() == 8
+    family = families(vectors, 0.5, approximate=True)[0]
+    assert set(np.flatnonzero(family == family[0])) == {0, *range(3000, 3299)}
+
+
+def test_copies_count_when_families_percolate():
+    reports = [[*range(start, start + 10)] for start in range(0, 400, 20)]
+    reports += [[*range(8), 900, 901]]  # near the first
+    vectors = tfidf([as_text(reports)], 1)[0]
+    copies = np.ones(21, dtype=int)
+    assert families(vectors, copies=copies)[1] == families(vectors)[1] < 0.9
+    copies[20] = 50  # with its 50 copies, the pair is a family of more than a percent
+    assert families(vectors, copies=copies)[1] > families(vectors)[1]
 
 
 def test_a_lower_threshold_only_joins():

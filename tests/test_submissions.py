@@ -138,3 +138,33 @@ def test_submissions_with_other_line_ends(write, tmp_path):
         assert ids.tolist() == [b"1", b"2"] and values.tolist() == [[0.5, 0.25], [0, 1]]
     assert "is empty" in error_of(read_submission, write(b""))
     assert "there is no file" in error_of(read_submission, tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("block", [1, 3, 10])
+def test_blocks_of_lines_give_the_same_file_and_the_same_errors(tmp_path, monkeypatch, block):
+    ids, values = np.arange(10).astype("S"), np.random.default_rng(0).random((10, 3))
+    write_submission(tmp_path / "whole.csv", ids, values, EPS)
+    monkeypatch.setattr(submissions, "BLOCK", block)
+    write_submission(tmp_path / "blocks.csv", ids, values, EPS)
+    text = (tmp_path / "whole.csv").read_bytes()
+    assert (tmp_path / "blocks.csv").read_bytes() == text
+    ids_back, back = read_submission(tmp_path / "blocks.csv")
+    assert ids_back.tolist() == ids.tolist() and back.shape == (10, 3)
+    lines = text.splitlines(keepends=True)
+    lines[4], lines[6], lines[9] = b"4|,|0.5 0.5\n", b"6|,|0.5 2 0.5\n", b"1|,|0.5 0.5 0.5\n"
+    (tmp_path / "wrong.csv").write_bytes(b"".join(lines))
+    found = error_of(read_submission, tmp_path / "wrong.csv")
+    assert "line 5: 2 values, expected 3" in found and "line 7: value '2'" in found
+    assert "line 10: the id '1' stands in line 2" in found
+
+
+def test_the_last_block_is_checked_too(tmp_path, monkeypatch):
+    def damaged(path):
+        ids, values = read_submission(path)
+        values[-1, -1] *= 1 - 1e-8
+        return ids, values
+
+    monkeypatch.setattr(submissions, "BLOCK", 4)
+    monkeypatch.setattr(submissions, "read_submission", damaged)
+    found = error_of(write_submission, tmp_path / "s.csv", np.arange(10).astype("S"), np.full((10, 3), 0.3), EPS)
+    assert "read back, it is not what was meant" in found and not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from src import vectors as module
 from src.corpus import N_SPECIAL, PAD
 from src.vectors import ppmi_vectors
 
@@ -41,3 +42,9 @@ def test_same_text_same_bytes():
 def test_padding_is_no_company():
     rows = np.array([[3, PAD, PAD, 4]], dtype=np.uint16)
     assert not ppmi_vectors([rows[:, :2], rows[:, 2:]], 6, 3).any()
+
+
+def test_blocks_give_the_same_vectors_to_the_last_bit(monkeypatch):
+    whole = ppmi_vectors(texts(), 25, 4)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    np.testing.assert_array_equal(ppmi_vectors(texts(), 25, 4), whole)

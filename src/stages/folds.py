@@ -17,8 +17,7 @@ def run(config: Config) -> None:
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     corpus = prepared.train
-    # A threshold that is not given stays out: folds that were made before there was one are still up to date.
-    settings = config.folds.model_dump(exclude_none=True)
+    settings = folds.recorded(config.folds, len(corpus))
     what = WHAT[config.folds.scheme].format(k=config.folds.k)
     if output.folds.exists() and output.folds_manifest.exists():
         made = artifacts.read_json(output.folds_manifest)
@@ -28,6 +27,16 @@ def run(config: Config) -> None:
         say("folds: the reports or the settings have changed; splitting anew")
     output.folds_manifest.unlink(missing_ok=True)  # a table without its manifest is not taken for made
     made = folds.make_folds(corpus, config.folds)
+    if made.dealt:
+        say(
+            f"folds: more than folds.max_rows={config.folds.max_rows:,} reports: those with the same labels were dealt "
+            f"out, and only the rest stratified"
+        )
+    if made.families is not None and made.families.approximate:
+        say(
+            f"folds: more than folds.max_compared={config.folds.max_compared:,} reports: families are approximate, as "
+            f"each was compared only with some that share n-grams with it"
+        )
     names = [file["name"] for file in prepared.manifest["files"] if file["role"] == "train"]
     folds.save(output.folds, made, corpus, names)
     worst, label = folds.largest_imbalance(corpus.labels, made)

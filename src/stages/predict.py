@@ -16,7 +16,7 @@ from src.artifacts import Output
 from src.blending import BlendWeights
 from src.config import Config
 from src.console import say, warn
-from src.corpus import Vocabulary, encode
+from src.corpus import BLOCK, Vocabulary, encode
 from src.errors import UserError
 from src.executors import make_executor, raise_failures, run_shown
 from src.prediction import mean_prediction, prediction_jobs
@@ -55,13 +55,17 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
         source.check_members()
         members = [RunFolder.load(output, member, config) for member in source.record["members"]]
         blend = BlendWeights.from_json(source.record["weights"])
-        logits = blend.apply([_predict(config, output, member, reports) for member in members])
-        return logits.astype(np.float32)  # as the blend's own test_*.npy: the same file gives the same bytes
+        parts = [_predict(config, output, member, reports) for member in members]
+        logits = np.empty_like(parts[0])  # float32, as the blend's own test_*.npy: the same file gives the same bytes
+        for start in range(0, len(logits), BLOCK):
+            rows = slice(start, start + BLOCK)
+            logits[rows] = blend.apply([part[rows] for part in parts])
+        return logits
     from src.hardware import pick_device  # torch, for which a misspelt name need not wait
 
     folder = output.predictions / f"{source.name}.{reports.sha256[:16]}"
-    corpus, losses = encode([reports], Vocabulary.load(source.path / "vocabulary.json"), None, **source.record["data"])
-    corpus.save(folder)
+    vocabulary = Vocabulary.load(source.path / "vocabulary.json")
+    _, losses = encode([reports], vocabulary, None, **source.record["data"], folder=folder)
     if losses.unknown_tokens:
         words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")
         warn(

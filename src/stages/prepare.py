@@ -11,7 +11,7 @@ from src import artifacts, inputs
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import duration, say, warn
-from src.corpus import Losses, Vocabulary, encode
+from src.corpus import Losses, Vocabulary, encode, token_counts
 from src.errors import UserError
 from src.inputs import InputFiles
 from src.reports import Reports, read_reports
@@ -40,17 +40,15 @@ def run(config: Config, files: InputFiles) -> None:
     train, test = _read_all(files)
     task = _recognise(config.task, train)
     labels = np.concatenate([file.labels_for(task) for file in train])
-    vocabulary = Vocabulary(np.concatenate([np.unique(file.tokens) for file in train + test]))
+    vocabulary = Vocabulary(np.flatnonzero(token_counts(train + test)))
     manifest.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     vocabulary.save(output.data / "vocabulary.json")
     keep, max_len = config.data.keep, config.data.max_len
-    corpus, losses = encode(train, vocabulary, labels, max_len, keep)
-    corpus.save(output.data / "train")
+    corpus, losses = encode(train, vocabulary, labels, max_len, keep, output.data / "train")
     _tell(train, "train", losses, max_len, keep)
     texts = {}
     for file in test:
-        encoded, losses = encode([file], vocabulary, None, max_len, keep)
-        encoded.save(output.data / "test" / file.path.stem)
+        encoded, losses = encode([file], vocabulary, None, max_len, keep, output.data / "test" / file.path.stem)
         texts[file.path.name] = encoded.text_fingerprint
         _tell([file], "test", losses, max_len, keep)
     tests = " + ".join(f"{len(file):,}" for file in test) or "no"

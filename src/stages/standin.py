@@ -50,8 +50,9 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
     labels = source.labels_for(prepared.task)
     pool = (source.tokens, source.offsets)
     train = join([(reports.tokens, reports.offsets) for reports in map(read_reports, files.train)])
+    train = _drawn(train, config.shift.max_rows, "train")
     aimed = read_reports(next(path for path in files.test if path.name == target.name))
-    aim = (aimed.tokens, aimed.offsets)
+    aim = _drawn((aimed.tokens, aimed.offsets), config.shift.max_rows, target.name)
     learned = frames.learn_frames([train, aim, pool])
     have, want = (
         frames.estimate_noise(learned, frames.count_outcomes(learned, text), text[0][:0], len(prepared.vocabulary))
@@ -81,6 +82,14 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
             say(f"standin: {made}: {len(rows):,} reports, median cosine to train {np.median(like_text[rows]):.2f}")
     workshop.rename(to)
     say(f"standin: {target.name} has {np.median(like_aim):.2f}; noise added: {extra.total:.1%} of tokens. In {to}")
+
+
+def _drawn(text: Text, most: int, name: str) -> Text:
+    """The reports, or so many of them: the pool is compared with each."""
+    if (n := len(text[1]) - 1) <= most:
+        return text
+    say(f"standin: of the {n:,} reports of {name} {most:,} are looked at (shift.max_rows)")
+    return take(*text, np.sort(np.random.default_rng(SEED).choice(n, most, replace=False)))
 
 
 def _write(
