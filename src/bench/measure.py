@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.executors import KEEP_MEMORY, THREAD_VARIABLES
+from src.executors import KEPT, THREAD_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 AGREE = 1e-3
@@ -101,7 +101,7 @@ class _Member:
 
     def __init__(self, contender: Contender):
         variables = dict.fromkeys(THREAD_VARIABLES, str(contender.threads))
-        variables |= {"PYTHONPATH": str(ROOT), **(KEEP_MEMORY if contender.product else {})}
+        variables |= {"PYTHONPATH": str(ROOT), **(KEPT if contender.product else {})}
         self._title = contender.title
         self._process = subprocess.Popen(
             [sys.executable, "-c", CHILD],

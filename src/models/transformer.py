@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -77,28 +75,31 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, turns: Tensor | None) -> Tensor:
         """`keys` (B, 1, 1, T) is added to the scores; `turns` are rotary_turns, or None for relative positions."""
         batch, width, size = x.shape
-        # In full precision on a CPU: the bfloat16 kernel's backward pass is six times slower there.
-        whole = x.device.type == "cpu"
         projected = self.project_in(x).view(batch, width, 3, self.heads, size // self.heads)
-        if whole:
-            projected = projected.float()
+        turned, value = projected.split([2, 1], dim=2)
         if turns is None:
             # Learned per head and clipped distance, as in T5 (Raffel 2020).
-            query, key, value = projected.unbind(2)
             keys = keys + self._relative_bias(width, x.device)
         else:
-            turned, value = projected.split([2, 1], dim=2)
-            query, key = rotate(turned, turns).to(value.dtype).unbind(2)  # each (B, T, H, D / H)
-            value = value[:, :, 0]
-        with torch.autocast("cpu", enabled=False) if whole else contextlib.nullcontext():
-            query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=keys.to(value.dtype))
+            turned = rotate(turned, turns).to(value.dtype)
+        query, key, value = (part.transpose(1, 2) for part in (*turned.unbind(2), value[:, :, 0]))  # (B, H, T, D / H)
+        attended = attend(query, key, value, keys)
         return self.project_out(attended.transpose(1, 2).reshape(batch, width, size))
 
     def _relative_bias(self, width: int, device: torch.device) -> Tensor:
         positions = torch.arange(width, device=device)
         distances = (positions[None, :] - positions[:, None]).clamp(-FARTHEST, FARTHEST) + FARTHEST
         return self.bias(distances).permute(2, 0, 1)[None]  # (1, H, T, T)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor) -> Tensor:
+    """Softmax attention: each (B, H, T, D), `keys` (B, 1 or H, 1 or T, T) added to the scores -> (B, H, T, D)."""
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # Two products and a float32 softmax between them: PyTorch's fused bfloat16 kernel takes six times as long
+        # backwards on a CPU, and its float32 kernel two and a half times.
+        scores = query * query.shape[3] ** -0.5 @ key.transpose(2, 3)
+        return (scores.float() + keys).softmax(dim=3).to(value.dtype) @ value
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=keys.to(value.dtype))
 
 
 def rotary_turns(width: int, size: int, device: torch.device) -> Tensor:
