@@ -33,8 +33,8 @@ from src.models import Classifier, build_model
 from src.noise import NoiseRates, corrupt
 
 WIDTHS = 4
-"""Widths of training batches are multiples of this. Generated code is kept for each width: this takes 300 MB less of it,
-and costs no more than it saves."""
+"""Widths of training batches are multiples of this. Generated code is kept for each width: this keeps 300 MB less of it
+and costs no more time than it saves."""
 GRAPH_WIDTHS = 16
 """Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all reports."""
 EMA_WARMUP = 10
