@@ -1,8 +1,9 @@
 """How training is laid out on this machine: how many jobs side by side, with how many threads each.
 
-Folds side by side with one thread each, folds in turn with all threads, and what lies between are timed for some
-seconds, the fastest is taken and noted in output/hardware, so that this is done once. Side by side must be beaten by
-MARGIN: another number of threads orders sums differently, and a draw should not change last bits from day to day.
+Folds side by side with few threads each, folds in turn with all threads, and what lies between are timed for some
+seconds, the fastest is taken and noted in the project's output/hardware, so that a machine is timed once, whatever the
+output folder. Side by side must be beaten by MARGIN: another number of threads orders sums differently, and a draw
+should not change last bits from day to day.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any
 
 from src import artifacts, config, machine
 from src.artifacts import Output
-from src.config import fingerprint
-from src.console import say
+from src.config import ROOT, fingerprint
+from src.console import say, warn
 from src.errors import UserError
 from src.executors import Job, LocalProcesses, available_cores, raise_failures
 
-MARGIN = 1.1
+MARGIN = 1.25
+NOTES = Output(ROOT / "output").hardware
+MOST_ON_A_GPU = 8
 SECONDS = 1.5
 """Of each timing, after a warm-up."""
 LIMIT = 60.0
@@ -34,10 +37,9 @@ class Layout:
     threads: int
 
 
-def pick(output: Output, settings: config.Executor, device: str, precision: str, n_jobs: int) -> Layout:
-    """The layout for `n_jobs` jobs, done ones included, so that a resumed command goes on as it began.
-
-    What the settings name is taken as it is; what they leave `auto` is measured, or read from the note of this machine.
+def pick(settings: config.Executor, device: str, precision: str, n_jobs: int) -> Layout:
+    """The layout for `n_jobs` jobs. What the settings name is taken as it is; what they leave `auto` is measured, or
+    read from the note of this machine.
     """
     cores = available_cores()
     if settings.threads != "auto":
@@ -45,31 +47,31 @@ def pick(output: Output, settings: config.Executor, device: str, precision: str,
         return Layout(usual if settings.workers == "auto" else settings.workers, settings.threads)
     if settings.workers != "auto":
         return Layout(settings.workers, max(1, cores // settings.workers))
-    possible = candidates(device, cores)
-    layout = possible[0] if n_jobs < 2 or len(possible) == 1 else _measured(output, possible, device, precision)
-    workers = min(layout.workers, n_jobs)
-    return Layout(workers, layout.threads if device == "cuda" else max(layout.threads, cores // workers))
+    possible = candidates(device, cores, n_jobs)
+    return possible[0] if len(possible) == 1 else _measured(possible, device, precision)
 
 
-def candidates(device: str, cores: int) -> list[Layout]:
-    """What is worth trying, the one to beat first."""
-    powers = [2**i for i in range(cores.bit_length()) if 2**i <= cores]
+def candidates(device: str, cores: int, n_jobs: int) -> list[Layout]:
+    """What is worth trying, the one to beat first: on a CPU all jobs side by side, on a GPU one by itself."""
+    most = min(cores, n_jobs)
+    halves = sorted({max(1, most >> i) for i in range(most.bit_length())}, reverse=True)
     if device == "cuda":
-        return [Layout(n, 1) for n in powers if n <= 8]
-    return [Layout(cores // n, n) for n in sorted({*powers, cores})]
+        return [Layout(workers, 1) for workers in sorted({min(workers, MOST_ON_A_GPU) for workers in halves})]
+    return [Layout(workers, cores // workers) for workers in halves]
 
 
-def _measured(output: Output, possible: list[Layout], device: str, precision: str) -> Layout:
-    note = output.hardware / f"layout_{device}_{precision}.json"
+def _measured(possible: list[Layout], device: str, precision: str) -> Layout:
     stamp = fingerprint(
         {
             "machine": machine.signs(),
             "candidates": [asdict(layout) for layout in possible],
+            "precision": precision,
             "code": artifacts.code_version([__name__]),
         }
     )
+    note = NOTES / f"layout_{device}_{stamp}.json"
     if not artifacts.is_current(note, stamp):
-        rates = [measure(layout, device, precision) for layout in possible]
+        rates = [_rate(layout, device, precision) for layout in possible]
         best = 0
         for i, rate in enumerate(rates):
             if rate > MARGIN * rates[best]:
@@ -82,6 +84,15 @@ def _measured(output: Output, possible: list[Layout], device: str, precision: st
         artifacts.write_json(note, {"fingerprint": stamp, "taken": best, "layouts": rows})
     found = artifacts.read_json(note)
     return possible[found["taken"]]
+
+
+def _rate(layout: Layout, device: str, precision: str) -> float:
+    """As measure(); 0 for a layout that does not run here, such as one that memory is too small for."""
+    try:
+        return measure(layout, device, precision)
+    except UserError as error:
+        warn(f"{layout.workers} jobs side by side could not be timed, so they are not tried: {error}")
+        return 0.0
 
 
 def measure(layout: Layout, device: str, precision: str) -> float:
@@ -138,7 +149,10 @@ def steps(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
     waited = time.monotonic()
     while len(list(folder.glob("ready_*"))) < payload["workers"]:
         if time.monotonic() - waited > LIMIT:
-            raise UserError(f"of {payload['workers']} workers to be timed some were not ready after {LIMIT:.0f} s")
+            raise UserError(
+                f"of {payload['workers']} workers to be timed some were not ready after {LIMIT:.0f} s; "
+                "executor.workers=N executor.threads=M sets a layout without timing"
+            )
         time.sleep(0.01)
     started, done = time.perf_counter(), 0
     while (taken := time.perf_counter() - started) < SECONDS:

@@ -72,6 +72,8 @@ class Prepared:
         found = folds.load(self.output.folds, self.train, settings)
         if found is not None:
             artifacts.write_npy(kept, found.table)
+            for other in set(self.output.data.glob("folds.*.npy")) - {kept}:
+                other.unlink(missing_ok=True)
         return found
 
     def load_folds(self) -> folds.Folds:

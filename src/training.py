@@ -36,7 +36,8 @@ WIDTHS = 4
 """Widths of training batches are multiples of this. Generated code is kept for each width: this keeps 300 MB less of it
 and costs no more time than it saves."""
 GRAPH_WIDTHS = 16
-"""Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all reports."""
+"""Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all batches but the last
+of an epoch."""
 EMA_WARMUP = 10
 """The average follows the weights closely over the first steps: decay is at most (1 + step) / (10 + step)."""
 
@@ -202,6 +203,10 @@ def fit(
 def compiled(model: Classifier, device: torch.device) -> Callable[..., Tensor]:
     """The model as generated code with the same weights. Raises UserError where nothing is there to generate it."""
     if device.type == "cuda":
+        # Each width is compiled for itself, and the last batch of an epoch for its size. Past its usual limit of eight
+        # torch would run the rest as they are, with a warning alone.
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1024
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
         return torch.compile(model, mode="reduce-overhead", dynamic=False)
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise UserError("train.compile=true needs a C++ compiler on a CPU, such as g++, and finds none.")
@@ -211,7 +216,7 @@ def compiled(model: Classifier, device: torch.device) -> Callable[..., Tensor]:
 class EpochReader:
     """The batches of an epoch: reports in a new order, with new noise, POOL batches at a time.
 
-    Only one pool is in memory, so an epoch of ten million reports takes no more of it than one of ten thousand.
+    Of the texts only one pool is in memory; what grows with the file is the order alone, eight bytes a report.
     """
 
     def __init__(self, train: Rows, settings: Train, device: torch.device):
@@ -246,31 +251,34 @@ class Watch:
 
     def __init__(self, n_batches: int, device: torch.device):
         self._values = torch.zeros(n_batches, 2, device=device)
-        self._rows: list[np.ndarray] = []
-        self._read = 0
+        self._sizes: list[int] = []
+        self._unread: list[np.ndarray] = []
 
     @property
     def unread(self) -> int:
-        return len(self._rows) - self._read
+        return len(self._unread)
 
     def see(self, loss: Tensor, norm: Tensor, rows: np.ndarray) -> None:
-        self._values[len(self._rows)] = torch.stack([loss.detach(), norm])
-        self._rows.append(rows)
+        self._values[len(self._sizes)] = torch.stack([loss.detach(), norm])
+        self._sizes.append(len(rows))
+        self._unread.append(rows)
 
     def read(self) -> tuple[str, int, np.ndarray] | None:
         """Looks at what has come since the last time. Of the first step with a value that is not finite: what became
         of it, its number in the epoch and the rows of its batch."""
-        start, self._read = self._read, len(self._rows)
-        for i, (loss, norm) in enumerate(self._values[start : self._read].tolist(), start):
+        batches, self._unread = self._unread, []
+        start = len(self._sizes) - len(batches)
+        values = self._values[start : len(self._sizes)].tolist()
+        for i, ((loss, norm), rows) in enumerate(zip(values, batches, strict=True), start):
             if not math.isfinite(loss):
-                return f"loss became {loss}", i, self._rows[i]
+                return f"loss became {loss}", i, rows
             if not math.isfinite(norm):
-                return f"gradient's norm became {norm}", i, self._rows[i]
+                return f"gradient's norm became {norm}", i, rows
         return None
 
     def mean(self) -> float:
         """The mean loss of the epoch's reports."""
-        sizes = torch.tensor([len(rows) for rows in self._rows], dtype=torch.float64)
+        sizes = torch.tensor(self._sizes, dtype=torch.float64)
         return float((self._values[:, 0].cpu().double() * sizes).sum() / sizes.sum())
 
 

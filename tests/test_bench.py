@@ -7,12 +7,14 @@ import subprocess
 import numpy as np
 import pytest
 
-from src.bench import ours, plain, scale
+from src.bench import agree, ours, plain, scale
 from src.bench.data import MAX_LEN, encoded, synthetic
 from src.bench.measure import Contender, compare
 from src.bench.parts import PARTS, Setting
 from src.config import load_config
+from src.corpus import Corpus
 from src.errors import UserError
+from src.executors import available_cores
 from src.reports import read_reports, write_reports
 from src.stages import bench
 from src.task import ROUND1
@@ -165,11 +167,22 @@ def test_every_part_can_be_made(tmp_path):
 
 def test_worse_ratios_fail_the_check(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "COMMITTED", tmp_path / "committed.json")
-    bench.COMMITTED.write_text(json.dumps({"ratios": {"read/columns": 1e-6, "train_lstm/textbook": 6.0}}))
+    machine = {"cores": available_cores()}
+
+    def commit(ratios: dict, machine: dict = machine) -> None:
+        bench.COMMITTED.write_text(json.dumps({"machine": machine, "ratios": ratios}))
+
+    commit({"read/columns": 1e-6, "train_lstm/textbook": 6.0})
     bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
     assert "1 ratios are not more than 30% below those of committed.json" in capsys.readouterr().out
-    bench.COMMITTED.write_text(json.dumps({"ratios": {"read/columns": 1e6, "read/tokens": 1e-6}}))
+    commit({"read/columns": 1e6, "read/tokens": 1e-6})
     with pytest.raises(UserError, match=r"(?s)1 of 2 ratios are worse by more than 30%:\nread/columns: .*1000000"):
+        bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
+    commit({"batch/dataloader": 1.0})
+    with pytest.raises(UserError, match="nothing can be compared"):
+        bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
+    commit({"read/columns": 1e-6}, {"cores": 99})
+    with pytest.raises(UserError, match="measured on 99 cores"):
         bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
     bench._check({"a": 0.71}, {"a": 1.0})
     with pytest.raises(UserError):
@@ -187,7 +200,7 @@ def test_agreement_is_measured_against_the_textbook():
 
 
 def test_scale_runs_the_stages_on_generated_files(tmp_path):
-    assert scale.sizes(10_000_000) == [10_000, 100_000, 1_000_000, 10_000_000] and scale.sizes(50_000) == [10_000]
+    assert scale.sizes(1_000_000) == [10_000, 100_000, 1_000_000] and scale.sizes(50_000) == [10_000, 50_000]
     told = []
     found = scale.measure(600, tmp_path, told.append)
     reports = read_reports(tmp_path / "in/train.csv")
@@ -214,3 +227,54 @@ def test_unknown_parts_are_refused(tmp_path):
         bench.run(config(tmp_path), ["raed"])
     with pytest.raises(UserError, match="agree takes no turns"):
         bench.run(config(tmp_path), ["agree", "read"])
+    with pytest.raises(UserError, match="scale takes no turns .* and has no ratios"):
+        bench.run(config(tmp_path), ["scale"], check=True)
+    with pytest.raises(UserError, match="scale begins with 10,000 reports"):
+        bench.run(config(tmp_path), ["scale"], rows=5000)
+
+
+def test_the_textbook_loop_refuses_what_it_does_not_know():
+    run = {**LSTM, "train": {**LSTM["train"], "ema_decay": 0.9}}
+    with pytest.raises(UserError, match="the textbook loop knows of train"):
+        plain.epoch(run, 20, 10, "fp32")
+
+
+@pytest.mark.parametrize("way", ["fit", "textbook"])
+def test_both_ways_of_training_are_judged_on_the_same_rows(tmp_path, way):
+    tokens, lengths, labels = encoded(60)
+    Corpus(tokens, lengths, np.arange(60).astype("S"), labels, np.zeros(60, dtype=np.uint8)).save(tmp_path / "corpus")
+    rows = {"train_rows": np.arange(40), "valid_rows": np.arange(40, 60)}
+    for name, array in rows.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    given = {name: str(tmp_path / f"{name}.npy") for name in rows}
+    run = {**LSTM, "train": {**LSTM["train"], "epochs": 2}}
+    payload = {"run": run, "corpus": str(tmp_path / "corpus"), "vocabulary_size": 861, "way": way, "seed": 1}
+    news = []
+    agree.train({**payload, **given, "out": str(tmp_path / "logits.npy")}, news.append)
+    assert np.load(tmp_path / "logits.npy").shape == (20, 17) and news[-1]["epoch"] == 2
+
+
+def test_the_time_to_score_with_the_textbook_loop(tmp_path, monkeypatch):
+    """9 + 5 epochs of 8,000 reports in five folds, and 10,000 + 5 x 2 x 3,000 + 2 x 2 x 10,000 predictions each."""
+    commands = []
+
+    def run(command, **keywords):
+        commands.append(command)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out/pipeline.json").write_text(json.dumps({"seconds": {"prepare": 2.0, "train": 100.0}}))
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    monkeypatch.setattr(bench.time, "perf_counter", iter([0.0, 110.0]).__next__)
+
+    def part(name: str, seconds: float) -> dict:
+        return {"contenders": {name: {"seconds": {"median": seconds}}}}
+
+    parts = {f"train_{model}": part("textbook", 0.002) for model in ("lstm", "transformer")}
+    assert "textbook_seconds" not in bench._pipeline(tmp_path, parts)
+    monkeypatch.setattr(bench.time, "perf_counter", iter([0.0, 110.0]).__next__)
+    parts |= {f"predict_{model}": part("padded", 0.0005) for model in ("lstm", "transformer")}
+    found = bench._pipeline(tmp_path, parts)
+    assert [command[3] for command in commands[-2:]] == ["sample", "--preset"]
+    assert found["textbook_train_seconds"] == pytest.approx(0.002 * 40_000 * 14 + 0.0005 * 80_000 * 2)
+    assert found["textbook_seconds"] == pytest.approx(found["textbook_train_seconds"] + 10)
+    assert found["times_as_long"] == pytest.approx(found["textbook_seconds"] / 110)

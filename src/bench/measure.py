@@ -44,7 +44,7 @@ class Contender:
     product: bool = False
     """Runs as the product's workers run."""
     rarely: bool = False
-    """A slow one: a single turn, without one before it to warm up."""
+    """A slow one: a single turn counts."""
 
 
 def compare(contenders: Sequence[Contender], repeats: int) -> dict[str, dict[str, Any]]:
@@ -59,8 +59,7 @@ def compare(contenders: Sequence[Contender], repeats: int) -> dict[str, dict[str
         taken: list[list[dict[str, float]]] = [[] for _ in contenders]
         facts: dict[str, tuple[str, float]] = {}
         for contender, crew in zip(contenders, crews, strict=True):
-            if not contender.rarely:
-                _turn(contender, crew, facts)  # warms caches and is not counted
+            _turn(contender, crew, facts)  # warms caches and is not counted
         for repeat in range(repeats):
             for contender, crew, turns in zip(contenders, crews, taken, strict=True):
                 if repeat == 0 or not contender.rarely:

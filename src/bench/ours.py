@@ -60,7 +60,7 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
     model = built(run).train()
     picked = pick_precision(precision, cpu)
     reader = EpochReader(train, train_settings, cpu)
-    batches = [batch for batch, _ in reader.batches(np.random.default_rng(0))][:8]
+    batches = [batch for batch, _ in reader.batches(np.random.default_rng(0))]
     operations = flops(model, batches) * 3  # backwards, each product has two of its size
 
     def once() -> dict:
@@ -72,7 +72,8 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
 
 
 def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
-    """The first steps of an epoch over a whole prepared corpus."""
+    """Steps of an epoch over a whole prepared corpus, without the clipping and the averages of fit(). What an epoch
+    does once, such as drawing its order, is not timed."""
     import itertools
 
     import torch
@@ -87,11 +88,13 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     cpu, settings, loaded = torch.device("cpu"), Run.model_validate(run).train, Corpus.load(Path(corpus))
     model = built(run).train()
     optimizer, precision = make_optimizer(model, settings), pick_precision("auto", cpu)
+    reader = EpochReader(Rows.of(loaded, np.arange(len(loaded))), settings, cpu)
+    epochs = itertools.chain.from_iterable(reader.batches(np.random.default_rng(i)) for i in itertools.count())
+    next(epochs)
 
     def once() -> dict:
-        reader = EpochReader(Rows.of(loaded, np.arange(len(loaded))), settings, cpu)
         done = 0
-        for batch, targets in itertools.islice(reader.batches(np.random.default_rng(0)), BATCHES):
+        for batch, targets in itertools.islice(epochs, BATCHES):
             with autocast(precision, cpu):
                 logits = model(batch.tokens, batch.lengths)
             loss = functional.binary_cross_entropy_with_logits(logits.float(), targets)

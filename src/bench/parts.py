@@ -141,7 +141,7 @@ def start(setting: Setting) -> Part:
         "Start-up",
         "run",
         [
-            Contender("ours", "./run.sh --help", OURS + "start", {"arguments": ["--help"]}),
+            Contender("ours", "python -m src --help", OURS + "start", {"arguments": ["--help"]}),
             Contender("python", "a bare interpreter", PLAIN + "start"),
         ],
     )

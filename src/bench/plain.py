@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 
 from src.bench.data import encoded, synthetic
+from src.errors import UserError
+
+OWN = ("seeds", "epochs", "batch_size", "precision", "learning_rate", "weight_decay", "warmup", "clip_norm")
+"""Settings of training that the textbook loop follows."""
 
 
 def read_columns(path: str) -> Callable[[], dict]:
@@ -68,12 +72,17 @@ class Textbook:
         """`train` and `valid` are tokens (N, max_len), lengths (N,) and labels (N, n_labels)."""
         import torch
 
-        from src.config import Run
+        from src.config import Run, Train
         from src.models import build_model
         from src.training import schedule
 
         self.settings, self.precision = Run.model_validate(run), precision
         settings = self.settings.train
+        plain = Train(
+            **{name: getattr(settings, name) for name in OWN}, noise={"replacement": settings.noise.replacement}
+        )
+        if settings != plain:
+            raise UserError(f"the textbook loop knows of train.* only noise.replacement and {', '.join(OWN)}")
         torch.manual_seed(seed)
         np.random.seed(seed)
         train_data, valid_data = _dataset(*train, settings.noise.replacement, vocabulary), _dataset(*valid)

@@ -14,8 +14,9 @@ from src.bench.data import synthetic
 from src.bench.measure import ROOT, Contender, compare
 from src.config import load_config
 
-PIECE = 500_000
-"""Reports that are generated and written at a time."""
+PIECE = 20_000
+"""Reports that are generated and written at a time. Few, as a child's peak memory counts its parent's at the start."""
+SMALLEST = 10_000
 TEST_ROWS = 1_000_000
 """The test file has a tenth of the reports of train, but no more than this."""
 BATCHES = 96
@@ -23,11 +24,12 @@ STAGES = ("prepare", "folds", "shift")
 
 
 def sizes(largest: int) -> list[int]:
-    """10,000, 100,000 and so on, up to the largest."""
-    found = [10_000]
-    while found[-1] * 10 <= largest:
-        found.append(found[-1] * 10)
-    return found
+    """10,000, 100,000 and so on, and the largest."""
+    found, size = [], SMALLEST
+    while size < largest:
+        found.append(size)
+        size *= 10
+    return [*found, largest]
 
 
 def measure(rows: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:

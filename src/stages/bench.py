@@ -51,21 +51,27 @@ def run(
 
     Raises UserError for an unknown part, for numbers below 1, and with `check` where a ratio has become worse.
     """
+    if rows < 1 or repeats < 1:
+        raise UserError(f"the benchmark needs rows and repeats of at least 1, not {rows} and {repeats}")
     for alone, does in ((AGREE, lambda: agree(config, repeats)), (SCALE, lambda: scale(config, rows))):
         if alone in parts:
-            if len(parts) > 1:
-                raise UserError(f"{alone} takes no turns with other parts: run it by itself")
+            if len(parts) > 1 or check:
+                raise UserError(f"{alone} takes no turns with other parts and has no ratios: run it by itself")
             return does()
     for part in parts:
         if part not in (*PARTS, PIPELINE):
             raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE, SCALE])
-    if rows < 1 or repeats < 1:
-        raise UserError(f"the benchmark needs rows and repeats of at least 1, not {rows} and {repeats}")
     committed = artifacts.read_json(COMMITTED) if check else None
-    onnx = importlib.util.find_spec("onnxruntime") is not None
+    if committed and committed["machine"]["cores"] != available_cores():
+        raise UserError(
+            f"{COMMITTED.name} was measured on {committed['machine']['cores']} cores and there are {available_cores()} "
+            "here, where ratios differ. taskset gives a command fewer."
+        )
+    onnx = all(map(importlib.util.find_spec, ("onnxruntime", "onnx")))
     if not onnx:
         warn("onnxruntime is not installed and takes no part. For it: pip install -r docs/requirements-bench.txt")
     result: dict[str, Any] = {"machine": _machine(), "rows": rows, "repeats": repeats, "parts": {}, "ratios": {}}
+    path = Output(config.paths.output).bench
     started = time.perf_counter()
     wanted = [name for name in (*PARTS, PIPELINE) if not parts or name in parts]
     with tempfile.TemporaryDirectory() as folder:
@@ -75,14 +81,13 @@ def run(
             if name == PIPELINE:
                 result["parts"][name] = _pipeline(Path(folder), result["parts"])
                 _show_pipeline(result["parts"][name])
-                continue
-            part = PARTS[name](setting)
-            figures = compare(part.contenders, repeats)
-            result["parts"][name] = {"title": part.title, "unit": part.unit, "contenders": figures}
-            _show(result["parts"][name], result["parts"])
-    result["ratios"] = _ratios(result["parts"])
-    path = Output(config.paths.output).bench
-    artifacts.write_json(path, result)
+            else:
+                part = PARTS[name](setting)
+                figures = compare(part.contenders, repeats)
+                result["parts"][name] = {"title": part.title, "unit": part.unit, "contenders": figures}
+                _show(result["parts"][name], result["parts"])
+            result["ratios"] = _ratios(result["parts"])
+            artifacts.write_json(path, result)
     say(f"\nbench: figures are in {path} ({duration(time.perf_counter() - started)})")
     if committed is not None:
         _check(result["ratios"], committed["ratios"])
@@ -176,8 +181,12 @@ def _pipeline(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
             ROWS_OF_PIPELINE + k * tests * TEST_ROWS_OF_PIPELINE + settings.shift.draws * tests * ROWS_OF_PIPELINE
         )
         textbook = sum(
-            _median(parts[f"train_{name}"]["contenders"]["textbook"]) * ROWS_OF_PIPELINE * (k - 1) * run.train.epochs
-            + _median(parts[f"predict_{name}"]["contenders"]["padded"]) * predicted
+            _median(parts[f"train_{name}"]["contenders"]["textbook"])
+            * ROWS_OF_PIPELINE
+            * (k - 1)
+            * run.train.epochs
+            * len(run.train.seeds)
+            + _median(parts[f"predict_{name}"]["contenders"]["padded"]) * predicted * len(run.train.seeds)
             for name, run in settings.runs.items()
         )
         found |= {"textbook_train_seconds": textbook, "train_times_as_long": textbook / stages["train"]}
@@ -205,6 +214,8 @@ def _check(found: dict[str, float], committed: dict[str, float]) -> None:
         if name in found and found[name] < expected * (1 - TOLERANCE)
     ]
     compared = [name for name in committed if name in found]
+    if not compared:
+        raise UserError(f"nothing that was measured is in {COMMITTED.name}, so nothing can be compared")
     if worse:
         told = "\n".join(worse)
         raise UserError(f"{len(worse)} of {len(compared)} ratios are worse by more than {TOLERANCE:.0%}:\n{told}")
@@ -213,6 +224,8 @@ def _check(found: dict[str, float], committed: dict[str, float]) -> None:
 
 def scale(config: Config, rows: int) -> dict[str, Any]:
     """The stages on 10,000 reports and ten times as many, up to `rows`; shows and writes seconds and peak memory."""
+    if rows < scaling.SMALLEST:
+        raise UserError(f"scale begins with {scaling.SMALLEST:,} reports: set --rows to no less")
     result: dict[str, Any] = {}
     for size in scaling.sizes(rows):
         with tempfile.TemporaryDirectory() as folder:

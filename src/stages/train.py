@@ -56,8 +56,9 @@ def run(config: Config) -> None:
     training = [Job(label, "src.training:train_fold", asdict(job), _work(job)) for label, job in missing]
     failures = []
     if training:
-        precision = training[0].payload["precision"]
-        chosen = layout.pick(prepared.output, config.executor, device, precision, total)
+        # By all jobs, done ones included, so that a resumed command goes on with as many threads as it began with.
+        precision = next(iter(jobs.values()))[0].precision
+        chosen = layout.pick(config.executor, device, precision, total)
         failures = run_shown(LocalProcesses(chosen.workers, chosen.threads), "train", training, _describe)
 
     failed = {failure.job.payload["folder"] for failure in failures}
