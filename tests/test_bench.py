@@ -189,6 +189,12 @@ def test_worse_ratios_fail_the_check(tmp_path, monkeypatch, capsys):
         bench._check({"a": 0.69}, {"a": 1.0})
 
 
+def test_the_committed_figures_are_of_the_parts_there_are():
+    committed = json.loads(bench.COMMITTED.read_text())
+    assert {name.split("/")[0] for name in committed["ratios"]} <= {*PARTS, bench.PIPELINE}
+    assert len(committed["ratios"]) > 15
+
+
 def test_agreement_is_measured_against_the_textbook():
     rng = np.random.default_rng(0)
     labels = (rng.random((400, 17)) < 0.1).astype(np.uint8)
@@ -258,23 +264,22 @@ def test_the_time_to_score_with_the_textbook_loop(tmp_path, monkeypatch):
     """9 + 5 epochs of 8,000 reports in five folds, and 10,000 + 5 x 2 x 3,000 + 2 x 2 x 10,000 predictions each."""
     commands = []
 
-    def run(command, **keywords):
-        commands.append(command)
+    def run(words):
+        commands.append(words)
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out/pipeline.json").write_text(json.dumps({"seconds": {"prepare": 2.0, "train": 100.0}}))
+        return {"seconds": 110.0, "peak_megabytes": 1000.0}
 
-    monkeypatch.setattr(bench.subprocess, "run", run)
-    monkeypatch.setattr(bench.time, "perf_counter", iter([0.0, 110.0]).__next__)
+    monkeypatch.setattr(bench.scaling, "run", run)
 
     def part(name: str, seconds: float) -> dict:
         return {"contenders": {name: {"seconds": {"median": seconds}}}}
 
     parts = {f"train_{model}": part("textbook", 0.002) for model in ("lstm", "transformer")}
     assert "textbook_seconds" not in bench._pipeline(tmp_path, parts)
-    monkeypatch.setattr(bench.time, "perf_counter", iter([0.0, 110.0]).__next__)
     parts |= {f"predict_{model}": part("padded", 0.0005) for model in ("lstm", "transformer")}
     found = bench._pipeline(tmp_path, parts)
-    assert [command[3] for command in commands[-2:]] == ["sample", "--preset"]
+    assert [words[0] for words in commands] == ["sample", "--preset"] * 2
     assert found["textbook_train_seconds"] == pytest.approx(0.002 * 40_000 * 14 + 0.0005 * 80_000 * 2)
     assert found["textbook_seconds"] == pytest.approx(found["textbook_train_seconds"] + 10)
     assert found["times_as_long"] == pytest.approx(found["textbook_seconds"] / 110)

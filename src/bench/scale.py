@@ -20,6 +20,7 @@ SMALLEST = 10_000
 TEST_ROWS = 1_000_000
 """The test file has a tenth of the reports of train, but no more than this."""
 BATCHES = 96
+PREDICTED = 100_000
 STAGES = ("prepare", "folds", "shift")
 
 
@@ -43,10 +44,9 @@ def measure(rows: int, folder: Path, say: Callable[[str], None]) -> dict[str, An
         found[stage] = run([stage, "--preset", "quick", f"paths.input={inputs}", f"paths.output={output}"])
         say(f"bench: {rows:,} reports: {stage} {found[stage]['seconds']:.1f} s")
     run_settings = load_config("quick", models=["lstm"]).runs["lstm"].model_dump(mode="json")
-    for name, corpus in (("train", output / "data/train"), ("predict", output / "data/test/test")):
-        contender = Contender(
-            name, name, f"src.bench.ours:{name}_corpus", {"run": run_settings, "corpus": str(corpus)}, product=True
-        )
+    given = {"run": run_settings, "corpus": str(output / "data/train")}
+    for name in ("train", "predict"):
+        contender = Contender(name, name, f"src.bench.ours:{name}_corpus", given, product=True)
         figures = compare([contender], repeats=1)[name]
         found[name] = {
             "reports_per_second": 1 / figures["seconds"]["median"],

@@ -11,8 +11,6 @@ import itertools
 import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -163,16 +161,13 @@ def _pipeline(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
     are multiplied by the preset's epochs, folds and files. What is not training is taken as it is.
     """
     paths = [f"paths.input={folder}", f"paths.output={folder / 'out'}"]
-    command = [sys.executable, "-m", "src"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    made = [*command, "sample", "--rows", str(ROWS_OF_PIPELINE), "--test-rows", str(TEST_ROWS_OF_PIPELINE), *paths]
-    subprocess.run(made, check=True, env=environment, stdout=subprocess.DEVNULL)
+    words = ["sample", "--rows", str(ROWS_OF_PIPELINE), "--test-rows", str(TEST_ROWS_OF_PIPELINE)]
+    scaling.run([*words, *paths])
     paths[0] += "/sample"
-    started = time.perf_counter()
-    subprocess.run([*command, "--preset", "quick", *paths], check=True, env=environment, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - started
+    whole = scaling.run(["--preset", "quick", *paths])
+    seconds = whole["seconds"]
     stages = json.loads((folder / "out" / "pipeline.json").read_text())["seconds"]
-    found = {"title": f"Preset quick, {ROWS_OF_PIPELINE:,} generated reports", "seconds": seconds, "stages": stages}
+    found = {"title": f"Preset quick, {ROWS_OF_PIPELINE:,} generated reports", **whole, "stages": stages}
     settings = load_config("quick")
     if all(f"{kind}_{name}" in parts for name in settings.runs for kind in ("train", "predict")):
         k, tests = settings.folds.k, 2
@@ -198,6 +193,7 @@ def _pipeline(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
 def _show_pipeline(found: dict[str, Any]) -> None:
     lines = [[name, f"{seconds:.1f}"] for name, seconds in found["stages"].items()]
     lines.append(["time to score", f"{found['seconds']:.1f}"])
+    lines.append(["largest process, MB", f"{found['peak_megabytes']:,.0f}"])
     if "textbook_seconds" in found:
         lines.append(["train by the textbook loop (multiplied, not run)", f"{found['textbook_train_seconds']:.0f}"])
         lines.append(["… times as long", f"{found['train_times_as_long']:.2f}"])
