@@ -40,6 +40,8 @@ class Output:
         self.predictions = root / "predictions"
         self.seconds = root / "pipeline.json"
         self.bench = root / "bench.json"
+        self.agreement = root / "agree.json"
+        self.scale = root / "scale.json"
 
     def run(self, name: str) -> Path:
         return self.runs / name

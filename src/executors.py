@@ -211,7 +211,7 @@ def raise_failures(failures: list[Failure]) -> None:
         )
 
 
-def make_executor(settings: config.Executor, device: str) -> Executor:
+def make_executor(settings: config.Executor, device: str) -> LocalProcesses:
     """For short jobs: one worker for each `threads` cores of this machine; on a GPU one, which has it to itself.
 
     How training is laid out, layout.pick() decides.

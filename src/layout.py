@@ -17,13 +17,13 @@ from typing import Any
 
 from src import artifacts, config, machine
 from src.artifacts import Output
-from src.config import ROOT, fingerprint
+from src.config import fingerprint
 from src.console import say, warn
 from src.errors import UserError
-from src.executors import Job, LocalProcesses, available_cores, raise_failures
+from src.executors import Job, LocalProcesses, available_cores, make_executor, raise_failures
 
 MARGIN = 1.25
-NOTES = Output(ROOT / "output").hardware
+NOTES = Output(config.Paths().output).hardware
 MOST_ON_A_GPU = 8
 SECONDS = 1.5
 """Of each timing, after a warm-up."""
@@ -43,8 +43,8 @@ def pick(settings: config.Executor, device: str, precision: str, n_jobs: int) ->
     """
     cores = available_cores()
     if settings.threads != "auto":
-        usual = 1 if device == "cuda" else max(1, cores // settings.threads)
-        return Layout(usual if settings.workers == "auto" else settings.workers, settings.threads)
+        given = make_executor(settings, device)
+        return Layout(given.workers, given.threads)
     if settings.workers != "auto":
         return Layout(settings.workers, max(1, cores // settings.workers))
     possible = candidates(device, cores, n_jobs)

@@ -180,10 +180,9 @@ def fit(
             if average is not None:
                 update_average(average, model, settings.ema_decay, first + i)
             watch.see(loss, norm, batch.rows)
-            if watch.unread == POOL or i + 1 == reader.n_batches:
-                if broken := watch.read():
-                    what, at, rows = broken
-                    raise UserError(_not_finite(what, epoch, first + at, train.ids[rows]))
+            if (watch.unread == POOL or i + 1 == reader.n_batches) and (broken := watch.read()):
+                what, at, rows = broken
+                raise UserError(_not_finite(what, epoch, first + at, train.ids[rows]))
         judged = average if average is not None else model
         logits = predict_logits(judged, valid.tokens, valid.lengths, device, valid.chosen, precision)
         valid_loss = weighted_loss(logits, valid)

@@ -21,7 +21,6 @@ def ppmi_vectors(texts: list[np.ndarray], vocabulary_size: int, size: int) -> np
     Scaled to a standard deviation of 0.1 over the words, as random embeddings would start; the reserved indices are
     zero. `size` may exceed the number of words: the columns beyond it are zero.
     """
-
     counts = np.zeros((vocabulary_size, vocabulary_size))
     for tokens in texts:
         for distance in range(1, min(WINDOW, tokens.shape[1] - 1) + 1):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from src import layout, machine
+from src import executors, layout, machine
 from src.config import Executor
 from src.errors import UserError
 from src.layout import Layout, candidates, pick
@@ -14,7 +14,8 @@ from src.layout import Layout, candidates, pick
 def timed(monkeypatch, tmp_path):
     """Makes a machine of 8 cores, and of timings a table; the list tells which were asked for."""
     asked, rates = [], {}
-    monkeypatch.setattr(layout, "available_cores", lambda: 8)
+    for module in (layout, executors):
+        monkeypatch.setattr(module, "available_cores", lambda: 8)
     monkeypatch.setattr(layout, "NOTES", tmp_path)
 
     def measure(one: Layout, device: str, precision: str) -> float:

@@ -12,9 +12,9 @@ import torch
 from src.config import Model, Recurrent, Transformer, load_config, model_names
 from src.errors import UserError
 from src.models import ENCODERS, build_model
-from src.models.layers import Pooling, SpatialDropout
+from src.models.layers import Pooling, SpatialDropout, closed, valid_positions
 from src.models.recurrent import mirror, take
-from src.models.transformer import rotary_turns, rotate
+from src.models.transformer import attend, rotary_turns, rotate
 
 SIZE, LABELS = 40, 5
 POOLINGS = typing.get_args(Model.model_fields["pooling"].annotation)
@@ -159,3 +159,20 @@ def test_rotary_scores_depend_on_distance_alone():
         diagonal = np.diagonal(scores, distance)
         np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-4)
     assert abs(scores[0, 0] - scores[0, 5]) > 1e-3
+
+
+@pytest.mark.parametrize("biased", [False, True], ids=["mask", "bias"])
+def test_attention_in_bf16_is_that_of_the_fused_kernel(biased):
+    """In bfloat16 a CPU takes a path of its own: forwards and backwards the same to eight bits."""
+    torch.manual_seed(0)
+    parts = [torch.randn(3, 2, 7, 4) for _ in range(3)]
+    keys = closed(valid_positions(torch.tensor([7, 4, 1]), 7), torch.float32)[:, None, None, :]
+    keys = keys + torch.randn(1, 2, 7, 7) if biased else keys
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        given = [part.clone().to(kind).requires_grad_() for part in parts]
+        attended = attend(*given, keys)
+        attended.float().square().sum().backward()
+        found.append([attended.detach().float(), *(part.grad.float() for part in given)])
+    for whole, half in zip(*found, strict=True):
+        torch.testing.assert_close(half, whole, atol=0.06, rtol=0.05)

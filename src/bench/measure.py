@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from src.config import ROOT
 from src.errors import UserError
 from src.executors import KEPT, THREAD_VARIABLES
 
-ROOT = Path(__file__).parents[2]
 AGREE = 1e-3
 """Relative difference up to which two contenders found the same."""
 CHILD = "from src.bench.measure import serve; serve()"

@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.bench.data import synthetic
-from src.bench.measure import ROOT, Contender, compare
-from src.config import load_config
+from src.bench.measure import Contender, compare
+from src.config import ROOT, load_config
+from src.reports import write_reports
 
 PIECE = 20_000
 """Reports that are generated and written at a time. Few, as a child's peak memory counts its parent's at the start."""
@@ -57,18 +61,14 @@ def measure(rows: int, folder: Path, say: Callable[[str], None]) -> dict[str, An
 
 def write(path: Path, rows: int, labelled: bool) -> None:
     """A file of generated reports, a piece at a time."""
-    with path.open("w") as file:
-        for line in _lines(rows, labelled):
-            file.write(line)
-
-
-def _lines(rows: int, labelled: bool) -> Iterator[str]:
-    for start in range(0, rows, PIECE):
-        reports = synthetic(min(PIECE, rows - start), seed=start)
-        words = reports.tokens.astype(str)
-        for i in range(len(reports)):
-            line = f"{start + i}|,|{' '.join(words[reports.offsets[i] : reports.offsets[i + 1]])} "
-            yield f"{line}|,|{' '.join(map(str, reports.labels[i].nonzero()[0]))}\n" if labelled else f"{line}\n"
+    part = path.with_suffix(".part")
+    with path.open("wb") as file:
+        for start in range(0, rows, PIECE):
+            piece = synthetic(min(PIECE, rows - start), seed=start)
+            piece = replace(piece, ids=np.arange(start, start + len(piece)).astype(np.bytes_))
+            write_reports(part, piece if labelled else replace(piece, labels=None, task=None))
+            file.write(part.read_bytes())
+    part.unlink()
 
 
 def run(arguments: list[str]) -> dict[str, float]:

@@ -24,9 +24,9 @@ from src import artifacts
 from src.artifacts import Output
 from src.bench import scale as scaling
 from src.bench.agree import WAYS
-from src.bench.measure import ROOT, compare
+from src.bench.measure import compare
 from src.bench.parts import PARTS, Setting
-from src.config import Config, load_config
+from src.config import ROOT, Config, load_config
 from src.console import duration, say, show_table, warn
 from src.errors import UserError, unknown
 from src.executors import Job, available_cores, make_executor, raise_failures, run_shown
@@ -236,7 +236,7 @@ def scale(config: Config, rows: int) -> dict[str, Any]:
         lines.append([f"{int(size):,}", *stages, *rates])
     title = "Time or reports a second of one thread, and the largest process in MB"
     show_table(title, ["reports", *scaling.STAGES, "train", "predict"], lines)
-    artifacts.write_json(Output(config.paths.output).root / "scale.json", result)
+    artifacts.write_json(Output(config.paths.output).scale, result)
     return result
 
 
@@ -285,7 +285,7 @@ def agree(config: Config, seeds: int) -> dict[str, Any]:
         ]
         title = f"{name}: one fold of {config.folds.k}, {len(labels):,} validation reports, mean over seeds"
         show_table(title, columns, lines)
-    artifacts.write_json(Output(config.paths.output).root / "agree.json", result)
+    artifacts.write_json(Output(config.paths.output).agreement, result)
     return result
 
 
