@@ -182,10 +182,17 @@ def _leaderboard(settings: Config, parsed: argparse.Namespace) -> None:
     leaderboard.run(settings, parsed.runs)
 
 
+def _pretrain(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline
+
+    pipeline.prepare_and_pretrain(settings)
+
+
 def _train(settings: Config, parsed: argparse.Namespace) -> None:
-    from src.stages import pipeline, train
+    from src.stages import pipeline, pretrain, train
 
     pipeline.measure_shift(settings)
+    pretrain.run(settings)
     train.run(settings)
 
 
@@ -265,6 +272,11 @@ VERBS = {
     "folds": Verb("decide which report is validated by which model", _folds, example="./run.sh folds folds.k=10"),
     "shift": Verb("how the test files differ from train: noise, words, what tells them apart", _shift),
     "baselines": Verb("score the ladder: zeros, prior, random, TF-IDF + logistic regression", _baselines),
+    "pretrain": Verb(
+        "let encoders read all text, without labels, before training",
+        _pretrain,
+        example="./run.sh pretrain --model transformer pretrain.epochs=10",
+    ),
     "train": Verb(
         "train the models of the preset, fold by fold", _train, example="./run.sh train --model lstm train.epochs=6"
     ),

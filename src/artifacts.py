@@ -35,6 +35,7 @@ class Output:
         self.baselines = root / "baselines"
         self.shift = root / "shift"
         self.vectors = root / "vectors"
+        self.pretrained = root / "pretrained"
         self.hardware = root / "hardware"
         self.runs = root / "runs"
         self.predictions = root / "predictions"

@@ -23,22 +23,28 @@ class Batch(NamedTuple):
 
 
 def length_batches(
-    tokens: np.ndarray, lengths: np.ndarray, batch_size: int, device: torch.device, multiple: int = 1
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    multiple: int = 1,
+    order: np.ndarray | None = None,
 ) -> list[Batch]:
-    """Padded tokens (N, max_len) and lengths (N,) as batches from the shortest reports to the longest.
+    """Padded tokens (N, max_len) and lengths (N,) as batches from the shortest reports to the longest, or in the
+    `order` of another copy of the reports, whose lengths differ a little.
 
     Every report stands in exactly one batch, the last may be smaller. All of them travel to the device at once, and a
     batch is a slice of what is there: so a GPU waits for no copy of single batches. Widths are rounded up to a
     `multiple`, as far as the padding reaches, for code that is made anew for each width.
     """
-    order = np.argsort(lengths, kind="stable")
+    order = np.argsort(lengths, kind="stable") if order is None else order
     sorted_lengths = lengths[order]
     widths = np.minimum(-(-sorted_lengths // multiple) * multiple, tokens.shape[1])
     # int32: torch gathers by no unsigned type, and int64 would be twice as much to move.
-    moved = torch.from_numpy(tokens[order, : widths[-1]].astype(np.int32)).to(device)
+    moved = torch.from_numpy(tokens[order, : widths.max()].astype(np.int32)).to(device)
     moved_lengths = torch.from_numpy(sorted_lengths.astype(np.int64)).to(device)
     batches = []
     for start in range(0, len(order), batch_size):
         end = min(start + batch_size, len(order))
-        batches.append(Batch(order[start:end], moved[start:end, : widths[end - 1]], moved_lengths[start:end]))
+        batches.append(Batch(order[start:end], moved[start:end, : widths[start:end].max()], moved_lengths[start:end]))
     return batches

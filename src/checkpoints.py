@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -36,6 +37,21 @@ def load_weights(path: Path, model: nn.Module) -> None:
     except (SafetensorError, RuntimeError) as error:  # torn, or of another model
         raise UserError(
             f"{path} cannot be read as this model's weights ({error}). Delete its folder and train again."
+        ) from error
+
+
+def load_parts(path: Path, model: nn.Module, parts: Sequence[str]) -> None:
+    """Into those children of `model` alone, from the weights of a model that has the same. Raises UserError where the
+    file is missing or holds other shapes.
+    """
+    artifacts.require(path, "pretrain")
+    try:
+        tensors = load(path.read_bytes())
+        for part in parts:
+            model.get_submodule(part).load_state_dict(_below(f"{part}.", tensors))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{path} cannot be read as weights of this model ({error}). Delete it and run again."
         ) from error
 
 

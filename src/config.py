@@ -2,7 +2,7 @@
 
     defaults below <- presets/models/NAME.yaml <- presets/PRESET.yaml <- key=value on the command line
 
-`train.*` and `model.*` on the command line reach every selected run; `runs.NAME.train.*` reaches one.
+`model.*`, `pretrain.*` and `train.*` on the command line reach every selected run; `runs.NAME.train.*` reaches one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from src.errors import UserError, unknown
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "src" / "presets"
+PARTS = ("model", "pretrain", "train")
+"""Of a run; given for all runs of a preset, or on the command line, they reach each."""
 
 
 class Settings(BaseModel):
@@ -162,14 +164,10 @@ class Transformer(Model):
 AnyModel = Annotated[Recurrent | Transformer, Field(discriminator="encoder")]
 
 
-class Train(Settings):
-    seeds: Seeds = [1]
-    """One model for each seed in each fold; their logits are averaged."""
-    epochs: int = Field(12, ge=1)
-    patience: int = Field(0, ge=0)
-    """Stop after so many epochs without a better validation loss and keep the best; 0 trains all `epochs` and keeps
-    the last. The loss is that of `select_on`. Under kfold and families the scored fold then chose its own epoch, which
-    makes its score optimistic: score.json says so."""
+class Optimisation(Settings):
+    """What every training loop has, of pretraining and of training."""
+
+    epochs: int = Field(12, ge=0)
     batch_size: int = Field(64, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of matrix products in training and in the validation loss of each epoch; predictions are always fp32. auto: bf16
@@ -187,15 +185,65 @@ class Train(Settings):
     compile: bool = False
     """Train through torch.compile. On a GPU that captures CUDA graphs, one for each width of batches. On a CPU it needs
     a C++ compiler and was measured to gain 1% of a step and to cost half a minute a job: see docs/speed.md."""
+
+
+class Pretrain(Optimisation):
+    """Learning the language of the reports from all text before any label is seen, see pretraining.py."""
+
+    epochs: int = Field(0, ge=0)
+    """Over all text; 0: no pretraining."""
+    stop_loss: float | None = Field(None, gt=0)
+    """Stop after the first epoch whose training loss is below it."""
+    select: float = Field(0.2, gt=0, le=1)
+    """Share of tokens that the model is asked for, drawn anew each epoch."""
+    masked: float = Field(0.6, ge=0, le=1)
+    """Share of these that are hidden behind MASK."""
+    replaced: float = Field(0.3, ge=0, le=1)
+    """Share of these in whose place another word stands, as noise would put it; the rest is shown as it is."""
+    spans: list[Annotated[float, Field(ge=0)]] = Field([0.5, 0.3, 0.2], min_length=1)
+    """How often one, two, three, … neighbours are asked for together (n-gram masking)."""
+    detection: float = Field(0.0, ge=0)
+    """Weight of a second loss: which of the words shown were put there by us (replaced-token detection)."""
+    seed: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _shares(self) -> Pretrain:
+        if self.masked + self.replaced > 1:
+            raise ValueError(f"masked {self.masked} and replaced {self.replaced} are more than all selected tokens")
+        if not sum(self.spans):
+            raise ValueError("spans must not all be zero")
+        return self
+
+
+class Train(Optimisation):
+    seeds: Seeds = [1]
+    """One model for each seed in each fold; their logits are averaged."""
+    epochs: int = Field(12, ge=1)
+    patience: int = Field(0, ge=0)
+    """Stop after so many epochs without a better validation loss and keep the best; 0 trains all `epochs` and keeps
+    the last. The loss is that of `select_on`. Under kfold and families the scored fold then chose its own epoch, which
+    makes its score optimistic: score.json says so."""
     pos_weight: Literal["none", "balanced"] = "none"
     """balanced: weight of a positive = negatives / positives of the label. It ruins the calibration of the log loss."""
     noise: Noise = Noise()
+    consistency: float = Field(0.0, ge=0)
+    """Weight of the distance between the predictions for two noisy copies of each report (R-Drop); 0 is off, else each
+    step goes through two copies."""
+    attack: Literal["none", "fgm", "awp"] = "none"
+    """Each step also learns from the weights moved against it. fgm: the embedding's, along the gradient; awp: all
+    matrices'. Both cost a second forward and backward pass."""
+    attack_size: float = Field(0.5, gt=0)
+    """fgm: length of the step on the embedding. awp: length relative to that of each matrix."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Factor on the learning rate from the head to the encoder's last layer, from there to the one below, and so on
+    down to the embedding; for pretrained weights."""
 
 
 class Run(Settings):
     """One model of an experiment, fully resolved."""
 
     model: AnyModel = Recurrent()
+    pretrain: Pretrain = Pretrain()
     train: Train = Train()
 
 
@@ -276,7 +324,7 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     if preset not in preset_names():
         raise unknown("preset", preset, preset_names())
     layers = _read_yaml(PRESETS / f"{preset}.yaml")
-    shared = {key: layers.pop(key) for key in ("model", "train") if key in layers}
+    shared = {key: layers.pop(key) for key in PARTS if key in layers}
     specs = layers.pop("runs")
     for name in models:
         if name not in specs and name not in model_names():
@@ -295,7 +343,7 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
             raise UserError(f"{text!r}: a preset is chosen with --preset {value}")
         if key == ["overrides"]:
             raise unknown("key", "overrides", Config.model_fields.keys() - {"overrides"})
-        if key[0] in ("model", "train"):
+        if key[0] in PARTS:
             for run in runs.values():
                 _set(run, key, value, text)
         elif key[:1] == ["runs"] and len(key) > 1 and key[1] not in runs:

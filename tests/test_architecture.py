@@ -16,11 +16,13 @@ LAYERS = [
     {"blocks", "submissions", "frames", "similarity", "shift", "shift_report", "labelshift", "expected"},
     {"reports"},
     {"corpus", "inputs", "sample", "blending", "baselines", "executors"},
-    {"folds", "vectors", "batching", "hardware", "models.layers", "models.recurrent", "models.transformer"},
-    {"models", "checkpoints", "prepared", "machine", "fold_job"},
-    {"layout"},
+    {"folds", "vectors", "batching", "hardware", "attacks", "masking"},
+    {"models.layers", "models.recurrent", "models.transformer"},
+    {"models", "checkpoints", "prepared", "machine", "jobs"},
+    {"layout", "loop", "models.language"},
     {"inference", "runs", "shifted"},
-    {"training", "prediction"},
+    {"training", "prediction", "starts"},
+    {"pretraining"},
     {"bench"},
     {"stages"},
     {"__main__"},
@@ -102,7 +104,8 @@ def test_every_source_file_has_its_tests():
         "checkpoints": "test_training", "inference": "test_training", "prepared": "test_pipeline",
         "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
-        "shift_report": "test_shifted", "fold_job": "test_training",
+        "shift_report": "test_shifted", "jobs": "test_training",
+        "loop": "test_training", "starts": "test_pretraining",
     }  # fmt: skip
     for path in SRC.glob("*.py"):
         assert shared.get(path.stem, f"test_{path.stem}") in tested, f"{path.name} has no tests"

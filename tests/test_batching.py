@@ -47,3 +47,15 @@ def test_widths_can_be_rounded_up_as_far_as_the_padding_reaches():
     batches = length_batches(np.ones((4, 30), dtype=np.uint16), lengths, 1, CPU, multiple=8)
     assert [batch.tokens.shape[1] for batch in batches] == [8, 16, 24, 30]
     assert [batch.lengths.tolist() for batch in batches] == [[3], [9], [17], [30]]
+
+
+def test_another_copy_comes_in_the_order_of_the_first():
+    rng = np.random.default_rng(0)
+    lengths, others = rng.integers(1, 31, size=(2, 50))
+    tokens = np.where(np.arange(30) < others[:, None], 7, 0).astype(np.uint16)
+    firsts = length_batches(np.zeros((50, 30), dtype=np.uint16), lengths, 8, CPU)
+    order = np.concatenate([batch.rows for batch in firsts])
+    for first, batch in zip(firsts, length_batches(tokens, others, 8, CPU, 4, order), strict=True):
+        np.testing.assert_array_equal(batch.rows, first.rows)
+        np.testing.assert_array_equal(batch.lengths, others[first.rows])
+        np.testing.assert_array_equal((batch.tokens == 7).sum(dim=1), others[first.rows])

@@ -9,13 +9,14 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from src import checkpoints, training
+from src import checkpoints, loop, training
 from src.config import Recurrent, Run, Train, Transformer
 from src.corpus import N_SPECIAL
 from src.errors import UserError
 from src.inference import predict_logits
+from src.loop import fit, make_optimizer, schedule, update_average
 from src.models import build_model
-from src.training import EpochReader, Rows, fit, make_optimizer, positive_weight, schedule, update_average
+from src.training import Classification, EpochReader, Rows, disagreement, positive_weight
 
 CPU = torch.device("cpu")
 SMALL = Recurrent(embedding_size=8, embedding_init="random", hidden_size=6, spatial_dropout=0.1, head_dropout=0.1)
@@ -49,7 +50,8 @@ def train(folder, settings: Train, data: Rows | None = None, stop_after: int | N
             raise KeyboardInterrupt
 
     try:
-        history = fit(model, data, rows(48, seed=9), settings, (seed, 0), CPU, "fp32", folder, progress)
+        objective = Classification(model, data, rows(48, seed=9), settings, CPU, "fp32")
+        history = fit(objective, settings, (seed, 0), folder, progress)
     except KeyboardInterrupt:
         return None, model
     return history, model
@@ -65,8 +67,11 @@ def weights(model) -> bytes:
         Train(epochs=4, batch_size=16, noise={"replacement": 0.1, "insertion": 0.05, "deletion": 0.05}),
         Train(epochs=4, batch_size=16, ema_decay=0.9, optimizer="adam"),
         Train(epochs=4, batch_size=16, patience=1),
+        Train(epochs=4, batch_size=16, consistency=1.0, noise={"replacement": 0.1, "deletion": 0.1}),
+        Train(epochs=4, batch_size=16, attack="fgm"),
+        Train(epochs=4, batch_size=16, attack="awp", attack_size=0.01, layer_decay=0.8),
     ],
-    ids=["noise", "ema", "patience"],
+    ids=["noise", "ema", "patience", "consistency", "fgm", "awp"],
 )
 def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
     history, model = train(tmp_path / "whole", settings)
@@ -137,20 +142,26 @@ def test_the_gradient_is_clipped_before_the_step(tmp_path, monkeypatch):
 def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch, what):
     """Values are read a pool of batches at a time, and still the first bad step is named."""
     steps = []
-    original = training.Watch.see
+    original = loop.Watch.see
 
     def see(self, loss, norm, batch_rows):
         steps.append(batch_rows)
         poison = torch.tensor(math.nan if len(steps) >= 3 else 1.0)
         original(self, loss * poison if what == "loss" else loss, norm * poison, batch_rows)
 
-    monkeypatch.setattr(training.Watch, "see", see)
+    monkeypatch.setattr(loop.Watch, "see", see)
     model = build_model(SMALL, SIZE, 3)
     settings = Train(epochs=2, batch_size=16)
     with pytest.raises(
         UserError, match=rf"{what} became nan at step 2 \(epoch 1\).*reports \d+.*learning_rate"
     ) as told:
-        fit(model, rows(), rows(48), settings, (1, 0), CPU, "fp32", tmp_path, lambda news: None)
+        fit(
+            Classification(model, rows(), rows(48), settings, CPU, "fp32"),
+            settings,
+            (1, 0),
+            tmp_path,
+            lambda news: None,
+        )
     assert ", ".join(map(str, steps[2][:8])) in str(told.value)
     assert not list(tmp_path.glob("*.safetensors")), "nothing may be kept of a broken epoch"
 
@@ -159,7 +170,14 @@ def test_weights_that_are_not_finite_are_told(tmp_path):
     model = build_model(SMALL, SIZE, 3)
     torch.nn.init.constant_(model.head.weight, float("inf"))
     with pytest.raises(UserError, match=r"loss became (nan|inf) at step 0 \(epoch 1\)"):
-        fit(model, rows(), rows(48), Train(epochs=2, batch_size=16), (1, 0), CPU, "fp32", tmp_path, lambda news: None)
+        settings = Train(epochs=2, batch_size=16)
+        fit(
+            Classification(model, rows(), rows(48), settings, CPU, "fp32"),
+            settings,
+            (1, 0),
+            tmp_path,
+            lambda news: None,
+        )
 
 
 def test_an_epoch_holds_every_report_once_with_its_own_labels():
@@ -169,11 +187,11 @@ def test_an_epoch_holds_every_report_once_with_its_own_labels():
     part = Rows(data.tokens, data.lengths, data.labels[chosen], data.ids[chosen], data.weights[chosen], chosen)
     reader = EpochReader(part, settings, CPU)
     seen = []
-    for batch, targets in reader.batches(np.random.default_rng(0)):
+    for batch, wanted in reader.batches(np.random.default_rng(0)):
         in_file = chosen[batch.rows]
         np.testing.assert_array_equal(batch.tokens, data.tokens[in_file][:, : batch.tokens.shape[1]])
         np.testing.assert_array_equal(batch.lengths, data.lengths[in_file])
-        np.testing.assert_array_equal(targets, data.labels[in_file])
+        np.testing.assert_array_equal(wanted.targets, data.labels[in_file])
         seen.append(batch.rows)
     assert len(seen) == reader.n_batches == 182
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(2900))
@@ -186,7 +204,7 @@ def test_an_epoch_holds_every_report_once_with_its_own_labels():
 
 
 def test_patience_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "schedule", lambda *arguments: 1.0)
+    monkeypatch.setattr(loop, "schedule", lambda *arguments: 1.0)
     settings = Train(epochs=60, batch_size=16, patience=2, learning_rate=0.02)
     history, _ = train(tmp_path, settings, rows(64))
     losses = [epoch["valid_loss"] for epoch in history]
@@ -197,6 +215,61 @@ def test_patience_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
     logits = torch.from_numpy(predict_logits(model, valid.tokens, valid.lengths, CPU))
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(valid.labels).float())
     assert loss.item() == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_consistency_is_between_two_noisy_copies_of_the_same_reports(tmp_path):
+    data = rows(300)
+    settings = Train(batch_size=16, consistency=1.0, noise={"replacement": 0.2, "insertion": 0.1, "deletion": 0.2})
+    reader = EpochReader(data, settings, CPU)
+    shares = []
+    for batch, wanted in reader.batches(np.random.default_rng(0)):
+        assert wanted.twin.tokens.shape[0] == len(batch.rows)
+        np.testing.assert_array_equal(wanted.targets, data.labels[batch.rows])
+        for row, tokens, other in zip(batch.rows, batch.tokens.numpy(), wanted.twin.tokens.numpy(), strict=True):
+            words = set(data.tokens[row][data.tokens[row] > 0])
+            shares.append([np.isin(copy[copy > 0], list(words)).mean() for copy in (tokens, other)])
+        assert not np.array_equal(batch.tokens, wanted.twin.tokens)
+    # Most words of either copy are the report's own, so the copies are of one report.
+    assert np.mean(shares, axis=0) == pytest.approx(0.75, abs=0.08)
+
+
+def test_disagreement_is_the_symmetric_divergence():
+    left, right = torch.tensor([[0.3, -2.0]]), torch.tensor([[1.5, -2.0]])
+    p, q = left.sigmoid().double(), right.sigmoid().double()
+    divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    other = q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()
+    torch.testing.assert_close(disagreement(left, right).double(), (divergence + other) / 2, atol=1e-6, rtol=1e-5)
+    assert disagreement(left, left).abs().max() == 0
+
+
+def test_weights_of_reports_count_in_the_loss():
+    """A report of weight two is as good as two reports."""
+    data, settings = rows(4), Train(batch_size=16)
+    torch.manual_seed(0)
+    model = build_model(SMALL.model_copy(update={"spatial_dropout": 0.0, "head_dropout": 0.0}), SIZE, 3)
+
+    def loss(chosen, weights):
+        chosen = np.array(chosen)
+        part = Rows(
+            data.tokens, data.lengths, data.labels[chosen], data.ids[chosen], np.array(weights, np.float32), chosen
+        )
+        objective = Classification(model, part, data, settings, CPU, "fp32")
+        ((batch, wanted),) = objective.batches(np.random.default_rng(0))
+        return objective.loss(model, batch, wanted).item()
+
+    assert loss([0, 1], [4 / 3, 2 / 3]) == pytest.approx(loss([0, 0, 1], [1, 1, 1]), rel=1e-5)
+    assert loss([0, 1], [4 / 3, 2 / 3]) != pytest.approx(loss([0, 1], [1, 1]), rel=1e-6)
+
+
+def test_lower_layers_learn_more_slowly_under_layer_decay():
+    model = build_model(SMALL.model_copy(update={"layers": 2}), SIZE, 3)
+    groups = make_optimizer(model, Train(layer_decay=0.5)).param_groups
+    share = {id(p): group["share"] for group in groups for p in group["params"]}
+    assert share[id(model.head.weight)] == 1.0
+    assert share[id(model.encoder.forwards[1].weight_hh_l0)] == share[id(model.encoder.backwards[1].bias_ih_l0)] == 0.5
+    assert share[id(model.encoder.forwards[0].weight_hh_l0)] == 0.25
+    assert share[id(model.embedding.weight)] == 0.125
+    assert {group["share"] for group in make_optimizer(model, Train()).param_groups} == {1.0}
 
 
 def test_schedule_rises_and_falls():
@@ -287,7 +360,7 @@ def test_compiled_training_learns_the_same(tmp_path):
 
 
 def test_compiling_without_a_compiler_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    monkeypatch.setattr(loop.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"train.compile=true needs a C\+\+ compiler"):
         train(tmp_path, Train(epochs=1, compile=True))
 
@@ -300,7 +373,8 @@ def test_a_gpu_learns_and_predicts_the_same(tmp_path, model, compile):
     device, settings = torch.device("cuda"), Train(epochs=12, batch_size=16, learning_rate=0.01, compile=compile)
     torch.manual_seed(0)
     fitted = build_model(model, SIZE, 3).to(device)
-    history = fit(fitted, rows(600), rows(200, seed=5), settings, (1, 0), device, "bf16", tmp_path, lambda news: None)
+    objective = Classification(fitted, rows(600), rows(200, seed=5), settings, device, "bf16")
+    history = fit(objective, settings, (1, 0), tmp_path, lambda news: None)
     assert history[-1]["valid_loss"] < 0.7 * history[0]["valid_loss"]
     fresh = rows(200, seed=6)
     there = predict_logits(fitted, fresh.tokens, fresh.lengths, device)

@@ -24,8 +24,9 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
     from src.config import Run
     from src.hardware import pick_precision
     from src.inference import predict_logits
+    from src.loop import fit
     from src.models import build_model
-    from src.training import Rows, fit
+    from src.training import Classification, Rows
 
     corpus, cpu = Corpus.load(Path(payload["corpus"])), torch.device("cpu")
     rows, seed = (np.load(payload[name]) for name in ("train_rows", "valid_rows")), payload["seed"]
@@ -47,6 +48,7 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
         model = build_model(settings.model, payload["vocabulary_size"], n_labels)
         precision = pick_precision(WAYS[way], cpu)
         with tempfile.TemporaryDirectory() as folder:
-            fit(model, train_rows, valid_rows, settings.train, (seed, 0), cpu, precision, Path(folder), progress)
+            objective = Classification(model, train_rows, valid_rows, settings.train, cpu, precision)
+            fit(objective, settings.train, (seed, 0), Path(folder), progress)
         logits = predict_logits(model, corpus.tokens, corpus.lengths, cpu, valid_rows.chosen)
     artifacts.write_npy(Path(payload["out"]), logits)

@@ -51,7 +51,8 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
 
     from src.config import Run
     from src.hardware import pick_precision
-    from src.training import EpochReader, fit
+    from src.loop import fit
+    from src.training import Classification, EpochReader
 
     cpu = torch.device("cpu")
     settings = Run.model_validate(run)
@@ -65,7 +66,8 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
 
     def once() -> dict:
         with tempfile.TemporaryDirectory() as folder:
-            fit(model, train, valid, train_settings, (0, 0), cpu, picked, Path(folder), lambda news: None)
+            objective = Classification(model, train, valid, train_settings, cpu, picked)
+            fit(objective, train_settings, (0, 0), Path(folder), lambda news: None)
         return {"work": rows}
 
     return once, {"flops": operations * (1 + valid_rows / rows / 3), "precision": picked}
@@ -83,7 +85,8 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     from src.config import Run
     from src.corpus import Corpus
     from src.hardware import autocast, pick_precision
-    from src.training import EpochReader, Rows, make_optimizer
+    from src.loop import make_optimizer
+    from src.training import EpochReader, Rows
 
     cpu, settings, loaded = torch.device("cpu"), Run.model_validate(run).train, Corpus.load(Path(corpus))
     model = built(run).train()
@@ -94,10 +97,10 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
 
     def once() -> dict:
         done = 0
-        for batch, targets in itertools.islice(epochs, BATCHES):
+        for batch, wanted in itertools.islice(epochs, BATCHES):
             with autocast(precision, cpu):
                 logits = model(batch.tokens, batch.lengths)
-            loss = functional.binary_cross_entropy_with_logits(logits.float(), targets)
+            loss = functional.binary_cross_entropy_with_logits(logits.float(), wanted.targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -136,7 +139,7 @@ def batches(rows: int, batch_size: int) -> Callable[[], dict]:
     reader = EpochReader(_rows(rows, seed=0), settings, torch.device("cpu"))
 
     def once() -> dict:
-        found = sum(targets.sum().item() for _, targets in reader.batches(np.random.default_rng(0)))
+        found = sum(wanted.targets.sum().item() for _, wanted in reader.batches(np.random.default_rng(0)))
         return {"work": rows, "labels": float(found)}
 
     return once

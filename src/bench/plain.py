@@ -73,8 +73,8 @@ class Textbook:
         import torch
 
         from src.config import Run, Train
+        from src.loop import schedule
         from src.models import build_model
-        from src.training import schedule
 
         self.settings, self.precision = Run.model_validate(run), precision
         settings = self.settings.train

@@ -17,6 +17,8 @@ from src.models.recurrent import RecurrentEncoder
 from src.models.transformer import TransformerEncoder
 
 ENCODERS = {"recurrent": RecurrentEncoder, "transformer": TransformerEncoder}
+BODY = ("embedding", "encoder")
+"""What a classifier has in common with the language model of its pretraining."""
 
 
 class Classifier(nn.Module):

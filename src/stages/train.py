@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from threadpoolctl import threadpool_limits
 
-from src import artifacts, layout, machine, runs, vectors
+from src import artifacts, layout, machine, runs
 from src.artifacts import Output
 from src.config import Config, Run, fingerprint
 from src.console import duration, say
 from src.corpus import Corpus
 from src.executors import Job, LocalProcesses, make_executor, raise_failures, run_shown
-from src.fold_job import FoldJob, is_trained
 from src.folds import Folds, Split
+from src.jobs import FoldJob, is_trained
 from src.machine import Machine
 from src.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
 from src.prepared import Prepared
 from src.shifted import ShiftedTest, ShiftFolder, validation
+from src.starts import starts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,30 +88,28 @@ def _jobs_here(
     """The device of this machine, and the jobs of each run on it, whether done or not."""
     here = machine.recall(prepared.output, config.device)
     if here is not None:
-        jobs = _fold_jobs(config, prepared, folds, shift, here)
+        jobs = _jobss(config, prepared, folds, shift, here)
         if all(
             all(map(is_trained, group)) and _is_assembled(config, prepared, folds, shift, name, group)
             for name, group in jobs.items()
         ):
             return here.device, jobs
     here = machine.find(prepared.output, config.device)
-    return here.device, _fold_jobs(config, prepared, folds, shift, here)
+    return here.device, _jobss(config, prepared, folds, shift, here)
 
 
-def _fold_jobs(
+def _jobss(
     config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, here: Machine
 ) -> dict[str, list[FoldJob]]:
     """The jobs of each run, whether done or not."""
     code = artifacts.code_version(CODE)
-    starts = _word_vectors(
-        prepared, {run.model.embedding_size for run in config.runs.values() if run.model.embedding_init == "ppmi"}
-    )
+    starts = starts_of(config, prepared, here)
     jobs: dict[str, list[FoldJob]] = {}
     for name, run in config.runs.items():
         settings = run.model_dump(mode="json")
         del settings["train"]["seeds"]  # a further seed leaves the results of the others standing
         precision = here.precision(run.train.precision)
-        start = starts[run.model.embedding_size] if run.model.embedding_init == "ppmi" else None
+        start = starts[name]
         jobs[name] = []
         for split, seed in itertools.product(folds.splits(), run.train.seeds):
             valid = _valid_rows(config, prepared, folds, shift, split) if run.train.patience else None
@@ -120,7 +118,7 @@ def _fold_jobs(
                     "run": settings,
                     "train": prepared.manifest["train"],
                     "vocabulary": prepared.manifest["vocabulary"],
-                    "vectors": start.name if start else None,
+                    "start": start.fingerprint,
                     "rows": artifacts.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
                     "valid": artifacts.array_hash(*valid.values()) if valid else None,
                     "seed": seed,
@@ -136,7 +134,8 @@ def _fold_jobs(
                     run=settings,
                     corpus=str(prepared.train_folder),
                     vocabulary_size=len(prepared.vocabulary),
-                    vectors=str(start) if start else None,
+                    vectors=start.vectors,
+                    pretrained=start.pretrained,
                     split=str(_save_arrays(folder / "split.npz", **_rows_of(split))),
                     valid=str(_save_arrays(folder / "valid.npz", **valid)) if valid else None,
                     fold=split.fold,
@@ -148,21 +147,6 @@ def _fold_jobs(
                 )
             )
     return jobs
-
-
-def _word_vectors(prepared: Prepared, sizes: set[int]) -> dict[int, Path]:
-    """Files of the vectors that start embeddings of these sizes: made from all text, named by what they are made of."""
-    if not sizes:
-        return {}
-    folders = [prepared.train_folder, *map(prepared.test_folder, prepared.test_files)]
-    texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in folders]
-    stamp = fingerprint([*map(artifacts.array_hash, texts), artifacts.code_version(["src.vectors"])])
-    paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in sizes}
-    for size, path in paths.items():
-        if not path.exists():
-            with threadpool_limits(1):  # another number of threads would give other last bits
-                artifacts.write_npy(path, vectors.ppmi_vectors(texts, len(prepared.vocabulary), size))
-    return paths
 
 
 def _valid_rows(

@@ -1,4 +1,5 @@
-"""What is trained: one model on one fold, and whether that is done. Apart from training.py, which loads torch."""
+"""What is trained, and whether that is done: one model on one fold, one encoder on all text. Apart from training.py and
+pretraining.py, which load torch."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ class FoldJob:
     vocabulary_size: int
     vectors: str | None
     """File of the vectors that start the embedding."""
+    pretrained: str | None
+    """Weights that the embedding and the encoder start from."""
     split: str
     """File with train_rows, valid_rows and predicted_rows."""
     valid: str | None
@@ -38,3 +41,27 @@ class FoldJob:
 def is_trained(job: FoldJob) -> bool:
     files = ("last.safetensors", "best.safetensors", "history.csv", "logits.npy")
     return artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint, files)
+
+
+@dataclass(frozen=True)
+class PretrainJob:
+    """One encoder on all text. Made of text and numbers alone, as FoldJob is."""
+
+    run: dict[str, Any]
+    """The config.Run: its model, of which pooling and head do not matter here, and its pretrain."""
+    corpora: list[str]
+    """Folders of encoded text."""
+    vocabulary_size: int
+    vectors: str | None
+    device: str
+    precision: str
+    folder: str
+    fingerprint: str
+
+    @property
+    def weights(self) -> Path:
+        return Path(self.folder) / "last.safetensors"
+
+
+def is_pretrained(job: PretrainJob) -> bool:
+    return artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint, ["last.safetensors", "history.csv"])

@@ -1,0 +1,67 @@
+"""./run.sh pretrain [--model NAME …]: encoders read all text, train and tests, before any label is seen.
+
+./run.sh pretrain --model transformer pretrain.epochs=10
+
+Runs of the same encoder and the same settings share one. Training starts from it, in every fold.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from src import artifacts, layout, machine
+from src.artifacts import Output
+from src.config import Config
+from src.console import duration, say
+from src.executors import Job, LocalProcesses, raise_failures, run_shown
+from src.jobs import PretrainJob, is_pretrained
+from src.prepared import Prepared
+from src.starts import pretrain_jobs
+
+
+def run(config: Config) -> None:
+    if not any(run.pretrain.epochs for run in config.runs.values()):
+        say("pretrain: nothing to do, no run asks for it (pretrain.epochs)")
+        return
+    prepared = Prepared.load(Output(config.paths.output))
+    started = time.perf_counter()
+    here = machine.recall(prepared.output, config.device)
+    if here is None or not all(map(is_pretrained, pretrain_jobs(config, prepared, here).values())):
+        here = machine.find(prepared.output, config.device)
+    jobs = pretrain_jobs(config, prepared, here)
+    users: dict[str, list[str]] = {}
+    for name, job in jobs.items():
+        users.setdefault(job.folder, []).append(name)
+    chosen = {job.folder: job for job in jobs.values()}
+    missing = {folder: job for folder, job in chosen.items() if not is_pretrained(job)}
+    if missing:
+        say(f"pretrain: {len(missing)} of {len(chosen)} encoders to pretrain on {here.device}")
+        work = [
+            Job(" ".join(users[folder]), "src.pretraining:pretrain_encoder", asdict(job), _work(job))
+            for folder, job in missing.items()
+        ]
+        precision = next(iter(chosen.values())).precision
+        shape = layout.pick(config.executor, here.device, precision, len(chosen))
+        raise_failures(run_shown(LocalProcesses(shape.workers, shape.threads), "pretrain", work, _describe))
+    for folder, names in users.items():
+        result = artifacts.read_json(Path(folder) / "result.json")
+        say(
+            f"pretrain: {', '.join(names)}: {result['epochs']} epochs over {result['reports']:,} reports, "
+            f"loss {result['last_train_loss']:.3f}, on reports not learned from {result['last_valid_loss']:.3f}"
+        )
+    say(f"pretrain: {len(chosen)} encoders in {prepared.output.pretrained} ({duration(time.perf_counter() - started)})")
+
+
+def _work(job: PretrainJob) -> float:
+    return job.run["pretrain"]["epochs"] * job.run["model"].get("layers", 1)
+
+
+def _describe(news: dict[str, Any]) -> tuple[float, str]:
+    note = (
+        f"epoch {news['epoch']:2d}/{news['epochs']}  train {news['train_loss']:.4f}  "
+        f"valid {news['valid_loss']:.4f}  {news['seconds']:.1f} s"
+    )
+    return news["epoch"] / news["epochs"], note

@@ -1,0 +1,106 @@
+"""What models start from: word vectors, and encoders that have read all text. Made once, shared by folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from src import artifacts, vectors
+from src.config import Config, fingerprint
+from src.errors import UserError
+from src.jobs import PretrainJob, is_pretrained
+from src.machine import Machine
+from src.prepared import Prepared
+from src.runs import command
+
+CODE = ("src.pretraining",)
+HEAD = ("pooling", "head_dropout")
+"""Settings of a model that pretraining does not see."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the models of one run start from."""
+
+    vectors: str | None
+    """File of the vectors that start the embedding."""
+    pretrained: str | None
+    """File of the weights that embedding and encoder start from."""
+    fingerprint: str
+
+
+def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, Start]:
+    """Of each run. Raises UserError, with the command, where its pretraining is missing."""
+    vectors_of, jobs, found = _word_vectors(config, prepared), pretrain_jobs(config, prepared, here), {}
+    for name in config.runs:
+        file, job = vectors_of[name], jobs.get(name)
+        if job is None:
+            found[name] = Start(file, None, fingerprint(file and Path(file).name))
+            continue
+        if not is_pretrained(job):
+            remedy = command("pretrain", config, "--model", name)
+            raise UserError(f"the pretrained encoder of run {name} is missing. Make it with: ./run.sh {remedy}")
+        found[name] = Start(None, str(job.weights), job.fingerprint)
+    return found
+
+
+def pretrain_jobs(config: Config, prepared: Prepared, here: Machine) -> dict[str, PretrainJob]:
+    """The pretraining of each run that asks for one; runs of the same encoder and settings have the same job."""
+    folders, code, jobs = text_folders(prepared), artifacts.code_version(CODE), {}
+    vectors_of = _word_vectors(config, prepared)
+    texts = [prepared.manifest["train"], *prepared.test_texts.values()]
+    for name, run in config.runs.items():
+        if not run.pretrain.epochs:
+            continue
+        settings = run.model_dump(mode="json", include={"model", "pretrain"})
+        for key in HEAD:
+            del settings["model"][key]
+        precision = here.precision(run.pretrain.precision)
+        stamp = fingerprint(
+            {
+                "run": settings,
+                "texts": texts,
+                "vocabulary": prepared.manifest["vocabulary"],
+                "vectors": vectors_of[name] and Path(vectors_of[name]).name,
+                "precision": precision,
+                "code": code,
+            }
+        )
+        jobs[name] = PretrainJob(
+            run=settings,
+            corpora=list(map(str, folders)),
+            vocabulary_size=len(prepared.vocabulary),
+            vectors=vectors_of[name],
+            device=here.device,
+            precision=precision,
+            folder=str(prepared.output.pretrained / f"{run.model.encoder}.{stamp}"),
+            fingerprint=stamp,
+        )
+    return jobs
+
+
+def text_folders(prepared: Prepared) -> list[Path]:
+    """All text, labelled or not, as folders of corpora."""
+    return [prepared.train_folder, *map(prepared.test_folder, prepared.test_files)]
+
+
+def _word_vectors(config: Config, prepared: Prepared) -> dict[str, str | None]:
+    """The file of each run's vectors, if it has any: made from all text, named by what they are made of."""
+    sizes = {
+        name: run.model.embedding_size if run.model.embedding_init == "ppmi" else None
+        for name, run in config.runs.items()
+    }
+    wanted = set(sizes.values()) - {None}
+    if not wanted:
+        return sizes
+    texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in text_folders(prepared)]
+    stamp = fingerprint([*map(artifacts.array_hash, texts), artifacts.code_version(["src.vectors"])])
+    paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
+    for size, path in paths.items():
+        if not path.exists():
+            with threadpool_limits(1):  # another number of threads would give other last bits
+                artifacts.write_npy(path, vectors.ppmi_vectors(texts, len(prepared.vocabulary), size))
+    return {name: size and str(paths[size]) for name, size in sizes.items()}
