@@ -155,6 +155,7 @@ def _word_vectors(prepared: Prepared, sizes: set[int]) -> dict[int, Path]:
     if not sizes:
         return {}
     folders = [prepared.train_folder, *map(prepared.test_folder, prepared.test_files)]
+    folders += map(prepared.extra_folder, prepared.extra_files)
     texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in folders]
     stamp = fingerprint([*map(artifacts.array_hash, texts), artifacts.code_version(["src.vectors"])])
     paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in sizes}
