@@ -51,6 +51,8 @@ class Paths(Settings):
     """Glob of the labelled files in `input`."""
     test: str = "*test*.csv"
     """Glob of the files to predict in `input`."""
+    extra: str = "*extra*.csv"
+    """Glob of further reports in `input`, with or without labels, from any source: never validated, never predicted."""
 
 
 class Data(Settings):
@@ -127,7 +129,7 @@ class Model(Settings):
 
     embedding_size: int = Field(128, ge=2)
     embedding_init: Literal["random", "ppmi"] = "ppmi"
-    """ppmi: start from the factorised co-occurrences of all text (train and test), see vectors.py."""
+    """ppmi: start from the factorised co-occurrences of all text (train, test and extra), see vectors.py."""
     spatial_dropout: float = Field(0.2, ge=0, lt=1)
     """Share of embedding dimensions dropped for a whole report."""
     pooling: Literal["last", "max", "mean", "maxmean", "attention"] = "maxmean"

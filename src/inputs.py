@@ -23,33 +23,38 @@ KNOWN = {
 class InputFiles:
     train: list[Path]
     test: list[Path]
+    extra: list[Path]
 
 
 def find_files(paths: Paths) -> InputFiles | None:
-    """The train and test files of the input folder, by name; None where neither glob matches anything.
+    """The train, test and extra files of the input folder, by name; None where no glob matches anything.
 
     Without test files there is nothing to submit, but models can be trained and scored. Raises UserError for a folder
-    that does not exist, for test files without train files, for two test files of one name, and for a file that both
-    globs match.
+    that does not exist, for other files without train files, for two test or two extra files of one name, and for a
+    file that two globs match.
     """
     folder = paths.input
     if not folder.is_dir():
         raise UserError(f"paths.input: {folder} is not a folder")
-    train, test = (sorted(path for path in folder.glob(glob) if path.is_file()) for glob in (paths.train, paths.test))
-    if not train and not test:
+    globs = {"train": paths.train, "test": paths.test, "extra": paths.extra}
+    found = {role: sorted(path for path in folder.glob(glob) if path.is_file()) for role, glob in globs.items()}
+    files = InputFiles(**found)
+    others = files.test + files.extra
+    if not files.train and not others:
         return None
-    both = sorted(set(train) & set(test))
-    if both:
-        raise UserError(
-            f"{both[0]} matches paths.train ({paths.train}) and paths.test ({paths.test}). Rename it or narrow a glob."
-        )
-    if not train:
-        raise UserError(f"no file in {folder} matches paths.train ({paths.train}), though {test[0].name} is there")
-    stems = [path.stem for path in test]
-    for path in test:
-        if stems.count(path.stem) > 1:
-            raise UserError(f"two test files are called {path.stem}: their submissions would get in each other's way")
-    return InputFiles(train, test)
+    for path in files.train + others:
+        roles = [role for role in found if path in found[role]]
+        if len(roles) > 1:
+            told = " and ".join(f"paths.{role} ({globs[role]})" for role in roles)
+            raise UserError(f"{path} matches {told}. Rename it or narrow a glob.")
+    if not files.train:
+        raise UserError(f"no file in {folder} matches paths.train ({paths.train}), though {others[0].name} is there")
+    for role, results in (("test", "submissions"), ("extra", "arrays")):
+        stems = [path.stem for path in found[role]]
+        for stem in stems:
+            if stems.count(stem) > 1:
+                raise UserError(f"two {role} files are called {stem}: their {results} would get in each other's way")
+    return files
 
 
 def describe_known(path: Path, sha256: str) -> str:

@@ -55,6 +55,39 @@ class Prepared:
         """What stands for the reports of each test file, by its name."""
         return {file["name"]: file["text"] for file in self.manifest["files"] if file["role"] == "test"}
 
+    @property
+    def extra_files(self) -> list[str]:
+        """Names of the files of further reports."""
+        return list(self.extra_texts)
+
+    @property
+    def extra_labelled(self) -> list[str]:
+        """Names of those whose labels can train."""
+        return list(self.extra_labels)
+
+    def extra_folder(self, name: str) -> Path:
+        """Of all reports of an extra file; their labels are there too where the file is one of `extra_labelled`."""
+        return self.output.data / "extra" / Path(name).stem
+
+    def extra_rows_path(self, name: str) -> Path:
+        """Of those of `extra_labelled`: a file with (n,) int64, the rows whose labels can train. The others have the
+        text of a train report, and would tell a model the labels of what it is validated on."""
+        return self.output.data / "extra" / f"{Path(name).stem}.rows.npy"
+
+    @property
+    def extra_texts(self) -> dict[str, str]:
+        """What stands for the reports of each extra file, by its name."""
+        return {file["name"]: file["text"] for file in self._extra}
+
+    @property
+    def extra_labels(self) -> dict[str, str]:
+        """What stands for the rows that can train, and for their labels, by the name of the extra file."""
+        return {file["name"]: file["labels"] for file in self._extra if file["labels"]}
+
+    @property
+    def _extra(self) -> list[dict[str, Any]]:
+        return [file for file in self.manifest["files"] if file["role"] == "extra"]
+
     def folds_settings(self) -> dict[str, Any]:
         return artifacts.read_json(artifacts.require(self.output.folds_manifest, "folds"))["settings"]
 

@@ -51,7 +51,7 @@ def pretrain_jobs(config: Config, prepared: Prepared, here: Machine) -> dict[str
     """The pretraining of each run that asks for one; runs of the same encoder and settings have the same job."""
     folders, code, jobs = text_folders(prepared), artifacts.code_version(CODE), {}
     vectors_of = _word_vectors(config, prepared)
-    texts = [prepared.manifest["train"], *prepared.test_texts.values()]
+    texts = [prepared.manifest["train"], *prepared.test_texts.values(), *prepared.extra_texts.values()]
     for name, run in config.runs.items():
         if not run.pretrain.epochs:
             continue
@@ -84,7 +84,8 @@ def pretrain_jobs(config: Config, prepared: Prepared, here: Machine) -> dict[str
 
 def text_folders(prepared: Prepared) -> list[Path]:
     """All text, labelled or not, as folders of corpora."""
-    return [prepared.train_folder, *map(prepared.test_folder, prepared.test_files)]
+    tests, extras = map(prepared.test_folder, prepared.test_files), map(prepared.extra_folder, prepared.extra_files)
+    return [prepared.train_folder, *tests, *extras]
 
 
 def _word_vectors(config: Config, prepared: Prepared) -> dict[str, str | None]:

@@ -1,8 +1,8 @@
 """Word vectors from co-occurrence: positive pointwise mutual information, factorised.
 
 Levy and Goldberg (2014), "Neural word embedding as implicit matrix factorization", with context-distribution
-smoothing and singular values to the power one half as in Levy, Goldberg and Dagan (2015). They use all text, train
-and test, and no label.
+smoothing and singular values to the power one half as in Levy, Goldberg and Dagan (2015). They use all text, train,
+test and extra, and no label.
 """
 
 from __future__ import annotations

@@ -228,10 +228,14 @@ def test_shift_of_other_files_is_not_taken(measured, reports, tmp_path):
 
 
 def test_a_stand_in_has_known_answers(measured, reports, tmp_path, capsys):
-    to = tmp_path / "proof"
-    command = ["standin", str(reports / "sample_train.csv"), "--to", str(to), *words(reports, measured)]
+    to, folder = tmp_path / "proof", Path(shutil.copytree(reports, tmp_path / "input"))
+    shutil.copy(folder / "answers_A.csv", folder / "extra_A.csv")
+    shutil.copy(folder / "sample_train.csv", folder / "extra_same.csv")
+    command = ["standin", str(reports / "sample_train.csv"), "--to", str(to), *words(folder, measured)]
     assert main(command) == 0
-    assert "standin: both:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "standin: both:" in shown and "extra_same.csv is FILE itself" in shown
+    assert [path.name for path in to.glob("*extra*")] == ["extra_A.csv"], "the answers must not be learned from"
     source = read_reports(reports / "sample_train.csv")
     for name in ("plain", "noised", "weighted", "both"):
         answers, test = (read_reports(to / f"standin_{name}_{kind}.csv") for kind in ("answers", "test"))

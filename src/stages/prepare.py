@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from src import artifacts, inputs
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import duration, say, warn
-from src.corpus import Losses, Vocabulary, encode, token_counts
+from src.corpus import Corpus, Losses, Vocabulary, encode, token_counts
 from src.errors import UserError
 from src.inputs import InputFiles
 from src.reports import Reports, read_reports
@@ -27,20 +28,22 @@ def run(config: Config, files: InputFiles) -> None:
         {
             "task": config.task,
             "data": config.data.model_dump(),
-            "files": [[path.name, artifacts.file_sha256(path)] for path in files.train + files.test],
+            "files": [
+                [role, path.name, artifacts.file_sha256(path)] for role, paths in vars(files).items() for path in paths
+            ],
             "code": artifacts.code_version(CODE),
         }
     )
-    folders = ["train", *(f"test/{path.stem}" for path in files.test)]
+    folders = ["train", *(f"test/{path.stem}" for path in files.test), *(f"extra/{path.stem}" for path in files.extra)]
     arrays = [f"{folder}/{name}.npy" for folder in folders for name in ("tokens", "lengths", "ids", "sources")]
     if artifacts.is_current(manifest, stamp, ["vocabulary.json", "train/labels.npy", *arrays]):
         say(f"prepare: up to date ({artifacts.read_json(manifest)['summary']})")
         return
     started = time.perf_counter()
-    train, test = _read_all(files)
+    train, test, extra = _read_all(files)
     task = _recognise(config.task, train)
     labels = np.concatenate([file.labels_for(task) for file in train])
-    vocabulary = Vocabulary(np.flatnonzero(token_counts(train + test)))
+    vocabulary = Vocabulary(np.flatnonzero(token_counts(train + test + extra)))
     manifest.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     vocabulary.save(output.data / "vocabulary.json")
     keep, max_len = config.data.keep, config.data.max_len
@@ -51,8 +54,10 @@ def run(config: Config, files: InputFiles) -> None:
         encoded, losses = encode([file], vocabulary, None, max_len, keep, output.data / "test" / file.path.stem)
         texts[file.path.name] = encoded.text_fingerprint
         _tell([file], "test", losses, max_len, keep)
+    further = [_encode_extra(file, vocabulary, task, corpus, config, output.data / "extra") for file in extra]
     tests = " + ".join(f"{len(file):,}" for file in test) or "no"
-    summary = f"{task.title}; {len(corpus):,} train reports, {tests} test reports, {len(vocabulary.words)} words"
+    more = f", {' + '.join(f'{len(file):,}' for file in extra)} extra reports" if extra else ""
+    summary = f"{task.title}; {len(corpus):,} train reports, {tests} test reports{more}, {len(vocabulary.words)} words"
     artifacts.write_json(
         manifest,
         {
@@ -67,24 +72,25 @@ def run(config: Config, files: InputFiles) -> None:
             + [
                 {"role": "test", "name": name, "text": texts[name], "rows": len(file), "sha256": file.sha256}
                 for name, file in ((file.path.name, file) for file in test)
-            ],
+            ]
+            + further,
         },
     )
     say(f"prepare: {summary} ({duration(time.perf_counter() - started)})")
 
 
-def _read_all(files: InputFiles) -> tuple[list[Reports], list[Reports]]:
+def _read_all(files: InputFiles) -> tuple[list[Reports], list[Reports], list[Reports]]:
     """Every file, or one error with the complaints about all of them."""
     read: dict[Path, Reports] = {}
     complaints = []
-    for path in files.train + files.test:
+    for path in files.train + files.test + files.extra:
         try:
-            read[path] = read_reports(path, labelled=path in files.train)
+            read[path] = read_reports(path, labelled=None if path in files.extra else path in files.train)
         except UserError as error:
             complaints.append(str(error))
     if complaints:
         raise UserError("\n".join(complaints))
-    return [read[path] for path in files.train], [read[path] for path in files.test]
+    return tuple([read[path] for path in paths] for paths in (files.train, files.test, files.extra))
 
 
 def _recognise(wanted: str, train: list[Reports]) -> Task:
@@ -95,6 +101,47 @@ def _recognise(wanted: str, train: list[Reports]) -> Task:
         told = ", ".join(f"{path.name} is {name}" for name, path in found.items())
         raise UserError(f"the train files are of different rounds ({told}). Say which to predict, such as task=round1.")
     return train[0].task
+
+
+def _encode_extra(
+    file: Reports, vocabulary: Vocabulary, task: Task, train: Corpus, config: Config, folder: Path
+) -> dict[str, Any]:
+    """What the manifest tells of an extra file; its arrays go to `folder`/STEM, and the rows that can train beside."""
+    labels, arrays = _labels_that_train(file, task), folder / file.path.stem
+    if labels is None:
+        (arrays / "labels.npy").unlink(missing_ok=True)  # of another file of this name, or of another round
+    keep, max_len = config.data.keep, config.data.max_len
+    encoded, losses = encode([file], vocabulary, labels, max_len, keep, arrays)
+    _tell([file], "extra", losses, max_len, keep)
+    stands_for_labels = None
+    if labels is not None:
+        is_known = np.isin(encoded.text_hashes(), train.text_hashes())
+        if is_known.any():
+            # Trained on, these would tell a model the labels of what it is validated on.
+            count = f"{is_known.sum():,} of its reports have the text of a train report"
+            say(f"extra: {file.path.name}: {count}: their labels are not used")
+        rows = np.flatnonzero(~is_known)
+        artifacts.write_npy(folder / f"{file.path.stem}.rows.npy", rows)
+        stands_for_labels = artifacts.array_hash(rows, labels)
+    return {
+        "role": "extra",
+        "name": file.path.name,
+        "text": encoded.text_fingerprint,
+        "labels": stands_for_labels,
+        "rows": len(file),
+        "sha256": file.sha256,
+    }
+
+
+def _labels_that_train(file: Reports, task: Task) -> np.ndarray | None:
+    """Labels (N, n_labels) of an extra file, None where it has none that the task can take."""
+    if file.labels is None:
+        return None
+    try:
+        return file.labels_for(task)
+    except UserError as error:
+        say(f"extra: {error}; its text alone is used")
+        return None
 
 
 def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: str) -> None:

@@ -1,8 +1,9 @@
 """./run.sh standin FILE --to DIR: a labelled file of another pool as test files whose scores can be known.
 
-It makes of FILE four test files, with their answers beside them, and puts them into DIR with the train and test files
-of the input folder: plain (as it is), noised (with noise up to the target's), weighted (a sample as much, or as little,
-like train as the target is) and both. A pipeline on DIR then foretells their scores, and the answers tell the truth.
+It makes of FILE four test files, with their answers beside them, and puts them into DIR with the train, test and extra
+files of the input folder: plain (as it is), noised (with noise up to the target's), weighted (a sample as much, or as
+little, like train as the target is) and both. A pipeline on DIR then foretells their scores, and the answers tell the
+truth.
 
     ./run.sh standin round2/train.csv --to input/proof
     ./run.sh --preset proof paths.input=input/proof paths.output=output/proof
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from src import frames, shift, similarity
-from src.artifacts import Output
+from src.artifacts import Output, file_sha256
 from src.config import Config
 from src.console import say
 from src.errors import UserError
@@ -66,8 +67,11 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
     workshop = to.with_name(f".{to.name}.unfinished")
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir(parents=True)
-    for path in files.train + files.test:
-        shutil.copyfile(path, workshop / path.name)
+    for path in files.train + files.test + files.extra:
+        if path in files.extra and file_sha256(path) == source.sha256:
+            say(f"standin: {path.name} is FILE itself, whose labels are the answers: it is not copied")
+        else:
+            shutil.copyfile(path, workshop / path.name)
     for name, weighted in (("plain", "weighted"), ("noised", "both")):
         text, everything = texts[name], np.arange(len(source.ids))
         seen, *queries = similarity.tfidf([train, aim, text], 2)

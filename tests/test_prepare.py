@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.__main__ import main
+from src.artifacts import Output
+from src.corpus import Corpus
+from src.prepared import Prepared
+from src.stages.train import _word_vectors
+from src.vectors import ppmi_vectors
+
+TRAIN = "0|,|1 2 3|,|0\n1|,|4 5|,|\n2|,|1 9 3 2|,|1 16\n"
+TEST = "0|,|1 2 7\n"
+EXTRA = "0|,|4 5|,|3,2\n1|,|600 1 2|,|0 16,\n2|,|7 4|,|,\n3|,|1 2 3 |,|5,0\n"
+"""Labels of round 2; the first and the last have the text of a train report."""
+
+
+@pytest.fixture
+def prepare(tmp_path, capsys):
+    """Writes the files and prepares them, in the same folders each time; what is prepared, and what was told."""
+
+    def run(files: dict[str, str], *more: str) -> tuple[Prepared, str]:
+        folder = tmp_path / "input"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        assert main(["prepare", f"paths.input={folder}", f"paths.output={tmp_path / 'output'}", *more]) == 0
+        return Prepared.load(Output(tmp_path / "output")), capsys.readouterr().out
+
+    return run
+
+
+def words_of(corpus: Corpus, prepared: Prepared) -> list[list[int]]:
+    numbers = prepared.vocabulary.encode(np.arange(1000)).tolist()
+    return [[numbers.index(token) for token in row[:n]] for row, n in zip(corpus.tokens, corpus.lengths, strict=True)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_round_2_reports_are_extra_to_round_1(prepare):
+    prepared, told = prepare({"train.csv": TRAIN, "test.csv": TEST, "round2_extra.csv": EXTRA})
+    assert prepared.task.name == "round1", "the train files alone name the round"
+    assert prepared.extra_files == prepared.extra_labelled == ["round2_extra.csv"]
+    corpus = Corpus.load(prepared.extra_folder("round2_extra.csv"))
+    assert words_of(corpus, prepared) == [[4, 5], [600, 1, 2], [7, 4], [1, 2, 3]]
+    assert prepared.extra_texts == {"round2_extra.csv": corpus.text_fingerprint}
+    assert corpus.labels.shape == (4, 17)
+    assert [np.flatnonzero(row).tolist() for row in corpus.labels] == [[3], [0, 16], [], [5]]
+    np.testing.assert_array_equal(np.load(prepared.extra_rows_path("round2_extra.csv")), [1, 2])
+    assert "round2_extra.csv: 2 of its reports have the text of a train report: their labels are not used" in told
+    assert "extra: round2_extra.csv: 4 reports, labels of round 2" in told
+    assert "3 train reports, 1 test reports, 4 extra reports, " in told
+    assert len(prepared.train) == 3 and prepared.test_files == ["test.csv"]
+
+
+def test_round_1_reports_and_those_without_labels_are_text_to_round_2(prepare):
+    files = {"train.csv": EXTRA, "a_extra.csv": TRAIN, "b_extra.csv": TEST}
+    prepared, told = prepare(files)
+    assert prepared.task.name == "round2"
+    assert "a_extra.csv holds the labels of round 1: 17 regions, which do not cover round 2" in told
+    assert "its text alone is used" in told and "b_extra.csv: 1 reports, no labels" in told
+    assert "no test reports, 3 + 1 extra reports" in told and "their labels are not used" not in told
+    assert prepared.extra_files == ["a_extra.csv", "b_extra.csv"] and prepared.extra_labelled == []
+    for name, n in (("a_extra.csv", 3), ("b_extra.csv", 1)):
+        corpus = Corpus.load(prepared.extra_folder(name))
+        assert len(corpus) == n and corpus.labels is None
+    # Round 1 can take the same labels; back in round 2, those that were written are not there any more.
+    prepared, told = prepare(files, "task=round1")
+    assert prepared.extra_labelled == ["a_extra.csv"]
+    assert Corpus.load(prepared.extra_folder("a_extra.csv")).labels.shape == (3, 17)
+    np.testing.assert_array_equal(np.load(prepared.extra_rows_path("a_extra.csv")), [2])
+    prepared, told = prepare(files)
+    assert prepared.extra_labelled == [] and Corpus.load(prepared.extra_folder("a_extra.csv")).labels is None
+
+
+def test_reports_are_compared_as_models_see_them(prepare):
+    prepared, _ = prepare({"train.csv": TRAIN, "extra.csv": "0|,|1 2 8|,|\n1|,|2 1|,|\n"}, "data.max_len=2")
+    np.testing.assert_array_equal(np.load(prepared.extra_rows_path("extra.csv")), [1])
+
+
+def test_what_stands_for_extra_files(prepare):
+    files = {"train.csv": TRAIN, "test.csv": TEST, "extra.csv": EXTRA}
+    first, _ = prepare(files)
+    assert "up to date" in prepare(files)[1]
+    shutil.rmtree(first.extra_folder("extra.csv"))
+    assert "up to date" not in prepare(files)[1] and first.extra_folder("extra.csv").is_dir()
+    other_labels, told = prepare({**files, "extra.csv": EXTRA.replace("0 16,", "0 15,")})
+    assert "up to date" not in told and other_labels.extra_texts == first.extra_texts
+    assert other_labels.extra_labels != first.extra_labels
+    other_text, _ = prepare({**files, "extra.csv": EXTRA.replace("7 4", "4 7")})
+    assert other_text.extra_texts != first.extra_texts and other_text.extra_labels == first.extra_labels
+    # The same files in another role are not the same data.
+    files = {"train.csv": TRAIN, "train_b.csv": TRAIN.replace("9", "8")}
+    assert len(prepare(files)[0].train) == 6
+    prepared, told = prepare(files, "paths.train=train.csv", "paths.extra=train_b.csv")
+    assert "up to date" not in told and len(prepared.train) == 3 and prepared.extra_labelled == ["train_b.csv"]
+    prepared, told = prepare(files, "paths.train=train.csv", "paths.test=none")
+    assert "up to date" not in told and prepared.extra_files == []
+
+
+def test_without_extra_files_nothing_speaks_of_them(prepare, tmp_path):
+    prepared, told = prepare({"train.csv": TRAIN, "test.csv": TEST})
+    assert "extra" not in told and prepared.extra_files == prepared.extra_labelled == []
+    assert not (tmp_path / "output/data/extra").exists()
+    assert "extra" not in json.dumps(prepared.manifest)
+
+
+def test_a_torn_extra_file_is_told_with_the_others(tmp_path, capsys):
+    for name, text in (("train.csv", "0|,|x|,|\n"), ("extra.csv", "0|,|1 2|,|\n1|,|3\n")):
+        (tmp_path / name).write_text(text)
+    assert main(["prepare", f"paths.input={tmp_path}", f"paths.output={tmp_path / 'output'}"]) == 2
+    told = capsys.readouterr().err
+    assert "train.csv, line 1: token 'x'" in told and "extra.csv, line 2: 2 fields, expected 3" in told
+
+
+def test_word_vectors_are_made_from_extra_text_too(prepare):
+    files = {"train.csv": TRAIN, "test.csv": TEST}
+    without = _word_vectors(prepare(files)[0], {3})[3]
+    # All its words are known, so that nothing but the text differs.
+    prepared, _ = prepare({**files, "extra.csv": "0|,|9 7 9 7 5\n"})
+    path = _word_vectors(prepared, {3})[3]
+    assert path.name != without.name
+    folders = [prepared.train_folder, prepared.test_folder("test.csv"), prepared.extra_folder("extra.csv")]
+    texts = [np.load(folder / "tokens.npy") for folder in folders]
+    expected = ppmi_vectors(texts, len(prepared.vocabulary), 3)
+    np.testing.assert_allclose(np.load(path), expected, atol=1e-6)
+    assert not np.allclose(np.load(without), np.load(path))
+
+
+def test_extra_files_are_neither_split_nor_predicted(tiny_input, tmp_path, capsys):
+    folder = Path(shutil.copytree(tiny_input, tmp_path / "input"))
+    places = [f"paths.input={folder}", f"paths.output={tmp_path / 'output'}"]
+    assert main(["folds", *places]) == 0
+    before = (tmp_path / "output/folds.csv").read_bytes(), contents(tmp_path / "output/data/train")
+    shutil.copy(tiny_input / "answers_A.csv", folder / "extra.csv")
+    assert main(["folds", *places]) == 0
+    assert "folds: up to date" in capsys.readouterr().out
+    assert before == ((tmp_path / "output/folds.csv").read_bytes(), contents(tmp_path / "output/data/train"))
+    prepared = Prepared.load(Output(tmp_path / "output"))
+    assert prepared.test_files == ["sample_testA.csv", "sample_testB.csv"]
+    assert prepared.extra_labelled == ["extra.csv"]
