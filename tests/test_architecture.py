@@ -20,7 +20,7 @@ LAYERS = [
     {"models", "checkpoints", "prepared", "machine", "fold_job"},
     {"layout"},
     {"inference", "runs", "shifted"},
-    {"training", "prediction"},
+    {"training", "prediction", "pool"},
     {"bench"},
     {"stages"},
     {"__main__"},
