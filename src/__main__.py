@@ -9,6 +9,7 @@ the functions that need them import them, or the modules that stand on them. tes
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -209,15 +210,43 @@ def _submit(settings: Config, parsed: argparse.Namespace) -> None:
 
 
 def _predict(settings: Config, parsed: argparse.Namespace) -> None:
-    from src.stages import predict
+    from src.stages import pipeline, predict
 
-    predict.run(settings, parsed.run, parsed.file, parsed.to)
+    if not parsed.shifted:
+        if parsed.replacement is not None:
+            raise UserError("--replacement is for --shifted")
+        predict.run(settings, parsed.runs, parsed.file, parsed.to)
+    elif parsed.to is not None:
+        raise UserError("--shifted writes scores, no predictions: leave --to out")
+    else:
+        predict.score_shifted(settings, pipeline.files(settings), parsed.runs, parsed.file, parsed.replacement)
 
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="a trained run or a blend, such as lstm or blend")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="trained runs or blends, such as lstm or blend")
     parser.add_argument("file", type=Path, help="reports, with or without labels")
     parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/prediction_RUN_FILE")
+    parser.add_argument(
+        "--shifted",
+        action="store_true",
+        help="score the runs on a labelled file, as it is and made like the target test file by weights and noise",
+    )
+    parser.add_argument(
+        "--replacement",
+        type=_rate,
+        metavar="R",
+        help="share of tokens to replace for it (default: what the file lacks to the target)",
+    )
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate < 1:
+        raise argparse.ArgumentTypeError(f"want a share of 0 or more and less than 1, not {text}")
+    return rate
 
 
 def _score(settings: Config, parsed: argparse.Namespace) -> None:
@@ -296,7 +325,7 @@ VERBS = {
         "./run.sh submit lstm",
     ),
     "predict": Verb(
-        "a trained run on any report file", _predict, _predict_arguments, "./run.sh predict blend new_reports.csv"
+        "trained runs on any report file", _predict, _predict_arguments, "./run.sh predict blend new_reports.csv"
     ),
     "score": Verb(
         "show all scores; with --labels, score a submission file",

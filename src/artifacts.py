@@ -59,6 +59,10 @@ class Output:
         """Of the pipeline's final blend, or of the `run` that was asked for."""
         return self.root / (f"submission_{test_file}" if run is None else f"submission_{run}_{test_file}")
 
+    def shifted_prediction(self, file: str) -> Path:
+        """Scores on a labelled file as it is and made like the target."""
+        return self.root / f"prediction_shifted_{Path(file).stem}.json"
+
 
 def require(path: Path, command: str) -> Path:
     """`path`, or a UserError that names the command that makes it."""

@@ -42,7 +42,7 @@ class Reports:
     task: Task | None
     """Recognised by the form of the label fields; None for a file without labels."""
     sha256: str = ""
-    """Of the file's bytes."""
+    """Of the file's bytes; empty for reports that are in no file."""
 
     def __len__(self) -> int:
         return len(self.ids)

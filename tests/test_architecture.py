@@ -21,7 +21,7 @@ LAYERS = [
     {"models", "checkpoints", "prepared", "machine", "jobs"},
     {"layout", "loop", "models.language"},
     {"inference", "runs", "shifted"},
-    {"training", "prediction", "starts"},
+    {"training", "prediction", "starts", "pool"},
     {"pretraining"},
     {"bench"},
     {"stages"},

@@ -10,14 +10,17 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from src import artifacts, blending, metrics, prediction
+from src import artifacts, blending, inputs, metrics, prediction
 from src.__main__ import VERBS, main
-from src.reports import read_reports
+from src.config import load_config
+from src.pool import Pool
+from src.reports import read_reports, write_reports
 from src.sample import make_sample
 from src.submissions import read_submission, write_submission
 from src.task import ROUND1, ROUND2
@@ -229,6 +232,69 @@ def test_predict_scores_labelled_files_and_tells_of_new_words(copy, tiny_input, 
     assert "3 tokens of 2 words" in warned and "900, 901" in warned
     assert "1 reports are longer than max_len=104: their head is kept" in warned
     assert len(read_submission(copy / "prediction_lstm_new.csv")[0]) == 3
+
+
+def test_runs_are_scored_on_a_labelled_file_made_like_the_target(copy, tiny_input, capsys):
+    answers, made = tiny_input / "answers_A.csv", words(tiny_input, copy)
+    command = ["predict", "lstm", "blend", str(answers), "--shifted"]
+    assert main([*command, "--replacement", "0.3", *made]) == 0
+    shown = capsys.readouterr().out
+    written = copy / "prediction_shifted_answers_A.json"
+    before, facts = written.read_bytes(), json.loads(written.read_text())
+    assert facts["sha256"] == artifacts.file_sha256(answers) and facts["replacement"] == 0.3
+    assert facts["target"] == "sample_testB.csv" and list(facts["runs"]) == ["lstm", "blend"]
+
+    config = load_config("sample", [word for word in made if "=" in word])
+    pool = Pool.load(config, inputs.find_files(config.paths), read_reports(answers), "predict")
+    texts = {"plain": pool.text, "noised": pool.replaced(0.3)}
+    for run, scores in facts["runs"].items():
+        line = next(line for line in shown.splitlines() if line.startswith(f"{run} "))
+        for (name, text), weighted in zip(texts.items(), ("weighted", "both"), strict=True):
+            weights = pool.likeness(text).weights
+            made_file = copy.parent / f"{name}.csv"
+            write_reports(made_file, replace(pool.with_text(text), path=made_file))
+            to = copy.parent / f"{name}_{run}.csv"
+            assert main(["predict", run, str(made_file), "--to", str(to), *made]) == 0
+            predicted = read_submission(to)[1]
+            for key, weigh in ((name, None), (weighted, weights)):
+                official = metrics.official_score(ROUND1, pool.reports.labels, predicted, weigh)
+                assert scores[key] == pytest.approx(official.to_json(), abs=1e-6)
+                assert f"{scores[key]['value']:.4f}±{scores[key]['standard_error']:.4f}" in line
+            assert facts["effective_size"][weighted] == pytest.approx(metrics.effective_size(weights))
+    assert len({score["value"] for scores in facts["runs"].values() for score in scores.values()}) == 8
+    assert facts["effective_size"]["plain"] == facts["effective_size"]["noised"] == 40
+    capsys.readouterr()
+
+    assert main([*command, "--replacement", "0.3", *made]) == 0
+    assert "predict: " in capsys.readouterr().out and written.read_bytes() == before
+    assert (
+        main(["predict", "lstm", str(tiny_input / "sample_train.csv"), "--shifted", "--replacement", "0", *made]) == 0
+    )
+    shown = capsys.readouterr()
+    assert "lstm was trained on these very reports" in shown.err
+    scores = json.loads((copy / "prediction_shifted_sample_train.json").read_text())["runs"]["lstm"]
+    assert scores["noised"] == scores["plain"] and scores["both"] == scores["weighted"]
+
+
+def test_several_runs_predict_a_file(copy, tiny_input, capsys):
+    file, made = str(tiny_input / "sample_testA.csv"), words(tiny_input, copy)
+    assert main(["predict", "lstm", "transformer", file, *made]) == 0
+    for run in ("lstm", "transformer"):
+        assert len(read_submission(copy / f"prediction_{run}_sample_testA.csv")[0]) == 40
+    capsys.readouterr()
+    answers = str(tiny_input / "answers_A.csv")
+    for arguments, message in (
+        (["lstm", "transformer", file, "--to", str(copy / "x.csv")], "is one file for 2 runs"),
+        (["lstm", file, "--shifted"], f"{file} has no labels, but labels are needed"),
+        (["lstm", answers, "--shifted", "--replacement", "1"], "less than 1, not 1. See ./run.sh predict --help"),
+        (["lstm", answers, "--shifted", "--replacement=-0.1"], "want a share of 0 or more"),
+        (["lstm", answers, "--shifted", "--replacement", "few"], "not few"),
+        (["lstm", answers, "--replacement", "0.1"], "--replacement is for --shifted"),
+        (["lstm", answers, "--shifted", "--to", "x.csv"], "leave --to out"),
+        (["lsmt", answers, "--shifted"], "unknown run 'lsmt'"),
+    ):
+        assert main(["predict", *arguments, *made]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_blends(copy, tiny_input, capsys):

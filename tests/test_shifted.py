@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import shift_report, similarity
+from src import frames, metrics, shift, shift_report, similarity
 from src.__main__ import main
 from src.config import load_config
 from src.corpus import Corpus, unpad
+from src.ngrams import take
+from src.noise import corrupt
 from src.prepared import Prepared
 from src.reports import read_reports
 from src.sample import TEST_NOISE, TRAIN_NOISE, make_sample
@@ -247,6 +249,31 @@ def test_a_stand_in_has_known_answers(measured, reports, tmp_path, capsys):
     assert {path.name for path in to.glob("sample_*")} >= {"sample_train.csv", "sample_testA.csv", "sample_testB.csv"}
     assert main(command) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_stand_in_is_drawn_as_written(measured, reports, tmp_path):
+    """One generator of seed 0: the noise, the sample of the reports as they are, that of the noisy ones."""
+    to = tmp_path / "proof"
+    assert main(["standin", str(reports / "answers_A.csv"), "--to", str(to), *words(reports, measured)]) == 0
+    names = ("sample_train", "sample_testB", "answers_A")
+    files = [read_reports(reports / f"{name}.csv") for name in names]
+    train, target, plain = texts = [(file.tokens, file.offsets) for file in files]
+    learned = frames.learn_frames(texts)
+    counts = [frames.count_outcomes(learned, text) for text in (plain, target)]
+    rates = [frames.estimate_noise(learned, count, np.empty(0), 900).rates for count in counts]
+    rng, vocabulary = np.random.default_rng(0), load(measured)[0].vocabulary
+    noised = corrupt(*plain, frames.extra_noise(*rates), rng, vocabulary.words)
+    for name, weighted, text in (("plain", "weighted", plain), ("noised", "both", noised)):
+        seen, aim, own = similarity.tfidf([train, target, text], 2)
+        aim, own = (similarity.nearest(one, seen, np.zeros(ROWS, dtype=int))[:, 0] for one in (aim, own))
+        weights = shift.similarity_weights(own, aim)
+        size = int(metrics.effective_size(weights))
+        rows = np.sort(rng.choice(TEST_ROWS, size, replace=False, p=weights / weights.sum()))
+        assert size < TEST_ROWS
+        for made, (tokens, offsets) in ((name, text), (weighted, take(*text, rows))):
+            found = read_reports(to / f"standin_{made}_test.csv")
+            np.testing.assert_array_equal(found.tokens, tokens)
+            np.testing.assert_array_equal(found.offsets, offsets)
 
 
 def test_a_stand_in_is_compared_with_no_more_train_reports_than_shift_looks_at(measured, reports, tmp_path, capsys):

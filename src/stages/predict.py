@@ -1,31 +1,96 @@
 """./run.sh predict RUN FILE: a trained run on any report file, written in the form of a submission.
 
     ./run.sh predict blend new_reports.csv --to new_predictions.csv
+    ./run.sh predict lstm gru blend round2/train.csv --shifted
 
-Labels in the file, if it has any, are used for nothing but the score that is printed at the end.
+Labels in the file, if it has any, are used for nothing but the score that is printed at the end. With --shifted nothing
+but scores are made of a labelled file: as it is, and with the noise of the target and as like train as the target is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from src import metrics
+from src import artifacts, metrics
 from src.artifacts import Output
 from src.blending import BlendWeights
 from src.config import Config
-from src.console import say, warn
+from src.console import say, show_table, warn
 from src.corpus import BLOCK, Vocabulary, encode
 from src.errors import UserError
 from src.executors import make_executor, raise_failures, run_shown
+from src.inputs import InputFiles
+from src.metrics import Estimate
+from src.pool import Pool
 from src.prediction import mean_prediction, prediction_jobs
 from src.reports import Reports, read_reports
 from src.runs import RunFolder
 from src.submissions import write_submission
 
+SHIFTED = ("plain", "weighted", "noised", "both")
 
-def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:
+
+def run(config: Config, names: Sequence[str], file: Path, to: Path | None = None) -> None:
+    if to is not None and len(names) > 1:
+        raise UserError(f"--to {to} is one file for {len(names)} runs; leave it out, and each has one of its own")
+    for name in names:
+        _write_prediction(config, name, file, to)
+
+
+def score_shifted(
+    config: Config, files: InputFiles, names: Sequence[str], file: Path, replacement: float | None = None
+) -> None:
+    """Scores of each run on a labelled file: plain, weighted (by likeness to train, to be distributed as in the
+    target), noised (tokens replaced until as many frames hold another word as in the target, or the share `replacement`
+    of them) and both.
+
+    Raises UserError for a file without labels, or where train and target are not at hand.
+    """
+    output = Output(config.paths.output)
+    sources = [RunFolder.load(output, name, config) for name in dict.fromkeys(names)]
+    pool = Pool.load(config, files, read_reports(file, labelled=True), "predict")
+    labels = [pool.reports.labels_for(source.task) for source in sources]
+    rate = pool.missing_replacement() if replacement is None else replacement
+    say(f"predict: for noised {rate:.1%} of the tokens are replaced")
+    noisy = pool.replaced(rate)
+    plain, noised = (pool.likeness(text).weights for text in (pool.text, noisy))
+    # Reports as they are for the first, so that their predictions are those of the file itself.
+    versions = (("plain", "weighted", pool.reports, plain), ("noised", "both", pool.with_text(noisy), noised))
+    scores: dict[str, dict[str, Estimate]] = {}
+    for source, truth in zip(sources, labels, strict=True):
+        _warn_of_training(source, pool.reports)
+        scores[source.name] = found = {}
+        for unweighted, weighted, reports, weights in versions:
+            probabilities = metrics.sigmoid(_predict(config, output, source, reports).astype(np.float64))
+            found[unweighted] = metrics.official_score(source.task, truth, probabilities)
+            found[weighted] = metrics.official_score(source.task, truth, probabilities, weights)
+    sizes = {name: float(len(pool.reports)) for name in ("plain", "noised")}
+    sizes |= {"weighted": metrics.effective_size(plain), "both": metrics.effective_size(noised)}
+    path = output.shifted_prediction(file.name)
+    artifacts.write_json(
+        path,
+        {
+            "file": file.name,
+            "sha256": pool.reports.sha256,
+            "target": pool.target_name,
+            "replacement": rate,
+            "effective_size": {name: sizes[name] for name in SHIFTED},
+            "runs": {name: {key: found[key].to_json() for key in SHIFTED} for name, found in scores.items()},
+        },
+    )
+    rows = [
+        [name, *(f"{found[key].value:.4f}±{found[key].standard_error:.4f}" for key in SHIFTED)]
+        for name, found in scores.items()
+    ]
+    rows.append(["effective reports", *(f"{sizes[key]:,.0f}" for key in SHIFTED)])
+    show_table(f"Score on {file.name}, made like {pool.target_name}", ["run", *SHIFTED], rows)
+    say(f"predict: {path}")
+
+
+def _write_prediction(config: Config, name: str, file: Path, to: Path | None) -> None:
     output = Output(config.paths.output)
     source = RunFolder.load(output, name, config)
     path = to or output.root / f"prediction_{name}_{file.name}"
@@ -44,9 +109,13 @@ def run(config: Config, name: str, file: Path, to: Path | None = None) -> None:
         except UserError as error:
             warn(f"no score: {error}")
         else:
-            if reports.sha256 in source.record["train_files"]:
-                warn(f"{name} was trained on these very reports: the score that follows is not out of fold")
+            _warn_of_training(source, reports)
             say(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
+
+
+def _warn_of_training(source: RunFolder, reports: Reports) -> None:
+    if reports.sha256 in source.record["train_files"]:
+        warn(f"{source.name} was trained on these very reports: the score that follows is not out of fold")
 
 
 def _predict(config: Config, output: Output, source: RunFolder, reports: Reports) -> np.ndarray:
@@ -63,7 +132,8 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
         return logits
     from src.hardware import pick_device  # torch, for which a misspelt name need not wait
 
-    folder = output.predictions / f"{source.name}.{reports.sha256[:16]}"
+    text = reports.sha256[:16] or artifacts.array_hash(reports.tokens, reports.offsets)
+    folder = output.predictions / f"{source.name}.{text}"
     vocabulary = Vocabulary.load(source.path / "vocabulary.json")
     _, losses = encode([reports], vocabulary, None, **source.record["data"], folder=folder)
     if losses.unknown_tokens:
