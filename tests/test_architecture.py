@@ -17,6 +17,7 @@ LAYERS = [
     {"reports"},
     {"corpus", "inputs", "sample", "blending", "baselines", "executors"},
     {"folds", "vectors", "batching", "hardware", "models.layers", "models.recurrent", "models.transformer"},
+    {"models.textcnn", "models.dpcnn", "models.rcnn"},
     {"models", "checkpoints", "prepared", "machine", "fold_job"},
     {"layout"},
     {"inference", "runs", "shifted"},
