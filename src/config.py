@@ -132,8 +132,11 @@ class Model(Settings):
     """ppmi: start from the factorised co-occurrences of all text (train, test and extra), see vectors.py."""
     spatial_dropout: float = Field(0.2, ge=0, lt=1)
     """Share of embedding dimensions dropped for a whole report."""
-    pooling: Literal["last", "max", "mean", "maxmean", "attention"] = "maxmean"
+    pooling: Literal["last", "max", "mean", "maxmean", "attention", "hierarchical", "label"] = "maxmean"
+    """hierarchical: attention within windows of tokens, then over the windows; label: attention of each label's own."""
     head_dropout: float = Field(0.2, ge=0, lt=1)
+    dropout_samples: int = Field(1, ge=1)
+    """Draws of the head's dropout in a training step, whose logits are averaged (multi-sample dropout, Inoue 2019)."""
 
 
 class Recurrent(Model):
@@ -163,7 +166,40 @@ class Transformer(Model):
         return self
 
 
-AnyModel = Annotated[Recurrent | Transformer, Field(discriminator="encoder")]
+class TextCNN(Model):
+    encoder: Literal["textcnn"] = "textcnn"
+    widths: list[Annotated[int, Field(ge=1)]] = Field([2, 3, 4, 5], min_length=1)
+    """Tokens that a filter sees, for each of the parallel convolutions."""
+    filters: int = Field(128, ge=1)
+    """Of each width."""
+
+
+class DPCNN(Model):
+    encoder: Literal["dpcnn"] = "dpcnn"
+    size: int = Field(128, ge=1)
+    """Filters of every convolution."""
+    blocks: int = Field(3, ge=1)
+    """Each reaches twice as far as the one before: a feature sees 2 ** (blocks + 2) - 1 tokens."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """On what a block adds."""
+
+
+class RCNN(Model):
+    encoder: Literal["rcnn"] = "rcnn"
+    cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    hidden_size: int = Field(128, ge=1)
+    """Of the left and of the right context."""
+    size: int = Field(128, ge=1)
+    """Features of a token, made of its contexts and its embedding."""
+
+    @model_validator(mode="after")
+    def _not_last(self) -> RCNN:
+        if self.pooling == "last":
+            raise ValueError("pooling last is not for rcnn: nothing stands to the right of the last token")
+        return self
+
+
+AnyModel = Annotated[Recurrent | Transformer | TextCNN | DPCNN | RCNN, Field(discriminator="encoder")]
 
 
 class Optimisation(Settings):

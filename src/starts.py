@@ -17,7 +17,7 @@ from src.prepared import Prepared
 from src.runs import command
 
 CODE = ("src.pretraining",)
-HEAD = ("pooling", "head_dropout")
+HEAD = ("pooling", "head_dropout", "dropout_samples")
 """Settings of a model that pretraining does not see."""
 
 

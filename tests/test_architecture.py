@@ -18,6 +18,7 @@ LAYERS = [
     {"corpus", "inputs", "sample", "blending", "baselines", "executors"},
     {"folds", "vectors", "batching", "hardware", "attacks", "masking"},
     {"models.layers", "models.recurrent", "models.transformer"},
+    {"models.textcnn", "models.dpcnn", "models.rcnn"},
     {"models", "checkpoints", "prepared", "machine", "jobs"},
     {"layout", "loop", "models.language"},
     {"inference", "runs", "shifted"},

@@ -9,10 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from src.config import Model, Recurrent, Transformer, load_config, model_names
+from src.config import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer, load_config, model_names
 from src.errors import UserError
 from src.models import ENCODERS, build_model
-from src.models.layers import Pooling, SpatialDropout, closed, valid_positions
+from src.models.layers import (
+    WINDOW,
+    Convolution,
+    LabelHead,
+    Pooling,
+    SpatialDropout,
+    attention,
+    closed,
+    valid_positions,
+)
 from src.models.recurrent import mirror, take
 from src.models.transformer import attend, rotary_turns, rotate
 
@@ -30,11 +39,14 @@ def family() -> list:
         Transformer(**SMALL, layers=2, heads=2, feedforward_size=24, positions=positions)
         for positions in ("rotary", "relative")
     ]
+    convolutions = [TextCNN(**SMALL, widths=[2, 3], filters=6), DPCNN(**SMALL, size=6, blocks=3)]
+    contexts = [RCNN(**SMALL, cell=cell, hidden_size=6, size=10) for cell in ("lstm", "rnn")]
     return [
         pytest.param(settings.model_copy(update={"pooling": pooling}), id=f"{name}-{pooling}")
-        for settings in recurrent + transformers
+        for settings in recurrent + transformers + convolutions + contexts
         for pooling in POOLINGS
         for name in [settings.encoder + "-" + str(getattr(settings, "cell", getattr(settings, "positions", "")))]
+        if (settings.encoder, pooling) != ("rcnn", "last")  # which config.py refuses
     ]
 
 
@@ -86,9 +98,9 @@ def test_every_shipped_model_reads_word_order(name):
 
 def test_unknown_encoder_lists_the_family():
     settings = Recurrent().model_copy(update={"encoder": "recurent"})
-    with pytest.raises(UserError, match=r"Did you mean 'recurrent'\? Known: recurrent, transformer"):
+    with pytest.raises(UserError, match=r"Did you mean 'recurrent'\? Known: dpcnn, rcnn, recurrent, textcnn, tr"):
         build_model(settings, SIZE, LABELS)
-    assert sorted(ENCODERS) == ["recurrent", "transformer"]
+    assert sorted(ENCODERS) == ["dpcnn", "rcnn", "recurrent", "textcnn", "transformer"]
 
 
 def test_vectors_start_the_embedding():
@@ -116,6 +128,150 @@ def test_pooling_takes_real_positions_only():
     expected = {"last": [3.0, -2.0], "max": [3.0, -2.0], "mean": [2.0, -3.0], "maxmean": [3.0, -2.0, 2.0, -3.0]}
     for kind, values in expected.items():
         assert Pooling(kind, 2)(features, lengths).tolist() == [values]
+
+
+def test_attention_weights_sum_to_one_over_real_positions():
+    torch.manual_seed(0)
+    lengths = torch.tensor([5, 1, 3])
+    valid = valid_positions(lengths, 5)
+    # Of features that name their position, the weighted mean is the weights.
+    weights = attention(torch.randn(3, 5, 4), torch.eye(5).expand(3, 5, 5), valid)
+    assert weights.shape == (3, 4, 5)
+    torch.testing.assert_close(weights.sum(dim=2), torch.ones(3, 4))
+    assert (weights[valid[:, None].expand_as(weights)] > 0).all()
+    assert not weights[~valid[:, None].expand_as(weights)].any()
+
+
+def test_hierarchical_pooling_attends_tokens_within_windows_then_windows():
+    torch.manual_seed(0)
+    width = 2 * WINDOW + 3
+    pooling = Pooling("hierarchical", width)
+    features = torch.eye(width).expand(2, width, width)
+    lengths = torch.tensor([width, WINDOW + 1])
+    weights = pooling(features, lengths)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
+    assert (weights[0] > 0).all() and (weights[1] > 0).tolist() == [i < WINDOW + 1 for i in range(width)]
+    # Within a window the weights are the softmax of that window's own scores.
+    within = pooling.score(torch.eye(width))[WINDOW : 2 * WINDOW, 0].softmax(dim=0)
+    torch.testing.assert_close(weights[0, WINDOW : 2 * WINDOW] / weights[0, WINDOW : 2 * WINDOW].sum(), within)
+
+
+def test_hierarchical_pooling_of_padding_alone_has_finite_gradients():
+    torch.manual_seed(0)
+    pooling = Pooling("hierarchical", 4)
+    features = torch.randn(2, 3 * WINDOW, 4, requires_grad=True)
+    pooling(features, torch.tensor([2, 2 * WINDOW])).square().sum().backward()
+    assert features.grad[0, :2].abs().min() > 0 and not features.grad[0, 2:].any()
+    assert all(p.grad.isfinite().all() for p in pooling.parameters())
+
+
+def test_label_pooling_gives_each_label_its_own_features_and_weights():
+    torch.manual_seed(0)
+    pooling, head = Pooling("label", 4, n_labels=3), LabelHead(4, 3)
+    features, lengths = torch.randn(2, 6, 4), torch.tensor([6, 2])
+    logits = head(pooling(features, lengths))
+    for report, length in enumerate(lengths):
+        real = features[report, :length]
+        for label in range(3):
+            weights = (real @ pooling.score.weight[label]).softmax(dim=0)
+            expected = weights @ real @ head.weight[label] + head.bias[label]
+            torch.testing.assert_close(logits[report, label], expected)
+
+
+@pytest.mark.parametrize("pooling", ["maxmean", "label"])
+def test_dropout_samples_keep_the_mean_and_lessen_the_noise(pooling):
+    torch.manual_seed(0)
+    tokens, lengths = batch()
+    settings = TextCNN(**SMALL, pooling=pooling, filters=6, spatial_dropout=0, head_dropout=0.5)
+    model = build_model(settings, SIZE, LABELS)
+    with torch.inference_mode():
+        calm = model.eval()(tokens, lengths)
+        model.train()
+        found = {}
+        for samples in (1, 8):
+            model.dropout_samples = samples
+            found[samples] = torch.stack([model(tokens, lengths) for _ in range(1000)])
+    for samples, drawn in found.items():
+        error = drawn.std(dim=0) / 1000**0.5
+        assert ((drawn.mean(dim=0) - calm).abs() < 5 * error).all(), samples
+    ratio = found[8].var(dim=0).mean() / found[1].var(dim=0).mean()
+    assert 0.8 / 8 < ratio < 1.25 / 8
+
+
+def test_one_dropout_sample_is_plain_dropout():
+    torch.manual_seed(0)
+    model = build_model(TextCNN(**SMALL, spatial_dropout=0, head_dropout=0.5), SIZE, LABELS).train()
+    tokens, lengths = batch()
+    torch.manual_seed(1)
+    found = model(tokens, lengths)
+    torch.manual_seed(1)
+    plain = model.head(model.dropout(model.pooling(model.encoder(model.embedding(tokens), lengths), lengths)))
+    assert torch.equal(found, plain)
+
+
+@pytest.mark.parametrize(("width", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 4), (2, 3)])
+def test_convolution_is_the_sum_of_its_shifted_products(width, dilation):
+    torch.manual_seed(0)
+    convolution = Convolution(3, 2, width, dilation)
+    x, lengths = torch.randn(2, 9, 3), torch.tensor([9, 4])
+    found = convolution(x, valid_positions(lengths, 9))
+    assert found.shape == (2, 9, 2)
+    start = -(-dilation * (width - 1) // 2)  # tokens read to the left
+    for report, length in enumerate(lengths.tolist()):
+        for t in range(length):
+            expected = convolution.bias.clone()
+            for i in range(width):
+                at = t - start + i * dilation
+                if 0 <= at < length:
+                    expected = expected + convolution.weight[:, :, i] @ x[report, at]
+            torch.testing.assert_close(found[report, t], expected)
+
+
+def test_dpcnn_masks_padding_before_every_convolution(monkeypatch):
+    """Biases alone would fill the padding after the first one, and the next would read it."""
+    torch.manual_seed(0)
+    seen = []
+    plain = torch.nn.Conv1d.forward
+    monkeypatch.setattr(torch.nn.Conv1d, "forward", lambda self, x: seen.append(x) or plain(self, x))
+    encoder = build_model(DPCNN(**SMALL, size=6, blocks=2), SIZE, LABELS).encoder.eval()
+    lengths = torch.tensor([9, 4, 1])
+    encoder(torch.randn(3, 9, 16), lengths)
+    assert len(seen) == 1 + 2 * 2
+    padding = ~valid_positions(lengths, 9)
+    for x in seen:
+        assert x.transpose(1, 2)[~padding].any() and not x.transpose(1, 2)[padding].any()
+
+
+def test_dpcnn_sees_as_far_as_its_setting_says():
+    torch.manual_seed(0)
+    blocks = 2
+    encoder = build_model(DPCNN(**SMALL, size=6, blocks=blocks), SIZE, LABELS).encoder.eval()
+    x = torch.randn(1, 41, 16, requires_grad=True)
+    encoder(x, torch.tensor([41]))[0, 20].sum().backward()
+    reached = x.grad[0].abs().sum(dim=1).nonzero()[:, 0]
+    assert (reached.min().item(), reached.max().item()) == (20 - 7, 20 + 7)
+    assert reached.max() - reached.min() + 1 == 2 ** (blocks + 2) - 1
+
+
+def test_rcnn_contexts_end_before_the_token():
+    torch.manual_seed(0)
+    encoder = build_model(RCNN(**SMALL, hidden_size=3, size=5), SIZE, LABELS).encoder.eval()
+    given = []
+    encoder.linear.register_forward_hook(lambda module, inputs, output: given.append(inputs[0]))
+    x, lengths = torch.randn(2, 6, 16), torch.tensor([6, 3])
+    encoder(x, lengths)
+    left, token, right = given[0].split([3, 16, 3], dim=2)
+    torch.testing.assert_close(token, x)
+    for report, length in enumerate(lengths.tolist()):
+        alone = encoder.contexts(x[report : report + 1, :length], lengths[report : report + 1])[0]
+        torch.testing.assert_close(left[report, 1:length], alone[:-1, :3])
+        torch.testing.assert_close(right[report, : length - 1], alone[1:, 3:])
+        assert not left[report, 0].any() and not right[report, length - 1].any()
+
+
+def test_rcnn_refuses_the_pooling_that_sees_one_context_alone():
+    with pytest.raises(UserError, match=r"runs\.rcnn\.model: pooling last is not for rcnn"):
+        load_config("quick", ["model.pooling=last"], ["rcnn"])
 
 
 def test_last_takes_right_to_left_features_at_the_start():

@@ -12,11 +12,20 @@ from torch import Tensor, nn
 from src.config import Model
 from src.corpus import PAD
 from src.errors import unknown
-from src.models.layers import Pooling, SpatialDropout
+from src.models.dpcnn import DPCNNEncoder
+from src.models.layers import LabelHead, Pooling, SpatialDropout
+from src.models.rcnn import RCNNEncoder
 from src.models.recurrent import RecurrentEncoder
+from src.models.textcnn import TextCNNEncoder
 from src.models.transformer import TransformerEncoder
 
-ENCODERS = {"recurrent": RecurrentEncoder, "transformer": TransformerEncoder}
+ENCODERS = {
+    "recurrent": RecurrentEncoder,
+    "transformer": TransformerEncoder,
+    "textcnn": TextCNNEncoder,
+    "dpcnn": DPCNNEncoder,
+    "rcnn": RCNNEncoder,
+}
 BODY = ("embedding", "encoder")
 """What a classifier has in common with the language model of its pretraining."""
 
@@ -25,7 +34,9 @@ class Classifier(nn.Module):
     """Tokens (B, T) and lengths (B,) -> logits (B, n_labels).
 
     T may be any length that holds the longest report of the batch: padding, batch mates and their order change no
-    logit beyond rounding.
+    logit beyond rounding. In training the head's dropout is drawn `dropout_samples` times and the logits averaged.
+    Inoue (2019) averages the losses of the draws; the mean of logits has less noise the more are drawn, and so is the
+    milder dropout.
     """
 
     def __init__(self, encoder: nn.Module, vocabulary_size: int, n_labels: int, settings: Model):
@@ -36,15 +47,17 @@ class Classifier(nn.Module):
             self.embedding.weight[PAD] = 0
         self.spatial_dropout = SpatialDropout(settings.spatial_dropout)
         self.encoder = encoder
-        self.pooling = Pooling(settings.pooling, encoder.size, encoder.backward_size)
+        self.pooling = Pooling(settings.pooling, encoder.size, encoder.backward_size, n_labels)
         self.dropout = nn.Dropout(settings.head_dropout)
-        self.head = nn.Linear(self.pooling.size, n_labels)
+        self.dropout_samples = settings.dropout_samples
+        self.head = (LabelHead if settings.pooling == "label" else nn.Linear)(self.pooling.size, n_labels)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         embedded = self.spatial_dropout(self.embedding(tokens))  # (64, 41, 128)
         features = self.encoder(embedded, lengths)  # (64, 41, 256)
-        pooled = self.pooling(features, lengths)  # (64, 512)
-        return self.head(self.dropout(pooled))  # (64, 17)
+        pooled = self.pooling(features, lengths)  # (64, 512), or (64, 17, 256) of labels
+        draws = self.dropout_samples if self.training else 1
+        return torch.stack([self.head(self.dropout(pooled)) for _ in range(draws)]).mean(dim=0)  # (64, 17)
 
 
 def build_model(settings: Model, vocabulary_size: int, n_labels: int, vectors: Tensor | None = None) -> Classifier:

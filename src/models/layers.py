@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+WINDOW = 8
+"""Tokens of a window of hierarchical pooling, about a phrase."""
 
 
 def valid_positions(lengths: Tensor, width: int) -> Tensor:
@@ -21,6 +25,35 @@ def weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
     return torch.bmm(weights[:, None, :].to(features.dtype), features)[:, 0]
 
 
+def attention(scores: Tensor, features: Tensor, valid: Tensor) -> Tensor:
+    """Scores (B, T, K), features (B, T, D), valid (B, T) -> (B, K, D): K means of the features, each weighted by the
+    softmax of its scores over the valid positions."""
+    weights = (scores + closed(valid, features.dtype)[:, :, None]).softmax(dim=1)
+    return torch.bmm(weights.transpose(1, 2).to(features.dtype), features)
+
+
+def scorer(size: int) -> nn.Module:
+    """Features (B, T, D) -> scores (B, T, 1), by one hidden layer and a learned query (Yang et al. 2016)."""
+    return nn.Sequential(nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False))
+
+
+class Convolution(nn.Conv1d):
+    """Features (B, T, D) and valid (B, T) -> (B, T, filters): one output a token, and padding counts as zero, as what
+    lies beyond either end does.
+
+    As a convolution, not as a product with unfolded inputs: on a CPU that is slower from three tokens on.
+    """
+
+    def __init__(self, inputs: int, filters: int, width: int, dilation: int = 1):
+        reach = dilation * (width - 1)
+        super().__init__(inputs, filters, width, padding=(reach + 1) // 2, dilation=dilation)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        masked = x * valid[:, :, None].to(x.dtype)
+        # An even width cannot be centred: padded alike at both ends, it gives one position too many.
+        return super().forward(masked.transpose(1, 2))[:, :, : x.shape[1]].transpose(1, 2)
+
+
 class SpatialDropout(nn.Module):
     """Drops whole embedding dimensions of a report (Tompson et al. 2015): a dropped cue is gone at every position."""
 
@@ -36,27 +69,39 @@ class SpatialDropout(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Features (B, T, D) -> (B, size), over the real positions only."""
+    """Features (B, T, D) -> (B, size), over the real positions only; kind `label` -> (B, n_labels, size).
 
-    def __init__(self, kind: str, feature_size: int, backward_size: int = 0):
-        """`backward_size`: how many of the last features read right to left, so that `last` takes them at the start."""
+    hierarchical: hierarchical attention (Yang et al. 2016), tokens to windows and windows to the report. Where a
+    sentence ends is unknown in desensitised text, so windows of WINDOW tokens stand for sentences; and as the encoder
+    reads across them, windows have no encoder of their own. They are counted from the first token, so that padding
+    moves none of them.
+    label: a query of each label over the positions (CAML, Mullenbach et al. 2018).
+    """
+
+    def __init__(self, kind: str, feature_size: int, backward_size: int = 0, n_labels: int = 1):
+        """`backward_size`: how many of the last features read right to left, so that `last` takes them at the start.
+        `n_labels`: queries of kind `label`."""
         super().__init__()
         self.kind = kind
         self.forward_size = feature_size - backward_size
         self.size = 2 * feature_size if kind == "maxmean" else feature_size
-        if kind == "attention":
-            self.score = nn.Sequential(
-                nn.Linear(feature_size, feature_size), nn.Tanh(), nn.Linear(feature_size, 1, bias=False)
-            )
+        if kind in ("attention", "hierarchical"):
+            self.score = scorer(feature_size)
+        if kind == "hierarchical":
+            self.window_score = scorer(feature_size)
+        if kind == "label":
+            self.score = nn.Linear(feature_size, n_labels, bias=False)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         if self.kind == "last":
             ends = features[torch.arange(features.shape[0], device=features.device), lengths - 1]
             return torch.cat([ends[:, : self.forward_size], features[:, 0, self.forward_size :]], dim=1)
         valid = valid_positions(lengths, features.shape[1])  # (B, T)
-        if self.kind == "attention":
-            weights = (self.score(features) + closed(valid, features.dtype)[:, :, None]).softmax(dim=1)  # (B, T, 1)
-            return weighted_sum(weights[:, :, 0], features)
+        if self.kind == "hierarchical":
+            return self._over_windows(features, valid)
+        if self.kind in ("attention", "label"):
+            attended = attention(self.score(features), features, valid)  # (B, 1 or n_labels, D)
+            return attended if self.kind == "label" else attended[:, 0]
         pooled = []
         if self.kind in ("max", "maxmean"):
             # Adding -inf to the padding is several times faster than filling it, backwards above all.
@@ -64,3 +109,21 @@ class Pooling(nn.Module):
         if self.kind in ("mean", "maxmean"):
             pooled.append(weighted_sum(valid, features) / lengths[:, None].to(features.dtype))
         return torch.cat(pooled, dim=1)
+
+    def _over_windows(self, features: Tensor, valid: Tensor) -> Tensor:
+        batch, width, size = features.shape
+        missing = -width % WINDOW
+        tokens = functional.pad(features, (0, 0, 0, missing)).reshape(-1, WINDOW, size)
+        valid = functional.pad(valid, (0, missing)).reshape(-1, WINDOW)
+        real = valid.any(dim=1)
+        # A window of padding alone would divide nought by nought; it weighs nothing in the report.
+        windows = attention(self.score(tokens), tokens, valid | ~real[:, None]).view(batch, -1, size)
+        return attention(self.window_score(windows), windows, real.view(batch, -1))[:, 0]
+
+
+class LabelHead(nn.Linear):
+    """Features of each label (B, n_labels, D) -> logits (B, n_labels): as a linear layer, but each label's weights meet
+    its own features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight).sum(dim=2) + self.bias

@@ -47,7 +47,7 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir(parents=True)
     for path in files.train + files.test + files.extra:
-        if path in files.extra and file_sha256(path) == source.sha256:
+        if path in files.extra and file_sha256(path) == pool.reports.sha256:
             say(f"standin: {path.name} is FILE itself, whose labels are the answers: it is not copied")
         else:
             shutil.copyfile(path, workshop / path.name)
