@@ -264,6 +264,17 @@ class Train(Optimisation):
     pos_weight: Literal["none", "balanced"] = "none"
     """balanced: weight of a positive = negatives / positives of the label. It ruins the calibration of the log loss."""
     noise: Noise = Noise()
+    target_weight: float = Field(0.0, ge=0, le=1)
+    """Reports count in the loss by how often the target test file has their like: 1 as much as `weighted` validation
+    says, 0 all alike, between them a power of it."""
+    extra_weight: float = Field(0.0, ge=0)
+    """How much a labelled report of the extra files (paths.extra) counts beside a train report; 0: their text alone is
+    used. They are trained on in every fold and never validated."""
+    teachers: list[str] = []
+    """Runs of the same experiment that label the reports of the test and extra files for this one: soft labels, each
+    fold's by the teachers' models of that fold, which have not seen what the fold is validated on."""
+    teacher_weight: float = Field(0.5, ge=0)
+    """How much such a report counts beside a train report."""
     consistency: float = Field(0.0, ge=0)
     """Weight of the distance between the predictions for two noisy copies of each report (R-Drop); 0 is off, else each
     step goes through two copies."""
@@ -336,6 +347,16 @@ class Config(Settings):
     submit: Submit = Submit()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _teachers_are_runs_without_teachers(self) -> Config:
+        for name, run in self.runs.items():
+            for teacher in run.train.teachers:
+                if teacher not in self.runs:
+                    raise ValueError(f"runs.{name}.train.teachers: {unknown('run', teacher, self.runs)}")
+                if self.runs[teacher].train.teachers:
+                    raise ValueError(f"runs.{name}.train.teachers: {teacher} has teachers itself")
+        return self
 
 
 def preset_names() -> list[str]:

@@ -11,6 +11,19 @@ from src import artifacts
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Reports of another corpus that are trained on beside the train rows."""
+
+    corpus: str
+    rows: str | None
+    """File of those that are taken; None: all."""
+    logits: list[str]
+    """Files of teachers' logits, whose mean says what is to be learned; none: the corpus has labels."""
+    weight: float
+    """Of each, where a train row has one on average."""
+
+
+@dataclass(frozen=True)
 class FoldJob:
     """One model on one fold. Made of text and numbers alone, so that it can be sent to another process."""
 
@@ -25,6 +38,10 @@ class FoldJob:
     """Weights that the embedding and the encoder start from."""
     split: str
     """File with train_rows, valid_rows and predicted_rows."""
+    weights: str | None
+    """File of how much each train row counts, (N,); None: all alike."""
+    beside: list[dict[str, Any]]
+    """What else is trained on: Beside as dictionaries."""
     valid: str | None
     """File with what epochs are chosen by, if that is not the valid_rows as they are: tokens, lengths, rows (of train)
     and weights."""

@@ -33,6 +33,11 @@ def prediction_jobs(folds: list[Path], corpora: list[Path], device: str, rows: P
     return jobs
 
 
+def logits_path(fold: Path, corpus: Path) -> Path:
+    """Where a trained fold keeps its logits of a corpus."""
+    return fold / _name(corpus)
+
+
 def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
     """Logits (N, n_labels) float32: the mean over trained folds whose predictions are there."""
     name = _name(corpus)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src import artifacts, checkpoints, hardware
-from src.batching import POOL, Batch, length_batches
+from src.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
 from src.config import Pretrain, Run
 from src.corpus import MASK, N_SPECIAL, Corpus
 from src.hardware import autocast
@@ -27,7 +27,6 @@ from src.loop import fit, seed_of
 from src.masking import Questions, ask
 from src.models import build_model
 from src.models.language import MaskedLanguageModel
-from src.training import WIDTHS, alphabet_of
 
 HELD_OUT = 50
 """One report in so many is not learned from and tells the validation loss."""

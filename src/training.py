@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,22 +16,39 @@ from torch import Tensor
 from torch.nn import functional
 
 from src import artifacts, checkpoints, hardware
-from src.batching import POOL, Batch, length_batches
+from src.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
 from src.config import Noise, Run, Train
-from src.corpus import N_SPECIAL, Corpus, pad, unpad
+from src.corpus import Corpus, pad, unpad
 from src.hardware import autocast
-from src.inference import CHUNK, predict_logits
-from src.jobs import FoldJob, is_trained
+from src.inference import predict_logits
+from src.jobs import Beside, FoldJob, is_trained
 from src.loop import fit, seed_of
+from src.metrics import sigmoid
 from src.models import BODY, Classifier, build_model
 from src.noise import NoiseRates, corrupt
 
-WIDTHS = 4
-"""Widths of training batches are multiples of this. Generated code is kept for each width: this keeps 300 MB less of it
-and costs no more time than it saves."""
 GRAPH_WIDTHS = 16
 """Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all batches but the last
 of an epoch."""
+
+
+class Stacked:
+    """Arrays one behind the other, of which rows are copied only when they are asked for."""
+
+    def __init__(self, parts: Sequence[np.ndarray]):
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self.dtype = parts[0].dtype
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), *self._parts[0].shape[1:]), self.dtype)
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        for i, part in enumerate(self._parts):
+            found[which == i] = part[rows[which == i] - self._starts[i]]
+        return found
 
 
 @dataclass(frozen=True)
@@ -39,9 +56,9 @@ class Rows:
     """Reports as fit() takes them: some of a corpus, whose arrays may be memory maps. Nothing of them is copied, so
     that folds side by side share one corpus of any size."""
 
-    tokens: np.ndarray
+    tokens: np.ndarray | Stacked
     """(all, max_len) uint16"""
-    lengths: np.ndarray
+    lengths: np.ndarray | Stacked
     """(all,) int32"""
     labels: np.ndarray
     """(N, n_labels) uint8, of the chosen ones; float32 where some are a teacher's"""
@@ -59,6 +76,33 @@ class Rows:
     def of(cls, corpus: Corpus, rows: np.ndarray) -> Rows:
         labels, ids = np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows])
         return cls(corpus.tokens, corpus.lengths, labels, ids, np.ones(len(rows), dtype=np.float32), rows)
+
+    @classmethod
+    def joined(cls, parts: list[Rows]) -> Rows:
+        """Rows of several corpora, one behind the other."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = np.cumsum([0, *(len(part.lengths) for part in parts)])
+        return cls(
+            Stacked([part.tokens for part in parts]),
+            Stacked([part.lengths for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+            np.concatenate([start + part.chosen for start, part in zip(starts, parts, strict=False)]),
+        )
+
+    @classmethod
+    def beside(cls, beside: Beside) -> Rows:
+        corpus = Corpus.load(Path(beside.corpus))
+        rows = np.arange(len(corpus)) if beside.rows is None else np.load(beside.rows)
+        weights = np.full(len(rows), beside.weight, dtype=np.float32)
+        if beside.logits:
+            logits = np.mean([np.load(file, mmap_mode="r")[rows] for file in beside.logits], axis=0)
+            labels = sigmoid(logits).astype(np.float32)
+        else:
+            labels = np.asarray(corpus.labels[rows])
+        return cls(corpus.tokens, corpus.lengths, labels, np.asarray(corpus.ids[rows]), weights, rows)
 
     @classmethod
     def load(cls, path: Path, corpus: Corpus) -> Rows:
@@ -84,6 +128,9 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         with np.load(job.split) as split:
             train, valid = (Rows.of(corpus, split[name]) for name in ("train_rows", "valid_rows"))
             predicted = split["predicted_rows"]
+        if job.weights:
+            train = replace(train, weights=np.load(job.weights)[train.chosen].astype(np.float32))
+        train = Rows.joined([train, *(Rows.beside(Beside(**beside)) for beside in job.beside)])
         if job.valid:
             valid = Rows.load(Path(job.valid), corpus)
         device = torch.device(job.device)
@@ -245,14 +292,6 @@ class EpochReader:
 
 def noise_rates(settings: Noise) -> NoiseRates:
     return NoiseRates(**settings.model_dump())
-
-
-def alphabet_of(tokens: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The words that occur in the `chosen` rows of padded tokens, in order."""
-    seen = np.zeros(np.iinfo(tokens.dtype).max + 1, dtype=bool)
-    for start in range(0, len(chosen), CHUNK):
-        seen[tokens[chosen[start : start + CHUNK]]] = True
-    return (N_SPECIAL + np.flatnonzero(seen[N_SPECIAL:])).astype(tokens.dtype)
 
 
 def positive_weight(labels: np.ndarray, settings: Train) -> Tensor:

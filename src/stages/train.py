@@ -19,11 +19,11 @@ from src.artifacts import Output
 from src.config import Config, Run, fingerprint
 from src.console import duration, say
 from src.corpus import Corpus
-from src.executors import Job, LocalProcesses, make_executor, raise_failures, run_shown
+from src.executors import Failure, Job, LocalProcesses, make_executor, raise_failures, run_shown
 from src.folds import Folds, Split
-from src.jobs import FoldJob, is_trained
+from src.jobs import Beside, FoldJob, is_trained
 from src.machine import Machine
-from src.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
+from src.prediction import logits_path, mean_prediction, out_of_fold_prediction, prediction_jobs
 from src.prepared import Prepared
 from src.shifted import ShiftedTest, ShiftFolder, validation
 from src.starts import starts_of
@@ -41,6 +41,34 @@ def run(config: Config) -> None:
     started = time.perf_counter()
 
     device, jobs = _jobs_here(config, prepared, folds, shift)
+    total = sum(map(len, jobs.values()))
+    n_missing = sum(not is_trained(job) for group in jobs.values() for job in group)
+    if n_missing:
+        say(f"train: {n_missing} of {total} folds to train on {device}")
+    else:
+        say(f"train: all {total} folds are up to date")
+    # Those that others learn from come first.
+    taught = {name for name in jobs if config.runs[name].train.teachers}
+    failures = []
+    for names in (jobs.keys() - taught, taught):
+        if not failures:
+            wave = {name: group for name, group in jobs.items() if name in names}
+            failures += _train(config, prepared, folds, shift, device, wave, total, taught)
+    raise_failures(failures)
+    say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
+
+
+def _train(
+    config: Config,
+    prepared: Prepared,
+    folds: Folds,
+    shift: ShiftFolder,
+    device: str,
+    jobs: dict[str, list[FoldJob]],
+    total: int,
+    taught: set[str],
+) -> list[Failure]:
+    """Trains what is missing of these runs, and assembles those that are whole."""
     executor = make_executor(config.executor, device)
     missing = [
         (f"{name} {Path(job.folder).name.rsplit('.', 1)[0].replace('.', ' ')}", job)
@@ -48,11 +76,6 @@ def run(config: Config) -> None:
         for job in group
         if not is_trained(job)
     ]
-    total = sum(map(len, jobs.values()))
-    if missing:
-        say(f"train: {len(missing)} of {total} folds to train on {device}")
-    else:
-        say(f"train: all {total} folds are up to date")
     training = [Job(label, "src.training:train_fold", asdict(job), _work(job)) for label, job in missing]
     failures = []
     if training:
@@ -62,13 +85,20 @@ def run(config: Config) -> None:
         failures = run_shown(LocalProcesses(chosen.workers, chosen.threads), "train", training, _describe)
 
     failed = {failure.job.payload["folder"] for failure in failures}
-    # A run that is whole has no use for the predictions of its folds any more.
+    # A run that is whole has no use for the predictions of its folds any more, unless others learn from them.
     lacking = [name for name, group in jobs.items() if not _is_assembled(config, prepared, folds, shift, name, group)]
     trained = [Path(job.folder) for name in lacking for job in jobs[name] if job.folder not in failed]
-    corpora = [prepared.test_folder(name) for name in prepared.test_files]
-    predictions = prediction_jobs(trained, corpora, device)
+    predictions = prediction_jobs(trained, [prepared.test_folder(name) for name in prepared.test_files], device)
     for test in shift.tests:
         predictions += prediction_jobs(trained, test.noised, device, shift.rows_path)
+    teachers = {teacher for name in taught for teacher in config.runs[name].train.teachers}
+    teaching = [Path(job.folder) for name in teachers & jobs.keys() for job in jobs[name] if job.folder not in failed]
+    known = {prediction.payload["out"] for prediction in predictions}
+    predictions += [
+        prediction
+        for prediction in prediction_jobs(teaching, _unlabelled(prepared), device)
+        if prediction.payload["out"] not in known
+    ]
     failures += run_shown(executor, "predict", predictions)
     failed |= {failure.job.payload["fold"] for failure in failures if "fold" in failure.job.payload}
     for name, group in jobs.items():
@@ -78,8 +108,7 @@ def run(config: Config) -> None:
             _assemble(config, prepared, folds, shift, name, group)
         score = artifacts.read_json(prepared.output.run(name) / "score.json")
         say(f"train: {name} {runs.headline(score)}")
-    raise_failures(failures)
-    say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
+    return failures
 
 
 def _jobs_here(
@@ -105,20 +134,32 @@ def _jobss(
     code = artifacts.code_version(CODE)
     starts = starts_of(config, prepared, here)
     jobs: dict[str, list[FoldJob]] = {}
-    for name, run in config.runs.items():
+    for name, run in sorted(config.runs.items(), key=lambda item: bool(item[1].train.teachers)):  # teachers first
         settings = run.model_dump(mode="json")
         del settings["train"]["seeds"]  # a further seed leaves the results of the others standing
         precision = here.precision(run.train.precision)
         start = starts[name]
+        weights = _row_weights(config, prepared, shift, run)
+        extra = _extra(prepared, run)
         jobs[name] = []
         for split, seed in itertools.product(folds.splits(), run.train.seeds):
             valid = _valid_rows(config, prepared, folds, shift, split) if run.train.patience else None
+            teachers = [
+                job
+                for teacher in run.train.teachers
+                for job in jobs[teacher]
+                if Path(job.folder).name.startswith(_part(split.fold, split.seed, ""))
+            ]
             stamp = fingerprint(
                 {
                     "run": settings,
                     "train": prepared.manifest["train"],
                     "vocabulary": prepared.manifest["vocabulary"],
                     "start": start.fingerprint,
+                    "weights": artifacts.array_hash(weights) if weights is not None else None,
+                    "extra": prepared.extra_labels if extra else None,
+                    "teachers": [teacher.fingerprint for teacher in teachers],
+                    "unlabelled": [prepared.test_texts, prepared.extra_texts] if teachers else None,
                     "rows": artifacts.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
                     "valid": artifacts.array_hash(*valid.values()) if valid else None,
                     "seed": seed,
@@ -127,8 +168,7 @@ def _jobss(
                     "code": code,
                 }
             )
-            part = f"fold_{split.fold}.split_{split.seed}.seed_{seed}.{stamp[:8]}"
-            folder = prepared.output.run(name) / part
+            folder = prepared.output.run(name) / _part(split.fold, split.seed, f"{seed}.{stamp[:8]}")
             jobs[name].append(
                 FoldJob(
                     run=settings,
@@ -137,6 +177,8 @@ def _jobss(
                     vectors=start.vectors,
                     pretrained=start.pretrained,
                     split=str(_save_arrays(folder / "split.npz", **_rows_of(split))),
+                    weights=str(_save_array(folder / "weights.npy", weights)) if weights is not None else None,
+                    beside=[asdict(one) for one in extra + _pseudo_labelled(prepared, run, teachers)],
                     valid=str(_save_arrays(folder / "valid.npz", **valid)) if valid else None,
                     fold=split.fold,
                     seed=seed,
@@ -169,8 +211,62 @@ def _valid_rows(
     return {"tokens": tokens, "lengths": lengths, "rows": rows.rows, "weights": rows.weights}
 
 
+def _part(fold: int, split_seed: int, rest: str) -> str:
+    """Name of a fold's folder; with no rest, what it begins with."""
+    return f"fold_{fold}.split_{split_seed}.seed_{rest}"
+
+
+def _row_weights(config: Config, prepared: Prepared, shift: ShiftFolder, run: Run) -> np.ndarray | None:
+    """How much each train row counts, (N,) of mean one, by target_weight; None where all count alike."""
+    target = shift.target(config.target)
+    if not run.train.target_weight or target is None:
+        return None
+    weights = np.ones(len(prepared.train))  # of a sample of a large file the rest counts as the average does
+    found = target.array("weights")[0] ** run.train.target_weight
+    weights[shift.rows] = found / found.mean()
+    return weights / weights.mean()
+
+
+def _extra(prepared: Prepared, run: Run) -> list[Beside]:
+    """The labelled reports of the extra files, by extra_weight."""
+    if not run.train.extra_weight:
+        return []
+    return [
+        Beside(str(prepared.extra_folder(name)), str(prepared.extra_rows_path(name)), [], run.train.extra_weight)
+        for name in prepared.extra_labelled
+    ]
+
+
+def _pseudo_labelled(prepared: Prepared, run: Run, teachers: list[FoldJob]) -> list[Beside]:
+    """The reports that teachers label: those of the tests, and the extra ones whose own labels are not used."""
+    if not teachers:
+        return []
+    used = prepared.extra_labelled if run.train.extra_weight else []
+    folders = [folder for folder in _unlabelled(prepared) if folder not in map(prepared.extra_folder, used)]
+    return [
+        Beside(
+            str(folder),
+            None,
+            [str(logits_path(Path(teacher.folder), folder)) for teacher in teachers],
+            run.train.teacher_weight,
+        )
+        for folder in folders
+    ]
+
+
+def _unlabelled(prepared: Prepared) -> list[Path]:
+    """Corpora that are not validated on: tests and extra files."""
+    return [*map(prepared.test_folder, prepared.test_files), *map(prepared.extra_folder, prepared.extra_files)]
+
+
 def _rows_of(split: Split) -> dict[str, np.ndarray]:
     return {"train_rows": split.train_rows, "valid_rows": split.valid_rows, "predicted_rows": split.predicted_rows}
+
+
+def _save_array(path: Path, array: np.ndarray) -> Path:
+    if not path.exists():
+        artifacts.write_npy(path, array)
+    return path
 
 
 def _save_arrays(path: Path, **arrays: np.ndarray) -> Path:

@@ -1,0 +1,149 @@
+"""Pretraining, teachers and extra files from the command line, on tiny sample data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from src.__main__ import main
+from src.config import load_config
+from src.corpus import Corpus
+from src.metrics import sigmoid
+from src.reports import read_reports
+from tests.conftest import TINY, error_of
+
+PRETRAINED = ["pretrain.epochs=1", "pretrain.batch_size=64"]
+
+
+def words(input_folder: Path, output: Path, *more: str) -> list[str]:
+    return [*TINY, f"paths.input={input_folder}", f"paths.output={output}", *more]
+
+
+def jobs_of(output: Path, run: str) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((output / "runs" / run).glob("fold_*/result.json"))]
+
+
+@pytest.fixture(scope="module")
+def with_extra(tmp_path_factory, tiny_input) -> Path:
+    """The tiny input with labelled extra reports: half of its own train file under other ids, half of it new."""
+    folder = Path(shutil.copytree(tiny_input, tmp_path_factory.mktemp("extra") / "input"))
+    lines = (folder / "sample_train.csv").read_text().splitlines()
+    made = [f"9{line}" for line in lines[:10]]
+    for line in lines[10:40]:
+        name, text, label = line.split("|,|")
+        made.append(f"9{name}|,|{' '.join(reversed(text.split()))} |,|{label}")
+    (folder / "more_extra.csv").write_text("\n".join(made) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, with_extra) -> Path:
+    output = tmp_path_factory.mktemp("starts")
+    assert main(["train", *words(with_extra, output, *PRETRAINED, "runs.transformer.train.teachers=[lstm]")]) == 0
+    return output
+
+
+def test_each_encoder_reads_all_text_once(done, with_extra, capsys):
+    folders = sorted(path.name.split(".")[0] for path in (done / "pretrained").iterdir())
+    assert folders == ["recurrent", "transformer"]
+    for result in (done / "pretrained").glob("*/result.json"):
+        assert json.loads(result.read_text())["reports"] == 300 + 40 + 40 + 40
+    made = {path: path.stat().st_mtime_ns for path in (done / "pretrained").rglob("*.safetensors")}
+    # Another pooling or head is not what pretraining sees; other noise in training neither.
+    more = [*PRETRAINED, "model.pooling=mean", "model.head_dropout=0.3", "train.noise.deletion=0.1"]
+    assert main(["pretrain", *words(with_extra, done, *more)]) == 0
+    assert "encoders to pretrain" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (done / "pretrained").rglob("*.safetensors")} == made
+
+
+def test_models_start_from_the_pretrained_encoder(done, with_extra, tmp_path):
+    """With a rate of next to nothing a trained fold still has the weights that it started from."""
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    more = [*PRETRAINED, "train.learning_rate=1e-12", "train.weight_decay=0", "train.epochs=1"]
+    assert main(["train", "--model", "lstm", *words(with_extra, output, *more)]) == 0
+    (encoder,) = (output / "pretrained").glob("recurrent.*")
+    start = load_file(encoder / "last.safetensors")
+    newest = max((output / "runs/lstm").glob("fold_0*/last.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    trained = load_file(newest)
+    shared = {name for name in start if name.startswith(("embedding.", "encoder."))}
+    assert shared == {name for name in trained if name.startswith(("embedding.", "encoder."))}
+    for name in shared:
+        np.testing.assert_allclose(trained[name], start[name], atol=1e-6)
+
+
+def test_without_epochs_there_is_nothing_to_pretrain(with_extra, tmp_path, capsys):
+    assert main(["pretrain", *words(with_extra, tmp_path)]) == 0
+    assert "pretrain: nothing to do, no run asks for it (pretrain.epochs)" in capsys.readouterr().out
+
+
+def test_students_learn_from_the_teachers_of_their_fold(done):
+    teacher_folds = {path.name.split(".seed_")[0]: path for path in (done / "runs/lstm").glob("fold_*")}
+    for path in (done / "runs/transformer").glob("fold_*"):
+        assert (path / "result.json").exists()
+        # What it was told of each unlabelled corpus is what the models of its own fold say.
+        teacher = teacher_folds[path.name.split(".seed_")[0]]
+        assert len(list(teacher.glob("logits.*.npy"))) >= 3  # two tests and the extra file
+    record = jobs_of(done, "transformer")[0]["run"]["train"]
+    assert record["teachers"] == ["lstm"] and record["teacher_weight"] == 0.5
+
+
+def test_soft_labels_are_the_mean_of_the_teachers(done):
+    from src.jobs import Beside
+    from src.training import Rows
+
+    folder = done / "data/test/sample_testA"
+    corpus = Corpus.load(folder)
+    rng = np.random.default_rng(0)
+    files = []
+    for i in range(2):
+        files.append(str(done / f"teacher_{i}.npy"))
+        np.save(files[-1], rng.normal(size=(len(corpus), 17)).astype(np.float32))
+    rows = Rows.beside(Beside(str(folder), None, files, 0.25))
+    expected = sigmoid((np.load(files[0]) + np.load(files[1])) / 2)
+    np.testing.assert_allclose(rows.labels, expected, atol=1e-6)
+    assert set(rows.weights) == {np.float32(0.25)} and len(rows) == len(corpus)
+    train = Rows.of(Corpus.load(done / "data/train"), np.array([5, 2]))
+    joined = Rows.joined([train, rows])
+    np.testing.assert_array_equal(joined.tokens[joined.chosen[:2]], train.tokens[[5, 2]])
+    np.testing.assert_array_equal(joined.tokens[joined.chosen[2:]], corpus.tokens)
+    np.testing.assert_array_equal(joined.lengths[joined.chosen[2:]], corpus.lengths)
+    np.testing.assert_array_equal(joined.ids[2:], corpus.ids)
+    np.testing.assert_array_equal(joined.labels[:2], train.labels)
+
+
+def test_extra_reports_are_trained_on_but_not_those_that_are_validated(done, with_extra, tmp_path):
+    from src.jobs import Beside
+    from src.training import Rows
+
+    folder = done / "data/extra/more_extra"
+    rows = Rows.beside(Beside(str(folder), str(done / "data/extra/more_extra.rows.npy"), [], 0.5))
+    assert len(rows) == 30 and set(rows.ids).isdisjoint(np.asarray(Corpus.load(folder).ids)[:10])
+    truth = read_reports(with_extra / "more_extra.csv").labels[10:]
+    np.testing.assert_array_equal(rows.labels, truth)
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    plain, weighted = [], []
+    for found, weight in ((plain, 0), (weighted, 1)):
+        more = [*PRETRAINED, f"train.extra_weight={weight}"]
+        assert main(["train", "--model", "lstm", *words(with_extra, output, *more)]) == 0
+        found.append(np.load(output / "runs/lstm/oof.npy"))
+    assert plain[0].shape == weighted[0].shape == (300, 17)
+    assert not np.array_equal(plain[0], weighted[0])
+
+
+def test_reports_like_the_target_count_more(done, with_extra, tmp_path):
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    assert main(["train", "--model", "lstm", *words(with_extra, output, *PRETRAINED, "train.target_weight=0.5")]) == 0
+    (file, *_) = (output / "runs/lstm").glob("fold_0*/weights.npy")
+    found = np.load(output / "shift/sample_testB/weights.npy")[0]
+    np.testing.assert_allclose(np.load(file), np.sqrt(found) / np.sqrt(found).mean(), rtol=1e-6)
+
+
+def test_teachers_must_be_there_and_untaught():
+    assert "unknown run 'lstn'" in error_of(load_config, "quick", ["runs.transformer.train.teachers=[lstn]"])
+    chain = ["runs.transformer.train.teachers=[lstm]", "runs.lstm.train.teachers=[transformer]"]
+    assert "has teachers itself" in error_of(load_config, "quick", chain)
