@@ -297,8 +297,9 @@ class Run(Settings):
 
 
 class Blend(Settings):
-    method: Literal["auto", "mean", "temperature", "weights"] = "auto"
-    """auto: the simplest that no other beats by more than one standard error on cross-fitted predictions."""
+    method: Literal["auto", "mean", "temperature", "weights", "greedy"] = "auto"
+    """auto: the simplest of mean, temperature and weights that no later one beats by more than one standard error on
+    cross-fitted predictions; greedy: members added one at a time, with replacement."""
     per_group: bool = False
     """Fit weights and temperature for regions and types apart (round 2)."""
 

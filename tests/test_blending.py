@@ -17,11 +17,15 @@ from src.blending import (
     BlendWeights,
     Evidence,
     apply_folds,
+    contributions,
     diversity,
     fit_folds,
+    fit_greedy,
     fit_method,
     fit_temperature,
     fit_weights,
+    greedy_steps,
+    leave_one_out,
     mean_logits,
 )
 from src.errors import UserError
@@ -248,6 +252,134 @@ def test_diversity_counts_errors_and_not_what_the_answer_explains():
     assert diversity([a], labels)["mean_pairwise"] is None
 
 
+def test_greedy_takes_the_better_member_first():
+    _, labels, (worse, better) = make(ROUND1, 1000, [2.0, 0.5], scale=1.5)
+    steps = greedy_steps(rows([worse, better], labels, np.arange(1000) % 5), ROUND1)
+    assert steps[0].member == 1 and steps[0].agree == steps[0].folds == 5 and steps[0].gain is None
+    assert steps[0].bag.weights == (0.0, 1.0)
+    alone = fit_temperature(rows([better], labels), ROUND1, per_group=False).groups[0]
+    assert steps[0].bag.temperature == pytest.approx(alone.temperature, rel=1e-3)
+
+
+def test_greedy_finds_nearly_what_fitted_weights_find():
+    _, labels, members = make(ROUND2, 2000, [0.5, 0.7, 1.0, 4.0], scale=0.8)
+    evidence = rows(members, labels, np.arange(2000) % 5)
+    greedy, free = (fit(evidence, ROUND2, True) for fit in (fit_greedy, fit_weights))
+    assert len(greedy.groups) == 2 and greedy.groups[1].stop == 29
+    assert score(ROUND2, labels, greedy.apply(members)) == pytest.approx(
+        score(ROUND2, labels, free.apply(members)), abs=3e-4
+    )
+    for one, other in zip(greedy.groups, free.groups, strict=True):
+        assert one.weights == pytest.approx(other.weights, abs=0.12) and sum(one.weights) == pytest.approx(1)
+
+
+def test_each_greedy_step_is_the_best_of_all_there_are():
+    _, labels, members = make(ROUND2, 300, [0.8, 1.0, 1.2], seed=5, scale=1.4)
+    weights = np.random.default_rng(1).gamma(2, 0.5, 300)
+    evidence = replace(rows(members, labels, np.arange(300) % 3), weights=weights)
+
+    def best(logits):
+        def loss(scale):
+            return -official_score(ROUND2, labels, sigmoid(scale * logits), weights).value
+
+        return minimize_scalar(loss, bracket=(0.5, 1)).fun
+
+    counts = np.zeros(3)
+    for size, step in enumerate(steps := greedy_steps(evidence, ROUND2), start=1):
+        bags = counts + np.eye(3)
+        assert step.member == np.argmin([best(np.tensordot(bag / size, members, 1)) for bag in bags])
+        counts = bags[step.member]
+        assert step.bag.weights == pytest.approx(counts / size)
+    assert len(steps) > 2
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), n_members=st.integers(1, 4), per_group=st.booleans())
+def test_greedy_is_no_worse_than_the_best_member_with_a_temperature(seed, n_members, per_group):
+    noises = np.random.default_rng(seed).uniform(0.1, 4, n_members)
+    _, labels, members = make(ROUND2, 60, noises, seed=seed, scale=0.5 + seed % 5)
+    blend = fit_greedy(rows(members, labels, np.arange(60) % 3), ROUND2, per_group)
+    for member in members:
+        alone = fit_temperature(rows([member], labels), ROUND2, per_group)
+        assert score(ROUND2, labels, blend.apply(members)) >= score(ROUND2, labels, alone.apply([member])) - 1e-5
+
+
+def test_the_gains_shown_are_what_the_official_score_says():
+    _, labels, members = make(ROUND2, 600, [0.6, 0.8, 2.5], scale=1.3)
+    generator = np.random.default_rng(2)
+    folds, weights, reports = np.arange(600) // 2 % 3, generator.gamma(2, 0.5, 600), np.arange(600) // 2
+    evidence = Evidence(members, labels, folds, weights, reports)
+    steps = greedy_steps(evidence, ROUND2)
+    assert len(steps) > 1 and {0, 1} <= {step.member for step in steps}
+
+    before = None
+    for size in range(1, len(steps) + 1):  # each fold judged by as many steps as the other folds take, made by hand
+        after = np.zeros(labels.shape)
+        for fold in range(3):
+            mine = folds == fold
+            bags = blending._greedy(evidence.only(~mine), ROUND2, ROUND2.groups)
+            bag = [next(bags) for _ in range(size)][-1][1]
+            combined = sum(weight * member[mine] for weight, member in zip(bag.weights, members, strict=True))
+            after[mine] = combined / bag.temperature
+        step, now = steps[size - 1], sigmoid(after)
+        assert step.score.value == pytest.approx(official_score(ROUND2, labels, now, weights, reports).value, abs=1e-12)
+        if before is not None:
+            gain = paired_difference(ROUND2, labels, now, before, weights, reports)
+            assert step.gain.value == pytest.approx(step.score.value - steps[size - 2].score.value, abs=1e-12)
+            assert step.gain.standard_error == pytest.approx(gain.standard_error, abs=1e-12)
+        before = now
+    assert steps[1].gain.value > 0
+
+    found = contributions(evidence, ROUND2, fit_folds(evidence, ROUND2, "mean"), ["a", "b", "c"])
+    assert json.loads(json.dumps(found)) == found
+    assert [step["member"] for step in found["greedy"]] == ["abc"[step.member] for step in steps]
+    alone = official_score(ROUND2, labels, sigmoid(members[2]), weights, reports)
+    assert found["members"]["c"]["score"] == alone.to_json()
+
+
+def test_a_member_that_knows_the_answers_of_one_fold_is_not_credited_for_them():
+    """It is right about fold 0 and noise elsewhere: what judges fold 0 comes from the other folds, which see noise."""
+    _, labels, (honest,) = make(ROUND1, 900, [0.5])
+    folds = np.arange(900) % 3
+    noise = np.random.default_rng(3).normal(size=labels.shape)
+    cheat = np.where((folds == 0)[:, None], 20 * (2.0 * labels - 1), noise)
+    evidence = rows([honest, cheat], labels, folds)
+    judge = fit_folds(evidence, ROUND1, "greedy")[0]
+    assert judge == fit_folds(rows([honest, noise], labels, folds), ROUND1, "greedy")[0]
+    assert judge.groups[0].weights[1] <= 0.1
+    # Bags that saw the answers want it, so the check is not idle, and they lose by it on the folds that they judge.
+    steps = greedy_steps(evidence, ROUND1)
+    apart = cross_fitted([honest], labels, folds, ROUND1, "temperature")
+    in_sample = fit_weights(evidence, ROUND1, per_group=False)
+    assert in_sample.groups[0].weights[1] > 0.2
+    assert score(ROUND1, labels, in_sample.apply([honest, cheat])) > score(ROUND1, labels, apart) + 0.02
+    assert steps[-1].score.value < score(ROUND1, labels, apart) + 0.002
+
+
+@pytest.mark.parametrize("method", ["mean", "temperature"])
+def test_without_a_member_is_the_blend_of_the_others(method):
+    _, labels, members = make(ROUND2, 400, [0.5, 0.8, 3.0], scale=1.6)
+    folds = np.arange(400) % 4
+    evidence = rows(members, labels, folds)
+    lost = leave_one_out(evidence, ROUND2, fit_folds(evidence, ROUND2, method))
+    full = sigmoid(cross_fitted(members, labels, folds, ROUND2, method))
+    for i, loss in enumerate(lost):
+        rest = sigmoid(cross_fitted(members[:i] + members[i + 1 :], labels, folds, ROUND2, method))
+        expected = paired_difference(ROUND2, labels, full, rest)
+        assert loss.value == pytest.approx(expected.value, abs=1e-5)
+        assert loss.standard_error == pytest.approx(expected.standard_error, rel=1e-2)
+    assert lost[0].value > 0 > lost[2].value  # the last is noise, and the blend is better off without it
+
+
+def test_a_member_without_weight_is_not_missed_and_one_that_is_all_cannot_be():
+    _, labels, members = make(ROUND1, 400, [0.5, 1.0])
+    members[1] = -members[1]  # weights of at least zero have no use for it
+    evidence = rows(members, labels, np.arange(400) % 4)
+    for method in ("weights", "greedy"):
+        all_of_it, none = leave_one_out(evidence, ROUND1, fit_folds(evidence, ROUND1, method))
+        assert all_of_it is None and none == Estimate(0.0, 0.0)
+
+
 def test_malformed_input_raises():
     _, labels, members = make(ROUND2, 20, [1, 2])
     folds = np.arange(20) % 2
@@ -263,6 +395,8 @@ def test_malformed_input_raises():
         fit_weights(rows(members, labels), ROUND1, per_group=False)
     with pytest.raises(ValueError, match="labels of 0 or 1"):
         fit_weights(rows(members, sigmoid(members[0])), ROUND2, per_group=False)
+    with pytest.raises(ValueError, match="labels of 0 or 1"):
+        greedy_steps(rows(members, sigmoid(members[0])), ROUND2)
     with pytest.raises(ValueError, match="fitted on 2 members of 29 labels, given 1 of 29"):
         fit_weights(rows(members, labels), ROUND2, per_group=False).apply(members[:1])
     members[0][3, 4] = np.nan

@@ -303,7 +303,16 @@ def test_blends(copy, tiny_input, capsys):
     np.testing.assert_allclose(
         np.load(copy / "runs/two/test_sample_testB.npy"), blending.mean_logits(members), atol=1e-6
     )
-    assert main(["blend", "two", "lstm", "--name", "three", *words(tiny_input, copy)]) == 0
+    capsys.readouterr()
+    assert main(["blend", "two", "lstm", "--name", "three", "blend.method=greedy", *words(tiny_input, copy)]) == 0
+    told = capsys.readouterr().out
+    assert "Added one at a time" in told and "blend loses without it" in told and "Blend (greedy)" in told
+    lines = [line for line in told.splitlines() if not line.startswith(("What the members", "blend:"))]
+    assert max(map(len, lines)) <= 80
+    worth = json.loads((copy / "runs/three/run.json").read_text())["contributions"]
+    assert worth["greedy"][0]["member"] in worth["members"] and list(worth["members"]) == ["two", "lstm"]
+    assert main(["blend", "two", "lstm", "transformer", "--name", "four", *words(tiny_input, copy)]) == 0
+    assert "Correlation of the members' errors" in capsys.readouterr().out
     assert main(["predict", "three", str(tiny_input / "sample_testA.csv"), *words(tiny_input, copy)]) == 0
     assert main(["submit", "three", *words(tiny_input, copy)]) == 0
     capsys.readouterr()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import yaml
@@ -14,7 +15,7 @@ import yaml
 from src import artifacts, blending, runs
 from src.artifacts import Output
 from src.config import Config, fingerprint, model_names
-from src.console import say, show_table
+from src.console import NARROW, say, show_table
 from src.errors import UserError
 from src.folds import HOLDOUT_PARTS, Folds
 from src.prepared import Prepared
@@ -68,7 +69,8 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
 
     labels = np.asarray(prepared.train.labels)
     logits = [part.oof() for part in parts]
-    fitted, per_fold, how = _fit(config, parts, labels, folds, shift, prepared.task)
+    evidence, on = _evidence(config, parts, labels, folds, shift)
+    fitted, per_fold, how = _fit(config, evidence, on, folds, prepared.task)
     judging = folds.first if folds.scheme != "holdout" else np.where(folds.first >= 0, 0, -1)
     oof = blending.apply_folds(per_fold, logits, judging)
     artifacts.write_text(folder / "config.yaml", yaml.safe_dump(settings))
@@ -78,6 +80,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
         "members": fingerprints,
         "weights": fitted.to_json(),
         "diversity": blending.diversity([member[folds.scored] for member in logits], labels[folds.scored]),
+        "contributions": {"on": on, **_contributions(config, evidence, prepared.task, fitted, per_fold, members)},
     }
     artifacts.write_json(folder / "run.json", record)
     artifacts.write_npy(folder / "oof.npy", oof.astype(np.float32))
@@ -93,35 +96,52 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
         artifacts.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
     score = runs.score_oof(prepared, oof, folds, how, any(part.score["optimistic"] for part in parts))
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
-    _show(fitted, [part.name for part in parts], record["diversity"])
+    _show(fitted, members, record["diversity"], record["contributions"])
     say(f"blend: {name} {runs.headline(score)}")
 
 
+def _evidence(
+    config: Config, parts: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ShiftFolder
+) -> tuple[blending.Evidence, str]:
+    """The rows to fit on and to choose by (of a holdout, those of its validation part), and what they are in words."""
+    target = shift.target(config.target)
+    rows = validation(config.select_on, shift.rows, target, folds)
+    on = rows.described(target)
+    if folds.scheme == "holdout":
+        rows, on = rows.only(folds.first == HOLDOUT_PARTS["valid"]), f"{on} of the validation part"
+    members = [rows.logits(part.oof(), part.copies(target.name) if target else None) for part in parts]
+    return blending.Evidence(members, labels[rows.rows], folds.first[rows.rows], rows.weights, rows.rows), on
+
+
 def _fit(
-    config: Config, parts: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ShiftFolder, task: Task
+    config: Config, evidence: blending.Evidence, on: str, folds: Folds, task: Task
 ) -> tuple[blending.BlendWeights, dict[int, blending.BlendWeights], str]:
     """The blend for new reports, the blend that judges each fold, and how these came about."""
     method, per_group = config.blend.method, config.blend.per_group
-    if method == "mean":
-        fitted = blending.equal_weights([part.oof() for part in parts])
-        return (
-            fitted,
-            dict.fromkeys(range(int(folds.first.max()) + 1), fitted),
-            "mean of the members' logits, nothing fitted",
-        )
-    target = shift.target(config.target)
-    rows = validation(config.select_on, shift.rows, target, folds)
-    if folds.scheme == "holdout":
-        rows = rows.only(folds.first == HOLDOUT_PARTS["valid"])
-    members = [rows.logits(part.oof(), part.copies(target.name) if target else None) for part in parts]
-    evidence = blending.Evidence(members, labels[rows.rows], folds.first[rows.rows], rows.weights, rows.rows)
     fitted = blending.fit_method(evidence, task, method, per_group)
-    on = rows.described(target)
+    if method == "mean":
+        judges = dict.fromkeys(range(int(folds.first.max()) + 1), fitted)
+        return fitted, judges, "mean of the members' logits, nothing fitted"
     if folds.scheme == "holdout":
-        return fitted, {0: fitted}, f"{fitted.method}, decided on {on} of the validation part, scored on the test part"
+        return fitted, {0: fitted}, f"{fitted.method}, decided on {on}, scored on the test part"
     chosen = ", the choice of method included" if method == "auto" else ""
     how = f"{fitted.method} fitted on {on}; score cross-fitted over folds{chosen}"
     return fitted, blending.fit_folds(evidence, task, method, per_group), how
+
+
+def _contributions(
+    config: Config,
+    evidence: blending.Evidence,
+    task: Task,
+    fitted: blending.BlendWeights,
+    per_fold: dict[int, blending.BlendWeights],
+    names: list[str],
+) -> dict[str, Any]:
+    """`blending.contributions`; the one fold of a holdout's validation part is cross-fitted within."""
+    if len(np.unique(evidence.folds)) < 2:
+        evidence = evidence.dealt()
+        per_fold = blending.fit_folds(evidence, task, fitted.method, config.blend.per_group)
+    return blending.contributions(evidence, task, per_fold, names)
 
 
 def _check_settings(config: Config, parts: list[RunFolder]) -> None:
@@ -135,11 +155,41 @@ def _check_settings(config: Config, parts: list[RunFolder]) -> None:
             )
 
 
-def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict) -> None:
+def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict, worth: dict) -> None:
     rows = [
         [f"labels {group.start}–{group.stop - 1}", f"{group.temperature:.3f}", *(f"{w:.3f}" for w in group.weights)]
         for group in fitted.groups
     ]
     show_table(f"Blend ({fitted.method})", ["weights of", "temperature", *names], rows)
+    say(f"\nWhat the members are worth, cross-fitted, on {worth['on']}:")
+    rows = [
+        [step["member"], f"{step['score']['value']:.4f}", *_signed(step["gain"]), f"{step['agree']}/{step['folds']}"]
+        for step in worth["greedy"]
+    ]
+    show_table("Added one at a time, the best first", ["member", "score", "gain", "s.e.", "folds agree"], rows)
+    scores = {name: f"{worth['members'][name]['score']['value']:.4f}" for name in names}
+    correlation = diversity["correlation"]
+    rows = []
+    for i, name in enumerate(names):
+        others = [value for j, value in enumerate(correlation[i]) if j != i and value is not None]
+        mean = f"{sum(others) / len(others):.2f}" if others else "–"
+        rows.append([name, scores[name], *_signed(worth["members"][name]["lost_without"]), mean])
+    columns = ["member", "alone", "blend loses without it", "s.e.", "errors correlate"]
+    show_table("Each member", columns, rows)
+    # Of two members the table above says it all; of many, pairs would not fit the lines.
+    width = max(len("member"), *map(len, names)) + 2 + 8 + sum(max(len(name), 5) + 2 for name in names)
+    if len(names) > 2 and width <= NARROW:
+        rows = [
+            [name, scores[name], *("–" if value is None else f"{value:.2f}" for value in line)]
+            for name, line in zip(names, correlation, strict=True)
+        ]
+        show_table("Correlation of the members' errors", ["member", "alone", *names], rows)
     if diversity["mean_pairwise"] is not None:
         say(f"mean correlation of the members' errors: {diversity['mean_pairwise']:.3f}")
+
+
+def _signed(estimate: dict[str, float] | None) -> tuple[str, str]:
+    """A difference of scores and its standard error."""
+    if estimate is None:
+        return "–", "–"
+    return f"{estimate['value']:+.5f}", f"{estimate['standard_error']:.5f}"
