@@ -2,7 +2,7 @@
 
     defaults below <- presets/models/NAME.yaml <- presets/PRESET.yaml <- key=value on the command line
 
-`model.*`, `pretrain.*` and `train.*` on the command line reach every selected run; `runs.NAME.train.*` reaches one.
+On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` reach every selected run, `runs.NAME.train.*` one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from src.errors import UserError, unknown
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "src" / "presets"
-PARTS = ("model", "pretrain", "train")
+PARTS = ("model", "pretrain", "denoise", "train")
 """Of a run; given for all runs of a preset, or on the command line, they reach each."""
 
 
@@ -253,6 +253,17 @@ class Pretrain(Optimisation):
         return self
 
 
+class Denoise(Settings):
+    """Putting right what a pretrained encoder takes for noise, before a model reads a report, see denoising.py."""
+
+    by: str | None = None
+    """The run whose pretrained encoder does it, of the same experiment; null: reports are read as they are."""
+    prior: float = Field(0.2, gt=0, lt=1)
+    """Share of words that are expected to be wrong."""
+    confidence: float = Field(0.8, gt=0, lt=1)
+    """A word is replaced where it is wrong with a higher probability than this."""
+
+
 class Train(Optimisation):
     seeds: Seeds = [1]
     """One model for each seed in each fold; their logits are averaged."""
@@ -293,6 +304,7 @@ class Run(Settings):
 
     model: AnyModel = Recurrent()
     pretrain: Pretrain = Pretrain()
+    denoise: Denoise = Denoise()
     train: Train = Train()
 
 
@@ -350,8 +362,19 @@ class Config(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")
-    def _teachers_are_runs_without_teachers(self) -> Config:
+    def _runs_that_others_need_are_there(self) -> Config:
         for name, run in self.runs.items():
+            if run.denoise.by is not None:
+                if run.denoise.by not in self.runs:
+                    raise ValueError(f"runs.{name}.denoise.by: {unknown('run', run.denoise.by, self.runs)}")
+                reader = self.runs[run.denoise.by].pretrain
+                if not reader.epochs:
+                    raise ValueError(f"runs.{name}.denoise.by: {run.denoise.by} is not pretrained (pretrain.epochs)")
+                if not reader.replaced or reader.masked + reader.replaced == 1:
+                    raise ValueError(
+                        f"runs.{name}.denoise.by: {run.denoise.by} must have been shown words that are replaced and "
+                        "words that are not (pretrain.replaced above 0, pretrain.masked + pretrain.replaced below 1)"
+                    )
             for teacher in run.train.teachers:
                 if teacher not in self.runs:
                     raise ValueError(f"runs.{name}.train.teachers: {unknown('run', teacher, self.runs)}")

@@ -36,6 +36,8 @@ class FoldJob:
     """File of the vectors that start the embedding."""
     pretrained: str | None
     """Weights that the embedding and the encoder start from."""
+    denoiser: str | None
+    """Folder of the PretrainJob whose encoder puts reports right before they are read."""
     split: str
     """File with train_rows, valid_rows and predicted_rows."""
     weights: str | None

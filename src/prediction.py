@@ -75,6 +75,7 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     import torch
 
     from src import checkpoints, hardware
+    from src.denoising import denoised_tokens
     from src.inference import predict_logits
     from src.models import build_model
 
@@ -82,12 +83,17 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     result = artifacts.read_json(artifacts.require(fold / "result.json", "train"))
     device = torch.device(payload["device"])
     hardware.set_up(device)
-    settings = Run.model_validate(result["run"]).model
-    model = build_model(settings, result["vocabulary_size"], result["n_labels"])
+    run = Run.model_validate(result["run"])
+    model = build_model(run.model, result["vocabulary_size"], result["n_labels"])
     checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
     corpus = Corpus.load(Path(payload["corpus"]))
+    tokens = corpus.tokens
+    if result["denoiser"]:
+        denoiser = artifacts.Output(fold.parents[2]).pretrained / result["denoiser"]
+        precision = result["environment"]["precision"]
+        tokens = denoised_tokens(Path(payload["corpus"]), denoiser, run.denoise, device, precision)
     judged = judged_copies(fold, np.load(payload["rows"])) if "rows" in payload else None
-    logits = predict_logits(model.to(device), corpus.tokens, corpus.lengths, device, judged)
+    logits = predict_logits(model.to(device), tokens, corpus.lengths, device, judged)
     artifacts.write_npy(Path(payload["out"]), logits)
 
 

@@ -29,21 +29,33 @@ class Start:
     """File of the vectors that start the embedding."""
     pretrained: str | None
     """File of the weights that embedding and encoder start from."""
+    denoiser: str | None
+    """Folder of the encoder that puts reports right."""
     fingerprint: str
 
 
 def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, Start]:
     """Of each run. Raises UserError, with the command, where its pretraining is missing."""
     vectors_of, jobs, found = _word_vectors(config, prepared), pretrain_jobs(config, prepared, here), {}
-    for name in config.runs:
-        file, job = vectors_of[name], jobs.get(name)
-        if job is None:
-            found[name] = Start(file, None, fingerprint(file and Path(file).name))
-            continue
-        if not is_pretrained(job):
-            remedy = command("pretrain", config, "--model", name)
-            raise UserError(f"the pretrained encoder of run {name} is missing. Make it with: ./run.sh {remedy}")
-        found[name] = Start(None, str(job.weights), job.fingerprint)
+    code = artifacts.code_version(["src.denoising"])
+    for name, run in config.runs.items():
+        job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
+        for needed in filter(None, (job, denoiser)):
+            if not is_pretrained(needed):
+                remedy = command("pretrain", config)
+                raise UserError(f"the pretrained encoder for run {name} is missing. Make it with: ./run.sh {remedy}")
+        vectors_file = None if job else vectors_of[name]
+        found[name] = Start(
+            vectors_file,
+            str(job.weights) if job else None,
+            denoiser.folder if denoiser else None,
+            fingerprint(
+                [
+                    job.fingerprint if job else vectors_file and Path(vectors_file).name,
+                    [denoiser.fingerprint, code] if denoiser else None,
+                ]
+            ),
+        )
     return found
 
 

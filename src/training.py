@@ -19,6 +19,7 @@ from src import artifacts, checkpoints, hardware
 from src.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
 from src.config import Noise, Run, Train
 from src.corpus import Corpus, pad, unpad
+from src.denoising import Denoiser, denoised_tokens
 from src.hardware import autocast
 from src.inference import predict_logits
 from src.jobs import Beside, FoldJob, is_trained
@@ -124,17 +125,23 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         if is_trained(job):
             return
         run = Run.model_validate(job.run)
+        device = torch.device(job.device)
+        hardware.set_up(device)
         corpus = Corpus.load(Path(job.corpus))
+        denoiser, read = None, corpus  # what is trained on is denoised after noise was put on it, batch by batch
+        if job.denoiser:
+            folder_and_settings = Path(job.denoiser), run.denoise, device, job.precision
+            denoiser = Denoiser.load(*folder_and_settings)
+            read = replace(corpus, tokens=denoised_tokens(Path(job.corpus), *folder_and_settings))
         with np.load(job.split) as split:
-            train, valid = (Rows.of(corpus, split[name]) for name in ("train_rows", "valid_rows"))
+            train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(read, split["valid_rows"])
             predicted = split["predicted_rows"]
         if job.weights:
             train = replace(train, weights=np.load(job.weights)[train.chosen].astype(np.float32))
         train = Rows.joined([train, *(Rows.beside(Beside(**beside)) for beside in job.beside)])
         if job.valid:
             valid = Rows.load(Path(job.valid), corpus)
-        device = torch.device(job.device)
-        hardware.set_up(device)
+            valid = replace(valid, tokens=denoiser(valid.tokens, valid.lengths)) if denoiser else valid
         torch.manual_seed(seed_of(job.seed, job.fold, 0))
         vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
         model = build_model(run.model, job.vocabulary_size, train.labels.shape[1], vectors).to(device)
@@ -142,12 +149,12 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
             checkpoints.load_parts(Path(job.pretrained), model, BODY)
         artifacts.remove_temporaries(folder)
         started = time.perf_counter()
-        objective = Classification(model, train, valid, run.train, device, job.precision)
+        objective = Classification(model, train, valid, run.train, device, job.precision, denoiser)
         history = fit(objective, run.train, (job.seed, job.fold), folder, progress)
         checkpoints.save_weights(folder / "last.safetensors", model)
         if run.train.patience:
             checkpoints.load_weights(folder / "best.safetensors", model)
-        logits = predict_logits(model, corpus.tokens, corpus.lengths, device, predicted)
+        logits = predict_logits(model, read.tokens, read.lengths, device, predicted)
         artifacts.write_npy(folder / "logits.npy", logits)
         artifacts.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
         best = min(history, key=lambda epoch: epoch["valid_loss"])
@@ -157,6 +164,7 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
             {
                 "fingerprint": job.fingerprint,
                 "run": job.run,
+                "denoiser": job.denoiser and Path(job.denoiser).name,
                 "vocabulary_size": job.vocabulary_size,
                 "n_labels": train.labels.shape[1],
                 "fold": job.fold,
@@ -198,12 +206,13 @@ class Classification:
         settings: Train,
         device: torch.device,
         precision: str,
+        denoiser: Denoiser | None = None,
     ):
         self.model, self.device = model, device
         self._train, self._valid, self._precision = train, valid, precision
         self._consistency = settings.consistency
         self._pos_weight = positive_weight(train.labels, settings).to(device)
-        self._reader = EpochReader(train, settings, device)
+        self._reader = EpochReader(train, settings, device, denoiser)
         self.n_batches = self._reader.n_batches
 
     def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Wanted]]:
@@ -251,8 +260,9 @@ class EpochReader:
     Of the texts only one pool is in memory; what grows with the file is the order alone, eight bytes a report.
     """
 
-    def __init__(self, train: Rows, settings: Train, device: torch.device):
+    def __init__(self, train: Rows, settings: Train, device: torch.device, denoiser: Denoiser | None = None):
         self._train = train
+        self._denoiser = denoiser
         self._batch_size = settings.batch_size
         self._device = device
         self._multiple = GRAPH_WIDTHS if settings.compile and device.type == "cuda" else WIDTHS
@@ -282,9 +292,9 @@ class EpochReader:
     def _noisy(
         self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self._alphabet is None:
-            return tokens, lengths
-        return pad(*corrupt(*unpad(tokens, lengths), self._rates, rng, self._alphabet), tokens.shape[1])
+        if self._alphabet is not None:
+            tokens, lengths = pad(*corrupt(*unpad(tokens, lengths), self._rates, rng, self._alphabet), tokens.shape[1])
+        return (self._denoiser(tokens, lengths) if self._denoiser else tokens), lengths
 
     def _cut(self, tokens: np.ndarray, lengths: np.ndarray, order: np.ndarray | None = None) -> list[Batch]:
         return length_batches(tokens, lengths, self._batch_size, self._device, self._multiple, order)

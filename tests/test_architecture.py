@@ -21,7 +21,7 @@ LAYERS = [
     {"models.textcnn", "models.dpcnn", "models.rcnn"},
     {"models", "checkpoints", "prepared", "machine", "jobs"},
     {"layout", "loop", "models.language"},
-    {"inference", "runs", "shifted"},
+    {"inference", "runs", "shifted", "denoising"},
     {"training", "pretraining", "prediction", "starts", "pool"},
     {"bench"},
     {"stages"},

@@ -25,7 +25,8 @@ def words(input_folder: Path, output: Path, *more: str) -> list[str]:
 
 
 def jobs_of(output: Path, run: str) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted((output / "runs" / run).glob("fold_*/result.json"))]
+    paths = sorted((output / "runs" / run).glob("fold_*/result.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text()) for path in paths]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,32 @@ def test_students_learn_from_the_teachers_of_their_fold(done):
         assert len(list(teacher.glob("logits.*.npy"))) >= 3  # two tests and the extra file
     record = jobs_of(done, "transformer")[0]["run"]["train"]
     assert record["teachers"] == ["lstm"] and record["teacher_weight"] == 0.5
+
+
+def test_runs_read_denoised_reports(done, with_extra, tmp_path):
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    learned = [
+        "pretrain.epochs=30",
+        "pretrain.batch_size=16",
+        "pretrain.learning_rate=0.02",
+        "runs.lstm.pretrain.epochs=0",
+    ]
+    more = [*learned, "denoise.by=transformer", "denoise.prior=0.9", "denoise.confidence=0.5"]
+    assert main(["train", *words(with_extra, output, *more)]) == 0
+    train = Corpus.load(output / "data/train")
+    (kept,) = (output / "data/train/denoised").glob("*.npy")
+    assert (np.load(kept) != train.tokens).any(), "the settings are such that something is taken for noise"
+    for name in ("lstm", "transformer"):
+        assert jobs_of(output, name)[-1]["denoiser"].startswith("transformer.")
+    # A file that comes later goes the same way, and gets what the pipeline gave it as a test file.
+    file = with_extra / "sample_testA.csv"
+    assert main(["predict", "lstm", str(file), *words(with_extra, output, *more)]) == 0
+    assert main(["submit", "lstm", *words(with_extra, output, *more)]) == 0
+    made = (output / "prediction_lstm_sample_testA.csv").read_bytes()
+    assert made == (output / "submission_lstm_sample_testA.csv").read_bytes()
+    shutil.rmtree(output / "pretrained")
+    other = with_extra / "more_extra.csv"
+    assert main(["predict", "lstm", str(other), *words(with_extra, output, *more)]) == 2
 
 
 def test_soft_labels_are_the_mean_of_the_teachers(done):

@@ -176,6 +176,7 @@ def _jobss(
                     vocabulary_size=len(prepared.vocabulary),
                     vectors=start.vectors,
                     pretrained=start.pretrained,
+                    denoiser=start.denoiser,
                     split=str(_save_arrays(folder / "split.npz", **_rows_of(split))),
                     weights=str(_save_array(folder / "weights.npy", weights)) if weights is not None else None,
                     beside=[asdict(one) for one in extra + _pseudo_labelled(prepared, run, teachers)],
