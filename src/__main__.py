@@ -180,7 +180,7 @@ def _standin_arguments(parser: argparse.ArgumentParser) -> None:
 def _leaderboard(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import leaderboard
 
-    leaderboard.run(settings, parsed.runs)
+    leaderboard.run(settings, parsed.runs, parsed.against)
 
 
 def _pretrain(settings: Config, parsed: argparse.Namespace) -> None:
@@ -336,8 +336,11 @@ VERBS = {
     "leaderboard": Verb(
         "what each run will score on each test file, with an interval",
         _leaderboard,
-        lambda parser: parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to show in detail"),
-        "./run.sh leaderboard blend",
+        lambda parser: (
+            parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to show in detail"),
+            parser.add_argument("--against", metavar="RUN", help="also what each other run gains over this one"),
+        ),
+        "./run.sh leaderboard blend --against lstm",
     ),
     "standin": Verb(
         "make test files with known answers of a labelled file, to check what is expected",

@@ -28,13 +28,16 @@ MOST_COPIES = 4
 """Noisy copies of the train rows that expectations are learned from; with more, one of each test file."""
 
 
-def run(config: Config, named: Sequence[str] = ()) -> None:
-    """Of all runs that fit the files and folds that are there now; the runs `named` are also shown in detail."""
+def run(config: Config, named: Sequence[str] = (), against: str | None = None) -> None:
+    """Of all runs that fit the files and folds that are there now; the runs `named` are also shown in detail.
+
+    `against` a run, the target is shown as what each other gains over that one on the very same rows.
+    """
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     folds = prepared.load_folds()
     shift = ShiftFolder.load(prepared, config)
-    for name in named:
+    for name in [*named, *([against] if against else [])]:
         chosen = [RunFolder.load(output, name, config)]
         runs.check_fits(chosen, prepared, folds)
         shift.check_fits(chosen)
@@ -49,6 +52,8 @@ def run(config: Config, named: Sequence[str] = ()) -> None:
     target = shift.target(config.target)
     for test in shift.tests:
         _show(boards, test.name, config.select_on, test.name == target.name, short_names([t.name for t in shift.tests]))
+    if against and target:
+        _show_gains(prepared, folds, shift, target, fitting, RunFolder.load(output, against, config), config.select_on)
     if not shift.tests:
         say("leaderboard: there is no test file to expect a score on")
     for name in named:
@@ -187,6 +192,40 @@ def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, sh
     if is_target:
         say("± of a validation: standard error, in its last digits")
         say("± of expected: half of the 95% interval")
+
+
+def _show_gains(
+    prepared: Prepared,
+    folds: Folds,
+    shift: ShiftFolder,
+    target: ShiftedTest,
+    fitting: list[RunFolder],
+    base: RunFolder,
+    select_on: str,
+) -> None:
+    """Of each run its gain over `base` with the paired standard error, the largest last."""
+    labels, gains = np.asarray(prepared.train.labels), {}
+    judged = {name: validation(name, shift.rows, target, folds).only(folds.scored) for name in VALIDATIONS}
+    logits = base.oof(), base.copies(target.name)
+    for one in fitting:
+        if one.name == base.name:
+            continue
+        own = one.oof(), one.copies(target.name)
+        gains[one.name] = {
+            name: metrics.paired_difference(
+                prepared.task,
+                labels[rows.rows],
+                *(metrics.sigmoid(rows.logits(*two)) for two in (own, logits)),
+                rows.weights,
+                rows.rows,
+            )
+            for name, rows in judged.items()
+        }
+    rows = [
+        [name, *(f"{gain.value:+.4f}±{1e4 * gain.standard_error:.0f}" for gain in found.values())]
+        for name, found in sorted(gains.items(), key=lambda item: item[1][select_on].value)
+    ]
+    show_table(f"Gain over {base.name} on the same rows, target {target.name}", ["run", *VALIDATIONS], rows)
 
 
 def _show_rates(name: str, board: dict[str, Any], label_names: list[str], shift: ShiftFolder) -> None:
