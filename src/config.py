@@ -220,9 +220,6 @@ class Optimisation(Settings):
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Predict with an exponential moving average of the weights; 0 is off."""
-    compile: bool = False
-    """Train through torch.compile. On a GPU that captures CUDA graphs, one for each width of batches. On a CPU it needs
-    a C++ compiler and was measured to gain 1% of a step and to cost half a minute a job: see docs/speed.md."""
 
 
 class Pretrain(Optimisation):
@@ -272,6 +269,9 @@ class Train(Optimisation):
     """Stop after so many epochs without a better validation loss and keep the best; 0 trains all `epochs` and keeps
     the last. The loss is that of `select_on`. Under kfold and families the scored fold then chose its own epoch, which
     makes its score optimistic: score.json says so."""
+    compile: bool = False
+    """Train through torch.compile. On a GPU that captures CUDA graphs, one for each width of batches. On a CPU it needs
+    a C++ compiler and was measured to gain 1% of a step and to cost half a minute a job: see docs/speed.md."""
     pos_weight: Literal["none", "balanced"] = "none"
     """balanced: weight of a positive = negatives / positives of the label. It ruins the calibration of the log loss."""
     noise: Noise = Noise()

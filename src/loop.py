@@ -72,8 +72,9 @@ def fit(
     average = copy.deepcopy(model).eval() if settings.ema_decay else None
     optimizer = make_optimizer(model, settings)
     n_steps = settings.epochs * objective.n_batches
-    attack = getattr(settings, "attack", "none")
-    compute = compiled(model, device) if settings.compile else model
+    # Pretraining has neither: what it is asked for differs in number from batch to batch.
+    attack, compile = getattr(settings, "attack", "none"), getattr(settings, "compile", False)
+    compute = compiled(model, device) if compile else model
 
     history = checkpoints.resume(folder, model, average, optimizer)
     for epoch in range(len(history) + 1, settings.epochs + 1):
@@ -88,7 +89,7 @@ def fit(
             rate = settings.learning_rate * schedule(first + i, n_steps, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
-            if settings.compile and device.type == "cuda":
+            if compile and device.type == "cuda":
                 torch.compiler.cudagraph_mark_step_begin()
             loss = objective.loss(compute, batch, wanted)
             optimizer.zero_grad()
