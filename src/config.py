@@ -354,6 +354,8 @@ class Config(Settings):
     """The test file that select_on has in view, such as track1_round1_testB; last: the last by name."""
     runs: dict[str, Run]
     """The models of the experiment, by run name."""
+    readers: dict[str, Run] = {}
+    """Runs of the preset that --model leaves out, but whose pretrained encoder denoises for those that it names."""
     baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]
     """Rungs of the ladder that scores are shown beside."""
     blend: Blend = Blend()
@@ -365,9 +367,10 @@ class Config(Settings):
     def _runs_that_others_need_are_there(self) -> Config:
         for name, run in self.runs.items():
             if run.denoise.by is not None:
-                if run.denoise.by not in self.runs:
-                    raise ValueError(f"runs.{name}.denoise.by: {unknown('run', run.denoise.by, self.runs)}")
-                reader = self.runs[run.denoise.by].pretrain
+                known = {**self.readers, **self.runs}
+                if run.denoise.by not in known:
+                    raise ValueError(f"runs.{name}.denoise.by: {unknown('run', run.denoise.by, known)}")
+                reader = known[run.denoise.by].pretrain
                 if not reader.epochs:
                     raise ValueError(f"runs.{name}.denoise.by: {run.denoise.by} is not pretrained (pretrain.epochs)")
                 if not reader.replaced or reader.masked + reader.replaced == 1:
@@ -398,7 +401,8 @@ def fingerprint(value: Any) -> str:
 
 
 def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
-    """The configuration of `preset`, with key=value `overrides`; `models` keeps only those runs.
+    """The configuration of `preset`, with key=value `overrides`; `models` keeps only those runs, and the
+    teachers that they learn from.
 
     A run has the settings of the model of its name, or of the one that it is `like`. A model that the preset does not
     run is taken from presets/models/. Raises UserError for a preset, model or key
@@ -412,33 +416,55 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     for name in models:
         if name not in specs and name not in model_names():
             raise unknown("model", name, {*specs, *model_names()})
-    chosen = {name: specs.get(name) or {} for name in (list(models) or specs)}
-    runs = {}
-    for name, spec in chosen.items():
+    chosen = list(dict.fromkeys(models)) or list(specs)
+    built = {}
+    for name in dict.fromkeys([*chosen, *specs]):
+        spec = specs.get(name) or {}
         base = _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
         # A copy, or an override of one run would reach the mappings that it shares with the others.
-        runs[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
+        built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
     overrides = list(overrides)
-    tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides, "runs": runs}
+    tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
             raise UserError(f"{text!r}: a preset is chosen with --preset {value}")
-        if key == ["overrides"]:
-            raise unknown("key", "overrides", Config.model_fields.keys() - {"overrides"})
+        if key[0] in ("overrides", "readers"):
+            raise unknown("key", key[0], Config.model_fields.keys() - {"overrides", "readers"})
         if key[0] in PARTS:
-            for run in runs.values():
-                _set(run, key, value, text)
-        elif key[:1] == ["runs"] and len(key) > 1 and key[1] not in runs:
-            # A run of the preset that --model leaves out: the words of a whole experiment serve a part of it.
-            if key[1] not in specs:
-                raise unknown("run", key[1], {*runs, *specs})
+            for name in chosen:
+                _set(built[name], key, value, text)
+        elif key[:1] == ["runs"] and len(key) > 1:
+            # Also a run of the preset that --model leaves out: the words of a whole experiment serve a part of it.
+            if key[1] not in built:
+                raise unknown("run", key[1], built)
+            _set(built, key[1:], value, text)
         else:
             _set(tree, key, value, text)
+    if "runs" not in tree:
+        tree["runs"], tree["readers"] = _with_what_they_need(chosen, built)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join(_sentences(error))) from None
+
+
+def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The chosen runs and their teachers, as they stand in the files; and further runs that denoise for them.
+
+    Names that do not exist are left for Config to refuse.
+    """
+
+    def named(name: str, part: str, key: str) -> Any:
+        found = built[name].get(part)
+        return found.get(key) if isinstance(found, Mapping) else None
+
+    wanted = list(chosen)
+    for name in wanted:  # grows
+        teachers = named(name, "train", "teachers")
+        wanted += [one for one in teachers or () if isinstance(teachers, list) and one in built and one not in wanted]
+    readers = {reader for name in wanted if (reader := named(name, "denoise", "by")) in built and reader not in wanted}
+    return {name: built[name] for name in wanted}, {name: built[name] for name in sorted(readers)}
 
 
 def run_from_yaml(path: Path) -> Run:

@@ -60,11 +60,11 @@ def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, St
 
 
 def pretrain_jobs(config: Config, prepared: Prepared, here: Machine) -> dict[str, PretrainJob]:
-    """The pretraining of each run that asks for one; runs of the same encoder and settings have the same job."""
+    """The pretraining of each run and reader that asks for one; those of one encoder and settings have one job."""
     folders, code, jobs = text_folders(prepared), artifacts.code_version(CODE), {}
     vectors_of = _word_vectors(config, prepared)
     texts = [prepared.manifest["train"], *prepared.test_texts.values(), *prepared.extra_texts.values()]
-    for name, run in config.runs.items():
+    for name, run in {**config.readers, **config.runs}.items():
         if not run.pretrain.epochs:
             continue
         settings = run.model_dump(mode="json", include={"model", "pretrain"})
@@ -104,7 +104,7 @@ def _word_vectors(config: Config, prepared: Prepared) -> dict[str, str | None]:
     """The file of each run's vectors, if it has any: made from all text, named by what they are made of."""
     sizes = {
         name: run.model.embedding_size if run.model.embedding_init == "ppmi" else None
-        for name, run in config.runs.items()
+        for name, run in {**config.readers, **config.runs}.items()
     }
     wanted = set(sizes.values()) - {None}
     if not wanted:

@@ -6,6 +6,7 @@ import yaml
 from src import config
 from src.config import PRESETS, Run, Train, load_config
 from src.errors import UserError
+from tests.conftest import error_of
 
 
 @pytest.mark.parametrize("preset", config.preset_names())
@@ -102,3 +103,17 @@ def test_fingerprint_is_canonical():
 def test_holdout_takes_one_seed():
     with pytest.raises(UserError, match="one seed"):
         load_config("quick", ["folds.scheme=holdout", "folds.seeds=[1,2]"])
+
+
+def test_a_run_brings_what_it_needs():
+    """--model names one run: its teachers are trained too, and who denoises for it is there to be pretrained."""
+    config = load_config("standard", models=["lstm"])
+    assert list(config.runs) == ["lstm"] and list(config.readers) == ["transformer"]
+    assert config.readers["transformer"] == load_config("standard").runs["transformer"]
+    assert list(load_config("standard", models=["student"]).runs) == ["student", "transformer", "lstm"]
+    assert load_config("standard").readers == {}
+    assert load_config("standard", ["denoise.by=null"], ["lstm"]).readers == {}
+    # What is said of the named runs is not said of the reader, unless by name.
+    config = load_config("quick", ["model.hidden_size=64", "runs.transformer.pretrain.epochs=2"], ["lstm"])
+    assert config.runs["lstm"].model.hidden_size == 64 and config.readers["transformer"].pretrain.epochs == 2
+    assert "unknown key 'readers'" in error_of(load_config, "quick", ["readers.x=1"])

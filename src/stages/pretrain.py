@@ -23,7 +23,7 @@ from src.starts import pretrain_jobs
 
 
 def run(config: Config) -> None:
-    if not any(run.pretrain.epochs for run in config.runs.values()):
+    if not any(run.pretrain.epochs for run in [*config.runs.values(), *config.readers.values()]):
         say("pretrain: nothing to do, no run asks for it (pretrain.epochs)")
         return
     prepared = Prepared.load(Output(config.paths.output))
