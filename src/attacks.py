@@ -13,17 +13,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-KINDS = ("fgm", "awp")
+SIZES = {"fgm": 0.5, "awp": 0.005}
+"""Usual sizes of each kind."""
 
 
 @contextlib.contextmanager
-def moved(model: nn.Module, kind: str, size: float) -> Iterator[None]:
+def moved(model: nn.Module, kind: str, size: float | None = None) -> Iterator[None]:
     """Within it, weights of `model` stand where the loss of their gradients is higher; afterwards where they stood.
 
     To be entered after backward() of the plain loss; a second forward pass inside then sees the attack, and its
     backward() adds to the gradients. fgm moves model.embedding by `size` in all, awp each matrix by `size` times its
-    norm. A gradient of zero moves nothing.
+    norm; without a `size`, by that of SIZES. A gradient of zero moves nothing.
     """
+    size = SIZES[kind] if size is None else size
     with torch.no_grad():
         targets = [model.embedding.weight] if kind == "fgm" else [w for w in model.parameters() if w.ndim >= 2]
         targets = [weight for weight in targets if weight.grad is not None]

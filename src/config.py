@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "src" / "presets"
 PARTS = ("model", "pretrain", "denoise", "train")
 """Of a run; given for all runs of a preset, or on the command line, they reach each."""
+MADE = {"overrides", "models", "readers"}
+"""Fields of Config that no file and no word sets."""
 
 
 class Settings(BaseModel):
@@ -292,8 +294,9 @@ class Train(Optimisation):
     attack: Literal["none", "fgm", "awp"] = "none"
     """Each step also learns from the weights moved against it. fgm: the embedding's, along the gradient; awp: all
     matrices'. Both cost a second forward and backward pass."""
-    attack_size: float = Field(0.5, gt=0)
-    """fgm: length of the step on the embedding. awp: length relative to that of each matrix."""
+    attack_size: float | None = Field(None, gt=0)
+    """fgm: length of the step on the embedding, 0.5 where none is given. awp: length relative to that of each matrix,
+    0.005 where none is given."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor on the learning rate from the head to the encoder's last layer, from there to the one below, and so on
     down to the embedding; for pretrained weights."""
@@ -354,6 +357,9 @@ class Config(Settings):
     """The test file that select_on has in view, such as track1_round1_testB; last: the last by name."""
     runs: dict[str, Run]
     """The models of the experiment, by run name."""
+    models: list[str] = []
+    """Those of them that were asked for; others are there as their teachers, and key=value words for all runs do not
+    reach these."""
     readers: dict[str, Run] = {}
     """Runs of the preset that --model leaves out, but whose pretrained encoder denoises for those that it names."""
     baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]
@@ -424,13 +430,13 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         # A copy, or an override of one run would reach the mappings that it shares with the others.
         built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
     overrides = list(overrides)
-    tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides}
+    tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides, "models": chosen}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
             raise UserError(f"{text!r}: a preset is chosen with --preset {value}")
-        if key[0] in ("overrides", "readers"):
-            raise unknown("key", key[0], Config.model_fields.keys() - {"overrides", "readers"})
+        if key[0] in MADE:
+            raise unknown("key", key[0], Config.model_fields.keys() - MADE)
         if key[0] in PARTS:
             for name in chosen:
                 _set(built[name], key, value, text)
@@ -450,7 +456,7 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
 
 
 def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The chosen runs and their teachers, as they stand in the files; and further runs that denoise for them.
+    """The chosen runs and their teachers; and further runs that denoise for them.
 
     Names that do not exist are left for Config to refuse.
     """
@@ -459,11 +465,14 @@ def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict
         found = built[name].get(part)
         return found.get(key) if isinstance(found, Mapping) else None
 
+    def known(name: Any) -> bool:
+        return isinstance(name, str) and name in built
+
     wanted = list(chosen)
     for name in wanted:  # grows
         teachers = named(name, "train", "teachers")
-        wanted += [one for one in teachers or () if isinstance(teachers, list) and one in built and one not in wanted]
-    readers = {reader for name in wanted if (reader := named(name, "denoise", "by")) in built and reader not in wanted}
+        wanted += [one for one in teachers or () if isinstance(teachers, list) and known(one) and one not in wanted]
+    readers = {by for name in wanted if known(by := named(name, "denoise", "by")) and by not in wanted}
     return {name: built[name] for name in wanted}, {name: built[name] for name in sorted(readers)}
 
 

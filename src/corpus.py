@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -104,6 +104,25 @@ class Corpus:
         """Arrays are mapped, not read: several processes share one copy of a large corpus."""
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
         return cls(**{"labels": None, **arrays})
+
+
+class Stacked:
+    """Arrays one behind the other, of which rows are copied only when they are asked for."""
+
+    def __init__(self, parts: Sequence[np.ndarray]):
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self.dtype = parts[0].dtype
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), *self._parts[0].shape[1:]), self.dtype)
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        for i, part in enumerate(self._parts):
+            found[which == i] = part[rows[which == i] - self._starts[i]]
+        return found
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,8 @@ def denoised_tokens(
     """
     loaded = Corpus.load(corpus)
     made_by = artifacts.read_json(artifacts.require(denoiser / "result.json", "pretrain"))["fingerprint"]
-    stamp = artifacts.array_hash(
-        loaded.tokens, np.array([made_by, precision, settings.model_dump_json(exclude={"by"})])
-    )
+    how = [made_by, precision, settings.model_dump_json(exclude={"by"}), artifacts.code_version([__name__])]
+    stamp = artifacts.array_hash(loaded.tokens, np.array(how))
     path = corpus / "denoised" / f"{stamp}.npy"
     with artifacts.lock(path.with_suffix(".lock")):
         if not path.exists():

@@ -84,3 +84,12 @@ class PretrainJob:
 
 def is_pretrained(job: PretrainJob) -> bool:
     return artifacts.is_current(Path(job.folder) / "result.json", job.fingerprint, ["last.safetensors", "history.csv"])
+
+
+def described(news: dict[str, Any]) -> tuple[float, str]:
+    """What a job tells after each epoch: the share that is done, and a line for the user."""
+    note = (
+        f"epoch {news['epoch']:2d}/{news['epochs']}  train {news['train_loss']:.4f}  "
+        f"valid {news['valid_loss']:.4f}  {news['seconds']:.1f} s"
+    )
+    return news["epoch"] / news["epochs"], note

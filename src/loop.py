@@ -211,7 +211,9 @@ def depth_of(name: str) -> float:
         return 0
     if not name.startswith("encoder."):
         return math.inf
-    layer = re.match(r"encoder\.(?:\w+\.)*?(\d+)\.", name)
+    if name.startswith("encoder.leave."):  # the norm behind the last layer of a Transformer
+        return math.inf
+    layer = re.match(r"encoder\.(?:forwards|backwards|blocks)\.(\d+)\.", name)
     return 1 + int(layer[1]) if layer else 1
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from src import artifacts, checkpoints, hardware
 from src.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
 from src.config import Pretrain, Run
-from src.corpus import MASK, N_SPECIAL, Corpus
+from src.corpus import MASK, N_SPECIAL, Corpus, Stacked
 from src.hardware import autocast
 from src.jobs import PretrainJob, is_pretrained
 from src.loop import fit, seed_of
@@ -55,9 +55,9 @@ class Language:
     def __init__(
         self,
         model: MaskedLanguageModel,
-        tokens: np.ndarray,
-        lengths: np.ndarray,
-        ids: np.ndarray,
+        tokens: np.ndarray | Stacked,
+        lengths: np.ndarray | Stacked,
+        ids: np.ndarray | Stacked,
         settings: Pretrain,
         device: torch.device,
         precision: str,
@@ -124,7 +124,7 @@ def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]
         run = Run.model_validate(job.run)
         corpora = [Corpus.load(Path(corpus)) for corpus in job.corpora]
         tokens, lengths, ids = (
-            np.concatenate([getattr(corpus, name) for corpus in corpora]) for name in ("tokens", "lengths", "ids")
+            Stacked([getattr(corpus, name) for corpus in corpora]) for name in ("tokens", "lengths", "ids")
         )
         device = torch.device(job.device)
         hardware.set_up(device)

@@ -25,7 +25,7 @@ import numpy as np
 
 from src import artifacts, metrics
 from src.artifacts import Output
-from src.config import Config, Run, model_names, run_from_yaml
+from src.config import PARTS, Config, Run, model_names, run_from_yaml
 from src.console import say, show_table
 from src.errors import UserError, unknown
 from src.folds import Folds
@@ -51,7 +51,7 @@ class RunFolder:
             return run
         if name == "blend":
             raise UserError(f"{path} is missing. Make it with: ./run.sh {command('blend', config)}")
-        if name in model_names():
+        if name in model_names() or name in config.runs:
             raise UserError(f"{path} is missing. Make it with: ./run.sh {command('train', config, '--model', name)}")
         raise unknown("run", name, output.run_names())
 
@@ -151,13 +151,21 @@ def command(verb: str, config: Config, *words: str) -> str:
     return shlex.join([verb, *words, "--preset", config.preset, *config.overrides])
 
 
-def make_record(kind: str, config: Config, prepared: Prepared, folds: Folds, shift: str) -> dict[str, Any]:
+def make_record(
+    kind: str, config: Config, prepared: Prepared, folds: Folds, shift: str, name: str | None = None
+) -> dict[str, Any]:
     """The part of run.json that every run has; check_fits reads it. `shift` is the fingerprint of the ShiftFolder."""
     return {
         "kind": kind,
         "preset": config.preset,
         # Where the files lie does not matter to a run, and two places should give the same bytes.
-        "overrides": [word for word in config.overrides if not word.startswith("paths.")],
+        "overrides": [
+            word
+            for word in config.overrides
+            if not word.startswith("paths.")
+            # Words for all runs do not reach a teacher that --model brought.
+            and (name is None or name in config.models or word.split(".")[0] not in PARTS)
+        ],
         "task": prepared.task.name,
         "data": config.data.model_dump(),
         "train": prepared.manifest["train"],

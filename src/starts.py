@@ -36,8 +36,8 @@ class Start:
 
 def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, Start]:
     """Of each run. Raises UserError, with the command, where its pretraining is missing."""
-    vectors_of, jobs, found = _word_vectors(config, prepared), pretrain_jobs(config, prepared, here), {}
-    code = artifacts.code_version(["src.denoising"])
+    vectors_of = _word_vectors(config, prepared)
+    jobs, found = pretrain_jobs(config, prepared, here, vectors_of), {}
     for name, run in config.runs.items():
         job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
         for needed in filter(None, (job, denoiser)):
@@ -52,17 +52,19 @@ def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, St
             fingerprint(
                 [
                     job.fingerprint if job else vectors_file and Path(vectors_file).name,
-                    [denoiser.fingerprint, code] if denoiser else None,
+                    denoiser.fingerprint if denoiser else None,
                 ]
             ),
         )
     return found
 
 
-def pretrain_jobs(config: Config, prepared: Prepared, here: Machine) -> dict[str, PretrainJob]:
+def pretrain_jobs(
+    config: Config, prepared: Prepared, here: Machine, vectors_of: dict[str, str | None] | None = None
+) -> dict[str, PretrainJob]:
     """The pretraining of each run and reader that asks for one; those of one encoder and settings have one job."""
     folders, code, jobs = text_folders(prepared), artifacts.code_version(CODE), {}
-    vectors_of = _word_vectors(config, prepared)
+    vectors_of = vectors_of or _word_vectors(config, prepared)
     texts = [prepared.manifest["train"], *prepared.test_texts.values(), *prepared.extra_texts.values()]
     for name, run in {**config.readers, **config.runs}.items():
         if not run.pretrain.epochs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from torch.nn import functional
 from src import artifacts, checkpoints, hardware
 from src.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
 from src.config import Noise, Run, Train
-from src.corpus import Corpus, pad, unpad
+from src.corpus import Corpus, Stacked, pad, unpad
 from src.denoising import Denoiser, denoised_tokens
 from src.hardware import autocast
 from src.inference import predict_logits
@@ -31,25 +31,6 @@ from src.noise import NoiseRates, corrupt
 GRAPH_WIDTHS = 16
 """Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all batches but the last
 of an epoch."""
-
-
-class Stacked:
-    """Arrays one behind the other, of which rows are copied only when they are asked for."""
-
-    def __init__(self, parts: Sequence[np.ndarray]):
-        self._parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)])
-        self.dtype = parts[0].dtype
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), *self._parts[0].shape[1:]), self.dtype)
-        which = np.searchsorted(self._starts, rows, side="right") - 1
-        for i, part in enumerate(self._parts):
-            found[which == i] = part[rows[which == i] - self._starts[i]]
-        return found
 
 
 @dataclass(frozen=True)
@@ -99,8 +80,10 @@ class Rows:
         rows = np.arange(len(corpus)) if beside.rows is None else np.load(beside.rows)
         weights = np.full(len(rows), beside.weight, dtype=np.float32)
         if beside.logits:
-            logits = np.mean([np.load(file, mmap_mode="r")[rows] for file in beside.logits], axis=0)
-            labels = sigmoid(logits).astype(np.float32)
+            total = 0.0
+            for file in beside.logits:  # one after the other: all at once would take their number times the memory
+                total = total + np.load(file, mmap_mode="r")[rows]
+            labels = sigmoid(total / len(beside.logits)).astype(np.float32)
         else:
             labels = np.asarray(corpus.labels[rows])
         return cls(corpus.tokens, corpus.lengths, labels, np.asarray(corpus.ids[rows]), weights, rows)
@@ -165,6 +148,7 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
                 "fingerprint": job.fingerprint,
                 "run": job.run,
                 "denoiser": job.denoiser and Path(job.denoiser).name,
+                "teachers": sorted({str(Path(*Path(f).parts[-3:-1])) for one in job.beside for f in one["logits"]}),
                 "vocabulary_size": job.vocabulary_size,
                 "n_labels": train.labels.shape[1],
                 "fold": job.fold,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from src.attacks import KINDS, moved
+from src.attacks import SIZES, moved
 from src.config import Recurrent
 from src.models import build_model
 
@@ -19,7 +19,7 @@ def example() -> tuple:
     return model, lambda: functional.binary_cross_entropy_with_logits(model(tokens, lengths), targets)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SIZES)
 def test_the_attack_raises_the_loss_and_goes(kind):
     model, loss = example()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}

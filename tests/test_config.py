@@ -77,7 +77,9 @@ def test_bad_overrides_name_the_key_and_what_is_known(words, expected):
 
 
 def test_unknown_preset_and_model_list_the_known():
-    with pytest.raises(UserError, match=r"unknown preset 'quikc'. Did you mean 'quick'\? Known: full, proof, quick"):
+    with pytest.raises(
+        UserError, match=r"unknown preset 'quikc'. Did you mean 'quick'\? Known: ablation, full, proof, quick"
+    ):
         load_config("quikc")
     with pytest.raises(UserError, match=r"unknown model 'lstmm'. Did you mean 'lstm'\?.*transformer"):
         load_config("quick", models=["lstmm"])
@@ -117,3 +119,8 @@ def test_a_run_brings_what_it_needs():
     config = load_config("quick", ["model.hidden_size=64", "runs.transformer.pretrain.epochs=2"], ["lstm"])
     assert config.runs["lstm"].model.hidden_size == 64 and config.readers["transformer"].pretrain.epochs == 2
     assert "unknown key 'readers'" in error_of(load_config, "quick", ["readers.x=1"])
+
+
+@pytest.mark.parametrize("word", ["denoise.by=[a]", "denoise.by={a: 1}", "train.teachers=[[a]]", "train.teachers=lstm"])
+def test_names_of_runs_that_are_no_names(word):
+    assert "runs.lstm" in error_of(load_config, "quick", [word])

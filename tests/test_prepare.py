@@ -9,9 +9,10 @@ import pytest
 
 from src.__main__ import main
 from src.artifacts import Output
+from src.config import load_config
 from src.corpus import Corpus
 from src.prepared import Prepared
-from src.stages.train import _word_vectors
+from src.starts import _word_vectors
 from src.vectors import ppmi_vectors
 
 TRAIN = "0|,|1 2 3|,|0\n1|,|4 5|,|\n2|,|1 9 3 2|,|1 16\n"
@@ -123,14 +124,19 @@ def test_a_torn_extra_file_is_told_with_the_others(tmp_path, capsys):
 
 def test_word_vectors_are_made_from_extra_text_too(prepare):
     files = {"train.csv": TRAIN, "test.csv": TEST}
-    without = _word_vectors(prepare(files)[0], {3})[3]
+    config = load_config("quick", ["model.embedding_size=4", "model.heads=2", "denoise.by=null"], ["transformer"])
+
+    def vectors_file(prepared: Prepared) -> Path:
+        return Path(_word_vectors(config, prepared)["transformer"])
+
+    without = vectors_file(prepare(files)[0])
     # All its words are known, so that nothing but the text differs.
     prepared, _ = prepare({**files, "extra.csv": "0|,|9 7 9 7 5\n"})
-    path = _word_vectors(prepared, {3})[3]
+    path = vectors_file(prepared)
     assert path.name != without.name
     folders = [prepared.train_folder, prepared.test_folder("test.csv"), prepared.extra_folder("extra.csv")]
     texts = [np.load(folder / "tokens.npy") for folder in folders]
-    expected = ppmi_vectors(texts, len(prepared.vocabulary), 3)
+    expected = ppmi_vectors(texts, len(prepared.vocabulary), 4)
     np.testing.assert_allclose(np.load(path), expected, atol=1e-6)
     assert not np.allclose(np.load(without), np.load(path))
 

@@ -30,16 +30,16 @@ def text(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return tokens, lengths, np.arange(n).astype("S")
 
 
-def language(settings: Pretrain, model=FAMILY[0]) -> Language:
+def language(settings: Pretrain, model=FAMILY[0], n: int = 400) -> Language:
     torch.manual_seed(1)
-    return Language(MaskedLanguageModel(build_model(model, SIZE, 1)), *text(), settings, CPU, "fp32")
+    return Language(MaskedLanguageModel(build_model(model, SIZE, 1)), *text(n), settings, CPU, "fp32")
 
 
 @pytest.mark.parametrize("model", FAMILY, ids=["recurrent", "transformer"])
 def test_the_language_is_learned(tmp_path, model):
     """Hidden words are found by their neighbours, and so are those that stand in another's place."""
-    settings = Pretrain(epochs=20, batch_size=16, learning_rate=0.01, detection=1.0, spans=[1.0])
-    objective = language(settings, model)
+    settings = Pretrain(epochs=30, batch_size=16, learning_rate=0.01, select=0.4, detection=1.0, spans=[1.0])
+    objective = language(settings, model, 800)
     history = fit(objective, settings, (1, 0), tmp_path, lambda news: None)
     assert history[-1]["valid_loss"] < 0.5 * math.log(SIZE - N_SPECIAL) < history[0]["valid_loss"]
     tokens, lengths, _ = text(400, seed=5)

@@ -18,6 +18,7 @@ from src.reports import read_reports
 from tests.conftest import TINY, error_of
 
 PRETRAINED = ["pretrain.epochs=1", "pretrain.batch_size=64"]
+TAUGHT = ["runs.transformer.train.teachers=[lstm]", "folds.seeds=[2021, 7]"]
 
 
 def words(input_folder: Path, output: Path, *more: str) -> list[str]:
@@ -45,7 +46,7 @@ def with_extra(tmp_path_factory, tiny_input) -> Path:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, with_extra) -> Path:
     output = tmp_path_factory.mktemp("starts")
-    assert main(["train", *words(with_extra, output, *PRETRAINED, "runs.transformer.train.teachers=[lstm]")]) == 0
+    assert main(["train", *words(with_extra, output, *PRETRAINED, *TAUGHT)]) == 0
     return output
 
 
@@ -83,17 +84,20 @@ def test_without_epochs_there_is_nothing_to_pretrain(with_extra, tmp_path, capsy
 
 
 def test_students_learn_from_the_teachers_of_their_fold(done):
-    teacher_folds = {path.name.split(".seed_")[0]: path for path in (done / "runs/lstm").glob("fold_*")}
-    for path in (done / "runs/transformer").glob("fold_*"):
-        assert (path / "result.json").exists()
-        # What it was told of each unlabelled corpus is what the models of its own fold say.
-        teacher = teacher_folds[path.name.split(".seed_")[0]]
-        assert len(list(teacher.glob("logits.*.npy"))) >= 3  # two tests and the extra file
-    record = jobs_of(done, "transformer")[0]["run"]["train"]
-    assert record["teachers"] == ["lstm"] and record["teacher_weight"] == 0.5
+    students = sorted((done / "runs/transformer").glob("fold_*"))
+    assert len(students) == 4  # two folds of two splits
+    for path in students:
+        # Another fold's teacher has seen the labels that this one is judged by.
+        (teacher,) = json.loads((path / "result.json").read_text())["teachers"]
+        run, fold = Path(teacher).parts
+        assert run == "lstm" and fold.split(".seed_")[0] == path.name.split(".seed_")[0]
+        with np.load(path / "split.npz") as own, np.load(done / "runs" / teacher / "split.npz") as theirs:
+            assert set(theirs["train_rows"]).isdisjoint(own["predicted_rows"])
+        assert len(list((done / "runs" / teacher).glob("logits.*.npy"))) >= 3  # two tests and the extra file
+    assert all(job["teachers"] == [] for job in jobs_of(done, "lstm"))
 
 
-def test_runs_read_denoised_reports(done, with_extra, tmp_path):
+def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
     output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
     learned = [
         "pretrain.epochs=30",
@@ -117,6 +121,7 @@ def test_runs_read_denoised_reports(done, with_extra, tmp_path):
     shutil.rmtree(output / "pretrained")
     other = with_extra / "more_extra.csv"
     assert main(["predict", "lstm", str(other), *words(with_extra, output, *more)]) == 2
+    assert "whose encoder denoises for run lstm" in capsys.readouterr().err
 
 
 def test_soft_labels_are_the_mean_of_the_teachers(done):
@@ -174,3 +179,32 @@ def test_teachers_must_be_there_and_untaught():
     assert "unknown run 'lstn'" in error_of(load_config, "quick", ["runs.transformer.train.teachers=[lstn]"])
     chain = ["runs.transformer.train.teachers=[lstm]", "runs.lstm.train.teachers=[transformer]"]
     assert "has teachers itself" in error_of(load_config, "quick", chain)
+
+
+def test_likeness_to_the_target_needs_folds(with_extra, tmp_path, capsys):
+    more = ["folds.scheme=holdout", "train.target_weight=1"]
+    assert main(["train", "--model", "lstm", *words(with_extra, tmp_path, *more)]) == 2
+    assert "train.target_weight is for folds.scheme=kfold and families" in capsys.readouterr().err
+
+
+def test_predicting_labels_that_were_trained_on_is_told(done, with_extra, tmp_path, capsys):
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    more = [*PRETRAINED, "train.extra_weight=1"]
+    for given, told in ((more, True), (PRETRAINED, False)):
+        assert main(["train", "--model", "lstm", *words(with_extra, output, *given)]) == 0
+        capsys.readouterr()
+        assert main(["predict", "lstm", str(with_extra / "more_extra.csv"), *words(with_extra, output, *given)]) == 0
+        shown = capsys.readouterr()
+        assert ("was trained on these very reports" in shown.out + shown.err) == told
+
+
+def test_words_for_all_runs_do_not_reach_a_teacher_that_came_along(with_extra, tmp_path):
+    more = ["runs.transformer.train.teachers=[lstm]", "train.learning_rate=0.001"]
+    assert main(["train", "--model", "transformer", *words(with_extra, tmp_path, *more)]) == 0
+    records = {
+        name: json.loads((tmp_path / "runs" / name / "run.json").read_text())["overrides"]
+        for name in ("lstm", "transformer")
+    }
+    assert "train.learning_rate=0.001" in records["transformer"]
+    assert "train.learning_rate=0.001" not in records["lstm"]
+    assert any(word.startswith("runs.lstm.") for word in records["lstm"])

@@ -52,7 +52,9 @@ def run(config: Config, named: Sequence[str] = (), against: str | None = None) -
     target = shift.target(config.target)
     for test in shift.tests:
         _show(boards, test.name, config.select_on, test.name == target.name, short_names([t.name for t in shift.tests]))
-    if against and target:
+    if against and target is None:
+        raise UserError("--against compares runs under the target test file, and there is no test file")
+    if against:
         _show_gains(prepared, folds, shift, target, fitting, RunFolder.load(output, against, config), config.select_on)
     if not shift.tests:
         say("leaderboard: there is no test file to expect a score on")

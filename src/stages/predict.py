@@ -114,8 +114,9 @@ def _write_prediction(config: Config, name: str, file: Path, to: Path | None) ->
 
 
 def _warn_of_training(source: RunFolder, reports: Reports) -> None:
-    if reports.sha256 in source.record["train_files"]:
-        warn(f"{source.name} was trained on these very reports: the score that follows is not out of fold")
+    for model in source.models():
+        if reports.sha256 in [*model.record["train_files"], *model.record.get("extra_files", ())]:
+            warn(f"{model.name} was trained on these very reports: the score that follows is not out of fold")
 
 
 def _predict(config: Config, output: Output, source: RunFolder, reports: Reports) -> np.ndarray:

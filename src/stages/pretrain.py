@@ -1,4 +1,4 @@
-"""./run.sh pretrain [--model NAME …]: encoders read all text, train and tests, before any label is seen.
+"""./run.sh pretrain [--model NAME …]: encoders read all text, train, tests and extra files, before any label is seen.
 
 ./run.sh pretrain --model transformer pretrain.epochs=10
 
@@ -10,14 +10,13 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from src import artifacts, layout, machine
 from src.artifacts import Output
 from src.config import Config
 from src.console import duration, say
 from src.executors import Job, LocalProcesses, raise_failures, run_shown
-from src.jobs import PretrainJob, is_pretrained
+from src.jobs import PretrainJob, described, is_pretrained
 from src.prepared import Prepared
 from src.starts import pretrain_jobs
 
@@ -45,7 +44,7 @@ def run(config: Config) -> None:
         ]
         precision = next(iter(chosen.values())).precision
         shape = layout.pick(config.executor, here.device, precision, len(chosen))
-        raise_failures(run_shown(LocalProcesses(shape.workers, shape.threads), "pretrain", work, _describe))
+        raise_failures(run_shown(LocalProcesses(shape.workers, shape.threads), "pretrain", work, described))
     for folder, names in users.items():
         result = artifacts.read_json(Path(folder) / "result.json")
         say(
@@ -57,11 +56,3 @@ def run(config: Config) -> None:
 
 def _work(job: PretrainJob) -> float:
     return job.run["pretrain"]["epochs"] * job.run["model"].get("layers", 1)
-
-
-def _describe(news: dict[str, Any]) -> tuple[float, str]:
-    note = (
-        f"epoch {news['epoch']:2d}/{news['epochs']}  train {news['train_loss']:.4f}  "
-        f"valid {news['valid_loss']:.4f}  {news['seconds']:.1f} s"
-    )
-    return news["epoch"] / news["epochs"], note

@@ -9,7 +9,7 @@ import itertools
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -17,11 +17,12 @@ import yaml
 from src import artifacts, layout, machine, runs
 from src.artifacts import Output
 from src.config import Config, Run, fingerprint
-from src.console import duration, say
+from src.console import duration, say, warn
 from src.corpus import Corpus
+from src.errors import UserError
 from src.executors import Failure, Job, LocalProcesses, make_executor, raise_failures, run_shown
 from src.folds import Folds, Split
-from src.jobs import Beside, FoldJob, is_trained
+from src.jobs import Beside, FoldJob, described, is_trained
 from src.machine import Machine
 from src.prediction import logits_path, mean_prediction, out_of_fold_prediction, prediction_jobs
 from src.prepared import Prepared
@@ -82,7 +83,7 @@ def _train(
         # By all jobs, done ones included, so that a resumed command goes on with as many threads as it began with.
         precision = next(iter(jobs.values()))[0].precision
         chosen = layout.pick(config.executor, device, precision, total)
-        failures = run_shown(LocalProcesses(chosen.workers, chosen.threads), "train", training, _describe)
+        failures = run_shown(LocalProcesses(chosen.workers, chosen.threads), "train", training, described)
 
     failed = {failure.job.payload["folder"] for failure in failures}
     # A run that is whole has no use for the predictions of its folds any more, unless others learn from them.
@@ -157,7 +158,7 @@ def _jobss(
                     "vocabulary": prepared.manifest["vocabulary"],
                     "start": start.fingerprint,
                     "weights": artifacts.array_hash(weights) if weights is not None else None,
-                    "extra": prepared.extra_labels if extra else None,
+                    "extra": [prepared.extra_texts, prepared.extra_labels] if extra else None,
                     "teachers": [teacher.fingerprint for teacher in teachers],
                     "unlabelled": [prepared.test_texts, prepared.extra_texts] if teachers else None,
                     "rows": artifacts.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
@@ -222,10 +223,29 @@ def _row_weights(config: Config, prepared: Prepared, shift: ShiftFolder, run: Ru
     target = shift.target(config.target)
     if not run.train.target_weight or target is None:
         return None
-    weights = np.ones(len(prepared.train))  # of a sample of a large file the rest counts as the average does
+    if config.folds.scheme == "holdout":
+        raise UserError(
+            "train.target_weight is for folds.scheme=kfold and families: under holdout the train part is what others "
+            "are compared with, and has no likeness of its own"
+        )
+    weights = np.ones(len(prepared.train))
+    if len(shift.rows) < len(weights):
+        warn(
+            f"train.target_weight reaches the {len(shift.rows):,} of {len(weights):,} train reports that ./run.sh "
+            "shift looked at (shift.max_rows); the others count as one"
+        )
     found = target.array("weights")[0] ** run.train.target_weight
     weights[shift.rows] = found / found.mean()
     return weights / weights.mean()
+
+
+def _labelled_extras(config: Config, prepared: Prepared, run: Run) -> list[str]:
+    """sha256 of the extra files whose labels the run, or a teacher of it, was trained on."""
+    taught_by = [config.runs[teacher] for teacher in run.train.teachers]
+    if not any(one.train.extra_weight for one in [run, *taught_by]):
+        return []
+    files = [file for file in prepared.manifest["files"] if file["role"] == "extra"]
+    return [file["sha256"] for file in files if file["name"] in prepared.extra_labelled]
 
 
 def _extra(prepared: Prepared, run: Run) -> list[Beside]:
@@ -284,14 +304,6 @@ def _work(job: FoldJob) -> float:
     return job.run["train"]["epochs"] * layers * {"transformer": 3.0, "dpcnn": 1.0}.get(model["encoder"], 2.0)
 
 
-def _describe(news: dict[str, Any]) -> tuple[float, str]:
-    note = (
-        f"epoch {news['epoch']:2d}/{news['epochs']}  train {news['train_loss']:.4f}  "
-        f"valid {news['valid_loss']:.4f}  {news['seconds']:.1f} s"
-    )
-    return news["epoch"] / news["epochs"], note
-
-
 def _assemble(
     config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, name: str, jobs: list[FoldJob]
 ) -> None:
@@ -305,8 +317,9 @@ def _assemble(
     artifacts.write_json(folder / "environment.json", made_by)
     prepared.vocabulary.save(folder / "vocabulary.json")
     record = {
-        **runs.make_record("model", config, prepared, folds, shift.fingerprint),
+        **runs.make_record("model", config, prepared, folds, shift.fingerprint, name),
         "fold_folders": [part.name for part in parts],
+        "extra_files": _labelled_extras(config, prepared, run),
     }
     artifacts.write_json(folder / "run.json", record)
     artifacts.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
@@ -320,7 +333,7 @@ def _assemble(
             copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, prepared.task.n_labels)
         artifacts.write_npy(runs.copies_path(folder, test.name), copies)
         artifacts.write_npy(runs.folds_path(folder, test.name), _by_fold(jobs, prepared, test))
-    score = runs.score_oof(prepared, oof, folds, *_how(run, folds))
+    score = runs.score_oof(prepared, oof, folds, *_how(config, run, folds))
     stamp = _stamp(config, prepared, folds, shift, jobs)
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
 
@@ -381,10 +394,12 @@ def _by_fold(jobs: list[FoldJob], prepared: Prepared, test: ShiftedTest) -> np.n
     )
 
 
-def _how(run: Run, folds: Folds) -> tuple[str, bool]:
+def _how(config: Config, run: Run, folds: Folds) -> tuple[str, bool]:
     """How the scored logits came about, and whether that makes the score optimistic."""
     if folds.scheme == "holdout":
         return "test part of the holdout, on which no choice was made", False
     if run.train.patience:
         return "out of fold, but each fold stopped at its own best epoch: optimistic", True
+    if any(config.runs[teacher].train.patience for teacher in run.train.teachers):
+        return "out of fold, but a teacher stopped at its best epoch of each fold: optimistic", True
     return "out of fold, epochs fixed beforehand", False
