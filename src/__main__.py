@@ -80,7 +80,8 @@ def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"only this model of the preset, or another of {', '.join(config.model_names())}; may be given again",
+        help="only this model of the preset and what it needs, or another of "
+        f"{', '.join(config.model_names())}; may be given again",
     )
     verb.arguments(parser)
     rest = arguments[1:] if arguments[:1] == [name] else arguments
