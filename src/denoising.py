@@ -23,6 +23,8 @@ from src.models import build_model
 from src.models.language import MaskedLanguageModel
 
 BATCH_SIZE = 128
+LARGE = 80.0
+"""Log odds beyond which float32 has no numbers."""
 
 
 class Denoiser:
@@ -63,14 +65,17 @@ class Denoiser:
     def _put_right(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         places = (inside & (tokens >= N_SPECIAL)).flatten().nonzero()[:, 0]
-        logits = self._model(tokens, lengths, places)[0].float()  # (K, V)
-        shown = tokens.flatten()[places].long() - N_SPECIAL
-        logits.scatter_add_(1, shown[:, None], torch.full_like(logits[:, :1], self._lift))
-        probabilities = logits.softmax(dim=1)
-        best, word = probabilities.max(dim=1)
-        wrong = 1 - probabilities.gather(1, shown[:, None])[:, 0] > self._settings.confidence
+        logits = self._model(tokens, lengths, places)[0]  # (K, V)
+        words = tokens.flatten()[places].long() - N_SPECIAL
+        # Relative to the odds of the word that is shown, which alone are lifted: so no (K, V) is written anew.
+        best, word = logits.max(dim=1)
+        shown = logits.gather(1, words[:, None])[:, 0].float()
+        others = (logits.logsumexp(dim=1).float() - shown).clamp(0, LARGE).expm1()
+        lift = math.exp(self._lift)
+        wrong = others / (others + lift) > self._settings.confidence
+        wrong &= (best.float() - shown).clamp_max(LARGE).exp() / (others + lift) > 0.5
         changed = tokens.flatten().clone()
-        changed[places[wrong & (best > 0.5)]] = (word + N_SPECIAL).to(tokens.dtype)[wrong & (best > 0.5)]
+        changed[places[wrong]] = (word + N_SPECIAL).to(tokens.dtype)[wrong]
         return changed.view_as(tokens)
 
 
