@@ -11,7 +11,6 @@ import numpy as np
 from src import artifacts
 from src.config import Run
 from src.corpus import BLOCK, Corpus
-from src.errors import UserError
 from src.executors import Job
 
 
@@ -91,11 +90,6 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     tokens = corpus.tokens
     if result.get("denoiser"):  # runs from before there was denoising have none
         denoiser = artifacts.Output(fold.parents[2]).pretrained / result["denoiser"]
-        if not denoiser.exists():
-            raise UserError(
-                f"{denoiser} is missing, whose encoder denoises for run {fold.parent.name}. The command that trained "
-                "the run makes it again"
-            )
         precision = result["environment"]["precision"]
         tokens = denoised_tokens(Path(payload["corpus"]), denoiser, run.denoise, device, precision)
     judged = judged_copies(fold, np.load(payload["rows"])) if "rows" in payload else None

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from src import checkpoints
 from src.__main__ import main
-from src.config import load_config
+from src.config import Run, load_config
 from src.corpus import Corpus
+from src.inference import predict_logits
 from src.metrics import sigmoid
+from src.models import build_model
 from src.reports import read_reports
+from src.submissions import read_submission
 from tests.conftest import TINY, error_of
 
 PRETRAINED = ["pretrain.epochs=1", "pretrain.batch_size=64"]
@@ -112,6 +117,20 @@ def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
     assert (np.load(kept) != train.tokens).any(), "the settings are such that something is taken for noise"
     for name in ("lstm", "transformer"):
         assert jobs_of(output, name)[-1]["denoiser"].startswith("transformer.")
+    # What a run predicts is of the denoised reports.
+    file = tmp_path / "again.csv"
+    reports = [line.rsplit(b"|,|", 1)[0] for line in (with_extra / "sample_train.csv").read_bytes().splitlines()]
+    file.write_bytes(b"\n".join(reports) + b"\n")
+    assert main(["predict", "lstm", str(file), *words(with_extra, output, *more)]) == 0
+    run = json.loads((output / "runs/lstm/run.json").read_text())
+    logits = []
+    for part in run["fold_folders"]:
+        result = json.loads((output / "runs/lstm" / part / "result.json").read_text())
+        model = build_model(Run.model_validate(result["run"]).model, result["vocabulary_size"], result["n_labels"])
+        checkpoints.load_weights(output / "runs/lstm" / part / "last.safetensors", model)
+        logits.append(predict_logits(model, np.load(kept), train.lengths, torch.device("cpu")))
+    _, predicted = read_submission(output / "prediction_lstm_again.csv")
+    np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
     # A file that comes later goes the same way, and gets what the pipeline gave it as a test file.
     file = with_extra / "sample_testA.csv"
     assert main(["predict", "lstm", str(file), *words(with_extra, output, *more)]) == 0
@@ -121,7 +140,7 @@ def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
     shutil.rmtree(output / "pretrained")
     other = with_extra / "more_extra.csv"
     assert main(["predict", "lstm", str(other), *words(with_extra, output, *more)]) == 2
-    assert "whose encoder denoises for run lstm" in capsys.readouterr().err
+    assert "Make it with: ./run.sh train --model lstm" in capsys.readouterr().err
 
 
 def test_soft_labels_are_the_mean_of_the_teachers(done):

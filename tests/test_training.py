@@ -57,6 +57,10 @@ def train(folder, settings: Train, data: Rows | None = None, stop_after: int | N
     return history, model
 
 
+def fit_from(model, settings: Train, folder) -> None:
+    fit(Classification(model, rows(), rows(48), settings, CPU, "fp32"), settings, (1, 0), folder, lambda news: None)
+
+
 def weights(model) -> bytes:
     return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
 
@@ -155,13 +159,7 @@ def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch, what):
     with pytest.raises(
         UserError, match=rf"{what} became nan at step 2 \(epoch 1\).*reports \d+.*learning_rate"
     ) as told:
-        fit(
-            Classification(model, rows(), rows(48), settings, CPU, "fp32"),
-            settings,
-            (1, 0),
-            tmp_path,
-            lambda news: None,
-        )
+        fit_from(model, settings, tmp_path)
     assert ", ".join(map(str, steps[2][:8])) in str(told.value)
     assert not list(tmp_path.glob("*.safetensors")), "nothing may be kept of a broken epoch"
 
@@ -170,14 +168,7 @@ def test_weights_that_are_not_finite_are_told(tmp_path):
     model = build_model(SMALL, SIZE, 3)
     torch.nn.init.constant_(model.head.weight, float("inf"))
     with pytest.raises(UserError, match=r"loss became (nan|inf) at step 0 \(epoch 1\)"):
-        settings = Train(epochs=2, batch_size=16)
-        fit(
-            Classification(model, rows(), rows(48), settings, CPU, "fp32"),
-            settings,
-            (1, 0),
-            tmp_path,
-            lambda news: None,
-        )
+        fit_from(model, Train(epochs=2, batch_size=16), tmp_path)
 
 
 def test_an_epoch_holds_every_report_once_with_its_own_labels():

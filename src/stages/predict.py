@@ -147,6 +147,10 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
         data = source.record["data"]
         warn(f"{losses.truncated:,} reports are longer than max_len={data['max_len']}: their {data['keep']} is kept")
     parts = [source.path / part for part in source.record["fold_folders"]]
+    for part in parts:
+        denoiser = artifacts.read_json(part / "result.json").get("denoiser")  # none where runs are from before it
+        if denoiser:
+            artifacts.require(output.pretrained / denoiser / "result.json", source.remedy)
     device = pick_device(config.device)
     executor = make_executor(config.executor, device.type)
     raise_failures(run_shown(executor, "predict", prediction_jobs(parts, [folder], device.type)))
