@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     rows: np.ndarray
     """(B,) places among the reports that were given."""
     tokens: Tensor
-    """(B, T) int32, T the longest report of the batch, or a little more."""
+    """(B, T) int32, T the longest report of the batch, or a little more; (B, T, K) of mixtures."""
     lengths: Tensor
     """(B,) int64"""
 
@@ -36,8 +36,8 @@ def length_batches(
     multiple: int = 1,
     order: np.ndarray | None = None,
 ) -> list[Batch]:
-    """Padded tokens (N, max_len) and lengths (N,) as batches from the shortest reports to the longest, or in the
-    `order` of another copy of the reports, whose lengths differ a little.
+    """Padded tokens (N, max_len), or mixtures of them, and lengths (N,) as batches from the shortest reports to the
+    longest, or in the `order` of another copy of the reports, whose lengths differ a little.
 
     Every report stands in exactly one batch, the last may be smaller. All of them travel to the device at once, and a
     batch is a slice of what is there: so a GPU waits for no copy of single batches. Widths are rounded up to a

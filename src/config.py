@@ -35,9 +35,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-def _different(values: list[int]) -> list[int]:
+def _different(values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
-        raise ValueError("a seed is given twice")
+        raise ValueError("one is given twice")
     return values
 
 
@@ -261,6 +261,9 @@ class Denoise(Settings):
     """Share of words that are expected to be wrong."""
     confidence: float = Field(0.8, gt=0, lt=1)
     """A word is replaced where it is wrong with a higher probability than this."""
+    views: Annotated[list[Literal["hard", "soft"]], AfterValidator(_different)] = Field(["hard"], min_length=1)
+    """How a model is shown what was found. hard: the words put right; soft: at each place the likeliest words, mixed
+    by their probabilities. With both, training draws one for each pool of batches, and predictions are their mean."""
 
 
 class Train(Optimisation):

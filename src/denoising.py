@@ -8,6 +8,7 @@ less noise than the tests hold, and the gap between train and tests narrows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +18,31 @@ from torch import Tensor
 from src import artifacts, checkpoints
 from src.batching import WIDTHS, length_batches
 from src.config import Denoise, Pretrain, Run
-from src.corpus import BLOCK, N_SPECIAL, Corpus
+from src.corpus import BLOCK, N_SPECIAL, PAD, Corpus
 from src.hardware import autocast
 from src.models import build_model
 from src.models.language import MaskedLanguageModel
+from src.models.layers import mixture
 
 BATCH_SIZE = 128
+MIXED = 4
+"""Words of a mixture."""
 LARGE = 80.0
 """Log odds beyond which float32 has no numbers."""
 
 
 class Denoiser:
-    """Padded tokens (N, max_len) and lengths (N,) -> tokens with some words replaced by likelier ones.
+    """Padded tokens (N, max_len) and lengths (N,) -> the same as the model is to see them, one array for each view.
 
-    A word is replaced where it is wrong with a probability above settings.confidence, by the likeliest one there if
-    that is more likely than not.
+    hard: tokens (N, max_len), in which a word is replaced where it is wrong with a probability above
+    settings.confidence, by the likeliest one there if that is more likely than not. soft: mixtures (N, max_len, MIXED)
+    int32 of the likeliest words, see layers.mixture.
     """
 
     def __init__(
         self, model: MaskedLanguageModel, pretrain: Pretrain, settings: Denoise, device: torch.device, precision: str
     ):
-        self._model, self._settings, self._device, self._precision = model.eval(), settings, device, precision
+        self._model, self.settings, self._device, self._precision = model.eval(), settings, device, precision
         # The model learned from places where replaced words were as common as its questions made them. Here they are
         # rarer, and the odds of the word that is shown rise by as much.
         taught = (1 - pretrain.masked - pretrain.replaced) / pretrain.replaced
@@ -52,47 +57,69 @@ class Denoiser:
         checkpoints.load_weights(folder / "last.safetensors", model)
         return cls(model.to(device), run.pretrain, settings, device, precision)
 
-    def __call__(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        found = np.array(tokens)
+    def __call__(self, tokens: np.ndarray, lengths: np.ndarray, views: Sequence[str]) -> list[np.ndarray]:
+        found = {view: self._empty(view, tokens) for view in views}
         with torch.inference_mode(), autocast(self._precision, self._device):
-            for start in range(0, len(found), BLOCK):
+            for start in range(0, len(tokens), BLOCK):
                 block = slice(start, start + BLOCK)
-                for batch in length_batches(found[block], lengths[block], BATCH_SIZE, self._device, WIDTHS):
+                for batch in length_batches(tokens[block], lengths[block], BATCH_SIZE, self._device, WIDTHS):
                     rows = start + batch.rows
-                    found[rows, : batch.tokens.shape[1]] = self._put_right(batch.tokens, batch.lengths).cpu().numpy()
-        return found
+                    for view, array in self._seen(batch.tokens, batch.lengths, views).items():
+                        found[view][rows, : batch.tokens.shape[1]] = array.cpu().numpy()
+        return list(found.values())
 
-    def _put_right(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def _empty(self, view: str, tokens: np.ndarray) -> np.ndarray:
+        if view == "hard":
+            return np.array(tokens)
+        return np.full((*tokens.shape, MIXED), PAD, dtype=np.int32)  # behind a report nothing has a share
+
+    def _seen(self, tokens: Tensor, lengths: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
         inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         places = (inside & (tokens >= N_SPECIAL)).flatten().nonzero()[:, 0]
         logits = self._model(tokens, lengths, places)[0]  # (K, V)
         words = tokens.flatten()[places].long() - N_SPECIAL
         # Relative to the odds of the word that is shown, which alone are lifted: so no (K, V) is written anew.
-        best, word = logits.max(dim=1)
+        likely, word = logits.topk(MIXED if "soft" in views else 1, dim=1)
         shown = logits.gather(1, words[:, None])[:, 0].float()
         others = (logits.logsumexp(dim=1).float() - shown).clamp(0, LARGE).expm1()
         lift = math.exp(self._lift)
-        wrong = others / (others + lift) > self._settings.confidence
-        wrong &= (best.float() - shown).clamp_max(LARGE).exp() / (others + lift) > 0.5
-        changed = tokens.flatten().clone()
-        changed[places[wrong]] = (word + N_SPECIAL).to(tokens.dtype)[wrong]
-        return changed.view_as(tokens)
+        likely = (likely.float() - shown[:, None]).clamp_max(LARGE).exp()
+        found = {}
+        if "hard" in views:
+            wrong = others / (others + lift) > self.settings.confidence
+            wrong &= likely[:, 0] / (others + lift) > 0.5
+            changed = tokens.flatten().clone()
+            changed[places[wrong]] = (word[:, 0] + N_SPECIAL).to(tokens.dtype)[wrong]
+            found["hard"] = changed.view_as(tokens)
+        if "soft" in views:
+            # The word that is shown is among the likeliest, or takes the place of the last of them.
+            named = (word == words[:, None]).any(dim=1)
+            word[:, -1] = torch.where(named, word[:, -1], words)
+            likely = torch.where(word == words[:, None], lift, likely)
+            mixed = torch.zeros(tokens.numel(), MIXED, dtype=torch.int32, device=tokens.device)
+            mixed[:, 0] = torch.where(inside.flatten(), mixture(tokens.flatten(), torch.ones_like(tokens.flatten())), 0)
+            mixed[places] = mixture(word + N_SPECIAL, likely / likely.sum(dim=1, keepdim=True))
+            found["soft"] = mixed.view(*tokens.shape, MIXED)
+        return {view: found[view] for view in views}
 
 
 def denoised_tokens(
     corpus: Path, denoiser: Path, settings: Denoise, device: torch.device, precision: str
-) -> np.ndarray:
-    """The tokens (N, max_len) of an encoded corpus put right by the encoder in the folder `denoiser`.
+) -> list[np.ndarray]:
+    """The tokens (N, max_len) of an encoded corpus in each of settings.views, by the encoder in the folder `denoiser`.
 
-    Made once and kept beside the corpus; of several jobs that ask, one makes it and the others wait.
+    Made once and kept beside the corpus; of several jobs that ask, one makes them and the others wait.
     """
     loaded = Corpus.load(corpus)
     made_by = artifacts.read_json(artifacts.require(denoiser / "result.json", "pretrain"))["fingerprint"]
-    how = [made_by, precision, settings.model_dump_json(exclude={"by"}), artifacts.code_version([__name__])]
+    how = [made_by, precision, settings.model_dump_json(exclude={"by", "views"}), artifacts.code_version([__name__])]
     stamp = artifacts.array_hash(loaded.tokens, np.array(how))
-    path = corpus / "denoised" / f"{stamp}.npy"
-    with artifacts.lock(path.with_suffix(".lock")):
-        if not path.exists():
+    paths = {view: corpus / "denoised" / f"{stamp}.{view}.npy" for view in settings.views}
+    with artifacts.lock(corpus / "denoised" / f"{stamp}.lock"):
+        missing = [view for view, path in paths.items() if not path.exists()]
+        if missing:
             clean = Denoiser.load(denoiser, settings, device, precision)
-            artifacts.write_npy(path, clean(loaded.tokens, np.asarray(loaded.lengths)))
-    return np.load(path, mmap_mode="r")
+            made = clean(loaded.tokens, np.asarray(loaded.lengths), missing)
+            for view, array in zip(missing, made, strict=True):
+                artifacts.write_npy(paths[view], array)
+    return [np.load(path, mmap_mode="r") for path in paths.values()]

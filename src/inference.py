@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -12,6 +15,11 @@ from src.models import Classifier
 BATCH_SIZE = 256
 CHUNK = 65_536
 """Reports that are sorted by length together. So a file of any size takes the memory of one chunk and of the answer."""
+
+
+def mean_logits(model: Classifier, views: Sequence[np.ndarray], *args: Any, **settings: Any) -> np.ndarray:
+    """predict_logits() of several views of the same reports, averaged."""
+    return np.mean([predict_logits(model, tokens, *args, **settings) for tokens in views], axis=0, dtype=np.float32)
 
 
 def predict_logits(

@@ -76,7 +76,7 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
 
     from src import checkpoints, hardware
     from src.denoising import denoised_tokens
-    from src.inference import predict_logits
+    from src.inference import mean_logits
     from src.models import build_model
 
     fold = Path(payload["fold"])
@@ -87,13 +87,13 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     model = build_model(run.model, result["vocabulary_size"], result["n_labels"])
     checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
     corpus = Corpus.load(Path(payload["corpus"]))
-    tokens = corpus.tokens
+    views = [corpus.tokens]
     if result.get("denoiser"):  # runs from before there was denoising have none
         denoiser = artifacts.Output(fold.parents[2]).pretrained / result["denoiser"]
         precision = result["environment"]["precision"]
-        tokens = denoised_tokens(Path(payload["corpus"]), denoiser, run.denoise, device, precision)
+        views = denoised_tokens(Path(payload["corpus"]), denoiser, run.denoise, device, precision)
     judged = judged_copies(fold, np.load(payload["rows"])) if "rows" in payload else None
-    logits = predict_logits(model.to(device), tokens, corpus.lengths, device, judged)
+    logits = mean_logits(model.to(device), views, corpus.lengths, device, judged)
     artifacts.write_npy(Path(payload["out"]), logits)
 
 

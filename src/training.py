@@ -21,7 +21,7 @@ from src.config import Noise, Run, Train
 from src.corpus import Corpus, Stacked, pad, unpad
 from src.denoising import Denoiser, denoised_tokens
 from src.hardware import autocast
-from src.inference import predict_logits
+from src.inference import mean_logits, predict_logits
 from src.jobs import Beside, FoldJob, is_trained
 from src.loop import fit, seed_of
 from src.metrics import sigmoid
@@ -111,20 +111,22 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         device = torch.device(job.device)
         hardware.set_up(device)
         corpus = Corpus.load(Path(job.corpus))
-        denoiser, read = None, corpus  # what is trained on is denoised after noise was put on it, batch by batch
+        denoiser, views = None, [corpus.tokens]  # what is trained on is denoised after noise was put on it, by batches
         if job.denoiser:
             folder_and_settings = Path(job.denoiser), run.denoise, device, job.precision
             denoiser = Denoiser.load(*folder_and_settings)
-            read = replace(corpus, tokens=denoised_tokens(Path(job.corpus), *folder_and_settings))
+            views = denoised_tokens(Path(job.corpus), *folder_and_settings)
         with np.load(job.split) as split:
-            train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(read, split["valid_rows"])
+            train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(corpus, split["valid_rows"])
             predicted = split["predicted_rows"]
         if job.weights:
             train = replace(train, weights=np.load(job.weights)[train.chosen].astype(np.float32))
         train = Rows.joined([train, *(Rows.beside(Beside(**beside)) for beside in job.beside)])
         if job.valid:
             valid = Rows.load(Path(job.valid), corpus)
-            valid = replace(valid, tokens=denoiser(valid.tokens, valid.lengths)) if denoiser else valid
+        if denoiser:  # in the first view alone: it is predicted each epoch
+            (seen,) = denoiser(valid.tokens, valid.lengths, run.denoise.views[:1]) if job.valid else views[:1]
+            valid = replace(valid, tokens=seen)
         torch.manual_seed(seed_of(job.seed, job.fold, 0))
         vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
         model = build_model(run.model, job.vocabulary_size, train.labels.shape[1], vectors).to(device)
@@ -137,7 +139,7 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         checkpoints.save_weights(folder / "last.safetensors", model)
         if run.train.patience:
             checkpoints.load_weights(folder / "best.safetensors", model)
-        logits = predict_logits(model, read.tokens, read.lengths, device, predicted)
+        logits = mean_logits(model, views, corpus.lengths, device, predicted)
         artifacts.write_npy(folder / "logits.npy", logits)
         artifacts.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
         best = min(history, key=lambda epoch: epoch["valid_loss"])
@@ -278,7 +280,9 @@ class EpochReader:
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._alphabet is not None:
             tokens, lengths = pad(*corrupt(*unpad(tokens, lengths), self._rates, rng, self._alphabet), tokens.shape[1])
-        return (self._denoiser(tokens, lengths) if self._denoiser else tokens), lengths
+        if self._denoiser:
+            (tokens,) = self._denoiser(tokens, lengths, [rng.choice(self._denoiser.settings.views)])
+        return tokens, lengths
 
     def _cut(self, tokens: np.ndarray, lengths: np.ndarray, order: np.ndarray | None = None) -> list[Batch]:
         return length_batches(tokens, lengths, self._batch_size, self._device, self._multiple, order)

@@ -65,7 +65,7 @@ def test_lists_and_text():
         (["folds.k.x=1"], ["folds.k"]),
         (["preset=quick"], ["--preset quick"]),
         (["executor.workers=0"], ["executor.workers"]),
-        (["train.seeds=[1,1]"], ["a seed is given twice"]),
+        (["train.seeds=[1,1]"], ["one is given twice"]),
         (["train.seeds=[-1]"], ["train.seeds", "greater than or equal to 0"]),
     ],
 )

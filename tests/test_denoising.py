@@ -6,10 +6,12 @@ import torch
 
 from src.config import Denoise, Pretrain, Transformer, load_config
 from src.corpus import N_SPECIAL, PAD, pad, unpad
-from src.denoising import Denoiser
+from src.denoising import MIXED, Denoiser
+from src.inference import predict_logits
 from src.loop import fit
 from src.models import build_model
 from src.models.language import MaskedLanguageModel
+from src.models.layers import FULL, words_and_shares
 from src.noise import NoiseRates, corrupt
 from src.pretraining import Language
 from tests.conftest import error_of
@@ -31,6 +33,11 @@ def denoiser(language, **settings) -> Denoiser:
     return Denoiser(language, PRETRAIN, Denoise(by="x", **settings), CPU, "fp32")
 
 
+def hard(language, tokens, lengths, **settings) -> np.ndarray:
+    (found,) = denoiser(language, **settings)(tokens, lengths, ["hard"])
+    return found
+
+
 def noisy(rate: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tokens, lengths, _ = text(500, seed=3)
     tokens, lengths = tokens[lengths > 7], lengths[lengths > 7]
@@ -42,7 +49,7 @@ def noisy(rate: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_most_noise_is_undone_and_little_else_is_touched(language):
     shown, clean, lengths = noisy()
     before = shown.copy()
-    found = denoiser(language, prior=0.1, confidence=0.7)(shown, lengths)
+    found = hard(language, shown, lengths, prior=0.1, confidence=0.7)
     np.testing.assert_array_equal(shown, before)
     hit = shown != clean
     assert (found[hit] == clean[hit]).mean() > 0.7
@@ -53,7 +60,7 @@ def test_most_noise_is_undone_and_little_else_is_touched(language):
 def test_confidence_and_prior_say_how_much_is_changed(language):
     shown, _, lengths = noisy()
     changed = [
-        (denoiser(language, prior=prior, confidence=confidence)(shown, lengths) != shown).mean()
+        (hard(language, shown, lengths, prior=prior, confidence=confidence) != shown).mean()
         for prior, confidence in ((0.3, 0.6), (0.1, 0.6), (0.1, 0.99), (1e-6, 0.99))
     ]
     assert changed[0] > changed[1] > changed[2] > changed[3]
@@ -67,11 +74,48 @@ def test_the_odds_of_the_shown_word_are_those_of_the_prior(language):
 
 def test_each_report_is_denoised_by_itself(language):
     shown, _, lengths = noisy()
-    whole = denoiser(language)(shown, lengths)
+    whole = hard(language, shown, lengths)
     order = np.random.default_rng(0).permutation(len(shown))
-    np.testing.assert_array_equal(denoiser(language)(shown[order], lengths[order]), whole[order])
+    np.testing.assert_array_equal(hard(language, shown[order], lengths[order]), whole[order])
     wider = np.pad(shown, ((0, 0), (0, 7)))
-    np.testing.assert_array_equal(denoiser(language)(wider, lengths)[:, : shown.shape[1]], whole)
+    np.testing.assert_array_equal(hard(language, wider, lengths)[:, : shown.shape[1]], whole)
+
+
+def test_a_mixture_is_what_bayes_rule_says(language):
+    shown, clean, lengths = noisy()
+    both = denoiser(language, prior=0.1)(shown, lengths, ["soft", "hard"])
+    np.testing.assert_array_equal(both[1], hard(language, shown, lengths, prior=0.1))
+    words, shares = words_and_shares(torch.from_numpy(both[0]))
+    words, shares = words.numpy(), shares.numpy()
+    assert both[0].shape == (*shown.shape, MIXED)
+    inside = shown != PAD
+    np.testing.assert_allclose(shares.sum(axis=2), inside, atol=MIXED / FULL)
+    # The word that is shown always has a share; the likeliest is what the hard view shows where it replaces one.
+    assert (words == shown[:, :, None]).any(axis=2)[inside].all()
+    likeliest = np.take_along_axis(words, shares.argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
+    replaced = both[1] != shown
+    assert replaced.any()
+    np.testing.assert_array_equal(likeliest[replaced], both[1][replaced])
+    # By the formula, at one place.
+    row, place = np.argwhere(replaced)[0]
+    tokens = torch.from_numpy(shown[row : row + 1, : lengths[row]].astype(np.int64))
+    with torch.inference_mode():
+        odds = language.eval()(tokens, torch.tensor([lengths[row]]), torch.tensor([place]))[0][0].softmax(dim=0).numpy()
+    taught = (1 - PRETRAIN.masked - PRETRAIN.replaced) / PRETRAIN.replaced
+    odds[shown[row, place] - N_SPECIAL] *= 0.9 / 0.1 / taught
+    expected = odds[words[row, place] - N_SPECIAL]
+    np.testing.assert_allclose(shares[row, place], expected / expected.sum(), atol=1e-3)
+
+
+def test_the_shown_word_alone_is_the_word(language):
+    """Nothing is expected to be wrong: the mixtures are the words, and a model reads both alike."""
+    shown, _, lengths = noisy()
+    (mixed,) = denoiser(language, prior=1e-12)(shown, lengths, ["soft"])
+    model = build_model(MODEL, SIZE, 3)
+    logits = [predict_logits(model, tokens, lengths, CPU) for tokens in (shown, mixed)]
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-4)
+    (mixed,) = denoiser(language, prior=0.5)(shown, lengths, ["soft"])
+    assert np.abs(predict_logits(model, mixed, lengths, CPU) - logits[0]).max() > 0.01
 
 
 def test_who_can_denoise():

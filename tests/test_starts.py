@@ -111,10 +111,11 @@ def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
         "runs.lstm.pretrain.epochs=0",
     ]
     more = [*learned, "denoise.by=transformer", "denoise.prior=0.9", "denoise.confidence=0.5"]
+    more += ["denoise.views=[hard,soft]"]
     assert main(["train", *words(with_extra, output, *more)]) == 0
     train = Corpus.load(output / "data/train")
-    (kept,) = (output / "data/train/denoised").glob("*.npy")
-    assert (np.load(kept) != train.tokens).any(), "the settings are such that something is taken for noise"
+    views = [np.load(next((output / "data/train/denoised").glob(f"*.{view}.npy"))) for view in ("hard", "soft")]
+    assert (views[0] != train.tokens).any(), "the settings are such that something is taken for noise"
     for name in ("lstm", "transformer"):
         assert jobs_of(output, name)[-1]["denoiser"].startswith("transformer.")
     # What a run predicts is of the denoised reports.
@@ -128,7 +129,7 @@ def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
         result = json.loads((output / "runs/lstm" / part / "result.json").read_text())
         model = build_model(Run.model_validate(result["run"]).model, result["vocabulary_size"], result["n_labels"])
         checkpoints.load_weights(output / "runs/lstm" / part / "last.safetensors", model)
-        logits.append(predict_logits(model, np.load(kept), train.lengths, torch.device("cpu")))
+        logits += [predict_logits(model, seen, train.lengths, torch.device("cpu")) for seen in views]
     _, predicted = read_submission(output / "prediction_lstm_again.csv")
     np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
     # A file that comes later goes the same way, and gets what the pipeline gave it as a test file.

@@ -10,7 +10,8 @@ import torch
 from sklearn.metrics import log_loss
 
 from src import checkpoints, loop, training
-from src.config import Recurrent, Run, Train, Transformer
+from src.batching import POOL
+from src.config import Denoise, Recurrent, Run, Train, Transformer
 from src.corpus import N_SPECIAL
 from src.errors import UserError
 from src.inference import predict_logits
@@ -222,6 +223,28 @@ def test_consistency_is_between_two_noisy_copies_of_the_same_reports(tmp_path):
         assert not np.array_equal(batch.tokens, wanted.twin.tokens)
     # Most words of either copy are the report's own, so the copies are of one report.
     assert np.mean(shares, axis=0) == pytest.approx(0.75, abs=0.08)
+
+
+def test_training_sees_every_view_that_the_denoiser_has():
+    """Whole pools of batches in one view, of the same noisy reports."""
+
+    class Views:
+        settings = Denoise(by="x", views=["hard", "soft"])
+
+        def __call__(self, tokens, lengths, views):
+            assert len(views) == 1
+            return [tokens if views[0] == "hard" else np.repeat(tokens[:, :, None], 2, axis=2)]
+
+    data = rows(16 * POOL * 12)
+    reader = EpochReader(data, Train(batch_size=16), CPU, Views())
+    dims = []
+    for batch, wanted in reader.batches(np.random.default_rng(0)):
+        dims.append(batch.tokens.dim())
+        words = batch.tokens if dims[-1] == 2 else batch.tokens[:, :, 1]
+        np.testing.assert_array_equal(words, data.tokens[batch.rows, : words.shape[1]])
+        np.testing.assert_array_equal(wanted.targets, data.labels[batch.rows])
+    pools = np.array(dims).reshape(-1, POOL)
+    assert (pools == pools[:, :1]).all() and set(pools[:, 0]) == {2, 3}
 
 
 def test_disagreement_is_the_symmetric_divergence():

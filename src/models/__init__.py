@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from src.config import Model
 from src.corpus import PAD
 from src.errors import unknown
 from src.models.dpcnn import DPCNNEncoder
-from src.models.layers import LabelHead, Pooling, SpatialDropout
+from src.models.layers import LabelHead, Pooling, SpatialDropout, words_and_shares
 from src.models.rcnn import RCNNEncoder
 from src.models.recurrent import RecurrentEncoder
 from src.models.textcnn import TextCNNEncoder
@@ -32,6 +33,8 @@ BODY = ("embedding", "encoder")
 
 class Classifier(nn.Module):
     """Tokens (B, T) and lengths (B,) -> logits (B, n_labels).
+
+    Tokens may also be (B, T, K): at each place a mixture of K words, see layers.mixture.
 
     T may be any length that holds the longest report of the batch: padding, batch mates and their order change no
     logit beyond rounding. In training the head's dropout is drawn `dropout_samples` times and the logits averaged.
@@ -52,8 +55,17 @@ class Classifier(nn.Module):
         self.dropout_samples = settings.dropout_samples
         self.head = (LabelHead if settings.pooling == "label" else nn.Linear)(self.pooling.size, n_labels)
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, T), or mixtures (B, T, K) -> (B, T, embedding_size)."""
+        if tokens.dim() == 2:
+            return self.embedding(tokens)
+        words, shares = words_and_shares(tokens.flatten(0, 1))
+        weight = self.embedding.weight
+        bags = functional.embedding_bag(words, weight, per_sample_weights=shares, mode="sum", padding_idx=PAD)
+        return bags.view(*tokens.shape[:2], -1)
+
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        embedded = self.spatial_dropout(self.embedding(tokens))  # (64, 41, 128)
+        embedded = self.spatial_dropout(self.embed(tokens))  # (64, 41, 128)
         features = self.encoder(embedded, lengths)  # (64, 41, 256)
         pooled = self.pooling(features, lengths)  # (64, 512), or (64, 17, 256) of labels
         draws = self.dropout_samples if self.training else 1

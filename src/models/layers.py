@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+FULL = 0x7FFF
+"""The share of a word that has a place to itself, in a mixture."""
+
 WINDOW = 8
 """Tokens of a window of hierarchical pooling, about a phrase."""
 
@@ -18,6 +21,17 @@ def valid_positions(lengths: Tensor, width: int) -> Tensor:
 def closed(valid: Tensor, dtype: torch.dtype) -> Tensor:
     """What is added to scores to leave padding out: 0 where `valid` is true, -inf elsewhere."""
     return torch.zeros(valid.shape, dtype=dtype, device=valid.device).masked_fill_(~valid, -torch.inf)
+
+
+def mixture(words: Tensor, shares: Tensor) -> Tensor:
+    """Words and the shares that they have in a place, both (..., K) -> one int32 for each, so that mixtures are kept
+    and moved like tokens."""
+    return (shares * FULL).round().int() << 16 | words.int()
+
+
+def words_and_shares(mixed: Tensor) -> tuple[Tensor, Tensor]:
+    """What mixture() was given: int32 and float32, shares to within 1 / FULL."""
+    return mixed & 0xFFFF, (mixed >> 16).float() / FULL
 
 
 def weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
