@@ -261,6 +261,8 @@ class Denoise(Settings):
     """Share of words that are expected to be wrong."""
     confidence: float = Field(0.8, gt=0, lt=1)
     """A word is replaced where it is wrong with a higher probability than this."""
+    in_training: bool = True
+    """false: models are trained on noisy reports as they are, in half the time, and only predict denoised ones."""
     views: Annotated[list[Literal["hard", "soft"]], AfterValidator(_different)] = Field(["hard"], min_length=1)
     """How a model is shown what was found. hard: the words put right; soft: at each place the likeliest words, mixed
     by their probabilities. With both, training draws one for each pool of batches, and predictions are their mean."""

@@ -134,7 +134,8 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
             checkpoints.load_parts(Path(job.pretrained), model, BODY)
         artifacts.remove_temporaries(folder)
         started = time.perf_counter()
-        objective = Classification(model, train, valid, run.train, device, job.precision, denoiser)
+        reads_denoised = denoiser if run.denoise.in_training else None
+        objective = Classification(model, train, valid, run.train, device, job.precision, reads_denoised)
         history = fit(objective, run.train, (job.seed, job.fold), folder, progress)
         checkpoints.save_weights(folder / "last.safetensors", model)
         if run.train.patience:

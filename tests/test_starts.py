@@ -104,12 +104,8 @@ def test_students_learn_from_the_teachers_of_their_fold(done):
 
 def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
     output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
-    learned = [
-        "pretrain.epochs=30",
-        "pretrain.batch_size=16",
-        "pretrain.learning_rate=0.02",
-        "runs.lstm.pretrain.epochs=0",
-    ]
+    sizes = {"epochs": 30, "batch_size": 16, "learning_rate": 0.02}
+    learned = [f"runs.transformer.pretrain.{key}={value}" for key, value in sizes.items()]
     more = [*learned, "denoise.by=transformer", "denoise.prior=0.9", "denoise.confidence=0.5"]
     more += ["denoise.views=[hard,soft]"]
     assert main(["train", *words(with_extra, output, *more)]) == 0
@@ -132,6 +128,15 @@ def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
         logits += [predict_logits(model, seen, train.lengths, torch.device("cpu")) for seen in views]
     _, predicted = read_submission(output / "prediction_lstm_again.csv")
     np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
+    # Trained on reports as they are, and denoised only to predict, it has the weights of a run that never denoises.
+    parts = []
+    for how in ([*more, "denoise.in_training=false"], []):
+        assert main(["train", "--model", "lstm", *words(with_extra, output, *how)]) == 0
+        parts.append(output / "runs/lstm" / json.loads((output / "runs/lstm/run.json").read_text())["fold_folders"][0])
+    one, other = (load_file(part / "last.safetensors") for part in parts)
+    assert all((one[name] == other[name]).all() for name in other)
+    assert (np.load(parts[0] / "logits.npy") != np.load(parts[1] / "logits.npy")).any()
+    assert main(["train", "--model", "lstm", *words(with_extra, output, *more)]) == 0
     # A file that comes later goes the same way, and gets what the pipeline gave it as a test file.
     file = with_extra / "sample_testA.csv"
     assert main(["predict", "lstm", str(file), *words(with_extra, output, *more)]) == 0
