@@ -60,8 +60,7 @@ class Classifier(nn.Module):
         if tokens.dim() == 2:
             return self.embedding(tokens)
         words, shares = words_and_shares(tokens.flatten(0, 1))
-        weight = self.embedding.weight
-        bags = functional.embedding_bag(words, weight, per_sample_weights=shares, mode="sum", padding_idx=PAD)
+        bags = functional.embedding_bag(words, self.embedding.weight, per_sample_weights=shares, mode="sum")
         return bags.view(*tokens.shape[:2], -1)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
