@@ -317,6 +317,9 @@ class Run(Settings):
 
 
 class Blend(Settings):
+    members: list[str] = []
+    """Runs of the preset that the pipeline blends, such as students without their teachers; none: all. Where --model
+    leaves out all of these, what it names is blended."""
     method: Literal["auto", "mean", "temperature", "weights", "greedy"] = "auto"
     """auto: the simplest of mean, temperature and weights that no later one beats by more than one standard error on
     cross-fitted predictions; greedy: members added one at a time, with replacement."""
@@ -455,9 +458,13 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     if "runs" not in tree:
         tree["runs"], tree["readers"] = _with_what_they_need(chosen, built)
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join(_sentences(error))) from None
+    for name in config.blend.members:
+        if name not in built:
+            raise UserError(f"blend.members: {unknown('run', name, built)}")
+    return config
 
 
 def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

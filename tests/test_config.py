@@ -65,6 +65,7 @@ def test_lists_and_text():
         (["folds.k.x=1"], ["folds.k"]),
         (["preset=quick"], ["--preset quick"]),
         (["executor.workers=0"], ["executor.workers"]),
+        (["blend.members=[lsmt]"], ["blend.members: unknown run 'lsmt'", "Did you mean 'lstm'?"]),
         (["train.seeds=[1,1]"], ["one is given twice"]),
         (["train.seeds=[-1]"], ["train.seeds", "greater than or equal to 0"]),
     ],

@@ -297,6 +297,17 @@ def test_several_runs_predict_a_file(copy, tiny_input, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_the_preset_names_the_members_of_its_blend(copy, tiny_input):
+    assert main(["blend", *words(tiny_input, copy, "blend.members=[transformer]", "blend.method=mean")]) == 0
+    blended = json.loads((copy / "runs/blend/run.json").read_text())
+    assert list(blended["members"]) == ["transformer"]
+    np.testing.assert_allclose(
+        np.load(copy / "runs/blend/oof.npy"), np.load(copy / "runs/transformer/oof.npy"), atol=1e-6
+    )
+    assert main(["blend", "--model", "lstm", *words(tiny_input, copy, "blend.members=[transformer]")]) == 0
+    assert list(json.loads((copy / "runs/blend/run.json").read_text())["members"]) == ["lstm"]
+
+
 def test_blends(copy, tiny_input, capsys):
     assert main(["blend", "lstm", "transformer", "blend.method=mean", "--name", "two", *words(tiny_input, copy)]) == 0
     members = [np.load(copy / f"runs/{name}/test_sample_testB.npy") for name in ("lstm", "transformer")]

@@ -27,11 +27,11 @@ CODE = (__name__,)
 
 
 def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
-    """Blends the runs `named`, or the models of the preset where none is."""
+    """Blends the runs `named`, or those that blend.members names of the preset, or all of it."""
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     folds = prepared.load_folds()
-    members = list(named or config.runs)
+    members = list(named or [name for name in config.blend.members if name in config.runs] or config.runs)
     if len(set(members)) < len(members):
         raise UserError(f"a run is named twice: {' '.join(members)}")
     if not re.fullmatch(r"\w[\w.-]*", name):
@@ -47,7 +47,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     shift = ShiftFolder.load(prepared, config)
     shift.check_fits(parts)
     folder = output.run(name)
-    settings = config.blend.model_dump()
+    settings = config.blend.model_dump(exclude={"members"})
     fingerprints = {part.name: part.score["fingerprint"] for part in parts}
     stamp = fingerprint(
         {
