@@ -112,7 +112,8 @@ def denoised_tokens(
     """
     loaded = Corpus.load(corpus)
     made_by = artifacts.read_json(artifacts.require(denoiser / "result.json", "pretrain"))["fingerprint"]
-    how = [made_by, precision, settings.model_dump_json(exclude={"by", "views"}), artifacts.code_version([__name__])]
+    found_by = settings.model_dump_json(include={"prior", "confidence"})
+    how = [made_by, precision, found_by, artifacts.code_version([__name__])]
     stamp = artifacts.array_hash(loaded.tokens, np.array(how))
     paths = {view: corpus / "denoised" / f"{stamp}.{view}.npy" for view in settings.views}
     with artifacts.lock(corpus / "denoised" / f"{stamp}.lock"):
