@@ -100,7 +100,7 @@ class Denoiser:
             mixed[:, 0] = torch.where(inside.flatten(), mixture(tokens.flatten(), torch.ones_like(tokens.flatten())), 0)
             mixed[places] = mixture(word + N_SPECIAL, likely / likely.sum(dim=1, keepdim=True))
             found["soft"] = mixed.view(*tokens.shape, MIXED)
-        return {view: found[view] for view in views}
+        return found
 
 
 def denoised_tokens(
