@@ -314,7 +314,7 @@ VERBS = {
         "several runs into one; the quoted score is cross-fitted",
         _blend,
         lambda parser: (
-            parser.add_argument("runs", nargs="*", metavar="RUN", help="default: those of the preset, or of blend.members"),
+            parser.add_argument("runs", nargs="*", metavar="RUN", help="default: blend.members, or the whole preset"),
             parser.add_argument("--name", default="blend", help="name of the blend's own run (default: blend)"),
         ),
         "./run.sh blend lstm transformer blend.method=weights",
