@@ -216,11 +216,15 @@ def _predict(settings: Config, parsed: argparse.Namespace) -> None:
     if not parsed.shifted:
         if parsed.replacement is not None:
             raise UserError("--replacement is for --shifted")
+        if parsed.against is not None:
+            raise UserError("--against is for --shifted")
         predict.run(settings, parsed.runs, parsed.file, parsed.to)
     elif parsed.to is not None:
         raise UserError("--shifted writes scores, no predictions: leave --to out")
     else:
-        predict.score_shifted(settings, pipeline.files(settings), parsed.runs, parsed.file, parsed.replacement)
+        predict.score_shifted(
+            settings, pipeline.files(settings), parsed.runs, parsed.file, parsed.replacement, parsed.against
+        )
 
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -238,6 +242,7 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="share of tokens to replace for it (default: what the file lacks to the target)",
     )
+    parser.add_argument("--against", metavar="RUN", help="for --shifted: also what each run gains over this one")
 
 
 def _rate(text: str) -> float:

@@ -40,6 +40,11 @@ class Estimate:
         """NaN becomes null, because JSON has no NaN."""
         return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
 
+    @property
+    def as_gain(self) -> str:
+        """Of a difference, for a table: +0.0022±3, the standard error in the last digits."""
+        return f"{self.value:+.4f}±{1e4 * self.standard_error:.0f}"
+
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits of any shape, in float64: float32 would round all above 17 to exactly 1."""

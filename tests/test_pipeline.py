@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shlex
@@ -276,6 +277,33 @@ def test_runs_are_scored_on_a_labelled_file_made_like_the_target(copy, tiny_inpu
     assert scores["noised"] == scores["plain"] and scores["both"] == scores["weighted"]
 
 
+def test_gains_are_over_one_run_on_the_same_reports(copy, tiny_input, capsys):
+    answers, made = tiny_input / "answers_A.csv", words(tiny_input, copy)
+    runs = ["blend", "transformer"]
+    assert main(["predict", *runs, str(answers), "--shifted", "--against", "lstm", "--replacement", "0.3", *made]) == 0
+    shown = capsys.readouterr().out
+    facts = json.loads((copy / "prediction_shifted_answers_A.json").read_text())
+    assert facts["against"] == "lstm" and list(facts["gains"]) == runs
+    for run, gains in facts["gains"].items():
+        lines = [line for line in shown.splitlines() if line.startswith(f"{run} ")]
+        for key, gain in gains.items():
+            own, other = (facts["runs"][name][key] for name in (run, "lstm"))
+            assert gain["value"] == pytest.approx(own["value"] - other["value"], abs=1e-9) and gain["value"] != 0
+            # Paired: the two err on the same reports.
+            assert 0 < gain["standard_error"] < math.hypot(own["standard_error"], other["standard_error"])
+            assert f"{gain['value']:+.4f}±{1e4 * gain['standard_error']:.0f}" in lines[1]
+
+    assert main(["leaderboard", "--against", "lstm", *made]) == 0
+    lines = capsys.readouterr().out.split("Gain over lstm on the same rows, target sample_testB.csv")[1].splitlines()
+    clean = {
+        name: json.loads((copy / f"runs/{name}/score.json").read_text())["overall"]["score"]["value"]
+        for name in ("lstm", *runs)
+    }
+    for run in runs:
+        (line,) = (line for line in lines if line.startswith(f"{run} "))
+        assert float(line.split()[1].split("±")[0]) == pytest.approx(clean[run] - clean["lstm"], abs=6e-5)
+
+
 def test_several_runs_predict_a_file(copy, tiny_input, capsys):
     file, made = str(tiny_input / "sample_testA.csv"), words(tiny_input, copy)
     assert main(["predict", "lstm", "transformer", file, *made]) == 0
@@ -290,6 +318,8 @@ def test_several_runs_predict_a_file(copy, tiny_input, capsys):
         (["lstm", answers, "--shifted", "--replacement=-0.1"], "want a share of 0 or more"),
         (["lstm", answers, "--shifted", "--replacement", "few"], "not few"),
         (["lstm", answers, "--replacement", "0.1"], "--replacement is for --shifted"),
+        (["lstm", answers, "--against", "transformer"], "--against is for --shifted"),
+        (["lstm", answers, "--shifted", "--against", "lsmt"], "unknown run 'lsmt'"),
         (["lstm", answers, "--shifted", "--to", "x.csv"], "leave --to out"),
         (["lsmt", answers, "--shifted"], "unknown run 'lsmt'"),
     ):

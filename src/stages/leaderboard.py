@@ -224,7 +224,7 @@ def _show_gains(
             for name, rows in judged.items()
         }
     rows = [
-        [name, *(f"{gain.value:+.4f}±{1e4 * gain.standard_error:.0f}" for gain in found.values())]
+        [name, *(gain.as_gain for gain in found.values())]
         for name, found in sorted(gains.items(), key=lambda item: item[1][select_on].value)
     ]
     show_table(f"Gain over {base.name} on the same rows, target {target.name}", ["run", *VALIDATIONS], rows)

@@ -1,7 +1,7 @@
 """./run.sh predict RUN FILE: a trained run on any report file, written in the form of a submission.
 
     ./run.sh predict blend new_reports.csv --to new_predictions.csv
-    ./run.sh predict lstm gru blend round2/train.csv --shifted
+    ./run.sh predict lstm gru blend round2/train.csv --shifted --against lstm
 
 Labels in the file, if it has any, are used for nothing but the score that is printed at the end. With --shifted nothing
 but scores are made of a labelled file: as it is, and with the noise of the target and as like train as the target is.
@@ -41,16 +41,25 @@ def run(config: Config, names: Sequence[str], file: Path, to: Path | None = None
 
 
 def score_shifted(
-    config: Config, files: InputFiles, names: Sequence[str], file: Path, replacement: float | None = None
+    config: Config,
+    files: InputFiles,
+    names: Sequence[str],
+    file: Path,
+    replacement: float | None = None,
+    against: str | None = None,
 ) -> None:
     """Scores of each run on a labelled file: plain, weighted (by likeness to train, to be distributed as in the
     target), noised (tokens replaced until as many frames hold another word as in the target, or the share `replacement`
-    of them) and both.
+    of them) and both; and what each gains over the run `against`, if there is one.
 
     Raises UserError for a file without labels, or where train and target are not at hand.
     """
     output = Output(config.paths.output)
-    sources = [RunFolder.load(output, name, config) for name in dict.fromkeys(names)]
+    sources = [
+        RunFolder.load(output, name, config) for name in dict.fromkeys([*([against] if against else []), *names])
+    ]
+    if against and len({source.task for source in sources}) > 1:
+        raise UserError("--against compares runs of one task, and these have different labels")
     pool = Pool.load(config, files, read_reports(file, labelled=True), "predict")
     labels = [pool.reports.labels_for(source.task) for source in sources]
     rate = pool.missing_replacement() if replacement is None else replacement
@@ -60,13 +69,22 @@ def score_shifted(
     # Reports as they are for the first, so that their predictions are those of the file itself.
     versions = (("plain", "weighted", pool.reports, plain), ("noised", "both", pool.with_text(noisy), noised))
     scores: dict[str, dict[str, Estimate]] = {}
+    gains: dict[str, dict[str, Estimate]] = {}
+    compared: dict[str, np.ndarray] = {}
     for source, truth in zip(sources, labels, strict=True):
         _warn_of_training(source, pool.reports)
-        scores[source.name] = found = {}
+        scores[source.name], gains[source.name] = found, gained = {}, {}
         for unweighted, weighted, reports, weights in versions:
             probabilities = metrics.sigmoid(_predict(config, output, source, reports).astype(np.float64))
-            found[unweighted] = metrics.official_score(source.task, truth, probabilities)
-            found[weighted] = metrics.official_score(source.task, truth, probabilities, weights)
+            if source.name == against:
+                compared[unweighted] = probabilities
+            for name, weigh in ((unweighted, None), (weighted, weights)):
+                found[name] = metrics.official_score(source.task, truth, probabilities, weigh)
+                if against:
+                    gained[name] = metrics.paired_difference(
+                        source.task, truth, probabilities, compared[unweighted], weigh
+                    )
+    gains.pop(against, None)
     sizes = {name: float(len(pool.reports)) for name in ("plain", "noised")}
     sizes |= {"weighted": metrics.effective_size(plain), "both": metrics.effective_size(noised)}
     path = output.shifted_prediction(file.name)
@@ -78,7 +96,8 @@ def score_shifted(
             "target": pool.target_name,
             "replacement": rate,
             "effective_size": {name: sizes[name] for name in SHIFTED},
-            "runs": {name: {key: found[key].to_json() for key in SHIFTED} for name, found in scores.items()},
+            "runs": _as_json(scores),
+            **({"against": against, "gains": _as_json(gains)} if against else {}),
         },
     )
     rows = [
@@ -87,7 +106,14 @@ def score_shifted(
     ]
     rows.append(["effective reports", *(f"{sizes[key]:,.0f}" for key in SHIFTED)])
     show_table(f"Score on {file.name}, made like {pool.target_name}", ["run", *SHIFTED], rows)
+    if against:
+        rows = [[name, *(found[key].as_gain for key in SHIFTED)] for name, found in gains.items()]
+        show_table(f"Gain over {against} on the same reports", ["run", *SHIFTED], rows)
     say(f"predict: {path}")
+
+
+def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    return {name: {key: scores[key].to_json() for key in SHIFTED} for name, scores in found.items()}
 
 
 def _write_prediction(config: Config, name: str, file: Path, to: Path | None) -> None:
