@@ -18,17 +18,18 @@ def prediction_jobs(folds: list[Path], corpora: list[Path], device: str, rows: P
     """The predictions that are not there yet: folders of trained folds x folders of encoded corpora.
 
     `rows` is the file of the train rows (M,) that the corpora are copies of: then each fold predicts only the copies of
-    those that it may judge.
+    those that it may judge. Neighbours in the list are on different corpora: the first job on one denoises it, and
+    others on it would wait.
     """
-    jobs = []
-    for corpus in corpora:
-        name = _name(corpus, rows)
-        for fold in folds:
+    jobs, names = [], [_name(corpus, rows) for corpus in corpora]
+    for fold in folds:
+        for corpus, name in zip(corpora, names, strict=True):
             out = fold / name
             if not out.exists():
                 payload = {"fold": str(fold), "corpus": str(corpus), "out": str(out), "device": device}
                 payload |= {"rows": str(rows)} if rows else {}
-                label = f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')} on {corpus.name}"
+                on = f"{corpus.parent.name}/{corpus.name}"  # copies are called alike for each test file
+                label = f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')} on {on}"
                 jobs.append(Job(label, "src.prediction:predict_fold", payload))
     return jobs
 

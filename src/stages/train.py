@@ -90,8 +90,8 @@ def _train(
     lacking = [name for name, group in jobs.items() if not _is_assembled(config, prepared, folds, shift, name, group)]
     trained = [Path(job.folder) for name in lacking for job in jobs[name] if job.folder not in failed]
     predictions = prediction_jobs(trained, [prepared.test_folder(name) for name in prepared.test_files], device)
-    for test in shift.tests:
-        predictions += prediction_jobs(trained, test.noised, device, shift.rows_path)
+    copies = [copy for test in shift.tests for copy in test.noised]
+    predictions += prediction_jobs(trained, copies, device, shift.rows_path)
     teachers = {teacher for name in taught for teacher in config.runs[name].train.teachers}
     teaching = [Path(job.folder) for name in teachers & jobs.keys() for job in jobs[name] if job.folder not in failed]
     known = {prediction.payload["out"] for prediction in predictions}
