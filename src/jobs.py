@@ -45,8 +45,10 @@ class FoldJob:
     beside: list[dict[str, Any]]
     """What else is trained on: Beside as dictionaries."""
     valid: str | None
-    """File with what epochs are chosen by, if that is not the valid_rows as they are: tokens, lengths, rows (of train)
-    and weights."""
+    """File with what epochs are judged by, if that is not the valid_rows as they are: `chosen` rows of the
+    valid_corpora one behind the other, the train `rows` that they are copies of, and weights."""
+    valid_corpora: list[str]
+    """Folders of encoded train reports, as they are or in noisy copies."""
     fold: int
     seed: int
     device: str

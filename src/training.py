@@ -89,13 +89,11 @@ class Rows:
         return cls(corpus.tokens, corpus.lengths, labels, np.asarray(corpus.ids[rows]), weights, rows)
 
     @classmethod
-    def load(cls, path: Path, corpus: Corpus) -> Rows:
-        """Of a FoldJob's `valid`."""
+    def judged(cls, path: Path, corpus: Corpus, tokens: Stacked, lengths: Stacked) -> Rows:
+        """Of a FoldJob's `valid`; tokens and lengths are those of its valid_corpora."""
         with np.load(path) as file:
-            rows = file["rows"]
-            labels, ids = np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows])
-            weights = file["weights"].astype(np.float32)
-            return cls(file["tokens"], file["lengths"], labels, ids, weights, np.arange(len(rows)))
+            rows, weights, chosen = file["rows"], file["weights"].astype(np.float32), file["chosen"]
+        return cls(tokens, lengths, np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows]), weights, chosen)
 
 
 def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
@@ -111,22 +109,25 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         device = torch.device(job.device)
         hardware.set_up(device)
         corpus = Corpus.load(Path(job.corpus))
-        denoiser, views = None, [corpus.tokens]  # what is trained on is denoised after noise was put on it, by batches
-        if job.denoiser:
-            folder_and_settings = Path(job.denoiser), run.denoise, device, job.precision
-            denoiser = Denoiser.load(*folder_and_settings)
-            views = denoised_tokens(Path(job.corpus), *folder_and_settings)
+        # What is trained on is denoised after noise was put on it, by batches.
+        reading = (Path(job.denoiser), run.denoise, device, job.precision) if job.denoiser else None
+        denoiser = Denoiser.load(*reading) if reading else None
+
+        def seen(folder: str) -> list[np.ndarray]:
+            return denoised_tokens(Path(folder), *reading) if reading else [Corpus.load(Path(folder)).tokens]
+
         with np.load(job.split) as split:
             train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(corpus, split["valid_rows"])
             predicted = split["predicted_rows"]
         if job.weights:
             train = replace(train, weights=np.load(job.weights)[train.chosen].astype(np.float32))
         train = Rows.joined([train, *(Rows.beside(Beside(**beside)) for beside in job.beside)])
+        # The valid rows in each view; epochs are judged by the first alone.
+        valid_views = [Stacked(view) for view in zip(*map(seen, job.valid_corpora), strict=True)]
         if job.valid:
-            valid = Rows.load(Path(job.valid), corpus)
-        if denoiser:  # in the first view alone: it is predicted each epoch
-            (seen,) = denoiser(valid.tokens, valid.lengths, run.denoise.views[:1]) if job.valid else views[:1]
-            valid = replace(valid, tokens=seen)
+            lengths = Stacked([Corpus.load(Path(folder)).lengths for folder in job.valid_corpora])
+            valid = Rows.judged(Path(job.valid), corpus, valid_views[0], lengths)
+        valid = replace(valid, tokens=valid_views[0])
         torch.manual_seed(seed_of(job.seed, job.fold, 0))
         vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
         model = build_model(run.model, job.vocabulary_size, train.labels.shape[1], vectors).to(device)
@@ -140,8 +141,11 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         checkpoints.save_weights(folder / "last.safetensors", model)
         if run.train.patience:
             checkpoints.load_weights(folder / "best.safetensors", model)
-        logits = mean_logits(model, views, corpus.lengths, device, predicted)
+        logits = mean_logits(model, seen(job.corpus), corpus.lengths, device, predicted)
         artifacts.write_npy(folder / "logits.npy", logits)
+        if job.valid:
+            logits = mean_logits(model, valid_views, valid.lengths, device, valid.chosen)
+            artifacts.write_npy(folder / "valid_logits.npy", logits)
         artifacts.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
         best = min(history, key=lambda epoch: epoch["valid_loss"])
         checkpoints.remove_all(folder)
