@@ -54,14 +54,23 @@ class Failure:
 
 
 class Watcher(Protocol):
-    def step(self, job: Job, news: dict[str, Any]) -> None: ...
+    def step(self, job: Job, news: dict[str, Any]) -> bool | None:
+        """News of a job, which waits for the answer: true stops it."""
+        ...
 
-    def finish(self, job: Job, failure: Failure | None) -> None: ...
+    def finish(self, job: Job, failure: Failure | None) -> None:
+        """Also of a job that was stopped."""
+        ...
 
 
 class Executor(Protocol):
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Failure]:
         """Runs every job, also after others failed, and returns the failures."""
+        ...
+
+    def run_as_they_come(self, next_job: Callable[[], Job | None], watcher: Watcher) -> list[Failure]:
+        """The same for jobs that depend on what others told. `next_job` is called whenever a worker is free: None says
+        that there is none now, and with no job running, that there is none left."""
         ...
 
 
@@ -77,22 +86,29 @@ class LocalProcesses:
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Failure]:
         waiting = sorted(jobs, key=lambda job: -job.work)
+        return self.run_as_they_come(lambda: waiting.pop(0) if waiting else None, watcher)
+
+    def run_as_they_come(self, next_job: Callable[[], Job | None], watcher: Watcher) -> list[Failure]:
         workers: list[_Worker] = []
         failures: list[Failure] = []
         try:
-            while waiting or any(worker.job for worker in workers):
+            while True:
                 workers = [worker for worker in workers if worker.process.is_alive() or worker.job]
-                while waiting and len(workers) < self.workers:
-                    workers.append(_Worker(self.threads))
-                for worker in workers:
-                    if waiting and worker.job is None:
-                        worker.give(waiting.pop(0))
-                for connection in wait([worker.connection for worker in workers if worker.job]):
+                idle = [worker for worker in workers if worker.job is None]
+                while (idle or len(workers) < self.workers) and (job := next_job()):
+                    if not idle:
+                        workers.append(_Worker(self.threads))
+                        idle.append(workers[-1])
+                    idle.pop(0).give(job)
+                busy = [worker.connection for worker in workers if worker.job]
+                if not busy:
+                    break
+                for connection in wait(busy):
                     worker = next(worker for worker in workers if worker.connection is connection)
                     job = worker.job
                     kind, content = worker.hear()
                     if kind == "progress":
-                        watcher.step(job, content)
+                        worker.answer(bool(watcher.step(job, content)))
                         continue
                     failure = None if kind == "done" else Failure(job, content)
                     if failure:
@@ -130,6 +146,10 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):  # the worker died while idle: hear() tells
             self.connection.send((job.function, job.payload))
 
+    def answer(self, stop: bool) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.send(stop)
+
     def hear(self) -> tuple[str, Any]:
         try:
             return self.connection.recv()
@@ -146,8 +166,18 @@ class _Worker:
         self.process.join()
 
 
+class _Stopped(BaseException):
+    """Not an Exception, so that a job that tells its news within a try does not take it for a failure of its own."""
+
+
 def _serve(connection: Connection) -> None:
     """The life of a worker: jobs in, news out, until its parent is gone."""
+
+    def tell(news: dict[str, Any]) -> None:
+        connection.send(("progress", news))
+        if connection.recv():
+            raise _Stopped
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
@@ -157,7 +187,9 @@ def _serve(connection: Connection) -> None:
             return
         try:
             module, name = function.split(":")
-            getattr(importlib.import_module(module), name)(payload, lambda news: connection.send(("progress", news)))
+            getattr(importlib.import_module(module), name)(payload, tell)
+        except _Stopped:
+            connection.send(("done", None))
         except UserError as error:
             connection.send(("failed", str(error)))
         except Exception:

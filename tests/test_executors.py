@@ -41,6 +41,15 @@ def leave(payload, progress):
     os._exit(3)
 
 
+def count(payload, progress):
+    for i in range(payload["to"]):
+        try:
+            progress({"i": i})
+        except Exception as error:  # a stop is none
+            raise AssertionError from error
+    Path(payload["out"]).write_text(str(os.getpid()))
+
+
 def sleep(payload, progress):
     Path(payload["out"]).write_text(str(os.getpid()))
     time.sleep(60)
@@ -59,6 +68,46 @@ class Recorder:
 
 def job(name: str, function: str, work: float = 1.0, **payload) -> Job:
     return Job(name, f"{HERE}:{function}", payload, work)
+
+
+def test_a_job_is_stopped_by_the_answer_to_its_news(tmp_path):
+    class Impatient(Recorder):
+        def step(self, job, news):
+            super().step(job, news)
+            return job.name == "long" and news["i"] == 2
+
+    jobs = [job("long", "count", 2.0, to=1000, out=str(tmp_path / "long"))]
+    jobs += [job(f"short {i}", "count", to=4, out=str(tmp_path / str(i))) for i in range(2)]
+    watcher = Impatient()
+    assert LocalProcesses(1, 1).run(jobs, watcher) == []
+    assert [news["i"] for name, news in watcher.news if name == "long"] == [0, 1, 2]
+    assert watcher.finished == [("long", True), ("short 0", True), ("short 1", True)]
+    assert not (tmp_path / "long").exists()
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text(), "the process lives on"
+
+
+def test_jobs_may_depend_on_what_others_told(tmp_path):
+    """Two chains of three jobs; each job is known when the one before it is done."""
+    open_, done = [("a", 0), ("b", 0)], []
+
+    class Chains(Recorder):
+        def finish(self, one, failure):
+            super().finish(one, failure)
+            chain, i = one.name.split()
+            done.append((chain, int(i)))
+            if int(i) < 2 and failure is None:
+                open_.append((chain, int(i) + 1))
+
+    def following():
+        if not open_:
+            return None
+        chain, i = open_.pop(0)
+        function = "refuse" if (chain, i) == ("b", 1) else "count"
+        return job(f"{chain} {i}", function, to=1, out=str(tmp_path / f"{chain}{i}"))
+
+    failures = LocalProcesses(2, 1).run_as_they_come(following, Chains())
+    assert [failure.job.name for failure in failures] == ["b 1"]
+    assert sorted(done) == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
