@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from src import config, inputs
-from src.config import Config, load_config
+from src import inputs, loading
+from src.config import Config
 from src.errors import UserError, unknown
+from src.loading import load_config
 
 KEYS = "key=value sets any setting of src/config.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
 
@@ -74,14 +75,14 @@ def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
         epilog="\n".join(filter(None, [KEYS, verb.example and f"Example: {verb.example}"])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(config.preset_names())}")
+    parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(loading.preset_names())}")
     parser.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="NAME",
         help="only this model of the preset and what it needs, or another of "
-        f"{', '.join(config.model_names())}; may be given again",
+        f"{', '.join(loading.model_names())}; may be given again",
     )
     verb.arguments(parser)
     rest = arguments[1:] if arguments[:1] == [name] else arguments
@@ -118,7 +119,7 @@ def _overview() -> str:
         f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"
         f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{verbs}\n"
         f"  {'test':<{width}}set up and pass the tests\n\n"
-        f"presets: {', '.join(config.preset_names())}\nmodels:  {', '.join(config.model_names())}\n\n{KEYS}"
+        f"presets: {', '.join(loading.preset_names())}\nmodels:  {', '.join(loading.model_names())}\n\n{KEYS}"
     )
 
 

@@ -171,7 +171,7 @@ def array_hash(*arrays: np.ndarray) -> str:
     return digest.hexdigest()[:16]
 
 
-MACHINERY = {"src.artifacts", "src.config", "src.console", "src.errors", "src.executors"}
+MACHINERY = {"src.artifacts", "src.config", "src.console", "src.errors", "src.executors", "src.loading"}
 """How things are stored, said and started: a change there changes no result. Settings are in fingerprints as values."""
 
 

@@ -25,10 +25,11 @@ import numpy as np
 
 from src import artifacts, metrics
 from src.artifacts import Output
-from src.config import PARTS, Config, Run, model_names, run_from_yaml
+from src.config import PARTS, Config, Run
 from src.console import say, show_table
 from src.errors import UserError, unknown
 from src.folds import Folds
+from src.loading import model_names, run_from_yaml
 from src.prepared import Prepared
 from src.task import Task, get_task
 

@@ -11,6 +11,7 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = [
     {"errors"},
     {"config", "task"},
+    {"loading"},
     {"artifacts", "console"},
     {"noise", "lines", "metrics", "ngrams"},
     {"blocks", "submissions", "frames", "similarity", "shift", "shift_report", "labelshift", "expected"},
@@ -103,7 +104,7 @@ def test_every_source_file_has_its_tests():
     shared = {  # tested as parts of something larger
         "__init__": "test_architecture", "__main__": "test_pipeline", "console": "test_executors",
         "checkpoints": "test_training", "inference": "test_training", "prepared": "test_pipeline",
-        "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config",
+        "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config", "loading": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
         "shift_report": "test_shifted", "jobs": "test_training",
         "loop": "test_training", "foldjobs": "test_training",

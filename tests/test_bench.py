@@ -11,10 +11,10 @@ from src.bench import agree, ours, plain, scale
 from src.bench.data import MAX_LEN, encoded, synthetic
 from src.bench.measure import Contender, compare
 from src.bench.parts import PARTS, Setting
-from src.config import load_config
 from src.corpus import Corpus
 from src.errors import UserError
 from src.executors import available_cores
+from src.loading import load_config
 from src.reports import read_reports, write_reports
 from src.stages import bench
 from src.task import ROUND1

@@ -3,21 +3,22 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from src import config
-from src.config import PRESETS, Run, Train, load_config
+from src import config, loading
+from src.config import Run, Train
 from src.errors import UserError
+from src.loading import PRESETS, load_config
 from tests.conftest import error_of
 
 
-@pytest.mark.parametrize("preset", config.preset_names())
+@pytest.mark.parametrize("preset", loading.preset_names())
 def test_every_preset_loads(preset):
     loaded = load_config(preset)
     assert loaded.preset == preset and loaded.runs
 
 
-@pytest.mark.parametrize("model", config.model_names())
+@pytest.mark.parametrize("model", loading.model_names())
 def test_every_model_loads_in_every_preset(model):
-    for preset in config.preset_names():
+    for preset in loading.preset_names():
         assert list(load_config(preset, models=[model]).runs) == [model]
 
 
@@ -90,7 +91,7 @@ def test_a_runs_config_file_reads_back(tmp_path):
     run = load_config("quick", ["train.epochs=3"]).runs["transformer"]
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(run.model_dump(mode="json")))
-    assert config.run_from_yaml(path) == run
+    assert loading.run_from_yaml(path) == run
 
 
 def test_settings_are_frozen():

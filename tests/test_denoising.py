@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from src.config import Denoise, Pretrain, Transformer, load_config
+from src.config import Denoise, Pretrain, Transformer
 from src.corpus import N_SPECIAL, PAD, pad, unpad
 from src.denoising import MIXED, Denoiser
 from src.inference import predict_logits
+from src.loading import load_config
 from src.loop import fit
 from src.models import build_model
 from src.models.language import MaskedLanguageModel

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import config, folds
+from src import config, folds, loading
 from src.__main__ import main
 from src.artifacts import Output
 from src.corpus import Corpus
@@ -378,7 +378,7 @@ def test_what_cannot_be_split_into_families():
 )
 def test_thresholds_that_contradict(words, expected):
     with pytest.raises(UserError, match=expected):
-        config.load_config("quick", words)
+        loading.load_config("quick", words)
 
 
 def test_labels_that_a_fold_has_none_of():

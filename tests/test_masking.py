@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.config import Pretrain, load_config
+from src.config import Pretrain
 from src.corpus import MASK, N_SPECIAL, PAD
+from src.loading import load_config
 from src.masking import ask
 from tests.conftest import error_of
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.config import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer, load_config, model_names
+from src.config import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer
 from src.errors import UserError
+from src.loading import load_config, model_names
 from src.models import ENCODERS, build_model
 from src.models.layers import (
     WINDOW,

@@ -19,7 +19,7 @@ import pytest
 
 from src import artifacts, blending, inputs, metrics, prediction
 from src.__main__ import VERBS, main
-from src.config import load_config
+from src.loading import load_config
 from src.pool import Pool
 from src.reports import read_reports, write_reports
 from src.sample import make_sample

@@ -10,7 +10,8 @@ import pytest
 
 from src import frames, inputs, shift, similarity
 from src.__main__ import main
-from src.config import Config, load_config
+from src.config import Config
+from src.loading import load_config
 from src.pool import Pool
 from src.reports import read_reports
 from src.sample import make_sample

@@ -9,8 +9,8 @@ import pytest
 
 from src.__main__ import main
 from src.artifacts import Output
-from src.config import load_config
 from src.corpus import Corpus
+from src.loading import load_config
 from src.prepared import Prepared
 from src.starts import _word_vectors
 from src.vectors import ppmi_vectors

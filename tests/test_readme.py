@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.__main__ import VERBS, parse
-from src.config import load_config, model_names, preset_names
+from src.loading import load_config, model_names, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

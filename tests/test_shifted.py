@@ -11,8 +11,8 @@ import pytest
 
 from src import frames, metrics, shift, shift_report, similarity
 from src.__main__ import main
-from src.config import load_config
 from src.corpus import Corpus, unpad
+from src.loading import load_config
 from src.ngrams import take
 from src.noise import corrupt
 from src.prepared import Prepared

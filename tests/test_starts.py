@@ -13,9 +13,10 @@ from safetensors.numpy import load_file
 
 from src import checkpoints
 from src.__main__ import main
-from src.config import Run, load_config
+from src.config import Run
 from src.corpus import Corpus
 from src.inference import predict_logits
+from src.loading import load_config
 from src.metrics import sigmoid
 from src.models import build_model
 from src.reports import read_reports

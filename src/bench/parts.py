@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.bench.data import synthetic
 from src.bench.measure import Contender
-from src.config import load_config
+from src.loading import load_config
 from src.reports import write_reports
 
 OURS, PLAIN = "src.bench.ours:", "src.bench.plain:"

@@ -15,7 +15,8 @@ import numpy as np
 
 from src.bench.data import synthetic
 from src.bench.measure import Contender, compare
-from src.config import ROOT, load_config
+from src.config import ROOT
+from src.loading import load_config
 from src.reports import write_reports
 
 PIECE = 20_000

@@ -26,10 +26,11 @@ from src.bench import scale as scaling
 from src.bench.agree import WAYS
 from src.bench.measure import compare
 from src.bench.parts import PARTS, Setting
-from src.config import ROOT, Config, load_config
+from src.config import ROOT, Config
 from src.console import duration, say, show_table, warn
 from src.errors import UserError, unknown
 from src.executors import Job, available_cores, make_executor, raise_failures, run_shown
+from src.loading import load_config
 from src.metrics import official_score, paired_difference, sigmoid
 from src.prepared import Prepared
 from src.task import Task

@@ -14,10 +14,11 @@ import yaml
 
 from src import artifacts, blending, runs
 from src.artifacts import Output
-from src.config import Config, fingerprint, model_names
+from src.config import Config, fingerprint
 from src.console import NARROW, say, show_table
 from src.errors import UserError
 from src.folds import HOLDOUT_PARTS, Folds
+from src.loading import model_names
 from src.prepared import Prepared
 from src.runs import RunFolder
 from src.shifted import ShiftFolder, validation

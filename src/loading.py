@@ -1,0 +1,195 @@
+"""From a preset and key=value words to a Config, and what is wrong with them in the words of the command line.
+
+    defaults of config.py <- presets/models/NAME.yaml <- presets/PRESET.yaml <- key=value on the command line
+
+On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` reach every selected run, `runs.NAME.train.*` one.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import ValidationError
+
+from src.config import PARTS, ROOT, Config, Run, Settings
+from src.errors import UserError, unknown
+
+PRESETS = ROOT / "src" / "presets"
+MADE = {"overrides", "models", "readers"}
+"""Fields of Config that no file and no word sets."""
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def model_names() -> list[str]:
+    return sorted(path.stem for path in (PRESETS / "models").glob("*.yaml"))
+
+
+def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
+    """The configuration of `preset`, with key=value `overrides`; `models` keeps only those runs, and the
+    teachers that they learn from.
+
+    A run has the settings of the model of its name, or of the one that it is `like`. A model that the preset does not
+    run is taken from presets/models/. Raises UserError for a preset, model or key
+    that does not exist (listing the known ones), and for a value that its field does not take.
+    """
+    if preset not in preset_names():
+        raise unknown("preset", preset, preset_names())
+    layers = _read_yaml(PRESETS / f"{preset}.yaml")
+    shared = {key: layers.pop(key) for key in PARTS if key in layers}
+    specs = layers.pop("runs")
+    for name in models:
+        if name not in specs and name not in model_names():
+            raise unknown("model", name, {*specs, *model_names()})
+    chosen = list(dict.fromkeys(models)) or list(specs)
+    built = {}
+    for name in dict.fromkeys([*chosen, *specs]):
+        spec = specs.get(name) or {}
+        base = _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
+        # A copy, or an override of one run would reach the mappings that it shares with the others.
+        built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
+    overrides = list(overrides)
+    tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides, "models": chosen}
+    for text in overrides:
+        key, value = _parse_override(text)
+        if key == ["preset"]:
+            raise UserError(f"{text!r}: a preset is chosen with --preset {value}")
+        if key[0] in MADE:
+            raise unknown("key", key[0], Config.model_fields.keys() - MADE)
+        if key[0] in PARTS:
+            for name in chosen:
+                _set(built[name], key, value, text)
+        elif key[:1] == ["runs"] and len(key) > 1:
+            # Also a run of the preset that --model leaves out: the words of a whole experiment serve a part of it.
+            if key[1] not in built:
+                raise unknown("run", key[1], built)
+            _set(built, key[1:], value, text)
+        else:
+            _set(tree, key, value, text)
+    if "runs" not in tree:
+        tree["runs"], tree["readers"] = _with_what_they_need(chosen, built)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(_sentences(error))) from None
+    for name in config.blend.members:
+        if name not in built:
+            raise UserError(f"blend.members: {unknown('run', name, built)}")
+    return config
+
+
+def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The chosen runs and their teachers; and further runs that denoise for them.
+
+    Names that do not exist are left for Config to refuse.
+    """
+
+    def named(name: str, part: str, key: str) -> Any:
+        found = built[name].get(part)
+        return found.get(key) if isinstance(found, Mapping) else None
+
+    def known(name: Any) -> bool:
+        return isinstance(name, str) and name in built
+
+    wanted = list(chosen)
+    for name in wanted:  # grows
+        teachers = named(name, "train", "teachers")
+        wanted += [one for one in teachers or () if isinstance(teachers, list) and known(one) and one not in wanted]
+    readers = {by for name in wanted if known(by := named(name, "denoise", "by")) and by not in wanted}
+    return {name: built[name] for name in wanted}, {name: built[name] for name in sorted(readers)}
+
+
+def run_from_yaml(path: Path) -> Run:
+    """The Run that was written to a run's config.yaml."""
+    try:
+        return Run.model_validate(_read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "\n".join(_sentences(error, Run))) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    key, equals, raw = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r} is not of the form key=value, such as train.epochs=6")
+    # Scalars stay text: pydantic converts them by the field's annotation, where YAML 1.1 would read 1e-3 as a
+    # string and 007 as a number.
+    try:
+        parsed = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise UserError(f"{text!r}: the value is not valid YAML: {error}") from None
+    return key.split("."), parsed if isinstance(parsed, (list, dict)) or parsed is None else raw
+
+
+def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:
+    for part in key[:-1]:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"{text!r}: {part!r} has no keys below it")
+    tree[key[-1]] = value
+
+
+def _sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]:
+    """What pydantic found, in the words of the command line."""
+    sentences = []
+    for item in error.errors():
+        where, settings = _locate(top, item["loc"])
+        if item["type"] == "extra_forbidden":
+            sentences.append(f"{where}: {unknown('key', str(item['loc'][-1]), settings.model_fields)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+            sentences.append(f"{where or 'configuration'}: {message}{given}")
+    return sentences
+
+
+def _locate(settings: Any, loc: tuple[str | int, ...]) -> tuple[str, type[Settings]]:
+    """The dotted key of a pydantic location, and the settings class that its last part belongs to."""
+    shown, owner = [], settings
+    for part in loc:
+        kinds = _settings_in(settings)
+        tagged = [
+            kind for kind in kinds if "encoder" in kind.model_fields and kind.model_fields["encoder"].default == part
+        ]
+        if tagged:  # the tag of a discriminated union stands in the location, but not in the key
+            settings = tagged[0]
+            continue
+        shown.append(str(part))
+        if len(kinds) == 1:
+            owner = kinds[0]
+            field = owner.model_fields.get(str(part))
+            settings = field.annotation if field else None
+        elif typing.get_origin(settings) is dict:
+            settings = typing.get_args(settings)[1]
+    return ".".join(shown), owner
+
+
+def _settings_in(annotation: Any) -> list[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _settings_in(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in typing.get_args(annotation) for kind in _settings_in(part)]
+    return []
