@@ -59,6 +59,9 @@ def _run(arguments: list[str]) -> int:
     settings = _load(parsed.preset, overrides, parsed.model)
     if settings.paths.output.exists() and not settings.paths.output.is_dir():
         raise UserError(f"paths.output: {settings.paths.output} is not a folder")
+    for name, file in settings.tuned.items():
+        if name in settings.runs:
+            print(f"{name}: settings of {file} (tune.use)", flush=True)
     verb.run(settings, parsed)
     return 0
 
@@ -75,7 +78,7 @@ def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
         epilog="\n".join(filter(None, [KEYS, verb.example and f"Example: {verb.example}"])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(loading.preset_names())}")
+    parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(loading.preset_names())}, or a file")
     parser.add_argument(
         "--model",
         action="append",
@@ -197,6 +200,51 @@ def _train(settings: Config, parsed: argparse.Namespace) -> None:
     pipeline.measure_shift(settings)
     pretrain.run(settings)
     train.run(settings)
+
+
+def _tune(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline, pretrain, train, tune
+
+    config = load_config(settings.preset, settings.overrides, [parsed.run])
+    wishes = tune.Wishes(parsed.trials, parsed.hours, parsed.jobs, parsed.space, parsed.storage, parsed.name)
+    pipeline.measure_shift(config)
+    if teachers := config.runs[parsed.run].train.teachers:
+        teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
+        pretrain.run(teaching)
+        train.run(teaching)
+    tune.run(config, parsed.run, wishes)
+
+
+def _tune_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run of the preset, or a model")
+    parser.add_argument("--trials", type=_count, default=30, metavar="N", help="of the study, in all (default: 30)")
+    parser.add_argument("--hours", type=_hours, metavar="H", help="begin no further trial after so many")
+    parser.add_argument("--jobs", type=_count, metavar="J", help="trials side by side (default: what trains fastest)")
+    parser.add_argument(
+        "--space",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a search space of src/presets/spaces, or a YAML file; may be given again (default: the model's)",
+    )
+    parser.add_argument("--storage", metavar="URL", help="postgresql://…, to share the study between machines")
+    parser.add_argument("--name", metavar="NAME", help="of the study (default: the run's)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"want a whole number above 0, not {text}")
+    return int(text)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not hours > 0:
+        raise argparse.ArgumentTypeError(f"want a number of hours above 0, not {text}")
+    return hours
 
 
 def _blend(settings: Config, parsed: argparse.Namespace) -> None:
@@ -324,6 +372,12 @@ VERBS = {
             parser.add_argument("--name", default="blend", help="name of the blend's own run (default: blend)"),
         ),
         "./run.sh blend lstm transformer blend.method=weights",
+    ),
+    "tune": Verb(
+        "search for better settings of a run",
+        _tune,
+        _tune_arguments,
+        "./run.sh tune lstm --preset quick --trials 30",
     ),
     "submit": Verb(
         "write the submission of each test file",

@@ -39,6 +39,7 @@ class Output:
         self.hardware = root / "hardware"
         self.runs = root / "runs"
         self.predictions = root / "predictions"
+        self.tune = root / "tune"
         self.seconds = root / "pipeline.json"
         self.bench = root / "bench.json"
         self.agreement = root / "agree.json"

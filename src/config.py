@@ -314,6 +314,28 @@ class Blend(Settings):
     """Fit weights and temperature for regions and types apart (round 2)."""
 
 
+class Tune(Settings):
+    """A search for better settings of one run, see study.py."""
+
+    use: bool = False
+    """Runs take the settings of output/tune/RUN/best.yaml where there is one."""
+    sampler: Literal["tpe", "gp", "random"] = "tpe"
+    pruner: Literal["halving", "hyperband", "median", "none"] = "halving"
+    """What gives up a trial by how it does in the first epochs and folds. halving and hyperband let one in `reduction`
+    go on at each of a few marks; median those better than the median of the others there."""
+    reduction: int = Field(3, ge=2)
+    startup: int = Field(10, ge=1)
+    """Trials at random before the sampler learns from those that were made."""
+    objectives: Annotated[list[Literal["score", "seconds"]], AfterValidator(_different)] = Field(
+        ["score"], min_length=1
+    )
+    """score: that of select_on; seconds: of training. With both, the trials that no other beats in both are kept, and
+    none is given up early."""
+    top: int = Field(5, ge=1)
+    """Best trials whose settings are kept."""
+    seed: int = Field(0, ge=0)
+
+
 class Submit(Settings):
     eps: float = Field(1e-6, gt=0, lt=0.5)
     """Probabilities are clipped to [eps, 1 - eps]; the official clip is unknown."""
@@ -360,6 +382,9 @@ class Config(Settings):
     baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]
     """Rungs of the ladder that scores are shown beside."""
     blend: Blend = Blend()
+    tune: Tune = Tune()
+    tuned: dict[str, Path] = {}
+    """The file of a study that a run's settings are from, by run (tune.use)."""
     submit: Submit = Submit()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"

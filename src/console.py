@@ -81,6 +81,19 @@ class JobProgress:
         if kind is None and not self._lines:
             say(f"{self._title}: {len(self._work)} jobs in {duration(time.monotonic() - self._started)}")
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a person watches: where not, each step is a line."""
+        return self._live
+
+    @property
+    def jobs(self) -> list[str]:
+        return list(self._work)
+
+    def rename(self, job: str, name: str) -> None:
+        """Of one that has not begun."""
+        self._work[name], self._done[name] = self._work.pop(job), self._done.pop(job)
+
     def step(self, job: str, share: float, note: str) -> None:
         """`job` has done `share` (0 to 1) of its work."""
         self._done[job] = share * self._work[job]

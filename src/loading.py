@@ -1,6 +1,7 @@
 """From a preset and key=value words to a Config, and what is wrong with them in the words of the command line.
 
-    defaults of config.py <- presets/models/NAME.yaml <- presets/PRESET.yaml <- key=value on the command line
+    defaults of config.py <- presets/models/NAME.yaml <- presets/PRESET.yaml <- output/tune/NAME/best.yaml (tune.use)
+        <- key=value on the command line
 
 On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` reach every selected run, `runs.NAME.train.*` one.
 """
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from src.config import PARTS, ROOT, Config, Run, Settings
+from src.config import PARTS, ROOT, Config, Paths, Run, Settings
 from src.errors import UserError, unknown
 
 PRESETS = ROOT / "src" / "presets"
-MADE = {"overrides", "models", "readers"}
+MADE = {"overrides", "models", "readers", "tuned"}
 """Fields of Config that no file and no word sets."""
 
 
@@ -34,16 +35,15 @@ def model_names() -> list[str]:
 
 
 def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
-    """The configuration of `preset`, with key=value `overrides`; `models` keeps only those runs, and the
-    teachers that they learn from.
+    """The configuration of `preset` (a name, or a YAML file of the same form), with key=value `overrides`; `models`
+    keeps only those runs, and the teachers that they learn from.
 
     A run has the settings of the model of its name, or of the one that it is `like`. A model that the preset does not
-    run is taken from presets/models/. Raises UserError for a preset, model or key
-    that does not exist (listing the known ones), and for a value that its field does not take.
+    run is taken from presets/models/. Raises UserError for a preset, model or key that does not exist (listing the
+    known ones), and for a value that its field does not take.
     """
-    if preset not in preset_names():
-        raise unknown("preset", preset, preset_names())
-    layers = _read_yaml(PRESETS / f"{preset}.yaml")
+    overrides = list(overrides)
+    layers = _read_preset(preset)
     shared = {key: layers.pop(key) for key in PARTS if key in layers}
     specs = layers.pop("runs")
     for name in models:
@@ -52,12 +52,13 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     chosen = list(dict.fromkeys(models)) or list(specs)
     built = {}
     for name in dict.fromkeys([*chosen, *specs]):
-        spec = specs.get(name) or {}
-        base = _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
+        spec = dict(specs.get(name) or {})
+        base = {} if _is_whole(spec) else _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
         # A copy, or an override of one run would reach the mappings that it shares with the others.
         built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
-    overrides = list(overrides)
     tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides, "models": chosen}
+    built |= (found := _tuned(tree, overrides, built))
+    tree["tuned"] = {name: str(tuned_file(_output(overrides), name)) for name in found}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
@@ -79,11 +80,56 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(_sentences(error))) from None
+        raise UserError("\n".join(sentences(error))) from None
     for name in config.blend.members:
         if name not in built:
             raise UserError(f"blend.members: {unknown('run', name, built)}")
     return config
+
+
+def tuned_file(output: Path, run: str) -> Path:
+    """Where a study leaves the best settings of a run."""
+    return output / "tune" / run / "best.yaml"
+
+
+def _tuned(tree: Mapping[str, Any], overrides: list[str], names: Iterable[str]) -> dict[str, Any]:
+    """The settings that studies found, of the runs that have any, where tune.use asks for them."""
+    asked = {**tree.get("tune", {}), **dict(text.split("=", 1) for text in overrides if "=" in text)}
+    try:
+        used = TypeAdapter(bool).validate_python(asked.get("tune.use", asked.get("use", False)))
+    except ValidationError:
+        return {}  # Config refuses it
+    files = {name: tuned_file(_output(overrides), name) for name in names}
+    return {name: _read_preset(str(path))["runs"][name] for name, path in files.items() if used and path.exists()}
+
+
+def _output(overrides: list[str]) -> Path:
+    given = [text.removeprefix("paths.output=") for text in overrides if text.startswith("paths.output=")]
+    return Path(given[-1]) if given else Paths().output
+
+
+def _read_preset(preset: str) -> dict[str, Any]:
+    """By its name, or from a file such as output/tune/lstm/best.yaml."""
+    if not preset.endswith((".yaml", ".yml")):
+        if preset not in preset_names():
+            raise unknown("preset", preset, preset_names())
+        return _read_yaml(PRESETS / f"{preset}.yaml")
+    try:
+        found = _read_yaml(Path(preset))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--preset {preset}: {getattr(error, 'strerror', None) or error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("runs"), dict) or not found["runs"]:
+        raise UserError(f"--preset {preset}: a preset has runs, such as those of src/presets/quick.yaml")
+    for name, spec in found["runs"].items():
+        like = (spec or {}).get("like", name)
+        if like not in model_names() and not _is_whole(spec or {}):
+            raise UserError(f"--preset {preset}: runs.{name}.like: {unknown('model', str(like), model_names())}")
+    return found
+
+
+def _is_whole(spec: Mapping[str, Any]) -> bool:
+    """Whether a run of a preset is like no model, but names its own encoder, as those do that a study writes."""
+    return "encoder" in (spec.get("model") or {})
 
 
 def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,7 +158,7 @@ def run_from_yaml(path: Path) -> Run:
     try:
         return Run.model_validate(_read_yaml(path))
     except ValidationError as error:
-        raise UserError(f"{path}: " + "\n".join(_sentences(error, Run))) from None
+        raise UserError(f"{path}: " + "\n".join(sentences(error, Run))) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -149,7 +195,7 @@ def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:
     tree[key[-1]] = value
 
 
-def _sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]:
+def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]:
     """What pydantic found, in the words of the command line."""
     sentences = []
     for item in error.errors():

@@ -12,6 +12,7 @@ LAYERS = [
     {"errors"},
     {"config", "task"},
     {"loading"},
+    {"spaces"},
     {"artifacts", "console"},
     {"noise", "lines", "metrics", "ngrams"},
     {"blocks", "submissions", "frames", "similarity", "shift", "shift_report", "labelshift", "expected"},
@@ -20,7 +21,7 @@ LAYERS = [
     {"folds", "vectors", "batching", "hardware", "attacks", "masking"},
     {"models.layers", "models.recurrent", "models.transformer"},
     {"models.textcnn", "models.dpcnn", "models.rcnn"},
-    {"models", "checkpoints", "prepared", "machine", "jobs"},
+    {"models", "checkpoints", "prepared", "machine", "jobs", "study", "study_report"},
     {"layout", "loop", "models.language"},
     {"inference", "runs", "shifted", "denoising"},
     {"training", "pretraining", "prediction", "starts", "pool"},
@@ -107,7 +108,7 @@ def test_every_source_file_has_its_tests():
         "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config", "loading": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
         "shift_report": "test_shifted", "jobs": "test_training",
-        "loop": "test_training", "foldjobs": "test_training",
+        "loop": "test_training", "foldjobs": "test_training", "study_report": "test_tune",
     }  # fmt: skip
     for path in SRC.glob("*.py"):
         assert shared.get(path.stem, f"test_{path.stem}") in tested, f"{path.name} has no tests"

@@ -1,0 +1,446 @@
+"""./run.sh tune RUN: trials of other settings, each by the fold function of training; the best become a YAML file.
+
+    ./run.sh tune lstm --preset quick --trials 30
+    ./run.sh train --preset output/tune/lstm/best.yaml --model lstm
+
+A trial trains one fold after the other and is given up as soon as it looks worse than others did there. Trials go side
+by side. Killed at any moment, the same command goes on with the trials that were running.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from src import artifacts, layout, machine, metrics, spaces
+from src.artifacts import Output
+from src.config import PARTS, Config, Run
+from src.console import JobProgress, duration, say, show_table, warn
+from src.errors import UserError
+from src.executors import Failure, Job, LocalProcesses, make_executor, raise_failures, run_shown
+from src.foldjobs import fold_jobs, unlabelled
+from src.folds import HOLDOUT_PARTS, Folds
+from src.jobs import FoldJob, PretrainJob, is_pretrained, is_trained
+from src.loading import load_config
+from src.machine import Machine
+from src.prediction import prediction_jobs
+from src.prepared import Prepared
+from src.runs import command
+from src.shifted import ShiftFolder, validation
+from src.spaces import Space
+from src.starts import pretrain_jobs
+
+if TYPE_CHECKING:
+    import optuna
+
+CODE = ("src.training", "src.pretraining", "src.shifted", "src.metrics")
+MOST_FAILURES = 5
+"""In a row, after which a study ends: it will not be the settings."""
+MADE_HERE = {"preset", "overrides", "models", "readers", "tuned", "runs"}
+NOT_KEPT = MADE_HERE | {"paths", "sample", "executor", "device", "tune", "baselines", "blend", "submit"}
+"""Of the settings, what best.yaml does not hold: it is not of the run, or not of the experiment."""
+
+
+@dataclass
+class Wishes:
+    """What the command line asks for."""
+
+    trials: int
+    """In all, of the study."""
+    hours: float | None
+    jobs: int | None
+    """Trials side by side."""
+    spaces: list[str]
+    storage: str | None
+    name: str | None
+
+
+def run(config: Config, model: str, wishes: Wishes) -> None:
+    """A study of run `model` of the configuration."""
+    from src import study
+
+    output = Output(config.paths.output)
+    prepared = Prepared.load(output)
+    folds = prepared.load_folds()
+    shift = ShiftFolder.load(prepared, config)
+    space = spaces.load_space(wishes.spaces or [_usual_space(config.runs[model])], PARTS)
+    space.check(lambda words: _with(config, model, words))
+    name = wishes.name or model
+    folder = output.tune / name
+    here = machine.find(output, config.device)
+    n_folds = len(list(folds.splits())) * len(config.runs[model].train.seeds)
+    made_of = {
+        "settings": config.runs[model].model_dump(mode="json"),
+        "search space": space.to_json(),
+        "select_on": [config.select_on, shift.target(config.target).name if shift.tests else None],
+        "train reports": prepared.manifest["train"],
+        "test files": prepared.test_texts,
+        "extra files": prepared.extra_texts,
+        "folds": artifacts.array_hash(folds.table),
+        "noisy copies": shift.fingerprint,
+        "code": artifacts.code_version(CODE),
+    }
+    with study.alone(folder):
+        if wishes.storage:
+            storage, dropped = study.database(wishes.storage), []
+        else:
+            storage, dropped = study.journal(folder / "journal.log")
+        for one in dropped:
+            warn(f"{folder / 'journal.log'} was damaged; dropped {one}")
+        trials = study.open_study(storage, name, config.tune, n_folds, made_of)
+        owner = f"{platform.node()}:{folder.resolve()}"
+        search = Search(config, model, prepared, folds, shift, here, space, trials, owner, folder, wishes)
+        if search.left:
+            _check_teachers(config, model, prepared, folds, shift, here)
+            shape = _shape(config, here, wishes.jobs)
+            say(
+                f"tune: {name}: {search.left} of {wishes.trials} trials to go, {shape.workers} side by side, "
+                f"by {config.select_on}; {len(space.dimensions)} settings, {config.tune.sampler}, {config.tune.pruner}"
+            )
+            search.go(LocalProcesses(shape.workers, shape.threads))
+        else:
+            say(f"tune: {name}: all {wishes.trials} trials are made")
+        _write(config, model, trials, folder, name)
+
+
+@dataclass
+class Trial:
+    """One that is running."""
+
+    trial: optuna.Trial
+    config: Config
+    shown: str
+    pretraining: list[PretrainJob]
+    """What is left of it."""
+    folds: list[FoldJob] | None = None
+    """None until all is pretrained."""
+    scores: list[float] = field(default_factory=list)
+    """Of the folds that are done: one minus the loss of the rows of select_on."""
+    is_busy: bool = False
+    is_given_up: bool = False
+    started: float = field(default_factory=time.perf_counter)
+    job_started: float = 0.0
+    seconds: float = 0.0
+    """Of jobs."""
+
+
+class Search:
+    """Asks the study for trials, hands out their jobs, and tells it what came of them. The only one that does."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: str,
+        prepared: Prepared,
+        folds: Folds,
+        shift: ShiftFolder,
+        here: Machine,
+        space: Space,
+        trials: optuna.Study,
+        owner: str,
+        folder: Path,
+        wishes: Wishes,
+    ):
+        from src import study
+
+        self._study = study
+        self._config, self._model, self._space, self._trials = config, model, space, trials
+        self._prepared, self._folds, self._shift, self._here = prepared, folds, shift, here
+        self._owner, self._folder, self._wishes = owner, folder, wishes
+        self._left_running = study.left_running(trials, owner, bool(wishes.storage))
+        self._active: list[Trial] = []
+        self._failures_in_a_row = 0
+        self._choosing: list[float] = []
+        """Seconds to ask for each trial and make its jobs."""
+        self._starting: list[float] = []
+        """Seconds of each job beside training and predicting."""
+        self._deadline = time.monotonic() + wishes.hours * 3600 if wishes.hours else None
+        self._progress: JobProgress | None = None
+
+    @property
+    def left(self) -> int:
+        """Trials that are to be made, those that are running included."""
+        return self._wishes.trials - len(self._study.finished(self._trials))
+
+    def go(self, executor: LocalProcesses) -> None:
+        """Raises UserError where trial after trial fails."""
+        if self._left_running:
+            say(f"tune: goes on with trials {', '.join(map(str, self._left_running))}, which were running")
+        waiting = {f"({i})": 1.0 for i in range(max(self.left, len(self._left_running)))}
+        with JobProgress("tune", waiting) as self._progress:
+            executor.run_as_they_come(self.next_job, self)
+        if self._choosing and self._starting:
+            say(
+                f"tune: beside training and predicting a trial takes {np.median(self._choosing):.2f} s to be chosen, "
+                f"and each fold {np.median(self._starting):.2f} s"
+            )
+
+    def next_job(self) -> Job | None:
+        for one in self._active:
+            if not one.is_busy:
+                return self._job_of(one)
+        while self._wants_more():
+            started = time.perf_counter()
+            if begun := self._begin():
+                job = self._job_of(begun)
+                self._choosing.append(time.perf_counter() - started)
+                return job
+        return None
+
+    def _wants_more(self) -> bool:
+        if self._left_running:
+            return True
+        if self._failures_in_a_row >= MOST_FAILURES:
+            return False
+        if self._deadline and time.monotonic() > self._deadline:
+            return False
+        # Trials of other machines count as well, from when they begin.
+        return len(self._trials.get_trials(deepcopy=False)) < self._wishes.trials
+
+    def _begin(self) -> Trial | None:
+        """The next trial; None for one whose settings exclude each other, which is told as failed."""
+        if self._left_running:
+            trial = self._study.take_up(self._trials, self._config.tune, self._left_running.pop(0))
+        else:
+            trial = self._study.ask(self._trials, self._config.tune, self._owner)
+        shown = f"trial {trial.number}"
+        self._progress.rename(next(name for name in self._progress.jobs if name.startswith("(")), shown)
+        chosen = self._space.suggest(trial)
+        try:
+            config = _with(self._config, self._model, spaces.words(chosen))
+        except UserError as error:
+            self._tell_failed(trial, shown, str(error))
+            return None
+        jobs = pretrain_jobs(config, self._prepared, self._here)
+        missing = {job.folder: job for job in jobs.values() if not is_pretrained(job)}
+        begun = Trial(trial, config, shown, list(missing.values()))
+        self._active.append(begun)
+        return begun
+
+    def _job_of(self, one: Trial) -> Job:
+        one.is_busy = True
+        if one.pretraining:
+            one.job_started = time.perf_counter()
+            return Job(one.shown, "src.pretraining:pretrain_encoder", asdict(one.pretraining[0]))
+        if one.folds is None:
+            home = self._trial_folder(one.trial.number)
+            jobs = fold_jobs(
+                one.config,
+                self._prepared,
+                self._folds,
+                self._shift,
+                self._here,
+                judged=True,
+                folder_of=lambda name: home if name == self._model else self._prepared.output.run(name),
+            )
+            one.folds = jobs[self._model]
+        one.job_started = time.perf_counter()
+        return Job(one.shown, "src.training:train_fold", asdict(one.folds[len(one.scores)]))
+
+    # Watcher
+
+    def step(self, job: Job, news: dict[str, Any]) -> bool:
+        one = self._of(job)
+        if one.pretraining:
+            return False
+        done, epochs = len(one.scores), news["epochs"]
+        mark, before = (self._study.rung(epoch, epochs) for epoch in (news["epoch"], news["epoch"] - 1))
+        if self._progress.is_live:
+            self._progress.step(one.shown, (done + news["epoch"] / epochs) / len(one.folds), f"fold {done + 1}")
+        if before < mark < self._study.RUNGS:
+            self._report(one, [*one.scores, 1 - news["valid_loss"]], done * self._study.RUNGS + mark)
+        return one.is_given_up
+
+    def finish(self, job: Job, failure: Failure | None) -> None:
+        one = self._of(job)
+        one.is_busy = False
+        seconds = time.perf_counter() - one.job_started
+        one.seconds += seconds
+        if failure:
+            self._close(one)
+            self._tell_failed(one.trial, one.shown, failure.reason)
+        elif one.pretraining:
+            one.pretraining.pop(0)
+        elif one.is_given_up:
+            self._tell_given_up(one)
+        else:
+            result = artifacts.read_json(Path(one.folds[len(one.scores)].folder) / "result.json")
+            self._starting.append(seconds - result["seconds_since_last_start"])
+            one.scores.append(1 - result[f"{result['weights']}_valid_loss"])
+            if len(one.scores) == len(one.folds):
+                self._tell_complete(one)
+                return
+            self._report(one, one.scores, len(one.scores) * self._study.RUNGS)
+            if one.is_given_up:
+                self._tell_given_up(one)
+
+    def _report(self, one: Trial, scores: list[float], step: int) -> None:
+        """What the folds so far speak for; a trial that was running before has told some already."""
+        if len(self._config.tune.objectives) > 1:
+            return
+        known = self._trials.get_trials(deepcopy=False)[one.trial.number].intermediate_values
+        value = float(np.mean(scores)) if self._config.tune.objectives == ["score"] else one.seconds
+        if step not in known:
+            one.trial.report(value, step)
+            one.is_given_up = one.trial.should_prune()
+
+    def _tell_complete(self, one: Trial) -> None:
+        estimate = score_of(self._config, self._prepared, self._folds, self._shift, one.folds)
+        one.trial.set_user_attr("score", estimate.to_json())
+        one.trial.set_user_attr("seconds", round(one.seconds, 2))
+        found = {"score": estimate.value, "seconds": one.seconds}
+        self._trials.tell(one.trial, [found[objective] for objective in self._config.tune.objectives])
+        self._failures_in_a_row = 0
+        best = self._study.best_trials(self._trials, self._config.tune.objectives, 1)[0]
+        note = f"{estimate.value:.4f} ± {estimate.standard_error:.4f} in {duration(one.seconds)}"
+        self._close(one)
+        self._progress.finish(one.shown, f"{note}; best: trial {best.number}, {best.user_attrs['score']['value']:.4f}")
+
+    def _tell_given_up(self, one: Trial) -> None:
+        one.trial.set_user_attr("seconds", round(one.seconds, 2))
+        frozen = self._trials.tell(one.trial, state=self._study.TrialState.PRUNED)
+        self._failures_in_a_row = 0
+        self._close(one)
+        marks = f"{frozen.last_step / self._study.RUNGS:.1f} of {len(one.folds)} folds"
+        told = f"{frozen.intermediate_values[frozen.last_step]:.4f} after {marks}, {duration(one.seconds)}"
+        self._progress.finish(one.shown, f"given up at {told}")
+
+    def _tell_failed(self, trial: optuna.Trial, shown: str, reason: str) -> None:
+        trial.set_user_attr("reason", reason.strip())
+        self._trials.tell(trial, state=self._study.TrialState.FAIL)
+        self._failures_in_a_row += 1
+        self._progress.finish(shown, f"FAILED: {reason.strip().splitlines()[-1]}")
+        if self._failures_in_a_row == MOST_FAILURES:
+            warn(f"{MOST_FAILURES} trials in a row failed; no further ones are begun. The last: {reason.strip()}")
+
+    def _close(self, one: Trial) -> None:
+        """Weights and logits of a trial are of no use any more, and take megabytes."""
+        self._active.remove(one)
+        shutil.rmtree(self._trial_folder(one.trial.number), ignore_errors=True)
+
+    def _trial_folder(self, number: int) -> Path:
+        return self._folder / "trials" / f"{number:04d}"
+
+    def _of(self, job: Job) -> Trial:
+        return next(one for one in self._active if one.shown == job.name)
+
+
+def score_of(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, jobs: Sequence[FoldJob]
+) -> metrics.Estimate:
+    """The official score of one run's trained folds on the rows of select_on, as ./run.sh leaderboard gives it; under
+    holdout that of the validation part.
+    """
+    target = shift.target(config.target)
+    rows = validation(config.select_on, shift.rows, target, folds)
+    if folds.scheme == "holdout":
+        rows = rows.only(folds.first == HOLDOUT_PARTS["valid"])
+    size = len(prepared.train) if rows.copies is None else len(shift.rows) * len(target.noised)
+    total, count = np.zeros((size, prepared.task.n_labels)), np.zeros((size, 1))
+    for job in jobs:
+        if job.valid:
+            with np.load(job.valid) as valid:
+                chosen = valid["chosen"]
+            logits = np.load(Path(job.folder) / "valid_logits.npy")
+        else:
+            with np.load(job.split) as split:
+                chosen = split["predicted_rows"]
+            logits = np.load(Path(job.folder) / "logits.npy")
+        total[chosen] += logits
+        count[chosen] += 1
+    where = rows.rows if rows.copies is None else rows.copies
+    probabilities = metrics.sigmoid(total[where] / count[where])
+    labels = np.asarray(prepared.train.labels)[rows.rows]
+    return metrics.official_score(prepared.task, labels, probabilities, rows.weights, rows.rows)
+
+
+def _with(config: Config, model: str, words: list[str]) -> Config:
+    return load_config(config.preset, [*config.overrides, *words], [model])
+
+
+def _usual_space(run: Run) -> str:
+    """By the model's kind, so that a run of any name has one."""
+    if run.model.encoder != "recurrent":
+        return run.model.encoder
+    return "han" if run.model.pooling == "hierarchical" else run.model.cell
+
+
+def _shape(config: Config, here: Machine, jobs: int | None) -> layout.Layout:
+    if jobs is not None:
+        config = config.model_copy(update={"executor": config.executor.model_copy(update={"workers": jobs})})
+    return layout.pick(config.executor, here.device, here.auto_precision, 2**10)
+
+
+def _check_teachers(
+    config: Config, model: str, prepared: Prepared, folds: Folds, shift: ShiftFolder, here: Machine
+) -> None:
+    """That they are trained, and have labelled what trials learn from. Raises UserError, with the command."""
+    teachers = config.runs[model].train.teachers
+    if not teachers:
+        return
+    own = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
+    jobs = fold_jobs(own, prepared, folds, shift, here)
+    for name in teachers:
+        if not all(map(is_trained, jobs[name])):
+            raise UserError(f"teacher {name} is not trained. Run: ./run.sh {command('train', config, '--model', name)}")
+    trained = [Path(job.folder) for name in teachers for job in jobs[name]]
+    executor = make_executor(config.executor, here.device)
+    raise_failures(run_shown(executor, "predict", prediction_jobs(trained, unlabelled(prepared), here.device)))
+
+
+def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name: str) -> None:
+    """best.yaml, top/, trials.csv and the pictures, of what is there."""
+    from src import study, study_report
+
+    best = study.best_trials(trials, config.tune.objectives, config.tune.top)
+    done = study.finished(trials)
+    kinds = {state.name.lower(): sum(trial.state == state for trial in done) for state in study.TrialState}
+    told = f"{kinds['complete']} complete, {kinds['pruned']} given up, {kinds['fail']} failed"
+    artifacts.write_text(folder / "trials.csv", study_report.table(trials))
+    if not best:
+        say(f"tune: {name}: {told}; nothing to choose from yet")
+        return
+    shutil.rmtree(folder / "top", ignore_errors=True)
+    for rank, trial in reversed(list(enumerate(best, start=1))):
+        text = _as_preset(config, model, trial, name, f"{rank} of {len(done)} trials by {config.select_on}")
+        artifacts.write_text(folder / "top" / f"{rank}.yaml", text)
+    artifacts.write_text(folder / "best.yaml", text)
+    study_report.draw(trials, folder, config.tune.objectives)
+    rows = [
+        [
+            str(trial.number),
+            f"{trial.user_attrs['score']['value']:.4f}±{1e4 * trial.user_attrs['score']['standard_error']:.0f}",
+            duration(trial.user_attrs["seconds"]),
+        ]
+        for trial in best
+    ]
+    show_table(f"Best trials of {name}", ["trial", config.select_on, "time"], rows)
+    say(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
+    say(f"tune: {name}: {told}. Train the best: ./run.sh train --preset {folder / 'best.yaml'} --model {model}")
+    say(f"tune: {folder}")
+
+
+def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name: str, rank: str) -> str:
+    """A preset of the run with the trial's settings and of the runs that it needs."""
+    chosen = {key: spaces.from_study(value) for key, value in trial.params.items()}
+    found = _with(config, model, spaces.words(chosen))
+    score = trial.user_attrs["score"]
+    settings = found.model_dump(mode="json", exclude=NOT_KEPT)
+    runs = {one: run.model_dump(mode="json") for one, run in {**found.readers, **found.runs}.items()}
+    return (
+        f"# Study {name}, trial {trial.number}: rank {rank}, {score['value']:.4f} ± {score['standard_error']:.4f}.\n"
+        f"# {command('tune', config, model)}\n"
+        + yaml.safe_dump({**settings, "runs": runs}, sort_keys=False, allow_unicode=True)
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,159 @@
+"""./run.sh tune: trials are made by training's fold function, survive kills, and end in an ordinary preset."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from src.__main__ import main
+from src.loading import load_config
+from src.sample import make_sample
+from src.task import ROUND1
+from tests.conftest import TINY
+
+SPACE = """
+train.learning_rate: {type: float, low: 0.003, high: 0.03, log: true}
+train.attack: {type: categorical, choices: [none, fgm]}
+train.attack_size: {type: float, low: 0.1, high: 1.0, log: true, when: {train.attack: fgm}}
+model.spatial_dropout: {type: float, low: 0.0, high: 0.4}
+"""
+
+
+def words(tiny_input: Path, output: Path, *more: str) -> list[str]:
+    return [*TINY, f"paths.input={tiny_input}", f"paths.output={output}", "train.epochs=4", *more]
+
+
+@pytest.fixture
+def space(tmp_path) -> str:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    return str(path)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "trials.csv").open()))
+
+
+def test_a_study_ends_in_a_preset_that_train_takes(tiny_input, tmp_path, space, capsys):
+    made = words(tiny_input, tmp_path)
+    search = ["tune", "lstm", "--trials", "5", "--jobs", "2", "--space", space, *made]
+    assert main(search) == 0
+    shown = capsys.readouterr().out
+    folder = tmp_path / "tune/lstm"
+    trials = table(folder)
+    assert len(trials) == 5 and {trial["state"] for trial in trials} <= {"complete", "pruned"}
+    assert "a trial takes" in shown and "5 of 5 trials to go, 2 side by side" in shown
+    assert not list((folder / "trials").iterdir()), "weights and logits of trials are not kept"
+    complete = sorted((-float(trial["score"]), trial) for trial in trials if trial["state"] == "complete")
+    best = yaml.safe_load((folder / "best.yaml").read_text())["runs"]["lstm"]
+    assert best["train"]["learning_rate"] == float(complete[0][1]["train.learning_rate"])
+    assert best["model"]["hidden_size"] == 8 and best["train"]["batch_size"] == 32, "words are kept"
+    assert (folder / "best.yaml").read_text() == (folder / "top/1.yaml").read_text()
+    assert len(list((folder / "top").iterdir())) == min(len(complete), 5)
+    assert (folder / "history.png").stat().st_size > 5000
+
+    assert main(search) == 0
+    assert "all 5 trials are made" in capsys.readouterr().out
+    assert main([*search[:3], "6", *search[4:], "train.epochs=3"]) == 2
+    assert "study lstm was made with other settings than there are now" in capsys.readouterr().err
+
+    # Trained by its preset, the run has the score that the study has.
+    made = [word for word in made if "=" in word and not word.startswith(("train", "model", "runs"))]
+    file = str(folder / "best.yaml")
+    assert main(["train", "--preset", file, "--model", "lstm", *made]) == 0
+    assert main(["leaderboard", "--preset", file, *made]) == 0
+    board = json.loads((tmp_path / "runs/lstm/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
+    assert board["validations"]["shifted"]["value"] == pytest.approx(-complete[0][0], abs=1e-9)
+    found = float(complete[0][1]["standard_error"])
+    assert board["validations"]["shifted"]["standard_error"] == pytest.approx(found, rel=1e-6)
+
+    # And is what any preset takes with tune.use.
+    used = load_config("sample", [*made, "tune.use=true", "train.epochs=2"])
+    assert used.tuned == {"lstm": Path(file)}
+    assert used.runs["lstm"].train.learning_rate == best["train"]["learning_rate"]
+    assert used.runs["lstm"].train.epochs == 2, "words lie over it"
+    assert load_config("sample", made).runs["lstm"].train.learning_rate != best["train"]["learning_rate"]
+    capsys.readouterr()
+    assert main(["train", "--preset", "sample", "--model", "lstm", *made, "tune.use=true", "folds.k=2"]) == 0
+    assert f"lstm: settings of {file}" in capsys.readouterr().out
+
+
+def test_trials_are_judged_on_noisy_copies(tmp_path, space):
+    make_sample(tmp_path / "input", rows=2500, test_rows=1200, task=ROUND1, seed=3)
+    made = [*TINY, f"paths.input={tmp_path / 'input'}", f"paths.output={tmp_path}", "train.epochs=1"]
+    assert main(["tune", "lstm", "--trials", "1", "--space", space, *made]) == 0
+    folder = tmp_path / "tune/lstm"
+    made = [word for word in made if word.startswith(("paths", "executor", "folds"))]
+    assert main(["train", "--preset", str(folder / "best.yaml"), "--model", "lstm", *made]) == 0
+    assert np.load(tmp_path / "runs/lstm/copies_sample_testB.npy").shape[0] == 2
+    assert main(["leaderboard", "--preset", str(folder / "best.yaml"), *made]) == 0
+    board = json.loads((tmp_path / "runs/lstm/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
+    (trial,) = table(folder)
+    assert board["validations"]["shifted"]["value"] == pytest.approx(float(trial["score"]), abs=1e-6)
+    assert abs(board["validations"]["clean"]["value"] - float(trial["score"])) > 1e-4
+
+
+def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path, capsys):
+    space = tmp_path / "space.yaml"
+    space.write_text("model.embedding_size: {type: int, low: 16, high: 20, step: 4}")
+    made = words(tiny_input, tmp_path, "train.learning_rate=1e30")
+    assert main(["tune", "transformer", "--trials", "20", "--jobs", "1", "--space", str(space), *made]) == 2
+    assert "model.embedding_size up to 20, but" in capsys.readouterr().err
+    space.write_text("train.learning_rate: {type: float, low: 1.0e+30, high: 1.0e+31}")
+    assert main(["tune", "transformer", "--trials", "20", "--jobs", "1", "--space", str(space), *made]) == 0
+    told = capsys.readouterr()
+    assert "5 trials in a row failed" in told.err and "nothing to choose from yet" in told.out
+    assert [trial["state"] for trial in table(tmp_path / "tune/transformer")] == ["fail"] * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lstn"], "unknown model 'lstn'"),
+        (["lstm", "--trials", "0"], "want a whole number above 0, not 0"),
+        (["lstm", "--hours", "-1"], "want a number of hours above 0, not -1"),
+        (["lstm", "--storage", "sqlite:///x.db"], "shared by postgresql://"),
+        (["lstm", "--preset", "/none.yaml"], "--preset /none.yaml: No such file"),
+    ],
+)
+def test_what_is_not_understood(tiny_input, tmp_path_factory, arguments, message, capsys):
+    output = tmp_path_factory.getbasetemp() / "shared"
+    made = [word for word in words(tiny_input, output) if "--preset" not in arguments or word not in TINY]
+    assert main(["tune", *arguments, *made]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
+    """No trial is lost, and none is left running."""
+    made = ["--jobs", "2", "--space", space, *words(tiny_input, tmp_path, "train.epochs=8")]
+    command = [sys.executable, "-m", "src", "tune", "lstm", "--trials", "12", *made]
+    assert main(["shift", *words(tiny_input, tmp_path)]) == 0
+    draw = random.Random(5)
+    journal, log = tmp_path / "tune/lstm/journal.log", (tmp_path / "log").open("w")
+    for _ in range(5):
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=log, stderr=log, cwd=Path(__file__).parents[1]
+        )
+        size, patience = journal.stat().st_size if journal.exists() else 0, time.monotonic() + 60
+        while (not journal.exists() or journal.stat().st_size <= size) and time.monotonic() < patience:
+            time.sleep(0.1)
+        time.sleep(draw.uniform(0, 4))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, stdout=log, stderr=log, cwd=Path(__file__).parents[1]).returncode == 0
+    trials = table(tmp_path / "tune/lstm")
+    assert [int(trial["trial"]) for trial in trials] == list(range(12))
+    assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
+    assert "which were running" in (tmp_path / "log").read_text()
