@@ -183,9 +183,41 @@ def _standin_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _leaderboard(settings: Config, parsed: argparse.Namespace) -> None:
-    from src.stages import leaderboard
+    from src.stages import leaderboard, online
 
-    leaderboard.run(settings, parsed.runs, parsed.against)
+    action, *words = parsed.runs or [""]
+    if action == "ask":
+        online.ask(settings, words, parsed.board)
+        return
+    if action not in ("add", "tell"):
+        if parsed.board is not None or parsed.note is not None:
+            raise UserError("--board and --note are for ./run.sh leaderboard add, ask and tell")
+        leaderboard.run(settings, parsed.runs, parsed.against)
+        online.run(settings)
+        return
+    if len(words) != 2:
+        raise UserError(f"./run.sh leaderboard {action} wants {'a FILE' if action == 'add' else 'an ID'} and a SCORE")
+    try:
+        score = float(words[1])
+    except ValueError:
+        raise UserError(f"./run.sh leaderboard {action}: {words[1]!r} is not a score") from None
+    if action == "add":
+        online.add(settings, Path(words[0]), score, parsed.board, parsed.note or "")
+    else:
+        online.tell(settings, words[0], score, parsed.board, parsed.note or "")
+
+
+def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="runs to show in detail; or `add FILE SCORE`, `tell ID SCORE`: what a submission scored online; or "
+        "`ask [RUN …]`: a variation of runs to submit next",
+    )
+    parser.add_argument("--against", metavar="RUN", help="also what each other run gains over this one")
+    parser.add_argument("--board", metavar="NAME", help="of add, ask and tell: where it is scored (leaderboard.board)")
+    parser.add_argument("--note", metavar="TEXT", help="of add and tell: what to remember of it")
 
 
 def _pretrain(settings: Config, parsed: argparse.Namespace) -> None:
@@ -395,13 +427,10 @@ VERBS = {
         "./run.sh score --labels answers.csv output/submission_test.csv",
     ),
     "leaderboard": Verb(
-        "what each run will score on each test file, with an interval",
+        "what each run will score on each test file, and what submissions did",
         _leaderboard,
-        lambda parser: (
-            parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to show in detail"),
-            parser.add_argument("--against", metavar="RUN", help="also what each other run gains over this one"),
-        ),
-        "./run.sh leaderboard blend --against lstm",
+        _leaderboard_arguments,
+        "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032",
     ),
     "standin": Verb(
         "make test files with known answers of a labelled file, to check what is expected",

@@ -40,6 +40,7 @@ class Output:
         self.runs = root / "runs"
         self.predictions = root / "predictions"
         self.tune = root / "tune"
+        self.submissions = root / "submissions.jsonl"
         self.seconds = root / "pipeline.json"
         self.bench = root / "bench.json"
         self.agreement = root / "agree.json"

@@ -336,6 +336,13 @@ class Tune(Settings):
     seed: int = Field(0, ge=0)
 
 
+class Leaderboard(Settings):
+    board: str = "online"
+    """Where scores are from that are entered without --board."""
+    daily_limit: int = Field(3, ge=1)
+    """Submissions that the board takes a day; its rules tell."""
+
+
 class Submit(Settings):
     eps: float = Field(1e-6, gt=0, lt=0.5)
     """Probabilities are clipped to [eps, 1 - eps]; the official clip is unknown."""
@@ -385,6 +392,7 @@ class Config(Settings):
     tune: Tune = Tune()
     tuned: dict[str, Path] = {}
     """The file of a study that a run's settings are from, by run (tune.use)."""
+    leaderboard: Leaderboard = Leaderboard()
     submit: Submit = Submit()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"

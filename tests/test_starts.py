@@ -202,9 +202,9 @@ def test_reports_like_the_target_count_more(done, with_extra, tmp_path):
 
 
 def test_teachers_must_be_there_and_untaught():
-    assert "unknown run 'lstn'" in error_of(load_config, "quick", ["runs.transformer.train.teachers=[lstn]"])
+    assert "unknown run 'lstn'" in error_of(load_config, "sample", ["runs.transformer.train.teachers=[lstn]"])
     chain = ["runs.transformer.train.teachers=[lstm]", "runs.lstm.train.teachers=[transformer]"]
-    assert "has teachers itself" in error_of(load_config, "quick", chain)
+    assert "has teachers itself" in error_of(load_config, "sample", chain)
 
 
 def test_likeness_to_the_target_needs_folds(with_extra, tmp_path, capsys):

@@ -10,6 +10,7 @@ from src.config import Config
 from src.console import say, warn
 from src.corpus import Corpus
 from src.prepared import Prepared
+from src.register import Register
 from src.runs import RunFolder
 from src.shifted import ShiftFolder, validation
 from src.submissions import write_submission
@@ -34,9 +35,17 @@ def run(config: Config, name: str | None = None) -> None:
         ids = np.asarray(Corpus.load(prepared.test_folder(test)).ids)
         path = output.submission(test, name)
         write_submission(path, ids, metrics.sigmoid(logits.astype(np.float64)), config.submit.eps)
+        noted = Register(output.submissions).made(
+            path,
+            sha := artifacts.file_sha256(path),
+            test=test,
+            run=source.name,
+            fingerprint=source.score["fingerprint"],
+            how={"label_shift": config.submit.label_shift},
+        )
         say(
             f"submit: {path} ({len(ids):,} reports x {logits.shape[1]} probabilities, run {source.name}, "
-            f"sha256 {artifacts.file_sha256(path)[:8]}…)"
+            f"sha256 {sha[:8]}…, noted as {noted.id})"
         )
 
 

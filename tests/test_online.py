@@ -1,0 +1,115 @@
+"""./run.sh leaderboard add, ask and tell, and the table of submissions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from src import metrics
+from src.__main__ import main
+from src.register import Register
+from src.reports import read_reports
+from src.submissions import read_submission
+from src.task import ROUND1
+from tests.conftest import TINY
+
+
+def words(tiny_input: Path, output: Path, *more: str) -> list[str]:
+    return [*TINY, f"paths.input={tiny_input}", f"paths.output={output}", *more]
+
+
+@pytest.fixture(scope="module")
+def done(tiny_input, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("online")
+    assert main(words(tiny_input, output)) == 0
+    return output
+
+
+@pytest.fixture
+def copy(done, tmp_path) -> Path:
+    return shutil.copytree(done, tmp_path / "output")
+
+
+def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, capsys):
+    made, register = words(tiny_input, copy), Register(copy / "submissions.jsonl")
+    assert [(one.test, one.run) for one in register.submissions()] == [
+        ("sample_testA.csv", "blend"),
+        ("sample_testB.csv", "blend"),
+    ]
+    before = register.path.read_bytes()
+    assert main(made) == 0
+    assert register.path.read_bytes() == before, "what is submitted again is the same"
+    for run in ("lstm", "transformer"):
+        assert main(["submit", run, *made]) == 0
+    capsys.readouterr()
+    for name, score in (("lstm_sample", 0.61), ("transformer_sample", 0.62), ("sample", 0.63)):
+        file = str(copy / f"submission_{name}_testB.csv")
+        assert main(["leaderboard", "add", file, str(score), "--note", "tried", *made]) == 0
+    shown = capsys.readouterr()
+    assert "3 of 3 submissions of today" in shown.out and "not made here" not in shown.err
+    table = shown.out.split("Submissions of sample_testB.csv, best on online last")[-1]
+    assert "rank correlation with online" in table and "from 3 submissions alone" in table
+    lines = [line for line in table.splitlines() if line.count("/") == 6]
+    assert [line.split()[1] for line in lines] == ["lstm", "transformer", "blend"]
+    assert [line.split()[-1] for line in lines] == ["0.6100/3", "0.6200/2", "0.6300/1"]
+    blend = next(one for one in register.submissions() if one.run == "blend" and one.test == "sample_testB.csv")
+    assert f"{blend.judged['validations']['shifted']['value']:.4f}/" in lines[2]
+    assert "by shifted" in table and "next: every run was submitted" in table
+    assert all(len(line) <= 120 for line in shown.out.splitlines())
+
+    # One that was made elsewhere, and what is wrong.
+    other = copy / "other.csv"
+    other.write_text((copy / "submission_sample_testB.csv").read_text().replace("0.", "0.0", 1))
+    assert main(["leaderboard", "add", str(other), "0.5", "--board", "club", *made]) == 0
+    assert "other.csv was not made here" in capsys.readouterr().err
+    for arguments, message in (
+        (["add", str(copy / "none.csv"), "0.5"], "none.csv is not there"),
+        (["add", str(other), "1.5"], "a score is below 1, not 1.5"),
+        (["add", str(other), "nan"], "a score is below 1, not nan"),
+        (["add", str(other), "good"], "'good' is not a score"),
+        (["add", str(other)], "wants a FILE and a SCORE"),
+        (["tell", "s99", "0.5"], "no submission 's99'"),
+        (["ask", "lsmt"], "unknown run 'lsmt'"),
+        (["ask", "lstm", "lstm"], "named twice"),
+        (["lstm", "--note", "x"], "--board and --note are for"),
+    ):
+        assert main(["leaderboard", *arguments, *made]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_next_run_to_submit_is_told(copy, tiny_input, capsys):
+    made = words(tiny_input, copy)
+    assert main(["leaderboard", *made]) == 0
+    assert "next:" not in capsys.readouterr().out, "with no score there is nothing to go by"
+    assert main(["leaderboard", "add", str(copy / "submission_sample_testB.csv"), "0.6", *made]) == 0
+    assert "next: no run is ahead of blend by more than a standard error" in capsys.readouterr().out
+
+
+def test_asking_and_telling(copy, tiny_input, capsys):
+    made, register = words(tiny_input, copy), Register(copy / "submissions.jsonl")
+    answers = read_reports(tiny_input / "answers_B.csv").labels
+    scores = []
+    for number in (1, 2, 3):
+        assert main(["leaderboard", "ask", "lstm", "transformer", *made]) == 0
+        assert "With its score: ./run.sh leaderboard tell s" in capsys.readouterr().out
+        file = copy / f"submission_ask{number}_sample_testB.csv"
+        ids, probabilities = read_submission(file)
+        assert len(ids) == 40
+        one = register.submissions()[-1]
+        assert one.file == file.name and set(one.how["made_of"]) == {"lstm", "transformer"}
+        scores.append(metrics.official_score(ROUND1, answers, probabilities).value)
+        assert main(["leaderboard", "tell", one.id, f"{scores[-1]:.4f}", *made]) == 0
+        assert f"scored {float(f'{scores[-1]:.4f}')} on online" in capsys.readouterr().out
+    assert len({tuple(one.how["settings"].values()) for one in register.submissions() if "settings" in one.how}) == 3
+    assert main(["leaderboard", "ask", "lstm", "transformer", *made]) == 0
+    assert "by 3 answers and 0 awaited" in capsys.readouterr().out
+    assert main(["leaderboard", "ask", "lstm", "transformer", *made]) == 0
+    assert "by 3 answers and 1 awaited" in capsys.readouterr().out
+    assert main(["leaderboard", "ask", *made]) == 0
+    assert "by 0 answers and 0 awaited" in capsys.readouterr().out, "another base begins anew"
+    # A plain submission of the base is an answer too.
+    assert main(["leaderboard", "add", str(copy / "submission_sample_testB.csv"), "0.61", *made]) == 0
+    assert main(["leaderboard", "ask", *made]) == 0
+    assert "by 1 answers and 1 awaited" in capsys.readouterr().out
