@@ -57,7 +57,7 @@ def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, cap
     blend = next(one for one in register.submissions() if one.run == "blend" and one.test == "sample_testB.csv")
     assert f"{blend.judged['validations']['shifted']['value']:.4f}/" in lines[2]
     assert "by shifted" in table and "next: every run was submitted" in table
-    assert all(len(line) <= 120 for line in shown.out.splitlines())
+    assert all(len(line.rstrip()) <= 80 for line in lines)
 
     # One that was made elsewhere, and what is wrong.
     other = copy / "other.csv"
