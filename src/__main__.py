@@ -60,7 +60,7 @@ def _run(arguments: list[str]) -> int:
     if settings.paths.output.exists() and not settings.paths.output.is_dir():
         raise UserError(f"paths.output: {settings.paths.output} is not a folder")
     for name, file in settings.tuned.items():
-        if name in settings.runs:
+        if name in (*settings.runs, "blend"):
             print(f"{name}: settings of {file} (tune.use)", flush=True)
     verb.run(settings, parsed)
     return 0
@@ -237,8 +237,11 @@ def _train(settings: Config, parsed: argparse.Namespace) -> None:
 def _tune(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, pretrain, train, tune
 
-    config = load_config(settings.preset, settings.overrides, [parsed.run])
     wishes = tune.Wishes(parsed.trials, parsed.hours, parsed.jobs, parsed.space, parsed.storage, parsed.name)
+    if parsed.run == "blend":
+        tune.run_blend(settings, wishes)
+        return
+    config = load_config(settings.preset, settings.overrides, [parsed.run])
     pipeline.measure_shift(config)
     if teachers := config.runs[parsed.run].train.teachers:
         teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
@@ -248,7 +251,7 @@ def _tune(settings: Config, parsed: argparse.Namespace) -> None:
 
 
 def _tune_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run of the preset, or a model")
+    parser.add_argument("run", metavar="RUN", help="a run of the preset, a model, or blend")
     parser.add_argument("--trials", type=_count, default=30, metavar="N", help="of the study, in all (default: 30)")
     parser.add_argument("--hours", type=_hours, metavar="H", help="begin no further trial after so many")
     parser.add_argument("--jobs", type=_count, metavar="J", help="trials side by side (default: what trains fastest)")

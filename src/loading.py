@@ -57,8 +57,11 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         # A copy, or an override of one run would reach the mappings that it shares with the others.
         built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
     tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides, "models": chosen}
-    built |= (found := _tuned(tree, overrides, built))
-    tree["tuned"] = {name: str(tuned_file(_output(overrides), name)) for name in found}
+    tuned = _tuned(tree, overrides, [*built, "blend"])
+    built |= {name: found["runs"][name] for name, found in tuned.items() if name in built}
+    if "blend" in tuned:
+        tree["blend"] = tuned["blend"]["blend"]
+    tree["tuned"] = {name: str(tuned_file(_output(overrides), name)) for name in tuned}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
@@ -93,14 +96,14 @@ def tuned_file(output: Path, run: str) -> Path:
 
 
 def _tuned(tree: Mapping[str, Any], overrides: list[str], names: Iterable[str]) -> dict[str, Any]:
-    """The settings that studies found, of the runs that have any, where tune.use asks for them."""
+    """The presets that studies of these runs found, where tune.use asks for them."""
     asked = {**tree.get("tune", {}), **dict(text.split("=", 1) for text in overrides if "=" in text)}
     try:
         used = TypeAdapter(bool).validate_python(asked.get("tune.use", asked.get("use", False)))
     except ValidationError:
         return {}  # Config refuses it
     files = {name: tuned_file(_output(overrides), name) for name in names}
-    return {name: _read_preset(str(path))["runs"][name] for name, path in files.items() if used and path.exists()}
+    return {name: _read_preset(str(path)) for name, path in files.items() if used and path.exists()}
 
 
 def _output(overrides: list[str]) -> Path:

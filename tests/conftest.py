@@ -6,10 +6,12 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # tiny matrices: threads would only wait for each other
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from src.__main__ import main
 from src.errors import UserError
 from src.sample import make_sample
 from src.task import ROUND1, ROUND2
@@ -30,6 +32,23 @@ def tiny_input(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("round1")
     make_sample(folder, rows=300, test_rows=40, task=ROUND1, seed=7)
     return folder
+
+
+def words(input_folder: Path, output: Path, *more: str) -> list[str]:
+    return [*TINY, f"paths.input={input_folder}", f"paths.output={output}", *more]
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory, tiny_input) -> Path:
+    """Output of a finished pipeline; tests that change it work on a copy."""
+    output = tmp_path_factory.mktemp("done")
+    assert main(words(tiny_input, output)) == 0
+    return output
+
+
+@pytest.fixture
+def copy(done, tmp_path) -> Path:
+    return Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ LAYERS = [
     {"layout", "loop", "models.language"},
     {"inference", "runs", "shifted", "denoising"},
     {"training", "pretraining", "prediction", "starts", "pool"},
-    {"foldjobs"},
+    {"foldjobs", "evidence"},
     {"bench"},
     {"stages"},
     {"__main__"},
@@ -109,7 +109,7 @@ def test_every_source_file_has_its_tests():
         "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config", "loading": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
         "shift_report": "test_shifted", "jobs": "test_training",
-        "loop": "test_training", "foldjobs": "test_training", "study_report": "test_tune",
+        "loop": "test_training", "foldjobs": "test_training", "study_report": "test_tune", "evidence": "test_tune",
     }  # fmt: skip
     for path in SRC.glob("*.py"):
         assert shared.get(path.stem, f"test_{path.stem}") in tested, f"{path.name} has no tests"

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-import pytest
-
 from src import metrics
 from src.__main__ import main
 from src.register import Register
 from src.reports import read_reports
 from src.submissions import read_submission
 from src.task import ROUND1
-from tests.conftest import TINY
-
-
-def words(tiny_input: Path, output: Path, *more: str) -> list[str]:
-    return [*TINY, f"paths.input={tiny_input}", f"paths.output={output}", *more]
-
-
-@pytest.fixture(scope="module")
-def done(tiny_input, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("online")
-    assert main(words(tiny_input, output)) == 0
-    return output
-
-
-@pytest.fixture
-def copy(done, tmp_path) -> Path:
-    return shutil.copytree(done, tmp_path / "output")
+from tests.conftest import words
 
 
 def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, capsys):

@@ -25,16 +25,12 @@ from src.reports import read_reports, write_reports
 from src.sample import make_sample
 from src.submissions import read_submission, write_submission
 from src.task import ROUND1, ROUND2
-from tests.conftest import TINY
+from tests.conftest import words
 from tests.test_architecture import HEAVY
 
 ROOT = Path(__file__).resolve().parents[1]
-CHANGING = {"environment.json", "result.json", "job.lock", "pipeline.json"}
+CHANGING = {"environment.json", "result.json", "job.lock", "pipeline.json", "submissions.jsonl"}
 """Files that hold times or machine facts; every other file must be the same byte for byte."""
-
-
-def words(input_folder: Path, output: Path, *more: str) -> list[str]:
-    return [*TINY, f"paths.input={input_folder}", f"paths.output={output}", *more]
 
 
 def contents(output: Path) -> dict[str, bytes]:
@@ -43,19 +39,6 @@ def contents(output: Path) -> dict[str, bytes]:
         for path in sorted(output.rglob("*"))
         if path.is_file() and path.name not in CHANGING
     }
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory, tiny_input) -> Path:
-    """Output of a finished pipeline; tests that change it work on a copy."""
-    output = tmp_path_factory.mktemp("done")
-    assert main(words(tiny_input, output)) == 0
-    return output
-
-
-@pytest.fixture
-def copy(done, tmp_path) -> Path:
-    return Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
 
 
 def test_a_submission_for_each_test_file(done, tiny_input):

@@ -20,7 +20,7 @@ from src.__main__ import main
 from src.loading import load_config
 from src.sample import make_sample
 from src.task import ROUND1
-from tests.conftest import TINY
+from tests.conftest import TINY, words
 
 SPACE = """
 train.learning_rate: {type: float, low: 0.003, high: 0.03, log: true}
@@ -28,10 +28,6 @@ train.attack: {type: categorical, choices: [none, fgm]}
 train.attack_size: {type: float, low: 0.1, high: 1.0, log: true, when: {train.attack: fgm}}
 model.spatial_dropout: {type: float, low: 0.0, high: 0.4}
 """
-
-
-def words(tiny_input: Path, output: Path, *more: str) -> list[str]:
-    return [*TINY, f"paths.input={tiny_input}", f"paths.output={output}", "train.epochs=4", *more]
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def test_a_study_ends_in_a_preset_that_train_takes(tiny_input, tmp_path, space, capsys):
-    made = words(tiny_input, tmp_path)
+    made = words(tiny_input, tmp_path, "train.epochs=4")
     search = ["tune", "lstm", "--trials", "5", "--jobs", "2", "--space", space, *made]
     assert main(search) == 0
     shown = capsys.readouterr().out
@@ -157,3 +153,27 @@ def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
     assert [int(trial["trial"]) for trial in trials] == list(range(12))
     assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
     assert "which were running" in (tmp_path / "log").read_text()
+
+
+def test_a_study_of_the_blend(copy, tiny_input, capsys):
+    made = words(tiny_input, copy)
+    assert main(["tune", "blend", "--trials", "12", *made]) == 0
+    trials = table(copy / "tune/blend")
+    assert len(trials) == 12
+    without = [
+        trial
+        for trial in trials
+        if not json.loads(trial["member.lstm"]) and not json.loads(trial["member.transformer"])
+    ]
+    assert all(trial["state"] == ("fail" if trial in without else "complete") for trial in trials)
+    best = yaml.safe_load((copy / "tune/blend/best.yaml").read_text())
+    assert set(best["runs"]) == {"lstm", "transformer"} and set(best["blend"]["members"]) <= set(best["runs"])
+    score = max(float(trial["score"]) for trial in trials if trial["state"] == "complete")
+    assert f"{score:.4f}" in capsys.readouterr().out
+
+    # The pipeline's blend takes it up, and has the score that the study has.
+    assert main(["blend", *made, "tune.use=true"]) == 0
+    assert "blend: settings of" in capsys.readouterr().out
+    assert main(["leaderboard", *made, "tune.use=true"]) == 0
+    board = json.loads((copy / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
+    assert board["validations"]["shifted"]["value"] == pytest.approx(score, abs=1e-6)

@@ -17,11 +17,12 @@ from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import NARROW, say, show_table
 from src.errors import UserError
-from src.folds import HOLDOUT_PARTS, Folds
+from src.evidence import evidence_of
+from src.folds import Folds
 from src.loading import model_names
 from src.prepared import Prepared
 from src.runs import RunFolder
-from src.shifted import ShiftFolder, validation
+from src.shifted import ShiftFolder
 from src.task import Task
 
 CODE = (__name__,)
@@ -70,7 +71,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
 
     labels = np.asarray(prepared.train.labels)
     logits = [part.oof() for part in parts]
-    evidence, on = _evidence(config, parts, labels, folds, shift)
+    evidence, on = evidence_of(config, parts, labels, folds, shift)
     fitted, per_fold, how = _fit(config, evidence, on, folds, prepared.task)
     judging = folds.first if folds.scheme != "holdout" else np.where(folds.first >= 0, 0, -1)
     oof = blending.apply_folds(per_fold, logits, judging)
@@ -99,19 +100,6 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
     _show(fitted, members, record["diversity"], record["contributions"])
     say(f"blend: {name} {runs.headline(score)}")
-
-
-def _evidence(
-    config: Config, parts: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ShiftFolder
-) -> tuple[blending.Evidence, str]:
-    """The rows to fit on and to choose by (of a holdout, those of its validation part), and what they are in words."""
-    target = shift.target(config.target)
-    rows = validation(config.select_on, shift.rows, target, folds)
-    on = rows.described(target)
-    if folds.scheme == "holdout":
-        rows, on = rows.only(folds.first == HOLDOUT_PARTS["valid"]), f"{on} of the validation part"
-    members = [rows.logits(part.oof(), part.copies(target.name) if target else None) for part in parts]
-    return blending.Evidence(members, labels[rows.rows], folds.first[rows.rows], rows.weights, rows.rows), on
 
 
 def _fit(

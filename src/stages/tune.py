@@ -2,9 +2,11 @@
 
     ./run.sh tune lstm --preset quick --trials 30
     ./run.sh train --preset output/tune/lstm/best.yaml --model lstm
+    ./run.sh tune blend --preset quick
 
 A trial trains one fold after the other and is given up as soon as it looks worse than others did there. Trials go side
-by side. Killed at any moment, the same command goes on with the trials that were running.
+by side. Killed at any moment, the same command goes on with the trials that were running. Of the blend a trial is a
+method and a choice of members, among runs that are trained.
 """
 
 from __future__ import annotations
@@ -13,18 +15,20 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from src import artifacts, layout, machine, metrics, spaces
+from src import artifacts, blending, layout, machine, metrics, spaces
 from src.artifacts import Output
+from src.blending import Evidence
 from src.config import PARTS, Config, Run
 from src.console import JobProgress, duration, say, show_table, warn
 from src.errors import UserError
+from src.evidence import evidence_of
 from src.executors import Failure, Job, LocalProcesses, make_executor, raise_failures, run_shown
 from src.foldjobs import fold_jobs, unlabelled
 from src.folds import HOLDOUT_PARTS, Folds
@@ -33,19 +37,23 @@ from src.loading import load_config
 from src.machine import Machine
 from src.prediction import prediction_jobs
 from src.prepared import Prepared
-from src.runs import command
+from src.runs import RunFolder, check_fits, command
 from src.shifted import ShiftFolder, validation
-from src.spaces import Space
+from src.spaces import CategoricalDimension, Space
 from src.starts import pretrain_jobs
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
 
 CODE = ("src.training", "src.pretraining", "src.shifted", "src.metrics")
+BLEND_CODE = ("src.blending", "src.evidence")
+MEMBER = "member."
+"""Begins the name of the setting that says whether a run is in a blend."""
 MOST_FAILURES = 5
 """In a row, after which a study ends: it will not be the settings."""
 MADE_HERE = {"preset", "overrides", "models", "readers", "tuned", "runs"}
-NOT_KEPT = MADE_HERE | {"paths", "sample", "executor", "device", "tune", "baselines", "blend", "submit"}
+NOT_KEPT = MADE_HERE | {"paths", "sample", "executor", "device", "tune", "baselines", "submit", "leaderboard"}
 """Of the settings, what best.yaml does not hold: it is not of the run, or not of the experiment."""
 
 
@@ -80,22 +88,12 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
     made_of = {
         "settings": config.runs[model].model_dump(mode="json"),
         "search space": space.to_json(),
-        "select_on": [config.select_on, shift.target(config.target).name if shift.tests else None],
-        "train reports": prepared.manifest["train"],
-        "test files": prepared.test_texts,
+        **_made_of(config, prepared, folds, shift),
         "extra files": prepared.extra_texts,
-        "folds": artifacts.array_hash(folds.table),
-        "noisy copies": shift.fingerprint,
         "code": artifacts.code_version(CODE),
     }
     with study.alone(folder):
-        if wishes.storage:
-            storage, dropped = study.database(wishes.storage), []
-        else:
-            storage, dropped = study.journal(folder / "journal.log")
-        for one in dropped:
-            warn(f"{folder / 'journal.log'} was damaged; dropped {one}")
-        trials = study.open_study(storage, name, config.tune, n_folds, made_of)
+        trials = study.open_study(_storage(wishes, folder), name, config.tune, n_folds, made_of)
         owner = f"{platform.node()}:{folder.resolve()}"
         search = Search(config, model, prepared, folds, shift, here, space, trials, owner, folder, wishes)
         if search.left:
@@ -109,6 +107,101 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         else:
             say(f"tune: {name}: all {wishes.trials} trials are made")
         _write(config, model, trials, folder, name)
+
+
+def run_blend(config: Config, wishes: Wishes) -> None:
+    """A study of the blend of the configuration's runs, as far as they are trained."""
+    from src import study
+
+    output = Output(config.paths.output)
+    prepared = Prepared.load(output)
+    folds = prepared.load_folds()
+    shift = ShiftFolder.load(prepared, config)
+    parts = {name: RunFolder.load(output, name, config) for name in config.runs}
+    check_fits(parts.values(), prepared, folds)
+    shift.check_fits(parts.values())
+    space = spaces.load_space(wishes.spaces or ["blend"], ["blend"])
+    space.check(lambda words: load_config(config.preset, [*config.overrides, *words]))
+    members = {f"{MEMBER}{name}": CategoricalDimension(type="categorical", choices=[True, False]) for name in parts}
+    space = Space({**space.dimensions, **members})
+    name = wishes.name or "blend"
+    folder = output.tune / name
+    settings = config.tune.model_copy(update={"objectives": ["score"], "pruner": "none"})
+    config = config.model_copy(update={"tune": settings})
+    made_of = {
+        "runs": {run: part.score["fingerprint"] for run, part in parts.items()},
+        "search space": space.to_json(),
+        **_made_of(config, prepared, folds, shift),
+        "code": artifacts.code_version(BLEND_CODE),
+    }
+    with study.alone(folder):
+        trials = study.open_study(_storage(wishes, folder), name, settings, 1, made_of)
+        left = wishes.trials - len(study.finished(trials))
+        say(f"tune: {name}: {max(left, 0)} of {wishes.trials} trials to go, by {config.select_on}, cross-fitted")
+        owner = f"{platform.node()}:{folder.resolve()}"
+        running = study.left_running(trials, owner, bool(wishes.storage))
+        labels = np.asarray(prepared.train.labels)
+        evidence = {run: evidence_of(config, [part], labels, folds, shift)[0].dealt() for run, part in parts.items()}
+        with JobProgress("tune", {f"trial {i}": 1.0 for i in range(max(left, 0))}, lines=False) as progress:
+            for i in range(max(left, 0)):
+                number = running.pop(0) if running else None
+                trial = (
+                    study.ask(trials, settings, owner) if number is None else study.take_up(trials, settings, number)
+                )
+                _try_blend(prepared, evidence, space.suggest(trial), trials, trial)
+                progress.finish(f"trial {i}", "done")
+        _write(config, "blend", trials, folder, name)
+
+
+def _try_blend(
+    prepared: Prepared,
+    evidence: dict[str, Evidence],
+    chosen: dict[str, Any],
+    trials: optuna.Study,
+    trial: optuna.Trial,
+) -> None:
+    from src import study
+
+    started = time.perf_counter()
+    members = [run for run in evidence if chosen[f"{MEMBER}{run}"]]
+    if not members:
+        trial.set_user_attr("reason", "no member")
+        trials.tell(trial, state=study.TrialState.FAIL)
+        return
+    first = evidence[members[0]]
+    rows = replace(first, members=[evidence[run].members[0] for run in members])
+    method, per_group = chosen.get("blend.method", "mean"), chosen.get("blend.per_group", False)
+    fitted = blending.fit_folds(rows, prepared.task, method, per_group)
+    judged = rows.folds >= 0
+    probabilities = metrics.sigmoid(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
+    estimate = metrics.official_score(
+        prepared.task, rows.labels[judged], probabilities, rows.weights[judged], rows.reports[judged]
+    )
+    trial.set_user_attr("score", estimate.to_json())
+    trial.set_user_attr("seconds", round(time.perf_counter() - started, 2))
+    trials.tell(trial, estimate.value)
+
+
+def _made_of(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder) -> dict[str, Any]:
+    """What scores of trials rest on."""
+    return {
+        "select_on": [config.select_on, shift.target(config.target).name if shift.tests else None],
+        "train reports": prepared.manifest["train"],
+        "test files": prepared.test_texts,
+        "folds": artifacts.array_hash(folds.table),
+        "noisy copies": shift.fingerprint,
+    }
+
+
+def _storage(wishes: Wishes, folder: Path) -> BaseStorage:
+    from src import study
+
+    if wishes.storage:
+        return study.database(wishes.storage)
+    storage, dropped = study.journal(folder / "journal.log")
+    for one in dropped:
+        warn(f"{folder / 'journal.log'} was damaged; dropped {one}")
+    return storage
 
 
 @dataclass
@@ -424,21 +517,30 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
     ]
     show_table(f"Best trials of {name}", ["trial", config.select_on, "time"], rows)
     say(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
-    say(f"tune: {name}: {told}. Train the best: ./run.sh train --preset {folder / 'best.yaml'} --model {model}")
+    what = "Blend so: ./run.sh blend" if model == "blend" else "Train the best: ./run.sh train"
+    model_words = "" if model == "blend" else f" --model {model}"
+    say(f"tune: {name}: {told}. {what} --preset {folder / 'best.yaml'}{model_words}")
     say(f"tune: {folder}")
 
 
 def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name: str, rank: str) -> str:
-    """A preset of the run with the trial's settings and of the runs that it needs."""
+    """A preset of the run with the trial's settings and of the runs that it needs; of a blend, of all its runs."""
     chosen = {key: spaces.from_study(value) for key, value in trial.params.items()}
-    found = _with(config, model, spaces.words(chosen))
-    score = trial.user_attrs["score"]
-    settings = found.model_dump(mode="json", exclude=NOT_KEPT)
+    settings = [key for key in chosen if not key.startswith(MEMBER)]
+    words = spaces.words({key: chosen[key] for key in settings})
+    if model == "blend":
+        members = [key.removeprefix(MEMBER) for key, value in chosen.items() if key.startswith(MEMBER) and value]
+        found = load_config(config.preset, [*config.overrides, *words, f"blend.members={members}"])
+        found = found.model_copy(update={"runs": config.runs})
+    else:
+        found = _with(config, model, words)
+    kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
     runs = {one: run.model_dump(mode="json") for one, run in {**found.readers, **found.runs}.items()}
+    score = trial.user_attrs["score"]
     return (
         f"# Study {name}, trial {trial.number}: rank {rank}, {score['value']:.4f} ± {score['standard_error']:.4f}.\n"
         f"# {command('tune', config, model)}\n"
-        + yaml.safe_dump({**settings, "runs": runs}, sort_keys=False, allow_unicode=True)
+        + yaml.safe_dump({**kept, "runs": runs}, sort_keys=False, allow_unicode=True)
     )
 
 
