@@ -294,6 +294,19 @@ def _submit(settings: Config, parsed: argparse.Namespace) -> None:
     submit.run(settings, parsed.run)
 
 
+def _report(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import report
+
+    report.run(settings)
+
+
+def _eda(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import pipeline, report
+
+    pipeline.prepare(settings)
+    report.run_eda(settings)
+
+
 def _predict(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, predict
 
@@ -435,6 +448,8 @@ VERBS = {
         _leaderboard_arguments,
         "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032",
     ),
+    "report": Verb("all that the output folder tells, as one HTML page", _report),
+    "eda": Verb("the reports themselves as one HTML page, before any training", _eda),
     "standin": Verb(
         "make test files with known answers of a labelled file, to check what is expected",
         _standin,

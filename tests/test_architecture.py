@@ -13,7 +13,7 @@ LAYERS = [
     {"config", "task"},
     {"loading"},
     {"spaces"},
-    {"artifacts", "console"},
+    {"artifacts", "console", "charts", "page"},
     {"noise", "lines", "metrics", "ngrams"},
     {"blocks", "submissions", "frames", "similarity", "shift", "shift_report", "labelshift", "expected"},
     {"reports"},
@@ -27,6 +27,7 @@ LAYERS = [
     {"inference", "runs", "shifted", "denoising"},
     {"training", "pretraining", "prediction", "starts", "pool"},
     {"foldjobs", "evidence"},
+    {"sections"},
     {"bench"},
     {"stages"},
     {"__main__"},
@@ -43,7 +44,7 @@ def module(path: Path) -> str:
 
 def place(name: str) -> str:
     package = name.split(".")[0]
-    return package if package in ("stages", "bench") else name
+    return package if package in ("stages", "bench", "sections") else name
 
 
 def imported(path: Path) -> set[str]:
@@ -109,7 +110,8 @@ def test_every_source_file_has_its_tests():
         "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config", "loading": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
         "shift_report": "test_shifted", "jobs": "test_training",
-        "loop": "test_training", "foldjobs": "test_training", "study_report": "test_tune", "evidence": "test_tune",
+        "loop": "test_training", "foldjobs": "test_training", "study_report": "test_tune", "charts": "test_report",
+        "page": "test_report", "evidence": "test_tune",
     }  # fmt: skip
     for path in SRC.glob("*.py"):
         assert shared.get(path.stem, f"test_{path.stem}") in tested, f"{path.name} has no tests"

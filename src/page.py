@@ -1,0 +1,74 @@
+"""One HTML page that stands alone: sections of text, tables and pictures, for a screen of any width and for paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """Text; the first column is left-aligned, the others right-aligned."""
+    caption: str = ""
+    open: bool = True
+    """Whether it is unfolded."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command, or lines that keep their breaks."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Html:
+    """Markup that is made here, such as a report with coloured tokens."""
+
+    html: str
+    caption: str = ""
+
+
+Part = Table | Chart | Text | Code | Html
+
+
+@dataclass
+class Section:
+    title: str
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        return self.title.lower().replace(" ", "-").replace(",", "")
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The page. All text is escaped but that of Chart and Html."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(TEMPLATE.read_text())
+    kinds = {kind.__name__.lower(): kind for kind in (Table, Chart, Text, Code, Html)}
+
+    def is_(part: Part, kind: str) -> bool:
+        return isinstance(part, kinds[kind])
+
+    return template.render(title=title, subtitle=subtitle, sections=[one for one in sections if one.parts], is_=is_)

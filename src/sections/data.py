@@ -1,0 +1,131 @@
+"""What the reports are like, before any model: labels, lengths, words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src import charts
+from src.corpus import N_SPECIAL, Corpus
+from src.page import Chart, Section, Table, Text
+from src.prepared import Prepared
+from src.shift_report import short_names
+
+TOP_WORDS = 15
+TELLING = 12
+"""Words for each side that tell normal from abnormal reports."""
+PRIOR = 0.01
+"""Of each word's share, in log odds (Monroe, Colaresi and Quinn 2008, "Fightin' Words")."""
+
+
+def section(prepared: Prepared) -> Section:
+    train, labels = prepared.train, np.asarray(prepared.train.labels)
+    tests = {short: Corpus.load(prepared.test_folder(name)) for name, short in short_names(prepared.test_files).items()}
+    found = Section("Data")
+    found.parts.append(Text(f"{prepared.manifest['summary'][0].upper()}{prepared.manifest['summary'][1:]}."))
+    found.parts.append(
+        Table(
+            ["file", "role", "reports", "sha256"],
+            [
+                [file["name"], file["role"], f"{file['rows']:,}", f"{file['sha256'][:12]}…"]
+                for file in prepared.manifest["files"]
+            ],
+        )
+    )
+    found.parts += _labels(prepared, labels)
+    found.parts += _lengths(train, tests, labels)
+    found.parts += _words(prepared, train, tests, labels)
+    return found
+
+
+def _labels(prepared: Prepared, labels: np.ndarray) -> list[Chart | Table]:
+    names, rates = _short(prepared.task.label_names), labels.mean(axis=0)
+    with charts.picture("Share of train reports with each label", 2.8) as drawn:
+        charts.bars(drawn.axes, names, 100 * rates)
+        drawn.axes.set_ylabel("% of reports")
+        drawn.axes.set_title("How common each label is")
+        if len(names) > 20:
+            drawn.axes.tick_params(axis="x", labelrotation=90)
+    rate_chart = Chart(drawn.svg, f"{1 - labels.any(axis=1).mean():.0%} of the reports have no label: they are normal.")
+    counts = np.bincount(labels.sum(axis=1))
+    with charts.picture("Number of labels of a report", 2.2) as drawn:
+        charts.bars(drawn.axes, list(map(str, range(len(counts)))), counts, 1)
+        drawn.axes.set_xlabel("labels of a report")
+        drawn.axes.set_ylabel("reports")
+        drawn.axes.set_title("How many labels a report has")
+    count_chart = Chart(drawn.svg, f"{labels.sum(axis=1).mean():.2f} on average.")
+    together = labels.T.astype(np.float64) @ labels
+    with np.errstate(invalid="ignore", divide="ignore"):
+        given = together / np.diag(together)[:, None]
+    np.fill_diagonal(given, np.nan)
+    with charts.picture("How often a label is there where another is", 5.6) as drawn:
+        charts.heat(drawn.axes, given, names, 0.0, float(np.nanmax(given, initial=0.01)))
+        drawn.axes.set_title("Of the reports with the label of the row, % that have that of the column")
+    return [rate_chart, count_chart, Chart(drawn.svg, "Regions beside one another are named together.")]
+
+
+def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart]:
+    edges = np.arange(0, train.tokens.shape[1] + 5, 4)
+    files = {"train": train.lengths, **{name: corpus.lengths for name, corpus in tests.items()}}
+    abnormal = labels.any(axis=1)
+    kinds = {"normal": train.lengths[~abnormal], "abnormal": train.lengths[abnormal]}
+    with charts.picture("Lengths of reports", 2.6, columns=2, sharey=True) as drawn:
+        for axes, groups, title in zip(drawn.axes, (files, kinds), ("by file", "of train, by label"), strict=True):
+            charts.steps(axes, edges, {name: np.histogram(n, edges)[0] / max(len(n), 1) for name, n in groups.items()})
+            axes.set_title(f"Tokens of a report, {title}")
+            axes.set_xlabel("tokens")
+        drawn.axes[0].set_ylabel("share of reports")
+    means = ", ".join(f"{name} {np.mean(n):.1f}" for name, n in {**files, **kinds}.items() if len(n))
+    return [Chart(drawn.svg, f"Mean lengths: {means}.")]
+
+
+def _words(prepared: Prepared, train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart | Table]:
+    words, size = prepared.vocabulary.words, len(prepared.vocabulary)
+    counts = {name: _counts(corpus, size) for name, corpus in {"train": train, **tests}.items()}
+    with charts.picture("Shares of words by rank", 2.6) as drawn:
+        for i, (name, found) in enumerate(counts.items()):
+            ordered = np.sort(found)[::-1] / max(found.sum(), 1)
+            drawn.axes.loglog(
+                np.arange(1, len(ordered) + 1), ordered, color=charts.COLOURS[i], label=name, linewidth=1.4
+            )
+        drawn.axes.set_title("How common words are, the commonest first")
+        drawn.axes.set_xlabel("rank")
+        drawn.axes.set_ylabel("share of tokens")
+        drawn.axes.legend(fontsize=8)
+    ranked = Chart(drawn.svg, "Noise lifts the rare words: an intruder is as likely to be one as any other.")
+    top = np.argsort(-counts["train"])[:TOP_WORDS]
+    shares = {name: found / max(found.sum(), 1) for name, found in counts.items()}
+    common = Table(
+        ["word", *counts],
+        [[str(words[i]), *(f"{share[i]:.2%}" for share in shares.values())] for i in top],
+        f"The {len(top)} commonest words of train, and their shares",
+        open=False,
+    )
+    abnormal = labels.any(axis=1)
+    scores = _log_odds(_counts(train, size, abnormal), _counts(train, size, ~abnormal))
+    order = np.argsort(scores)
+    telling = [*order[::-1][:TELLING], *order[:TELLING]]
+    tells = Table(
+        ["word", "log odds, in standard errors"],
+        [[str(words[i]), f"{scores[i]:+.1f}"] for i in telling],
+        "Words that tell an abnormal report (above zero) from a normal one (below)",
+        open=False,
+    )
+    return [ranked, common, tells]
+
+
+def _counts(corpus: Corpus, size: int, rows: np.ndarray | None = None) -> np.ndarray:
+    """How often each word occurs: int64 (words,)."""
+    tokens = corpus.tokens if rows is None else corpus.tokens[rows]
+    return np.bincount(np.asarray(tokens).ravel(), minlength=size)[N_SPECIAL:]
+
+
+def _log_odds(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Of each word, the difference of log odds over its standard error, with a prior like both texts together."""
+    prior = PRIOR * (here + there) + 1e-9
+    odds = [np.log((n + prior) / (n.sum() + prior.sum() - n - prior)) for n in (here, there)]
+    return (odds[0] - odds[1]) / np.sqrt(1 / (here + prior) + 1 / (there + prior))
+
+
+def _short(names: list[str]) -> list[str]:
+    """region_3 -> 3, type_2 -> t2."""
+    return [name.removeprefix("region_").replace("type_", "t") for name in names]
