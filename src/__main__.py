@@ -186,7 +186,11 @@ def _leaderboard(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import leaderboard, online
 
     action, *words = parsed.runs or [""]
+    if action in ("add", "ask", "tell") and parsed.against is not None:
+        raise UserError(f"--against is not for ./run.sh leaderboard {action}")
     if action == "ask":
+        if parsed.note is not None:
+            raise UserError("--note is for ./run.sh leaderboard add and tell")
         online.ask(settings, words, parsed.board)
         return
     if action not in ("add", "tell"):
@@ -237,12 +241,22 @@ def _train(settings: Config, parsed: argparse.Namespace) -> None:
 def _tune(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, pretrain, train, tune
 
-    wishes = tune.Wishes(parsed.trials, parsed.hours, parsed.jobs, parsed.space, parsed.storage, parsed.name)
+    wishes = tune.Wishes(
+        parsed.trials, parsed.hours, parsed.jobs, parsed.space, parsed.storage, parsed.name, parsed.release
+    )
+    if parsed.release and not parsed.storage:
+        raise UserError("--release is for --storage")
     if parsed.run == "blend":
+        if parsed.jobs:
+            raise UserError("--jobs is for trials that train; those of blend take a second each, one after the other")
         tune.run_blend(settings, wishes)
         return
+    if parsed.model:
+        raise UserError(f"./run.sh tune takes one RUN: leave --model {parsed.model[0]} out")
     config = load_config(settings.preset, settings.overrides, [parsed.run])
     pipeline.measure_shift(config)
+    if config.readers:
+        pretrain.run(config.model_copy(update={"runs": {}}))
     if teachers := config.runs[parsed.run].train.teachers:
         teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
         pretrain.run(teaching)
@@ -264,6 +278,7 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--storage", metavar="URL", help="postgresql://…, to share the study between machines")
     parser.add_argument("--name", metavar="NAME", help="of the study (default: the run's)")
+    parser.add_argument("--release", action="store_true", help="end trials of machines that are gone (--storage)")
 
 
 def _count(text: str) -> int:

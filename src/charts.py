@@ -81,7 +81,8 @@ def _embedded(text: str, what: str) -> str:
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{stamp}-\1)", text)
     text = text.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)  # a hundredth of a point is less than can be seen
+    # A hundredth of a point is less than can be seen; what is written stays as it is.
+    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag.group()), text)
     head = re.match(r"<svg[^>]*>", text).group()
     box = re.search(r'viewBox="[^"]*"', head).group()
     label = what.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -35,7 +35,7 @@ class Paths(Settings):
     input: Path = ROOT / "input"
     """Folder of the competition's files; never written, but for input/sample/."""
     output: Path = ROOT / "output"
-    """Folder for everything made; deletable."""
+    """Folder for everything made; deletable, but for submissions.jsonl, where online scores are noted."""
     train: str = "*train*.csv"
     """Glob of the labelled files in `input`."""
     test: str = "*test*.csv"

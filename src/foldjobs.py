@@ -6,7 +6,7 @@ Training does them all; tuning does those of one run, with other settings each t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,11 +33,11 @@ def fold_jobs(
     folds: Folds,
     shift: ShiftFolder,
     here: Machine,
-    judged: bool = False,
+    judged: Collection[str] = (),
     folder_of: Callable[[str], Path] | None = None,
 ) -> dict[str, list[FoldJob]]:
     """The jobs of each run, whether done or not, teachers first; a run's folds lie in `folder_of` its name (default:
-    its run folder). With `judged`, or where they stop early, each epoch is judged by the rows of select_on.
+    its run folder). Each epoch of those that are `judged`, or stop early, is judged by the rows of select_on.
     """
     code = artifacts.code_version(CODE)
     starts = starts_of(config, prepared, here)
@@ -52,7 +52,7 @@ def fold_jobs(
         jobs[name] = []
         for split, seed in itertools.product(folds.splits(), run.train.seeds):
             valid, copies = None, []
-            if judged or run.train.patience:
+            if name in judged or run.train.patience:
                 valid, copies = _valid_rows(config, folds, shift, split)
             teachers = [
                 job

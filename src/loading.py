@@ -61,6 +61,7 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     built |= {name: found["runs"][name] for name, found in tuned.items() if name in built}
     if "blend" in tuned:
         tree["blend"] = tuned["blend"]["blend"]
+    used = "".join(f" (tune.use takes the settings of {tuned_file(_output(overrides), name)})" for name in tuned)
     tree["tuned"] = {name: str(tuned_file(_output(overrides), name)) for name in tuned}
     for text in overrides:
         key, value = _parse_override(text)
@@ -83,10 +84,10 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(sentences(error))) from None
+        raise UserError("\n".join(sentences(error)) + used) from None
     for name in config.blend.members:
         if name not in built:
-            raise UserError(f"blend.members: {unknown('run', name, built)}")
+            raise UserError(f"blend.members: {unknown('run', name, built)}{used}")
     return config
 
 

@@ -37,15 +37,7 @@ class Code:
     text: str
 
 
-@dataclass(frozen=True)
-class Html:
-    """Markup that is made here, such as a report with coloured tokens."""
-
-    html: str
-    caption: str = ""
-
-
-Part = Table | Chart | Text | Code | Html
+Part = Table | Chart | Text | Code
 
 
 @dataclass
@@ -59,14 +51,14 @@ class Section:
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The page. All text is escaped but that of Chart and Html."""
+    """The page. All text is escaped but that of charts."""
     import jinja2
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(TEMPLATE.read_text())
-    kinds = {kind.__name__.lower(): kind for kind in (Table, Chart, Text, Code, Html)}
+    kinds = {kind.__name__.lower(): kind for kind in (Table, Chart, Text, Code)}
 
     def is_(part: Part, kind: str) -> bool:
         return isinstance(part, kinds[kind])

@@ -72,7 +72,7 @@ class Register:
         def event(known: dict[str, Submission]) -> dict[str, Any] | None:
             if any((one.sha256, one.test) == (sha256, about["test"]) for one in known.values()):
                 return None
-            return {"event": "made", "id": f"s{len(known) + 1}", "file": file.name, "sha256": sha256, **about}
+            return {"event": "made", "id": f"s{_last(known) + 1}", "file": file.name, "sha256": sha256, **about}
 
         known = self._append(event)
         return next(one for one in known.values() if (one.sha256, one.test) == (sha256, about["test"]))
@@ -118,13 +118,13 @@ class Register:
     def _events(self) -> tuple[list[dict[str, Any]], int]:
         if not self.path.exists():
             return [], 0
-        events, broken = [], 0
+        events, broken, known = [], 0, {}
         for line in self.path.read_bytes().splitlines():
             try:
                 event = json.loads(line)
-                datetime.fromisoformat(event["at"])
+                _apply(event, known)
                 events.append(event)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 broken += bool(line.strip())
         return events, broken
 
@@ -135,16 +135,29 @@ def entered_on(submissions: list[Submission], board: str, day: date) -> int:
     return sum(first is not None and first.astimezone().date() == day for first in firsts)
 
 
+def _last(known: dict[str, Submission]) -> int:
+    """Number of the newest submission; a line that was lost leaves a gap."""
+    return max((int(name[1:]) for name in known), default=0)
+
+
 def _replayed(events: list[dict[str, Any]]) -> dict[str, Submission]:
     """Submissions by id, with all that was noted of them."""
     known: dict[str, Submission] = {}
     for event in events:
-        at, kind, name = datetime.fromisoformat(event["at"]), event.get("event"), event.get("id")
-        if kind == "made":
-            fields = {key: event.get(key) for key in ("file", "sha256", "test", "run", "fingerprint")}
-            known[name] = Submission(id=name, at=at, how=event.get("how", {}), **fields)
-        elif kind == "judged" and name in known:
-            known[name].judged = {key: event[key] for key in ("validations", "expected")}
-        elif kind == "scored" and name in known:
-            known[name].online.append(Online(event["score"], event["board"], event.get("note", ""), at))
+        _apply(event, known)
     return known
+
+
+def _apply(event: dict[str, Any], known: dict[str, Submission]) -> None:
+    """Raises KeyError, TypeError, ValueError or AttributeError for what is no event."""
+    at, kind, name = datetime.fromisoformat(event["at"]), event["event"], event["id"]
+    if kind == "made":
+        int(name.removeprefix("s"))
+        fields = {key: event[key] for key in ("file", "sha256", "test", "run", "fingerprint", "how")}
+        known[name] = Submission(id=name, at=at, **fields)
+    elif kind == "judged":
+        known[name].judged = {key: event[key] for key in ("validations", "expected")}
+    elif kind == "scored":
+        known[name].online.append(Online(float(event["score"]), event["board"], event["note"], at))
+    else:
+        raise ValueError(kind)

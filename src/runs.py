@@ -113,6 +113,12 @@ class RunFolder:
         """Of a trained model, as its config.yaml has them."""
         return run_from_yaml(self.path / "config.yaml")
 
+    def boards(self) -> dict[str, Any]:
+        """What ./run.sh leaderboard found of the run as it is now, by test file; nothing where it was not asked yet."""
+        path = self.path / "leaderboard.json"
+        found = artifacts.read_json(path) if path.exists() else {}
+        return found["tests"] if found.get("run") == self.score["fingerprint"] else {}
+
     def oof(self) -> np.ndarray:
         return np.load(artifacts.require(self.path / "oof.npy", self.remedy))
 
@@ -124,6 +130,17 @@ class RunFolder:
 
     def fold_logits(self, test_file: str) -> np.ndarray:
         return np.load(artifacts.require(folds_path(self.path, test_file), self.remedy))
+
+
+def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
+    """Raises UserError, with the command, for a run of the preset that was trained with other settings."""
+    for part in parts:
+        if not part.is_blend and part.settings != config.runs[part.name]:
+            raise UserError(
+                f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
+                f"Train it again: ./run.sh {command('train', config, '--model', part.name)}. "
+                f"Or blend what is there, by name: ./run.sh blend {' '.join(config.runs)}"
+            )
 
 
 def test_path(run: Path, test_file: str) -> Path:

@@ -25,7 +25,7 @@ from src.config import Config
 from src.errors import UserError, unknown
 from src.folds import Folds
 from src.prepared import Prepared
-from src.runs import RunFolder, command
+from src.runs import RunFolder, check_fits, command
 
 VALIDATIONS = ("clean", "noised", "weighted", "shifted")
 
@@ -161,6 +161,23 @@ def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, folds: Fol
         weights = test.array("weights")[1:] if noised else test.array("weights")[:1]
     copies = np.arange(draws * len(rows)) if noised else None
     return Validation(name, np.tile(rows, draws), weights.ravel(), copies).only(judged)
+
+
+def fitting_runs(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder | None
+) -> tuple[list[RunFolder], list[str]]:
+    """Finished runs of these files, folds and noisy copies, and the names of the others."""
+    fitting, others = [], []
+    for name in prepared.output.run_names():
+        one = RunFolder.load(prepared.output, name, config)
+        try:
+            check_fits([one], prepared, folds)
+            if shift is not None:
+                shift.check_fits([one])
+            fitting.append(one)
+        except UserError:
+            others.append(name)
+    return fitting, others
 
 
 def made_of(prepared: Prepared) -> dict[str, Any]:

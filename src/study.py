@@ -10,10 +10,10 @@ same, as far as the same trials were told before.
 
 from __future__ import annotations
 
-import datetime
 import fcntl
 import json
 import math
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,6 @@ RUNGS = 4
 FIRST_RUNG = RUNGS // 2
 """Half a fold: before it, the learning rate still rises and tells more than the settings do."""
 OWNER = "owner"
-TO_SIGN = datetime.timedelta(minutes=1)
 CREATE_TRIAL = 4
 """Operation of a journal's record, as JournalOperation has it."""
 LOST = {
@@ -180,11 +179,15 @@ def make_pruner(settings: Tune, n_folds: int) -> optuna.pruners.BasePruner:
 
 
 def ask(study: optuna.Study, settings: Tune, owner: str) -> optuna.Trial:
-    """A new trial, of the process called `owner`; parameters are drawn when they are asked for."""
-    study.sampler = optuna.samplers.RandomSampler(0)  # draws nothing: the number comes first, its sampler then
-    trial = study.ask()
-    trial.set_user_attr(OWNER, owner)
-    return take_up(study, settings, trial.number)
+    """A new trial, of the process called `owner`; parameters are drawn when they are asked for.
+
+    It is signed from its first record on, so that a kill leaves none that nobody knows.
+    """
+    sign = {OWNER: owner, "sign": uuid.uuid4().hex}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=sign))
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    (number,) = (one.number for one in running if one.user_attrs.get("sign") == sign["sign"])
+    return take_up(study, settings, number)
 
 
 def take_up(study: optuna.Study, settings: Tune, number: int) -> optuna.Trial:
@@ -209,16 +212,18 @@ def make_sampler(settings: Tune, number: int) -> optuna.samplers.BaseSampler:
 
 
 def left_running(study: optuna.Study, owner: str, is_shared: bool) -> list[int]:
-    """Numbers of the trials that a killed process of the same owner left, or one that was killed before it could sign;
-    of a shared study not those that another may be about to sign.
-    """
-    now = datetime.datetime.now()
-    return [
-        one.number
-        for one in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if one.user_attrs.get(OWNER) == owner
-        or (OWNER not in one.user_attrs and (not is_shared or now - one.datetime_start > TO_SIGN))
-    ]
+    """Numbers of the trials that a killed process left: all that run, or of a shared study those of the same owner."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [one.number for one in running if not is_shared or one.user_attrs.get(OWNER) == owner]
+
+
+def release(study: optuna.Study, owner: str) -> int:
+    """Ends the trials of owners other than this one as failed, and says how many there were."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    theirs = [one.number for one in running if one.user_attrs.get(OWNER) != owner]
+    for number in theirs:
+        study.tell(number, state=TrialState.FAIL)
+    return len(theirs)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

@@ -1,4 +1,4 @@
-"""What a study found: the table of its trials, and pictures of how the search went and what mattered."""
+"""What a study found: the table of its trials, what mattered, and pictures of both and of how the search went."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from src.console import say
 if TYPE_CHECKING:
     import optuna
 
+FEWEST = 4
+"""Complete trials that importances are taken from."""
+
 
 def table(study: optuna.Study) -> str:
-    """CSV: a line for each trial, with what was drawn and what came of it; scores of trials that were given up are
-    those of the folds that they had."""
+    """CSV: a line for each trial, with what was drawn and what came of it; `reported` is what
+    was last told of its folds, one minus their loss, which in round 2 is no official score."""
     trials = study.get_trials(deepcopy=False)
     names = sorted({name for trial in trials for name in trial.params})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "score", "standard_error", "seconds", "marks", *names])
+    writer.writerow(["trial", "state", "score", "standard_error", "seconds", "reported", "marks", *names])
     for trial in trials:
         found = trial.user_attrs.get("score", {})
         last = trial.intermediate_values.get(trial.last_step) if trial.last_step is not None else None
@@ -32,14 +35,30 @@ def table(study: optuna.Study) -> str:
             [
                 trial.number,
                 trial.state.name.lower(),
-                found.get("value", last),
+                found.get("value"),
                 found.get("standard_error"),
                 trial.user_attrs.get("seconds"),
+                last,
                 trial.last_step,
                 *(trial.params.get(name) for name in names),
             ]
         )
     return text.getvalue()
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Share of each setting in the differences between scores (fANOVA), the largest first; none from few trials."""
+    from optuna.importance import get_param_importances
+
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    if len(complete) < FEWEST or len({trial.values[0] for trial in complete}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return get_param_importances(study, target=lambda trial: trial.values[0])
+        except (ValueError, RuntimeError):  # no setting that all trials have, or one that never changed
+            return {}
 
 
 def draw(study: optuna.Study, folder: Path, objectives: list[str]) -> None:
@@ -50,10 +69,9 @@ def draw(study: optuna.Study, folder: Path, objectives: list[str]) -> None:
     from matplotlib import pyplot
     from optuna.visualization import matplotlib as charts
 
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
     scored = {"target": lambda trial: trial.values[0], "target_name": objectives[0]}
     pictures = {"history": lambda: charts.plot_optimization_history(study, **scored)}
-    if len(complete) > 2 and len({trial.values[0] for trial in complete}) > 1:
+    if importances(study):
         pictures["importances"] = lambda: charts.plot_param_importances(study, **scored)
         pictures["parallel"] = lambda: charts.plot_parallel_coordinate(study, **scored)
     if len(objectives) > 1:

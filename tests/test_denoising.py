@@ -122,7 +122,7 @@ def test_the_shown_word_alone_is_the_word(language):
 def test_who_can_denoise():
     told = error_of(load_config, "quick", ["denoise.by=nobody"])
     assert "denoise.by: unknown run 'nobody'" in told
-    told = error_of(load_config, "quick", ["denoise.by=gru", "pretrain.epochs=0"])
-    assert "gru is not pretrained" in told
-    told = error_of(load_config, "quick", ["denoise.by=gru", "pretrain.epochs=1", "pretrain.replaced=0"])
+    told = error_of(load_config, "quick", ["denoise.by=lstm", "pretrain.epochs=0"])
+    assert "lstm is not pretrained" in told
+    told = error_of(load_config, "quick", ["denoise.by=lstm", "pretrain.epochs=1", "pretrain.replaced=0"])
     assert "pretrain.replaced above 0" in told

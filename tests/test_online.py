@@ -88,7 +88,18 @@ def test_asking_and_telling(copy, tiny_input, capsys):
     assert "by 3 answers and 1 awaited" in capsys.readouterr().out
     assert main(["leaderboard", "ask", *made]) == 0
     assert "by 0 answers and 0 awaited" in capsys.readouterr().out, "another base begins anew"
-    # A plain submission of the base is an answer too.
+    # A plain submission of the base is an answer too, but not one of another test file.
+    assert main(["leaderboard", "add", str(copy / "submission_sample_testA.csv"), "0.9", *made]) == 0
+    assert main(["leaderboard", "ask", *made]) == 0
+    assert "by 0 answers and 1 awaited" in capsys.readouterr().out
     assert main(["leaderboard", "add", str(copy / "submission_sample_testB.csv"), "0.61", *made]) == 0
     assert main(["leaderboard", "ask", *made]) == 0
-    assert "by 1 answers and 1 awaited" in capsys.readouterr().out
+    assert "by 1 answers and 2 awaited" in capsys.readouterr().out
+    assert main(["leaderboard", "ask", "--board", "club", *made]) == 0
+    number = register.submissions()[-1].id
+    assert main(["leaderboard", "tell", number, "0.6", *made]) == 0
+    assert f"{number} (submission_ask9_sample_testB.csv) scored 0.6 on club" in capsys.readouterr().out
+    # Runs of other folds are no advice, and no reason to fail.
+    assert main(["train", "--model", "lstm", *made, "folds.k=3"]) == 0
+    assert main(["leaderboard", *made, "folds.k=3"]) == 0
+    assert "next:" in capsys.readouterr().out

@@ -48,6 +48,25 @@ def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
     assert register.broken == 1
 
 
+def test_lines_that_were_lost_or_edited(tmp_path):
+    register = Register(tmp_path / "submissions.jsonl")
+    for sha in "abc":
+        made(register, sha)
+    register.scored(register.find("s3"), 0.9, "online")
+    lines = register.path.read_text().splitlines(keepends=True)
+    register.path.write_text("".join([lines[0], *lines[2:]]))
+    assert made(register, "d").id == "s4", "a number is never given twice"
+    with register.path.open("a") as file:
+        file.write('{"at": "2026-01-01T00:00:00+00:00", "event": "scored", "id": "s1"}\n')
+        file.write('{"at": "2026-01-01T00:00:00+00:00", "event": "scored", "id": "s9", "board": "b", "score": 1}\n7\n')
+    assert register.broken == 3
+    assert [(one.id, one.score("online")) for one in register.submissions()] == [
+        ("s1", None),
+        ("s3", 0.9),
+        ("s4", None),
+    ]
+
+
 def test_the_same_file_is_noted_once_and_its_last_score_counts(tmp_path):
     register = Register(tmp_path / "submissions.jsonl")
     assert register.submissions() == []

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from src import charts
-from src.__main__ import main
+from src.__main__ import VERBS, main
 from src.page import Chart, Code, Section, Table, Text, render
 from src.sections.errors import suspicious_labels
 from tests.conftest import words
@@ -85,6 +85,10 @@ def test_the_page_has_every_part_and_stands_alone(reported):
     scores = {path.parent.name: json.loads(path.read_text()) for path in reported.glob("*/*/score.json")}
     for name, score in scores.items():
         assert name in page and f"{score['overall']['score']['value']:.4f}" in page
+    ladder = page[page.index("Scores out of fold") :]
+    written = re.findall(r"<text[^>]*>([^<]*)</text>", ladder[: ladder.index("</svg>")])
+    assert f"{scores['blend']['overall']['score']['value']:.4f}" in [text.strip() for text in written]
+    assert set(re.findall(r"\./run\.sh ([a-z]+)", page)) <= VERBS.keys()
     board = json.loads((reported / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
     assert f"{board['validations']['shifted']['value']:.4f}" in page and "0.6000" in page
     losses = [label["log_loss"]["value"] for label in scores["blend"]["overall"]["labels"].values()]

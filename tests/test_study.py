@@ -48,15 +48,16 @@ def test_trials_that_were_running_are_taken_up_with_what_they_had(tmp_path):
     trial = study.ask(first, SETTINGS, "me")
     x = trial.suggest_float("x", -2, 2)
     trial.report(0.5, 2)
-    study.ask(first, SETTINGS, "another")
-    first.ask()  # killed before it could sign
+    study.ask(first, SETTINGS, "another")  # or the same, on a machine of another name
     again = opened(tmp_path)
-    assert study.left_running(again, "me", is_shared=False) == [0, 2]
-    assert study.left_running(again, "me", is_shared=True) == [0], "another may be about to sign it"
+    assert study.left_running(again, "me", is_shared=False) == [0, 1], "nobody else works on a study of one's own"
+    assert study.left_running(again, "me", is_shared=True) == [0]
     trial = study.take_up(again, SETTINGS, 0)
     assert trial.suggest_float("x", -2, 2) == x
     again.tell(trial, 1.0)
     assert [one.number for one in study.finished(again)] == [0]
+    assert study.release(again, "me") == 1 and study.release(again, "me") == 0
+    assert again.trials[1].state == TrialState.FAIL
     assert opened(tmp_path).trials[0].state == TrialState.COMPLETE
 
 

@@ -107,7 +107,7 @@ def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path
     assert main(["tune", "transformer", "--trials", "20", "--jobs", "1", "--space", str(space), *made]) == 2
     assert "model.embedding_size up to 20, but" in capsys.readouterr().err
     space.write_text("train.learning_rate: {type: float, low: 1.0e+30, high: 1.0e+31}")
-    assert main(["tune", "transformer", "--trials", "20", "--jobs", "1", "--space", str(space), *made]) == 0
+    assert main(["tune", "transformer", "--trials", "20", "--jobs", "1", "--space", str(space), *made]) == 2
     told = capsys.readouterr()
     assert "5 trials in a row failed" in told.err and "nothing to choose from yet" in told.out
     assert [trial["state"] for trial in table(tmp_path / "tune/transformer")] == ["fail"] * 5
@@ -120,6 +120,11 @@ def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path
         (["lstm", "--trials", "0"], "want a whole number above 0, not 0"),
         (["lstm", "--hours", "-1"], "want a number of hours above 0, not -1"),
         (["lstm", "--storage", "sqlite:///x.db"], "shared by postgresql://"),
+        (["lstm", "--release"], "--release is for --storage"),
+        (["lstm", "--name", "transformer"], "is the name of a run, whose own study is called so"),
+        (["lstm", "--name", "../x"], "want letters, digits"),
+        (["lstm", "--model", "gru"], "leave --model gru out"),
+        (["blend", "--jobs", "2"], "--jobs is for trials that train"),
         (["lstm", "--preset", "/none.yaml"], "--preset /none.yaml: No such file"),
     ],
 )
@@ -177,3 +182,24 @@ def test_a_study_of_the_blend(copy, tiny_input, capsys):
     assert main(["leaderboard", *made, "tune.use=true"]) == 0
     board = json.loads((copy / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
     assert board["validations"]["shifted"]["value"] == pytest.approx(score, abs=1e-6)
+
+
+def test_a_taught_run_is_tuned_beside_its_teachers(tiny_input, tmp_path, space, capsys):
+    made = words(tiny_input, tmp_path, "runs.lstm.train.teachers=[transformer]", "tune.objectives=[score,seconds]")
+    assert main(["tune", "lstm", "--trials", "2", "--jobs", "1", "--space", space, *made]) == 0
+    trials = table(tmp_path / "tune/lstm")
+    assert [trial["state"] for trial in trials] == ["complete", "complete"], "with two objectives none is given up"
+    assert len(list((tmp_path / "runs/transformer").glob("fold_*"))) == 2, "teachers are those that were trained"
+    best = yaml.safe_load((tmp_path / "tune/lstm/best.yaml").read_text())["runs"]
+    assert set(best) == {"lstm", "transformer"} and best["lstm"]["train"]["teachers"] == ["transformer"]
+    assert (tmp_path / "tune/lstm/pareto.png").exists()
+    assert "transformer" in capsys.readouterr().out
+
+
+def test_settings_that_folds_refuse_fail_their_trial(tiny_input, tmp_path, capsys):
+    space = tmp_path / "space.yaml"
+    space.write_text("train.target_weight: {type: categorical, choices: [0.0, 0.5]}")
+    made = words(tiny_input, tmp_path, "folds.scheme=holdout", "tune.sampler=random")
+    assert main(["tune", "lstm", "--trials", "6", "--jobs", "1", "--space", str(space), *made]) == 0
+    states = {trial["train.target_weight"]: trial["state"] for trial in table(tmp_path / "tune/lstm")}
+    assert states == {"0.0": "complete", "0.5": "fail"}

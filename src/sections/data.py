@@ -85,7 +85,11 @@ def _words(prepared: Prepared, train: Corpus, tests: dict[str, Corpus], labels: 
         for i, (name, found) in enumerate(counts.items()):
             ordered = np.sort(found)[::-1] / max(found.sum(), 1)
             drawn.axes.loglog(
-                np.arange(1, len(ordered) + 1), ordered, color=charts.COLOURS[i], label=name, linewidth=1.4
+                np.arange(1, len(ordered) + 1),
+                ordered,
+                color=charts.COLOURS[i % len(charts.COLOURS)],
+                label=name,
+                linewidth=1.4,
             )
         drawn.axes.set_title("How common words are, the commonest first")
         drawn.axes.set_xlabel("rank")

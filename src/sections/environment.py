@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from src import artifacts
 from src.page import Code, Section, Table, Text
-from src.runs import command
 from src.sections import Findings
 
 
 def section(findings: Findings) -> Section:
     found = Section("How it was made")
-    found.parts.append(Code(f"./run.sh {command('pipeline', findings.config)}"))
+    seconds = findings.prepared.output.seconds
+    last = artifacts.read_json(seconds) if seconds.exists() else {}
+    if "command" in last:
+        found.parts.append(Code(last["command"]))
     if findings.runs:
         rows = [[name, run.record["preset"], f"./run.sh {run.remedy}"] for name, run in findings.runs.items()]
         found.parts.append(Table(["run", "preset", "command"], rows, "Each run again", open=False))
-    seconds = findings.prepared.output.seconds
-    if seconds.exists():
-        spent = artifacts.read_json(seconds)["seconds"]
+    if last:
+        spent = last["seconds"]
         found.parts.append(
             Table(
                 ["stage", "seconds"],

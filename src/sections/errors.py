@@ -134,7 +134,7 @@ def _hardest(
             f"{names[k]} {'there' if labels[i, k] else 'not there'}, {probabilities[i, k]:.2f}" for k in worst
         )
         rows.append([ids[i].decode(), f"{losses[i]:.3f}", told])
-    caption = f"The {len(rows)} hardest reports; ./run.sh explain RUN --id ID shows why"
+    caption = f"The {len(rows)} hardest reports"
     return Table(["report", "loss", "what it got wrong, and the probability it gave"], rows, caption)
 
 

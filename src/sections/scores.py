@@ -10,6 +10,8 @@ from src.sections import Findings
 from src.shifted import VALIDATIONS, validation
 
 BINS = 12
+FITTED = 5000
+"""Rows that a temperature is fitted on."""
 CURVES = 6
 """Labels whose curves are drawn, those with the largest share of the loss."""
 
@@ -62,9 +64,8 @@ def _validations(findings: Findings) -> list:
         return []
     target, rows = findings.shift.target(findings.config.target), []
     for name, run in reversed(findings.runs.items()):
-        path = run.path / "leaderboard.json"
-        if path.exists() and target.name in (tests := artifacts.read_json(path)["tests"]):
-            board = tests[target.name]
+        if target.name in (boards := run.boards()):
+            board = boards[target.name]
             expected = board["expected"]
             cells = [_with_error(board["validations"][key]) for key in VALIDATIONS]
             rows.append([name, *cells, f"{expected['value']:.3f} ({expected['low']:.3f} to {expected['high']:.3f})"])
@@ -137,6 +138,7 @@ def _reliability(findings: Findings, best) -> list:
     """On reports as they are and on those of select_on; a temperature fitted on four fifths is shown on the rest."""
     kinds = {"as they are": _scored(findings, best)}
     weights = {"as they are": None}
+    reports = {"as they are": np.arange(int(findings.folds.scored.sum()))}
     if findings.shift is not None and findings.shift.tests and findings.config.select_on != "clean":
         target = findings.shift.target(findings.config.target)
         rows = validation(findings.config.select_on, findings.shift.rows, target, findings.folds).only(
@@ -144,11 +146,11 @@ def _reliability(findings: Findings, best) -> list:
         )
         all_labels = np.asarray(findings.prepared.train.labels)
         kinds[findings.config.select_on] = (all_labels[rows.rows], rows.logits(best.oof(), best.copies(target.name)))
-        weights[findings.config.select_on] = rows.weights
+        weights[findings.config.select_on], reports[findings.config.select_on] = rows.weights, rows.rows
     said = []
     with charts.picture("Reliability diagrams", 3.2, columns=len(kinds), squeeze=False) as drawn:
         for axes, (name, (labels, logits)) in zip(drawn.axes[0], kinds.items(), strict=True):
-            temperatures = _temperatures(labels, logits, weights[name])
+            temperatures = _temperatures(labels, logits, weights[name], reports[name])
             cooled = logits / temperatures[:, None]
             for colour, (which, seen) in enumerate((("as predicted", logits), ("with a temperature", cooled))):
                 x, y = _reliable(labels, metrics.sigmoid(seen), weights[name])
@@ -166,11 +168,14 @@ def _reliability(findings: Findings, best) -> list:
     return [Chart(drawn.svg, caption)]
 
 
-def _temperatures(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """(N,) the temperature fitted on the four fifths that a row is not in."""
+def _temperatures(
+    labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None, reports: np.ndarray
+) -> np.ndarray:
+    """(N,) the temperature fitted on reports of the four fifths that a row's is not in."""
     from scipy.optimize import minimize_scalar
 
-    deal = np.random.default_rng(0).permutation(len(labels)) % 5
+    rng = np.random.default_rng(0)
+    deal = (rng.permutation(reports.max() + 1) % 5)[reports]
     found = np.empty(len(labels))
 
     def loss(log_temperature: float, rows: np.ndarray) -> float:
@@ -178,7 +183,7 @@ def _temperatures(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | 
         return float(np.average(cells.mean(axis=1), weights=None if weights is None else weights[rows]))
 
     for part in range(5):
-        others = np.flatnonzero(deal != part)[:4000]
+        others = rng.permutation(np.flatnonzero(deal != part))[:FITTED]
         found[deal == part] = np.exp(minimize_scalar(loss, bounds=(-1, 1.5), args=(others,), method="bounded").x)
     return found
 

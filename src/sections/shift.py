@@ -39,7 +39,7 @@ def _noise(known: dict) -> Chart:
                 places,
                 values,
                 width * 0.92,
-                color=charts.COLOURS[i],
+                color=charts.COLOURS[i % len(charts.COLOURS)],
                 label=name,
                 yerr=[below, above],
                 ecolor=charts.INK,

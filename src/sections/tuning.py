@@ -6,7 +6,7 @@ import csv
 
 import numpy as np
 
-from src import charts
+from src import artifacts, charts
 from src.page import Chart, Section, Table, Text
 from src.sections import Findings
 
@@ -36,18 +36,22 @@ def section(findings: Findings) -> Section:
         found.parts.append(
             Table(["trial", "score", *(key.split(".", 1)[1] for key in settings)], rows, "The best trials")
         )
-        if len(complete) > 3:
+        known = path.parent / "importances.json"
+        if mattered := artifacts.read_json(known) if known.exists() else {}:
+            found.parts.append(_importances(name, mattered))
             found.parts.append(_settings(name, complete, settings))
+            found.parts.append(_parallel(name, complete, settings))
     return found
 
 
 def _history(name: str, trials: list[dict], complete: list[dict]) -> Chart:
     numbers, scores = [int(t["trial"]) for t in complete], [float(t["score"]) for t in complete]
     with charts.picture(f"Search history of {name}", 2.4) as drawn:
-        pruned = [t for t in trials if t["state"] == "pruned" and t["score"]]
+        pruned = [t for t in trials if t["state"] == "pruned"]
+        floor = min(scores) - 0.1 * (max(scores) - min(scores)) - 1e-3
         drawn.axes.plot(
             [int(t["trial"]) for t in pruned],
-            [float(t["score"]) for t in pruned],
+            [floor] * len(pruned),
             "x",
             color=charts.COLOURS[5],
             markersize=4,
@@ -57,13 +61,53 @@ def _history(name: str, trials: list[dict], complete: list[dict]) -> Chart:
         drawn.axes.step(
             numbers, np.maximum.accumulate(scores), where="post", color=charts.COLOURS[1], label="best so far"
         )
-        low = min(scores)
-        drawn.axes.set_ylim(low - 0.6 * (max(scores) - low) - 1e-3, max(scores) + 0.1 * (max(scores) - low) + 1e-3)
         drawn.axes.set_xlabel("trial")
         drawn.axes.set_ylabel("score")
         drawn.axes.set_title(f"{name}: how the search went")
         drawn.axes.legend(fontsize=8)
-    return Chart(drawn.svg, "Trials that were given up stand at the score of the folds that they had.")
+    return Chart(drawn.svg, "Trials that were given up have no score, and stand at the bottom.")
+
+
+def _importances(name: str, mattered: dict[str, float]) -> Chart:
+    with charts.picture(f"What mattered to {name}", 0.8 + 0.24 * len(mattered)) as drawn:
+        places = np.arange(len(mattered))[::-1]
+        drawn.axes.barh(places, [100 * share for share in mattered.values()], color=charts.COLOURS[0], height=0.65)
+        drawn.axes.set_yticks(places, list(mattered))
+        drawn.axes.set_xlabel("% of the differences between scores")
+        drawn.axes.grid(visible=False, axis="y")
+        drawn.axes.set_title(f"{name}: which settings mattered")
+    return Chart(drawn.svg, "By fANOVA, of settings that all complete trials have; from few trials a rough guess.")
+
+
+def _parallel(name: str, complete: list[dict], settings: list[str]) -> Chart:
+    """Parallel coordinates: a line for each trial through its settings to its score."""
+    columns = [_numbers([trial[key] for trial in complete])[0] for key in settings]
+    columns.append(np.array([float(trial["score"]) for trial in complete]))
+    heights = []
+    for values in columns:
+        low, span = np.nanmin(values), np.nanmax(values) - np.nanmin(values)
+        heights.append((values - low) / span if span else np.full(len(values), 0.5))
+    ranks = np.argsort(np.argsort(columns[-1])) / max(len(complete) - 1, 1)
+    with charts.picture(f"Parallel coordinates of {name}", 3.4) as drawn:
+        for i, rank in enumerate(ranks):
+            line = [height[i] for height in heights]
+            drawn.axes.plot(line, color=charts.COLOURS[0], alpha=0.1 + 0.85 * rank**2, linewidth=0.6 + 1.4 * rank**3)
+        drawn.axes.set_xticks(
+            range(len(columns)), [*(key.split(".", 1)[1] for key in settings), "score"], rotation=30, ha="right"
+        )
+        drawn.axes.set_yticks([0, 1], ["least", "most"])
+        drawn.axes.grid(visible=True, axis="x")
+        drawn.axes.set_title(f"{name}: settings and score of each complete trial, the best are darkest")
+    return Chart(drawn.svg, "Each setting from its least to its most; choices in alphabetical order.")
+
+
+def _numbers(given: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Values as numbers, NaN where a trial has none; of choices their places in the list of choices that follows."""
+    try:
+        return np.array([float(value) if value else np.nan for value in given]), []
+    except ValueError:
+        kinds = sorted(set(given) - {""})
+        return np.array([kinds.index(value) if value in kinds else np.nan for value in given]), kinds
 
 
 def _settings(name: str, complete: list[dict], settings: list[str]) -> Chart:
@@ -76,12 +120,8 @@ def _settings(name: str, complete: list[dict], settings: list[str]) -> Chart:
     ) as drawn:
         cells = drawn.axes.ravel()
         for axes, key in zip(cells, settings, strict=False):
-            given = [trial[key] for trial in complete]
-            try:
-                values = np.array([float(value) if value else np.nan for value in given])
-            except ValueError:
-                kinds = sorted(set(given) - {""})
-                values = np.array([kinds.index(value) if value in kinds else np.nan for value in given])
+            values, kinds = _numbers([trial[key] for trial in complete])
+            if kinds:
                 axes.set_xticks(range(len(kinds)), [_shown(kind) for kind in kinds], fontsize=7)
             axes.plot(values, scores, "o", markersize=3, color=charts.COLOURS[0])
             if key.endswith("learning_rate"):

@@ -45,7 +45,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
         raise UserError(f"run {name!r} cannot be a member of itself. Give the blend another --name.")
     runs.check_fits(parts, prepared, folds)
     if not named:
-        _check_settings(config, parts)
+        runs.check_settings(config, parts)
     shift = ShiftFolder.load(prepared, config)
     shift.check_fits(parts)
     folder = output.run(name)
@@ -131,17 +131,6 @@ def _contributions(
         evidence = evidence.dealt()
         per_fold = blending.fit_folds(evidence, task, fitted.method, config.blend.per_group)
     return blending.contributions(evidence, task, per_fold, names)
-
-
-def _check_settings(config: Config, parts: list[RunFolder]) -> None:
-    """A blend of the preset's models must not take up one that was trained with other settings."""
-    for part in parts:
-        if not part.is_blend and part.settings != config.runs[part.name]:
-            raise UserError(
-                f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
-                f"Train it again: ./run.sh {runs.command('train', config, '--model', part.name)}. "
-                f"Or blend what is there, by name: ./run.sh blend {' '.join(config.runs)}"
-            )
 
 
 def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict, worth: dict) -> None:

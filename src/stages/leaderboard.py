@@ -21,7 +21,7 @@ from src.folds import Folds
 from src.prepared import Prepared
 from src.runs import RunFolder
 from src.shift_report import short_names
-from src.shifted import VALIDATIONS, ShiftedTest, ShiftFolder, validation
+from src.shifted import VALIDATIONS, ShiftedTest, ShiftFolder, fitting_runs, validation
 
 CODE = (__name__,)
 MOST_COPIES = 4
@@ -41,7 +41,7 @@ def run(config: Config, named: Sequence[str] = (), against: str | None = None) -
         chosen = [RunFolder.load(output, name, config)]
         runs.check_fits(chosen, prepared, folds)
         shift.check_fits(chosen)
-    fitting, others = _fitting(output, config, prepared, folds, shift)
+    fitting, others = fitting_runs(config, prepared, folds, shift)
     if not fitting:
         remedy = runs.command("train", config)
         raise UserError(f"{output.runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}")
@@ -64,22 +64,6 @@ def run(config: Config, named: Sequence[str] = (), against: str | None = None) -
         say(f"left out, as they were made on other files, folds or shift than are there now: {', '.join(others)}")
 
 
-def _fitting(
-    output: Output, config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder
-) -> tuple[list[RunFolder], list[str]]:
-    """Finished runs of these files, folds and noisy copies, and the names of the others."""
-    fitting, others = [], []
-    for name in output.run_names():
-        one = RunFolder.load(output, name, config)
-        try:
-            runs.check_fits([one], prepared, folds)
-            shift.check_fits([one])
-            fitting.append(one)
-        except UserError:
-            others.append(name)
-    return fitting, others
-
-
 def _board(
     config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, one: RunFolder, committee: list[RunFolder]
 ) -> dict[str, Any]:
@@ -100,7 +84,12 @@ def _board(
 
     with threadpool_limits(1):  # another number of threads would give other last bits
         tests = _tests(config, prepared, folds, shift, one, committee)
-    board = {"fingerprint": stamp, "committee": [other.name for other in committee], "tests": tests}
+    board = {
+        "fingerprint": stamp,
+        "run": one.score["fingerprint"],
+        "committee": [other.name for other in committee],
+        "tests": tests,
+    }
     artifacts.write_json(path, board)
     return board
 

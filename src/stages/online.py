@@ -1,7 +1,7 @@
 """./run.sh leaderboard add|ask|tell: what was submitted, what it scored online, and what to submit next.
 
 ./run.sh leaderboard add output/submission_track1_round1_testB.csv 0.9231 --note "first try"
-./run.sh leaderboard ask student lstm_student
+./run.sh leaderboard ask student gru_student
 ./run.sh leaderboard tell s4 0.9244
 """
 
@@ -24,7 +24,7 @@ from src.folds import Folds
 from src.prepared import Prepared
 from src.register import Register, Submission, entered_on
 from src.runs import RunFolder, check_fits
-from src.shifted import VALIDATIONS, ShiftedTest, ShiftFolder, validation
+from src.shifted import VALIDATIONS, ShiftedTest, ShiftFolder, fitting_runs, validation
 from src.submissions import write_submission
 
 MEASURES = (*VALIDATIONS, "expected")
@@ -43,12 +43,18 @@ def run(config: Config) -> None:
             f"{register.broken} lines of {register.path} are no events (cut off, or edited by hand) and are passed over"
         )
     for one in register.submissions():
-        _judge(output, register, one)
+        _judge(config, output, register, one)
     submissions = register.submissions()
+    if not any(one.online for one in submissions):
+        return
     for test in sorted({one.test for one in submissions if one.test}):
         here = [one for one in submissions if one.test == test]
         for board in sorted({entry.board for one in here for entry in one.online}):
             _show(config, output, here, test, board)
+    for board in sorted({entry.board for one in submissions for entry in one.online}):
+        today = entered_on(submissions, board, datetime.now().date())
+        limit = config.leaderboard.daily_limit
+        say(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
     _advise(config, output, submissions)
 
 
@@ -104,8 +110,9 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
     for one in register.submissions():
         if one.test == target.name and one.how.get("made_of") == made_of and one.how["board"] == board:
             told.append((one.how["settings"], one.score(board)))
-        elif one.fingerprint in made_of.values() and len(made_of) == 1 and one.how == AS_IT_IS and one.score(board):
-            told.append((base.plain, one.score(board)))
+        elif one.test == target.name and list(made_of.values()) == [one.fingerprint] and one.how == AS_IT_IS:
+            if one.score(board) is not None:
+                told.append((base.plain, one.score(board)))
     proposal = base.ask(told, seed=len(told))
     number = 1 + len([one for one in register.submissions() if "made_of" in one.how])
     path = output.root / f"submission_ask{number}_{target.name}"
@@ -136,7 +143,8 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
 def tell(config: Config, name: str, score: float, board: str | None, note: str) -> None:
     """The same for a submission by its id."""
     register = Register(Output(config.paths.output).submissions)
-    _enter(config, register, register.find(name), score, board, note)
+    one = register.find(name)
+    _enter(config, register, one, score, board or one.how.get("board"), note)
 
 
 def _enter(config: Config, register: Register, one: Submission, score: float, board: str | None, note: str) -> None:
@@ -147,19 +155,18 @@ def _enter(config: Config, register: Register, one: Submission, score: float, bo
     register.scored(one, score, board, note)
     instead = f" instead of {before}" if before is not None and before != score else ""
     say(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
-    today = entered_on(register.submissions(), board, datetime.now().date())
-    say(f"leaderboard: {today} of {config.leaderboard.daily_limit} submissions of today (leaderboard.daily_limit)")
-    run(config)
+    try:
+        run(config)
+    except UserError as error:  # the score is noted; what it means can be asked again
+        warn(f"the score is noted, but cannot be set beside the runs: {error}")
 
 
-def _judge(output: Output, register: Register, one: Submission) -> None:
+def _judge(config: Config, output: Output, register: Register, one: Submission) -> None:
     """Takes over what ./run.sh leaderboard found of its run, if that is still the same."""
     if one.judged or not one.run:
         return
-    folder = output.run(one.run)
-    found = folder / "leaderboard.json"
-    if artifacts.is_current(folder / "score.json", one.fingerprint) and found.exists():
-        tests = artifacts.read_json(found)["tests"]
+    if _is_there(output, one):
+        tests = RunFolder.load(output, one.run, config).boards()
         if one.test in tests:
             register.judged(one, {key: tests[one.test][key] for key in ("validations", "expected")})
 
@@ -205,12 +212,13 @@ def _show_gains(config: Config, output: Output, best: Submission, others: list[S
     prepared = Prepared.load(output)
     folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
     aim = next((one for one in shift.tests if one.name == test), None)
-    if aim is None or not _is_there(output, best):
+    fitting = {one.score["fingerprint"]: one for one in fitting_runs(config, prepared, folds, shift)[0]}
+    if aim is None or best.fingerprint not in fitting:
         return
     for one in others:
-        if not _is_there(output, one) or one.fingerprint == best.fingerprint:
+        if one.fingerprint not in fitting or one.fingerprint == best.fingerprint:
             continue
-        gain = _gain(config, prepared, folds, shift, aim, *(RunFolder.load(output, x.run, config) for x in (best, one)))
+        gain = _gain(config, prepared, folds, shift, aim, fitting[best.fingerprint], fitting[one.fingerprint])
         small = ": less than one standard error" if abs(gain.value) < gain.standard_error else ""
         say(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
 
@@ -220,15 +228,15 @@ def _advise(config: Config, output: Output, submissions: list[Submission]) -> No
     prepared = Prepared.load(output)
     folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
     target = shift.target(config.target)
-    if target is None or not any(one.online for one in submissions):
+    if target is None:
         return
-    boards = {}
-    for name in output.run_names():
-        path = output.run(name) / "leaderboard.json"
-        if path.exists() and target.name in (tests := artifacts.read_json(path)["tests"]):
-            boards[name] = tests[target.name]["validations"][config.select_on]["value"]
+    loaded = {one.name: one for one in fitting_runs(config, prepared, folds, shift)[0]}
+    boards = {
+        name: one.boards()[target.name]["validations"][config.select_on]["value"]
+        for name, one in loaded.items()
+        if target.name in one.boards()
+    }
     entered = {one.fingerprint for one in submissions if one.online}
-    loaded = {name: RunFolder.load(output, name, config) for name in boards}
     done = [name for name in boards if loaded[name].score["fingerprint"] in entered]
     left = sorted((name for name in boards if name not in done), key=lambda name: boards[name])
     if not left:

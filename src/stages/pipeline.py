@@ -10,6 +10,7 @@ from src.config import Config, Sample
 from src.console import duration, say
 from src.errors import UserError
 from src.inputs import InputFiles
+from src.runs import command
 from src.stages import sample as sample_stage
 
 
@@ -23,7 +24,8 @@ def run(config: Config) -> None:
         stage_started = time.perf_counter()
         stage(config)
         seconds[name.removeprefix("src.stages.")] = round(time.perf_counter() - stage_started, 3)
-    artifacts.write_json(Output(config.paths.output).seconds, {"seconds": seconds})
+    made = {"command": f"./run.sh {command('pipeline', config)}", "seconds": seconds}
+    artifacts.write_json(Output(config.paths.output).seconds, made)
     say(f"pipeline: done in {duration(time.perf_counter() - started)}")
 
 

@@ -12,9 +12,8 @@ from src.console import duration, say
 from src.errors import UserError
 from src.page import Section, render
 from src.prepared import Prepared
-from src.runs import RunFolder, check_fits
 from src.sections import Findings
-from src.shifted import ShiftFolder
+from src.shifted import ShiftFolder, fitting_runs
 
 
 def run(config: Config) -> None:
@@ -60,22 +59,14 @@ def _findings(config: Config, output: Output) -> Findings:
         shift = ShiftFolder.load(prepared, config) if folds is not None else None
     except UserError:
         shift = None
-    runs, others = {}, []
-    for name in output.run_names() if folds is not None else []:
-        one = RunFolder.load(output, name, config)
-        try:
-            check_fits([one], prepared, folds)
-            if shift is not None:
-                shift.check_fits([one])
-            runs[name] = one
-        except UserError:
-            others.append(name)
+    fitting, others = fitting_runs(config, prepared, folds, shift) if folds is not None else ([], [])
+    runs = {one.name: one for one in fitting}
     target = shift.target(config.target) if shift is not None else None
 
     def worth(name: str) -> float:
-        board = runs[name].path / "leaderboard.json"
-        if target is not None and board.exists() and target.name in (tests := artifacts.read_json(board)["tests"]):
-            return tests[target.name]["validations"][config.select_on]["value"]
+        boards = runs[name].boards()
+        if target is not None and target.name in boards:
+            return boards[target.name]["validations"][config.select_on]["value"]
         return runs[name].score["overall"]["score"]["value"]
 
     return Findings(config, prepared, folds, shift, {name: runs[name] for name in sorted(runs, key=worth)}, others)

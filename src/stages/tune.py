@@ -11,7 +11,10 @@ method and a choice of members, among runs that are trained.
 
 from __future__ import annotations
 
+import math
 import platform
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -33,11 +36,11 @@ from src.executors import Failure, Job, LocalProcesses, make_executor, raise_fai
 from src.foldjobs import fold_jobs, unlabelled
 from src.folds import HOLDOUT_PARTS, Folds
 from src.jobs import FoldJob, PretrainJob, is_pretrained, is_trained
-from src.loading import load_config
+from src.loading import load_config, model_names
 from src.machine import Machine
 from src.prediction import prediction_jobs
 from src.prepared import Prepared
-from src.runs import RunFolder, check_fits, command
+from src.runs import RunFolder, check_fits, check_settings, command
 from src.shifted import ShiftFolder, validation
 from src.spaces import CategoricalDimension, Space
 from src.starts import pretrain_jobs
@@ -69,6 +72,7 @@ class Wishes:
     spaces: list[str]
     storage: str | None
     name: str | None
+    release: bool = False
 
 
 def run(config: Config, model: str, wishes: Wishes) -> None:
@@ -81,22 +85,27 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
     shift = ShiftFolder.load(prepared, config)
     space = spaces.load_space(wishes.spaces or [_usual_space(config.runs[model])], PARTS)
     space.check(lambda words: _with(config, model, words))
-    name = wishes.name or model
+    name = _name(config, model, wishes)
     folder = output.tune / name
     here = machine.find(output, config.device)
     n_folds = len(list(folds.splits())) * len(config.runs[model].train.seeds)
     made_of = {
         "settings": config.runs[model].model_dump(mode="json"),
         "search space": space.to_json(),
+        "settings of the runs that it needs": {
+            one: run.model_dump(mode="json") for one, run in {**config.readers, **config.runs}.items() if one != model
+        },
         **_made_of(config, prepared, folds, shift),
-        "extra files": prepared.extra_texts,
+        "extra files": [prepared.extra_texts, prepared.extra_labels],
+        "device": [here.device, here.precision(config.runs[model].train.precision)],
         "code": artifacts.code_version(CODE),
     }
     with study.alone(folder):
         trials = study.open_study(_storage(wishes, folder), name, config.tune, n_folds, made_of)
-        owner = f"{platform.node()}:{folder.resolve()}"
+        owner = _owner(folder)
+        _release(trials, owner, wishes)
         search = Search(config, model, prepared, folds, shift, here, space, trials, owner, folder, wishes)
-        if search.left:
+        if search.left or search.is_interrupted:
             _check_teachers(config, model, prepared, folds, shift, here)
             shape = _shape(config, here, wishes.jobs)
             say(
@@ -107,10 +116,17 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         else:
             say(f"tune: {name}: all {wishes.trials} trials are made")
         _write(config, model, trials, folder, name)
+        if search.has_given_up:
+            raise UserError(
+                f"{MOST_FAILURES} trials in a row failed; no further ones are begun. The last: {search.last_failure}"
+            )
 
 
 def run_blend(config: Config, wishes: Wishes) -> None:
-    """A study of the blend of the configuration's runs, as far as they are trained."""
+    """A study of the blend of the configuration's runs, all of which must be trained.
+
+    Raises UserError, with the command, for one that is not, or was made with other settings.
+    """
     from src import study
 
     output = Output(config.paths.output)
@@ -119,41 +135,48 @@ def run_blend(config: Config, wishes: Wishes) -> None:
     shift = ShiftFolder.load(prepared, config)
     parts = {name: RunFolder.load(output, name, config) for name in config.runs}
     check_fits(parts.values(), prepared, folds)
+    check_settings(config, parts.values())
     shift.check_fits(parts.values())
     space = spaces.load_space(wishes.spaces or ["blend"], ["blend"])
-    space.check(lambda words: load_config(config.preset, [*config.overrides, *words]))
+    space.check(lambda words: load_config(config.preset, [*config.overrides, *words], config.models))
     members = {f"{MEMBER}{name}": CategoricalDimension(type="categorical", choices=[True, False]) for name in parts}
     space = Space({**space.dimensions, **members})
-    name = wishes.name or "blend"
+    name = _name(config, "blend", wishes)
     folder = output.tune / name
     settings = config.tune.model_copy(update={"objectives": ["score"], "pruner": "none"})
     config = config.model_copy(update={"tune": settings})
     made_of = {
         "runs": {run: part.score["fingerprint"] for run, part in parts.items()},
         "search space": space.to_json(),
+        "settings of the blend": config.blend.model_dump(mode="json"),
         **_made_of(config, prepared, folds, shift),
         "code": artifacts.code_version(BLEND_CODE),
     }
     with study.alone(folder):
         trials = study.open_study(_storage(wishes, folder), name, settings, 1, made_of)
-        left = wishes.trials - len(study.finished(trials))
-        say(f"tune: {name}: {max(left, 0)} of {wishes.trials} trials to go, by {config.select_on}, cross-fitted")
-        owner = f"{platform.node()}:{folder.resolve()}"
+        owner = _owner(folder)
+        _release(trials, owner, wishes)
+        left = max(0, wishes.trials - len(study.finished(trials)))
+        say(f"tune: {name}: {left} of {wishes.trials} trials to go, by {config.select_on}, cross-fitted")
         running = study.left_running(trials, owner, bool(wishes.storage))
         labels = np.asarray(prepared.train.labels)
         evidence = {run: evidence_of(config, [part], labels, folds, shift)[0].dealt() for run, part in parts.items()}
-        with JobProgress("tune", {f"trial {i}": 1.0 for i in range(max(left, 0))}, lines=False) as progress:
-            for i in range(max(left, 0)):
+        deadline = time.monotonic() + wishes.hours * 3600 if wishes.hours else math.inf
+        with JobProgress("tune", {f"trial {i}": 1.0 for i in range(left)}, lines=False) as progress:
+            for i in range(left):
+                if not running and (time.monotonic() > deadline or len(trials.get_trials(False)) >= wishes.trials):
+                    break
                 number = running.pop(0) if running else None
                 trial = (
                     study.ask(trials, settings, owner) if number is None else study.take_up(trials, settings, number)
                 )
-                _try_blend(prepared, evidence, space.suggest(trial), trials, trial)
+                _try_blend(config, prepared, evidence, space.suggest(trial), trials, trial)
                 progress.finish(f"trial {i}", "done")
         _write(config, "blend", trials, folder, name)
 
 
 def _try_blend(
+    config: Config,
     prepared: Prepared,
     evidence: dict[str, Evidence],
     chosen: dict[str, Any],
@@ -170,7 +193,8 @@ def _try_blend(
         return
     first = evidence[members[0]]
     rows = replace(first, members=[evidence[run].members[0] for run in members])
-    method, per_group = chosen.get("blend.method", "mean"), chosen.get("blend.per_group", False)
+    method = chosen.get("blend.method", config.blend.method)
+    per_group = chosen.get("blend.per_group", config.blend.per_group)
     fitted = blending.fit_folds(rows, prepared.task, method, per_group)
     judged = rows.folds >= 0
     probabilities = metrics.sigmoid(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
@@ -180,6 +204,35 @@ def _try_blend(
     trial.set_user_attr("score", estimate.to_json())
     trial.set_user_attr("seconds", round(time.perf_counter() - started, 2))
     trials.tell(trial, estimate.value)
+
+
+def _name(config: Config, model: str, wishes: Wishes) -> str:
+    """Of the study. tune.use looks for that of a run by the run's name, so no other may have it."""
+    name = wishes.name or model
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
+    if name != model and name in {*model_names(), *config.runs, *config.readers, "blend"}:
+        raise UserError(f"--name {name!r} is the name of a run, whose own study is called so. Give this one another")
+    return name
+
+
+def _owner(folder: Path) -> str:
+    return f"{platform.node()}:{folder.resolve()}"
+
+
+def _release(trials: optuna.Study, owner: str, wishes: Wishes) -> None:
+    """Trials of machines that are gone, which would wait for ever, are ended where that is asked for, or told."""
+    from src import study
+
+    if not wishes.storage:
+        return
+    if wishes.release:
+        say(f"tune: {study.release(trials, owner)} trials of other machines are ended (--release)")
+        return
+    running = trials.get_trials(deepcopy=False, states=(study.TrialState.RUNNING,))
+    others = sorted({one.user_attrs.get(study.OWNER, "unknown") for one in running} - {owner})
+    if others:
+        say(f"tune: trials run at {', '.join(others)}; if one of these is gone for good, end its trials by --release")
 
 
 def _made_of(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder) -> dict[str, Any]:
@@ -219,10 +272,9 @@ class Trial:
     """Of the folds that are done: one minus the loss of the rows of select_on."""
     is_busy: bool = False
     is_given_up: bool = False
-    started: float = field(default_factory=time.perf_counter)
     job_started: float = 0.0
     seconds: float = 0.0
-    """Of jobs."""
+    """Of jobs that are done, those before a kill included."""
 
 
 class Search:
@@ -251,6 +303,7 @@ class Search:
         self._left_running = study.left_running(trials, owner, bool(wishes.storage))
         self._active: list[Trial] = []
         self._failures_in_a_row = 0
+        self.last_failure = ""
         self._choosing: list[float] = []
         """Seconds to ask for each trial and make its jobs."""
         self._starting: list[float] = []
@@ -261,10 +314,21 @@ class Search:
     @property
     def left(self) -> int:
         """Trials that are to be made, those that are running included."""
-        return self._wishes.trials - len(self._study.finished(self._trials))
+        return max(0, self._wishes.trials - len(self._study.finished(self._trials)))
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether trial after trial failed."""
+        return self._failures_in_a_row >= MOST_FAILURES
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether trials were left running, which are brought to an end even where fewer are asked for now."""
+        return bool(self._left_running)
 
     def go(self, executor: LocalProcesses) -> None:
-        """Raises UserError where trial after trial fails."""
+        """Makes trials until there are enough, time is over, or trial after trial fails."""
+        self._clean_up()
         if self._left_running:
             say(f"tune: goes on with trials {', '.join(map(str, self._left_running))}, which were running")
         waiting = {f"({i})": 1.0 for i in range(max(self.left, len(self._left_running)))}
@@ -277,13 +341,12 @@ class Search:
             )
 
     def next_job(self) -> Job | None:
-        for one in self._active:
-            if not one.is_busy:
-                return self._job_of(one)
+        for one in list(self._active):
+            if not one.is_busy and (job := self._job_of(one)):
+                return job
         while self._wants_more():
             started = time.perf_counter()
-            if begun := self._begin():
-                job = self._job_of(begun)
+            if (begun := self._begin()) and (job := self._job_of(begun)):
                 self._choosing.append(time.perf_counter() - started)
                 return job
         return None
@@ -291,7 +354,7 @@ class Search:
     def _wants_more(self) -> bool:
         if self._left_running:
             return True
-        if self._failures_in_a_row >= MOST_FAILURES:
+        if self.has_given_up:
             return False
         if self._deadline and time.monotonic() > self._deadline:
             return False
@@ -314,28 +377,34 @@ class Search:
             return None
         jobs = pretrain_jobs(config, self._prepared, self._here)
         missing = {job.folder: job for job in jobs.values() if not is_pretrained(job)}
-        begun = Trial(trial, config, shown, list(missing.values()))
+        before = self._trials.get_trials(deepcopy=False)[trial.number].user_attrs.get("seconds", 0.0)
+        begun = Trial(trial, config, shown, list(missing.values()), seconds=before)
         self._active.append(begun)
         return begun
 
-    def _job_of(self, one: Trial) -> Job:
-        one.is_busy = True
+    def _job_of(self, one: Trial) -> Job | None:
+        """None for a trial whose settings are refused, which is told as failed."""
         if one.pretraining:
-            one.job_started = time.perf_counter()
+            one.is_busy, one.job_started = True, time.perf_counter()
             return Job(one.shown, "src.pretraining:pretrain_encoder", asdict(one.pretraining[0]))
         if one.folds is None:
             home = self._trial_folder(one.trial.number)
-            jobs = fold_jobs(
-                one.config,
-                self._prepared,
-                self._folds,
-                self._shift,
-                self._here,
-                judged=True,
-                folder_of=lambda name: home if name == self._model else self._prepared.output.run(name),
-            )
+            try:
+                jobs = fold_jobs(
+                    one.config,
+                    self._prepared,
+                    self._folds,
+                    self._shift,
+                    self._here,
+                    judged=[self._model],
+                    folder_of=lambda name: home if name == self._model else self._prepared.output.run(name),
+                )
+            except UserError as error:
+                self._close(one)
+                self._tell_failed(one.trial, one.shown, str(error))
+                return None
             one.folds = jobs[self._model]
-        one.job_started = time.perf_counter()
+        one.is_busy, one.job_started = True, time.perf_counter()
         return Job(one.shown, "src.training:train_fold", asdict(one.folds[len(one.scores)]))
 
     # Watcher
@@ -349,7 +418,8 @@ class Search:
         if self._progress.is_live:
             self._progress.step(one.shown, (done + news["epoch"] / epochs) / len(one.folds), f"fold {done + 1}")
         if before < mark < self._study.RUNGS:
-            self._report(one, [*one.scores, 1 - news["valid_loss"]], done * self._study.RUNGS + mark)
+            spent = one.seconds + time.perf_counter() - one.job_started
+            self._report(one, [*one.scores, 1 - news["valid_loss"]], spent, done * self._study.RUNGS + mark)
         return one.is_given_up
 
     def finish(self, job: Job, failure: Failure | None) -> None:
@@ -357,6 +427,7 @@ class Search:
         one.is_busy = False
         seconds = time.perf_counter() - one.job_started
         one.seconds += seconds
+        one.trial.set_user_attr("seconds", round(one.seconds, 2))
         if failure:
             self._close(one)
             self._tell_failed(one.trial, one.shown, failure.reason)
@@ -366,21 +437,22 @@ class Search:
             self._tell_given_up(one)
         else:
             result = artifacts.read_json(Path(one.folds[len(one.scores)].folder) / "result.json")
-            self._starting.append(seconds - result["seconds_since_last_start"])
+            if (beside := seconds - result["seconds_since_last_start"]) > 0:  # else it was trained before
+                self._starting.append(beside)
             one.scores.append(1 - result[f"{result['weights']}_valid_loss"])
             if len(one.scores) == len(one.folds):
                 self._tell_complete(one)
                 return
-            self._report(one, one.scores, len(one.scores) * self._study.RUNGS)
+            self._report(one, one.scores, one.seconds, len(one.scores) * self._study.RUNGS)
             if one.is_given_up:
                 self._tell_given_up(one)
 
-    def _report(self, one: Trial, scores: list[float], step: int) -> None:
+    def _report(self, one: Trial, scores: list[float], seconds: float, step: int) -> None:
         """What the folds so far speak for; a trial that was running before has told some already."""
         if len(self._config.tune.objectives) > 1:
             return
         known = self._trials.get_trials(deepcopy=False)[one.trial.number].intermediate_values
-        value = float(np.mean(scores)) if self._config.tune.objectives == ["score"] else one.seconds
+        value = float(np.mean(scores)) if self._config.tune.objectives == ["score"] else seconds
         if step not in known:
             one.trial.report(value, step)
             one.is_given_up = one.trial.should_prune()
@@ -388,9 +460,9 @@ class Search:
     def _tell_complete(self, one: Trial) -> None:
         estimate = score_of(self._config, self._prepared, self._folds, self._shift, one.folds)
         one.trial.set_user_attr("score", estimate.to_json())
-        one.trial.set_user_attr("seconds", round(one.seconds, 2))
         found = {"score": estimate.value, "seconds": one.seconds}
-        self._trials.tell(one.trial, [found[objective] for objective in self._config.tune.objectives])
+        values = [found[objective] for objective in self._config.tune.objectives]
+        self._trials.tell(one.trial, values, skip_if_finished=True)
         self._failures_in_a_row = 0
         best = self._study.best_trials(self._trials, self._config.tune.objectives, 1)[0]
         note = f"{estimate.value:.4f} ± {estimate.standard_error:.4f} in {duration(one.seconds)}"
@@ -398,26 +470,29 @@ class Search:
         self._progress.finish(one.shown, f"{note}; best: trial {best.number}, {best.user_attrs['score']['value']:.4f}")
 
     def _tell_given_up(self, one: Trial) -> None:
-        one.trial.set_user_attr("seconds", round(one.seconds, 2))
-        frozen = self._trials.tell(one.trial, state=self._study.TrialState.PRUNED)
+        frozen = self._trials.tell(one.trial, state=self._study.TrialState.PRUNED, skip_if_finished=True)
         self._failures_in_a_row = 0
         self._close(one)
         marks = f"{frozen.last_step / self._study.RUNGS:.1f} of {len(one.folds)} folds"
-        told = f"{frozen.intermediate_values[frozen.last_step]:.4f} after {marks}, {duration(one.seconds)}"
-        self._progress.finish(one.shown, f"given up at {told}")
+        self._progress.finish(one.shown, f"given up after {marks}, {duration(one.seconds)}")
 
     def _tell_failed(self, trial: optuna.Trial, shown: str, reason: str) -> None:
         trial.set_user_attr("reason", reason.strip())
-        self._trials.tell(trial, state=self._study.TrialState.FAIL)
+        self._trials.tell(trial, state=self._study.TrialState.FAIL, skip_if_finished=True)
         self._failures_in_a_row += 1
         self._progress.finish(shown, f"FAILED: {reason.strip().splitlines()[-1]}")
-        if self._failures_in_a_row == MOST_FAILURES:
-            warn(f"{MOST_FAILURES} trials in a row failed; no further ones are begun. The last: {reason.strip()}")
+        self.last_failure = reason.strip()
 
     def _close(self, one: Trial) -> None:
         """Weights and logits of a trial are of no use any more, and take megabytes."""
         self._active.remove(one)
         shutil.rmtree(self._trial_folder(one.trial.number), ignore_errors=True)
+
+    def _clean_up(self) -> None:
+        """What a kill left of trials between their end and their cleaning."""
+        for trial in self._study.finished(self._trials):
+            if trial.user_attrs.get(self._study.OWNER) == self._owner:
+                shutil.rmtree(self._trial_folder(trial.number), ignore_errors=True)
 
     def _trial_folder(self, number: int) -> Path:
         return self._folder / "trials" / f"{number:04d}"
@@ -506,6 +581,7 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
         text = _as_preset(config, model, trial, name, f"{rank} of {len(done)} trials by {config.select_on}")
         artifacts.write_text(folder / "top" / f"{rank}.yaml", text)
     artifacts.write_text(folder / "best.yaml", text)
+    artifacts.write_json(folder / "importances.json", study_report.importances(trials))
     study_report.draw(trials, folder, config.tune.objectives)
     rows = [
         [
@@ -518,8 +594,11 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
     show_table(f"Best trials of {name}", ["trial", config.select_on, "time"], rows)
     say(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
     what = "Blend so: ./run.sh blend" if model == "blend" else "Train the best: ./run.sh train"
-    model_words = "" if model == "blend" else f" --model {model}"
-    say(f"tune: {name}: {told}. {what} --preset {folder / 'best.yaml'}{model_words}")
+    words = [
+        *([] if model == "blend" else ["--model", model]),
+        *(w for w in config.overrides if w.startswith("paths.")),
+    ]
+    say(f"tune: {name}: {told}. {what} {shlex.join(['--preset', str(folder / 'best.yaml'), *words])}")
     say(f"tune: {folder}")
 
 
@@ -530,8 +609,7 @@ def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name
     words = spaces.words({key: chosen[key] for key in settings})
     if model == "blend":
         members = [key.removeprefix(MEMBER) for key, value in chosen.items() if key.startswith(MEMBER) and value]
-        found = load_config(config.preset, [*config.overrides, *words, f"blend.members={members}"])
-        found = found.model_copy(update={"runs": config.runs})
+        found = load_config(config.preset, [*config.overrides, *words, f"blend.members={members}"], config.models)
     else:
         found = _with(config, model, words)
     kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
@@ -539,7 +617,7 @@ def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name
     score = trial.user_attrs["score"]
     return (
         f"# Study {name}, trial {trial.number}: rank {rank}, {score['value']:.4f} ± {score['standard_error']:.4f}.\n"
-        f"# {command('tune', config, model)}\n"
+        f"# {command('tune', config, model)} (study {name})\n"
         + yaml.safe_dump({**kept, "runs": runs}, sort_keys=False, allow_unicode=True)
     )
 
