@@ -67,15 +67,18 @@ class Register:
         return self._events()[1]
 
     def made(self, file: Path, sha256: str, **about: Any) -> Submission:
-        """Notes a submission file; one of the same content and test file that is known already is not noted again."""
+        """Notes a submission file; one of the same content, test file and making that is known already is not noted
+        again."""
+
+        def is_it(one: Submission) -> bool:
+            return (one.sha256, one.test, one.how) == (sha256, about["test"], about["how"])
 
         def event(known: dict[str, Submission]) -> dict[str, Any] | None:
-            if any((one.sha256, one.test) == (sha256, about["test"]) for one in known.values()):
+            if any(map(is_it, known.values())):
                 return None
             return {"event": "made", "id": f"s{_last(known) + 1}", "file": file.name, "sha256": sha256, **about}
 
-        known = self._append(event)
-        return next(one for one in known.values() if (one.sha256, one.test) == (sha256, about["test"]))
+        return next(filter(is_it, self._append(event).values()))
 
     def judged(self, submission: Submission, found: dict[str, Any]) -> None:
         self._append(

@@ -114,7 +114,7 @@ def test_a_run_brings_what_it_needs():
     config = load_config("standard", models=["lstm"])
     assert list(config.runs) == ["lstm"] and list(config.readers) == ["transformer"]
     assert config.readers["transformer"] == load_config("standard").runs["transformer"]
-    assert list(load_config("standard", models=["student"]).runs) == ["student", "transformer", "gru"]
+    assert list(load_config("standard", models=["student"]).runs) == ["student", "transformer", "lstm"]
     assert load_config("standard").readers == {}
     assert load_config("standard", ["denoise.by=null"], ["lstm"]).readers == {}
     # What is said of the named runs is not said of the reader, unless by name.

@@ -90,7 +90,9 @@ def test_a_second_run_recomputes_nothing_and_says_so(done, tiny_input, capsys):
     changed = {p.name for p, at in before.items() if p.stat().st_mtime_ns != at}
     assert changed <= {"submission_sample_testA.csv", "submission_sample_testB.csv", "job.lock", "pipeline.json"}
     seconds = json.loads((done / "pipeline.json").read_text())["seconds"]
-    assert list(seconds) == [*"prepare folds shift baselines pretrain train blend submit score leaderboard".split()]
+    assert list(seconds) == [
+        *"prepare folds shift baselines pretrain train blend submit score leaderboard online".split()
+    ]
     assert all(0 <= spent < 60 for spent in seconds.values())
 
 

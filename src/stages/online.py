@@ -1,7 +1,7 @@
 """./run.sh leaderboard add|ask|tell: what was submitted, what it scored online, and what to submit next.
 
 ./run.sh leaderboard add output/submission_track1_round1_testB.csv 0.9231 --note "first try"
-./run.sh leaderboard ask student gru_student
+./run.sh leaderboard ask student lstm_student
 ./run.sh leaderboard tell s4 0.9244
 """
 
