@@ -105,11 +105,11 @@ def test_parts_whose_artefacts_are_missing_are_left_out(tiny_input, tmp_path):
     assert main(["eda", *made]) == 0
     assert checked(tmp_path / "eda.html").headings == ["Data"]
     assert main(["report", *made]) == 0
-    assert checked(tmp_path / "report.html").headings == ["Data", "How it was made"]
+    assert checked(tmp_path / "report.html").headings == ["Data"]
     assert not (tmp_path / "suspicious.csv").exists()
     assert main(["folds", *made]) == 0
     assert main(["report", *made]) == 0
-    assert checked(tmp_path / "report.html").headings == ["Data", "Folds and learning", "How it was made"]
+    assert checked(tmp_path / "report.html").headings == ["Data", "Folds and learning"]
 
 
 def test_suspicious_labels_are_those_that_were_spoilt():
