@@ -27,6 +27,7 @@ LAYERS = [
     {"inference", "runs", "shifted", "denoising"},
     {"training", "pretraining", "prediction", "starts", "pool"},
     {"foldjobs", "evidence"},
+    {"search"},
     {"sections"},
     {"bench"},
     {"stages"},
@@ -110,7 +111,8 @@ def test_every_source_file_has_its_tests():
         "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config", "loading": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
         "shift_report": "test_shifted", "jobs": "test_training",
-        "loop": "test_training", "foldjobs": "test_training", "study_report": "test_tune", "charts": "test_report",
+        "loop": "test_training", "foldjobs": "test_training", "study_report": "test_tune",
+        "search": "test_tune", "charts": "test_report",
         "page": "test_report", "evidence": "test_tune",
     }  # fmt: skip
     for path in SRC.glob("*.py"):

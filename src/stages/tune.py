@@ -17,44 +17,39 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
 import yaml
+from optuna.storages import BaseStorage
 
-from src import artifacts, blending, layout, machine, metrics, spaces
+from src import artifacts, blending, layout, machine, metrics, spaces, study, study_report
 from src.artifacts import Output
 from src.blending import Evidence
 from src.config import PARTS, Config, Run
 from src.console import JobProgress, duration, say, show_table, warn
 from src.errors import UserError
 from src.evidence import evidence_of
-from src.executors import Failure, Job, LocalProcesses, make_executor, raise_failures, run_shown
+from src.executors import LocalProcesses, make_executor, raise_failures, run_shown
 from src.foldjobs import fold_jobs, unlabelled
-from src.folds import HOLDOUT_PARTS, Folds
-from src.jobs import FoldJob, PretrainJob, is_pretrained, is_trained
+from src.folds import Folds
+from src.jobs import is_trained
 from src.loading import load_config, model_names
 from src.machine import Machine
 from src.prediction import prediction_jobs
 from src.prepared import Prepared
 from src.runs import RunFolder, check_fits, check_settings, command
-from src.shifted import ShiftFolder, validation
+from src.search import MOST_FAILURES, Search, with_words
+from src.shifted import ShiftFolder
 from src.spaces import CategoricalDimension, Space
-from src.starts import pretrain_jobs
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.storages import BaseStorage
 
 CODE = ("src.training", "src.pretraining", "src.shifted", "src.metrics")
 BLEND_CODE = ("src.blending", "src.evidence")
 MEMBER = "member."
 """Begins the name of the setting that says whether a run is in a blend."""
-MOST_FAILURES = 5
-"""In a row, after which a study ends: it will not be the settings."""
 MADE_HERE = {"preset", "overrides", "models", "readers", "tuned", "runs"}
 NOT_KEPT = MADE_HERE | {"paths", "sample", "executor", "device", "tune", "baselines", "submit", "leaderboard"}
 """Of the settings, what best.yaml does not hold: it is not of the run, or not of the experiment."""
@@ -77,14 +72,12 @@ class Wishes:
 
 def run(config: Config, model: str, wishes: Wishes) -> None:
     """A study of run `model` of the configuration."""
-    from src import study
-
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     folds = prepared.load_folds()
     shift = ShiftFolder.load(prepared, config)
     space = spaces.load_space(wishes.spaces or [_usual_space(config.runs[model])], PARTS)
-    space.check(lambda words: _with(config, model, words))
+    space.check(lambda words: with_words(config, model, words))
     name = _name(config, model, wishes)
     folder = output.tune / name
     here = machine.find(output, config.device)
@@ -104,7 +97,21 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         trials = study.open_study(_storage(wishes, folder), name, config.tune, n_folds, made_of)
         owner = _owner(folder)
         _release(trials, owner, wishes)
-        search = Search(config, model, prepared, folds, shift, here, space, trials, owner, folder, wishes)
+        search = Search(
+            config,
+            model,
+            prepared,
+            folds,
+            shift,
+            here,
+            space,
+            trials,
+            owner,
+            folder,
+            wishes.trials,
+            wishes.hours,
+            bool(wishes.storage),
+        )
         if search.left or search.is_interrupted:
             _check_teachers(config, model, prepared, folds, shift, here)
             shape = _shape(config, here, wishes.jobs)
@@ -127,8 +134,6 @@ def run_blend(config: Config, wishes: Wishes) -> None:
 
     Raises UserError, with the command, for one that is not, or was made with other settings.
     """
-    from src import study
-
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     folds = prepared.load_folds()
@@ -183,8 +188,6 @@ def _try_blend(
     trials: optuna.Study,
     trial: optuna.Trial,
 ) -> None:
-    from src import study
-
     started = time.perf_counter()
     members = [run for run in evidence if chosen[f"{MEMBER}{run}"]]
     if not members:
@@ -222,8 +225,6 @@ def _owner(folder: Path) -> str:
 
 def _release(trials: optuna.Study, owner: str, wishes: Wishes) -> None:
     """Trials of machines that are gone, which would wait for ever, are ended where that is asked for, or told."""
-    from src import study
-
     if not wishes.storage:
         return
     if wishes.release:
@@ -247,291 +248,12 @@ def _made_of(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolde
 
 
 def _storage(wishes: Wishes, folder: Path) -> BaseStorage:
-    from src import study
-
     if wishes.storage:
         return study.database(wishes.storage)
     storage, dropped = study.journal(folder / "journal.log")
     for one in dropped:
         warn(f"{folder / 'journal.log'} was damaged; dropped {one}")
     return storage
-
-
-@dataclass
-class Trial:
-    """One that is running."""
-
-    trial: optuna.Trial
-    config: Config
-    shown: str
-    pretraining: list[PretrainJob]
-    """What is left of it."""
-    folds: list[FoldJob] | None = None
-    """None until all is pretrained."""
-    scores: list[float] = field(default_factory=list)
-    """Of the folds that are done: one minus the loss of the rows of select_on."""
-    is_busy: bool = False
-    is_given_up: bool = False
-    job_started: float = 0.0
-    seconds: float = 0.0
-    """Of jobs that are done, those before a kill included."""
-
-
-class Search:
-    """Asks the study for trials, hands out their jobs, and tells it what came of them. The only one that does."""
-
-    def __init__(
-        self,
-        config: Config,
-        model: str,
-        prepared: Prepared,
-        folds: Folds,
-        shift: ShiftFolder,
-        here: Machine,
-        space: Space,
-        trials: optuna.Study,
-        owner: str,
-        folder: Path,
-        wishes: Wishes,
-    ):
-        from src import study
-
-        self._study = study
-        self._config, self._model, self._space, self._trials = config, model, space, trials
-        self._prepared, self._folds, self._shift, self._here = prepared, folds, shift, here
-        self._owner, self._folder, self._wishes = owner, folder, wishes
-        self._left_running = study.left_running(trials, owner, bool(wishes.storage))
-        self._active: list[Trial] = []
-        self._failures_in_a_row = 0
-        self.last_failure = ""
-        self._choosing: list[float] = []
-        """Seconds to ask for each trial and make its jobs."""
-        self._starting: list[float] = []
-        """Seconds of each job beside training and predicting."""
-        self._deadline = time.monotonic() + wishes.hours * 3600 if wishes.hours else None
-        self._progress: JobProgress | None = None
-
-    @property
-    def left(self) -> int:
-        """Trials that are to be made, those that are running included."""
-        return max(0, self._wishes.trials - len(self._study.finished(self._trials)))
-
-    @property
-    def has_given_up(self) -> bool:
-        """Whether trial after trial failed."""
-        return self._failures_in_a_row >= MOST_FAILURES
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether trials were left running, which are brought to an end even where fewer are asked for now."""
-        return bool(self._left_running)
-
-    def go(self, executor: LocalProcesses) -> None:
-        """Makes trials until there are enough, time is over, or trial after trial fails."""
-        self._clean_up()
-        if self._left_running:
-            say(f"tune: goes on with trials {', '.join(map(str, self._left_running))}, which were running")
-        waiting = {f"({i})": 1.0 for i in range(max(self.left, len(self._left_running)))}
-        with JobProgress("tune", waiting) as self._progress:
-            executor.run_as_they_come(self.next_job, self)
-        if self._choosing and self._starting:
-            say(
-                f"tune: beside training and predicting a trial takes {np.median(self._choosing):.2f} s to be chosen, "
-                f"and each fold {np.median(self._starting):.2f} s"
-            )
-
-    def next_job(self) -> Job | None:
-        for one in list(self._active):
-            if not one.is_busy and (job := self._job_of(one)):
-                return job
-        while self._wants_more():
-            started = time.perf_counter()
-            if (begun := self._begin()) and (job := self._job_of(begun)):
-                self._choosing.append(time.perf_counter() - started)
-                return job
-        return None
-
-    def _wants_more(self) -> bool:
-        if self._left_running:
-            return True
-        if self.has_given_up:
-            return False
-        if self._deadline and time.monotonic() > self._deadline:
-            return False
-        # Trials of other machines count as well, from when they begin.
-        return len(self._trials.get_trials(deepcopy=False)) < self._wishes.trials
-
-    def _begin(self) -> Trial | None:
-        """The next trial; None for one whose settings exclude each other, which is told as failed."""
-        if self._left_running:
-            trial = self._study.take_up(self._trials, self._config.tune, self._left_running.pop(0))
-        else:
-            trial = self._study.ask(self._trials, self._config.tune, self._owner)
-        shown = f"trial {trial.number}"
-        self._progress.rename(next(name for name in self._progress.jobs if name.startswith("(")), shown)
-        chosen = self._space.suggest(trial)
-        try:
-            config = _with(self._config, self._model, spaces.words(chosen))
-        except UserError as error:
-            self._tell_failed(trial, shown, str(error))
-            return None
-        jobs = pretrain_jobs(config, self._prepared, self._here)
-        missing = {job.folder: job for job in jobs.values() if not is_pretrained(job)}
-        before = self._trials.get_trials(deepcopy=False)[trial.number].user_attrs.get("seconds", 0.0)
-        begun = Trial(trial, config, shown, list(missing.values()), seconds=before)
-        self._active.append(begun)
-        return begun
-
-    def _job_of(self, one: Trial) -> Job | None:
-        """None for a trial whose settings are refused, which is told as failed."""
-        if one.pretraining:
-            one.is_busy, one.job_started = True, time.perf_counter()
-            return Job(one.shown, "src.pretraining:pretrain_encoder", asdict(one.pretraining[0]))
-        if one.folds is None:
-            home = self._trial_folder(one.trial.number)
-            try:
-                jobs = fold_jobs(
-                    one.config,
-                    self._prepared,
-                    self._folds,
-                    self._shift,
-                    self._here,
-                    judged=[self._model],
-                    folder_of=lambda name: home if name == self._model else self._prepared.output.run(name),
-                )
-            except UserError as error:
-                self._close(one)
-                self._tell_failed(one.trial, one.shown, str(error))
-                return None
-            one.folds = jobs[self._model]
-        one.is_busy, one.job_started = True, time.perf_counter()
-        return Job(one.shown, "src.training:train_fold", asdict(one.folds[len(one.scores)]))
-
-    # Watcher
-
-    def step(self, job: Job, news: dict[str, Any]) -> bool:
-        one = self._of(job)
-        if one.pretraining:
-            return False
-        done, epochs = len(one.scores), news["epochs"]
-        mark, before = (self._study.rung(epoch, epochs) for epoch in (news["epoch"], news["epoch"] - 1))
-        if self._progress.is_live:
-            self._progress.step(one.shown, (done + news["epoch"] / epochs) / len(one.folds), f"fold {done + 1}")
-        if before < mark < self._study.RUNGS:
-            spent = one.seconds + time.perf_counter() - one.job_started
-            self._report(one, [*one.scores, 1 - news["valid_loss"]], spent, done * self._study.RUNGS + mark)
-        return one.is_given_up
-
-    def finish(self, job: Job, failure: Failure | None) -> None:
-        one = self._of(job)
-        one.is_busy = False
-        seconds = time.perf_counter() - one.job_started
-        one.seconds += seconds
-        one.trial.set_user_attr("seconds", round(one.seconds, 2))
-        if failure:
-            self._close(one)
-            self._tell_failed(one.trial, one.shown, failure.reason)
-        elif one.pretraining:
-            one.pretraining.pop(0)
-        elif one.is_given_up:
-            self._tell_given_up(one)
-        else:
-            result = artifacts.read_json(Path(one.folds[len(one.scores)].folder) / "result.json")
-            if (beside := seconds - result["seconds_since_last_start"]) > 0:  # else it was trained before
-                self._starting.append(beside)
-            one.scores.append(1 - result[f"{result['weights']}_valid_loss"])
-            if len(one.scores) == len(one.folds):
-                self._tell_complete(one)
-                return
-            self._report(one, one.scores, one.seconds, len(one.scores) * self._study.RUNGS)
-            if one.is_given_up:
-                self._tell_given_up(one)
-
-    def _report(self, one: Trial, scores: list[float], seconds: float, step: int) -> None:
-        """What the folds so far speak for; a trial that was running before has told some already."""
-        if len(self._config.tune.objectives) > 1:
-            return
-        known = self._trials.get_trials(deepcopy=False)[one.trial.number].intermediate_values
-        value = float(np.mean(scores)) if self._config.tune.objectives == ["score"] else seconds
-        if step not in known:
-            one.trial.report(value, step)
-            one.is_given_up = one.trial.should_prune()
-
-    def _tell_complete(self, one: Trial) -> None:
-        estimate = score_of(self._config, self._prepared, self._folds, self._shift, one.folds)
-        one.trial.set_user_attr("score", estimate.to_json())
-        found = {"score": estimate.value, "seconds": one.seconds}
-        values = [found[objective] for objective in self._config.tune.objectives]
-        self._trials.tell(one.trial, values, skip_if_finished=True)
-        self._failures_in_a_row = 0
-        best = self._study.best_trials(self._trials, self._config.tune.objectives, 1)[0]
-        note = f"{estimate.value:.4f} ± {estimate.standard_error:.4f} in {duration(one.seconds)}"
-        self._close(one)
-        self._progress.finish(one.shown, f"{note}; best: trial {best.number}, {best.user_attrs['score']['value']:.4f}")
-
-    def _tell_given_up(self, one: Trial) -> None:
-        frozen = self._trials.tell(one.trial, state=self._study.TrialState.PRUNED, skip_if_finished=True)
-        self._failures_in_a_row = 0
-        self._close(one)
-        marks = f"{frozen.last_step / self._study.RUNGS:.1f} of {len(one.folds)} folds"
-        self._progress.finish(one.shown, f"given up after {marks}, {duration(one.seconds)}")
-
-    def _tell_failed(self, trial: optuna.Trial, shown: str, reason: str) -> None:
-        trial.set_user_attr("reason", reason.strip())
-        self._trials.tell(trial, state=self._study.TrialState.FAIL, skip_if_finished=True)
-        self._failures_in_a_row += 1
-        self._progress.finish(shown, f"FAILED: {reason.strip().splitlines()[-1]}")
-        self.last_failure = reason.strip()
-
-    def _close(self, one: Trial) -> None:
-        """Weights and logits of a trial are of no use any more, and take megabytes."""
-        self._active.remove(one)
-        shutil.rmtree(self._trial_folder(one.trial.number), ignore_errors=True)
-
-    def _clean_up(self) -> None:
-        """What a kill left of trials between their end and their cleaning."""
-        for trial in self._study.finished(self._trials):
-            if trial.user_attrs.get(self._study.OWNER) == self._owner:
-                shutil.rmtree(self._trial_folder(trial.number), ignore_errors=True)
-
-    def _trial_folder(self, number: int) -> Path:
-        return self._folder / "trials" / f"{number:04d}"
-
-    def _of(self, job: Job) -> Trial:
-        return next(one for one in self._active if one.shown == job.name)
-
-
-def score_of(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, jobs: Sequence[FoldJob]
-) -> metrics.Estimate:
-    """The official score of one run's trained folds on the rows of select_on, as ./run.sh leaderboard gives it; under
-    holdout that of the validation part.
-    """
-    target = shift.target(config.target)
-    rows = validation(config.select_on, shift.rows, target, folds)
-    if folds.scheme == "holdout":
-        rows = rows.only(folds.first == HOLDOUT_PARTS["valid"])
-    size = len(prepared.train) if rows.copies is None else len(shift.rows) * len(target.noised)
-    total, count = np.zeros((size, prepared.task.n_labels)), np.zeros((size, 1))
-    for job in jobs:
-        if job.valid:
-            with np.load(job.valid) as valid:
-                chosen = valid["chosen"]
-            logits = np.load(Path(job.folder) / "valid_logits.npy")
-        else:
-            with np.load(job.split) as split:
-                chosen = split["predicted_rows"]
-            logits = np.load(Path(job.folder) / "logits.npy")
-        total[chosen] += logits
-        count[chosen] += 1
-    where = rows.rows if rows.copies is None else rows.copies
-    probabilities = metrics.sigmoid(total[where] / count[where])
-    labels = np.asarray(prepared.train.labels)[rows.rows]
-    return metrics.official_score(prepared.task, labels, probabilities, rows.weights, rows.rows)
-
-
-def _with(config: Config, model: str, words: list[str]) -> Config:
-    return load_config(config.preset, [*config.overrides, *words], [model])
 
 
 def _usual_space(run: Run) -> str:
@@ -566,8 +288,6 @@ def _check_teachers(
 
 def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name: str) -> None:
     """best.yaml, top/, trials.csv and the pictures, of what is there."""
-    from src import study, study_report
-
     best = study.best_trials(trials, config.tune.objectives, config.tune.top)
     done = study.finished(trials)
     kinds = {state.name.lower(): sum(trial.state == state for trial in done) for state in study.TrialState}
@@ -611,7 +331,7 @@ def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name
         members = [key.removeprefix(MEMBER) for key, value in chosen.items() if key.startswith(MEMBER) and value]
         found = load_config(config.preset, [*config.overrides, *words, f"blend.members={members}"], config.models)
     else:
-        found = _with(config, model, words)
+        found = with_words(config, model, words)
     kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
     runs = {one: run.model_dump(mode="json") for one, run in {**found.readers, **found.runs}.items()}
     score = trial.user_attrs["score"]
