@@ -315,6 +315,32 @@ def _report(settings: Config, parsed: argparse.Namespace) -> None:
     report.run(settings)
 
 
+def _explain(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import explain
+
+    if parsed.id is not None:
+        explain.run_one(settings, parsed.run, parsed.id, parsed.label, parsed.file)
+        return
+    if parsed.label or parsed.file is not None:
+        raise UserError("--label and --file are for one report: name it with --id ID")
+    explain.run(settings, parsed.run)
+
+
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a trained run or a blend (default: blend, or the best)")
+    parser.add_argument("--id", metavar="ID", help="one report, token by token")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name or number of a label; may be given again (default: those that it has or is said to have)",
+    )
+    parser.add_argument(
+        "--file", metavar="NAME", help="the train or test file that the report is in, where several have its id"
+    )
+
+
 def _eda(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, report
 
@@ -462,6 +488,12 @@ VERBS = {
         _leaderboard,
         _leaderboard_arguments,
         "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032",
+    ),
+    "explain": Verb(
+        "which tokens make a run say what it says; with --id, of one report",
+        _explain,
+        _explain_arguments,
+        "./run.sh explain blend --id 42 --label region_3",
     ),
     "report": Verb("all that the output folder tells, as one HTML page", _report),
     "eda": Verb("the reports themselves as one HTML page, before any training", _eda),

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class Output:
     def submission(self, test_file: str, run: str | None = None) -> Path:
         """Of the pipeline's final blend, or of the `run` that was asked for."""
         return self.root / (f"submission_{test_file}" if run is None else f"submission_{run}_{test_file}")
+
+    def explanation(self, run: str, report: str) -> Path:
+        """Of one report."""
+        return self.root / f"explain_{run}_{re.sub(r'[^0-9A-Za-z_.-]', '_', report)}.html"
 
     def shifted_prediction(self, file: str) -> Path:
         """Scores on a labelled file as it is and made like the target."""

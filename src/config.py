@@ -343,6 +343,11 @@ class Leaderboard(Settings):
     """Submissions that the board takes a day; its rules tell."""
 
 
+class Explain(Settings):
+    per_label: int = Field(20, ge=0)
+    """Reports with a label by which the pipeline tells what carries it; 0: it explains nothing."""
+
+
 class Submit(Settings):
     eps: float = Field(1e-6, gt=0, lt=0.5)
     """Probabilities are clipped to [eps, 1 - eps]; the official clip is unknown."""
@@ -393,6 +398,7 @@ class Config(Settings):
     tuned: dict[str, Path] = {}
     """The file of a study that a run's settings are from, by run (tune.use)."""
     leaderboard: Leaderboard = Leaderboard()
+    explain: Explain = Explain()
     submit: Submit = Submit()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"

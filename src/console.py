@@ -41,6 +41,31 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     _console().print(table)
 
 
+MARKS = 3
+"""Signs behind a token where there are no colours: as many as its strength, from 0 to 1, has thirds."""
+
+
+def show_heat(title: str, tokens: Iterable[tuple[str, float, bool]]) -> None:
+    """A line of tokens (word, strength from -1 to 1, whether it is noise), blue where they speak for, orange where
+    against, underlined noise; without colours +, - and ? behind them."""
+    from rich.text import Text
+
+    console, line = _console(), Text()
+    coloured = console.is_terminal and not console.no_color
+    for word, strength, noise in tokens:
+        if coloured:
+            red, green, blue = (61, 126, 219) if strength > 0 else (224, 138, 44)
+            share = abs(strength) * 0.8
+            back = "#" + "".join(f"{round(channel * share):02x}" for channel in (red, green, blue))
+            line.append(word, style=f"#ffffff on {back}{' underline' if noise else ''}")
+        else:
+            line.append(word + ("+" if strength > 0 else "-") * round(abs(strength) * MARKS) + "?" * noise)
+        line.append(" ")
+    console.print()
+    console.print(title, style="bold")
+    console.print(line, soft_wrap=False)
+
+
 def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -104,6 +104,19 @@ def replacing_tokens(frames: Sequence[Frames], text: Text) -> np.ndarray:
     return tokens[places[outcomes == REPLACED]]
 
 
+def hit_tokens(frames: Sequence[Frames], text: Text) -> np.ndarray:
+    """Which tokens some frame takes for intruders, in the place of its word or beside it: bool (n tokens,)."""
+    tokens = np.asarray(text[0], dtype=np.int64)
+    hit = np.zeros(len(tokens), dtype=bool)
+    for one in frames:
+        which, places, outcomes = _matches(one, tokens, text[1])
+        hit[places[outcomes == REPLACED]] = True
+        beside = outcomes == INSERTED
+        first = places[beside]
+        hit[first + (tokens[first] == one.words[which[beside]])] = True  # the word itself, or the one behind it
+    return hit
+
+
 def estimate_noise(
     frames: Sequence[Frames],
     counts: np.ndarray,

@@ -37,7 +37,26 @@ class Code:
     text: str
 
 
-Part = Table | Chart | Text | Code
+@dataclass(frozen=True)
+class Token:
+    word: str
+    strength: float
+    """From -1 (speaks against) to 1 (speaks for)."""
+    noise: bool
+    """Whether it is probably noise."""
+    told: str
+    """What is shown of it on request."""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A text whose tokens are coloured by their strength."""
+
+    title: str
+    tokens: Sequence[Token]
+
+
+Part = Table | Chart | Text | Code | Heat
 
 
 @dataclass
@@ -58,7 +77,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(TEMPLATE.read_text())
-    kinds = {kind.__name__.lower(): kind for kind in (Table, Chart, Text, Code)}
+    kinds = {kind.__name__.lower(): kind for kind in (Table, Chart, Text, Code, Heat)}
 
     def is_(part: Part, kind: str) -> bool:
         return isinstance(part, kinds[kind])

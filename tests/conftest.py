@@ -19,6 +19,7 @@ from src.task import ROUND1, ROUND2
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 TINY = [
+    "explain.per_label=0",  # seconds each
     "executor.threads=1",  # or each output folder would time the machine first
     "--preset", "sample", "folds.k=2", "model.embedding_size=16", "train.epochs=2", "train.batch_size=32",
     "runs.lstm.model.hidden_size=8", "runs.transformer.model.feedforward_size=16", "runs.transformer.model.layers=1",

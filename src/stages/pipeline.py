@@ -15,11 +15,11 @@ from src.stages import sample as sample_stage
 
 
 def run(config: Config) -> None:
-    from src.stages import baselines, blend, folds, leaderboard, online, pretrain, score, shift, submit, train
+    from src.stages import baselines, blend, explain, folds, leaderboard, online, pretrain, score, shift, submit, train
 
     say(f"preset {config.preset}: {', '.join(config.runs)}; input {config.paths.input}, output {config.paths.output}")
     started, seconds = time.perf_counter(), {}
-    stages = [folds, shift, baselines, pretrain, train, blend, submit, score, leaderboard, online]
+    stages = [folds, shift, baselines, pretrain, train, blend, submit, score, leaderboard, online, explain]
     for name, stage in {"prepare": prepare, **{stage.__name__: stage.run for stage in stages}}.items():
         stage_started = time.perf_counter()
         stage(config)

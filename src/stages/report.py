@@ -17,12 +17,23 @@ from src.shifted import ShiftFolder, fitting_runs
 
 
 def run(config: Config) -> None:
-    from src.sections import blend, data, environment, errors, scores, shift, submissions, training, tuning
+    from src.sections import (
+        blend,
+        data,
+        environment,
+        errors,
+        explanations,
+        scores,
+        shift,
+        submissions,
+        training,
+        tuning,
+    )
 
     started = time.perf_counter()
     output = Output(config.paths.output)
     findings = _findings(config, output)
-    parts = [shift, training, scores, blend, errors, tuning, submissions, environment]
+    parts = [shift, training, scores, blend, errors, explanations, tuning, submissions, environment]
     sections = [data.section(findings.prepared), *(part.section(findings) for part in parts)]
     if findings.best is not None:
         artifacts.write_text(output.suspicious, errors.suspicious_table(findings))
