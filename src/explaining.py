@@ -31,7 +31,7 @@ class Explanation:
     row: int
     label: int
     start: float
-    """The logit of an empty report of the same length."""
+    """The logit of a report of the same length that says nothing."""
     logit: float
     contributions: np.ndarray
     """(T,) what each token adds to the logit, by integrated gradients: together nearly logit - start."""

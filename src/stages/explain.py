@@ -240,7 +240,7 @@ def _check(one: Explanation) -> str:
     """How far the two methods agree, and what integrated gradients leave over."""
     from scipy.stats import spearmanr
 
-    parts = [f"an empty report has the logit {one.start:+.2f}", f"this one {one.logit:+.2f}"]
+    parts = [f"a report that says nothing has the logit {one.start:+.2f}", f"this one {one.logit:+.2f}"]
     parts.append(f"of the difference the tokens make {one.contributions.sum():+.2f}")
     if one.falls is not None and len(one.falls) > 2:
         rank = spearmanr(one.contributions, one.falls).statistic
