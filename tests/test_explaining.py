@@ -25,7 +25,7 @@ from tests.conftest import words
 
 TRAINED = [
     "--preset", "sample", "executor.threads=1", "folds.k=2", "train.epochs=6", "baselines=[]",
-    "train.noise.replacement=0", "explain.per_label=20",
+    "train.noise.replacement=0", "explain.per_label=20", "model.pooling=attention",
 ]  # fmt: skip
 
 
@@ -93,6 +93,15 @@ def test_of_a_report_the_deciding_tokens_lead_and_occlusion_agrees(learned):
     assert np.mean(leads) > 0.9
     assert np.mean(chance) < 0.3
     assert np.mean(ranks) > 0.4
+
+
+def test_attention_is_told_apart_from_contributions(learned):
+    output, given = learned
+    assert main(["explain", "lstm", "--id", "5", "--label", "region_4", "--file", "sample_testA.csv", *given]) == 0
+    page = (output.root / "explain_lstm_5.html").read_text()
+    assert page.count('class="heat"') == 2 and "where the pooling looks (attention)" in page
+    looks = page.split("where the pooling looks")[1]
+    assert 'class="against"' not in looks and looks.count("<span") > 3
 
 
 def test_a_blend_is_explained_by_its_members_shares(done, tiny_input):

@@ -135,6 +135,9 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
             title += ", in truth " + ("there" if truth[one.label] else "not there")
         drawn = heat(title, tokens, one.contributions, _noise(one, hits))
         section.parts += [drawn, Words(_check(one))]
+        if one.attention is not None:
+            looked = f"{names[one.label]}: where the pooling looks (attention), which is no measure of what counts"
+            section.parts.append(heat(looked, tokens, one.attention, np.zeros(len(tokens), dtype=bool)))
         show_heat(title, [(token.word, token.strength, token.noise) for token in drawn.tokens])
         say(_check(one))
     say(f"explain: {LEGEND}")
