@@ -3,7 +3,9 @@
 Integrated gradients (Sundararajan, Taly and Yan 2017): the gradients along the straight way from a report that says
 nothing, with the mean of all words' embeddings in each place, to the report, times what each embedding changes. Their
 sum is what the logit changes on that way. Zeros, the usual start, would not do: a layer norm makes the same of a small
-embedding as of a large one, so that all would happen in the first step. Occlusion, without gradients, is the check: how far the logit falls when the token is left out.
+embedding as of a large one, so that all would happen in the first step.
+
+Occlusion, without gradients, is the check: how far the logit falls when the token is left out.
 """
 
 from __future__ import annotations
