@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from src.register import Register, Submission, entered_on
 from src.runs import RunFolder, check_fits
 from src.shifted import VALIDATIONS, ShiftedTest, ShiftFolder, fitting_runs, validation
 from src.submissions import write_submission
+
+if TYPE_CHECKING:
+    from src.variations import Base
 
 MEASURES = (*VALIDATIONS, "expected")
 AS_IT_IS = {"label_shift": False}
@@ -76,34 +79,9 @@ def add(config: Config, file: Path, score: float, board: str | None, note: str) 
 
 def ask(config: Config, names: list[str], board: str | None) -> None:
     """Proposes the next submission for the target: a variation of the runs, or of the blend. Writes and notes it."""
-    from src.variations import Base
-
     output, board = Output(config.paths.output), board or config.leaderboard.board
     prepared = Prepared.load(output)
-    folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
-    target = shift.target(config.target)
-    if target is None:
-        raise UserError(f"there is no test file in {config.paths.input} to make a submission for")
-    if len(set(names)) < len(names):
-        raise UserError(f"a run is named twice: {' '.join(names)}")
-    runs_ = [RunFolder.load(output, name, config) for name in names or ["blend"]]
-    check_fits(runs_, prepared, folds)
-    shift.check_fits(runs_)
-    rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
-    labels = np.asarray(prepared.train.labels)
-    local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
-    test = [np.asarray(run.test_logits(target.name)) for run in runs_]
-    _, known, rates = labelshift.adapt(np.mean(local, axis=0), labels[rows.rows], rows.weights, np.mean(test, axis=0))
-    base = Base(
-        prepared.task,
-        [run.name for run in runs_],
-        local,
-        labels[rows.rows],
-        rows.weights,
-        test,
-        labels.mean(axis=0),
-        metrics.logit(rates) - metrics.logit(known),
-    )
+    target, runs_, base = _base(config, prepared, names)
     register = Register(output.submissions)
     made_of = {run.name: run.score["fingerprint"] for run in runs_}
     told = []
@@ -138,6 +116,37 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
         f"{proposal.expected:.4f} ± {proposal.spread:.4f}{'' if answers else ', before any answer'}"
     )
     say(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
+
+
+def _base(config: Config, prepared: Prepared, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
+    """The target, the runs that are varied, and what they predict on the validation's rows and on the target."""
+    from src.variations import Base
+
+    folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
+    target = shift.target(config.target)
+    if target is None:
+        raise UserError(f"there is no test file in {config.paths.input} to make a submission for")
+    if len(set(names)) < len(names):
+        raise UserError(f"a run is named twice: {' '.join(names)}")
+    runs_ = [RunFolder.load(prepared.output, name, config) for name in names or ["blend"]]
+    check_fits(runs_, prepared, folds)
+    shift.check_fits(runs_)
+    rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
+    labels = np.asarray(prepared.train.labels)
+    local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
+    test = [np.asarray(run.test_logits(target.name)) for run in runs_]
+    _, known, rates = labelshift.adapt(np.mean(local, axis=0), labels[rows.rows], rows.weights, np.mean(test, axis=0))
+    base = Base(
+        prepared.task,
+        [run.name for run in runs_],
+        local,
+        labels[rows.rows],
+        rows.weights,
+        test,
+        labels.mean(axis=0),
+        metrics.logit(rates) - metrics.logit(known),
+    )
+    return target, runs_, base
 
 
 def tell(config: Config, name: str, score: float, board: str | None, note: str) -> None:
