@@ -6,7 +6,10 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # tiny matrices: threads would only wait for each other
 
+import getpass
 import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,40 @@ def real_data() -> Path:
     if not REAL.is_dir():
         pytest.skip(f"the real data is not at hand ({REAL.parent.name}/{REAL.name} beside the repository)")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """URL of a PostgreSQL server that lives as long as the tests."""
+    found = shutil.which("initdb"), shutil.which("pg_ctl")
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if None in found and versions:
+        found = versions[-1] / "initdb", versions[-1] / "pg_ctl"
+    if None in found:
+        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql): shared studies are not tried")
+    initdb, pg_ctl = found
+    folder = tmp_path_factory.mktemp("postgres")
+    user = []
+    if os.getuid() == 0:  # the server refuses to be root
+        shutil.chown(folder, "nobody")
+        for parent in folder.parents:
+            if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o001 == 0:
+                parent.chmod(parent.stat().st_mode | 0o011)
+        user = ["setpriv", "--reuid=nobody", "--clear-groups"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data, log = folder / "data", folder / "log"
+    name = "tester" if user else getpass.getuser()
+    run = {"check": True, "capture_output": True, "cwd": folder, "timeout": 120}
+    subprocess.run([*user, initdb, "-D", data, "-U", name, "-A", "trust", "--no-sync"], **run)
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    subprocess.run(
+        [*user, pg_ctl, "-D", data, "-l", log, "-w", "-o", options, "start"],
+        **{**run, "capture_output": False, "stdout": subprocess.DEVNULL},
+    )
+    yield f"postgresql://{name}@127.0.0.1:{port}/postgres"
+    subprocess.run([*user, pg_ctl, "-D", data, "-m", "immediate", "stop"], **run)
 
 
 @pytest.fixture

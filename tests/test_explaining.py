@@ -14,7 +14,6 @@ from src.artifacts import Output
 from src.config import Executor
 from src.executors import make_executor
 from src.explaining import carriers, explain, member_shares
-from src.frames import hit_tokens, learn_frames
 from src.loading import load_config
 from src.prepared import Prepared
 from src.runs import RunFolder
@@ -132,18 +131,6 @@ def test_carriers_are_ranked_by_what_they_add_in_all():
     pairs = carriers(tokens, values, 2, least=1)
     assert [gram for gram, _, _ in pairs] == [(9, 2), (2, 3), (1, 2), (3, 2)]
     assert pairs[1] == ((2, 3), pytest.approx((0.8 + 2.1) / 2), 2)
-
-
-def test_hit_tokens_are_the_intruders():
-    """A phrase said a hundred times; once with a word replaced, once with one put in before and once behind."""
-    phrase = np.array([10, 11, 12, 13, 14, 15, 16, 17])
-    replaced = phrase.copy()
-    replaced[4] = 99
-    before, behind = np.insert(phrase, 4, 98), np.insert(phrase, 5, 97)
-    reports = [phrase] * 100 + [replaced, before, behind]
-    text = np.concatenate(reports), np.concatenate([[0], np.cumsum([len(report) for report in reports])])
-    hit = hit_tokens(learn_frames([text]), text)
-    assert sorted(text[0][hit].tolist()) == [97, 98, 99]
 
 
 def test_one_report_in_the_terminal_and_as_a_page(done, tiny_input, capsys):

@@ -322,3 +322,12 @@ def test_a_small_file_leans_on_the_others_for_how_much_reports_differ(clean):
         leaning.append(f.estimate_noise(learned, counts[1], replacing, 858, 0, counts[:1]).rates.total)
     error, swing = (np.abs(np.array(found) - truth.total).mean() for found in (leaning, alone))
     assert error < 0.06 and error < swing
+
+
+def test_the_tokens_that_are_told_are_the_intruders():
+    """In place of a word, before it and behind it; a word that is missing is no token."""
+    hits = [[1, 2, 9, 4, 5], [1, 2, 8, 3, 4, 5], [1, 2, 3, 7, 4, 5], [1, 2, 4, 5]]
+    learned = f.learn_frames([as_text(*[PHRASE] * 100, *hits)])
+    text = as_text(PHRASE, *hits)
+    found = text[0][f.hit_tokens(learned, text)]
+    assert found.tolist() == [9, 8, 7]

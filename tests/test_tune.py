@@ -22,6 +22,7 @@ from src.sample import make_sample
 from src.task import ROUND1
 from tests.conftest import TINY, words
 
+ROOT = Path(__file__).parents[1]
 SPACE = """
 train.learning_rate: {type: float, low: 0.003, high: 0.03, log: true}
 train.attack: {type: categorical, choices: [none, fgm]}
@@ -100,6 +101,30 @@ def test_trials_are_judged_on_noisy_copies(tmp_path, space):
     assert abs(board["validations"]["clean"]["value"] - float(trial["score"])) > 1e-4
 
 
+def test_two_machines_make_the_trials_of_one_study(postgres, tiny_input, tmp_path, space):
+    """Two commands at once, each with an output folder of its own, and a third that finds all done."""
+
+    def command(machine: str) -> list[str]:
+        made = words(tiny_input, tmp_path / machine)
+        search = ["tune", "lstm", "--trials", "4", "--jobs", "1", "--space", space, "--storage", postgres]
+        return [sys.executable, "-m", "src", *search, *made]
+
+    machines = ["here", "there"]
+    running = [subprocess.Popen(command(machine), cwd=ROOT, stdout=subprocess.PIPE, text=True) for machine in machines]
+    told = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    again = subprocess.run(command("here"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "all 4 trials are made" in again
+    trials = table(tmp_path / "here/tune/lstm")
+    assert [trial["number"] for trial in trials] == ["0", "1", "2", "3"]
+    assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
+    best = [(tmp_path / machine / "tune/lstm/best.yaml").read_text() for machine in machines]
+    assert yaml.safe_load(best[0])["runs"]["lstm"]["train"]["learning_rate"] in [
+        float(trial["train.learning_rate"]) for trial in trials
+    ]
+    assert not (tmp_path / "here/tune/lstm/journal.log").exists(), "the database is the storage"
+
+
 def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path, capsys):
     space = tmp_path / "space.yaml"
     space.write_text("model.embedding_size: {type: int, low: 16, high: 20, step: 4}")
@@ -144,16 +169,14 @@ def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
     draw = random.Random(5)
     journal, log = tmp_path / "tune/lstm/journal.log", (tmp_path / "log").open("w")
     for _ in range(5):
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=log, stderr=log, cwd=Path(__file__).parents[1]
-        )
+        process = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, cwd=ROOT)
         size, patience = journal.stat().st_size if journal.exists() else 0, time.monotonic() + 60
         while (not journal.exists() or journal.stat().st_size <= size) and time.monotonic() < patience:
             time.sleep(0.1)
         time.sleep(draw.uniform(0, 4))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert subprocess.run(command, stdout=log, stderr=log, cwd=Path(__file__).parents[1]).returncode == 0
+    assert subprocess.run(command, stdout=log, stderr=log, cwd=ROOT).returncode == 0
     trials = table(tmp_path / "tune/lstm")
     assert [int(trial["trial"]) for trial in trials] == list(range(12))
     assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
