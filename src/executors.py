@@ -6,7 +6,9 @@ somewhere else, does no harm. Another engine is another class with `run`; no sta
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import importlib
 import multiprocessing
 import os
@@ -15,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,10 +32,13 @@ KEPT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without which products on a GPU are not the same each time
 }
-"""What workers keep for the next step. glibc gives large arrays back to the system as soon as they are freed: keeping
-them saves a thousand page faults and 3 to 5% of a step. oneDNN generates code for each shape of a product and keeps
-1,024 of them: batches of a hundred widths need more, and generating them anew takes a third of a step."""
+"""What workers keep for the next step, and how. glibc gives large arrays back to the system as soon as they are freed:
+keeping them saves a thousand page faults and 3 to 5% of a step. oneDNN generates code for each shape of a product and
+keeps 1,024 of them: batches of a hundred widths need more, and generating them anew takes a third of a step."""
+PRELOADED = ["src.training", "src.prediction", "src.pretraining"]
+"""What most jobs are, with all that they import."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class Executor(Protocol):
 class LocalProcesses:
     """Worker processes of this machine, each with a fixed number of threads.
 
-    Workers are spawned, not forked: a forked child inherits the locks of torch's thread pools.
+    Workers are forked from a server that has imported torch and has run nothing: so the seconds of the import are
+    spent once a command. Forked from this process, they would inherit the locks of its threads.
     """
 
     def __init__(self, workers: int, threads: int):
@@ -123,13 +130,14 @@ class LocalProcesses:
 
 class _Worker:
     def __init__(self, threads: int):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        _stop_server_at_exit()
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
         self.job: Job | None = None
-        # Libraries read these once, when they are imported: they must stand before the child starts.
-        settings = {**dict.fromkeys(THREAD_VARIABLES, str(threads)), **KEPT}
-        settings["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        # Libraries read these once, when they are imported: they must stand before the first worker's server starts.
+        settings = {**dict.fromkeys(THREAD_VARIABLES, "1"), **KEPT}
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
         try:
@@ -170,8 +178,9 @@ class _Stopped(BaseException):
     """Not an Exception, so that a job that tells its news within a try does not take it for a failure of its own."""
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, threads: int) -> None:
     """The life of a worker: jobs in, news out, until its parent is gone."""
+    _limit_threads(threads)
 
     def tell(news: dict[str, Any]) -> None:
         connection.send(("progress", news))
@@ -196,6 +205,23 @@ def _serve(connection: Connection) -> None:
             connection.send(("failed", traceback.format_exc()))
         else:
             connection.send(("done", None))
+
+
+@functools.cache  # once
+def _stop_server_at_exit() -> None:
+    """Waits for the server, as nobody else does: then what workers took is part of what the system says that this
+    command took (GNU time, os.wait4)."""
+    atexit.register(forkserver._forkserver._stop)
+
+
+def _limit_threads(threads: int) -> None:
+    """For libraries that are imported already, and for those that are yet to be."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    threadpool_limits(threads)
+    torch.set_num_threads(threads)
 
 
 def _end_with_parent() -> None:
