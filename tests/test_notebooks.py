@@ -32,7 +32,9 @@ def proof(tmp_path_factory) -> dict[str, str]:
     return {"PROOF_INPUT": str(folder / "input"), "PROOF_OUTPUT": str(folder / "output")}
 
 
-@pytest.mark.parametrize(("path", "start"), zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"])), ids=str)
+@pytest.mark.parametrize(
+    ("path", "start"), zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"])), ids=lambda path: path.stem
+)
 def test_a_notebook_runs(path, start, request, monkeypatch):
     """On sample data, from the repository's root or from where it lies."""
     with_labels = path == WITH_OUTPUTS
