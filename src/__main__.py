@@ -59,6 +59,10 @@ def _run(arguments: list[str]) -> int:
     settings = _load(parsed.preset, overrides, parsed.model)
     if settings.paths.output.exists() and not settings.paths.output.is_dir():
         raise UserError(f"paths.output: {settings.paths.output} is not a folder")
+    if settings.track != "none":
+        from src import tracking
+
+        tracking.check(settings)
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
             print(f"{name}: settings of {file} (tune.use)", flush=True)

@@ -41,6 +41,8 @@ class Output:
         self.runs = root / "runs"
         self.predictions = root / "predictions"
         self.tune = root / "tune"
+        self.tensorboard = root / "tensorboard"
+        self.mlflow = root / "mlflow.db"
         self.submissions = root / "submissions.jsonl"
         self.report = root / "report.html"
         self.eda = root / "eda.html"
@@ -181,7 +183,7 @@ def array_hash(*arrays: np.ndarray) -> str:
     return digest.hexdigest()[:16]
 
 
-MACHINERY = {"src.artifacts", "src.config", "src.console", "src.errors", "src.executors", "src.loading"}
+MACHINERY = {"src.artifacts", "src.config", "src.console", "src.errors", "src.executors", "src.loading", "src.tracking"}
 """How things are stored, said and started: a change there changes no result. Settings are in fingerprints as values."""
 
 

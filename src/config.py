@@ -370,7 +370,7 @@ class Executor(Settings):
 class Config(Settings):
     preset: str
     overrides: list[str] = []
-    """The key=value words that were given, so that a run can tell how it was made."""
+    """The key=value words that were given, but for those of `track`, so that a run can tell how it was made."""
     paths: Paths = Paths()
     task: Literal["auto", "round1", "round2"] = "auto"
     """auto: recognised from the label field of the train files (sample data: round1)."""
@@ -402,6 +402,17 @@ class Config(Settings):
     submit: Submit = Submit()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    track: Literal["none", "tensorboard", "mlflow"] = "none"
+    """Where scores and the learning curves of training and pretraining are written too, see tracking.py; it takes
+    docs/requirements-tracking.txt. Results do not depend on it."""
+    track_uri: str | None = Field(None, pattern=r"^\w[\w+]*://")
+    """Database of MLflow; null: sqlite, mlflow.db in the output folder."""
+
+    @model_validator(mode="after")
+    def _uri_of_mlflow(self) -> Config:
+        if self.track_uri is not None and self.track != "mlflow":
+            raise ValueError(f"track_uri is for track=mlflow; track is {self.track}")
+        return self
 
     @model_validator(mode="after")
     def _runs_that_others_need_are_there(self) -> Config:

@@ -230,17 +230,27 @@ def _end_with_parent() -> None:
 
 
 class _Shown:
-    """Hands the news of jobs to a progress display."""
+    """Hands the news of jobs to a progress display, and to whoever else wants them."""
 
-    def __init__(self, progress: JobProgress, describe: Callable[[dict[str, Any]], tuple[float, str]]):
+    def __init__(
+        self,
+        progress: JobProgress,
+        describe: Callable[[dict[str, Any]], tuple[float, str]],
+        also: Watcher | None,
+    ):
         self._progress = progress
         self._describe = describe
+        self._also = also
 
     def step(self, job: Job, news: dict[str, Any]) -> None:
         self._progress.step(job.name, *self._describe(news))
+        if self._also:
+            self._also.step(job, news)
 
     def finish(self, job: Job, failure: Failure | None) -> None:
         self._progress.finish(job.name, "FAILED" if failure else "done")
+        if self._also:
+            self._also.finish(job, failure)
 
 
 def run_shown(
@@ -248,15 +258,17 @@ def run_shown(
     title: str,
     jobs: Sequence[Job],
     describe: Callable[[dict[str, Any]], tuple[float, str]] | None = None,
+    also: Watcher | None = None,
 ) -> list[Failure]:
-    """Runs jobs under a progress display; `describe` turns a job's news into its share done and a note.
+    """Runs jobs under a progress display; `describe` turns a job's news into its share done and a note. `also` is told
+    the same news, and cannot stop a job.
 
     Without it the jobs are short ones that send no news, and a log gets one line for all of them.
     """
     if not jobs:
         return []
     with JobProgress(title, {job.name: job.work for job in jobs}, lines=describe is not None) as progress:
-        return executor.run(jobs, _Shown(progress, describe or (lambda news: (0.0, ""))))
+        return executor.run(jobs, _Shown(progress, describe or (lambda news: (0.0, "")), also))
 
 
 def raise_failures(failures: list[Failure]) -> None:

@@ -24,6 +24,8 @@ from src.errors import UserError, unknown
 PRESETS = ROOT / "src" / "presets"
 MADE = {"overrides", "models", "readers", "tuned"}
 """Fields of Config that no file and no word sets."""
+UNNOTED = {"track", "track_uri"}
+"""Keys that do not matter to what is made: its bytes are the same with and without them."""
 
 
 def preset_names() -> list[str]:
@@ -56,7 +58,8 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         base = {} if _is_whole(spec) else _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
         # A copy, or an override of one run would reach the mappings that it shares with the others.
         built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
-    tree: dict[str, Any] = {**layers, "preset": preset, "overrides": overrides, "models": chosen}
+    tree: dict[str, Any] = {**layers, "preset": preset, "models": chosen}
+    tree["overrides"] = [text for text in overrides if text.split("=")[0] not in UNNOTED]
     tuned = _tuned(tree, overrides, [*built, "blend"])
     built |= {name: found["runs"][name] for name, found in tuned.items() if name in built}
     if "blend" in tuned:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+if TYPE_CHECKING:
+    import jinja2
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    svg: str
+    svg: str = field(repr=False)
     caption: str
 
 
@@ -68,18 +70,30 @@ class Section:
     def anchor(self) -> str:
         return self.title.lower().replace(" ", "-").replace(",", "")
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it; its pictures take their faint colour from the page, so it is set here."""
+        body = _template("section.html.j2").render(section=self, is_=_is)
+        return f'<div style="max-width: 50rem; --faint: #9aa5b1">{body}</div>'
+
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The page. All text is escaped but that of charts."""
+    shown = [one for one in sections if one.parts]
+    return _template("page.html.j2").render(title=title, subtitle=subtitle, sections=shown, is_=_is)
+
+
+def _template(name: str) -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    template = environment.from_string(TEMPLATE.read_text())
-    kinds = {kind.__name__.lower(): kind for kind in (Table, Chart, Text, Code, Heat)}
+    return environment.get_template(name)
 
-    def is_(part: Part, kind: str) -> bool:
-        return isinstance(part, kinds[kind])
 
-    return template.render(title=title, subtitle=subtitle, sections=[one for one in sections if one.parts], is_=is_)
+def _is(part: Part, kind: str) -> bool:
+    return type(part).__name__.lower() == kind

@@ -23,7 +23,7 @@ LAYERS = [
     {"models.layers", "models.recurrent", "models.transformer"},
     {"models.textcnn", "models.dpcnn", "models.rcnn"},
     {"models", "checkpoints", "prepared", "machine", "jobs", "study", "study_report"},
-    {"layout", "loop", "models.language"},
+    {"layout", "loop", "models.language", "tracking"},
     {"inference", "runs", "shifted", "denoising"},
     {"training", "pretraining", "prediction", "starts", "pool", "attribution"},
     {"foldjobs", "evidence", "explaining"},

@@ -187,7 +187,10 @@ def test_failures_are_raised_together():
 
 def test_logs_get_a_line_for_each_step(tmp_path, capsys):
     jobs = [job("a", "write", out=str(tmp_path / "a"), text="x"), job("b", "write", out=str(tmp_path / "b"), text="x")]
-    run_shown(LocalProcesses(1, 1), "train", jobs, lambda news: (news["share"], f"half {news['share']}"))
+    also = Recorder()
+    run_shown(LocalProcesses(1, 1), "train", jobs, lambda news: (news["share"], f"half {news['share']}"), also)
+    assert also.news == [(one.name, {"share": 0.5}) for one in jobs]
+    assert also.finished == [("a", True), ("b", True)]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[:2] for line in lines] == [
         ["a", "half 0.5"],

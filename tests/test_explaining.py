@@ -100,7 +100,7 @@ def test_attention_is_told_apart_from_contributions(learned):
     page = (output.root / "explain_lstm_5.html").read_text()
     assert page.count('class="heat"') == 2 and "where the pooling looks (attention)" in page
     looks = page.split("where the pooling looks")[1]
-    assert 'class="against"' not in looks and looks.count("<span") > 3
+    assert "224 138 44" not in looks and looks.count("61 126 219") > 3
 
 
 def test_a_blend_is_explained_by_its_members_shares(done, tiny_input):

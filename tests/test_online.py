@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from src import metrics
 from src.__main__ import main
+from src.artifacts import Output
+from src.loading import load_config
 from src.register import Register
 from src.reports import read_reports
+from src.stages.online import advice
 from src.submissions import read_submission
 from src.task import ROUND1
 from tests.conftest import words
@@ -104,3 +107,10 @@ def test_asking_and_telling(copy, tiny_input, capsys):
     assert main(["train", "--model", "lstm", *made, "folds.k=3"]) == 0
     assert main(["leaderboard", *made, "folds.k=3"]) == 0
     assert "next:" in capsys.readouterr().out
+
+
+def test_advice_without_validations_is_to_make_them(copy, tiny_input):
+    for path in copy.glob("runs/*/leaderboard.json"):
+        path.unlink()
+    config = load_config("sample", [f"paths.output={copy}"])
+    assert advice(config, Output(copy), []).startswith("next: ./run.sh leaderboard --preset sample")

@@ -145,6 +145,7 @@ def test_text_is_escaped_and_empty_sections_are_left_out():
     ])  # fmt: skip
     for raw in ("<b>", "<i>", "x < y", "a & b"):
         assert raw not in page
+    assert "&lt;b&gt;" in (cell := Section("One", [Text("<b>"), Code("x < y")])._repr_html_()) and "<h2>" not in cell
     assert "&lt;b&gt;" in page and 'id="one-two"' in page and "Absent" not in page and "<details>" in page
 
 

@@ -104,8 +104,7 @@ def _words(prepared: Prepared, train: Corpus, tests: dict[str, Corpus], labels: 
         f"The {len(top)} commonest words of train, and their shares",
         open=False,
     )
-    abnormal = labels.any(axis=1)
-    scores = _log_odds(_counts(train, size, abnormal), _counts(train, size, ~abnormal))
+    scores = word_odds(prepared, labels.any(axis=1))
     order = np.argsort(scores)
     telling = [*order[::-1][:TELLING], *order[:TELLING]]
     tells = Table(
@@ -117,17 +116,20 @@ def _words(prepared: Prepared, train: Corpus, tests: dict[str, Corpus], labels: 
     return [ranked, common, tells]
 
 
+def word_odds(prepared: Prepared, chosen: np.ndarray) -> np.ndarray:
+    """Of each word, (words,), how much commoner it is in the train reports that are chosen, bool (N,), than in the
+    others: difference of log odds in standard errors, with a prior like both texts together."""
+    size = len(prepared.vocabulary)
+    here, there = (_counts(prepared.train, size, rows) for rows in (chosen, ~chosen))
+    prior = PRIOR * (here + there) + 1e-9
+    odds = [np.log((n + prior) / (n.sum() + prior.sum() - n - prior)) for n in (here, there)]
+    return (odds[0] - odds[1]) / np.sqrt(1 / (here + prior) + 1 / (there + prior))
+
+
 def _counts(corpus: Corpus, size: int, rows: np.ndarray | None = None) -> np.ndarray:
     """How often each word occurs: int64 (words,)."""
     tokens = corpus.tokens if rows is None else corpus.tokens[rows]
     return np.bincount(np.asarray(tokens).ravel(), minlength=size)[N_SPECIAL:]
-
-
-def _log_odds(here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Of each word, the difference of log odds over its standard error, with a prior like both texts together."""
-    prior = PRIOR * (here + there) + 1e-9
-    odds = [np.log((n + prior) / (n.sum() + prior.sum() - n - prior)) for n in (here, there)]
-    return (odds[0] - odds[1]) / np.sqrt(1 / (here + prior) + 1 / (there + prior))
 
 
 def _short(names: list[str]) -> list[str]:

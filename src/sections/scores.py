@@ -27,7 +27,7 @@ def section(findings: Findings) -> Section:
     scores = {name: score for name, score in baselines.items() if score.get("folds_table") == now}
     scores |= {name: run.score for name, run in findings.runs.items()}
     found.parts += _ladder(scores)
-    found.parts += _validations(findings)
+    found.parts += validations(findings)
     best = findings.best
     if best is not None:
         found.parts += _labels(findings, best)
@@ -59,7 +59,8 @@ def _ladder(scores: dict) -> list:
     return [Chart(drawn.svg, "zeros, prior, random and tfidf are the ladder."), Table(columns, rows)]
 
 
-def _validations(findings: Findings) -> list:
+def validations(findings: Findings) -> list[Table]:
+    """The runs under each validation for the target, and what they are expected to score there."""
     if findings.shift is None or not findings.shift.tests:
         return []
     target, rows = findings.shift.target(findings.config.target), []

@@ -23,7 +23,7 @@ from src.errors import UserError
 from src.folds import Folds
 from src.prepared import Prepared
 from src.register import Register, Submission, entered_on
-from src.runs import RunFolder, check_fits
+from src.runs import RunFolder, check_fits, command
 from src.shifted import VALIDATIONS, ShiftedTest, ShiftFolder, fitting_runs, validation
 from src.submissions import write_submission
 
@@ -58,7 +58,8 @@ def run(config: Config) -> None:
         today = entered_on(submissions, board, datetime.now().date())
         limit = config.leaderboard.daily_limit
         say(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
-    _advise(config, output, submissions)
+    if told := advice(config, output, submissions):
+        say(told)
 
 
 def add(config: Config, file: Path, score: float, board: str | None, note: str) -> None:
@@ -232,13 +233,13 @@ def _show_gains(config: Config, output: Output, best: Submission, others: list[S
         say(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
 
 
-def _advise(config: Config, output: Output, submissions: list[Submission]) -> None:
-    """The best run that was not submitted, beside the best that was."""
+def advice(config: Config, output: Output, submissions: list[Submission]) -> str:
+    """What to submit next: the best run that was not submitted, beside the best that was. Nothing without a test."""
     prepared = Prepared.load(output)
     folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
     target = shift.target(config.target)
     if target is None:
-        return
+        return ""
     loaded = {one.name: one for one in fitting_runs(config, prepared, folds, shift)[0]}
     boards = {
         name: one.boards()[target.name]["validations"][config.select_on]["value"]
@@ -248,21 +249,20 @@ def _advise(config: Config, output: Output, submissions: list[Submission]) -> No
     entered = {one.fingerprint for one in submissions if one.online}
     done = [name for name in boards if loaded[name].score["fingerprint"] in entered]
     left = sorted((name for name in boards if name not in done), key=lambda name: boards[name])
+    if not boards:
+        return f"next: ./run.sh {command('leaderboard', config)}, by which runs are chosen"
     if not left:
-        say("next: every run was submitted. ./run.sh leaderboard ask proposes variations of them")
-        return
+        return "next: every run was submitted. ./run.sh leaderboard ask proposes variations of them"
     if not done:
-        say(f"next: ./run.sh submit {left[-1]}, the best by {config.select_on} ({boards[left[-1]]:.4f})")
-        return
+        return f"next: ./run.sh submit {left[-1]}, the best by {config.select_on} ({boards[left[-1]]:.4f})"
     best = max(done, key=lambda name: boards[name])
     gain = _gain(config, prepared, folds, shift, target, loaded[left[-1]], loaded[best])
     if gain.value > gain.standard_error:
-        say(f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {config.select_on}")
-    else:
-        say(
-            f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {gain.as_gain} "
-            f"by {config.select_on}). ./run.sh leaderboard ask proposes variations"
-        )
+        return f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {config.select_on}"
+    return (
+        f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {gain.as_gain} "
+        f"by {config.select_on}). ./run.sh leaderboard ask proposes variations"
+    )
 
 
 def _gain(

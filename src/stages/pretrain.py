@@ -19,6 +19,7 @@ from src.executors import Job, LocalProcesses, raise_failures, run_shown
 from src.jobs import PretrainJob, described, is_pretrained
 from src.prepared import Prepared
 from src.starts import pretrain_jobs
+from src.tracking import tracking_of
 
 
 def run(config: Config) -> None:
@@ -35,6 +36,7 @@ def run(config: Config) -> None:
     for name, job in jobs.items():
         users.setdefault(job.folder, []).append(name)
     chosen = {job.folder: job for job in jobs.values()}
+    tracking = tracking_of(config)
     missing = {folder: job for folder, job in chosen.items() if not is_pretrained(job)}
     if missing:
         say(f"pretrain: {len(missing)} of {len(chosen)} encoders to pretrain on {here.device}")
@@ -44,7 +46,10 @@ def run(config: Config) -> None:
         ]
         precision = next(iter(chosen.values())).precision
         shape = layout.pick(config.executor, here.device, precision, len(chosen))
-        raise_failures(run_shown(LocalProcesses(shape.workers, shape.threads), "pretrain", work, described))
+        executor = LocalProcesses(shape.workers, shape.threads)
+        raise_failures(run_shown(executor, "pretrain", work, described, tracking))
+    for job in chosen.values():
+        tracking.history(job)
     for folder, names in users.items():
         result = artifacts.read_json(Path(folder) / "result.json")
         say(

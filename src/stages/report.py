@@ -9,11 +9,9 @@ from src import artifacts
 from src.artifacts import Output
 from src.config import Config
 from src.console import duration, say
-from src.errors import UserError
 from src.page import Section, render
 from src.prepared import Prepared
 from src.sections import Findings
-from src.shifted import ShiftFolder, fitting_runs
 
 
 def run(config: Config) -> None:
@@ -32,7 +30,7 @@ def run(config: Config) -> None:
 
     started = time.perf_counter()
     output = Output(config.paths.output)
-    findings = _findings(config, output)
+    findings = Findings.load(config)
     parts = [shift, training, scores, blend, errors, explanations, tuning, submissions, environment]
     sections = [data.section(findings.prepared), *(part.section(findings) for part in parts)]
     if findings.best is not None:
@@ -61,23 +59,3 @@ def _write(path: Path, prepared: Prepared, subtitle: str, sections: list[Section
 def _say(path: Path, started: float) -> None:
     size, seconds = path.stat().st_size / 1e6, time.perf_counter() - started
     say(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")
-
-
-def _findings(config: Config, output: Output) -> Findings:
-    prepared = Prepared.load(output)
-    folds = prepared.load_folds() if output.folds.exists() else None
-    try:
-        shift = ShiftFolder.load(prepared, config) if folds is not None else None
-    except UserError:
-        shift = None
-    fitting, others = fitting_runs(config, prepared, folds, shift) if folds is not None else ([], [])
-    runs = {one.name: one for one in fitting}
-    target = shift.target(config.target) if shift is not None else None
-
-    def worth(name: str) -> float:
-        boards = runs[name].boards()
-        if target is not None and target.name in boards:
-            return boards[target.name]["validations"][config.select_on]["value"]
-        return runs[name].score["overall"]["score"]["value"]
-
-    return Findings(config, prepared, folds, shift, {name: runs[name] for name in sorted(runs, key=worth)}, others)

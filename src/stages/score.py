@@ -21,6 +21,7 @@ from src.reports import read_reports
 from src.runs import RunFolder
 from src.submissions import read_submission
 from src.task import task_of_width
+from src.tracking import tracking_of
 
 
 def run(config: Config, names: Sequence[str] = ()) -> None:
@@ -38,6 +39,10 @@ def run(config: Config, names: Sequence[str] = ()) -> None:
     now = (prepared.manifest["train"], artifacts.array_hash(prepared.load_folds().table))
     others = [name for name, score in scores.items() if (score.get("train"), score.get("folds_table")) != now]
     runs.show_scores({name: score for name, score in scores.items() if name not in others})
+    tracking = tracking_of(config)
+    for name in output.run_names():
+        if name not in others:
+            tracking.score(output.run(name))
     if others:
         say(f"left out, as they were made on other train files or folds than are there now: {', '.join(others)}")
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from src.jobs import FoldJob, described, is_trained
 from src.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
 from src.prepared import Prepared
 from src.shifted import ShiftedTest, ShiftFolder
+from src.tracking import Tracking, tracking_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,11 +46,11 @@ def run(config: Config) -> None:
         say(f"train: all {total} folds are up to date")
     # Those that others learn from come first.
     taught = {name for name in jobs if config.runs[name].train.teachers}
-    failures = []
+    failures, tracking = [], tracking_of(config)
     for names in (jobs.keys() - taught, taught):
         if not failures:
             wave = {name: group for name, group in jobs.items() if name in names}
-            failures += _train(config, prepared, folds, shift, device, wave, total, taught)
+            failures += _train(config, prepared, folds, shift, device, wave, total, taught, tracking)
     raise_failures(failures)
     say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
 
@@ -62,6 +64,7 @@ def _train(
     jobs: dict[str, list[FoldJob]],
     total: int,
     taught: set[str],
+    tracking: Tracking,
 ) -> list[Failure]:
     """Trains what is missing of these runs, and assembles those that are whole."""
     executor = make_executor(config.executor, device)
@@ -77,7 +80,10 @@ def _train(
         # By all jobs, done ones included, so that a resumed command goes on with as many threads as it began with.
         precision = next(iter(jobs.values()))[0].precision
         chosen = layout.pick(config.executor, device, precision, total)
-        failures = run_shown(LocalProcesses(chosen.workers, chosen.threads), "train", training, described)
+        failures = run_shown(LocalProcesses(chosen.workers, chosen.threads), "train", training, described, tracking)
+    for job in itertools.chain(*jobs.values()):
+        if is_trained(job):
+            tracking.history(job)
 
     failed = {failure.job.payload["folder"] for failure in failures}
     # A run that is whole has no use for the predictions of its folds any more, unless others learn from them.
@@ -103,6 +109,7 @@ def _train(
             _assemble(config, prepared, folds, shift, name, group)
         score = artifacts.read_json(prepared.output.run(name) / "score.json")
         say(f"train: {name} {runs.headline(score)}")
+        tracking.score(prepared.output.run(name))
     return failures
 
 
