@@ -116,7 +116,7 @@ def test_two_machines_make_the_trials_of_one_study(postgres, tiny_input, tmp_pat
     again = subprocess.run(command("here"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "all 4 trials are made" in again
     trials = table(tmp_path / "here/tune/lstm")
-    assert [trial["number"] for trial in trials] == ["0", "1", "2", "3"]
+    assert [trial["trial"] for trial in trials] == ["0", "1", "2", "3"]
     assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
     best = [(tmp_path / machine / "tune/lstm/best.yaml").read_text() for machine in machines]
     assert yaml.safe_load(best[0])["runs"]["lstm"]["train"]["learning_rate"] in [
