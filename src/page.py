@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LONG = 14
+"""Characters of a name that a phone has no room for in one line."""
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
@@ -13,16 +15,29 @@ TEMPLATE = Path(__file__).with_name("page.html.j2")
 class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    """Text; the first column is left-aligned, the others right-aligned."""
     caption: str = ""
     open: bool = True
     """Whether it is unfolded."""
 
+    @property
+    def kinds(self) -> list[str]:
+        """Of each column: figures stand to the right, words to the left, and long names may be broken on a phone."""
+        first, *others = zip(*self.rows, strict=True)
+        name = "long" if max(map(len, first)) > LONG else "word"
+        return [name, *("figure" if all(map(_is_figure, cells)) else "word" for cells in others)]
+
 
 @dataclass(frozen=True)
 class Chart:
-    svg: str
-    caption: str
+    svg: str | Sequence[str]
+    """One picture, or several that stand side by side where there is room."""
+    caption: str = ""
+    wide: bool = False
+    """Too fine for a phone: shown there in a box of its own that scrolls."""
+
+    @property
+    def panels(self) -> Sequence[str]:
+        return [self.svg] if isinstance(self.svg, str) else self.svg
 
 
 @dataclass(frozen=True)
@@ -50,8 +65,13 @@ class Section:
         return self.title.lower().replace(" ", "-").replace(",", "")
 
 
-def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The page. All text is escaped but that of charts."""
+def _is_figure(cell: str) -> bool:
+    return cell[:1] in set("0123456789+-−–")
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section], made_from: str = "") -> str:
+    """The page, without tables that have no row and sections that have no part. All text is escaped but that of charts.
+    `made_from` is a stamp that the page keeps, not shown."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -63,4 +83,6 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     def is_(part: Part, kind: str) -> bool:
         return isinstance(part, kinds[kind])
 
-    return template.render(title=title, subtitle=subtitle, sections=[one for one in sections if one.parts], is_=is_)
+    full = [Section(one.title, [part for part in one.parts if not is_(part, "table") or part.rows]) for one in sections]
+    shown = [section for section in full if section.parts]
+    return template.render(title=title, subtitle=subtitle, sections=shown, made_from=made_from, is_=is_)
