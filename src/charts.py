@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,14 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 INK, FAINT = "#010203", "#040506"
 """Stand for the colour of the page's text, and for one that is fainter; no picture uses them otherwise."""
-COLOURS = ("#3d7edb", "#e08a2c", "#2fa06f", "#cf5250", "#8f6bbd", "#8a8a8a", "#b58900", "#17a2b8")
-"""Readable on white and on black."""
+COLOURS = ("#3d7edb", "#cc7316", "#28986a", "#cf5250", "#8f6bbd", "#808080", "#a67d00", "#1593a8")
+"""At least 3 to 1 beside light and dark paper."""
+DEEPEST = 0.7
+"""How much of a colour a ground takes, so that the page's text stays readable on it."""
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ct",
@@ -28,7 +31,7 @@ STYLE = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,31 +44,33 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
+    "legend.fontsize": 8,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-WIDTH = 7.0
-"""Inches; pages scale it."""
+WIDTH, PANEL, SMALL = 4.8, 3.6, 1.8
+"""Inches: of a picture that stands alone, of one of a row, of one of many. A phone shows about 5, so that no text gets
+smaller there than it is here."""
 
 
 class Picture:
     """What picture() yields: its axes while it is drawn, its SVG text afterwards."""
 
-    def __init__(self, axes: Any):
+    def __init__(self, axes: Axes):
         self.axes = axes
         self.svg = ""
 
 
 @contextmanager
-def picture(what: str, height: float = 3.0, rows: int = 1, columns: int = 1, **subplots: Any) -> Iterator[Picture]:
-    """A figure of WIDTH x height inches; `what` it shows is told to those who cannot see it."""
+def picture(what: str, height: float = 2.4, width: float = WIDTH) -> Iterator[Picture]:
+    """A figure of so many inches; `what` it shows is told to those who cannot see it."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        drawn = Picture(figure.subplots(rows, columns, **subplots))
+        figure = Figure(figsize=(width, height), layout="constrained")
+        drawn = Picture(figure.subplots())
         yield drawn
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -80,14 +85,16 @@ def _embedded(text: str, what: str) -> str:
     text = re.sub(r'href="#([^"]+)"', rf'href="#{stamp}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{stamp}-\1)", text)
     text = text.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
+    text = re.sub(r"font-family: [^;]*; ", "", text)  # that of the page
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # A hundredth of a point is less than can be seen; what is written stays as it is.
     text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag.group()), text)
     head = re.match(r"<svg[^>]*>", text).group()
     box = re.search(r'viewBox="[^"]*"', head).group()
+    size = f'style="--points: {box.split()[2]}"'  # of which the page decides how large each is shown
     label = what.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {names} {box} role="img" aria-label="{label}">' + text[len(head) :].strip()
+    return f'<svg {names} {box} {size} role="img" aria-label="{label}">' + text[len(head) :].strip()
 
 
 def hash_of(text: str) -> int:
@@ -109,7 +116,7 @@ def lines(axes: Axes, x: Sequence[float], series: dict[str, Sequence[float]]) ->
     for i, (name, values) in enumerate(series.items()):
         axes.plot(x, values, color=COLOURS[i % len(COLOURS)], label=name, linewidth=1.4)
     if len(series) > 1:
-        axes.legend(fontsize=8)
+        axes.legend()
 
 
 def steps(axes: Axes, edges: np.ndarray, series: dict[str, np.ndarray]) -> None:
@@ -117,17 +124,33 @@ def steps(axes: Axes, edges: np.ndarray, series: dict[str, np.ndarray]) -> None:
     for i, (name, counts) in enumerate(series.items()):
         axes.stairs(counts, edges, color=COLOURS[i % len(COLOURS)], label=name, linewidth=1.4)
     if len(series) > 1:
-        axes.legend(fontsize=8)
+        axes.legend()
 
 
-def heat(axes: Axes, values: np.ndarray, names: Sequence[str], low: float, high: float, form: str = ".0%") -> None:
-    """A square of figures, coloured by size; the figures stand in the cells where there is room for them."""
-    axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=low, vmax=high)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
-    axes.grid(visible=False)
-    if len(names) <= 18:
+def heat(values: np.ndarray, names: Sequence[str], what: str, form: Callable[[float], str]) -> str:
+    """SVG: a square of figures, each on a ground that is the deeper the larger it is."""
+    widest = max(map(len, names))
+    size = 0.35 + 0.07 * widest + 0.28 * len(names)
+    paint = np.zeros((*values.shape, 4))
+    paint[..., :3] = [int(COLOURS[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    paint[..., 3] = DEEPEST * np.maximum(np.nan_to_num(values), 0) / max(np.nanmax(values, initial=0.0), 1e-12)
+    with picture(what, size, size) as drawn:
+        drawn.axes.imshow(paint)
+        drawn.axes.set_xticks(range(len(names)), names, rotation=90 if widest > 2 else 0)
+        drawn.axes.set_yticks(range(len(names)), names)
+        drawn.axes.grid(visible=False)
         for i, j in np.argwhere(np.isfinite(values)):
-            dark = (values[i, j] - low) / max(high - low, 1e-12) > 0.55
-            shown = format(values[i, j], form).replace("0.", ".") if form != ".0%" else f"{values[i, j]:.0%}"[:-1]
-            axes.text(j, i, shown, ha="center", va="center", fontsize=6, color="#ffffff" if dark else "#10243e")
+            drawn.axes.text(j, i, form(values[i, j]), ha="center", va="center", fontsize=7, in_layout=False)
+    return drawn.svg
+
+
+def plain_log(axis: Axis, shown: Callable[[float], float] = lambda value: value) -> None:
+    """A logarithmic axis whose figures, or what is `shown` for them, are written out: 0.02, not a power of ten in small
+    print."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{shown(value):,.10g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -10,21 +10,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import jinja2
 
+LONG = 14
+"""Characters of a name that a phone has no room for in one line."""
+TEMPLATES = [Path(__file__).with_name(name) for name in ("page.html.j2", "section.html.j2")]
+
 
 @dataclass(frozen=True)
 class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    """Text; the first column is left-aligned, the others right-aligned."""
     caption: str = ""
     open: bool = True
     """Whether it is unfolded."""
 
+    @property
+    def kinds(self) -> list[str]:
+        """Of each column: figures stand to the right, words to the left, and long names may be broken on a phone."""
+        first, *others = zip(*self.rows, strict=True)
+        name = "long" if max(map(len, first)) > LONG else "word"
+        return [name, *("figure" if all(map(_is_figure, cells)) else "word" for cells in others)]
+
 
 @dataclass(frozen=True)
 class Chart:
-    svg: str = field(repr=False)
-    caption: str
+    svg: str | Sequence[str] = field(repr=False)
+    """One picture, or several that stand side by side where there is room."""
+    caption: str = ""
+    wide: bool = False
+    """Too fine for a phone: shown there in a box of its own that scrolls."""
+
+    @property
+    def panels(self) -> Sequence[str]:
+        return [self.svg] if isinstance(self.svg, str) else self.svg
 
 
 @dataclass(frozen=True)
@@ -76,10 +93,19 @@ class Section:
         return f'<div style="max-width: 50rem; --faint: #9aa5b1">{body}</div>'
 
 
-def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The page. All text is escaped but that of charts."""
-    shown = [one for one in sections if one.parts]
-    return _template("page.html.j2").render(title=title, subtitle=subtitle, sections=shown, is_=_is)
+def _is_figure(cell: str) -> bool:
+    return cell[:1] in set("0123456789+-−–")
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section], made_from: str = "") -> str:
+    """The page, without tables that have no row and sections that have no part. All text is escaped but that of charts.
+    `made_from` is a stamp that the page keeps, not shown."""
+    full = [
+        Section(one.title, [part for part in one.parts if not isinstance(part, Table) or part.rows]) for one in sections
+    ]
+    shown = [section for section in full if section.parts]
+    template = _template("page.html.j2")
+    return template.render(title=title, subtitle=subtitle, sections=shown, made_from=made_from, is_=_is)
 
 
 def _template(name: str) -> jinja2.Template:

@@ -29,7 +29,7 @@ from tests.conftest import words
 from tests.test_architecture import HEAVY
 
 ROOT = Path(__file__).resolve().parents[1]
-CHANGING = {"environment.json", "result.json", "job.lock", "pipeline.json", "submissions.jsonl"}
+CHANGING = {"environment.json", "result.json", "job.lock", "pipeline.json", "submissions.jsonl", "report.html"}
 """Files that hold times or machine facts; every other file must be the same byte for byte."""
 
 
@@ -84,14 +84,14 @@ def test_a_second_run_recomputes_nothing_and_says_so(done, tiny_input, capsys):
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*") if path.is_file()}
     assert main(words(tiny_input, done)) == 0
     shown = capsys.readouterr().out
-    for text in ("prepare: up to date", "folds: up to date", "baselines: up to date", "blend: up to date"):
-        assert text in shown
+    for stage in ("prepare", "folds", "baselines", "blend", "report"):
+        assert f"{stage}: up to date" in shown
     assert "train: all 4 folds are up to date" in shown and "  epoch " not in shown
     changed = {p.name for p, at in before.items() if p.stat().st_mtime_ns != at}
     assert changed <= {"submission_sample_testA.csv", "submission_sample_testB.csv", "job.lock", "pipeline.json"}
     seconds = json.loads((done / "pipeline.json").read_text())["seconds"]
     assert list(seconds) == [
-        *"prepare folds shift baselines pretrain train blend submit score leaderboard online".split()
+        *"prepare folds shift baselines pretrain train blend submit score leaderboard online report".split()
     ]
     assert all(0 <= spent < 60 for spent in seconds.values())
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import csv
+import html
 import html.parser
 import json
 import re
 import shutil
-import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from src import charts
+from src import artifacts, charts
 from src.__main__ import VERBS, main
-from src.page import Chart, Code, Section, Table, Text, render
+from src.loading import load_config
+from src.page import TEMPLATES, Chart, Code, Section, Table, Text, render
 from src.sections.errors import suspicious_labels
+from src.stages import report
+from tests.browser import CHROMIUM, Browser
 from tests.conftest import words
 
-SECTIONS = ["Data", "Shift", "Folds and learning", "Scores", "Blend", "Errors", "How it was made"]
+SECTIONS = [
+    *("Data", "Shift", "Folds and learning", "Scores", "Blend", "Errors", "Tuning", "Leaderboard", "How it was made"),
+]
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
@@ -64,23 +71,26 @@ def checked(path: Path) -> Checker:
 
 
 @pytest.fixture(scope="module")
-def reported(done, tiny_input, tmp_path_factory) -> Path:
+def reported(done, tiny_input, tiny_input_round2, tmp_path_factory) -> Path:
+    """With a study, and with more than one submission that was scored online; in round2/ the data of the other task."""
     output = Path(shutil.copytree(done, tmp_path_factory.mktemp("reported") / "output", copy_function=shutil.copy2))
-    assert (
-        main(["leaderboard", "add", str(output / "submission_sample_testB.csv"), "0.6", *words(tiny_input, output)])
-        == 0
-    )
-    assert main(["report", *words(tiny_input, output)]) == 0
+    made = words(tiny_input, output)
+    for run, score in {None: 0.6, "lstm": 0.55, "transformer": 0.62}.items():
+        assert run is None or main(["submit", run, *made]) == 0
+        file = artifacts.Output(output).submission("sample_testB.csv", run)
+        assert main(["leaderboard", "add", str(file), str(score), *made]) == 0
+    assert main(["tune", "blend", "--trials", "6", *made]) == 0
+    assert main(["eda", *words(tiny_input_round2, output / "round2")]) == 0
+    assert main(["report", *made]) == 0
     return output
 
 
 def test_the_page_has_every_part_and_stands_alone(reported):
     page = (reported / "report.html").read_text()
     found = checked(reported / "report.html")
-    assert found.headings == [*SECTIONS[:-1], "Leaderboard", SECTIONS[-1]]
+    assert found.headings == SECTIONS
     assert len(page) < 5e6
     assert not re.search(r"https?://(?!www\.w3\.org)", page)
-    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower().split()
     scores = {path.parent.name: json.loads(path.read_text()) for path in reported.glob("*/*/score.json")}
     for name, score in scores.items():
         assert name in page and f"{score['overall']['score']['value']:.4f}" in page
@@ -92,12 +102,63 @@ def test_the_page_has_every_part_and_stands_alone(reported):
     assert f"{board['validations']['shifted']['value']:.4f}" in page and "0.6000" in page
     losses = [label["log_loss"]["value"] for label in scores["blend"]["overall"]["labels"].values()]
     assert all(f"{loss:.4f}" in page for loss in losses)
+    described = re.findall(r'aria-label="([^"]*)"', page)
+    for run in ("lstm", "transformer"):
+        assert f"Learning curves of {run}" in described
+    assert "Parallel coordinates of blend" in described and "shifted against online" in described
+    assert json.loads((reported / "pipeline.json").read_text())["command"] in html.unescape(page)
 
 
-def test_the_same_output_gives_the_same_page(reported, tiny_input):
+def test_the_same_output_gives_the_same_page(reported, tiny_input, capsys):
     before = (reported / "report.html").read_bytes()
     assert main(["report", *words(tiny_input, reported)]) == 0
+    assert "report: up to date" in capsys.readouterr().out
+    (reported / "report.html").unlink()
+    assert main(["report", *words(tiny_input, reported)]) == 0
+    assert "up to date" not in capsys.readouterr().out
     assert (reported / "report.html").read_bytes() == before
+
+
+def test_a_page_of_other_findings_is_made_anew(copy, tiny_input, capsys):
+    made = words(tiny_input, copy)
+    (copy / "suspicious.csv").unlink()
+    assert main(["report", *made]) == 0
+    assert "up to date" not in capsys.readouterr().out and (copy / "suspicious.csv").exists()
+    assert main(["leaderboard", "tell", "s2", "0.7", *made]) == 0
+    capsys.readouterr()
+    assert main(["report", *made]) == 0
+    assert "up to date" not in capsys.readouterr().out
+    assert "0.7000" in (copy / "report.html").read_text()
+
+
+def test_every_text_that_a_page_is_made_from_is_in_its_stamp(reported, tiny_input):
+    config = load_config("sample", [word for word in words(tiny_input, reported) if "=" in word])
+    output = artifacts.Output(reported)
+    (reported / "report.html").unlink()
+    opened = set()
+    listening.append(lambda event, given: event == "open" and opened.add(str(given[0])))
+    try:
+        report.run(config)
+    finally:
+        listening.clear()
+    read = {Path(name).relative_to(reported) for name in opened if name.startswith(str(reported)) and "." in name}
+    read = {path for path in read if path.suffix in (".json", ".csv", ".jsonl", ".yaml") and (reported / path).exists()}
+    stamped = {path.relative_to(reported) for pattern in report.READ for path in reported.glob(pattern)}
+    others = {Path("pipeline.json"), Path("data/vocabulary.json"), Path("suspicious.csv")}
+    assert len(read) > 20 and read <= stamped | others, read - stamped - others
+    before = report.made_from(config, output)
+    for path in sorted(stamped):
+        text = (reported / path).read_bytes()
+        (reported / path).write_bytes(text + b" ")
+        assert report.made_from(config, output) != before, path
+        (reported / path).write_bytes(text)
+    for setting in ({"target": "sample_testA"}, {"select_on": "clean"}, {"overrides": ["paths.input=elsewhere"]}):
+        assert report.made_from(config.model_copy(update=setting), output) != before
+    assert report.made_from(config, output) == before
+
+
+listening: list[Callable[[str, tuple], object]] = []
+sys.addaudithook(lambda event, given: [heard(event, given) for heard in listening])  # hooks cannot be taken off again
 
 
 def test_parts_whose_artefacts_are_missing_are_left_out(tiny_input, tmp_path):
@@ -106,7 +167,7 @@ def test_parts_whose_artefacts_are_missing_are_left_out(tiny_input, tmp_path):
     assert checked(tmp_path / "eda.html").headings == ["Data"]
     assert main(["report", *made]) == 0
     assert checked(tmp_path / "report.html").headings == ["Data"]
-    assert not (tmp_path / "suspicious.csv").exists()
+    assert (tmp_path / "suspicious.csv").read_text() == "report,label,said,probability\n"
     assert main(["folds", *made]) == 0
     assert main(["report", *made]) == 0
     assert checked(tmp_path / "report.html").headings == ["Data", "Folds and learning"]
@@ -138,15 +199,23 @@ def test_suspicious_labels_are_exported(reported, tiny_input):
     assert {line["report"] for line in lines} <= ids
 
 
-def test_text_is_escaped_and_empty_sections_are_left_out():
+def test_text_is_escaped_and_what_is_empty_is_left_out():
     page = render("<title>", "a & b", [
         Section("One, two", [Text("<b>"), Code("x < y"), Table(["a"], [["<i>"]], "c & d", open=False)]),
         Section("Absent"),
+        Section("Bare", [Table(["a", "b"], [])]),
     ])  # fmt: skip
     for raw in ("<b>", "<i>", "x < y", "a & b"):
         assert raw not in page
     assert "&lt;b&gt;" in (cell := Section("One", [Text("<b>"), Code("x < y")])._repr_html_()) and "<h2>" not in cell
-    assert "&lt;b&gt;" in page and 'id="one-two"' in page and "Absent" not in page and "<details>" in page
+    assert "&lt;b&gt;" in page and 'id="one-two"' in page and "<details>" in page
+    assert "Absent" not in page and "Bare" not in page
+
+
+def test_figures_stand_to_the_right_and_words_to_the_left():
+    table = Table(["name", "score", "what", "none"], [["3", "0.5 ± 0.1", "1 label", "–"], ["4", "-2", "no", "+1"]])
+    assert table.kinds == ["word", "figure", "word", "figure"]
+    assert Table(["name"], [["a name that a phone has to break"]]).kinds == ["long"]
 
 
 def test_pictures_take_the_colours_of_the_page():
@@ -162,38 +231,106 @@ def test_pictures_take_the_colours_of_the_page():
     assert drawn.svg in page
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PROBE = """
-<script>
-const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-const over = [...document.querySelectorAll("p, h1, h2, pre, figure, nav a, summary")].filter(
-  e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).length;
-const empty = [...document.querySelectorAll("svg")].filter(e => e.getBoundingClientRect().height < 40).length;
-const ink = getComputedStyle(document.body).color, paper = getComputedStyle(document.body).backgroundColor;
-document.title = JSON.stringify({wide, over, empty, ink, paper});
-</script>
-"""
+def test_colours_of_data_can_be_told_from_light_and_dark_paper():
+    papers = re.findall(r"--paper: (#\w{6})", TEMPLATES[0].read_text())
+    assert len(set(papers)) == 2
+    for paper in papers:
+        for colour in charts.COLOURS:
+            high, low = sorted((_luminance(colour), _luminance(paper)), reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 3, f"{colour} on {paper}"
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium): no page is opened"
+def _luminance(colour: str) -> float:
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_figures_of_logarithmic_axes_are_written_out():
+    with charts.picture("Logarithms", 2.0) as drawn:
+        charts.lines(drawn.axes, [1, 2000], {"x": [0.02, 0.4]})
+        charts.plain_log(drawn.axes.xaxis)
+        charts.plain_log(drawn.axes.yaxis, lambda value: 1 - value)
+    assert {"1", "10", "100", "1,000", "0.9", "0.95", "0.8"} <= _words(drawn.svg)
+
+
+def test_a_square_of_figures_leaves_out_what_is_not_known():
+    values = np.array([[np.nan, 0.25], [0.5, np.nan]])
+    assert _words(charts.heat(values, ["a", "b"], "Square", "{:.2f}".format)) == {"a", "b", "0.25", "0.50"}
+
+
+def _words(svg: str) -> set[str]:
+    return {text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)}
+
+
+PROBE = Path(__file__).with_name("probe.js").read_text()
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium): no page is looked at"
 )
-@pytest.mark.parametrize("width", [360, 1280])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    one = Browser(tmp_path_factory.mktemp("profile"))
+    yield one
+    one.close()
+
+
+def complaints(browser: Browser) -> list[str]:
+    return [*browser.complaints, *browser.evaluate(PROBE)]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_page_fits_a_browser(reported, tmp_path, width, dark):
-    page = (reported / "report.html").read_text().replace("</body>", PROBE + "</body>")
-    if width < 500:  # headless windows are no narrower than 500: a frame of the width is
-        (tmp_path / "inner.html").write_text(page.replace("document.title =", "parent.document.title ="))
-        page = f'<iframe src="inner.html" style="width:{width}px;height:800px;border:0"></iframe>'
-    (tmp_path / "page.html").write_text(page)
-    flags = ["--blink-settings=preferredColorScheme=0"] if dark else ["--blink-settings=preferredColorScheme=1"]
-    command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", *flags,
-        f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={max(width, 500)},900", "--virtual-time-budget=5000",
-        "--dump-dom", f"file://{tmp_path / 'page.html'}",
-    ]  # fmt: skip
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    told = json.loads(re.search(r"<title>(\{.*?\})</title>", shown).group(1).replace("&quot;", '"'))
-    assert told["wide"] <= 0 and told["over"] == 0 and told["empty"] == 0
-    light = [sum(map(int, re.findall(r"\d+", told[key])[:3])) for key in ("ink", "paper")]
-    assert (light[0] > light[1]) == dark
+def test_a_page_is_readable_in_a_browser(browser, reported, width, dark):
+    for name in ("report.html", "round2/eda.html"):
+        browser.open(reported / name, width, dark)
+        assert complaints(browser) == [], browser.picture(reported / "page.png")
+        paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == ("rgb(18, 22, 28)" if dark else "rgb(255, 255, 255)")
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_page_is_readable_on_paper(browser, reported, dark):
+    browser.open(reported / "report.html", 718, dark, media="print")  # A4 without its margins
+    assert complaints(browser) == [], browser.picture(reported / "page.png")
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not browser.evaluate("document.querySelector('nav').checkVisibility()")
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("spoilt", "complaint"),
+    [
+        ("", ""),
+        ("<style>main { min-width: 2000px }</style>", "the page is 2000 wide in a window of 390"),
+        ("<style>.wide { overflow: visible }</style>", "wide in a window of 390"),
+        ("<p style='position: relative; left: 300px'>Text</p>", "beyond the edge: <p> Text"),
+        ("<style>td { color: #c8c8c8 }</style>", "too faint: <td>"),
+        ("<style>figcaption { font-size: 8px }</style>", "too small, 8.0 px: <figcaption>"),
+        ("<style>svg { max-width: 200px !important; min-width: 0 !important }</style>", "px: <text>"),
+        ("<style>svg { height: 1px }</style>", "a picture of"),
+        ("<style>svg text { letter-spacing: 9px }</style>", "cut off: <text>"),
+        ("<style>svg text { font-size: 40px !important }</style>", "words collide in"),
+        ("<style>figcaption { display: none }</style>", "not shown: <figcaption>"),
+        ("<section><h2>Bare</h2></section>", "an empty section: <section> Bare"),
+        ("<table><thead><tr><th>a</th></tr></thead></table>", "an empty table"),
+        ("<p>nan</p>", "it says nan"),
+        ('<svg viewBox="0 0 99 99" aria-label="x"><text y="9">a</text></svg>', "an empty picture: x"),
+        ("<script>console.error('oh')</script>", "console: "),
+        ("<script>absent()</script>", "absent is not defined"),
+        ('<img src="https://example.invalid/x.png">', "asked for https://example.invalid/x.png"),
+    ],
+)
+def test_what_is_wrong_with_a_page_is_found(browser, tmp_path, spoilt, complaint):
+    with charts.picture("Bars", 2.0) as drawn:
+        charts.bars(drawn.axes, ["one", "two", "three", "four", "five"], [1, 2, 3, 4, 5])
+    table = Table(["name", *"abcdefghijkl"], [["words", *["0.1234"] * 12]], "A wide table")
+    sound = render("Title", "subtitle", [Section("Section", [Text("Text."), Chart(drawn.svg, "Bars"), table])])
+    page = tmp_path / "page.html"
+    page.write_text(sound.replace("</main>", f"{spoilt}</main>"))
+    browser.open(page, 390)
+    told = complaints(browser)
+    assert any(complaint in one for one in told) if complaint else told == []

@@ -8,6 +8,9 @@ from src import charts
 from src.page import Chart, Section, Table, Text
 from src.sections import Findings
 
+MANY = 12
+"""Members whose correlations a phone cannot show at once."""
+
 
 def section(findings: Findings) -> Section:
     found = Section("Blend")
@@ -53,10 +56,9 @@ def section(findings: Findings) -> Section:
         )
         if len(members) > 1:
             np.fill_diagonal(correlation, np.nan)
-            with charts.picture("Correlation of the members' errors", 0.8 + 0.5 * len(members)) as drawn:
-                charts.heat(drawn.axes, correlation, members, 0.0, 1.0, ".2f")
-                drawn.axes.set_title(f"{name}: correlation of the members' errors")
-            found.parts.append(Chart(drawn.svg, "The less alike the errors, the more a blend gains."))
+            heat = charts.heat(correlation, members, f"Correlation of the errors of {name}'s members", "{:.2f}".format)
+            told = f"{name}: correlation of the members' errors. The less alike they are, the more a blend gains."
+            found.parts.append(Chart(heat, told, wide=len(members) > MANY))
     return found
 
 

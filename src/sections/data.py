@@ -32,69 +32,66 @@ def section(prepared: Prepared) -> Section:
         )
     )
     found.parts += _labels(prepared, labels)
-    found.parts += _lengths(train, tests, labels)
+    found.parts.append(_lengths(train, tests, labels))
     found.parts += _words(prepared, train, tests, labels)
     return found
 
 
-def _labels(prepared: Prepared, labels: np.ndarray) -> list[Chart | Table]:
+def _labels(prepared: Prepared, labels: np.ndarray) -> list[Chart]:
     names, rates = _short(prepared.task.label_names), labels.mean(axis=0)
-    with charts.picture("Share of train reports with each label", 2.8) as drawn:
-        charts.bars(drawn.axes, names, 100 * rates)
-        drawn.axes.set_ylabel("% of reports")
-        drawn.axes.set_title("How common each label is")
-        if len(names) > 20:
-            drawn.axes.tick_params(axis="x", labelrotation=90)
-    rate_chart = Chart(drawn.svg, f"{1 - labels.any(axis=1).mean():.0%} of the reports have no label: they are normal.")
+    with charts.picture("Share of train reports with each label", 2.4, charts.PANEL) as common:
+        charts.bars(common.axes, names, 100 * rates)
+        common.axes.set_ylabel("% of reports")
+        common.axes.set_title("How common each label is")
+        common.axes.tick_params(axis="x", labelsize=7.5, labelrotation=90 if len(names) > 20 else 0)
     counts = np.bincount(labels.sum(axis=1))
-    with charts.picture("Number of labels of a report", 2.2) as drawn:
-        charts.bars(drawn.axes, list(map(str, range(len(counts)))), counts, 1)
-        drawn.axes.set_xlabel("labels of a report")
-        drawn.axes.set_ylabel("reports")
-        drawn.axes.set_title("How many labels a report has")
-    count_chart = Chart(drawn.svg, f"{labels.sum(axis=1).mean():.2f} on average.")
+    with charts.picture("Number of labels of a report", 2.4, charts.PANEL) as many:
+        charts.bars(many.axes, list(map(str, range(len(counts)))), counts, 1)
+        many.axes.set_xlabel("labels")
+        many.axes.set_ylabel("reports")
+        many.axes.set_title("How many labels a report has")
+    normal = 1 - labels.any(axis=1).mean()
+    told = f"{normal:.0%} of the reports have no label: they are normal. {labels.sum(axis=1).mean():.2f} on average."
     together = labels.T.astype(np.float64) @ labels
     with np.errstate(invalid="ignore", divide="ignore"):
         given = together / np.diag(together)[:, None]
     np.fill_diagonal(given, np.nan)
-    with charts.picture("How often a label is there where another is", 5.6) as drawn:
-        charts.heat(drawn.axes, given, names, 0.0, float(np.nanmax(given, initial=0.01)))
-        drawn.axes.set_title("Of the reports with the label of the row, % that have that of the column")
-    return [rate_chart, count_chart, Chart(drawn.svg, "Regions beside one another are named together.")]
+    heat = charts.heat(given, names, "How often a label is there where another is", lambda share: f"{100 * share:.0f}")
+    return [
+        Chart([common.svg, many.svg], told),
+        Chart(heat, "Of the reports with the label of the row, the % that have that of the column.", wide=True),
+    ]
 
 
-def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart]:
+def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> Chart:
     edges = np.arange(0, train.tokens.shape[1] + 5, 4)
     files = {"train": train.lengths, **{name: corpus.lengths for name, corpus in tests.items()}}
     abnormal = labels.any(axis=1)
     kinds = {"normal": train.lengths[~abnormal], "abnormal": train.lengths[abnormal]}
-    with charts.picture("Lengths of reports", 2.6, columns=2, sharey=True) as drawn:
-        for axes, groups, title in zip(drawn.axes, (files, kinds), ("by file", "of train, by label"), strict=True):
-            charts.steps(axes, edges, {name: np.histogram(n, edges)[0] / max(len(n), 1) for name, n in groups.items()})
-            axes.set_title(f"Tokens of a report, {title}")
-            axes.set_xlabel("tokens")
-        drawn.axes[0].set_ylabel("share of reports")
+    pictures = []
+    for groups, title in ((files, "by file"), (kinds, "of train, by label")):
+        with charts.picture(f"Lengths of reports {title}", 2.4, charts.PANEL) as drawn:
+            shares = {name: 100 * np.histogram(n, edges)[0] / max(len(n), 1) for name, n in groups.items()}
+            charts.steps(drawn.axes, edges, shares)
+            drawn.axes.set_title(f"Tokens of a report, {title}")
+            drawn.axes.set_xlabel("tokens")
+            drawn.axes.set_ylabel("% of reports")
+        pictures.append(drawn.svg)
     means = ", ".join(f"{name} {np.mean(n):.1f}" for name, n in {**files, **kinds}.items() if len(n))
-    return [Chart(drawn.svg, f"Mean lengths: {means}.")]
+    return Chart(pictures, f"Mean lengths: {means}.")
 
 
 def _words(prepared: Prepared, train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart | Table]:
     words, size = prepared.vocabulary.words, len(prepared.vocabulary)
     counts = {name: _counts(corpus, size) for name, corpus in {"train": train, **tests}.items()}
-    with charts.picture("Shares of words by rank", 2.6) as drawn:
-        for i, (name, found) in enumerate(counts.items()):
-            ordered = np.sort(found)[::-1] / max(found.sum(), 1)
-            drawn.axes.loglog(
-                np.arange(1, len(ordered) + 1),
-                ordered,
-                color=charts.COLOURS[i % len(charts.COLOURS)],
-                label=name,
-                linewidth=1.4,
-            )
+    with charts.picture("Shares of words by rank") as drawn:
+        ordered = {name: 100 * np.sort(found)[::-1] / max(found.sum(), 1) for name, found in counts.items()}
+        charts.lines(drawn.axes, np.arange(1, size - N_SPECIAL + 1), ordered)
+        charts.plain_log(drawn.axes.xaxis)
+        charts.plain_log(drawn.axes.yaxis)
         drawn.axes.set_title("How common words are, the commonest first")
         drawn.axes.set_xlabel("rank")
-        drawn.axes.set_ylabel("share of tokens")
-        drawn.axes.legend(fontsize=8)
+        drawn.axes.set_ylabel("% of tokens")
     ranked = Chart(drawn.svg, "Noise lifts the rare words: an intruder is as likely to be one as any other.")
     top = np.argsort(-counts["train"])[:TOP_WORDS]
     shares = {name: found / max(found.sum(), 1) for name, found in counts.items()}

@@ -16,16 +16,6 @@ def section(findings: Findings) -> Section:
     if findings.runs:
         rows = [[name, run.record["preset"], f"./run.sh {run.remedy}"] for name, run in findings.runs.items()]
         found.parts.append(Table(["run", "preset", "command"], rows, "Each run again", open=False))
-    if last:
-        spent = last["seconds"]
-        found.parts.append(
-            Table(
-                ["stage", "seconds"],
-                [[name, f"{s:.1f}"] for name, s in spent.items()],
-                "The last pipeline, stage by stage",
-                open=False,
-            )
-        )
     made = {}
     for run in findings.runs.values():
         if not run.is_blend:

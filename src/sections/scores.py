@@ -9,10 +9,16 @@ from src.page import Chart, Section, Table
 from src.sections import Findings
 from src.shifted import VALIDATIONS, validation
 
+INTERVAL = 1.96
+"""Standard errors to each side of a 95% interval."""
+PERFECT = 1e-6
+"""Loss of a score that a logarithmic scale can show."""
+ROOM = 0.15
+"""Of the width of the ladder, for the figure beside the best."""
 BINS = 12
 FITTED = 5000
 """Rows that a temperature is fitted on."""
-CURVES = 6
+CURVES = 5
 """Labels whose curves are drawn, those with the largest share of the loss."""
 
 
@@ -26,7 +32,7 @@ def section(findings: Findings) -> Section:
     now = findings.runs[list(findings.runs)[-1]].score["folds_table"]
     scores = {name: score for name, score in baselines.items() if score.get("folds_table") == now}
     scores |= {name: run.score for name, run in findings.runs.items()}
-    found.parts += _ladder(scores)
+    found.parts += _ladder(findings, scores)
     found.parts += validations(findings)
     best = findings.best
     if best is not None:
@@ -36,19 +42,23 @@ def section(findings: Findings) -> Section:
     return found
 
 
-def _ladder(scores: dict) -> list:
+def _ladder(findings: Findings, scores: dict) -> list:
     ordered = sorted(scores, key=lambda name: scores[name]["overall"]["score"]["value"])
     values = [scores[name]["overall"]["score"] for name in ordered]
-    floor = min([0.7, *(v["value"] for v in values if v["value"] > 0.5)]) - 0.02
-    with charts.picture("Scores out of fold with their standard errors", 0.6 + 0.26 * len(ordered)) as drawn:
-        places = np.arange(len(ordered))
-        drawn.axes.barh(places, [max(v["value"], floor) for v in values], color=charts.COLOURS[0], height=0.65)
-        drawn.axes.set_yticks(places, ordered)
-        drawn.axes.set_xlim(floor, 1.0)
-        for place, value in zip(places, values, strict=True):
-            drawn.axes.text(max(value["value"], floor) + 0.003, place, f"{value['value']:.4f}", va="center", fontsize=8)
-        drawn.axes.grid(visible=False, axis="y")
-        drawn.axes.set_title("Official score out of fold, on the reports as they are")
+    with charts.picture("Scores out of fold with their 95% intervals", 0.7 + 0.24 * len(ordered)) as drawn:
+        for place, (name, score) in enumerate(zip(ordered, values, strict=True)):
+            lost, colour = max(1 - score["value"], PERFECT), charts.COLOURS[0 if name in findings.runs else 5]
+            spread = INTERVAL * (score["standard_error"] or 0.0)
+            drawn.axes.errorbar(lost, place, xerr=spread, fmt="o", markersize=4, color=colour, ecolor=charts.INK)
+            at, beside = (lost, place), {"textcoords": "offset points", "xytext": (10, 0), "va": "center"}
+            drawn.axes.annotate(f"{score['value']:.4f}", at, fontsize=8, **beside)
+        charts.plain_log(drawn.axes.xaxis, lambda lost: 1 - lost)
+        low, high = drawn.axes.get_xlim()
+        drawn.axes.set_xlim(high, low * (low / high) ** ROOM)
+        drawn.axes.set_yticks(range(len(ordered)), ordered)
+        drawn.axes.set_ylim(-0.6, len(ordered) - 0.4)
+        drawn.axes.set_title("Official score out of fold, with 95% intervals")
+    told = "On the reports as they are; grey is the ladder of baselines. The scale is that of the loss, logarithmic."
     rows = []
     for name in reversed(ordered):
         overall = scores[name]["overall"]
@@ -56,7 +66,7 @@ def _ladder(scores: dict) -> list:
         macro = [overall["macro"][key] for key in ("roc_auc", "pr_auc")]
         rows.append([name, *(_with_error(cell) for cell in cells), *(_figure(cell["value"]) for cell in macro)])
     columns = ["run", "score", "all labels right", "calibration error", "ROC-AUC", "PR-AUC"]
-    return [Chart(drawn.svg, "zeros, prior, random and tfidf are the ladder."), Table(columns, rows)]
+    return [Chart(drawn.svg, told), Table(columns, rows, "Out of fold, ± one standard error")]
 
 
 def validations(findings: Findings) -> list[Table]:
@@ -115,24 +125,39 @@ def _curves(findings: Findings, best) -> list:
 
     labels, logits = _scored(findings, best)
     losses = metrics.log_loss_cells(labels, metrics.sigmoid(logits)).mean(axis=0)
-    worst = [k for k in np.argsort(-losses) if 0 < labels[:, k].sum() < len(labels)][:CURVES]
-    with charts.picture("ROC and precision-recall curves", 3.2, columns=2) as drawn:
-        for i, k in enumerate(worst):
-            name, colour = findings.prepared.task.label_names[k], charts.COLOURS[i]
-            false, true, _ = roc_curve(labels[:, k], logits[:, k])
-            precision, recall, _ = precision_recall_curve(labels[:, k], logits[:, k])
-            for axes, x, y in ((drawn.axes[0], false, true), (drawn.axes[1], recall, precision)):
+    ranked = [k for k in np.argsort(-losses) if 0 < labels[:, k].sum() < len(labels)]
+    curves = {}
+    for k in ranked:
+        false, true, _ = roc_curve(labels[:, k], logits[:, k])
+        precision, recall, _ = precision_recall_curve(labels[:, k], logits[:, k])
+        curves[k] = ((false, true), (recall, precision))
+    least = 1 / len(labels)
+    pictures = []
+    for place, (title, x_name, y_name) in enumerate(
+        [("ROC", "false positive rate", "true positive rate"), ("Precision and recall", "recall", "precision")]
+    ):
+        with charts.picture(f"{title} of each label", 3.0, charts.PANEL) as drawn:
+            for rank, k in reversed(list(enumerate(ranked))):
+                x, y = curves[k][place]
                 kept = np.unique(np.linspace(0, len(x) - 1, 200).astype(int))
-                axes.plot(x[kept], y[kept], color=colour, label=name, linewidth=1.2)
-        for axes, title, x, y in (
-            (drawn.axes[0], "ROC", "false positive rate", "true positive rate"),
-            (drawn.axes[1], "Precision and recall", "recall", "precision"),
-        ):
-            axes.set_title(title)
-            axes.set_xlabel(x)
-            axes.set_ylabel(y)
-        drawn.axes[0].legend(fontsize=7)
-    return [Chart(drawn.svg, f"{best.name}, the {len(worst)} labels that cost most, out of fold.")]
+                told = rank < CURVES
+                drawn.axes.plot(
+                    np.maximum(x[kept], least) if place == 0 else x[kept],
+                    y[kept],
+                    color=charts.COLOURS[rank] if told else charts.FAINT,
+                    label=findings.prepared.task.label_names[k] if told else None,
+                    linewidth=1.3 if told else 0.6,
+                )
+            if place == 0:
+                charts.plain_log(drawn.axes.xaxis)
+            drawn.axes.set_title(title)
+            drawn.axes.set_xlabel(x_name)
+            drawn.axes.set_ylabel(y_name)
+            drawn.axes.legend(reverse=True)
+        pictures.append(drawn.svg)
+    costly = min(CURVES, len(ranked))
+    told = f"{best.name}, out of fold: in colour the {costly} labels that cost most, the others faint."
+    return [Chart(pictures, told)]
 
 
 def _reliability(findings: Findings, best) -> list:
@@ -148,25 +173,26 @@ def _reliability(findings: Findings, best) -> list:
         all_labels = np.asarray(findings.prepared.train.labels)
         kinds[findings.config.select_on] = (all_labels[rows.rows], rows.logits(best.oof(), best.copies(target.name)))
         weights[findings.config.select_on], reports[findings.config.select_on] = rows.weights, rows.rows
-    said = []
-    with charts.picture("Reliability diagrams", 3.2, columns=len(kinds), squeeze=False) as drawn:
-        for axes, (name, (labels, logits)) in zip(drawn.axes[0], kinds.items(), strict=True):
-            temperatures = _temperatures(labels, logits, weights[name], reports[name])
-            cooled = logits / temperatures[:, None]
+    said, pictures = [], []
+    for name, (labels, logits) in kinds.items():
+        temperatures = _temperatures(labels, logits, weights[name], reports[name])
+        cooled = logits / temperatures[:, None]
+        with charts.picture(f"Reliability on train reports {name}", 3.0, charts.PANEL) as drawn:
             for colour, (which, seen) in enumerate((("as predicted", logits), ("with a temperature", cooled))):
                 x, y = _reliable(labels, metrics.sigmoid(seen), weights[name])
-                axes.plot(x, y, "o-", markersize=3, linewidth=1, color=charts.COLOURS[colour], label=which)
-            axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
-            axes.set_title(f"Train reports {name}")
-            axes.set_xlabel("predicted")
-            axes.set_ylabel("observed")
-            said.append(f"{name}: {temperatures.mean():.2f}")
-        drawn.axes[0, 0].legend(fontsize=8)
+                drawn.axes.plot(x, y, "o-", markersize=3, linewidth=1, color=charts.COLOURS[colour], label=which)
+            drawn.axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
+            drawn.axes.set_title(f"Reliability, train reports {name}")
+            drawn.axes.set_xlabel("predicted")
+            drawn.axes.set_ylabel("observed")
+            drawn.axes.legend()
+        pictures.append(drawn.svg)
+        said.append(f"{name}: {temperatures.mean():.2f}")
     caption = (
         f"{best.name}: of the labels given a probability, the share that is there. Temperatures, cross-fitted: "
         f"{'; '.join(said)}; above 1 it is too sure."
     )
-    return [Chart(drawn.svg, caption)]
+    return [Chart(pictures, caption)]
 
 
 def _temperatures(

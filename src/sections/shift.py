@@ -9,6 +9,9 @@ from src.page import Chart, Section, Table, Text
 from src.sections import Findings
 from src.shift_report import RATES, short_names
 
+HITS = RATES[:3]
+"""Rates that are shares of tokens."""
+
 
 def section(findings: Findings) -> Section:
     found = Section("Shift")
@@ -19,58 +22,49 @@ def section(findings: Findings) -> Section:
     names = short_names(facts["tests"])
     noise = {"train": facts["train"]["noise"], **{names[name]: one["noise"] for name, one in facts["tests"].items()}}
     known = {name: one for name, one in noise.items() if one is not None}
-    if known:
-        found.parts.append(_noise(known))
+    pictures = [_noise(known)] if known else []
     if findings.shift.tests:
-        found.parts += _likeness(findings, names)
+        pictures.append(_likeness(findings, names))
+    if pictures:
+        told = "Noise is estimated from frames of frequent phrases. Reports with a near relative in train are easier."
+        found.parts.append(Chart(pictures, told))
+    tables = shift_report.tables(facts)
+    found.parts += [Table(columns, rows, title, title == "Apart from train") for title, columns, rows in tables]
     return found
 
 
-def _noise(known: dict) -> Chart:
-    with charts.picture("Noise rates with 95% intervals", 2.8) as drawn:
+def _noise(known: dict) -> str:
+    with charts.picture("Noise rates with 95% intervals", 2.5, charts.PANEL) as drawn:
         width = 0.8 / len(known)
         for i, (name, one) in enumerate(known.items()):
-            places = np.arange(len(RATES)) + (i - (len(known) - 1) / 2) * width
-            values = [100 * one["rates"][rate] for rate in RATES]
-            spans = [one["intervals"].get(rate) or (one["rates"][rate],) * 2 for rate in RATES]
-            below = [max(value - 100 * low, 0) for value, (low, _) in zip(values, spans, strict=True)]
-            above = [max(100 * high - value, 0) for value, (_, high) in zip(values, spans, strict=True)]
+            values = np.array([100 * one["rates"][rate] for rate in HITS])
+            spans = 100 * np.array([one["intervals"][rate] for rate in HITS]).T
             drawn.axes.bar(
-                places,
+                np.arange(len(HITS)) + (i - (len(known) - 1) / 2) * width,
                 values,
                 width * 0.92,
                 color=charts.COLOURS[i % len(charts.COLOURS)],
                 label=name,
-                yerr=[below, above],
+                yerr=np.maximum([values - spans[0], spans[1] - values], 0),
                 ecolor=charts.INK,
             )
-        drawn.axes.set_xticks(range(len(RATES)), RATES)
+        drawn.axes.set_xticks(range(len(HITS)), HITS)
+        drawn.axes.grid(visible=False, axis="x")
         drawn.axes.set_ylabel("% of tokens")
-        drawn.axes.set_title("Noise: tokens replaced, put in, left out, and how it varies between reports")
-        drawn.axes.legend(fontsize=8)
-    return Chart(drawn.svg, "Estimated from frames of frequent phrases, with 95% intervals.")
+        drawn.axes.set_title("Noise, with 95% intervals")
+        drawn.axes.legend()
+    return drawn.svg
 
 
-def _likeness(findings: Findings, names: dict[str, str]) -> list[Chart | Table]:
+def _likeness(findings: Findings, names: dict[str, str]) -> str:
     edges = np.linspace(0, 1, 41)
     tests = findings.shift.tests
-    with charts.picture("Likeness to the nearest train report", 2.6) as drawn:
-        series = {
-            "train, to other folds": np.histogram(tests[0].array("similarity")[0], edges)[0] / len(findings.shift.rows)
-        }
-        for test in tests:
-            like = test.array("test_similarity")
-            series[names[test.name]] = np.histogram(like, edges)[0] / max(len(like), 1)
-        charts.steps(drawn.axes, edges, series)
-        drawn.axes.set_title("Cosine of each report to the train report nearest to it")
+    like = {"train, to other folds": tests[0].array("similarity")[0]}
+    like |= {names[test.name]: test.array("test_similarity") for test in tests}
+    with charts.picture("Likeness to the nearest train report", 2.5, charts.PANEL) as drawn:
+        shares = {name: 100 * np.histogram(one, edges)[0] / max(len(one), 1) for name, one in like.items()}
+        charts.steps(drawn.axes, edges, shares)
+        drawn.axes.set_title("Likeness to the nearest train report")
         drawn.axes.set_xlabel("TF-IDF cosine")
-        drawn.axes.set_ylabel("share of reports")
-    rows = []
-    for test in tests:
-        told = test.facts["adversarial"]
-        matched = told["auc_noise_matched"]
-        like = np.median(test.array("test_similarity"))
-        cells = [told["auc"], matched]
-        rows.append([names[test.name], *("–" if cell is None else f"{cell:.3f}" for cell in cells), f"{like:.2f}"])
-    columns = ["test file", "AUC train against test", "with noise made equal", "median cosine to train"]
-    return [Chart(drawn.svg, "Reports with a near relative in train are easier."), Table(columns, rows)]
+        drawn.axes.set_ylabel("% of reports")
+    return drawn.svg

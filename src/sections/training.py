@@ -12,6 +12,7 @@ from src.sections import Findings
 
 MOST = 12
 """Runs whose curves are drawn."""
+LOSSES = [("train_loss", "-", "learns from"), ("valid_loss", "--", "validated on")]
 
 
 def section(findings: Findings) -> Section:
@@ -23,19 +24,12 @@ def section(findings: Findings) -> Section:
     shown = dict(list(trained.items())[-MOST:])
     if not shown:
         return found
-    rows = -(-len(shown) // 2)
-    with charts.picture("Learning curves of every fold", 2.4 * rows, rows, 2, squeeze=False) as drawn:
-        cells = drawn.axes.ravel()
-        for axes, (name, run) in zip(cells, shown.items(), strict=False):
-            _curves(axes, name, list(csv.DictReader((run.path / "history.csv").open())))
-        for axes in cells[len(shown) :]:
-            axes.set_visible(False)
     said = "" if len(shown) == len(trained) else f" Of {len(trained)} runs the best {len(shown)}."
     found.parts.append(
         Chart(
-            drawn.svg,
-            "A line for each fold and seed: solid on what it learns from (noisy, as it is shown), dashed on what it is "
-            f"validated on, after each epoch.{said}",
+            [_curves(name, list(csv.DictReader((run.path / "history.csv").open()))) for name, run in shown.items()],
+            "Learning curves, a line for each fold and seed: loss on what it learns from (noisy, as it is shown) and, "
+            f"dashed, on what it is validated on, after each epoch.{said}",
         )
     )
     return found
@@ -57,17 +51,20 @@ def _folds(findings: Findings) -> Table | Text:
     )  # fmt: skip
 
 
-def _curves(axes, name: str, history: list[dict[str, str]]) -> None:
+def _curves(name: str, history: list[dict[str, str]]) -> str:
     by_fold: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in history:
         by_fold.setdefault((row["fold"], row["seed"]), []).append(row)
-    for rows in by_fold.values():
-        epochs = [int(row["epoch"]) for row in rows]
-        axes.plot(epochs, [float(row["train_loss"]) for row in rows], color=charts.COLOURS[0], linewidth=0.9, alpha=0.7)
-        axes.plot(
-            epochs, [float(row["valid_loss"]) for row in rows], "--", color=charts.COLOURS[1], linewidth=0.9, alpha=0.8
-        )
-    axes.set_title(name)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss")
-    axes.set_yscale("log")
+    with charts.picture(f"Learning curves of {name}", 2.5, charts.PANEL) as drawn:
+        for i, rows in enumerate(by_fold.values()):
+            epochs = [int(row["epoch"]) for row in rows]
+            for colour, (column, form, told) in enumerate(LOSSES):
+                style = {"color": charts.COLOURS[colour], "linewidth": 0.9, "alpha": 0.8}
+                drawn.axes.plot(epochs, [float(row[column]) for row in rows], form, label=None if i else told, **style)
+        charts.plain_log(drawn.axes.yaxis)
+        drawn.axes.xaxis.get_major_locator().set_params(integer=True)
+        drawn.axes.set_title(name)
+        drawn.axes.set_xlabel("epoch")
+        drawn.axes.set_ylabel("loss")
+        drawn.axes.legend()
+    return drawn.svg

@@ -7,6 +7,7 @@ import csv
 import numpy as np
 
 from src import artifacts, charts
+from src.console import duration
 from src.page import Chart, Section, Table, Text
 from src.sections import Findings
 
@@ -21,11 +22,11 @@ def section(findings: Findings) -> Section:
         if not complete:
             continue
         name = path.parent.name
-        hours = sum(float(trial["seconds"] or 0) for trial in trials) / 3600
+        spent = duration(sum(float(trial["seconds"] or 0) for trial in trials))
         kinds = ", ".join(
             f"{sum(t['state'] == state for t in trials)} {state}" for state in sorted({t["state"] for t in trials})
         )
-        found.parts.append(Text(f"{name}: {len(trials)} trials ({kinds}), {hours:.1f} hours of a core."))
+        found.parts.append(Text(f"{name}: {len(trials)} trials ({kinds}), {spent} of a core."))
         found.parts.append(_history(name, trials, complete))
         settings = [key for key in trials[0] if "." in key]
         best = sorted(complete, key=lambda trial: -float(trial["score"]))[:TOP]
@@ -46,17 +47,11 @@ def section(findings: Findings) -> Section:
 
 def _history(name: str, trials: list[dict], complete: list[dict]) -> Chart:
     numbers, scores = [int(t["trial"]) for t in complete], [float(t["score"]) for t in complete]
-    with charts.picture(f"Search history of {name}", 2.4) as drawn:
-        pruned = [t for t in trials if t["state"] == "pruned"]
-        floor = min(scores) - 0.1 * (max(scores) - min(scores)) - 1e-3
-        drawn.axes.plot(
-            [int(t["trial"]) for t in pruned],
-            [floor] * len(pruned),
-            "x",
-            color=charts.COLOURS[5],
-            markersize=4,
-            label="given up",
-        )
+    pruned = [int(t["trial"]) for t in trials if t["state"] == "pruned"]
+    floor = min(scores) - 0.1 * (max(scores) - min(scores)) - 1e-3
+    with charts.picture(f"Search history of {name}") as drawn:
+        if pruned:
+            drawn.axes.plot(pruned, [floor] * len(pruned), "x", color=charts.COLOURS[5], markersize=4, label="given up")
         drawn.axes.plot(numbers, scores, "o", color=charts.COLOURS[0], markersize=4, label="complete")
         drawn.axes.step(
             numbers, np.maximum.accumulate(scores), where="post", color=charts.COLOURS[1], label="best so far"
@@ -64,8 +59,8 @@ def _history(name: str, trials: list[dict], complete: list[dict]) -> Chart:
         drawn.axes.set_xlabel("trial")
         drawn.axes.set_ylabel("score")
         drawn.axes.set_title(f"{name}: how the search went")
-        drawn.axes.legend(fontsize=8)
-    return Chart(drawn.svg, "Trials that were given up have no score, and stand at the bottom.")
+        drawn.axes.legend()
+    return Chart(drawn.svg, "Trials that were given up have no score, and stand at the bottom." if pruned else "")
 
 
 def _importances(name: str, mattered: dict[str, float]) -> Chart:
@@ -88,7 +83,7 @@ def _parallel(name: str, complete: list[dict], settings: list[str]) -> Chart:
         low, span = np.nanmin(values), np.nanmax(values) - np.nanmin(values)
         heights.append((values - low) / span if span else np.full(len(values), 0.5))
     ranks = np.argsort(np.argsort(columns[-1])) / max(len(complete) - 1, 1)
-    with charts.picture(f"Parallel coordinates of {name}", 3.4) as drawn:
+    with charts.picture(f"Parallel coordinates of {name}", 3.0) as drawn:
         for i, rank in enumerate(ranks):
             line = [height[i] for height in heights]
             drawn.axes.plot(line, color=charts.COLOURS[0], alpha=0.1 + 0.85 * rank**2, linewidth=0.6 + 1.4 * rank**3)
@@ -97,7 +92,7 @@ def _parallel(name: str, complete: list[dict], settings: list[str]) -> Chart:
         )
         drawn.axes.set_yticks([0, 1], ["least", "most"])
         drawn.axes.grid(visible=True, axis="x")
-        drawn.axes.set_title(f"{name}: settings and score of each complete trial, the best are darkest")
+        drawn.axes.set_title(f"{name}: each complete trial, the best boldest")
     return Chart(drawn.svg, "Each setting from its least to its most; choices in alphabetical order.")
 
 
@@ -112,25 +107,22 @@ def _numbers(given: list[str]) -> tuple[np.ndarray, list[str]]:
 
 def _settings(name: str, complete: list[dict], settings: list[str]) -> Chart:
     """Each setting against the score."""
-    columns = min(4, len(settings))
-    rows = -(-len(settings) // columns)
-    scores = np.array([float(trial["score"]) for trial in complete])
-    with charts.picture(
-        f"Settings and scores of {name}", 1.9 * rows, rows, columns, squeeze=False, sharey=True
-    ) as drawn:
-        cells = drawn.axes.ravel()
-        for axes, key in zip(cells, settings, strict=False):
-            values, kinds = _numbers([trial[key] for trial in complete])
+    scores, pictures = np.array([float(trial["score"]) for trial in complete]), []
+    for key in settings:
+        values, kinds = _numbers([trial[key] for trial in complete])
+        with charts.picture(f"{key} against the score of {name}", 1.8, charts.SMALL) as drawn:
+            drawn.axes.plot(values, scores, "o", markersize=3, color=charts.COLOURS[0])
             if kinds:
-                axes.set_xticks(range(len(kinds)), [_shown(kind) for kind in kinds], fontsize=7)
-            axes.plot(values, scores, "o", markersize=3, color=charts.COLOURS[0])
-            if key.endswith("learning_rate"):
-                axes.set_xscale("log")
-            axes.set_title(key.split(".", 1)[1], fontsize=8)
-            axes.tick_params(labelsize=7)
-        for axes in cells[len(settings) :]:
-            axes.set_visible(False)
-    return Chart(drawn.svg, "Complete trials alone.")
+                drawn.axes.set_xticks(range(len(kinds)), [_shown(kind) for kind in kinds], rotation=30, ha="right")
+                drawn.axes.set_xlim(-0.5, len(kinds) - 0.5)
+            elif key.endswith("learning_rate"):
+                charts.plain_log(drawn.axes.xaxis)
+            else:
+                drawn.axes.xaxis.get_major_locator().set_params(nbins=4)
+            drawn.axes.set_title(key.split(".", 1)[1], fontsize=8.5)
+            drawn.axes.tick_params(labelsize=7.5)
+        pictures.append(drawn.svg)
+    return Chart(pictures, "Score against each setting, of complete trials alone.")
 
 
 def _shown(value: str) -> str:

@@ -15,17 +15,30 @@ from src.stages import sample as sample_stage
 
 
 def run(config: Config) -> None:
-    from src.stages import baselines, blend, explain, folds, leaderboard, online, pretrain, score, shift, submit, train
+    from src.stages import (
+        baselines,
+        blend,
+        explain,
+        folds,
+        leaderboard,
+        online,
+        pretrain,
+        report,
+        score,
+        shift,
+        submit,
+        train,
+    )
 
     say(f"preset {config.preset}: {', '.join(config.runs)}; input {config.paths.input}, output {config.paths.output}")
-    started, seconds = time.perf_counter(), {}
-    stages = [folds, shift, baselines, pretrain, train, blend, submit, score, leaderboard, online, explain]
+    started, output = time.perf_counter(), Output(config.paths.output)
+    made = {"command": f"./run.sh {command('pipeline', config)}", "seconds": {}}
+    stages = [folds, shift, baselines, pretrain, train, blend, submit, score, leaderboard, online, explain, report]
     for name, stage in {"prepare": prepare, **{stage.__name__: stage.run for stage in stages}}.items():
         stage_started = time.perf_counter()
         stage(config)
-        seconds[name.removeprefix("src.stages.")] = round(time.perf_counter() - stage_started, 3)
-    made = {"command": f"./run.sh {command('pipeline', config)}", "seconds": seconds}
-    artifacts.write_json(Output(config.paths.output).seconds, made)
+        made["seconds"][name.removeprefix("src.stages.")] = round(time.perf_counter() - stage_started, 3)
+        artifacts.write_json(output.seconds, made)  # at once: the report, which is last, tells of the command
     say(f"pipeline: done in {duration(time.perf_counter() - started)}")
 
 

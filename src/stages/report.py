@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import time
 from pathlib import Path
 
 from src import artifacts
 from src.artifacts import Output
-from src.config import Config
+from src.config import Config, fingerprint
 from src.console import duration, say
-from src.page import Section, render
+from src.page import TEMPLATES, Section, render
 from src.prepared import Prepared
 from src.sections import Findings
+
+CODE = (__name__,)
+READ = (
+    *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),
+    *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "submissions.jsonl"),
+)
+"""What the page is made from, in the output folder: a test holds that a report opens no other text."""
+STAMP = re.compile(r'name="made-from" content="(\w+)"')
 
 
 def run(config: Config) -> None:
@@ -30,14 +40,17 @@ def run(config: Config) -> None:
 
     started = time.perf_counter()
     output = Output(config.paths.output)
+    stamp = made_from(config, output)
+    if output.suspicious.exists() and _stamp_of(output.report) == stamp:
+        say(f"report: up to date ({output.report})")
+        return
     findings = Findings.load(config)
     parts = [shift, training, scores, blend, errors, explanations, tuning, submissions, environment]
     sections = [data.section(findings.prepared), *(part.section(findings) for part in parts)]
-    if findings.best is not None:
-        artifacts.write_text(output.suspicious, errors.suspicious_table(findings))
+    artifacts.write_text(output.suspicious, errors.suspicious_table(findings))
     best = findings.best
     what = f"; {best.name}: {best.score['overall']['score']['value']:.4f} out of fold" if best else ""
-    _write(output.report, findings.prepared, f"{findings.prepared.task.title}{what}", sections)
+    _write(output.report, findings.prepared, f"{findings.prepared.task.title}{what}", sections, stamp)
     _say(output.report, started)
 
 
@@ -52,8 +65,37 @@ def run_eda(config: Config) -> None:
     _say(output.eda, started)
 
 
-def _write(path: Path, prepared: Prepared, subtitle: str, sections: list[Section]) -> None:
-    artifacts.write_text(path, render("CT report anomaly detection", subtitle, sections))
+def made_from(config: Config, output: Output) -> str:
+    """Stands for all that is in the page. Arrays are not read: the files that were written after them tell of them."""
+    files = sorted({path for pattern in READ for path in output.root.glob(pattern)})
+    pipeline = artifacts.read_json(output.seconds) if output.seconds.exists() else {}
+    return fingerprint(
+        {
+            "files": {str(path.relative_to(output.root)): artifacts.file_sha256(path) for path in files},
+            "settings": [
+                config.target,
+                config.select_on,
+                [word for word in config.overrides if word.startswith("paths.")],
+            ],
+            "command": pipeline.get("command"),
+            "code": artifacts.code_version(CODE),
+            "templates": [artifacts.file_sha256(template) for template in TEMPLATES],
+            "libraries": [importlib.metadata.version(name) for name in ("matplotlib", "jinja2", "numpy")],
+        }
+    )
+
+
+def _stamp_of(page: Path) -> str | None:
+    """What is noted at its top."""
+    if not page.exists():
+        return None
+    with page.open() as file:
+        noted = STAMP.search(file.read(1000))
+    return noted and noted[1]
+
+
+def _write(path: Path, prepared: Prepared, subtitle: str, sections: list[Section], stamp: str = "") -> None:
+    artifacts.write_text(path, render("CT report anomaly detection", subtitle, sections, stamp))
 
 
 def _say(path: Path, started: float) -> None:

@@ -1,0 +1,114 @@
+"""A headless Chromium, spoken to over two pipes (its DevTools protocol): what a page looks like can be measured."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+LONGEST = 600
+"""Seconds that a browser may be open."""
+
+
+class Browser:
+    """One process with one tab. What the page asked for, said and failed at since open() is in `events`."""
+
+    def __init__(self, profile: Path):
+        to_child, from_parent = os.pipe()
+        to_parent, from_child = os.pipe()
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_child, from_child)]  # clear of 3 and 4
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"]
+        self.process = subprocess.Popen(
+            [CHROMIUM, *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(3, 4),
+            preexec_fn=lambda: (os.dup2(ends[0], 3), os.dup2(ends[1], 4)),
+        )
+        for end in (to_child, from_child, *ends):
+            os.close(end)
+        self.write, self.read = os.fdopen(from_parent, "wb"), os.fdopen(to_parent, "rb")
+        self.watch = threading.Timer(LONGEST, self.process.kill)  # one that hangs would never answer
+        self.watch.start()
+        self.numbers, self.session, self.events = itertools.count(1), None, []
+        targets = self.ask("Target.getTargets")["targetInfos"]
+        tab = next(target["targetId"] for target in targets if target["type"] == "page")
+        self.session = self.ask("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.ask(f"{domain}.enable")
+
+    def close(self) -> None:
+        self.watch.cancel()
+        self.write.close()
+        self.read.close()
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to one request; what comes before it goes to `events`."""
+        number = next(self.numbers)
+        request = {"id": number, "method": method, "params": parameters}
+        if self.session:
+            request["sessionId"] = self.session
+        self.write.write(json.dumps(request).encode() + b"\0")
+        self.write.flush()
+        while (message := self._next()).get("id") != number:
+            self.events.append(message)
+        if "error" in message:
+            raise RuntimeError(f"{method}: {message['error']}")
+        return message["result"]
+
+    def _next(self) -> dict[str, Any]:
+        text = bytearray()
+        while (byte := self.read.read(1)) != b"\0":
+            if not byte:
+                raise RuntimeError("the browser has ended")
+            text += byte
+        return json.loads(text)
+
+    def open(self, page: Path, width: int, dark: bool = False, media: str = "screen") -> None:
+        """Shows a file in a window of this width, a phone's below 600, and waits until it is loaded."""
+        phone = width < 600
+        size = {"width": width, "height": 900, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
+        self.ask("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.ask("Emulation.setEmulatedMedia", media=media, features=[scheme])
+        self.events.clear()
+        self.ask("Page.navigate", url=page.resolve().as_uri())
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._next())
+
+    @property
+    def complaints(self) -> list[str]:
+        """What the console was told, and what was asked of other places, since open()."""
+        found = []
+        for event in self.events:
+            given = event["params"]
+            if event["method"] in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
+                found.append(f"console: {json.dumps(given)[:2000]}")
+            elif event["method"] == "Network.requestWillBeSent":
+                url = given["request"]["url"]
+                if url != given["documentURL"] and not url.startswith("data:"):
+                    found.append(f"asked for {url}")
+        return found
+
+    def evaluate(self, script: str) -> Any:
+        told = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        if "exceptionDetails" in told:
+            raise RuntimeError(told["exceptionDetails"])
+        return told["result"].get("value")
+
+    def picture(self, file: Path) -> Path:
+        """PNG of the whole page."""
+        told = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(told["data"]))
+        return file
