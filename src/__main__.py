@@ -9,10 +9,13 @@ the functions that need them import them, or the modules that stand on them. tes
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import time
+import traceback
 
-from src import inputs, loading
+from src import console, inputs, loading
 from src.config import Config
 from src.errors import UserError, unknown
 from src.loading import load_config
@@ -23,41 +26,78 @@ KEYS = "key=value sets any setting of src/config.py, such as train.epochs=6 path
 
 def main(arguments: list[str]) -> int:
     """Runs one command; returns its exit status: 0 done, 2 the user can put it right, 130 interrupted."""
+    as_json = "--json" in arguments and not {"-h", "--help"} & set(arguments)
+    started = time.perf_counter()
     try:
-        return _run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with console.manner("--quiet" in arguments, as_json) as told:
+            status, error = _tried(arguments, as_json)
+        if as_json:
+            _print_document(arguments, status, error, time.perf_counter() - started, told)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has left; nothing more can be told to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    return status
+
+
+def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
+    """The exit status of a command, and what went wrong."""
+    try:
+        _run(arguments)
+        return 0, None
+    except BrokenPipeError:
+        raise
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2, str(error)
     except KeyboardInterrupt:
-        print("interrupted: what is finished is kept, and the same command goes on from there", file=sys.stderr)
-        return 130
+        told = "interrupted: what is finished is kept, and the same command goes on from there"
+        print(told, file=sys.stderr)
+        return 130, told
+    except Exception as fault:
+        if not as_json:
+            raise
+        traceback.print_exc()  # a fault of ours; the script gets its document all the same
+        return 1, f"{type(fault).__name__}: {fault}"
 
 
-def _run(arguments: list[str]) -> int:
+def _print_document(arguments: list[str], status: int, error: str | None, seconds: float, told: console.Told) -> None:
+    """All that a command has to say, for scripts."""
+    document = {
+        "verb": verb_of(arguments),
+        "exit_status": status,
+        **({"error": error} if error is not None else {}),
+        "seconds": round(seconds, 3),
+        **told.found,
+        "tables": told.tables,
+        "lines": told.lines,
+        "warnings": told.warnings,
+        "written": [str(path) for path in told.written if path.exists()],
+    }
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def _run(arguments: list[str]) -> None:
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(_overview())
-        return 0
+        return
     verb, parsed, overrides = parse(arguments)
     settings = _load(parsed.preset, overrides, parsed.model)
     if settings.paths.output.exists() and not settings.paths.output.is_dir():
         raise UserError(f"paths.output: {settings.paths.output} is not a folder")
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
-            print(f"{name}: settings of {file} (tune.use)", flush=True)
+            console.say(f"{name}: settings of {file} (tune.use)")
     verb.run(settings, parsed)
-    return 0
+
+
+def verb_of(arguments: list[str]) -> str:
+    return "pipeline" if not arguments or arguments[0].startswith("-") or "=" in arguments[0] else arguments[0]
 
 
 def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
     """The verb, its options, and the key=value words. Raises UserError for what is not understood."""
-    name = "pipeline" if not arguments or arguments[0].startswith("-") or "=" in arguments[0] else arguments[0]
+    name = verb_of(arguments)
     if name not in VERBS:
         raise unknown("verb", name, [*VERBS, "test"])
     verb = VERBS[name]
@@ -66,6 +106,7 @@ def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
         description=verb.summary,
         epilog="\n".join(filter(None, [KEYS, verb.example and f"Example: {verb.example}"])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(loading.preset_names())}, or a file")
     parser.add_argument(
@@ -76,6 +117,9 @@ def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
         help="only this model of the preset and what it needs, or another of "
         f"{', '.join(loading.model_names())}; may be given again",
     )
+    # Read by main(), before anything is said.
+    parser.add_argument("--quiet", action="store_true", help="only results, warnings and errors")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
     verb.arguments(parser)
     rest = arguments[1:] if arguments[:1] == [name] else arguments
     # key=value may stand anywhere, so it is taken out before argparse assigns the positional arguments.
@@ -107,11 +151,12 @@ def _overview() -> str:
     width = max(map(len, VERBS)) + 2
     verbs = "\n".join(f"  {name:<{width}}{verb.summary}" for name, verb in VERBS.items())
     return (
-        f"usage: ./run.sh [VERB] [--preset NAME] [--model NAME] [key=value …]\n\n"
+        f"usage: ./run.sh [VERB] [--preset NAME] [--model NAME] [--quiet] [--json] [key=value …]\n\n"
         f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"
         f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{verbs}\n"
         f"  {'test':<{width}}set up and pass the tests\n\n"
-        f"presets: {', '.join(loading.preset_names())}\nmodels:  {', '.join(loading.model_names())}\n\n{KEYS}"
+        f"presets: {', '.join(loading.preset_names())}\nmodels:  {', '.join(loading.model_names())}\n\n{KEYS}\n"
+        "For scripts: --quiet tells only results, warnings and errors; --json prints one JSON document."
     )
 
 

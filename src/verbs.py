@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.config import Config
+from src.console import aside, note
 from src.errors import UserError
 from src.loading import load_config
 
@@ -57,7 +58,8 @@ def _folds(settings: Config, parsed: argparse.Namespace) -> None:
 def _baselines(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import baselines, pipeline
 
-    pipeline.prepare_and_fold(settings)
+    with aside():
+        pipeline.prepare_and_fold(settings)
     baselines.run(settings)
 
 
@@ -71,7 +73,8 @@ def _standin(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, standin
 
     standin.check(parsed.to)
-    pipeline.measure_shift(settings)
+    with aside():
+        pipeline.measure_shift(settings)
     standin.run(settings, pipeline.files(settings), parsed.file, parsed.to)
 
 
@@ -131,8 +134,9 @@ def _pretrain(settings: Config, parsed: argparse.Namespace) -> None:
 def _train(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, pretrain, train
 
-    pipeline.measure_shift(settings)
-    pretrain.run(settings)
+    with aside():
+        pipeline.measure_shift(settings)
+        pretrain.run(settings)
     train.run(settings)
 
 
@@ -152,13 +156,14 @@ def _tune(settings: Config, parsed: argparse.Namespace) -> None:
     if parsed.model:
         raise UserError(f"./run.sh tune takes one RUN: leave --model {parsed.model[0]} out")
     config = load_config(settings.preset, settings.overrides, [parsed.run])
-    pipeline.measure_shift(config)
-    if config.readers:
-        pretrain.run(config.model_copy(update={"runs": {}}))
-    if teachers := config.runs[parsed.run].train.teachers:
-        teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
-        pretrain.run(teaching)
-        train.run(teaching)
+    with aside():
+        pipeline.measure_shift(config)
+        if config.readers:
+            pretrain.run(config.model_copy(update={"runs": {}}))
+        if teachers := config.runs[parsed.run].train.teachers:
+            teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
+            pretrain.run(teaching)
+            train.run(teaching)
     tune.run(config, parsed.run, wishes)
 
 
@@ -216,7 +221,8 @@ def _report(settings: Config, parsed: argparse.Namespace) -> None:
 def _eda(settings: Config, parsed: argparse.Namespace) -> None:
     from src.stages import pipeline, report
 
-    pipeline.prepare(settings)
+    with aside():
+        pipeline.prepare(settings)
     report.run_eda(settings)
 
 
@@ -305,7 +311,9 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
 def _config(settings: Config, parsed: argparse.Namespace) -> None:
     import yaml
 
-    print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+    found = settings.model_dump(mode="json")
+    note("settings", found)
+    print(yaml.safe_dump(found, sort_keys=False), end="")
 
 
 VERBS = {

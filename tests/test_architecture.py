@@ -108,7 +108,6 @@ def test_every_source_file_has_its_tests():
     tested = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
     shared = {  # tested as parts of something larger
         "__init__": "test_architecture", "__main__": "test_pipeline", "verbs": "test_pipeline",
-        "console": "test_executors",
         "checkpoints": "test_training", "inference": "test_training", "prepared": "test_pipeline",
         "prediction": "test_pipeline", "runs": "test_pipeline", "errors": "test_config", "loading": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",

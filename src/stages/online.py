@@ -17,7 +17,7 @@ import numpy as np
 from src import artifacts, labelshift, metrics
 from src.artifacts import Output
 from src.config import Config
-from src.console import say, show_table, warn
+from src.console import conclude, show_table, warn
 from src.corpus import Corpus
 from src.errors import UserError
 from src.folds import Folds
@@ -54,7 +54,7 @@ def run(config: Config) -> None:
     for board in sorted({entry.board for one in submissions for entry in one.online}):
         today = entered_on(submissions, board, datetime.now().date())
         limit = config.leaderboard.daily_limit
-        say(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
+        conclude(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
     _advise(config, output, submissions)
 
 
@@ -127,17 +127,19 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
         how={"made_of": made_of, "board": board, "settings": proposal.settings},
     )
     answers = sum(score is not None for _, score in told)
-    say(f"leaderboard: a variation of {', '.join(base.runs)}, by {answers} answers and {len(told) - answers} awaited")
+    conclude(
+        f"leaderboard: a variation of {', '.join(base.runs)}, by {answers} answers and {len(told) - answers} awaited"
+    )
     show_table(
         "Settings",
         ["setting", "as it is", "proposed"],
         [[name, f"{base.plain[name]:.4g}", f"{value:.4g}"] for name, value in proposal.settings.items()],
     )
-    say(
+    conclude(
         f"by {config.select_on} {proposal.local:.4f}, as it is {base.score(base.plain):.4f}; expected on {board} "
         f"{proposal.expected:.4f} ± {proposal.spread:.4f}{'' if answers else ', before any answer'}"
     )
-    say(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
+    conclude(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
 
 
 def tell(config: Config, name: str, score: float, board: str | None, note: str) -> None:
@@ -154,7 +156,7 @@ def _enter(config: Config, register: Register, one: Submission, score: float, bo
     before = one.score(board)
     register.scored(one, score, board, note)
     instead = f" instead of {before}" if before is not None and before != score else ""
-    say(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
+    conclude(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
     try:
         run(config)
     except UserError as error:  # the score is noted; what it means can be asked again
@@ -202,7 +204,7 @@ def _show(config: Config, output: Output, submissions: list[Submission], test: s
     if len(measured) >= FEWEST:
         online = [line.values["online"] for line in measured]
         told = ", ".join(f"{name} {_spearman([line.values[name] for line in measured], online)}" for name in MEASURES)
-        say(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
+        conclude(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
     if len(measured) > 1:
         _show_gains(config, output, measured[-1].submission, [line.submission for line in measured[:-1]], test)
 
@@ -220,7 +222,7 @@ def _show_gains(config: Config, output: Output, best: Submission, others: list[S
             continue
         gain = _gain(config, prepared, folds, shift, aim, fitting[best.fingerprint], fitting[one.fingerprint])
         small = ": less than one standard error" if abs(gain.value) < gain.standard_error else ""
-        say(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
+        conclude(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
 
 
 def _advise(config: Config, output: Output, submissions: list[Submission]) -> None:
@@ -240,17 +242,17 @@ def _advise(config: Config, output: Output, submissions: list[Submission]) -> No
     done = [name for name in boards if loaded[name].score["fingerprint"] in entered]
     left = sorted((name for name in boards if name not in done), key=lambda name: boards[name])
     if not left:
-        say("next: every run was submitted. ./run.sh leaderboard ask proposes variations of them")
+        conclude("next: every run was submitted. ./run.sh leaderboard ask proposes variations of them")
         return
     if not done:
-        say(f"next: ./run.sh submit {left[-1]}, the best by {config.select_on} ({boards[left[-1]]:.4f})")
+        conclude(f"next: ./run.sh submit {left[-1]}, the best by {config.select_on} ({boards[left[-1]]:.4f})")
         return
     best = max(done, key=lambda name: boards[name])
     gain = _gain(config, prepared, folds, shift, target, loaded[left[-1]], loaded[best])
     if gain.value > gain.standard_error:
-        say(f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {config.select_on}")
+        conclude(f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {config.select_on}")
     else:
-        say(
+        conclude(
             f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {gain.as_gain} "
             f"by {config.select_on}). ./run.sh leaderboard ask proposes variations"
         )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from src import artifacts, inputs, sample
 from src.artifacts import Output
 from src.config import Config, Sample
-from src.console import duration, say
+from src.console import aside, conclude, duration, say
 from src.errors import UserError
 from src.inputs import InputFiles
 from src.runs import command
 from src.stages import sample as sample_stage
+
+ENDS = ("submit", "score", "leaderboard", "online")
+"""What a pipeline is asked for; the others are the way there."""
 
 
 def run(config: Config) -> None:
@@ -20,20 +24,23 @@ def run(config: Config) -> None:
     say(f"preset {config.preset}: {', '.join(config.runs)}; input {config.paths.input}, output {config.paths.output}")
     started, seconds = time.perf_counter(), {}
     stages = [folds, shift, baselines, pretrain, train, blend, submit, score, leaderboard, online]
-    for name, stage in {"prepare": prepare, **{stage.__name__: stage.run for stage in stages}}.items():
+    by_name = {stage.__name__.removeprefix("src.stages."): stage.run for stage in stages}
+    for name, stage in {"prepare": prepare, **by_name}.items():
         stage_started = time.perf_counter()
-        stage(config)
-        seconds[name.removeprefix("src.stages.")] = round(time.perf_counter() - stage_started, 3)
+        with contextlib.nullcontext() if name in ENDS else aside():
+            stage(config)
+        seconds[name] = round(time.perf_counter() - stage_started, 3)
     made = {"command": f"./run.sh {command('pipeline', config)}", "seconds": seconds}
     artifacts.write_json(Output(config.paths.output).seconds, made)
-    say(f"pipeline: done in {duration(time.perf_counter() - started)}")
+    conclude(f"pipeline: done in {duration(time.perf_counter() - started)}")
 
 
 def prepare_and_fold(config: Config) -> None:
     """The two stages that take seconds and that all others need."""
     from src.stages import folds
 
-    prepare(config)
+    with aside():
+        prepare(config)
     folds.run(config)
 
 
@@ -41,14 +48,16 @@ def measure_shift(config: Config) -> None:
     """The stages before training, half a minute on the competition's files."""
     from src.stages import shift
 
-    prepare_and_fold(config)
+    with aside():
+        prepare_and_fold(config)
     shift.run(config)
 
 
 def prepare_and_pretrain(config: Config) -> None:
     from src.stages import pretrain
 
-    prepare(config)
+    with aside():
+        prepare(config)
     pretrain.run(config)
 
 

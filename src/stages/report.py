@@ -8,7 +8,7 @@ from pathlib import Path
 from src import artifacts
 from src.artifacts import Output
 from src.config import Config
-from src.console import duration, say
+from src.console import conclude, duration, say
 from src.errors import UserError
 from src.page import Section, render
 from src.prepared import Prepared
@@ -16,10 +16,12 @@ from src.sections import Findings
 from src.shifted import ShiftFolder, fitting_runs
 
 
+@artifacts.marked("report")
 def run(config: Config) -> None:
     from src.sections import blend, data, environment, errors, scores, shift, submissions, training, tuning
 
     started = time.perf_counter()
+    say("report: draws what the output folder holds")
     output = Output(config.paths.output)
     findings = _findings(config, output)
     parts = [shift, training, scores, blend, errors, tuning, submissions, environment]
@@ -32,6 +34,7 @@ def run(config: Config) -> None:
     _say(output.report, started)
 
 
+@artifacts.marked("eda")
 def run_eda(config: Config) -> None:
     """The data part alone."""
     from src.sections import data
@@ -49,7 +52,7 @@ def _write(path: Path, prepared: Prepared, subtitle: str, sections: list[Section
 
 def _say(path: Path, started: float) -> None:
     size, seconds = path.stat().st_size / 1e6, time.perf_counter() - started
-    say(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")
+    conclude(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")
 
 
 def _findings(config: Config, output: Output) -> Findings:
