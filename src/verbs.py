@@ -308,6 +308,12 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="fail where a ratio fell below the committed ones")
 
 
+def _status(settings: Config, parsed: argparse.Namespace) -> None:
+    from src.stages import status
+
+    status.run(settings, parsed.model)
+
+
 def _config(settings: Config, parsed: argparse.Namespace) -> None:
     import yaml
 
@@ -383,5 +389,6 @@ VERBS = {
         _bench_arguments,
         "./run.sh bench read train_lstm --repeats 5",
     ),
+    "status": Verb("what is done, running, out of date and missing, and how to make it", _status),
     "config": Verb("print the settings as they would be used", _config, example="./run.sh config --preset quick"),
 }

@@ -196,6 +196,7 @@ def test_tables_of_all_stages_fit_80_columns(copy, tiny_input, tmp_path, capsys)
         ["leaderboard", "add", str(copy / "submission_track1_round1_testB.csv"), "0.9"],
         ["leaderboard", "ask"],
         ["predict", "lstm", answers, "--shifted", "--against", "transformer", "--replacement", "0.1"],
+        ["status"],
     ):
         found, _ = document(capsys, [*arguments, "--json", *made])
         assert found["tables"] or arguments, "each has a table"
