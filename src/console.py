@@ -111,16 +111,12 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
     console = _console()
     style = "" if console.no_color else "bold"
-    for part in _parts(columns, rows, console.width, words):
+    first, parts = _parts(columns, rows, console.width, words)
+    for part in parts:
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style=style)
         for i in part:
-            is_text = not i or columns[i] in words
-            table.add_column(
-                columns[i],
-                justify="left" if is_text else "right",
-                no_wrap=not is_text,
-                overflow="fold" if is_text else None,
-            )
+            justify = "left" if not i or columns[i] in words else "right"
+            table.add_column(columns[i], justify=justify, overflow="fold", max_width=None if i else first)
         for row in rows:
             table.add_row(*(row[i] for i in part))
         console.print()
@@ -128,12 +124,14 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         console.print(table)
 
 
-def _parts(columns: Sequence[str], rows: list[list[str]], width: int, words: Collection[str]) -> list[list[int]]:
-    """Which columns, by number, stand side by side."""
+def _parts(
+    columns: Sequence[str], rows: list[list[str]], width: int, words: Collection[str]
+) -> tuple[int | None, list[list[int]]]:
+    """How wide the first column may be, and which columns, by number, stand side by side."""
     from rich.cells import cell_len
 
     if words:
-        return [list(range(len(columns)))]
+        return None, [list(range(len(columns)))]
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
     # A long first column is wrapped rather than that it takes the place of the others.
     first = min(widths[0], max(width // 2, width - sum(widths[1:]) - GAP * len(widths)))
@@ -144,7 +142,7 @@ def _parts(columns: Sequence[str], rows: list[list[str]], width: int, words: Col
             left = width - first
         parts[-1].append(i)
         left -= size + GAP
-    return parts
+    return first, parts
 
 
 def _show(text: str, news: bool = True) -> None:

@@ -91,6 +91,7 @@ def check_shown(shown: str, columns: list[str], rows: list[list[str]]) -> None:
         (["run", *(f"member_{i}" for i in range(20))], [["blend", *("0.12345" for _ in range(20))]]),
         (["label", "train", "predicted"], [["a_run_with_a_name_" * 6, "0.1", "0.2"], ["short", "0.3", "0.4"]]),
         (["run"], [["x" * 200]]),
+        (["run", "one", "value"], [["y" * 60, "z" * 90, "0.5"]]),
     ],
 )
 def test_wide_tables_are_cut_up_and_lose_nothing(columns, rows, capsys):

@@ -72,7 +72,7 @@ def run(config: Config, models: Sequence[str] = ()) -> None:
     others = sorted(set(output.run_names()) - {*config.runs, "blend"})
     if others:
         conclude(f"\nruns of other settings: {', '.join(others)}")
-    left = [one for one in found if one.state not in ("done", "running")]
+    left = [one for one in found if one.state in ("interrupted", "stale", "missing")]
     if any(one.stage in NEEDS or one.stage == "prepare" for one in left):
         conclude(f"\nall that a submission needs: ./run.sh {runs.command('pipeline', config, *chosen)}")
     for one in left:
