@@ -35,10 +35,10 @@ set_up() {
     python=$(find_python)
     # A venv without pip is one whose making was cut short.
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-        echo "run.sh: making .venv with $("$python" --version) …"
+        echo "run.sh: making .venv with $("$python" --version) …" >&2
         "$python" -m venv --clear "$venv" || fail "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"
     fi
-    echo "run.sh: installing requirements.txt into .venv (minutes, once) …"
+    echo "run.sh: installing requirements.txt into .venv (minutes, once) …" >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/requirements.txt" ||
         fail "pip could not install requirements.txt; the reason stands above. Run the same command to try again."
     echo "$wanted" >"$stamp"

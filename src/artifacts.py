@@ -18,11 +18,15 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from src import console
 from src.errors import UserError
+
+if TYPE_CHECKING:
+    from src.config import Config
 
 
 class Output:
@@ -51,6 +55,7 @@ class Output:
         self.bench = root / "bench.json"
         self.agreement = root / "agree.json"
         self.scale = root / "scale.json"
+        self.working = root / "working"
 
     def run(self, name: str) -> Path:
         return self.runs / name
@@ -105,6 +110,7 @@ def write_atomic(
             raise UserError(told) from None
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        console.wrote(path)
     finally:
         Path(temporary).unlink(missing_ok=True)  # there only if it did not get its name
     folder = os.open(path.parent, os.O_RDONLY)
@@ -264,3 +270,76 @@ def lock(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process has the lock `path`, by lock() or at_work(): of one that was killed, the kernel let go."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def at_work(output: Output, *stages: str) -> Iterator[None]:
+    """Meanwhile is_at_work() of these stages, for other processes. Several may be at work on one stage."""
+    is_new = not output.root.exists()
+    try:
+        with contextlib.ExitStack() as marks:
+            for stage in stages:
+                marks.enter_context(_mark(output.working / f"{stage}.lock"))
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty: others are at work, or something was made
+            output.working.rmdir()
+            if is_new:
+                output.root.rmdir()
+
+
+def is_at_work(output: Output, stage: str) -> bool:
+    return is_held(output.working / f"{stage}.lock")
+
+
+def marked(stage: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """at_work() for the function of a stage, whose first argument is the Config."""
+
+    def wrapped(run: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(run)
+        def marking(config: Config, *arguments: Any, **keywords: Any) -> None:
+            with at_work(Output(config.paths.output), stage):
+                run(config, *arguments, **keywords)
+
+        return marking
+
+    return wrapped
+
+
+@contextlib.contextmanager
+def _mark(path: Path) -> Iterator[None]:
+    """A file that is there, and held, as long as some process holds its mark."""
+    file = _shared(path)
+    while file is None:
+        file = _shared(path)
+    with file:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BlockingIOError):  # another holds it too
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+
+
+def _shared(path: Path) -> IO[str] | None:
+    """`path`, made if need be, held with whoever else holds it; None where the last of them just took it away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
+        file = opened.enter_context(path.open("a"))
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            opened.pop_all()
+            return file
+    return None

@@ -1,44 +1,163 @@
-"""What a person sees: lines, tables of at most 80 columns off a terminal, and the progress of long work."""
+"""What a person sees: lines, tables of at most 80 columns off a terminal, and the progress of long work. With --quiet
+only what was asked for; with --json the same as one document for scripts.
+
+rich is imported by what draws: the front desk answers --help without it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import TaskID
 
 NARROW = 80
+GAP = 2
+"""Blanks between columns."""
+EVERY = 10.0
+"""Seconds after which a log is told how far jobs are that have no lines of their own."""
 
 
-def _console() -> Console:
-    # Made at each call, so that a redirected stdout (tests, pipes) is honoured.
-    return Console(width=None if sys.stdout.isatty() else NARROW, highlight=False, soft_wrap=True)
+@dataclass
+class Told:
+    """What a command said and wrote, for the document of --json."""
+
+    lines: list[str] = field(default_factory=list)
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    written: dict[Path, None] = field(default_factory=dict)
+    """By this process; those of its workers are not known here."""
+    found: dict[str, Any] = field(default_factory=dict)
+    """What else a verb has for scripts, by name."""
+
+
+_told = Told()
+_is_quiet = _is_json = _is_aside = False
+
+
+@contextlib.contextmanager
+def manner(quiet: bool, as_json: bool) -> Iterator[Told]:
+    """How all that follows is told. quiet: only conclusions, tables, warnings and errors. as_json: stdout is left to
+    the document, and what is said on the way goes to stderr, of which quiet leaves warnings and errors.
+    """
+    global _told, _is_quiet, _is_json
+    before = _told, _is_quiet, _is_json
+    _told, _is_quiet, _is_json = Told(), quiet, as_json
+    try:
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            yield _told
+    finally:
+        _told, _is_quiet, _is_json = before
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Stages that the verb needs, but that were not asked for: what they conclude is news."""
+    global _is_aside
+    before, _is_aside = _is_aside, True
+    try:
+        yield
+    finally:
+        _is_aside = before
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    """News, which --quiet leaves out."""
+    _told.lines += text.strip().splitlines()
+    _show(text)
+
+
+def conclude(text: str) -> None:
+    """A line that ends a stage: what it made, and where."""
+    _told.lines += text.strip().splitlines()
+    _show(text, news=_is_aside)
 
 
 def warn(text: str) -> None:
+    _told.warnings.append(text)
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """The first column is left-aligned, the others right-aligned."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    _console().print()
-    _console().print(table)
+def note(name: str, value: Any) -> None:
+    """Something for scripts alone: JSON-able."""
+    _told.found[name] = value
+
+
+def wrote(path: Path) -> None:
+    _told.written[path] = None
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[str] = ()) -> None:
+    """The first column and those of `words` are left-aligned, the others right-aligned.
+
+    Nothing is cut off: names and words are wrapped, and what is still too wide goes into further tables, each with the
+    first column.
+    """
+    rows = [list(row) for row in rows]
+    _told.tables.append(
+        {"title": title, "columns": list(columns), "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
+    )
+    if _is_json or (_is_quiet and _is_aside):
+        return
+    from rich.table import Table
+
+    console = _console()
+    style = "" if console.no_color else "bold"
+    first, parts = _parts(columns, rows, console.width, words)
+    for part in parts:
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style=style)
+        for i in part:
+            justify = "left" if not i or columns[i] in words else "right"
+            table.add_column(columns[i], justify=justify, overflow="fold", max_width=None if i else first)
+        for row in rows:
+            table.add_row(*(row[i] for i in part))
+        console.print()
+        console.print(title, style=style, soft_wrap=False)
+        console.print(table)
+
+
+def _parts(
+    columns: Sequence[str], rows: list[list[str]], width: int, words: Collection[str]
+) -> tuple[int | None, list[list[int]]]:
+    """How wide the first column may be, and which columns, by number, stand side by side."""
+    from rich.cells import cell_len
+
+    if words:
+        return None, [list(range(len(columns)))]
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+    # A long first column is wrapped rather than that it takes the place of the others.
+    first = min(widths[0], max(width // 2, width - sum(widths[1:]) - GAP * len(widths)))
+    parts, left = [[0]], width - first
+    for i, size in enumerate(widths[1:], start=1):
+        if size + GAP > left and len(parts[-1]) > 1:
+            parts.append([0])
+            left = width - first
+        parts[-1].append(i)
+        left -= size + GAP
+    return first, parts
+
+
+def _show(text: str, news: bool = True) -> None:
+    if not (_is_quiet and (news or _is_json)):
+        print(text, flush=True)
+
+
+def _console(soft_wrap: bool = True) -> Console:
+    """Made at each call, so that a redirected stdout (tests, pipes) is honoured. Off a terminal there are no escapes,
+    whatever FORCE_COLOR says: nobody wants them in a file."""
+    from rich.console import Console
+
+    live = sys.stdout.isatty()
+    width = None if live else NARROW
+    return Console(width=width, highlight=False, markup=False, soft_wrap=soft_wrap, force_terminal=live)
 
 
 MARKS = 3
@@ -50,20 +169,26 @@ def show_heat(title: str, tokens: Iterable[tuple[str, float, bool]]) -> None:
     against, underlined noise; without colours +, - and ? behind them."""
     from rich.text import Text
 
-    console, line = _console(), Text()
+    tokens = list(tokens)
+    columns = ("token", "strength", "noise")
+    _told.tables.append(
+        {"title": title, "columns": list(columns), "rows": [dict(zip(columns, token, strict=True)) for token in tokens]}
+    )
+    if _is_json:
+        return
+    console, line = _console(soft_wrap=False), Text()
     coloured = console.is_terminal and not console.no_color
     for word, strength, noise in tokens:
         if coloured:
-            red, green, blue = (61, 126, 219) if strength > 0 else (224, 138, 44)
-            share = abs(strength) * 0.8
-            back = "#" + "".join(f"{round(channel * share):02x}" for channel in (red, green, blue))
-            line.append(word, style=f"#ffffff on {back}{' underline' if noise else ''}")
+            colour = (61, 126, 219) if strength > 0 else (224, 138, 44)
+            back = "".join(f"{round(channel * abs(strength) * 0.8):02x}" for channel in colour)
+            line.append(word, style=f"#ffffff on #{back}{' underline' if noise else ''}")
         else:
             line.append(word + ("+" if strength > 0 else "-") * round(abs(strength) * MARKS) + "?" * noise)
         line.append(" ")
     console.print()
-    console.print(title, style="bold")
-    console.print(line, soft_wrap=False)
+    console.print(title, style="bold" if coloured else "")
+    console.print(line)
 
 
 def duration(seconds: float) -> str:
@@ -80,19 +205,25 @@ class JobProgress:
     """
 
     def __init__(self, title: str, work: dict[str, float], lines: bool = True):
-        """`lines` false: off a terminal, one line when all is done."""
+        """`lines` false: off a terminal, a line now and then and one when all is done."""
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._title = title
         self._work = work
         self._done = dict.fromkeys(work, 0.0)
+        self._finished = 0
         self._lines = lines
-        self._started = time.monotonic()
+        self._started = self._last_told = time.monotonic()
+        console = _console(soft_wrap=False)
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"), transient=True
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._live = sys.stdout.isatty()
+        self._live = console.is_terminal and not console.is_dumb_terminal and not _is_quiet
 
     def __enter__(self) -> JobProgress:
         if self._live:
@@ -104,7 +235,7 @@ class JobProgress:
         if self._live:
             self._bars.stop()
         if kind is None and not self._lines:
-            say(f"{self._title}: {len(self._work)} jobs in {duration(time.monotonic() - self._started)}")
+            _show(f"{self._title}: {len(self._work)} jobs in {duration(time.monotonic() - self._started)}")
 
     @property
     def is_live(self) -> bool:
@@ -127,19 +258,28 @@ class JobProgress:
                 self._tasks[job] = self._bars.add_task(f"  {job}", total=1.0, note="")
             self._bars.update(self._tasks[job], completed=share, note=note)
             self._bars.update(self._total, completed=self._share(), note=self._left())
-        elif self._lines:
-            say(f"{job}  {note}  {self._left()}")
+        else:
+            self._tell(job, note)
 
     def finish(self, job: str, note: str) -> None:
         self._done[job] = self._work[job]
+        self._finished += 1
         if self._live:
             if job in self._tasks:
                 self._bars.remove_task(self._tasks.pop(job))
             if self._lines:
                 self._bars.console.print(f"{job}  {note}")
             self._bars.update(self._total, completed=self._share(), note=self._left())
-        elif self._lines:
-            say(f"{job}  {note}  {self._left()}")
+        else:
+            self._tell(job, note)
+
+    def _tell(self, job: str, note: str) -> None:
+        """Progress is no part of what --json records."""
+        if self._lines:
+            _show(f"{job}  {note}  {self._left()}".rstrip())
+        elif self._share() < 1 and time.monotonic() - self._last_told > EVERY:
+            self._last_told = time.monotonic()
+            _show(f"{self._title}: {self._finished} of {len(self._work)} jobs {self._left()}")
 
     def _share(self) -> float:
         return sum(self._done.values()) / max(sum(self._work.values()), 1e-9)

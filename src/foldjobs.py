@@ -37,8 +37,10 @@ def fold_jobs(
     folder_of: Callable[[str], Path] | None = None,
 ) -> dict[str, list[FoldJob]]:
     """The jobs of each run, whether done or not, teachers first; a run's folds lie in `folder_of` its name (default:
-    its run folder). Each epoch of those that are `judged`, or stop early, is judged by the rows of select_on.
+    its run folder). Each epoch of those that are `judged`, or stop early, is judged by the rows of select_on. The
+    arrays that jobs read are written, unless `prepared` only looks.
     """
+    save = _named if prepared.only_looks else _save_arrays
     code = artifacts.code_version(CODE)
     starts = starts_of(config, prepared, here)
     jobs: dict[str, list[FoldJob]] = {}
@@ -87,10 +89,10 @@ def fold_jobs(
                     vectors=start.vectors,
                     pretrained=start.pretrained,
                     denoiser=start.denoiser,
-                    split=str(_save_arrays(folder / "split.npz", **_rows_of(split))),
-                    weights=str(_save_array(folder / "weights.npy", weights)) if weights is not None else None,
+                    split=str(save(folder / "split.npz", **_rows_of(split))),
+                    weights=str(save(folder / "weights.npy", weights)) if weights is not None else None,
                     beside=[asdict(one) for one in extra + _pseudo_labelled(prepared, run, teachers)],
-                    valid=str(_save_arrays(folder / "valid.npz", **valid)) if valid else None,
+                    valid=str(save(folder / "valid.npz", **valid)) if valid else None,
                     valid_corpora=list(map(str, copies or [prepared.train_folder])),
                     fold=split.fold,
                     seed=seed,
@@ -181,15 +183,17 @@ def _rows_of(split: Split) -> dict[str, np.ndarray]:
     return {"train_rows": split.train_rows, "valid_rows": split.valid_rows, "predicted_rows": split.predicted_rows}
 
 
-def _save_array(path: Path, array: np.ndarray) -> Path:
-    if not path.exists():
-        artifacts.write_npy(path, array)
+def _save_arrays(path: Path, alone: np.ndarray | None = None, **arrays: np.ndarray) -> Path:
+    if path.exists():
+        return path
+    if alone is not None:
+        artifacts.write_npy(path, alone)
+    else:
+        artifacts.write_atomic(path, lambda file: np.savez(file, **arrays))
     return path
 
 
-def _save_arrays(path: Path, **arrays: np.ndarray) -> Path:
-    if not path.exists():
-        artifacts.write_atomic(path, lambda file: np.savez(file, **arrays))
+def _named(path: Path, *arrays: np.ndarray, **named: np.ndarray) -> Path:
     return path
 
 

@@ -21,10 +21,13 @@ CODE = ("src.folds",)
 class Prepared:
     output: Output
     manifest: dict[str, Any]
+    only_looks: bool = False
+    """Nothing is written, whatever is asked."""
 
     @classmethod
-    def load(cls, output: Output) -> Prepared:
-        return cls(output, artifacts.read_json(artifacts.require(output.data / "manifest.json", "prepare")))
+    def load(cls, output: Output, only_looks: bool = False) -> Prepared:
+        manifest = artifacts.read_json(artifacts.require(output.data / "manifest.json", "prepare"))
+        return cls(output, manifest, only_looks)
 
     @property
     def task(self) -> Task:
@@ -103,7 +106,7 @@ class Prepared:
         if kept.exists():
             return folds.Folds(settings.scheme, settings.seeds, np.load(kept))
         found = folds.load(self.output.folds, self.train, settings)
-        if found is not None:
+        if found is not None and not self.only_looks:
             artifacts.write_npy(kept, found.table)
             for other in set(self.output.data.glob("folds.*.npy")) - {kept}:
                 other.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ import numpy as np
 from src import artifacts, metrics
 from src.artifacts import Output
 from src.config import PARTS, Config, Run
-from src.console import say, show_table
+from src.console import conclude, show_table
 from src.errors import UserError, unknown
 from src.folds import Folds
 from src.loading import model_names, run_from_yaml
@@ -260,7 +260,7 @@ def show_scores(scores: dict[str, dict[str, Any]]) -> None:
         )
     show_table("Score of each run, with its standard error", ["run", "score", "exact", "ECE", *COLUMNS.values()], rows)
     if any(score.get("optimistic") for score in scores.values()):
-        say("* optimistic: its epochs were chosen on the rows that are scored")
+        conclude("* optimistic: its epochs were chosen on the rows that are scored")
 
 
 def show_details(run: RunFolder) -> None:
@@ -282,7 +282,7 @@ def show_details(run: RunFolder) -> None:
     show_table(f"{run.name}, label by label", ["label", "positives", "share", "logloss", *COLUMNS.values()], rows)
     if score["folds"]:
         values = [f"{fold}: {_cell(part['score']['value'])}" for fold, part in score["folds"].items()]
-        say(f"score of each fold: {', '.join(values)}")
+        conclude(f"score of each fold: {', '.join(values)}")
 
 
 def _cell(value: float | None) -> str:

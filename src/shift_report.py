@@ -13,7 +13,7 @@ import numpy as np
 
 from src import artifacts
 from src.artifacts import Output
-from src.console import say, show_table
+from src.console import conclude, show_table
 
 NOTICEABLE = 0.01
 """Noise that differs by less, in hits a token, is taken for equal."""
@@ -152,8 +152,7 @@ def show(facts: dict[str, Any]) -> None:
         sampled = {name: count for name, count in facts["sampled"].items() if name in rows}
         for title, columns, lines in tables(facts | {"tests": tests, "rows": rows, "sampled": sampled}):
             show_table(title, columns, lines)
-    say("")
-    say(paragraph(facts))
+    conclude(f"\n{paragraph(facts)}")
 
 
 def as_markdown(facts: dict[str, Any]) -> str:

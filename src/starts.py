@@ -35,13 +35,13 @@ class Start:
 
 
 def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, Start]:
-    """Of each run. Raises UserError, with the command, where its pretraining is missing."""
+    """Of each run. Raises UserError, with the command, where its pretraining is missing, unless this is a mere look."""
     vectors_of = _word_vectors(config, prepared)
     jobs, found = pretrain_jobs(config, prepared, here, vectors_of), {}
     for name, run in config.runs.items():
         job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
         for needed in filter(None, (job, denoiser)):
-            if not is_pretrained(needed):
+            if not prepared.only_looks and not is_pretrained(needed):
                 remedy = command("pretrain", config)
                 raise UserError(f"the pretrained encoder for run {name} is missing. Make it with: ./run.sh {remedy}")
         vectors_file = None if job else vectors_of[name]
@@ -103,7 +103,7 @@ def text_folders(prepared: Prepared) -> list[Path]:
 
 
 def _word_vectors(config: Config, prepared: Prepared) -> dict[str, str | None]:
-    """The file of each run's vectors, if it has any: made from all text, named by what they are made of."""
+    """The file of each run's vectors, if it has any: named by the text that they are made from, and made if need be."""
     sizes = {
         name: run.model.embedding_size if run.model.embedding_init == "ppmi" else None
         for name, run in {**config.readers, **config.runs}.items()
@@ -115,7 +115,7 @@ def _word_vectors(config: Config, prepared: Prepared) -> dict[str, str | None]:
     stamp = fingerprint([*map(artifacts.array_hash, texts), artifacts.code_version(["src.vectors"])])
     paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
     for size, path in paths.items():
-        if not path.exists():
+        if not prepared.only_looks and not path.exists():
             with threadpool_limits(1):  # another number of threads would give other last bits
                 artifacts.write_npy(path, vectors.ppmi_vectors(texts, len(prepared.vocabulary), size))
     return {name: size and str(paths[size]) for name, size in sizes.items()}

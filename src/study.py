@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -54,12 +55,16 @@ def alone(folder: Path) -> Iterator[None]:
     """Raises UserError where another process works on the study of this folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "study.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another ./run.sh tune works in {folder}. Wait for it, or give this study a --name"
-            ) from None
+        for is_last in (False, True):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if is_last:
+                    raise UserError(
+                        f"another ./run.sh tune works in {folder}. Wait for it, or give this study a --name"
+                    ) from None
+            time.sleep(0.1)  # ./run.sh status holds it for an instant
         yield
 
 
@@ -237,6 +242,23 @@ def best_trials(study: optuna.Study, objectives: list[str], top: int) -> list[Fr
     done = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
     better = sorted(done, key=lambda trial: -trial.value if objectives == ["score"] else trial.value)
     return better[:top]
+
+
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}
+"""Of finished trials, in words."""
+
+
+def counted(journal: Path) -> tuple[dict[str, int], int]:
+    """How many trials of a journal are in each of the finished STATES, and how many are begun. The file is only read;
+    raises UserError for one that is damaged."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        trials = [one for each in storage.get_all_studies() for one in storage.get_all_trials(each._study_id, False)]
+    except (ValueError, KeyError, IndexError):
+        raise UserError("the journal is damaged; the same command mends it") from None
+    counts = {word: sum(one.state == state for one in trials) for state, word in STATES.items()}
+    return counts, len(trials) - sum(counts.values())
 
 
 def rung(epoch: int, epochs: int) -> int:

@@ -201,7 +201,7 @@ def test_the_pipeline_explains_once_and_the_report_shows_it(learned, capsys):
     output, given = learned
     capsys.readouterr()
     assert main(["explain", "lstm", *given]) == 0
-    assert "is up to date" in capsys.readouterr().out
+    assert "up to date" in capsys.readouterr().out
     assert main(["report", *given]) == 0
     page = output.report.read_text()
     assert "<h2>Explanations</h2>" in page and page.count('class="heat"') == 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from src import artifacts, baselines, runs
 from src.artifacts import Output
 from src.config import Config, fingerprint
-from src.console import say
+from src.console import conclude, duration
 from src.corpus import Corpus, unpad
 from src.executors import Job, make_executor, raise_failures, run_shown
 from src.folds import Folds
@@ -20,32 +21,44 @@ from src.prepared import Prepared
 CODE = (__name__,)
 
 
-def run(config: Config) -> None:
-    prepared = Prepared.load(Output(config.paths.output))
-    folds = prepared.load_folds()
-    stamp = fingerprint(
+def stamp_of(prepared: Prepared, folds: Folds) -> str:
+    return fingerprint(
         {
             "train": prepared.manifest["train"],
             "folds": artifacts.array_hash(folds.table),
             "code": artifacts.code_version(CODE),
         }
     )
-    missing = [
+
+
+def missing(config: Config, prepared: Prepared, stamp: str) -> list[str]:
+    return [
         name
         for name in config.baselines
         if not artifacts.is_current(prepared.output.baselines / name / "score.json", stamp, ["oof.npy"])
     ]
-    if not missing:
-        say(f"baselines: up to date ({', '.join(config.baselines)})")
+
+
+@artifacts.marked("baselines")
+def run(config: Config) -> None:
+    started = time.perf_counter()
+    prepared = Prepared.load(Output(config.paths.output))
+    folds = prepared.load_folds()
+    stamp = stamp_of(prepared, folds)
+    lacking = missing(config, prepared, stamp)
+    if not lacking:
+        conclude(f"baselines: up to date ({', '.join(config.baselines)})")
         return
-    for name in missing:
+    scores = {}
+    for name in lacking:
         oof = _tfidf(config, prepared, folds, stamp) if name == "tfidf" else _simple(name, prepared, folds)
         folder = prepared.output.baselines / name
         artifacts.write_npy(folder / "oof.npy", oof.astype(np.float32))
         how = "cross-fitted on the same folds as the models" if name in ("prior", "tfidf") else "nothing is fitted"
-        score = runs.score_oof(prepared, oof, folds, how)
+        scores[name] = score = runs.score_oof(prepared, oof, folds, how)
         artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
-        say(f"baselines: {name} {score['overall']['score']['value']:.4f}")
+    runs.show_scores(scores)
+    conclude(f"baselines: {prepared.output.baselines} ({duration(time.perf_counter() - started)})")
 
 
 def _simple(name: str, prepared: Prepared, folds: Folds) -> np.ndarray:

@@ -27,7 +27,7 @@ from src.bench.agree import WAYS
 from src.bench.measure import compare
 from src.bench.parts import PARTS, Setting
 from src.config import ROOT, Config
-from src.console import duration, say, show_table, warn
+from src.console import conclude, duration, say, show_table, warn
 from src.errors import UserError, unknown
 from src.executors import Job, available_cores, make_executor, raise_failures, run_shown
 from src.loading import load_config
@@ -87,7 +87,7 @@ def run(
                 _show(result["parts"][name], result["parts"])
             result["ratios"] = _ratios(result["parts"])
             artifacts.write_json(path, result)
-    say(f"\nbench: figures are in {path} ({duration(time.perf_counter() - started)})")
+    conclude(f"\nbench: figures are in {path} ({duration(time.perf_counter() - started)})")
     if committed is not None:
         _check(result["ratios"], committed["ratios"])
     return result
@@ -216,7 +216,7 @@ def _check(found: dict[str, float], committed: dict[str, float]) -> None:
     if worse:
         told = "\n".join(worse)
         raise UserError(f"{len(worse)} of {len(compared)} ratios are worse by more than {TOLERANCE:.0%}:\n{told}")
-    say(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
+    conclude(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
 
 
 def scale(config: Config, rows: int) -> dict[str, Any]:

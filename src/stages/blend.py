@@ -15,7 +15,7 @@ import yaml
 from src import artifacts, blending, runs
 from src.artifacts import Output
 from src.config import Config, fingerprint
-from src.console import NARROW, say, show_table
+from src.console import conclude, say, show_table
 from src.errors import UserError
 from src.evidence import evidence_of
 from src.folds import Folds
@@ -26,20 +26,51 @@ from src.shifted import ShiftFolder
 from src.task import Task
 
 CODE = (__name__,)
+MOST_PAIRED = 12
+"""Members whose correlations are shown pair by pair."""
+
+
+def members_of(config: Config) -> list[str]:
+    """Runs of the preset that are blended where none are named."""
+    return [name for name in config.blend.members if name in config.runs] or list(config.runs)
+
+
+def stamp_of(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, fingerprints: dict[str, str]) -> str:
+    """`fingerprints` of the members' scores, by name."""
+    return fingerprint(
+        {
+            "members": fingerprints,
+            "settings": _settings(config),
+            "folds": artifacts.array_hash(folds.table),
+            "tests": prepared.test_texts,
+            "shift": shift.fingerprint,
+            "select_on": [config.select_on, config.target],
+            "code": artifacts.code_version(CODE),
+        }
+    )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return config.blend.model_dump(exclude={"members"})
 
 
 def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     """Blends the runs `named`, or those that blend.members names of the preset, or all of it."""
-    output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    folds = prepared.load_folds()
-    members = list(named or [name for name in config.blend.members if name in config.runs] or config.runs)
-    if len(set(members)) < len(members):
-        raise UserError(f"a run is named twice: {' '.join(members)}")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
     if name in model_names():
         raise UserError(f"{name!r} is the name of a model. Give the blend another --name.")
+    with artifacts.at_work(Output(config.paths.output), f"blend.{name}"):
+        _blend(config, named, name)
+
+
+def _blend(config: Config, named: Sequence[str], name: str) -> None:
+    output = Output(config.paths.output)
+    prepared = Prepared.load(output)
+    folds = prepared.load_folds()
+    members = list(named or members_of(config))
+    if len(set(members)) < len(members):
+        raise UserError(f"a run is named twice: {' '.join(members)}")
     parts = [RunFolder.load(output, member, config) for member in members]
     if any(name in (part.name, *part.ancestors()) for part in parts):
         raise UserError(f"run {name!r} cannot be a member of itself. Give the blend another --name.")
@@ -49,33 +80,23 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     shift = ShiftFolder.load(prepared, config)
     shift.check_fits(parts)
     folder = output.run(name)
-    settings = config.blend.model_dump(exclude={"members"})
     fingerprints = {part.name: part.score["fingerprint"] for part in parts}
-    stamp = fingerprint(
-        {
-            "members": fingerprints,
-            "settings": settings,
-            "folds": artifacts.array_hash(folds.table),
-            "tests": prepared.test_texts,
-            "shift": shift.fingerprint,
-            "select_on": [config.select_on, config.target],
-            "code": artifacts.code_version(CODE),
-        }
-    )
+    stamp = stamp_of(config, prepared, folds, shift, fingerprints)
     if artifacts.is_current(folder / "score.json", stamp, runs.files(prepared.test_files)):
-        say(f"blend: up to date ({folder})")
+        conclude(f"blend: up to date ({folder})")
         return
     if named and name == "blend":
         say("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
     (folder / "score.json").unlink(missing_ok=True)
 
+    say(f"blend: {', '.join(members)} by method {config.blend.method}")
     labels = np.asarray(prepared.train.labels)
     logits = [part.oof() for part in parts]
     evidence, on = evidence_of(config, parts, labels, folds, shift)
     fitted, per_fold, how = _fit(config, evidence, on, folds, prepared.task)
     judging = folds.first if folds.scheme != "holdout" else np.where(folds.first >= 0, 0, -1)
     oof = blending.apply_folds(per_fold, logits, judging)
-    artifacts.write_text(folder / "config.yaml", yaml.safe_dump(settings))
+    artifacts.write_text(folder / "config.yaml", yaml.safe_dump(_settings(config)))
     artifacts.write_json(folder / "environment.json", artifacts.environment("cpu", "fp64"))
     record = {
         **runs.make_record("blend", config, prepared, folds, shift.fingerprint),
@@ -99,7 +120,7 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
     score = runs.score_oof(prepared, oof, folds, how, any(part.score["optimistic"] for part in parts))
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
     _show(fitted, members, record["diversity"], record["contributions"])
-    say(f"blend: {name} {runs.headline(score)}")
+    conclude(f"blend: {name} {runs.headline(score)}, in {folder}")
 
 
 def _fit(
@@ -139,7 +160,7 @@ def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict, wort
         for group in fitted.groups
     ]
     show_table(f"Blend ({fitted.method})", ["weights of", "temperature", *names], rows)
-    say(f"\nWhat the members are worth, cross-fitted, on {worth['on']}:")
+    conclude(f"\nWhat the members are worth, cross-fitted, on {worth['on']}:")
     rows = [
         [step["member"], f"{step['score']['value']:.4f}", *_signed(step["gain"]), f"{step['agree']}/{step['folds']}"]
         for step in worth["greedy"]
@@ -154,16 +175,15 @@ def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict, wort
         rows.append([name, scores[name], *_signed(worth["members"][name]["lost_without"]), mean])
     columns = ["member", "alone", "blend loses without it", "s.e.", "errors correlate"]
     show_table("Each member", columns, rows)
-    # Of two members the table above says it all; of many, pairs would not fit the lines.
-    width = max(len("member"), *map(len, names)) + 2 + 8 + sum(max(len(name), 5) + 2 for name in names)
-    if len(names) > 2 and width <= NARROW:
+    # Of two members the table above says it all; of many, pairs would fill pages.
+    if 2 < len(names) <= MOST_PAIRED:
         rows = [
             [name, scores[name], *("–" if value is None else f"{value:.2f}" for value in line)]
             for name, line in zip(names, correlation, strict=True)
         ]
         show_table("Correlation of the members' errors", ["member", "alone", *names], rows)
     if diversity["mean_pairwise"] is not None:
-        say(f"mean correlation of the members' errors: {diversity['mean_pairwise']:.3f}")
+        conclude(f"mean correlation of the members' errors: {diversity['mean_pairwise']:.3f}")
 
 
 def _signed(estimate: dict[str, float] | None) -> tuple[str, str]:

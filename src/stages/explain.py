@@ -16,7 +16,7 @@ import numpy as np
 from src import artifacts, frames, metrics
 from src.artifacts import Output
 from src.config import Config, fingerprint
-from src.console import duration, say, show_heat, show_table
+from src.console import conclude, duration, say, show_heat, show_table
 from src.corpus import N_SPECIAL, Corpus, unpad
 from src.errors import UserError, unknown
 from src.executors import make_executor
@@ -37,6 +37,7 @@ LEAST = 3
 """Reports of a label that an n-gram must stand in to be told of."""
 
 
+@artifacts.marked("explain")
 def run(config: Config, name: str | None = None) -> None:
     """The whole set."""
     started = time.perf_counter()
@@ -45,16 +46,9 @@ def run(config: Config, name: str | None = None) -> None:
         return
     prepared = Prepared.load(Output(config.paths.output))
     source = _source(config, prepared, name)
-    path = source.path / "explained.json"
-    stamp = fingerprint(
-        {
-            "run": source.score["fingerprint"],
-            "per_label": config.explain.per_label,
-            "code": artifacts.code_version([__name__, "src.attribution"]),
-        }
-    )
-    if artifacts.is_current(path, stamp):
-        say(f"explain: {path} is up to date")
+    path = explained(source)
+    if is_current(config, source):
+        conclude(f"explain: up to date ({path})")
         return
     train = prepared.train
     rows = np.flatnonzero(prepared.load_folds().scored)
@@ -95,14 +89,40 @@ def run(config: Config, name: str | None = None) -> None:
             }
         )
     artifacts.write_json(
-        path, {"fingerprint": stamp, "run": source.score["fingerprint"], "labels": by_label, "reports": reports}
+        path,
+        {
+            "fingerprint": _stamp(config, source),
+            "run": source.score["fingerprint"],
+            "labels": by_label,
+            "reports": reports,
+        },
     )
     table = [
         [label, str(one["reports"]), " ".join(str(gram[0]) for gram, _, _ in one["words"][:6])]
         for label, one in by_label.items()
     ]
-    show_table(f"Words that carry each label, by {source.name}", ["label", "reports", "words"], table)
-    say(f"explain: {path} ({len(cells)} cells, {duration(time.perf_counter() - started)}); ./run.sh report shows it")
+    show_table(f"Words that carry each label, by {source.name}", ["label", "reports", "words"], table, ["words"])
+    conclude(
+        f"explain: {path} ({len(cells)} cells, {duration(time.perf_counter() - started)}); ./run.sh report shows it"
+    )
+
+
+def explained(source: RunFolder) -> Path:
+    return source.path / "explained.json"
+
+
+def is_current(config: Config, source: RunFolder) -> bool:
+    return artifacts.is_current(explained(source), _stamp(config, source))
+
+
+def _stamp(config: Config, source: RunFolder) -> str:
+    return fingerprint(
+        {
+            "run": source.score["fingerprint"],
+            "per_label": config.explain.per_label,
+            "code": artifacts.code_version([__name__, "src.attribution"]),
+        }
+    )
 
 
 def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str], file: str | None) -> None:
@@ -139,11 +159,11 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
             looked = f"{names[one.label]}: where the pooling looks (attention), which is no measure of what counts"
             section.parts.append(heat(looked, tokens, one.attention, np.zeros(len(tokens), dtype=bool)))
         show_heat(title, [(token.word, token.strength, token.noise) for token in drawn.tokens])
-        say(_check(one))
-    say(f"explain: {LEGEND}")
+        conclude(_check(one))
+    conclude(f"explain: {LEGEND}")
     path = prepared.output.explanation(source.name, report)
     artifacts.write_text(path, render("CT report anomaly detection", "What tokens add to a prediction", [section]))
-    say(f"explain: {path}")
+    conclude(f"explain: {path}")
 
 
 def _source(config: Config, prepared: Prepared, name: str | None) -> RunFolder:

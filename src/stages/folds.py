@@ -7,24 +7,39 @@ from typing import Any
 from src import artifacts, folds
 from src.artifacts import Output
 from src.config import Config
-from src.console import say, warn
+from src.console import conclude, say, warn
 from src.prepared import Prepared
 
 WHAT = {"kfold": "{k} folds", "families": "{k} folds of whole families", "holdout": "holdout 8:1:1"}
+LARGE = 100_000
+"""Reports that take seconds to split."""
 
 
+def is_made(output: Output) -> bool:
+    return output.folds.exists() and output.folds_manifest.exists()
+
+
+def is_current(config: Config, prepared: Prepared) -> bool:
+    """Of folds that are made."""
+    made = prepared.folds_settings()
+    same = made == folds.recorded(config.folds, len(prepared.train))
+    return same and prepared.find_folds(config.folds) is not None
+
+
+@artifacts.marked("folds")
 def run(config: Config) -> None:
     output = Output(config.paths.output)
     prepared = Prepared.load(output)
     corpus = prepared.train
     settings = folds.recorded(config.folds, len(corpus))
     what = WHAT[config.folds.scheme].format(k=config.folds.k)
-    if output.folds.exists() and output.folds_manifest.exists():
-        made = artifacts.read_json(output.folds_manifest)
-        if made["settings"] == settings and prepared.find_folds(config.folds) is not None:
-            say(f"folds: up to date ({what})")
+    if is_made(output):
+        if is_current(config, prepared):
+            conclude(f"folds: up to date ({what})")
             return
         say("folds: the reports or the settings have changed; splitting anew")
+    if len(corpus) >= LARGE:
+        say(f"folds: splitting {len(corpus):,} reports into {what}; a million take some 15 s")
     output.folds_manifest.unlink(missing_ok=True)  # a table without its manifest is not taken for made
     made = folds.make_folds(corpus, config.folds)
     if made.dealt:
@@ -45,7 +60,10 @@ def run(config: Config) -> None:
         manifest["families"] = _tell(made.families, len(corpus) / config.folds.k)
     artifacts.write_json(output.folds_manifest, manifest)
     name = prepared.task.label_names[label]
-    say(f"folds: {what}, {len(corpus):,} reports; label rates differ by at most {worst:.2%} between folds ({name})")
+    conclude(
+        f"folds: {what}, {len(corpus):,} reports; label rates differ by at most {worst:.2%} between folds ({name}); "
+        f"in {output.folds}"
+    )
     rare = [prepared.task.label_names[i] for i in folds.missing_labels(corpus.labels, made)]
     if rare:
         warn(f"too few positives, so some folds have none: {', '.join(rare)}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from src import artifacts, labelshift, metrics, runs
 from src.artifacts import Output
 from src.config import Config, fingerprint
-from src.console import say, show_table
+from src.console import JobProgress, conclude, show_table
 from src.errors import UserError
 from src.expected import Calibrator, Judged, Unjudged, expect_score
 from src.folds import Folds
@@ -28,6 +29,7 @@ MOST_COPIES = 4
 """Noisy copies of the train rows that expectations are learned from; with more, one of each test file."""
 
 
+@artifacts.marked("leaderboard")
 def run(config: Config, named: Sequence[str] = (), against: str | None = None) -> None:
     """Of all runs that fit the files and folds that are there now; the runs `named` are also shown in detail.
 
@@ -45,10 +47,14 @@ def run(config: Config, named: Sequence[str] = (), against: str | None = None) -
     if not fitting:
         remedy = runs.command("train", config)
         raise UserError(f"{output.runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}")
-    boards = {}
-    for one in fitting:
-        committee = [other for other in fitting if not other.is_blend and other.name != one.name]
-        boards[one.name] = _board(config, prepared, folds, shift, one, committee)
+    lacking = {one.name: 1.0 for one in fitting if not is_current(config, shift, one, fitting)}
+    if lacking:
+        with JobProgress("leaderboard", lacking, lines=False) as progress:
+            for one in fitting:
+                if one.name in lacking:
+                    _write_board(config, prepared, folds, shift, one, fitting)
+                    progress.finish(one.name, "done")
+    boards = {one.name: artifacts.read_json(_path(one)) for one in fitting}
     target = shift.target(config.target)
     for test in shift.tests:
         _show(boards, test.name, config.select_on, test.name == target.name, short_names([t.name for t in shift.tests]))
@@ -57,41 +63,54 @@ def run(config: Config, named: Sequence[str] = (), against: str | None = None) -
     if against:
         _show_gains(prepared, folds, shift, target, fitting, RunFolder.load(output, against, config), config.select_on)
     if not shift.tests:
-        say("leaderboard: there is no test file to expect a score on")
+        conclude("leaderboard: there is no test file to expect a score on")
     for name in named:
         _show_rates(name, boards[name], prepared.task.label_names, shift)
     if others:
-        say(f"left out, as they were made on other files, folds or shift than are there now: {', '.join(others)}")
+        conclude(f"left out, as they were made on other files, folds or shift than are there now: {', '.join(others)}")
 
 
-def _board(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, one: RunFolder, committee: list[RunFolder]
-) -> dict[str, Any]:
-    """What leaderboard.json of a run holds; from the file itself where it is current."""
-    path = one.path / "leaderboard.json"
-    stamp = fingerprint(
+def _path(one: RunFolder) -> Path:
+    return one.path / "leaderboard.json"
+
+
+def _committee(one: RunFolder, fitting: list[RunFolder]) -> list[RunFolder]:
+    """The other trained models."""
+    return [other for other in fitting if not other.is_blend and other.name != one.name]
+
+
+def is_current(config: Config, shift: ShiftFolder, one: RunFolder, fitting: list[RunFolder]) -> bool:
+    """Whether leaderboard.json of a run, one of those that are `fitting`, is as it would be made now."""
+    return artifacts.is_current(_path(one), _stamp(config, shift, one, fitting))
+
+
+def _stamp(config: Config, shift: ShiftFolder, one: RunFolder, fitting: list[RunFolder]) -> str:
+    return fingerprint(
         {
             "run": one.score["fingerprint"],
-            "committee": [other.score["fingerprint"] for other in committee],
+            "committee": [other.score["fingerprint"] for other in _committee(one, fitting)],
             "shift": shift.fingerprint,
             "select_on": config.select_on,
             "code": artifacts.code_version(CODE),
         }
     )
-    if artifacts.is_current(path, stamp):
-        return artifacts.read_json(path)
+
+
+def _write_board(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, one: RunFolder, fitting: list[RunFolder]
+) -> None:
     import sklearn.linear_model  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
 
+    committee = _committee(one, fitting)
     with threadpool_limits(1):  # another number of threads would give other last bits
         tests = _tests(config, prepared, folds, shift, one, committee)
     board = {
-        "fingerprint": stamp,
+        "fingerprint": _stamp(config, shift, one, fitting),
         "run": one.score["fingerprint"],
         "committee": [other.name for other in committee],
         "tests": tests,
     }
-    artifacts.write_json(path, board)
-    return board
+    artifacts.write_json(_path(one), board)
 
 
 def _tests(
@@ -181,8 +200,8 @@ def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, sh
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} last"
     show_table(title, ["run", *VALIDATIONS, "expected"], rows)
     if is_target:
-        say("± of a validation: standard error, in its last digits")
-        say("± of expected: half of the 95% interval")
+        conclude("± of a validation: standard error, in its last digits")
+        conclude("± of expected: half of the 95% interval")
 
 
 def _show_gains(

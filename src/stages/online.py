@@ -17,7 +17,7 @@ import numpy as np
 from src import artifacts, labelshift, metrics
 from src.artifacts import Output
 from src.config import Config
-from src.console import say, show_table, warn
+from src.console import conclude, show_table, warn
 from src.corpus import Corpus
 from src.errors import UserError
 from src.folds import Folds
@@ -57,9 +57,9 @@ def run(config: Config) -> None:
     for board in sorted({entry.board for one in submissions for entry in one.online}):
         today = entered_on(submissions, board, datetime.now().date())
         limit = config.leaderboard.daily_limit
-        say(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
+        conclude(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
     if told := advice(config, output, submissions):
-        say(told)
+        conclude(told)
 
 
 def add(config: Config, file: Path, score: float, board: str | None, note: str) -> None:
@@ -106,17 +106,19 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
         how={"made_of": made_of, "board": board, "settings": proposal.settings},
     )
     answers = sum(score is not None for _, score in told)
-    say(f"leaderboard: a variation of {', '.join(base.runs)}, by {answers} answers and {len(told) - answers} awaited")
+    conclude(
+        f"leaderboard: a variation of {', '.join(base.runs)}, by {answers} answers and {len(told) - answers} awaited"
+    )
     show_table(
         "Settings",
         ["setting", "as it is", "proposed"],
         [[name, f"{base.plain[name]:.4g}", f"{value:.4g}"] for name, value in proposal.settings.items()],
     )
-    say(
+    conclude(
         f"by {config.select_on} {proposal.local:.4f}, as it is {base.score(base.plain):.4f}; expected on {board} "
         f"{proposal.expected:.4f} ± {proposal.spread:.4f}{'' if answers else ', before any answer'}"
     )
-    say(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
+    conclude(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
 
 
 def _base(config: Config, prepared: Prepared, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
@@ -164,7 +166,7 @@ def _enter(config: Config, register: Register, one: Submission, score: float, bo
     before = one.score(board)
     register.scored(one, score, board, note)
     instead = f" instead of {before}" if before is not None and before != score else ""
-    say(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
+    conclude(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
     try:
         run(config)
     except UserError as error:  # the score is noted; what it means can be asked again
@@ -212,7 +214,7 @@ def _show(config: Config, output: Output, submissions: list[Submission], test: s
     if len(measured) >= FEWEST:
         online = [line.values["online"] for line in measured]
         told = ", ".join(f"{name} {_spearman([line.values[name] for line in measured], online)}" for name in MEASURES)
-        say(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
+        conclude(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
     if len(measured) > 1:
         _show_gains(config, output, measured[-1].submission, [line.submission for line in measured[:-1]], test)
 
@@ -230,7 +232,7 @@ def _show_gains(config: Config, output: Output, best: Submission, others: list[S
             continue
         gain = _gain(config, prepared, folds, shift, aim, fitting[best.fingerprint], fitting[one.fingerprint])
         small = ": less than one standard error" if abs(gain.value) < gain.standard_error else ""
-        say(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
+        conclude(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
 
 
 def advice(config: Config, output: Output, submissions: list[Submission]) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from src import artifacts, inputs, sample
 from src.artifacts import Output
 from src.config import Config, Sample
-from src.console import duration, say
+from src.console import aside, conclude, duration, say
 from src.errors import UserError
 from src.inputs import InputFiles
 from src.runs import command
 from src.stages import sample as sample_stage
+
+ENDS = ("submit", "score", "leaderboard", "online", "report")
+"""What a pipeline is asked for; the others are the way there."""
 
 
 def run(config: Config) -> None:
@@ -34,19 +38,22 @@ def run(config: Config) -> None:
     started, output = time.perf_counter(), Output(config.paths.output)
     made = {"command": f"./run.sh {command('pipeline', config)}", "seconds": {}}
     stages = [folds, shift, baselines, pretrain, train, blend, submit, score, leaderboard, online, explain, report]
-    for name, stage in {"prepare": prepare, **{stage.__name__: stage.run for stage in stages}}.items():
+    by_name = {stage.__name__.removeprefix("src.stages."): stage.run for stage in stages}
+    for name, stage in {"prepare": prepare, **by_name}.items():
         stage_started = time.perf_counter()
-        stage(config)
-        made["seconds"][name.removeprefix("src.stages.")] = round(time.perf_counter() - stage_started, 3)
+        with contextlib.nullcontext() if name in ENDS else aside():
+            stage(config)
+        made["seconds"][name] = round(time.perf_counter() - stage_started, 3)
         artifacts.write_json(output.seconds, made)  # at once: the report, which is last, tells of the command
-    say(f"pipeline: done in {duration(time.perf_counter() - started)}")
+    conclude(f"pipeline: done in {duration(time.perf_counter() - started)}")
 
 
 def prepare_and_fold(config: Config) -> None:
     """The two stages that take seconds and that all others need."""
     from src.stages import folds
 
-    prepare(config)
+    with aside():
+        prepare(config)
     folds.run(config)
 
 
@@ -54,14 +61,16 @@ def measure_shift(config: Config) -> None:
     """The stages before training, half a minute on the competition's files."""
     from src.stages import shift
 
-    prepare_and_fold(config)
+    with aside():
+        prepare_and_fold(config)
     shift.run(config)
 
 
 def prepare_and_pretrain(config: Config) -> None:
     from src.stages import pretrain
 
-    prepare(config)
+    with aside():
+        prepare(config)
     pretrain.run(config)
 
 

@@ -18,7 +18,7 @@ from src import artifacts, metrics
 from src.artifacts import Output
 from src.blending import BlendWeights
 from src.config import Config
-from src.console import say, show_table, warn
+from src.console import conclude, say, show_table, warn
 from src.corpus import BLOCK, Vocabulary, encode
 from src.errors import UserError
 from src.executors import make_executor, raise_failures, run_shown
@@ -109,7 +109,7 @@ def score_shifted(
     if against:
         rows = [[name, *(found[key].as_gain for key in SHIFTED)] for name, found in gains.items()]
         show_table(f"Gain over {against} on the same reports", ["run", *SHIFTED], rows)
-    say(f"predict: {path}")
+    conclude(f"predict: {path}")
 
 
 def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -128,7 +128,7 @@ def _write_prediction(config: Config, name: str, file: Path, to: Path | None) ->
     logits = _predict(config, output, source, reports)
     probabilities = metrics.sigmoid(logits.astype(np.float64))
     write_submission(path, reports.ids, probabilities, config.submit.eps)
-    say(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
+    conclude(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
     if reports.labels is not None:
         try:
             score = metrics.official_score(source.task, reports.labels_for(source.task), probabilities)
@@ -136,7 +136,7 @@ def _write_prediction(config: Config, name: str, file: Path, to: Path | None) ->
             warn(f"no score: {error}")
         else:
             _warn_of_training(source, reports)
-            say(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
+            conclude(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
 
 
 def _warn_of_training(source: RunFolder, reports: Reports) -> None:

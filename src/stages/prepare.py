@@ -11,7 +11,7 @@ import numpy as np
 from src import artifacts, inputs
 from src.artifacts import Output
 from src.config import Config, fingerprint
-from src.console import duration, say, warn
+from src.console import conclude, duration, say, warn
 from src.corpus import Corpus, Losses, Vocabulary, encode, token_counts
 from src.errors import UserError
 from src.inputs import InputFiles
@@ -21,10 +21,8 @@ from src.task import Task, get_task
 CODE = (__name__,)
 
 
-def run(config: Config, files: InputFiles) -> None:
-    output = Output(config.paths.output)
-    manifest = output.data / "manifest.json"
-    stamp = fingerprint(
+def stamp_of(config: Config, files: InputFiles) -> str:
+    return fingerprint(
         {
             "task": config.task,
             "data": config.data.model_dump(),
@@ -34,12 +32,25 @@ def run(config: Config, files: InputFiles) -> None:
             "code": artifacts.code_version(CODE),
         }
     )
+
+
+def is_current(output: Output, files: InputFiles, stamp: str) -> bool:
     folders = ["train", *(f"test/{path.stem}" for path in files.test), *(f"extra/{path.stem}" for path in files.extra)]
     arrays = [f"{folder}/{name}.npy" for folder in folders for name in ("tokens", "lengths", "ids", "sources")]
-    if artifacts.is_current(manifest, stamp, ["vocabulary.json", "train/labels.npy", *arrays]):
-        say(f"prepare: up to date ({artifacts.read_json(manifest)['summary']})")
+    return artifacts.is_current(output.data / "manifest.json", stamp, ["vocabulary.json", "train/labels.npy", *arrays])
+
+
+@artifacts.marked("prepare")
+def run(config: Config, files: InputFiles) -> None:
+    output, stamp = Output(config.paths.output), stamp_of(config, files)
+    manifest = output.data / "manifest.json"
+    if is_current(output, files, stamp):
+        conclude(f"prepare: up to date ({artifacts.read_json(manifest)['summary']})")
         return
     started = time.perf_counter()
+    paths = files.train + files.test + files.extra
+    size = sum(path.stat().st_size for path in paths) / 1e6
+    say(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
     train, test, extra = _read_all(files)
     task = _recognise(config.task, train)
     labels = np.concatenate([file.labels_for(task) for file in train])
@@ -76,7 +87,7 @@ def run(config: Config, files: InputFiles) -> None:
             + further,
         },
     )
-    say(f"prepare: {summary} ({duration(time.perf_counter() - started)})")
+    conclude(f"prepare: {summary}, in {output.data} ({duration(time.perf_counter() - started)})")
 
 
 def _read_all(files: InputFiles) -> tuple[list[Reports], list[Reports], list[Reports]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from src import artifacts, layout, machine
 from src.artifacts import Output
 from src.config import Config
-from src.console import duration, say
+from src.console import conclude, duration, say
 from src.executors import Job, LocalProcesses, raise_failures, run_shown
 from src.jobs import PretrainJob, described, is_pretrained
 from src.prepared import Prepared
@@ -23,10 +23,16 @@ from src.tracking import tracking_of
 
 
 def run(config: Config) -> None:
-    if not any(run.pretrain.epochs for run in [*config.runs.values(), *config.readers.values()]):
-        say("pretrain: nothing to do, no run asks for it (pretrain.epochs)")
+    asking = [name for name, run in {**config.readers, **config.runs}.items() if run.pretrain.epochs]
+    if not asking:
+        conclude("pretrain: nothing to do, no run asks for it (pretrain.epochs)")
         return
-    prepared = Prepared.load(Output(config.paths.output))
+    output = Output(config.paths.output)
+    with artifacts.at_work(output, *(f"pretrain.{name}" for name in asking)):
+        _pretrain(config, Prepared.load(output))
+
+
+def _pretrain(config: Config, prepared: Prepared) -> None:
     started = time.perf_counter()
     here = machine.recall(prepared.output, config.device)
     if here is None or not all(map(is_pretrained, pretrain_jobs(config, prepared, here).values())):
@@ -52,11 +58,13 @@ def run(config: Config) -> None:
         tracking.history(job)
     for folder, names in users.items():
         result = artifacts.read_json(Path(folder) / "result.json")
-        say(
+        conclude(
             f"pretrain: {', '.join(names)}: {result['epochs']} epochs over {result['reports']:,} reports, "
             f"loss {result['last_train_loss']:.3f}, on reports not learned from {result['last_valid_loss']:.3f}"
         )
-    say(f"pretrain: {len(chosen)} encoders in {prepared.output.pretrained} ({duration(time.perf_counter() - started)})")
+    conclude(
+        f"pretrain: {len(chosen)} encoders in {prepared.output.pretrained} ({duration(time.perf_counter() - started)})"
+    )
 
 
 def _work(job: PretrainJob) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from src import artifacts
 from src.artifacts import Output
 from src.config import Config, fingerprint
-from src.console import duration, say
+from src.console import conclude, duration, say
 from src.page import TEMPLATES, Section, render
 from src.prepared import Prepared
 from src.sections import Findings
@@ -24,6 +24,7 @@ READ = (
 STAMP = re.compile(r'name="made-from" content="(\w+)"')
 
 
+@artifacts.marked("report")
 def run(config: Config) -> None:
     from src.sections import (
         blend,
@@ -40,20 +41,23 @@ def run(config: Config) -> None:
 
     started = time.perf_counter()
     output = Output(config.paths.output)
-    stamp = made_from(config, output)
-    if output.suspicious.exists() and _stamp_of(output.report) == stamp:
-        say(f"report: up to date ({output.report})")
+    if is_current(config, output):
+        conclude(f"report: up to date ({output.report})")
         return
+    say("report: draws what the output folder holds")
     findings = Findings.load(config)
     parts = [shift, training, scores, blend, errors, explanations, tuning, submissions, environment]
     sections = [data.section(findings.prepared), *(part.section(findings) for part in parts)]
     artifacts.write_text(output.suspicious, errors.suspicious_table(findings))
     best = findings.best
     what = f"; {best.name}: {best.score['overall']['score']['value']:.4f} out of fold" if best else ""
-    _write(output.report, findings.prepared, f"{findings.prepared.task.title}{what}", sections, stamp)
+    _write(
+        output.report, findings.prepared, f"{findings.prepared.task.title}{what}", sections, made_from(config, output)
+    )
     _say(output.report, started)
 
 
+@artifacts.marked("eda")
 def run_eda(config: Config) -> None:
     """The data part alone."""
     from src.sections import data
@@ -63,6 +67,10 @@ def run_eda(config: Config) -> None:
     prepared = Prepared.load(output)
     _write(output.eda, prepared, f"{prepared.task.title}: the data", [data.section(prepared)])
     _say(output.eda, started)
+
+
+def is_current(config: Config, output: Output) -> bool:
+    return output.suspicious.exists() and _stamp_of(output.report) == made_from(config, output)
 
 
 def made_from(config: Config, output: Output) -> str:
@@ -100,4 +108,4 @@ def _write(path: Path, prepared: Prepared, subtitle: str, sections: list[Section
 
 def _say(path: Path, started: float) -> None:
     size, seconds = path.stat().st_size / 1e6, time.perf_counter() - started
-    say(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")
+    conclude(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")

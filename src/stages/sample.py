@@ -7,7 +7,7 @@ from typing import Any
 
 from src import sample
 from src.config import Config
-from src.console import duration, say
+from src.console import conclude, duration, say
 from src.task import get_task
 
 
@@ -15,10 +15,11 @@ def run(config: Config) -> None:
     folder = config.paths.input / "sample"
     started = time.perf_counter()
     given = arguments(config)
+    size = f"{config.sample.rows:,} + 2 x {config.sample.test_rows:,}"
+    say(f"sample: making {size} reports")
     sample.make_sample(folder, **given)
     took = duration(time.perf_counter() - started)
-    size = f"{config.sample.rows:,} + 2 x {config.sample.test_rows:,}"
-    say(f"sample: {size} synthetic reports in {folder} ({given['task'].title}, {took})")
+    conclude(f"sample: {size} synthetic reports in {folder} ({given['task'].title}, {took})")
 
 
 def arguments(config: Config) -> dict[str, Any]:

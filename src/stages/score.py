@@ -14,7 +14,7 @@ import numpy as np
 from src import artifacts, metrics, runs
 from src.artifacts import Output
 from src.config import Config
-from src.console import say
+from src.console import conclude, say
 from src.errors import UserError
 from src.prepared import Prepared
 from src.reports import read_reports
@@ -44,7 +44,7 @@ def run(config: Config, names: Sequence[str] = ()) -> None:
         if name not in others:
             tracking.score(output.run(name))
     if others:
-        say(f"left out, as they were made on other train files or folds than are there now: {', '.join(others)}")
+        conclude(f"left out, as they were made on other train files or folds than are there now: {', '.join(others)}")
 
 
 def score_submission(submission: Path, labels: Path) -> None:
@@ -66,4 +66,4 @@ def score_submission(submission: Path, labels: Path) -> None:
     runs.show_scores({"submission": report})
     score = report["overall"]["score"]
     spread = "" if score["standard_error"] is None else f" ± {score['standard_error']:.6f}"
-    say(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} reports)")
+    conclude(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} reports)")

@@ -18,7 +18,7 @@ import numpy as np
 from src import artifacts, frames, metrics, shift, shift_report, shifted, similarity
 from src.artifacts import Output
 from src.config import Config, fingerprint
-from src.console import duration, say, warn
+from src.console import conclude, duration, say, warn
 from src.corpus import N_SPECIAL, Corpus, pad, unpad
 from src.executors import Job, make_executor, raise_failures, run_shown
 from src.folds import HOLDOUT_PARTS, Folds
@@ -32,23 +32,32 @@ CODE = (__name__,)
 HELD_OUT = 5  # one part in so many of the train rows is compared with the rest, as each test file is
 
 
-def run(config: Config) -> None:
-    output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    folds = prepared.load_folds()
-    settings = config.shift.model_dump()
-    stamp = fingerprint(
+def stamp_of(config: Config, prepared: Prepared) -> str:
+    return fingerprint(
         {
-            "settings": settings,
+            "settings": config.shift.model_dump(),
             "data": config.data.model_dump(),
             **shifted.made_of(prepared),
             "code": artifacts.code_version(CODE),
         }
     )
+
+
+def is_current(config: Config, prepared: Prepared, stamp: str) -> bool:
+    result = prepared.output.shift / "shift.json"
+    return artifacts.is_current(result, stamp, ["rows.npy", "shift.md", "shift.png"]) and _is_whole(prepared, config)
+
+
+@artifacts.marked("shift")
+def run(config: Config) -> None:
+    output = Output(config.paths.output)
+    prepared = Prepared.load(output)
+    folds = prepared.load_folds()
+    settings, stamp = config.shift.model_dump(), stamp_of(config, prepared)
     result = output.shift / "shift.json"
-    if artifacts.is_current(result, stamp, ["rows.npy", "shift.md", "shift.png"]) and _is_whole(prepared, config):
+    if is_current(config, prepared, stamp):
         ShiftFolder.load(prepared, config).target(config.target)  # an unknown one is told before hours of training
-        say(f"shift: up to date ({artifacts.read_json(result)['summary']})")
+        conclude(f"shift: up to date ({artifacts.read_json(result)['summary']})")
         return
     started = time.perf_counter()
     result.unlink(missing_ok=True)
@@ -65,6 +74,7 @@ def run(config: Config) -> None:
     artifacts.write_npy(output.shift / "rows.npy", rows)
     groups = _groups(folds)[rows]
 
+    say(f"shift: looks for noise in {sum(len(offsets) - 1 for _, offsets in texts.values()):,} reports")
     learned = frames.learn_frames(list(texts.values()))
     noise = _noise(learned, texts, len(words), config.shift.seed)
     jobs, extras = [], {}
@@ -90,7 +100,7 @@ def run(config: Config) -> None:
             "words": len(words),
         }
         jobs.append(Job(f"shift of {name}", f"{__name__}:measure_test", payload))
-    raise_failures(run_shown(make_executor(config.executor, "cpu"), "shift", jobs))
+    raise_failures(run_shown(make_executor(config.executor, "cpu"), "shift", jobs, _described))
 
     facts = _facts(prepared, texts, noise, extras)
     _add_posteriors(output, learned, texts, noise, facts)
@@ -103,7 +113,7 @@ def run(config: Config) -> None:
     if any(estimate is None for estimate in noise.values()):
         lacking = ", ".join(name for name, estimate in noise.items() if estimate is None)
         warn(f"too little text to tell the noise of {lacking}; validation adds none where it is not known")
-    say(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
+    conclude(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
 
 
 def _is_whole(prepared: Prepared, config: Config) -> bool:
@@ -155,6 +165,10 @@ def _facts(
     return {"summary": shift_report.headline(facts), **facts}
 
 
+def _described(news: dict[str, Any]) -> tuple[float, str]:
+    return news["share"], f"{news['done']} compared"
+
+
 def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """One job: what takes long about one test file. Writes its arrays and measured.json."""
     folder, settings = Path(payload["folder"]), payload["settings"]
@@ -163,23 +177,32 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     test = _text(Corpus.load(Path(payload["test"])), np.load(folder / "test_rows.npy"))
     noisy = [_text(Corpus.load(folder / f"noised_{draw}")) for draw in range(payload["draws"])]
 
+    steps = 4 + 2 * len(noisy)
+
+    def told(done: int, what: str) -> None:
+        progress({"share": done / steps, "done": what})
+
     def apart(train: Text, test: Text) -> shift.Adversarial | None:
         if min(len(train[1]), len(test[1])) <= shift.ADVERSARIAL_FOLDS:
             return None  # too few reports to cross-validate
         return shift.adversarial(train, test, settings["seed"])
 
     plain = apart(text, test)
+    told(1, "words")
     # Both sides are brought to the same noise: each gets what the other has more of.
     reverse = NoiseRates(**payload["reverse"])
     rng = np.random.default_rng([settings["seed"], 3])
     louder = _corrupted(test, reverse, rng, payload["words"]) if reverse.total else test
     matched = [apart(copy, louder) for copy in noisy or [text]] if noisy or reverse.total else [plain]
+    told(2 + len(noisy), "words with noise made equal")
 
     own = similarity.tfidf([text], 2)[0]
     seen = [_unseen_best(similarity.nearest(own, own, groups), groups)]
+    told(3 + len(noisy), "train reports with each other")
     for copy in noisy:
         base, queries = similarity.tfidf([text, copy], 2)
         seen.append(_unseen_best(similarity.nearest(queries, base, groups), groups))
+        told(2 + len(noisy) + len(seen), "noisy copies")
     base, queries = similarity.tfidf([text, test], 2)
     to_test = _mean_over_models(similarity.nearest(queries, base, groups))
     judged = seen[0] >= 0

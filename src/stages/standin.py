@@ -20,7 +20,7 @@ import numpy as np
 from src import frames
 from src.artifacts import file_sha256
 from src.config import Config
-from src.console import say
+from src.console import conclude, say
 from src.errors import UserError
 from src.inputs import InputFiles
 from src.metrics import effective_size
@@ -61,7 +61,7 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
             say(f"standin: {made}: {len(rows):,} reports, median cosine to train {np.median(like.cosines[rows]):.2f}")
     workshop.rename(to)
     target = f"{pool.target_name} has {np.median(like.target_cosines):.2f}"
-    say(f"standin: {target}; noise added: {extra.total:.1%} of tokens. In {to}")
+    conclude(f"standin: {target}; noise added: {extra.total:.1%} of tokens. In {to}")
 
 
 def _write(folder: Path, name: str, source: Reports, rows: np.ndarray) -> None:

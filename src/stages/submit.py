@@ -7,7 +7,7 @@ import numpy as np
 from src import artifacts, inputs, labelshift, metrics, runs
 from src.artifacts import Output
 from src.config import Config
-from src.console import say, warn
+from src.console import conclude, say, warn
 from src.corpus import Corpus
 from src.prepared import Prepared
 from src.register import Register
@@ -16,6 +16,7 @@ from src.shifted import ShiftFolder, validation
 from src.submissions import write_submission
 
 
+@artifacts.marked("submit")
 def run(config: Config, name: str | None = None) -> None:
     """Of the run `name`; of the pipeline's blend where none is named."""
     output = Output(config.paths.output)
@@ -23,7 +24,7 @@ def run(config: Config, name: str | None = None) -> None:
     source = RunFolder.load(output, name or "blend", config)
     runs.check_fits([source], prepared, prepared.load_folds())
     if not prepared.test_files:
-        say(f"submit: nothing to do, no file in the input folder matches paths.test ({config.paths.test})")
+        conclude(f"submit: nothing to do, no file in the input folder matches paths.test ({config.paths.test})")
     files = inputs.find_files(config.paths) if config.paths.input.is_dir() else None
     new = [path.name for path in files.test if path.name not in prepared.test_files] if files else []
     if new:
@@ -43,7 +44,7 @@ def run(config: Config, name: str | None = None) -> None:
             fingerprint=source.score["fingerprint"],
             how={"label_shift": config.submit.label_shift},
         )
-        say(
+        conclude(
             f"submit: {path} ({len(ids):,} reports x {logits.shape[1]} probabilities, run {source.name}, "
             f"sha256 {sha[:8]}…, noted as {noted.id})"
         )

@@ -17,7 +17,7 @@ import yaml
 from src import artifacts, layout, machine, runs
 from src.artifacts import Output
 from src.config import Config, Run, fingerprint
-from src.console import duration, say
+from src.console import conclude, duration, say
 from src.executors import Failure, Job, LocalProcesses, make_executor, raise_failures, run_shown
 from src.foldjobs import fold_jobs, unlabelled, work_of
 from src.folds import Folds
@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 
 def run(config: Config) -> None:
-    prepared = Prepared.load(Output(config.paths.output))
+    output = Output(config.paths.output)
+    with artifacts.at_work(output, *(f"train.{name}" for name in config.runs)):
+        _train_all(config, Prepared.load(output))
+
+
+def _train_all(config: Config, prepared: Prepared) -> None:
     folds = prepared.load_folds()
     shift = ShiftFolder.load(prepared, config)
     started = time.perf_counter()
@@ -52,7 +57,7 @@ def run(config: Config) -> None:
             wave = {name: group for name, group in jobs.items() if name in names}
             failures += _train(config, prepared, folds, shift, device, wave, total, taught, tracking)
     raise_failures(failures)
-    say(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
+    conclude(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
 
 
 def _train(
@@ -87,7 +92,7 @@ def _train(
 
     failed = {failure.job.payload["folder"] for failure in failures}
     # A run that is whole has no use for the predictions of its folds any more, unless others learn from them.
-    lacking = [name for name, group in jobs.items() if not _is_assembled(config, prepared, folds, shift, name, group)]
+    lacking = [name for name, group in jobs.items() if not is_assembled(config, prepared, folds, shift, name, group)]
     trained = [Path(job.folder) for name in lacking for job in jobs[name] if job.folder not in failed]
     predictions = prediction_jobs(trained, [prepared.test_folder(name) for name in prepared.test_files], device)
     copies = [copy for test in shift.tests for copy in test.noised]
@@ -108,7 +113,7 @@ def _train(
         if name in lacking:
             _assemble(config, prepared, folds, shift, name, group)
         score = artifacts.read_json(prepared.output.run(name) / "score.json")
-        say(f"train: {name} {runs.headline(score)}")
+        conclude(f"train: {name} {runs.headline(score)}")
         tracking.score(prepared.output.run(name))
     return failures
 
@@ -121,7 +126,7 @@ def _jobs_here(
     if here is not None:
         jobs = fold_jobs(config, prepared, folds, shift, here)
         if all(
-            all(map(is_trained, group)) and _is_assembled(config, prepared, folds, shift, name, group)
+            all(map(is_trained, group)) and is_assembled(config, prepared, folds, shift, name, group)
             for name, group in jobs.items()
         ):
             return here.device, jobs
@@ -172,7 +177,7 @@ def _assemble(
     artifacts.write_json(folder / "score.json", {"fingerprint": stamp, **score})
 
 
-def _is_assembled(
+def is_assembled(
     config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, name: str, jobs: list[FoldJob]
 ) -> bool:
     """Whether _assemble has nothing to do."""

@@ -30,7 +30,7 @@ from src import artifacts, blending, layout, machine, metrics, spaces, study, st
 from src.artifacts import Output
 from src.blending import Evidence
 from src.config import PARTS, Config, Run
-from src.console import JobProgress, duration, say, show_table, warn
+from src.console import JobProgress, conclude, duration, say, show_table, warn
 from src.errors import UserError
 from src.evidence import evidence_of
 from src.executors import LocalProcesses, make_executor, raise_failures, run_shown
@@ -294,7 +294,7 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
     told = f"{kinds['complete']} complete, {kinds['pruned']} given up, {kinds['fail']} failed"
     artifacts.write_text(folder / "trials.csv", study_report.table(trials))
     if not best:
-        say(f"tune: {name}: {told}; nothing to choose from yet")
+        conclude(f"tune: {name}: {told}; nothing to choose from yet")
         return
     shutil.rmtree(folder / "top", ignore_errors=True)
     for rank, trial in reversed(list(enumerate(best, start=1))):
@@ -312,14 +312,14 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
         for trial in best
     ]
     show_table(f"Best trials of {name}", ["trial", config.select_on, "time"], rows)
-    say(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
+    conclude(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
     what = "Blend so: ./run.sh blend" if model == "blend" else "Train the best: ./run.sh train"
     words = [
         *([] if model == "blend" else ["--model", model]),
         *(w for w in config.overrides if w.startswith("paths.")),
     ]
-    say(f"tune: {name}: {told}. {what} {shlex.join(['--preset', str(folder / 'best.yaml'), *words])}")
-    say(f"tune: {folder}")
+    conclude(f"tune: {name}: {told}. {what} {shlex.join(['--preset', str(folder / 'best.yaml'), *words])}")
+    conclude(f"tune: {folder}")
 
 
 def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name: str, rank: str) -> str:

@@ -1,0 +1,209 @@
+"""./run.sh status, beside what the stages themselves say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+
+from src import artifacts, study
+from src.__main__ import main, parse
+from src.artifacts import Output
+from src.config import Tune
+from src.loading import load_config
+from tests.conftest import words
+from tests.test_architecture import HEAVY
+from tests.test_pipeline import imported
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def status(capsys) -> Callable[..., dict[str, dict]]:
+    """The stages as ./run.sh status --json tells them, by name."""
+
+    def ask(made: list[str]) -> dict[str, dict]:
+        capsys.readouterr()
+        assert main(["status", "--json", *made]) == 0
+        found = json.loads(capsys.readouterr().out)["stages"]
+        return {f"{one['stage']} {one['name']}".strip(): one for one in found}
+
+    return ask
+
+
+def states(found: dict[str, dict]) -> dict[str, str]:
+    return {name: one["state"] for name, one in found.items()}
+
+
+PARTS = [
+    *"prepare folds shift baselines".split(),
+    "train lstm",
+    "train transformer",
+    *"blend submit leaderboard report eda".split(),
+]
+
+
+def test_an_empty_output_folder(tiny_input, tmp_path, status):
+    output = tmp_path / "output"
+    found = status(words(tiny_input, output))
+    assert states(found) == dict.fromkeys(PARTS, "missing")
+    assert not output.exists()
+    for one in found.values():  # each command is one that is understood, and means the same settings
+        verb, parsed, overrides = parse(shlex.split(one["command"]))
+        assert load_config(parsed.preset, overrides, parsed.model).paths.output == output
+
+
+def test_a_finished_pipeline(done, tiny_input, status):
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    started = time.perf_counter()
+    found = status(words(tiny_input, done))
+    assert time.perf_counter() - started < 5
+    assert states(found).items() >= dict.fromkeys(PARTS[:-2], "done").items()
+    assert (found["train lstm"]["done"], found["train lstm"]["of"]) == (2, 2)
+    assert {path: path.stat().st_mtime_ns for path in done.rglob("*")} == before, "nothing is written"
+
+
+def test_it_answers_without_heavy_libraries(done, tiny_input):
+    told, libraries = imported("status", *words(tiny_input, done))
+    assert "train lstm" in told and not HEAVY & libraries
+
+
+def test_it_is_a_table_and_commands(done, tiny_input, capsys):
+    assert main(["status", *words(tiny_input, done)]) == 0
+    shown = capsys.readouterr().out
+    assert "train transformer" in shown and "2 of 2 folds; score 0." in shown
+    assert all(len(line) <= 80 for line in shown.splitlines() if "./run.sh" not in line)
+    assert "all that a submission needs" not in shown, "it has all"
+
+
+def test_what_other_settings_would_make_anew(done, tiny_input, status):
+    found = status(words(tiny_input, done, "runs.lstm.train.epochs=3"))
+    assert found["train lstm"]["state"] == "stale" and found["train lstm"]["note"].startswith("0 of 2 folds")
+    assert found["train transformer"]["state"] == "done"
+    assert found["blend"]["state"] == "stale" and found["submit"]["state"] == "unsure"
+    found = status(words(tiny_input, done, "folds.k=3"))
+    assert found["prepare"]["state"] == "done" and found["folds"]["state"] == "stale"
+    assert {found[name]["state"] for name in PARTS[2:9]} == {"unsure"}
+    found = status(words(tiny_input, done, "runs.lstm.train.seeds=[1,2]"))
+    assert found["train lstm"]["note"].startswith("2 of 4 folds")
+
+
+def test_what_is_gone_is_missing_and_its_command_makes_it(copy, tiny_input, status):
+    made = words(tiny_input, copy)
+    shutil.rmtree(copy / "runs/blend")
+    shutil.rmtree(copy / "baselines/prior")
+    (copy / "submission_sample_testA.csv").write_text("")
+    found = status(made)
+    assert states(found)["blend"] == "missing" and found["baselines"]["note"] == "3 of 4 rungs"
+    assert found["submit"]["state"] == "stale" and found["leaderboard"]["state"] == "unsure"
+    for name in ("baselines", "blend", "submit", "leaderboard", "eda"):
+        assert main(shlex.split(status(made)[name]["command"])) == 0
+    assert states(status(made)) == dict.fromkeys(PARTS, "done") | {"report": "missing"}
+    (copy / "data/manifest.json").unlink()
+    found = status(made)
+    assert found["prepare"]["state"] == "missing" and found["train lstm"]["state"] == "unsure"
+
+
+def test_other_reports_are_seen(copy, tiny_input, tmp_path, status):
+    changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
+    lines = (changed / "sample_testB.csv").read_text().splitlines(keepends=True)
+    (changed / "sample_testB.csv").write_text("".join(lines[:-1]))
+    found = states(status(words(changed, copy)))
+    assert found["prepare"] == "stale" and found["train lstm"] == "unsure"
+    shutil.rmtree(changed)
+    found = status(words(changed, copy))
+    assert found["prepare"]["state"] == "unsure" and "is not a folder" in found["prepare"]["note"]
+
+
+def begun(command: list[str], folder: Path, state: str) -> subprocess.Popen:
+    """The command, as soon as a job of it has such a checkpoint in `folder`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "src", *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.rglob(state)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def test_running_and_interrupted_are_told_apart(copy, tiny_input, status):
+    long = words(tiny_input, copy, "runs.lstm.pretrain.epochs=500", "runs.transformer.train.epochs=900")
+    for verb, name, folder in (
+        ("pretrain", "pretrain lstm", copy / "pretrained"),
+        ("train", "train transformer", copy / "runs/transformer"),
+    ):
+        model = ["--model", "transformer"] if verb == "train" else []
+        process = begun([verb, *model, *long], folder, "state_*.json")
+        try:
+            running = status(long)[name]
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert running["state"] == "running" and f" of {900 if model else 500}" in running["note"]
+        deadline = time.monotonic() + 30
+        while (found := status(long)[name])["state"] == "running" and time.monotonic() < deadline:
+            time.sleep(0.05)  # workers end with their parent
+        assert found["state"] == "interrupted" and "goes on with the same command" in found["note"]
+    left = list((copy / "working").iterdir())
+    assert left, "marks that the kill left; they say nothing now"
+
+
+def test_marks_come_and_go(tmp_path):
+    output = Output(tmp_path / "output")
+    with artifacts.at_work(output, "shift"):
+        assert artifacts.is_at_work(output, "shift") and not artifacts.is_at_work(output, "folds")
+        with artifacts.at_work(output, "shift", "folds"):
+            assert artifacts.is_at_work(output, "folds")
+        assert artifacts.is_at_work(output, "shift") and not artifacts.is_at_work(output, "folds")
+    assert not artifacts.is_at_work(output, "shift") and not output.root.exists()
+    with pytest.raises(ZeroDivisionError), artifacts.at_work(output, "shift"):
+        raise ZeroDivisionError
+    assert not output.root.exists()
+
+
+def test_a_stage_marks_itself(copy, tiny_input, status, monkeypatch):
+    """What status tells while the stage is at work, asked from within it."""
+    seen = {}
+    made = words(tiny_input, copy)
+    (copy / "baselines/prior/score.json").unlink()
+
+    def look(*_: object) -> None:
+        seen.update(states(status(made)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("src.baselines.prior", look)
+    assert main(["baselines", *made]) == 130
+    assert seen["baselines"] == "running" and seen["folds"] == "done"
+    assert status(made)["baselines"]["state"] == "stale"
+
+
+def test_studies_are_counted(copy, tiny_input, status):
+    folder = copy / "tune/lstm"
+    made = words(tiny_input, copy)
+    trials = study.open_study(study.journal(folder / "journal.log")[0], "lstm", Tune(), 2, {})
+    for state in (study.TrialState.COMPLETE, study.TrialState.FAIL, study.TrialState.PRUNED):
+        value = 0.5 if state == study.TrialState.COMPLETE else None
+        trials.add_trial(optuna.trial.create_trial(state=state, value=value))
+    found = status(made)["tune lstm"]
+    assert found["state"] == "done" and found["note"] == "trials: 1 complete, 1 given up, 1 failed"
+    study.ask(trials, Tune(), "here")
+    with study.alone(folder):
+        assert status(made)["tune lstm"]["state"] == "running"
+    found = status(made)["tune lstm"]
+    assert found["state"] == "interrupted" and "1 under way" in found["note"] and found["done"] == 3
+    journal = folder / "journal.log"
+    journal.write_bytes(journal.read_bytes().replace(b'{"op_code":4', b'{"op_co', 1))
+    before = journal.read_bytes()
+    assert "damaged" in status(made)["tune lstm"]["note"] and journal.read_bytes() == before
