@@ -108,7 +108,7 @@ def test_what_is_gone_is_missing_and_its_command_makes_it(copy, tiny_input, stat
     assert found["submit"]["state"] == "stale" and found["leaderboard"]["state"] == "unsure"
     for name in ("baselines", "blend", "submit", "leaderboard", "eda"):
         assert main(shlex.split(status(made)[name]["command"])) == 0
-    assert states(status(made)) == dict.fromkeys(PARTS, "done") | {"report": "missing"}
+    assert states(status(made)) == dict.fromkeys(PARTS, "done") | {"report": "stale"}
     (copy / "data/manifest.json").unlink()
     found = status(made)
     assert found["prepare"]["state"] == "missing" and found["train lstm"]["state"] == "unsure"
