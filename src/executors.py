@@ -243,9 +243,9 @@ class _Shown:
         self._also = also
 
     def step(self, job: Job, news: dict[str, Any]) -> None:
-        self._progress.step(job.name, *self._describe(news))
         if self._also:
             self._also.step(job, news)
+        self._progress.step(job.name, *self._describe(news))
 
     def finish(self, job: Job, failure: Failure | None) -> None:
         self._progress.finish(job.name, "FAILED" if failure else "done")

@@ -3,7 +3,7 @@
 The process that hears the news of the workers writes them: curves grow while models train, and nothing that is computed
 depends on it. Each point is written once, however often a command is killed or repeated: a name ends in what stands for
 all that was trained under it, and what is there by that name is read first. What a killed command did not come to write
-is taken from history.csv.
+is taken from history.csv at the end.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def proof(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "start"), zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"])), ids=lambda path: path.stem
+    ("path", "start"), list(zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"]))), ids=lambda path: path.stem
 )
 def test_a_notebook_runs(path, start, request, monkeypatch):
     """On sample data, from the repository's root or from where it lies."""

@@ -139,25 +139,32 @@ def begun(command: list[str], folder: Path, state: str) -> subprocess.Popen:
 
 
 def test_running_and_interrupted_are_told_apart(copy, tiny_input, status):
-    long = words(tiny_input, copy, "runs.lstm.pretrain.epochs=500", "runs.transformer.train.epochs=900")
-    for verb, name, folder in (
-        ("pretrain", "pretrain lstm", copy / "pretrained"),
-        ("train", "train transformer", copy / "runs/transformer"),
-    ):
-        model = ["--model", "transformer"] if verb == "train" else []
-        process = begun([verb, *model, *long], folder, "state_*.json")
-        try:
-            running = status(long)[name]
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        assert running["state"] == "running" and f" of {900 if model else 500}" in running["note"]
-        deadline = time.monotonic() + 30
-        while (found := status(long)[name])["state"] == "running" and time.monotonic() < deadline:
-            time.sleep(0.05)  # workers end with their parent
-        assert found["state"] == "interrupted" and "goes on with the same command" in found["note"]
-    left = list((copy / "working").iterdir())
-    assert left, "marks that the kill left; they say nothing now"
+    long = words(tiny_input, copy, "runs.lstm.pretrain.epochs=1", "runs.lstm.train.epochs=2000")
+    process = begun(["train", "--model", "lstm", *long], copy / "runs/lstm", "state_*.json")
+    try:
+        found = status(long)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert found["pretrain lstm"]["state"] == "done" and found["pretrain lstm"]["note"] == "1 of 1 epochs"
+    assert found["train lstm"]["state"] == "running" and " of 2000" in found["train lstm"]["note"]
+    deadline = time.monotonic() + 30
+    while (found := status(long))["train lstm"]["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.05)  # workers end with their parent
+    assert found["train lstm"]["state"] == "interrupted"
+    assert "0 of 2 folds; fold " in found["train lstm"]["note"]
+    assert found["train lstm"]["note"].endswith("of 2000; goes on with the same command")
+    assert list((copy / "working").iterdir()), "marks that the kill left; they say nothing now"
+
+    (job,) = (copy / "pretrained").iterdir()
+    (job / "result.json").unlink()
+    assert status(long)["pretrain lstm"]["state"] == "missing"
+    (job / "state_0003.json").write_text("{}")
+    longer = [word.replace("pretrain.epochs=1", "pretrain.epochs=7") for word in long]
+    assert status(longer)["pretrain lstm"]["state"] == "missing", "that is another encoder"
+    assert "at epoch 3 of 1; goes on" in status(long)["pretrain lstm"]["note"]
+    with artifacts.lock(job / "job.lock"):
+        assert status(long)["pretrain lstm"]["state"] == "running"
 
 
 def test_marks_come_and_go(tmp_path):

@@ -194,11 +194,11 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     rng = np.random.default_rng([settings["seed"], 3])
     louder = _corrupted(test, reverse, rng, payload["words"]) if reverse.total else test
     matched = [apart(copy, louder) for copy in noisy or [text]] if noisy or reverse.total else [plain]
-    told(2 + len(noisy), "words with noise made equal")
+    told(2 + len(noisy), "words at equal noise")
 
     own = similarity.tfidf([text], 2)[0]
     seen = [_unseen_best(similarity.nearest(own, own, groups), groups)]
-    told(3 + len(noisy), "train reports with each other")
+    told(3 + len(noisy), "train reports")
     for copy in noisy:
         base, queries = similarity.tfidf([text, copy], 2)
         seen.append(_unseen_best(similarity.nearest(queries, base, groups), groups))

@@ -227,7 +227,7 @@ def _encoder(output: Output, job: PretrainJob, names: list[str]) -> Status:
     shown, at = ", ".join(names), f"epoch {epochs} of {of}"
     if is_pretrained(job):
         made = artifacts.read_json(Path(job.folder) / "result.json")["epochs"]
-        return Status("pretrain", shown, "done", f"{made} epochs", made, of)
+        return Status("pretrain", shown, "done", f"{made} of {of} epochs", made, of)
     if _is_running(job):
         return Status("pretrain", shown, "running", at, epochs, of)
     if any(is_at_work(output, f"pretrain.{name}") for name in names):
