@@ -87,6 +87,11 @@ class Section:
     def anchor(self) -> str:
         return self.title.lower().replace(" ", "-").replace(",", "")
 
+    @property
+    def shown(self) -> list[Part]:
+        """Tables without a row are left out."""
+        return [part for part in self.parts if not isinstance(part, Table) or part.rows]
+
     def _repr_html_(self) -> str:
         """What a notebook shows of it; its pictures take their faint colour from the page, so it is set here."""
         body = _template("section.html.j2").render(section=self, is_=_is)
@@ -100,10 +105,7 @@ def _is_figure(cell: str) -> bool:
 def render(title: str, subtitle: str, sections: Sequence[Section], made_from: str = "") -> str:
     """The page, without tables that have no row and sections that have no part. All text is escaped but that of charts.
     `made_from` is a stamp that the page keeps, not shown."""
-    full = [
-        Section(one.title, [part for part in one.parts if not isinstance(part, Table) or part.rows]) for one in sections
-    ]
-    shown = [section for section in full if section.parts]
+    shown = [one for one in sections if one.shown]
     template = _template("page.html.j2")
     return template.render(title=title, subtitle=subtitle, sections=shown, made_from=made_from, is_=_is)
 

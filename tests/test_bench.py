@@ -205,6 +205,7 @@ def test_agreement_is_measured_against_the_textbook():
     assert 0 < found["fit"]["standard_error"] < 0.05
 
 
+@pytest.mark.slow
 def test_scale_runs_the_stages_on_generated_files(tmp_path):
     assert scale.sizes(1_000_000) == [10_000, 100_000, 1_000_000] and scale.sizes(50_000) == [10_000, 50_000]
     told = []

@@ -33,7 +33,11 @@ def proof(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "start"), list(zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"]))), ids=lambda path: path.stem
+    ("path", "start"),
+    [
+        pytest.param(path, start, marks=[pytest.mark.slow] if path == WITH_OUTPUTS else [], id=path.stem)
+        for path, start in zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"]), strict=False)
+    ],
 )
 def test_a_notebook_runs(path, start, request, monkeypatch):
     """On sample data, from the repository's root or from where it lies."""

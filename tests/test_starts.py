@@ -103,13 +103,20 @@ def test_students_learn_from_the_teachers_of_their_fold(done):
     assert all(job["teachers"] == [] for job in jobs_of(done, "lstm"))
 
 
-def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
+@pytest.fixture
+def denoised(done, with_extra, tmp_path) -> tuple[Path, list[str]]:
+    """Output of runs that read reports denoised by the Transformer's encoder, and the words that make it so."""
     output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
     sizes = {"epochs": 30, "batch_size": 16, "learning_rate": 0.02}
     learned = [f"runs.transformer.pretrain.{key}={value}" for key, value in sizes.items()]
     more = [*learned, "denoise.by=transformer", "denoise.prior=0.9", "denoise.confidence=0.5"]
     more += ["denoise.views=[hard,soft]"]
     assert main(["train", *words(with_extra, output, *more)]) == 0
+    return output, more
+
+
+def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
+    output, more = denoised
     train = Corpus.load(output / "data/train")
     views = [np.load(next((output / "data/train/denoised").glob(f"*.{view}.npy"))) for view in ("hard", "soft")]
     assert (views[0] != train.tokens).any(), "the settings are such that something is taken for noise"
@@ -129,6 +136,11 @@ def test_runs_read_denoised_reports(done, with_extra, tmp_path, capsys):
         logits += [predict_logits(model, seen, train.lengths, torch.device("cpu")) for seen in views]
     _, predicted = read_submission(output / "prediction_lstm_again.csv")
     np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_denoised_in_prediction_alone_and_for_later_files(denoised, with_extra, capsys):
+    output, more = denoised
     # Trained on reports as they are, and denoised only to predict, it has the weights of a run that never denoises.
     parts = []
     for how in ([*more, "denoise.in_training=false"], []):

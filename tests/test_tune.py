@@ -86,6 +86,7 @@ def test_a_study_ends_in_a_preset_that_train_takes(tiny_input, tmp_path, space, 
     assert f"lstm: settings of {file}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_trials_are_judged_on_noisy_copies(tmp_path, space):
     make_sample(tmp_path / "input", rows=2500, test_rows=1200, task=ROUND1, seed=3)
     made = [*TINY, f"paths.input={tmp_path / 'input'}", f"paths.output={tmp_path}", "train.epochs=1"]
@@ -101,6 +102,7 @@ def test_trials_are_judged_on_noisy_copies(tmp_path, space):
     assert abs(board["validations"]["clean"]["value"] - float(trial["score"])) > 1e-4
 
 
+@pytest.mark.slow
 def test_two_machines_make_the_trials_of_one_study(postgres, tiny_input, tmp_path, space):
     """Two commands at once, each with an output folder of its own, and a third that finds all done."""
 
