@@ -99,7 +99,7 @@ class Section:
 
 
 def _is_figure(cell: str) -> bool:
-    return cell[:1] in set("0123456789+-−–")
+    return cell[:1] in set("0123456789+-−–") and ", " not in cell
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], made_from: str = "") -> str:

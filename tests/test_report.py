@@ -215,6 +215,7 @@ def test_text_is_escaped_and_what_is_empty_is_left_out():
 def test_figures_stand_to_the_right_and_words_to_the_left():
     table = Table(["name", "score", "what", "none"], [["3", "0.5 ± 0.1", "1 label", "–"], ["4", "-2", "no", "+1"]])
     assert table.kinds == ["word", "figure", "word", "figure"]
+    assert Table(["name", "words"], [["3", "12 (+0.5), 7 (+0.2)"]]).kinds == ["word", "word"]
     assert Table(["name"], [["a name that a phone has to break"]]).kinds == ["long"]
 
 

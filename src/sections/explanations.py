@@ -13,6 +13,8 @@ from src.sections import Findings
 
 PHRASE = 3
 """Tokens of the phrases that are told of beside single words."""
+WORDS, PHRASES = 6, 3
+"""That are shown of each label."""
 LEGEND = (
     "Tokens that speak for the label are blue (+), those against it orange (-), by integrated gradients; what is "
     "probably noise is underlined (?)."
@@ -35,7 +37,7 @@ def section(findings: Findings) -> Section:
         )
     )
     rows = [
-        [label, f"{one['reports']}", _grams(one["words"]), _grams(one["phrases"])]
+        [label, f"{one['reports']}", _grams(one["words"][:WORDS]), _grams(one["phrases"][:PHRASES])]
         for label, one in told["labels"].items()
     ]
     caption = "Words and phrases that carry each label"
