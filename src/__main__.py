@@ -96,6 +96,8 @@ def _run(arguments: list[str]) -> None:
 
 
 def verb_of(arguments: list[str]) -> str:
+    """The verb may follow --quiet and --json."""
+    arguments = [word for word in arguments if word not in ("--quiet", "--json")]
     return "pipeline" if not arguments or arguments[0].startswith("-") or "=" in arguments[0] else arguments[0]
 
 
@@ -125,7 +127,9 @@ def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
     parser.add_argument("--quiet", action="store_true", help="only results, warnings and errors")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
     verb.arguments(parser)
-    rest = arguments[1:] if arguments[:1] == [name] else arguments
+    first = next((i for i, word in enumerate(arguments) if word not in ("--quiet", "--json")), None)
+    named = first is not None and arguments[first] == name
+    rest = arguments[:first] + arguments[first + 1 :] if named else arguments
     # key=value may stand anywhere, so it is taken out before argparse assigns the positional arguments.
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     parsed = parser.parse_args([word for word in rest if word not in overrides])

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -72,9 +73,9 @@ class Output:
         """Of the pipeline's final blend, or of the `run` that was asked for."""
         return self.root / (f"submission_{test_file}" if run is None else f"submission_{run}_{test_file}")
 
-    def explanation(self, run: str, report: str) -> Path:
-        """Of one report."""
-        return self.root / f"explain_{run}_{re.sub(r'[^0-9A-Za-z_.-]', '_', report)}.html"
+    def explanation(self, run: str, file: str, report: str) -> Path:
+        """Of one report of a file."""
+        return self.root / f"explain_{run}_{Path(file).stem}_{re.sub(r'[^0-9A-Za-z_.-]', '_', report)}.html"
 
     def shifted_prediction(self, file: str) -> Path:
         """Scores on a labelled file as it is and made like the target."""
@@ -274,24 +275,31 @@ def lock(path: Path) -> Iterator[None]:
 
 def is_held(path: Path) -> bool:
     """Whether a process has the lock `path`, by lock() or at_work(): of one that was killed, the kernel let go."""
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    for pause in (0.0, 0.02):  # another that asks holds it for an instant
+        time.sleep(pause)
+        try:
+            with path.open("r+") as file:  # NFS locks for one process alone only what is open for writing
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+        except (FileNotFoundError, PermissionError):
+            return False
+        except BlockingIOError:
+            continue
+    return True
 
 
 @contextlib.contextmanager
 def at_work(output: Output, *stages: str) -> Iterator[None]:
-    """Meanwhile is_at_work() of these stages, for other processes. Several may be at work on one stage."""
+    """Meanwhile is_at_work() of these stages, for other processes. Several may be at work on one stage.
+
+    Where no mark can be set, as in a folder that is read alone, there is none: a stage that finds all done needs none.
+    """
     is_new = not output.root.exists()
     try:
         with contextlib.ExitStack() as marks:
             for stage in stages:
-                marks.enter_context(_mark(output.working / f"{stage}.lock"))
+                with contextlib.suppress(OSError):
+                    marks.enter_context(_mark(output.working / f"{stage}.lock"))
             yield
     finally:
         with contextlib.suppress(OSError):  # not empty: others are at work, or something was made
@@ -337,7 +345,7 @@ def _shared(path: Path) -> IO[str] | None:
     """`path`, made if need be, held with whoever else holds it; None where the last of them just took it away."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
-        file = opened.enter_context(path.open("a"))
+        file = opened.enter_context(path.open("a+"))  # NFS shares only what is open for reading
         fcntl.flock(file, fcntl.LOCK_SH)
         if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             opened.pop_all()

@@ -177,7 +177,7 @@ def show_heat(title: str, tokens: Iterable[tuple[str, float, bool]]) -> None:
     if _is_json:
         return
     console, line = _console(soft_wrap=False), Text()
-    coloured = console.is_terminal and not console.no_color
+    coloured = console.color_system is not None and not console.no_color
     for word, strength, noise in tokens:
         if coloured:
             colour = (61, 126, 219) if strength > 0 else (224, 138, 44)

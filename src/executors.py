@@ -13,6 +13,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ KEPT = {
 """What workers keep for the next step, and how. glibc gives large arrays back to the system as soon as they are freed:
 keeping them saves a thousand page faults and 3 to 5% of a step. oneDNN generates code for each shape of a product and
 keeps 1,024 of them: batches of a hundred widths need more, and generating them anew takes a third of a step."""
+START = "spawn" if sys.platform == "darwin" else "forkserver"
+"""macOS may end a process that is forked after its frameworks were loaded."""
 PRELOADED = ["src.training", "src.prediction", "src.pretraining"]
 """What most jobs are, with all that they import."""
 
@@ -130,14 +133,15 @@ class LocalProcesses:
 
 class _Worker:
     def __init__(self, threads: int):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        _stop_server_at_exit()
+        context = multiprocessing.get_context(START)
+        if START == "forkserver":
+            context.set_forkserver_preload(PRELOADED)
+            _stop_server_at_exit()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
         self.job: Job | None = None
         # Libraries read these once, when they are imported: they must stand before the first worker's server starts.
-        settings = {**dict.fromkeys(THREAD_VARIABLES, "1"), **KEPT}
+        settings = {**dict.fromkeys(THREAD_VARIABLES, "1"), **KEPT, "PYTHONPATH": _python_path()}
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
         try:
@@ -212,6 +216,11 @@ def _stop_server_at_exit() -> None:
     """Waits for the server, as nobody else does: then what workers took is part of what the system says that this
     command took (GNU time, os.wait4)."""
     atexit.register(forkserver._forkserver._stop)
+
+
+def _python_path() -> str:
+    """With the project's root, where the server finds what it imports."""
+    return os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def _limit_threads(threads: int) -> None:

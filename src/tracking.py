@@ -154,6 +154,9 @@ class MLflow:
 
     def __init__(self, uri: str):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # or it tells its makers that it is used
+        # A server that is gone would hold up training for minutes at each epoch: workers wait for who hears them.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # or it tells that it makes its tables
@@ -161,7 +164,8 @@ class MLflow:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         self._experiment = found.experiment_id if found else self._client.create_experiment(EXPERIMENT)
         self._ids: dict[str, str] = {}
-        """Of the runs that are not finished, by name."""
+        """Of the runs, by name."""
+        self._unfinished: set[str] = set()
 
     def start(self, name: str, settings: dict[str, Any]) -> set[Point]:
         from mlflow.entities import Param
@@ -171,8 +175,9 @@ class MLflow:
         params = [Param(key, str(value)) for key, value in flat(settings).items() if key not in run.data.params]
         if params:
             self._client.log_batch(run.info.run_id, params=params)
+        self._ids[name] = run.info.run_id
         if run.info.status != "FINISHED":
-            self._ids[name] = run.info.run_id
+            self._unfinished.add(name)
         histories = (self._client.get_metric_history(run.info.run_id, what) for what in run.data.metrics)
         return {(point.key, point.step) for history in histories for point in history}
 
@@ -183,8 +188,9 @@ class MLflow:
         self._client.log_batch(self._ids[name], [Metric(what, value, now, step) for what, value in values.items()])
 
     def finish(self, name: str) -> None:
-        if name in self._ids:
-            self._client.set_terminated(self._ids.pop(name))
+        if name in self._unfinished:
+            self._client.set_terminated(self._ids[name])
+            self._unfinished.remove(name)
 
 
 def check(config: Config) -> None:

@@ -18,7 +18,6 @@ from src.loading import load_config
 from src.prepared import Prepared
 from src.runs import RunFolder
 from src.sample import PAIRS, language, make_sample
-from src.stages.explain import LIKELY_NOISE
 from src.task import ROUND1
 from tests.conftest import words
 
@@ -100,7 +99,7 @@ def test_attention_is_told_apart_from_contributions(copy, tiny_input):
     given = words(tiny_input, copy, "model.pooling=attention")
     assert main(["train", "--model", "lstm", *given]) == 0
     assert main(["explain", "lstm", "--id", "5", "--label", "region_4", "--file", "sample_testA.csv", *given]) == 0
-    page = (copy / "explain_lstm_5.html").read_text()
+    page = (copy / "explain_lstm_sample_testA_5.html").read_text()
     assert page.count('class="heat"') == 2 and "where the pooling looks (attention)" in page
     looks = page.split("where the pooling looks")[1]
     assert "224 138 44" not in looks and looks.count("61 126 219") > 3
@@ -161,7 +160,7 @@ def test_one_report_in_the_terminal_and_as_a_page(done, tiny_input, capsys):
     said = capsys.readouterr().out
     assert "region_3: 0." in said and "region_5: 0." in said and "\x1b" not in said
     assert "+++" in said or "---" in said
-    page = (done / "explain_lstm_7.html").read_text()
+    page = (done / "explain_lstm_sample_testA_7.html").read_text()
     assert page.count('class="heat"') == 2 and "Report 7 of sample_testA.csv" in page
     first = page
     assert (
@@ -182,14 +181,20 @@ def test_one_report_in_the_terminal_and_as_a_page(done, tiny_input, capsys):
         )
         == 0
     )
-    assert (done / "explain_lstm_7.html").read_text() == first
-    (done / "explain_lstm_7.html").unlink()
+    assert (done / "explain_lstm_sample_testA_7.html").read_text() == first
+    (done / "explain_lstm_sample_testA_7.html").unlink()
+
+
+def test_an_id_that_several_files_have_is_that_of_train(copy, tiny_input, capsys):
+    assert main(["explain", "lstm", "--id", "7", *words(tiny_input, copy)]) == 0
+    said = capsys.readouterr().out
+    assert "report 7 of sample_train.csv; --file sample_testA.csv or --file sample_testB.csv has one too" in said
+    assert ", in truth " in (copy / "explain_lstm_sample_train_7.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (["--id", "7"], "--file sample_train.csv or --file sample_testA.csv"),
         (["--id", "none"], "no report has the id none"),
         (["--id", "7", "--file", "nowhere.csv"], "nowhere.csv"),
         (["--id", "7", "--file", "sample_testA.csv", "--label", "region_99"], "region_99"),
@@ -210,4 +215,3 @@ def test_the_pipeline_explains_once_and_the_report_shows_it(learned, capsys):
     assert main(["report", *given]) == 0
     page = output.report.read_text()
     assert "<h2>Explanations</h2>" in page and page.count('class="heat"') == 12
-    assert 0 < LIKELY_NOISE < 1

@@ -29,6 +29,7 @@ def section(findings: Findings) -> Section:
         return found
     told = artifacts.read_json(path)
     if told["run"] != best.score["fingerprint"]:
+        found.parts.append(Text(f"{best.name} was made anew since it was explained: ./run.sh explain does it again."))
         return found
     found.parts.append(
         Text(

@@ -16,16 +16,17 @@ import numpy as np
 from src import artifacts, frames, metrics
 from src.artifacts import Output
 from src.config import Config, fingerprint
-from src.console import conclude, duration, say, show_heat, show_table
+from src.console import conclude, duration, say, show_heat, show_table, warn
 from src.corpus import N_SPECIAL, Corpus, unpad
 from src.errors import UserError, unknown
 from src.executors import make_executor
 from src.explaining import Explanation, carriers, explain
-from src.ngrams import Text, join
+from src.ngrams import join
 from src.page import Section, render
 from src.page import Text as Words
 from src.prepared import Prepared
 from src.runs import RunFolder, check_fits, command
+from src.sections import Findings
 from src.sections.explanations import LEGEND, PHRASE, heat
 
 STEPS = 16
@@ -62,7 +63,7 @@ def run(config: Config, name: str | None = None) -> None:
         (one.row, one.label): one
         for one in explain(executor, source, prepared.train_folder, cells, True, STEPS, occlude=False)
     }
-    hits = _hits(prepared, train, [int(rows[i]) for _, i, _ in shown])
+    noise = _noise(prepared, train, [found[int(rows[i]), k] for _, i, k in shown])
     words = prepared.vocabulary.words
     text = {row: words[_indices(train, row)] for row, _ in cells}
     names = prepared.task.label_names
@@ -82,10 +83,10 @@ def run(config: Config, name: str | None = None) -> None:
                 "report": train.ids[row].decode(),
                 "label": names[k],
                 "there": bool(labels[i, k]),
-                "probability": float(metrics.sigmoid(np.array(told.logit))),
+                "probability": float(probabilities[i, k]),
                 "tokens": text[row].tolist(),
                 "contributions": [round(float(value), 4) for value in told.contributions],
-                "noise": _noise(told, hits[row]).tolist(),
+                "noise": noise[row].tolist(),
             }
         )
     artifacts.write_json(
@@ -120,7 +121,7 @@ def _stamp(config: Config, source: RunFolder) -> str:
         {
             "run": source.score["fingerprint"],
             "per_label": config.explain.per_label,
-            "code": artifacts.code_version([__name__, "src.attribution"]),
+            "code": artifacts.code_version([__name__]),
         }
     )
 
@@ -139,21 +140,20 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
     said = metrics.sigmoid((source.oof() if is_train else source.test_logits(where))[row].astype(np.float64))
     truth = np.asarray(corpus.labels)[row] if is_train else None
     if not labels:
-        told = (said >= 0.5) | (truth == 1) if is_train else said >= 0.5
+        told = said >= 0.5 if truth is None else (said >= 0.5) | (truth == 1)
         labels = [int(k) for k in np.argsort(-said, kind="stable") if told[k]] or [int(said.argmax())]
     executor = make_executor(config.executor, "cpu")
     found = explain(executor, source, folder, [(row, k) for k in labels], is_train, 2 * STEPS, occlude=True)
     tokens = prepared.vocabulary.words[_indices(corpus, row)].tolist()
-    hits = _hits(prepared, corpus, [row])[row]
+    noise = _noise(prepared, corpus, found)[row]
     section = Section(f"Report {report} of {where}")
     how = "by models that have not learned from it" if is_train else "by the mean of all folds"
     section.parts.append(Words(f"By {source.name}, {how}. {LEGEND}"))
     for one in found:
-        probability = float(metrics.sigmoid(np.array(one.logit)))
-        title = f"{names[one.label]}: {probability:.3f}"
+        title = f"{names[one.label]}: {said[one.label]:.3f}"
         if truth is not None:
             title += ", in truth " + ("there" if truth[one.label] else "not there")
-        drawn = heat(title, tokens, one.contributions, _noise(one, hits))
+        drawn = heat(title, tokens, one.contributions, noise)
         section.parts += [drawn, Words(_check(one))]
         if one.attention is not None:
             looked = f"{names[one.label]}: where the pooling looks (attention), which is no measure of what counts"
@@ -161,19 +161,19 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
         show_heat(title, [(token.word, token.strength, token.noise) for token in drawn.tokens])
         conclude(_check(one))
     conclude(f"explain: {LEGEND}")
-    path = prepared.output.explanation(source.name, report)
+    path = prepared.output.explanation(source.name, where, report)
     artifacts.write_text(path, render("CT report anomaly detection", "What tokens add to a prediction", [section]))
     conclude(f"explain: {path}")
 
 
 def _source(config: Config, prepared: Prepared, name: str | None) -> RunFolder:
-    names = prepared.output.run_names()
+    """The run of that name, or the one that the report looks into."""
     if name is None:
-        if not names:
+        best = Findings.load(config).best
+        if best is None:
             made = command("train", config)
-            raise UserError(f"no run is trained in {prepared.output.runs}. Make one with: ./run.sh {made}")
-        scores = {one: RunFolder.load(prepared.output, one, config).score for one in names}
-        name = "blend" if "blend" in names else max(names, key=lambda one: scores[one]["overall"]["score"]["value"])
+            raise UserError(f"no run of these reports is in {prepared.output.runs}. Make one with: ./run.sh {made}")
+        return best
     source = RunFolder.load(prepared.output, name, config)
     check_fits([source], prepared, prepared.load_folds())
     return source
@@ -205,9 +205,11 @@ def _find(prepared: Prepared, report: str, file: str | None) -> tuple[str, Path,
             found += [(name, folder, int(row)) for row in rows]
     if not found:
         raise UserError(f"no report has the id {report} in {file or ', '.join(places)}")
-    if len(found) > 1:
-        named = " or ".join(f"--file {name}" for name, _, _ in found)
-        raise UserError(f"report {report} is in several files; say which: {named}")
+    others = [f"--file {name}" for name, _, _ in found[1:] if name != found[0][0]]
+    if others:
+        say(f"explain: report {report} of {found[0][0]}; {' or '.join(others)} has one too")
+    if len(found) - len(others) > 1:
+        warn(f"{found[0][0]} has {len(found) - len(others)} reports {report}; this is the first")
     return found[0]
 
 
@@ -242,21 +244,17 @@ def _indices(corpus: Corpus, row: int) -> np.ndarray:
     return np.asarray(corpus.tokens[row, : corpus.lengths[row]]).astype(np.int64) - N_SPECIAL
 
 
-def _hits(prepared: Prepared, corpus: Corpus, rows: Sequence[int]) -> dict[int, np.ndarray]:
-    """Tokens that the frames of all texts take for intruders: of each of these reports, bool (T,)."""
+def _noise(prepared: Prepared, corpus: Corpus, found: Sequence[Explanation]) -> dict[int, np.ndarray]:
+    """Which tokens are probably noise: bool (T,) by row, by the encoder that denoises for the run or, for runs without
+    one, by the frames of all texts."""
+    if all(one.noise is not None for one in found):
+        return {one.row: one.noise > LIKELY_NOISE for one in found}
     folders = [prepared.train_folder, *map(prepared.test_folder, prepared.test_files)]
-    texts: list[Text] = []
-    for one in map(Corpus.load, folders):
-        texts.append(unpad(np.asarray(one.tokens), np.asarray(one.lengths)))
-    learned = frames.learn_frames(texts)
-    ours = join([unpad(np.asarray(corpus.tokens[[row]]), np.asarray(corpus.lengths[[row]])) for row in rows])
-    hit = frames.hit_tokens(learned, ours)
-    return {row: hit[ours[1][i] : ours[1][i + 1]] for i, row in enumerate(rows)}
-
-
-def _noise(one: Explanation, hits: np.ndarray) -> np.ndarray:
-    """Which tokens are probably noise: bool (T,), by the denoising encoder or, for runs without one, by frames."""
-    return hits if one.noise is None else one.noise > LIKELY_NOISE
+    texts = [unpad(np.asarray(one.tokens), np.asarray(one.lengths)) for one in map(Corpus.load, folders)]
+    rows = [one.row for one in found]
+    tokens, offsets = join([unpad(np.asarray(corpus.tokens[[row]]), np.asarray(corpus.lengths[[row]])) for row in rows])
+    hit = frames.hit_tokens(frames.learn_frames(texts), (tokens, offsets))
+    return {row: hit[offsets[i] : offsets[i + 1]] for i, row in enumerate(rows)}
 
 
 def _check(one: Explanation) -> str:

@@ -44,7 +44,8 @@ def run(config: Config) -> None:
         with contextlib.nullcontext() if name in ENDS else aside():
             stage(config)
         made["seconds"][name] = round(time.perf_counter() - stage_started, 3)
-        artifacts.write_json(output.seconds, made)  # at once: the report, which is last, tells of the command
+        if name in ("explain", "report"):  # the report, which is last, tells of the command
+            artifacts.write_json(output.seconds, made)
     conclude(f"pipeline: done in {duration(time.perf_counter() - started)}")
 
 

@@ -41,7 +41,8 @@ def run(config: Config) -> None:
 
     started = time.perf_counter()
     output = Output(config.paths.output)
-    if is_current(config, output):
+    stamp = made_from(config, output)  # before anything is read, so that what comes meanwhile is not taken for known
+    if _has(output, stamp):
         conclude(f"report: up to date ({output.report})")
         return
     say("report: draws what the output folder holds")
@@ -51,9 +52,7 @@ def run(config: Config) -> None:
     artifacts.write_text(output.suspicious, errors.suspicious_table(findings))
     best = findings.best
     what = f"; {best.name}: {best.score['overall']['score']['value']:.4f} out of fold" if best else ""
-    _write(
-        output.report, findings.prepared, f"{findings.prepared.task.title}{what}", sections, made_from(config, output)
-    )
+    _write(output.report, findings.prepared, f"{findings.prepared.task.title}{what}", sections, stamp)
     _say(output.report, started)
 
 
@@ -70,7 +69,11 @@ def run_eda(config: Config) -> None:
 
 
 def is_current(config: Config, output: Output) -> bool:
-    return output.suspicious.exists() and _stamp_of(output.report) == made_from(config, output)
+    return _has(output, made_from(config, output))
+
+
+def _has(output: Output, stamp: str) -> bool:
+    return output.suspicious.exists() and _stamp_of(output.report) == stamp
 
 
 def made_from(config: Config, output: Output) -> str:

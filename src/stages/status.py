@@ -40,8 +40,12 @@ NEEDS = {
     "blend": {"train"},
     "submit": {"blend"},
     "leaderboard": {"train", "blend"},
+    "explain": {"blend"},
+    "report": {"train", "blend", "leaderboard", "explain"},
 }
 """By stage, those whose results decide whether its own are up to date."""
+SUBMITTED = {"prepare", *NEEDS} - {"leaderboard", "explain", "report"}
+"""The stages that a submission takes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Status:
     """Folds, rungs, runs, epochs or trials, of so many:"""
     of: int | None = None
     command: str = ""
-    """What follows ./run.sh to make it."""
+    """What follows ./run.sh to make it; of a study none: the one that began it goes on with it."""
 
 
 def run(config: Config, models: Sequence[str] = ()) -> None:
@@ -73,15 +77,17 @@ def run(config: Config, models: Sequence[str] = ()) -> None:
     if others:
         conclude(f"\nruns of other settings: {', '.join(others)}")
     left = [one for one in found if one.state in ("interrupted", "stale", "missing")]
-    if any(one.stage in NEEDS or one.stage == "prepare" for one in left):
+    if any(one.stage in SUBMITTED for one in left):
         conclude(f"\nall that a submission needs: ./run.sh {runs.command('pipeline', config, *chosen)}")
     for one in left:
-        conclude(f"{one.stage} {one.name}".strip() + f": ./run.sh {one.command}")
+        if one.command:
+            conclude(f"{one.stage} {one.name}".strip() + f": ./run.sh {one.command}")
 
 
 def _command(config: Config, one: Status, chosen: list[str]) -> str:
-    words = [one.name] if one.stage == "tune" else chosen
-    return runs.command(one.stage, config, *(["--model", one.name] if one.stage == "train" else words))
+    if one.stage == "tune":
+        return ""  # by which preset, spaces and words it was begun is not known here
+    return runs.command(one.stage, config, *(["--model", one.name] if one.stage == "train" else chosen))
 
 
 def look(config: Config) -> list[Status]:
@@ -100,6 +106,8 @@ def look(config: Config) -> list[Status]:
         _blend(config, output, prepared, folds, measured),
         _submit(config, output, prepared),
         _leaderboard(config, output, prepared, folds, measured),
+        *_explain(config, output),
+        *_pages(config, output),
     ]
     lacking: set[str] = set()
     for i, one in enumerate(found):
@@ -107,7 +115,7 @@ def look(config: Config) -> list[Status]:
             found[i] = one = replace(one, state="unsure")
         if one.state != "done":
             lacking.add(one.stage)
-    return [*found, *_explain(config, output), *_pages(config, output), *_studies(output)]
+    return [*found, *_studies(output)]
 
 
 def _unless_missing(read: Callable[[], T]) -> T | None:

@@ -52,6 +52,7 @@ MEMBER = "member."
 """Begins the name of the setting that says whether a run is in a blend."""
 MADE_HERE = {"preset", "overrides", "models", "readers", "tuned", "runs"}
 NOT_KEPT = MADE_HERE | {"paths", "sample", "executor", "device", "tune", "baselines", "submit", "leaderboard"}
+NOT_KEPT |= {"explain", "track", "track_uri"}
 """Of the settings, what best.yaml does not hold: it is not of the run, or not of the experiment."""
 
 
