@@ -21,7 +21,9 @@ HERE = "tests.test_executors"
 
 def write(payload, progress):
     progress({"share": 0.5})
-    threads = os.environ["OMP_NUM_THREADS"]
+    import torch
+
+    threads = f"{os.environ['OMP_NUM_THREADS']} {torch.get_num_threads()}"
     Path(payload["out"]).write_text(f"{payload['text']} {os.getpid()} {threads}")
 
 
@@ -150,7 +152,7 @@ def test_thread_variables_are_put_back(tmp_path, monkeypatch):
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     jobs = [job("write", "write", out=str(tmp_path / "a"), text="x")]
     assert LocalProcesses(1, 2).run(jobs, Recorder()) == []
-    assert (tmp_path / "a").read_text().endswith(" 2")
+    assert (tmp_path / "a").read_text().endswith(" 2 2")
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
 
 
