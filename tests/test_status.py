@@ -196,6 +196,15 @@ def test_a_stage_marks_itself(copy, tiny_input, status, monkeypatch):
     assert status(made)["baselines"]["state"] == "stale"
 
 
+def test_explanations_rest_on_the_blend(copy, tiny_input, status):
+    made = words(tiny_input, copy, "explain.per_label=2")
+    assert status(made)["explain"]["state"] == "missing"
+    assert main(["explain", *made]) == 0
+    assert status(made)["explain"]["state"] == "done"
+    assert status([*made, "explain.per_label=3"])["explain"]["state"] == "stale"
+    assert status([*made, "folds.k=3"])["explain"]["state"] == "unsure"
+
+
 def test_studies_are_counted(copy, tiny_input, status):
     folder = copy / "tune/lstm"
     made = words(tiny_input, copy)

@@ -53,7 +53,9 @@ def test_a_study_ends_in_a_preset_that_train_takes(tiny_input, tmp_path, space, 
     assert "a trial takes" in shown and "5 of 5 trials to go, 2 side by side" in shown
     assert not list((folder / "trials").iterdir()), "weights and logits of trials are not kept"
     complete = sorted((-float(trial["score"]), trial) for trial in trials if trial["state"] == "complete")
-    best = yaml.safe_load((folder / "best.yaml").read_text())["runs"]["lstm"]
+    preset = yaml.safe_load((folder / "best.yaml").read_text())
+    assert preset.keys() >= {"runs", "folds", "select_on"} and not preset.keys() & {"track", "track_uri", "paths"}
+    best = preset["runs"]["lstm"]
     assert best["train"]["learning_rate"] == float(complete[0][1]["train.learning_rate"])
     assert best["model"]["hidden_size"] == 8 and best["train"]["batch_size"] == 32, "words are kept"
     assert (folder / "best.yaml").read_text() == (folder / "top/1.yaml").read_text()
