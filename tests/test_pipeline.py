@@ -142,7 +142,7 @@ def test_one_seed_gives_the_same_bytes(done, tiny_input, tmp_path):
     assert contents(tmp_path) == contents(done)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(done, tiny_input, tmp_path, kills):
     """Killed a random while after a random line of its output, so that it is killed often on a fast machine too."""
     command = [sys.executable, "-u", "-m", "src", *words(tiny_input, tmp_path)]
