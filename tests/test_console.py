@@ -68,6 +68,20 @@ def test_a_terminal_that_can_do_nothing_gets_lines():
     assert "\x1b" not in shown and "one  half  (25%" in shown
 
 
+HEAT = (
+    "from src.console import show_heat; show_heat('heat', [('412', 1.0, False), ('7', -0.4, True), ('33', 0.0, False)])"
+)
+
+
+def test_tokens_have_colours_or_signs():
+    shown = on_a_terminal(HEAT)
+    assert "412" in shown and COLOUR.search(shown) and "412+" not in shown
+    assert "\x1b[4;" in shown or ";4;" in shown or "\x1b[4m" in shown, "noise is underlined"
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(HEAT, **environment))
+        assert "412+++ 7-? 33" in plain
+
+
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"])
 def test_a_file_gets_no_escapes(variable):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", variable: "1"}
