@@ -103,9 +103,9 @@ def run(config: Config, name: str | None = None) -> None:
         for label, one in by_label.items()
     ]
     show_table(f"Words that carry each label, by {source.name}", ["label", "reports", "words"], table, ["words"])
-    conclude(
-        f"explain: {path} ({len(cells)} cells, {duration(time.perf_counter() - started)}); ./run.sh report shows it"
-    )
+    looked_into = Findings.load(config).best
+    more = "; ./run.sh report shows it" if looked_into is not None and looked_into.name == source.name else ""
+    conclude(f"explain: {path} ({duration(time.perf_counter() - started)}){more}")
 
 
 def explained(source: RunFolder) -> Path:
@@ -127,7 +127,7 @@ def _stamp(config: Config, source: RunFolder) -> str:
 
 
 def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str], file: str | None) -> None:
-    """One report, in the terminal and as output/explain_RUN_ID.html."""
+    """One report, in the terminal and as output/explain_RUN_FILE_ID.html."""
     prepared = Prepared.load(Output(config.paths.output))
     source = _source(config, prepared, name)
     names = prepared.task.label_names
@@ -189,7 +189,8 @@ def _label(names: list[str], wanted: str) -> int:
 
 
 def _find(prepared: Prepared, report: str, file: str | None) -> tuple[str, Path, int]:
-    """Name of the file, folder of its corpus, row. Train files are one corpus."""
+    """Name of the file, folder of its corpus, row; of several files that have the id the first, train before tests. Train
+    files are one corpus."""
     train_files = [one["name"] for one in prepared.manifest["files"] if one["role"] == "train"]
     places = {name: prepared.test_folder(name) for name in prepared.test_files}
     places = {**dict.fromkeys(train_files, prepared.train_folder), **places}
