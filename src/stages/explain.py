@@ -189,8 +189,8 @@ def _label(names: list[str], wanted: str) -> int:
 
 
 def _find(prepared: Prepared, report: str, file: str | None) -> tuple[str, Path, int]:
-    """Name of the file, folder of its corpus, row; of several files that have the id the first, train before tests. Train
-    files are one corpus."""
+    """Name of the file, folder of its corpus, row; of several files that have the id the first, and train is before
+    tests. Train files are one corpus."""
     train_files = [one["name"] for one in prepared.manifest["files"] if one["role"] == "train"]
     places = {name: prepared.test_folder(name) for name in prepared.test_files}
     places = {**dict.fromkeys(train_files, prepared.train_folder), **places}
