@@ -87,4 +87,4 @@ def _logits_of_embedded(model: Classifier, embedded: Tensor) -> Tensor:
 
 
 def _batch(tokens: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.asarray(tokens, dtype=np.int32))  # torch gathers by no unsigned type
+    return torch.from_numpy(np.array(tokens, dtype=np.int32))  # a copy: torch gathers by no unsigned type
