@@ -82,6 +82,7 @@ class Base:
 
     def ask(self, told: list[tuple[dict[str, float], float | None]], seed: int) -> Proposal:
         """The variation to try after these, each with the score it got online, or None while that is not known."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it tells that it makes a study
         sampler = DifferenceSampler(self.space, self.score, self.plain, seed)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for settings, score in told:
