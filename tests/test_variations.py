@@ -51,7 +51,7 @@ def test_ten_answers_beat_the_local_best_on_both_halves(board):
         proposal = base.ask(told, seed)
         told.append((proposal.settings, public(proposal.settings)))
     best, score = max(told, key=lambda pair: pair[1])
-    assert best["temperature"] > 1.2 and best["label_shift"] > 0.5
+    assert best["temperature"] > 1.2 and best["label_shift"] > 0.3
     assert score > told[0][1] + 0.005
     assert private(best) > private(told[0][0]) + 0.005
     assert abs(private(best) - public(best)) < 0.01
