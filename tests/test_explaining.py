@@ -138,51 +138,17 @@ def test_carriers_are_ranked_by_what_they_add_in_all():
 
 
 def test_one_report_in_the_terminal_and_as_a_page(done, tiny_input, capsys):
-    given = words(tiny_input, done)
-    assert (
-        main(
-            [
-                "explain",
-                "lstm",
-                "--id",
-                "7",
-                "--label",
-                "region_3",
-                "--label",
-                "5",
-                "--file",
-                "sample_testA.csv",
-                *given,
-            ]
-        )
-        == 0
-    )
+    asked = ["explain", "lstm", "--id", "7", "--label", "region_3", "--label", "5", "--file", "sample_testA.csv"]
+    assert main([*asked, *words(tiny_input, done)]) == 0
     said = capsys.readouterr().out
     assert "region_3: 0." in said and "region_5: 0." in said and "\x1b" not in said
     assert "+++" in said or "---" in said
-    page = (done / "explain_lstm_sample_testA_7.html").read_text()
+    path = done / "explain_lstm_sample_testA_7.html"
+    page = path.read_text()
     assert page.count('class="heat"') == 2 and "Report 7 of sample_testA.csv" in page
-    first = page
-    assert (
-        main(
-            [
-                "explain",
-                "lstm",
-                "--id",
-                "7",
-                "--label",
-                "region_3",
-                "--label",
-                "5",
-                "--file",
-                "sample_testA.csv",
-                *given,
-            ]
-        )
-        == 0
-    )
-    assert (done / "explain_lstm_sample_testA_7.html").read_text() == first
-    (done / "explain_lstm_sample_testA_7.html").unlink()
+    assert main([*asked, *words(tiny_input, done)]) == 0
+    assert path.read_text() == page
+    path.unlink()
 
 
 def test_an_id_that_several_files_have_is_that_of_train(copy, tiny_input, capsys):
