@@ -73,6 +73,10 @@ class Output:
         """Of the pipeline's final blend, or of the `run` that was asked for."""
         return self.root / (f"submission_{test_file}" if run is None else f"submission_{run}_{test_file}")
 
+    def explained(self, run: str) -> Path:
+        """What a run goes by, label by label, as the report shows it."""
+        return self.run(run) / "explained.json"
+
     def explanation(self, run: str, file: str, report: str) -> Path:
         """Of one report of a file."""
         return self.root / f"explain_{run}_{Path(file).stem}_{re.sub(r'[^0-9A-Za-z_.-]', '_', report)}.html"

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from src import artifacts
-from src.artifacts import Output
 from src.blending import BlendWeights
-from src.config import Run
 from src.console import JobProgress
 from src.corpus import Corpus
 from src.executors import Executor, Failure, Job, raise_failures
@@ -113,24 +111,17 @@ def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     worked on one by one."""
     import torch
 
-    from src import attribution, checkpoints, hardware
-    from src.denoising import Denoiser, denoised_tokens
-    from src.models import build_model
+    from src import attribution, hardware
+    from src.denoising import Denoiser
     from src.models.layers import words_and_shares
+    from src.trained import TrainedFold
 
     device = torch.device("cpu")
     hardware.set_up(device)
-    fold, folder = Path(payload["fold"]), Path(payload["corpus"])
-    result = artifacts.read_json(artifacts.require(fold / "result.json", "train"))
-    run = Run.model_validate(result["run"])
-    model = build_model(run.model, result["vocabulary_size"], result["n_labels"])
-    checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
-    corpus = Corpus.load(folder)
-    views, reader = [corpus.tokens], None
-    if result.get("denoiser"):
-        where = Output(fold.parents[2]).pretrained / result["denoiser"]
-        views = denoised_tokens(folder, where, run.denoise, device, result["environment"]["precision"])
-        reader = Denoiser.load(where, run.denoise, device, "fp32")
+    folder = Path(payload["corpus"])
+    trained = TrainedFold.load(Path(payload["fold"]), device)
+    model, corpus, views = trained.model, Corpus.load(folder), trained.views(folder, device)
+    denoiser = Denoiser.load(trained.denoiser, trained.run.denoise, device, "fp32") if trained.denoiser else None
     for i, (row, labels) in enumerate(zip(payload["rows"], payload["labels"], strict=True)):
         length = int(corpus.lengths[row])
         seen = [np.asarray(view[row, :length]) for view in views]
@@ -150,9 +141,9 @@ def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
         if weights[0] is not None:
             mean = _mean(iter(weights))
             told["attention"] = mean[labels] if len(mean) > 1 else np.repeat(mean, len(labels), axis=0)
-        if reader is not None:
+        if denoiser is not None:
             own = np.asarray(corpus.tokens[row : row + 1])
-            (soft,) = reader(own, np.asarray(corpus.lengths[row : row + 1]), ["soft"])
+            (soft,) = denoiser(own, np.asarray(corpus.lengths[row : row + 1]), ["soft"])
             words, shares = words_and_shares(torch.from_numpy(soft[0, :length]))
             stays = (shares * (words == torch.from_numpy(own[0, :length, None].astype(np.int32)))).sum(dim=1)
             told["noise"] = 1 - stays.numpy()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from src import artifacts
-from src.config import Run
 from src.corpus import BLOCK, Corpus
 from src.executors import Job
 
@@ -75,26 +74,16 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     """One job: loads the weights that the fold's result.json names, writes logits (N, n_labels)."""
     import torch
 
-    from src import checkpoints, hardware
-    from src.denoising import denoised_tokens
+    from src import hardware
     from src.inference import mean_logits
-    from src.models import build_model
+    from src.trained import TrainedFold
 
-    fold = Path(payload["fold"])
-    result = artifacts.read_json(artifacts.require(fold / "result.json", "train"))
+    fold, folder = Path(payload["fold"]), Path(payload["corpus"])
     device = torch.device(payload["device"])
     hardware.set_up(device)
-    run = Run.model_validate(result["run"])
-    model = build_model(run.model, result["vocabulary_size"], result["n_labels"])
-    checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
-    corpus = Corpus.load(Path(payload["corpus"]))
-    views = [corpus.tokens]
-    if result.get("denoiser"):  # runs from before there was denoising have none
-        denoiser = artifacts.Output(fold.parents[2]).pretrained / result["denoiser"]
-        precision = result["environment"]["precision"]
-        views = denoised_tokens(Path(payload["corpus"]), denoiser, run.denoise, device, precision)
+    trained = TrainedFold.load(fold, device)
     judged = judged_copies(fold, np.load(payload["rows"])) if "rows" in payload else None
-    logits = mean_logits(model.to(device), views, corpus.lengths, device, judged)
+    logits = mean_logits(trained.model, trained.views(folder, device), Corpus.load(folder).lengths, device, judged)
     artifacts.write_npy(Path(payload["out"]), logits)
 
 

@@ -10,6 +10,7 @@ import getpass
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """URL of a PostgreSQL server that lives as long as the tests."""
     found = shutil.which("initdb"), shutil.which("pg_ctl")
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -80,13 +81,10 @@ def postgres(tmp_path_factory):
     if None in found:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql): shared studies are not tried")
     initdb, pg_ctl = found
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = Path(tempfile.mkdtemp(prefix="postgres"))  # pytest's own folders are closed to other users
     user = []
     if os.getuid() == 0:  # the server refuses to be root
         shutil.chown(folder, "nobody")
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o001 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
         user = ["setpriv", "--reuid=nobody", "--clear-groups"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -102,6 +100,7 @@ def postgres(tmp_path_factory):
     )
     yield f"postgresql://{name}@127.0.0.1:{port}/postgres"
     subprocess.run([*user, pg_ctl, "-D", data, "-m", "immediate", "stop"], **run)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

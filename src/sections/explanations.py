@@ -24,7 +24,7 @@ LEGEND = (
 def section(findings: Findings) -> Section:
     found = Section("Explanations")
     best = findings.best
-    path = best.path / "explained.json" if best is not None else None
+    path = findings.prepared.output.explained(best.name) if best is not None else None
     if path is None or not path.exists():
         return found
     told = artifacts.read_json(path)

@@ -47,7 +47,7 @@ def run(config: Config, name: str | None = None) -> None:
         return
     prepared = Prepared.load(Output(config.paths.output))
     source = _source(config, prepared, name)
-    path = explained(source)
+    path = prepared.output.explained(source.name)
     if is_current(config, source):
         conclude(f"explain: up to date ({path})")
         return
@@ -108,12 +108,8 @@ def run(config: Config, name: str | None = None) -> None:
     conclude(f"explain: {path} ({duration(time.perf_counter() - started)}){more}")
 
 
-def explained(source: RunFolder) -> Path:
-    return source.path / "explained.json"
-
-
 def is_current(config: Config, source: RunFolder) -> bool:
-    return artifacts.is_current(explained(source), _stamp(config, source))
+    return artifacts.is_current(Output(config.paths.output).explained(source.name), _stamp(config, source))
 
 
 def _stamp(config: Config, source: RunFolder) -> str:

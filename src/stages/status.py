@@ -349,7 +349,7 @@ def _explain(config: Config, output: Output) -> list[Status]:
     if not config.explain.per_label:
         return []
     blended = _unless_missing(lambda: RunFolder.load(output, "blend", config))
-    path = output.run("blend") / "explained.json"
+    path = output.explained("blend")
     if blended is None:
         return [Status("explain", "", _unknown(output, "explain", path))]
     is_current = explain.is_current(config, blended)

@@ -1,0 +1,43 @@
+"""A trained fold, as it lies in its folder: the model, and what it reads of a corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src import artifacts, checkpoints
+from src.config import Run
+from src.corpus import Corpus
+from src.denoising import denoised_tokens
+from src.models import Classifier, build_model
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    model: Classifier
+    run: Run
+    """The settings that it was trained by."""
+    denoiser: Path | None
+    """The folder of the encoder that corrects what it reads; None: it reads reports as they are."""
+    precision: str
+    """Of training, and so of its denoised copies."""
+
+    @classmethod
+    def load(cls, fold: Path, device: torch.device) -> TrainedFold:
+        """With the weights that result.json names. Raises UserError where the fold is not there."""
+        result = artifacts.read_json(artifacts.require(fold / "result.json", "train"))
+        run = Run.model_validate(result["run"])
+        model = build_model(run.model, result["vocabulary_size"], result["n_labels"])
+        checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
+        name = result.get("denoiser")  # runs from before there was denoising have none
+        denoiser = artifacts.Output(fold.parents[2]).pretrained / name if name else None
+        return cls(model.to(device), run, denoiser, result["environment"]["precision"])
+
+    def views(self, folder: Path, device: torch.device) -> list[np.ndarray]:
+        """Tokens of the corpus in `folder`, as the model reads them: one array for each view."""
+        if self.denoiser is None:
+            return [Corpus.load(folder).tokens]
+        return denoised_tokens(folder, self.denoiser, self.run.denoise, device, self.precision)
