@@ -37,11 +37,11 @@ def built(settings, seed=0):
 @pytest.mark.parametrize("settings", FAMILY, ids=lambda settings: f"{settings.encoder}-{settings.pooling}")
 def test_contributions_add_up_to_what_the_report_changes(settings):
     model = built(settings)
-    found = attribution.integrated_gradients(model, REPORT, [0, 2], steps=256).numpy()
+    found = attribution.integrated_gradients(model, REPORT, [0, 2]).numpy()
     start, end = attribution.start_and_end(model, REPORT)[:, [0, 2]].numpy()
     assert found.shape == (2, len(REPORT))
     assert np.abs(end - start).max() > 0.05, "nothing to explain"
-    np.testing.assert_allclose(found.sum(axis=1), end - start, atol=0.02 * np.abs(found).sum(axis=1).max())
+    np.testing.assert_allclose(found.sum(axis=1), end - start, atol=0.015 * np.abs(found).sum(axis=1).max())
 
 
 @pytest.mark.parametrize("settings", FAMILY, ids=lambda settings: f"{settings.encoder}-{settings.pooling}")
