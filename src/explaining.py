@@ -120,7 +120,7 @@ def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     hardware.set_up(device)
     folder = Path(payload["corpus"])
     trained = TrainedFold.load(Path(payload["fold"]), device)
-    model, corpus, views = trained.model, Corpus.load(folder), trained.views(folder, device)
+    model, corpus, views = trained.model, Corpus.load(folder), trained.views(folder)
     denoiser = Denoiser.load(trained.denoiser, trained.run.denoise, device, "fp32") if trained.denoiser else None
     for i, (row, labels) in enumerate(zip(payload["rows"], payload["labels"], strict=True)):
         length = int(corpus.lengths[row])

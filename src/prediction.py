@@ -83,7 +83,7 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     hardware.set_up(device)
     trained = TrainedFold.load(fold, device)
     judged = judged_copies(fold, np.load(payload["rows"])) if "rows" in payload else None
-    logits = mean_logits(trained.model, trained.views(folder, device), Corpus.load(folder).lengths, device, judged)
+    logits = mean_logits(trained.model, trained.views(folder), Corpus.load(folder).lengths, device, judged)
     artifacts.write_npy(Path(payload["out"]), logits)
 
 

@@ -24,6 +24,7 @@ class TrainedFold:
     """The folder of the encoder that corrects what it reads; None: it reads reports as they are."""
     precision: str
     """Of training, and so of its denoised copies."""
+    device: torch.device
 
     @classmethod
     def load(cls, fold: Path, device: torch.device) -> TrainedFold:
@@ -34,10 +35,10 @@ class TrainedFold:
         checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
         name = result.get("denoiser")  # runs from before there was denoising have none
         denoiser = artifacts.Output(fold.parents[2]).pretrained / name if name else None
-        return cls(model.to(device), run, denoiser, result["environment"]["precision"])
+        return cls(model.to(device), run, denoiser, result["environment"]["precision"], device)
 
-    def views(self, folder: Path, device: torch.device) -> list[np.ndarray]:
+    def views(self, folder: Path) -> list[np.ndarray]:
         """Tokens of the corpus in `folder`, as the model reads them: one array for each view."""
         if self.denoiser is None:
             return [Corpus.load(folder).tokens]
-        return denoised_tokens(folder, self.denoiser, self.run.denoise, device, self.precision)
+        return denoised_tokens(folder, self.denoiser, self.run.denoise, self.device, self.precision)

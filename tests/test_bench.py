@@ -262,8 +262,10 @@ def test_both_ways_of_training_are_judged_on_the_same_rows(tmp_path, way):
 
 
 def test_the_time_to_score_with_the_textbook_loop(tmp_path, monkeypatch):
-    """4 + 5 epochs of 7,500 reports in four folds, and 10,000 + 4 x 2 x 3,000 + 2 x 2 x 10,000 predictions each."""
+    """4 + 6 epochs of 8,000 reports in five folds, and 10,000 + 5 x 2 x 3,000 + 2 x 2 x 10,000 predictions each."""
     commands = []
+    fixed = ["folds.k=5", "runs.transformer.train.epochs=4", "runs.lstm.train.epochs=6"]
+    monkeypatch.setattr(bench, "load_config", lambda preset: load_config(preset, fixed))
 
     def run(words):
         commands.append(words)
@@ -281,6 +283,6 @@ def test_the_time_to_score_with_the_textbook_loop(tmp_path, monkeypatch):
     parts |= {f"predict_{model}": part("padded", 0.0005) for model in ("lstm", "transformer")}
     found = bench._pipeline(tmp_path, parts)
     assert [words[0] for words in commands] == ["sample", "--preset"] * 2
-    assert found["textbook_train_seconds"] == pytest.approx(0.002 * 30_000 * 9 + 0.0005 * 74_000 * 2)
+    assert found["textbook_train_seconds"] == pytest.approx(0.002 * 40_000 * 10 + 0.0005 * 80_000 * 2)
     assert found["textbook_seconds"] == pytest.approx(found["textbook_train_seconds"] + 10)
     assert found["times_as_long"] == pytest.approx(found["textbook_seconds"] / 110)
