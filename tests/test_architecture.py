@@ -109,7 +109,7 @@ def test_every_source_file_has_its_tests():
     shared = {  # tested as parts of something larger
         "__init__": "test_architecture", "__main__": "test_pipeline", "verbs": "test_pipeline",
         "checkpoints": "test_training", "inference": "test_training", "prepared": "test_pipeline",
-        "prediction": "test_pipeline", "trained": "test_pipeline",
+        "prediction": "test_pipeline",
         "runs": "test_pipeline", "errors": "test_config", "loading": "test_config",
         "lines": "test_reports", "blocks": "test_reports", "task": "test_metrics",
         "shift_report": "test_shifted", "jobs": "test_training",
