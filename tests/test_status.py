@@ -114,6 +114,13 @@ def test_what_is_gone_is_missing_and_its_command_makes_it(copy, tiny_input, stat
     assert found["prepare"]["state"] == "missing" and found["train lstm"]["state"] == "unsure"
 
 
+def test_a_submission_from_before_the_blend_is_stale(copy, tiny_input, status):
+    made = words(tiny_input, copy)
+    assert status(made)["submit"]["state"] == "done"
+    (copy / "runs/blend/score.json").touch()
+    assert status(made)["submit"]["state"] == "stale"
+
+
 def test_other_reports_are_seen(copy, tiny_input, tmp_path, status):
     changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
     lines = (changed / "sample_testB.csv").read_text().splitlines(keepends=True)
