@@ -44,6 +44,12 @@ def test_the_first_proposal_is_the_local_best(board):
     assert proposal == base.ask([], seed=0), "the same seed asks the same"
 
 
+def test_the_first_proposal_leaves_the_label_rates_alone(board):
+    base, _, _ = board
+    shifts = [base.ask([], seed).settings["label_shift"] for seed in range(5)]
+    assert max(shifts) < 0.2, "local rows cannot tell what it is worth, so none of it is taken untold"
+
+
 def test_ten_answers_beat_the_local_best_on_both_halves(board):
     base, public, private = board
     told = [((first := base.ask([], seed=0)).settings, public(first.settings))]
