@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import fcntl
 import functools
@@ -15,8 +14,6 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
@@ -194,77 +191,19 @@ def array_hash(*arrays: np.ndarray) -> str:
     return digest.hexdigest()[:16]
 
 
-MACHINERY = {"src.artifacts", "src.config", "src.console", "src.errors", "src.executors", "src.loading", "src.tracking"}
-"""How things are stored, said and started: a change there changes no result. Settings are in fingerprints as values."""
-
-
-def code_version(modules: Iterable[str]) -> str:
-    """Stands for what the code of `modules`, and of all that they import from this project, does.
-
-    It changes with their statements, not with comments or docstrings. Part of every fingerprint, so that a result
-    never outlives the code that made it.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(project_imports(modules)):
-        digest.update(_code(name).statements)
-    return digest.hexdigest()[:16]
-
-
-def project_imports(modules: Iterable[str]) -> set[str]:
-    """`modules`, and what they import from this project directly or not, without the machinery."""
-    waiting, seen = list(modules), set()
-    while waiting:
-        name = waiting.pop()
-        if name not in seen and name not in MACHINERY:
-            seen.add(name)
-            waiting += _code(name).imports
-    return seen
-
-
-@dataclass(frozen=True)
-class _Code:
-    statements: bytes
-    """sha256 of them."""
-    imports: frozenset[str]
-    """Modules of this project that are imported anywhere in the file: at its top, in a function, for types alone."""
-
-
-@functools.cache  # every stage of a pipeline asks, mostly for the same modules
-def _code(module: str) -> _Code:
-    tree = ast.parse(Path(_spec(module).origin).read_bytes())
-    imports: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "src":
-            inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            modules = inner if _spec(node.module).submodule_search_locations else set()
-            imports |= {name for name in modules if _spec(name)} or {node.module}
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            # String statements are docstrings, also those behind a field.
-            node.body = [line for line in body if not _is_string(line)]
-    return _Code(hashlib.sha256(ast.dump(tree).encode()).digest(), frozenset(imports))
-
-
-@functools.cache
-def _spec(module: str) -> ModuleSpec | None:
-    """Where a module is. importlib.util.find_spec would import its package, and that of src.models torch."""
-    package = module.rpartition(".")[0]
-    return PathFinder.find_spec(module, _spec(package).submodule_search_locations if package else None)
-
-
-def _is_string(line: ast.stmt) -> bool:
-    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+def libraries(*names: str) -> dict[str, str]:
+    """Installed versions of packages that change results: part of the fingerprints of what they compute."""
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:
     """What a result depends on beside its settings."""
-    packages = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "iterative-stratification")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
         "precision": precision,
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "packages": libraries("torch", "numpy", "pandas", "scipy", "scikit-learn", "iterative-stratification"),
     }
 
 

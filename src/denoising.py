@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src import artifacts, checkpoints
+from src import artifacts, checkpoints, versions
 from src.batching import WIDTHS, length_batches
 from src.config import Denoise, Pretrain, Run
 from src.corpus import BLOCK, N_SPECIAL, PAD, Corpus
@@ -113,7 +113,7 @@ def denoised_tokens(
     loaded = Corpus.load(corpus)
     made_by = artifacts.read_json(artifacts.require(denoiser / "result.json", "pretrain"))["fingerprint"]
     found_by = settings.model_dump_json(include={"prior", "confidence"})
-    how = [made_by, precision, found_by, artifacts.code_version([__name__])]
+    how = [made_by, precision, found_by, f"{versions.DENOISE} {torch.__version__} {device.type}"]
     stamp = artifacts.array_hash(loaded.tokens, np.array(how))
     paths = {view: corpus / "denoised" / f"{stamp}.{view}.npy" for view in settings.views}
     with artifacts.lock(corpus / "denoised" / f"{stamp}.lock"):

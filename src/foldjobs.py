@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src import artifacts
+from src import artifacts, versions
 from src.config import Config, Run, fingerprint
 from src.console import warn
 from src.errors import UserError
@@ -23,8 +23,6 @@ from src.prediction import logits_path
 from src.prepared import Prepared
 from src.shifted import ShiftFolder, validation
 from src.starts import starts_of
-
-CODE = ("src.training", "src.prediction")
 
 
 def fold_jobs(
@@ -41,7 +39,7 @@ def fold_jobs(
     arrays that jobs read are written, unless `prepared` only looks.
     """
     save = _named if prepared.only_looks else _save_arrays
-    code = artifacts.code_version(CODE)
+    made_by = [versions.TRAIN, artifacts.libraries("torch"), here.device]
     starts = starts_of(config, prepared, here)
     jobs: dict[str, list[FoldJob]] = {}
     for name, run in sorted(config.runs.items(), key=lambda item: bool(item[1].train.teachers)):  # teachers first
@@ -77,7 +75,7 @@ def fold_jobs(
                     "seed": seed,
                     "fold": split.fold,
                     "precision": precision,
-                    "code": code,
+                    "made_by": made_by,
                 }
             )
             folder = (folder_of or prepared.output.run)(name) / _part(split.fold, split.seed, f"{seed}.{stamp[:8]}")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src import artifacts, config, machine
+from src import artifacts, config, machine, versions
 from src.artifacts import Output
 from src.config import fingerprint
 from src.console import say, warn
@@ -66,7 +66,7 @@ def _measured(possible: list[Layout], device: str, precision: str) -> Layout:
             "machine": machine.signs(),
             "candidates": [asdict(layout) for layout in possible],
             "precision": precision,
-            "code": artifacts.code_version([__name__]),
+            "version": versions.LAYOUT,
         }
     )
     note = NOTES / f"layout_{device}_{stamp}.json"

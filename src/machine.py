@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src import artifacts
+from src import artifacts, versions
 from src.artifacts import Output
 from src.config import fingerprint
 
@@ -67,5 +67,5 @@ def signs() -> dict[str, Any]:
         "cpu": sorted({line for line in cpu if line.startswith(("model name", "flags"))}),
         "gpu": sorted(path.name for name in GPU_DRIVERS for path in Path("/dev").glob(name)),
         "environment": {name: os.environ.get(name) for name in GPU_VARIABLES},
-        "code": artifacts.code_version(["src.hardware"]),
+        "version": versions.DEVICE,
     }

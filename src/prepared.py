@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from src import artifacts, config, folds
+from src import artifacts, config, folds, versions
 from src.artifacts import Output
 from src.corpus import Corpus, Vocabulary
 from src.errors import UserError
 from src.task import Task, get_task
-
-CODE = ("src.folds",)
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Prepared:
         table with the reports takes a hash of each report's text.
         """
         table = artifacts.file_sha256(self.output.folds)
-        stamp = config.fingerprint([self.manifest["fingerprint"], table, settings.seeds, artifacts.code_version(CODE)])
+        stamp = config.fingerprint([self.manifest["fingerprint"], table, settings.seeds, versions.FOLDS])
         kept = self.output.data / f"folds.{stamp}.npy"
         if kept.exists():
             return folds.Folds(settings.scheme, settings.seeds, np.load(kept))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from src import artifacts, vectors
+from src import artifacts, vectors, versions
 from src.config import Config, fingerprint
 from src.errors import UserError
 from src.jobs import PretrainJob, is_pretrained
@@ -16,7 +16,6 @@ from src.machine import Machine
 from src.prepared import Prepared
 from src.runs import command
 
-CODE = ("src.pretraining",)
 HEAD = ("pooling", "head_dropout", "dropout_samples")
 """Settings of a model that pretraining does not see."""
 
@@ -63,7 +62,7 @@ def pretrain_jobs(
     config: Config, prepared: Prepared, here: Machine, vectors_of: dict[str, str | None] | None = None
 ) -> dict[str, PretrainJob]:
     """The pretraining of each run and reader that asks for one; those of one encoder and settings have one job."""
-    folders, code, jobs = text_folders(prepared), artifacts.code_version(CODE), {}
+    folders, made_by, jobs = text_folders(prepared), [versions.PRETRAIN, artifacts.libraries("torch"), here.device], {}
     vectors_of = vectors_of or _word_vectors(config, prepared)
     texts = [prepared.manifest["train"], *prepared.test_texts.values(), *prepared.extra_texts.values()]
     for name, run in {**config.readers, **config.runs}.items():
@@ -80,7 +79,7 @@ def pretrain_jobs(
                 "vocabulary": prepared.manifest["vocabulary"],
                 "vectors": vectors_of[name] and Path(vectors_of[name]).name,
                 "precision": precision,
-                "code": code,
+                "made_by": made_by,
             }
         )
         jobs[name] = PretrainJob(
@@ -112,7 +111,7 @@ def _word_vectors(config: Config, prepared: Prepared) -> dict[str, str | None]:
     if not wanted:
         return sizes
     texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in text_folders(prepared)]
-    stamp = fingerprint([*map(artifacts.array_hash, texts), artifacts.code_version(["src.vectors"])])
+    stamp = fingerprint([*map(artifacts.array_hash, texts), versions.VECTORS])
     paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
     for size, path in paths.items():
         if not prepared.only_looks and not path.exists():

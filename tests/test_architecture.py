@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = [
-    {"errors"},
+    {"errors", "versions"},
     {"config", "task"},
     {"loading"},
     {"spaces"},

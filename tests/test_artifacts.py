@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import time
@@ -85,47 +84,6 @@ def test_array_hash_sees_values_type_and_shape():
     hashes = [artifacts.array_hash(x) for x in (a, a.astype(np.int32), a.reshape(2, 3), a[::-1], a + 1)]
     assert len(set(hashes)) == 5
     assert artifacts.array_hash(a[::2]) == artifacts.array_hash(a[::2].copy())
-
-
-def test_code_version_changes_with_statements_only(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def version(name: str, source: str) -> str:
-        (tmp_path / f"{name}.py").write_text(source)
-        return artifacts.code_version([name])
-
-    plain = version("code_a", "def f(x):\n    return x + 1\n")
-    assert version("code_b", '"""Doc."""\n\ndef f(x):  # adds one\n    """Doc."""\n    return x + 1\n') == plain
-    assert version("code_c", "def f(x):\n    return x + 2\n") != plain
-
-
-def test_code_version_follows_imports():
-    reader = artifacts.code_version(["src.reports"])
-    assert reader == artifacts.code_version(["src.reports", "src.lines", "src.blocks"])
-    assert reader != artifacts.code_version(["src.lines"])
-    training = artifacts.project_imports(["src.training"])
-    assert {"src.models.recurrent", "src.models.transformer", "src.hardware", "src.noise", "src.lines"} <= training
-    assert not training & artifacts.MACHINERY
-
-
-def test_code_version_sees_what_functions_import_and_loads_none_of_it(tmp_path):
-    """src.folds imports src.similarity in a function; src.training stands on torch."""
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    code = (
-        "import sys; from src import artifacts\n"
-        "print(artifacts.code_version(['src.folds']), artifacts.code_version(['src.training']), 'torch' in sys.modules)"
-    )
-
-    def versions() -> list[str]:
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-
-    before = versions()
-    assert before[2] == "False"
-    changed = tmp_path / "src" / "similarity.py"
-    changed.write_text(changed.read_text() + "\nLARGEST_FAMILY = 0.5\n")
-    after = versions()
-    assert after[0] != before[0] and after[1] == before[1]
 
 
 def test_a_lock_is_waited_for_and_dies_with_its_holder(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src import artifacts, baselines, runs
+from src import artifacts, baselines, runs, versions
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import conclude, duration
@@ -18,15 +18,13 @@ from src.executors import Job, make_executor, raise_failures, run_shown
 from src.folds import Folds
 from src.prepared import Prepared
 
-CODE = (__name__,)
-
 
 def stamp_of(prepared: Prepared, folds: Folds) -> str:
     return fingerprint(
         {
             "train": prepared.manifest["train"],
             "folds": artifacts.array_hash(folds.table),
-            "code": artifacts.code_version(CODE),
+            "version": [versions.BASELINES, artifacts.libraries("scikit-learn", "scipy")],
         }
     )
 

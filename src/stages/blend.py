@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from src import artifacts, blending, runs
+from src import artifacts, blending, runs, versions
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import conclude, say, show_table
@@ -25,7 +25,6 @@ from src.runs import RunFolder
 from src.shifted import ShiftFolder
 from src.task import Task
 
-CODE = (__name__,)
 MOST_PAIRED = 12
 """Members whose correlations are shown pair by pair."""
 
@@ -45,7 +44,7 @@ def stamp_of(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolde
             "tests": prepared.test_texts,
             "shift": shift.fingerprint,
             "select_on": [config.select_on, config.target],
-            "code": artifacts.code_version(CODE),
+            "version": [versions.BLEND, versions.SCORE, artifacts.libraries("scipy")],
         }
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src import artifacts, frames, metrics
+from src import artifacts, frames, metrics, versions
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import conclude, duration, say, show_heat, show_table, warn
@@ -117,7 +117,7 @@ def _stamp(config: Config, source: RunFolder) -> str:
         {
             "run": source.score["fingerprint"],
             "per_label": config.explain.per_label,
-            "code": artifacts.code_version([__name__]),
+            "version": versions.EXPLAIN,
         }
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from src import artifacts, labelshift, metrics, runs
+from src import artifacts, labelshift, metrics, runs, versions
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import JobProgress, conclude, show_table
@@ -24,7 +24,6 @@ from src.runs import RunFolder
 from src.shift_report import short_names
 from src.shifted import VALIDATIONS, ShiftedTest, ShiftFolder, fitting_runs, validation
 
-CODE = (__name__,)
 MOST_COPIES = 4
 """Noisy copies of the train rows that expectations are learned from; with more, one of each test file."""
 
@@ -91,7 +90,7 @@ def _stamp(config: Config, shift: ShiftFolder, one: RunFolder, fitting: list[Run
             "committee": [other.score["fingerprint"] for other in _committee(one, fitting)],
             "shift": shift.fingerprint,
             "select_on": config.select_on,
-            "code": artifacts.code_version(CODE),
+            "version": versions.LEADERBOARD,
         }
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from src import artifacts, inputs
+from src import artifacts, inputs, versions
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import conclude, duration, say, warn
@@ -17,8 +17,6 @@ from src.errors import UserError
 from src.inputs import InputFiles
 from src.reports import Reports, read_reports
 from src.task import Task, get_task
-
-CODE = (__name__,)
 
 
 def stamp_of(config: Config, files: InputFiles) -> str:
@@ -29,7 +27,7 @@ def stamp_of(config: Config, files: InputFiles) -> str:
             "files": [
                 [role, path.name, artifacts.file_sha256(path)] for role, paths in vars(files).items() for path in paths
             ],
-            "code": artifacts.code_version(CODE),
+            "version": versions.PREPARE,
         }
     )
 

@@ -7,7 +7,7 @@ import re
 import time
 from pathlib import Path
 
-from src import artifacts
+from src import artifacts, versions
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import conclude, duration, say
@@ -15,7 +15,6 @@ from src.page import TEMPLATES, Section, render
 from src.prepared import Prepared
 from src.sections import Findings
 
-CODE = (__name__,)
 READ = (
     *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),
     *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "submissions.jsonl"),
@@ -89,7 +88,7 @@ def made_from(config: Config, output: Output) -> str:
                 [word for word in config.overrides if word.startswith("paths.")],
             ],
             "command": pipeline.get("command"),
-            "code": artifacts.code_version(CODE),
+            "version": versions.REPORT,
             "templates": [artifacts.file_sha256(template) for template in TEMPLATES],
             "libraries": [importlib.metadata.version(name) for name in ("matplotlib", "jinja2", "numpy")],
         }

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from src import artifacts, frames, metrics, shift, shift_report, shifted, similarity
+from src import artifacts, frames, metrics, shift, shift_report, shifted, similarity, versions
 from src.artifacts import Output
 from src.config import Config, fingerprint
 from src.console import conclude, duration, say, warn
@@ -28,7 +28,6 @@ from src.noise import NoiseRates, corrupt
 from src.prepared import Prepared
 from src.shifted import ShiftFolder
 
-CODE = (__name__,)
 HELD_OUT = 5  # one part in so many of the train rows is compared with the rest, as each test file is
 
 
@@ -38,7 +37,7 @@ def stamp_of(config: Config, prepared: Prepared) -> str:
             "settings": config.shift.model_dump(),
             "data": config.data.model_dump(),
             **shifted.made_of(prepared),
-            "code": artifacts.code_version(CODE),
+            "version": [versions.SHIFT, artifacts.libraries("scikit-learn", "scipy")],
         }
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from src import artifacts, layout, machine, runs
+from src import artifacts, layout, machine, runs, versions
 from src.artifacts import Output
 from src.config import Config, Run, fingerprint
 from src.console import conclude, duration, say
@@ -194,7 +194,7 @@ def _stamp(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder,
             "folds": artifacts.array_hash(folds.table),
             "shift": shift.fingerprint,
             "data": config.data.model_dump(),
-            "code": artifacts.code_version([__name__]),
+            "version": versions.SCORE,
         }
     )
 

@@ -26,7 +26,7 @@ import optuna
 import yaml
 from optuna.storages import BaseStorage
 
-from src import artifacts, blending, layout, machine, metrics, spaces, study, study_report
+from src import artifacts, blending, layout, machine, metrics, spaces, study, study_report, versions
 from src.artifacts import Output
 from src.blending import Evidence
 from src.config import PARTS, Config, Run
@@ -46,8 +46,6 @@ from src.search import MOST_FAILURES, Search, with_words
 from src.shifted import ShiftFolder
 from src.spaces import CategoricalDimension, Space
 
-CODE = ("src.training", "src.pretraining", "src.shifted", "src.metrics")
-BLEND_CODE = ("src.blending", "src.evidence")
 MEMBER = "member."
 """Begins the name of the setting that says whether a run is in a blend."""
 MADE_HERE = {"preset", "overrides", "models", "readers", "tuned", "runs"}
@@ -92,7 +90,7 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         **_made_of(config, prepared, folds, shift),
         "extra files": [prepared.extra_texts, prepared.extra_labels],
         "device": [here.device, here.precision(config.runs[model].train.precision)],
-        "code": artifacts.code_version(CODE),
+        "version": [versions.TRAIN, versions.PRETRAIN, versions.SCORE],
     }
     with study.alone(folder):
         trials = study.open_study(_storage(wishes, folder), name, config.tune, n_folds, made_of)
@@ -156,7 +154,7 @@ def run_blend(config: Config, wishes: Wishes) -> None:
         "search space": space.to_json(),
         "settings of the blend": config.blend.model_dump(mode="json"),
         **_made_of(config, prepared, folds, shift),
-        "code": artifacts.code_version(BLEND_CODE),
+        "version": versions.BLEND,
     }
     with study.alone(folder):
         trials = study.open_study(_storage(wishes, folder), name, settings, 1, made_of)

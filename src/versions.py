@@ -1,0 +1,27 @@
+"""Version of each kind of result. It is part of the result's fingerprint: a result of an older version is made again.
+
+Raise a number when the code changes what that kind of result holds. Rewording a message or moving code needs no new
+number. tests/test_versions.py compares the code with the hash that was noted for each version, and says what to do.
+"""
+
+from __future__ import annotations
+
+PREPARE = 1
+FOLDS = 1
+SHIFT = 1
+BASELINES = 1
+VECTORS = 1
+"""Start vectors of embeddings."""
+PRETRAIN = 1
+DENOISE = 1
+TRAIN = 1
+"""Weights and logits of a fold."""
+SCORE = 1
+"""Files that a run puts together from its folds, and the figures in its score.json."""
+BLEND = 1
+LEADERBOARD = 1
+EXPLAIN = 1
+REPORT = 1
+DEVICE = 1
+"""Which device and precision are used."""
+LAYOUT = 1
