@@ -15,13 +15,14 @@ import sys
 import time
 import traceback
 
-from src import console, inputs, loading
-from src.config import Config
-from src.errors import UserError, unknown
-from src.loading import load_config
-from src.verbs import VERBS, Verb
+from src.core import settings_loader, terminal
+from src.core.errors import UserError, unknown
+from src.core.settings import Config
+from src.core.settings_loader import load_config
+from src.data import input_files
+from src.pipeline.verbs import VERBS, Verb
 
-KEYS = "key=value sets any setting of src/config.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
+KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments and not {"-h", "--help"} & set(arguments)
     started = time.perf_counter()
     try:
-        with console.manner("--quiet" in arguments, as_json) as told:
+        with terminal.manner("--quiet" in arguments, as_json) as told:
             status, error = _tried(arguments, as_json)
         if as_json:
             _print_document(arguments, status, error, time.perf_counter() - started, told)
@@ -61,7 +62,7 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
         return 1, f"{type(fault).__name__}: {fault}"
 
 
-def _print_document(arguments: list[str], status: int, error: str | None, seconds: float, told: console.Told) -> None:
+def _print_document(arguments: list[str], status: int, error: str | None, seconds: float, told: terminal.Told) -> None:
     """All that a command has to say, for scripts."""
     document = {
         "verb": verb_of(arguments),
@@ -86,12 +87,12 @@ def _run(arguments: list[str]) -> None:
     if settings.paths.output.exists() and not settings.paths.output.is_dir():
         raise UserError(f"paths.output: {settings.paths.output} is not a folder")
     if settings.track != "none":
-        from src import tracking
+        from src.training import tracking
 
         tracking.check(settings)
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
-            console.say(f"{name}: settings of {file} (tune.use)")
+            terminal.say(f"{name}: settings of {file} (tune.use)")
     verb.run(settings, parsed)
 
 
@@ -114,14 +115,16 @@ def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(loading.preset_names())}, or a file")
+    parser.add_argument(
+        "--preset", metavar="NAME", help=f"one of {', '.join(settings_loader.preset_names())}, or a file"
+    )
     parser.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="NAME",
         help="only this model of the preset and what it needs, or another of "
-        f"{', '.join(loading.model_names())}; may be given again",
+        f"{', '.join(settings_loader.model_names())}; may be given again",
     )
     # Read by main(), before anything is said.
     parser.add_argument("--quiet", action="store_true", help="only results, warnings and errors")
@@ -148,7 +151,7 @@ def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config
     settings = load_config(preset or "standard", overrides, models)
     if preset is None:
         try:
-            if inputs.find_files(settings.paths) is None:
+            if input_files.find_files(settings.paths) is None:
                 return load_config("sample", overrides, models)
         except UserError:
             pass  # told by the stages that read the input; the others do without
@@ -163,7 +166,8 @@ def _overview() -> str:
         f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"
         f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{verbs}\n"
         f"  {'test':<{width}}set up and pass the tests\n\n"
-        f"presets: {', '.join(loading.preset_names())}\nmodels:  {', '.join(loading.model_names())}\n\n{KEYS}\n"
+        f"presets: {', '.join(settings_loader.preset_names())}\n"
+        f"models:  {', '.join(settings_loader.model_names())}\n\n{KEYS}\n"
         "For scripts: --quiet tells only results, warnings and errors; --json prints one JSON document."
     )
 

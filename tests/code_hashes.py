@@ -14,32 +14,32 @@ import json
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from src import versions
+from src.core import versions
 
 NOTED = Path(__file__).with_name("versions.json")
 MESSAGES = {"UserError", "say", "conclude", "warn", "note", "show_table"}
 """Functions whose arguments are for people alone."""
 IGNORED = {
-    "src.artifacts", "src.config", "src.console", "src.errors", "src.executors", "src.loading", "src.tracking",
-    "src.versions",
+    "src.core.errors", "src.core.executors", "src.core.settings", "src.core.settings_loader", "src.core.storage",
+    "src.core.terminal", "src.core.versions", "src.training.tracking",
 }  # fmt: skip
 """Modules that store, tell and start: they change no result. Settings are in fingerprints as values."""
 ROOTS = {
-    "PREPARE": ["src.stages.prepare"],
-    "FOLDS": ["src.folds"],
-    "SHIFT": ["src.stages.shift"],
-    "BASELINES": ["src.stages.baselines"],
-    "VECTORS": ["src.vectors"],
-    "PRETRAIN": ["src.pretraining"],
-    "DENOISE": ["src.denoising"],
-    "TRAIN": ["src.training", "src.prediction"],
-    "SCORE": ["src.stages.train"],
-    "BLEND": ["src.stages.blend"],
-    "LEADERBOARD": ["src.stages.leaderboard"],
-    "EXPLAIN": ["src.stages.explain"],
-    "REPORT": ["src.stages.report"],
-    "DEVICE": ["src.hardware"],
-    "LAYOUT": ["src.layout"],
+    "PREPARE": ["src.pipeline.stages.prepare"],
+    "FOLDS": ["src.data.splits"],
+    "SHIFT": ["src.pipeline.stages.shift"],
+    "BASELINES": ["src.pipeline.stages.baselines"],
+    "VECTORS": ["src.models.embeddings"],
+    "PRETRAIN": ["src.training.pretraining"],
+    "DENOISE": ["src.training.denoising"],
+    "TRAIN": ["src.training.classification", "src.training.prediction"],
+    "SCORE": ["src.pipeline.stages.train"],
+    "BLEND": ["src.pipeline.stages.blend"],
+    "LEADERBOARD": ["src.pipeline.stages.leaderboard"],
+    "EXPLAIN": ["src.pipeline.stages.explain"],
+    "REPORT": ["src.pipeline.stages.report"],
+    "DEVICE": ["src.training.devices"],
+    "LAYOUT": ["src.training.worker_tuning"],
 }
 """Modules that make each kind of result; what they import from this project counts too, unless IGNORED."""
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from src.__main__ import main
-from src.errors import UserError
-from src.sample import make_sample
-from src.task import ROUND1, ROUND2
+from src.core.errors import UserError
+from src.data.synthetic import make_sample
+from src.data.tasks import ROUND1, ROUND2
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 

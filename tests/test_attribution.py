@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from src import attribution
-from src.config import DPCNN, RCNN, Recurrent, TextCNN, Transformer
-from src.corpus import N_SPECIAL
-from src.models import build_model
+from src.core.settings import DPCNN, RCNN, Recurrent, TextCNN, Transformer
+from src.data.corpus import N_SPECIAL
+from src.models.classifier import build_model
 from src.models.layers import mixture
+from src.reporting import attribution
 
 SMALL = {"embedding_size": 16, "embedding_init": "random"}
 FAMILY = [

@@ -9,9 +9,9 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from src import baselines
-from src.metrics import EPS, official_score, sigmoid
-from src.task import ROUND1
+from src.data.tasks import ROUND1
+from src.evaluation import baselines
+from src.evaluation.metrics import EPS, official_score, sigmoid
 
 
 def flatten(texts):

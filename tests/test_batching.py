@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.batching import length_batches
+from src.training.batching import length_batches
 
 CPU = torch.device("cpu")
 

@@ -11,13 +11,13 @@ from src.bench import agree, ours, plain, scale
 from src.bench.data import MAX_LEN, encoded, synthetic
 from src.bench.measure import Contender, compare
 from src.bench.parts import PARTS, Setting
-from src.corpus import Corpus
-from src.errors import UserError
-from src.executors import available_cores
-from src.loading import load_config
-from src.reports import read_reports, write_reports
-from src.stages import bench
-from src.task import ROUND1
+from src.core.errors import UserError
+from src.core.executors import available_cores
+from src.core.settings_loader import load_config
+from src.data.corpus import Corpus
+from src.data.report_reader import read_reports, write_reports
+from src.data.tasks import ROUND1
+from src.pipeline.stages import bench
 
 LSTM = load_config(
     "quick", ["model.embedding_size=8", "model.hidden_size=8", "train.batch_size=16"], models=["lstm"]
@@ -96,7 +96,7 @@ def test_the_plain_side_does_the_same_work(tmp_path):
 def test_operations_are_those_of_the_matrix_products():
     import torch
 
-    from src.batching import length_batches
+    from src.training.batching import length_batches
 
     tokens, lengths, _ = encoded(64)
     batches = length_batches(tokens, np.full(64, 50, dtype=np.int32), 16, torch.device("cpu"))

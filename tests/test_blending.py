@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from src import blending
-from src.blending import (
+from src.core.errors import UserError
+from src.data.tasks import ROUND1, ROUND2
+from src.ensemble import blending
+from src.ensemble.blending import (
     METHODS,
     BlendWeights,
     Evidence,
@@ -28,9 +30,7 @@ from src.blending import (
     leave_one_out,
     mean_logits,
 )
-from src.errors import UserError
-from src.metrics import Estimate, official_score, paired_difference, sigmoid
-from src.task import ROUND1, ROUND2
+from src.evaluation.metrics import Estimate, official_score, paired_difference, sigmoid
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import artifacts, corpus
-from src.corpus import MASK, N_SPECIAL, PAD, UNK, Corpus, Vocabulary, encode, pad, token_counts, unpad
-from src.reports import Reports
+from src.core import storage
+from src.data import corpus
+from src.data.corpus import MASK, N_SPECIAL, PAD, UNK, Corpus, Vocabulary, encode, pad, token_counts, unpad
+from src.data.report_reader import Reports
 
 
 def reports(rows: list[list[int]]) -> Reports:
@@ -106,7 +107,7 @@ def test_blocks_give_what_one_piece_gives(tmp_path, monkeypatch, keep, block):
     written = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert written == {path.name: path.read_bytes() for path in (tmp_path / "pieces").iterdir()}
     assert set(written) == {f"{name}.npy" for name in ("tokens", "lengths", "ids", "labels", "sources")}
-    hashes = [artifacts.array_hash(row[:n]).encode() for row, n in zip(whole.tokens, whole.lengths, strict=True)]
+    hashes = [storage.array_hash(row[:n]).encode() for row, n in zip(whole.tokens, whole.lengths, strict=True)]
     assert pieces.text_hashes().tolist() == whole.text_hashes().tolist() == hashes
 
 
@@ -132,8 +133,9 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from src import config, folds
-from src.corpus import Corpus, Vocabulary, encode, token_counts
+from src.core.settings import Folds
+from src.data import splits
+from src.data.corpus import Corpus, Vocabulary, encode, token_counts
 from src.bench.data import synthetic
 
 def held(name):  # of anonymous memory, in MB: pages of mapped files may be dropped at any time
@@ -150,12 +152,12 @@ reports = synthetic(200_000)
 vocabulary = Vocabulary(np.flatnonzero(token_counts([reports])))
 _, encoded = peak(lambda: encode([reports], vocabulary, reports.labels, 104, "head", folder))
 corpus = Corpus.load(folder)
-settings = config.Folds(max_rows=1000)
-folds.make_folds(corpus, settings)  # imports
+settings = Folds(max_rows=1000)
+splits.make_folds(corpus, settings)  # imports
 def save_and_load():
-    made = folds.make_folds(corpus, settings)
-    folds.save(folder / "folds.csv", made, corpus, ["x"])
-    assert (folds.load(folder / "folds.csv", corpus, settings).table == made.table).all()
+    made = splits.make_folds(corpus, settings)
+    splits.save(folder / "folds.csv", made, corpus, ["x"])
+    assert (splits.load(folder / "folds.csv", corpus, settings).table == made.table).all()
 _, dealt = peak(save_and_load)
 print(json.dumps({"encode": encoded, "folds": dealt}))
 """

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from src.config import Denoise, Pretrain, Transformer
-from src.corpus import N_SPECIAL, PAD, pad, unpad
-from src.denoising import MIXED, Denoiser
-from src.inference import predict_logits
-from src.loading import load_config
-from src.loop import fit
-from src.models import build_model
+from src.core.settings import Denoise, Pretrain, Transformer
+from src.core.settings_loader import load_config
+from src.data.corpus import N_SPECIAL, PAD, pad, unpad
+from src.data.corruption import NoiseRates, corrupt
+from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel
 from src.models.layers import FULL, words_and_shares
-from src.noise import NoiseRates, corrupt
-from src.pretraining import Language
+from src.training.denoising import MIXED, Denoiser
+from src.training.inference import predict_logits
+from src.training.loop import fit
+from src.training.pretraining import Language
 from tests.conftest import error_of
 from tests.test_pretraining import CPU, SIZE, SMALL, text
 

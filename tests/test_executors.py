@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from src import config
-from src.errors import UserError
-from src.executors import Job, LocalProcesses, available_cores, make_executor, raise_failures, run_shown
+from src.core import settings
+from src.core.errors import UserError
+from src.core.executors import Job, LocalProcesses, available_cores, make_executor, raise_failures, run_shown
 
 HERE = "tests.test_executors"
 
@@ -206,7 +206,7 @@ def test_logs_get_a_line_for_each_step(tmp_path, capsys):
 
 
 def test_sized_to_the_machine():
-    assert make_executor(config.Executor(), "cpu").workers == available_cores()
-    assert make_executor(config.Executor(threads=available_cores()), "cpu").workers == 1
-    assert make_executor(config.Executor(), "cuda").workers == 1
-    assert make_executor(config.Executor(workers=5), "cpu").workers == 5
+    assert make_executor(settings.Executor(), "cpu").workers == available_cores()
+    assert make_executor(settings.Executor(threads=available_cores()), "cpu").workers == 1
+    assert make_executor(settings.Executor(), "cuda").workers == 1
+    assert make_executor(settings.Executor(workers=5), "cpu").workers == 5

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.config import Pretrain
-from src.corpus import MASK, N_SPECIAL, PAD
-from src.loading import load_config
-from src.masking import ask
+from src.core.settings import Pretrain
+from src.core.settings_loader import load_config
+from src.data.corpus import MASK, N_SPECIAL, PAD
+from src.training.masking import ask
 from tests.conftest import error_of
 
 ALPHABET = np.arange(N_SPECIAL, 400, dtype=np.uint16)

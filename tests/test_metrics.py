@@ -11,9 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, log_loss, recall_score, roc_auc_score
 
-from src.errors import UserError
-from src.metrics import EPS, Estimate, log_loss_cells, logit, official_score, paired_difference, score_report, sigmoid
-from src.task import ROUND1, ROUND2
+from src.core.errors import UserError
+from src.data.tasks import ROUND1, ROUND2
+from src.evaluation.metrics import (
+    EPS,
+    Estimate,
+    log_loss_cells,
+    logit,
+    official_score,
+    paired_difference,
+    score_report,
+    sigmoid,
+)
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
 
@@ -220,7 +229,7 @@ def test_bootstrap_is_that_of_scikit_learn_with_the_same_weights():
 def test_bootstrap_in_small_chunks_is_the_same(monkeypatch):
     labels, probabilities = make(ROUND2, 100)
     whole = score_report(ROUND2, labels, probabilities, n_boot=20)
-    monkeypatch.setattr("src.metrics.DRAW_CELLS", 300)
+    monkeypatch.setattr("src.evaluation.metrics.DRAW_CELLS", 300)
     assert score_report(ROUND2, labels, probabilities, n_boot=20) == whole
     assert score_report(ROUND2, labels, probabilities, n_boot=20, seed=1) != whole
 

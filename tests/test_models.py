@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.config import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer
-from src.errors import UserError
-from src.loading import load_config, model_names
-from src.models import ENCODERS, build_model
+from src.core.errors import UserError
+from src.core.settings import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer
+from src.core.settings_loader import load_config, model_names
+from src.models.classifier import ENCODERS, build_model
 from src.models.layers import (
     WINDOW,
     Convolution,
@@ -47,7 +47,7 @@ def family() -> list:
         for settings in recurrent + transformers + convolutions + contexts
         for pooling in POOLINGS
         for name in [settings.encoder + "-" + str(getattr(settings, "cell", getattr(settings, "positions", "")))]
-        if (settings.encoder, pooling) != ("rcnn", "last")  # which config.py refuses
+        if (settings.encoder, pooling) != ("rcnn", "last")  # which settings.py refuses
     ]
 
 

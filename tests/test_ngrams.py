@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
-from src.ngrams import Text, combine, join, ngram_counts, ngram_hashes, take
+from src.data.ngrams import Text, combine, join, ngram_counts, ngram_hashes, take
 
 
 def as_text(reports: list[list[int]], dtype: type = np.int32) -> Text:

@@ -11,8 +11,8 @@ import pytest
 from nbclient import NotebookClient
 
 from src.__main__ import main
-from src.sample import make_sample
-from src.task import ROUND1
+from src.data.synthetic import make_sample
+from src.data.tasks import ROUND1
 from tests.conftest import TINY, error_of
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from src import metrics
 from src.__main__ import main
-from src.artifacts import Output
-from src.loading import load_config
-from src.register import Register
-from src.reports import read_reports
-from src.stages.online import advice
-from src.submissions import read_submission
-from src.task import ROUND1
+from src.core.settings_loader import load_config
+from src.core.storage import Output
+from src.data.report_reader import read_reports
+from src.data.submission_files import read_submission
+from src.data.tasks import ROUND1
+from src.ensemble.submission_log import Register
+from src.evaluation import metrics
+from src.pipeline.stages.online import advice
 from tests.conftest import words
 
 

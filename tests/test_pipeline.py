@@ -17,14 +17,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import artifacts, blending, inputs, metrics, prediction
 from src.__main__ import VERBS, main
-from src.loading import load_config
-from src.pool import Pool
-from src.reports import read_reports, write_reports
-from src.sample import make_sample
-from src.submissions import read_submission, write_submission
-from src.task import ROUND1, ROUND2
+from src.core import storage
+from src.core.settings_loader import load_config
+from src.data import input_files
+from src.data.report_reader import read_reports, write_reports
+from src.data.submission_files import read_submission, write_submission
+from src.data.synthetic import make_sample
+from src.data.tasks import ROUND1, ROUND2
+from src.ensemble import blending
+from src.evaluation import metrics
+from src.evaluation.external_dataset import Pool
+from src.training import prediction
 from tests.conftest import words
 from tests.test_architecture import HEAVY
 
@@ -183,7 +187,7 @@ def test_the_mean_over_folds_is_that_of_whole_arrays(done, monkeypatch):
     monkeypatch.setattr(prediction, "BLOCK", 7)
     parts = sorted((done / "runs/lstm").glob("fold_*"))
     corpus = done / "data/test/sample_testA"
-    name = f"logits.{artifacts.array_hash(np.load(corpus / 'tokens.npy'))}.npy"
+    name = f"logits.{storage.array_hash(np.load(corpus / 'tokens.npy'))}.npy"
     expected = np.mean([np.load(part / name) for part in parts], axis=0, dtype=np.float32)
     found = prediction.mean_prediction(parts, corpus)
     np.testing.assert_array_equal(found, expected)
@@ -227,11 +231,11 @@ def test_runs_are_scored_on_a_labelled_file_made_like_the_target(copy, tiny_inpu
     shown = capsys.readouterr().out
     written = copy / "prediction_shifted_answers_A.json"
     before, facts = written.read_bytes(), json.loads(written.read_text())
-    assert facts["sha256"] == artifacts.file_sha256(answers) and facts["replacement"] == 0.3
+    assert facts["sha256"] == storage.file_sha256(answers) and facts["replacement"] == 0.3
     assert facts["target"] == "sample_testB.csv" and list(facts["runs"]) == ["lstm", "blend"]
 
     config = load_config("sample", [word for word in made if "=" in word])
-    pool = Pool.load(config, inputs.find_files(config.paths), read_reports(answers), "predict")
+    pool = Pool.load(config, input_files.find_files(config.paths), read_reports(answers), "predict")
     texts = {"plain": pool.text, "noised": pool.replaced(0.3)}
     for run, scores in facts["runs"].items():
         line = next(line for line in shown.splitlines() if line.startswith(f"{run} "))
@@ -557,7 +561,7 @@ def test_an_output_that_cannot_be_written_is_told(tiny_input, tmp_path, capsys):
 
 
 def test_sample_data_follows_its_settings(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("src.inputs.ROOT", tmp_path)
+    monkeypatch.setattr("src.data.input_files.ROOT", tmp_path)
     (tmp_path / "input").mkdir()
     places = [f"paths.input={tmp_path / 'input'}", f"paths.output={tmp_path / 'output'}"]
     small = ["sample.rows=60", "sample.test_rows=20"]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from src.__main__ import main
-from src.artifacts import Output
-from src.corpus import Corpus
-from src.loading import load_config
-from src.prepared import Prepared
-from src.starts import _word_vectors
-from src.vectors import ppmi_vectors
+from src.core.settings_loader import load_config
+from src.core.storage import Output
+from src.data.corpus import Corpus
+from src.data.dataset import Prepared
+from src.models.embeddings import ppmi_vectors
+from src.training.initialization import _word_vectors
 
 TRAIN = "0|,|1 2 3|,|0\n1|,|4 5|,|\n2|,|1 9 3 2|,|1 16\n"
 TEST = "0|,|1 2 7\n"

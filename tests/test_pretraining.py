@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from src import checkpoints
-from src.config import Pretrain, Recurrent, Transformer
-from src.corpus import MASK, N_SPECIAL, PAD
-from src.errors import UserError
-from src.loop import fit
-from src.models import BODY, build_model
+from src.core.errors import UserError
+from src.core.settings import Pretrain, Recurrent, Transformer
+from src.data.corpus import MASK, N_SPECIAL, PAD
+from src.models.classifier import BODY, build_model
 from src.models.language import MaskedLanguageModel
-from src.pretraining import Language
+from src.training import checkpoints
+from src.training.loop import fit
+from src.training.pretraining import Language
 
 CPU = torch.device("cpu")
 SIZE = 24

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.__main__ import main
-from src.submissions import read_submission
+from src.data.submission_files import read_submission
 
 
 @pytest.fixture(scope="module")

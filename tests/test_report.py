@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import artifacts, charts
 from src.__main__ import VERBS, main
-from src.loading import load_config
-from src.page import TEMPLATES, Chart, Code, Section, Table, Text, render
-from src.sections.errors import suspicious_labels
-from src.stages import report
+from src.core import storage
+from src.core.settings_loader import load_config
+from src.pipeline.stages import report
+from src.reporting import charts
+from src.reporting.html_page import TEMPLATES, Chart, Code, Section, Table, Text, render
+from src.reporting.sections.errors import suspicious_labels
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import words
 
@@ -77,7 +78,7 @@ def reported(done, tiny_input, tiny_input_round2, tmp_path_factory) -> Path:
     made = words(tiny_input, output)
     for run, score in {None: 0.6, "lstm": 0.55, "transformer": 0.62}.items():
         assert run is None or main(["submit", run, *made]) == 0
-        file = artifacts.Output(output).submission("sample_testB.csv", run)
+        file = storage.Output(output).submission("sample_testB.csv", run)
         assert main(["leaderboard", "add", str(file), str(score), *made]) == 0
     assert main(["tune", "blend", "--trials", "6", *made]) == 0
     assert main(["eda", *words(tiny_input_round2, output / "round2")]) == 0
@@ -133,7 +134,7 @@ def test_a_page_of_other_findings_is_made_anew(copy, tiny_input, capsys):
 
 def test_every_text_that_a_page_is_made_from_is_in_its_stamp(reported, tiny_input):
     config = load_config("sample", [word for word in words(tiny_input, reported) if "=" in word])
-    output = artifacts.Output(reported)
+    output = storage.Output(reported)
     (reported / "report.html").unlink()
     opened = set()
     listening.append(lambda event, given: event == "open" and opened.add(str(given[0])))

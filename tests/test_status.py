@@ -16,11 +16,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from src import artifacts, study
 from src.__main__ import main, parse
-from src.artifacts import Output
-from src.config import Tune
-from src.loading import load_config
+from src.core import storage
+from src.core.settings import Tune
+from src.core.settings_loader import load_config
+from src.core.storage import Output
+from src.tuning import study
 from tests.conftest import words
 from tests.test_architecture import HEAVY
 from tests.test_pipeline import imported
@@ -170,19 +171,19 @@ def test_running_and_interrupted_are_told_apart(copy, tiny_input, status):
     longer = [word.replace("pretrain.epochs=1", "pretrain.epochs=7") for word in long]
     assert status(longer)["pretrain lstm"]["state"] == "missing", "that is another encoder"
     assert "at epoch 3 of 1; goes on" in status(long)["pretrain lstm"]["note"]
-    with artifacts.lock(job / "job.lock"):
+    with storage.lock(job / "job.lock"):
         assert status(long)["pretrain lstm"]["state"] == "running"
 
 
 def test_marks_come_and_go(tmp_path):
     output = Output(tmp_path / "output")
-    with artifacts.at_work(output, "shift"):
-        assert artifacts.is_at_work(output, "shift") and not artifacts.is_at_work(output, "folds")
-        with artifacts.at_work(output, "shift", "folds"):
-            assert artifacts.is_at_work(output, "folds")
-        assert artifacts.is_at_work(output, "shift") and not artifacts.is_at_work(output, "folds")
-    assert not artifacts.is_at_work(output, "shift") and not output.root.exists()
-    with pytest.raises(ZeroDivisionError), artifacts.at_work(output, "shift"):
+    with storage.at_work(output, "shift"):
+        assert storage.is_at_work(output, "shift") and not storage.is_at_work(output, "folds")
+        with storage.at_work(output, "shift", "folds"):
+            assert storage.is_at_work(output, "folds")
+        assert storage.is_at_work(output, "shift") and not storage.is_at_work(output, "folds")
+    assert not storage.is_at_work(output, "shift") and not output.root.exists()
+    with pytest.raises(ZeroDivisionError), storage.at_work(output, "shift"):
         raise ZeroDivisionError
     assert not output.root.exists()
 
@@ -197,7 +198,7 @@ def test_a_stage_marks_itself(copy, tiny_input, status, monkeypatch):
         seen.update(states(status(made)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("src.baselines.prior", look)
+    monkeypatch.setattr("src.evaluation.baselines.prior", look)
     assert main(["baselines", *made]) == 130
     assert seen["baselines"] == "running" and seen["folds"] == "done"
     assert status(made)["baselines"]["state"] == "stale"

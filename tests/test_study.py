@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from src import study
-from src.config import Tune
+from src.core.settings import Tune
+from src.tuning import study
 from tests.conftest import error_of
 
 SETTINGS = Tune(startup=3)

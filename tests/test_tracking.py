@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from src.__main__ import main
-from src.executors import Job
-from src.loading import load_config, preset_names
-from src.tracking import INSTALL, PACKAGES, Tracking, flat, tracking_of
+from src.core.executors import Job
+from src.core.settings_loader import load_config, preset_names
+from src.training.tracking import INSTALL, PACKAGES, Tracking, flat, tracking_of
 from tests.conftest import error_of, words
 
 TRACKERS = sorted(PACKAGES)

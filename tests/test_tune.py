@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from src.__main__ import main
-from src.loading import load_config
-from src.sample import make_sample
-from src.task import ROUND1
+from src.core.settings_loader import load_config
+from src.data.synthetic import make_sample
+from src.data.tasks import ROUND1
 from tests.conftest import TINY, words
 
 ROOT = Path(__file__).parents[1]

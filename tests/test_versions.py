@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from src import versions
+from src.core import versions
 from tests import code_hashes
 
 NOTED = json.loads(code_hashes.NOTED.read_text())
@@ -60,7 +60,11 @@ def test_a_changed_loss_is_noticed(monkeypatch):
     """The hash of training contains the loss function, through the modules that it imports."""
     before = code_hashes.code_hash(code_hashes.ROOTS["TRAIN"])
     original = code_hashes.module_hash
-    monkeypatch.setattr(code_hashes, "module_hash", lambda name: "other" if name == "src.metrics" else original(name))
+    monkeypatch.setattr(
+        code_hashes, "module_hash", lambda name: "other" if name == "src.evaluation.metrics" else original(name)
+    )
     assert code_hashes.code_hash(code_hashes.ROOTS["TRAIN"]) != before
-    monkeypatch.setattr(code_hashes, "module_hash", lambda name: "other" if name == "src.console" else original(name))
+    monkeypatch.setattr(
+        code_hashes, "module_hash", lambda name: "other" if name == "src.core.terminal" else original(name)
+    )
     assert code_hashes.code_hash(code_hashes.ROOTS["TRAIN"]) == before

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from src import artifacts
-from src.corpus import Corpus
+from src.core import storage
+from src.data.corpus import Corpus
 
 WAYS = {"fit": "auto", "fit_fp32": "fp32", "textbook": "fp32"}
 """Way of training, and its precision. The first is what users get."""
@@ -21,12 +21,12 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
     import torch
 
     from src.bench.plain import Textbook
-    from src.config import Run
-    from src.hardware import pick_precision
-    from src.inference import predict_logits
-    from src.loop import fit
-    from src.models import build_model
-    from src.training import Classification, Rows
+    from src.core.settings import Run
+    from src.models.classifier import build_model
+    from src.training.classification import Classification, Rows
+    from src.training.devices import pick_precision
+    from src.training.inference import predict_logits
+    from src.training.loop import fit
 
     corpus, cpu = Corpus.load(Path(payload["corpus"])), torch.device("cpu")
     rows, seed = (np.load(payload[name]) for name in ("train_rows", "valid_rows")), payload["seed"]
@@ -51,4 +51,4 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
             objective = Classification(model, train_rows, valid_rows, settings.train, cpu, precision)
             fit(objective, settings.train, (seed, 0), Path(folder), progress)
         logits = predict_logits(model, corpus.tokens, corpus.lengths, cpu, valid_rows.chosen)
-    artifacts.write_npy(Path(payload["out"]), logits)
+    storage.write_npy(Path(payload["out"]), logits)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.corpus import N_SPECIAL, pad
-from src.reports import Reports
-from src.task import ROUND1
+from src.data.corpus import N_SPECIAL, pad
+from src.data.report_reader import Reports
+from src.data.tasks import ROUND1
 
 VOCABULARY = 858
 MAX_LEN = 104

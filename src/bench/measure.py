@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src.config import ROOT
-from src.errors import UserError
-from src.executors import KEPT, THREAD_VARIABLES
+from src.core.errors import UserError
+from src.core.executors import KEPT, THREAD_VARIABLES
+from src.core.settings import ROOT
 
 AGREE = 1e-3
 """Relative difference up to which two contenders found the same."""

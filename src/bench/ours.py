@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from src.bench.data import VOCABULARY, encoded, synthetic
-from src.corpus import N_SPECIAL
+from src.data.corpus import N_SPECIAL
 
 
 def read(path: str) -> Callable[[], dict]:
-    from src.reports import read_reports
+    from src.data.report_reader import read_reports
 
     def once() -> dict:
         found = read_reports(Path(path))
@@ -28,15 +28,15 @@ def built(run: dict) -> Any:
     """The run's model with random weights, always the same, ready to predict."""
     import torch
 
-    from src.config import Run
-    from src.models import build_model
+    from src.core.settings import Run
+    from src.models.classifier import build_model
 
     torch.manual_seed(0)
     return build_model(Run.model_validate(run).model, VOCABULARY + N_SPECIAL, 17).eval()
 
 
 def _rows(count: int, seed: int) -> Any:
-    from src.training import Rows
+    from src.training.classification import Rows
 
     tokens, lengths, labels = encoded(count, seed)
     return Rows(tokens, lengths, labels, np.arange(count).astype("S"), np.ones(count, np.float32), np.arange(count))
@@ -49,10 +49,10 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
     """
     import torch
 
-    from src.config import Run
-    from src.hardware import pick_precision
-    from src.loop import fit
-    from src.training import Classification, EpochReader
+    from src.core.settings import Run
+    from src.training.classification import Classification, EpochReader
+    from src.training.devices import pick_precision
+    from src.training.loop import fit
 
     cpu = torch.device("cpu")
     settings = Run.model_validate(run)
@@ -82,11 +82,11 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     from torch.nn import functional
 
     from src.bench.scale import BATCHES
-    from src.config import Run
-    from src.corpus import Corpus
-    from src.hardware import autocast, pick_precision
-    from src.loop import make_optimizer
-    from src.training import EpochReader, Rows
+    from src.core.settings import Run
+    from src.data.corpus import Corpus
+    from src.training.classification import EpochReader, Rows
+    from src.training.devices import autocast, pick_precision
+    from src.training.loop import make_optimizer
 
     cpu, settings, loaded = torch.device("cpu"), Run.model_validate(run).train, Corpus.load(Path(corpus))
     model = built(run).train()
@@ -115,8 +115,8 @@ def predict_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     import torch
 
     from src.bench.scale import PREDICTED
-    from src.corpus import Corpus
-    from src.inference import predict_logits
+    from src.data.corpus import Corpus
+    from src.training.inference import predict_logits
 
     cpu, model, loaded = torch.device("cpu"), built(run), Corpus.load(Path(corpus))
     rows = np.sort(np.random.default_rng(0).permutation(len(loaded))[:PREDICTED])
@@ -132,8 +132,8 @@ def batches(rows: int, batch_size: int) -> Callable[[], dict]:
     """The batches of an epoch with replacement noise, and no model."""
     import torch
 
-    from src.config import Train
-    from src.training import EpochReader
+    from src.core.settings import Train
+    from src.training.classification import EpochReader
 
     settings = Train(batch_size=batch_size, noise={"replacement": 0.1})
     reader = EpochReader(_rows(rows, seed=0), settings, torch.device("cpu"))
@@ -149,8 +149,8 @@ def predict(run: dict, rows: int, check_rows: list[int]) -> tuple[Callable[[], d
     """predict_logits; its answers on the first `check_rows` are what other contenders must find."""
     import torch
 
-    from src.batching import length_batches
-    from src.inference import BATCH_SIZE, predict_logits
+    from src.training.batching import length_batches
+    from src.training.inference import BATCH_SIZE, predict_logits
 
     cpu = torch.device("cpu")
     model = built(run)
@@ -184,7 +184,7 @@ def flops(model: Any, batches: list) -> float:
 
 
 def tfidf(rows: int) -> Callable[[], dict]:
-    from src.similarity import tfidf
+    from src.data.near_duplicates import tfidf
 
     reports = synthetic(rows)
 
@@ -197,8 +197,8 @@ def tfidf(rows: int) -> Callable[[], dict]:
 
 def blend(rows: int, members: int) -> Callable[[], dict]:
     """Weights and temperature of `members` runs, chosen and fitted as the blend stage does it, once for each fold."""
-    from src import blending
-    from src.task import ROUND1
+    from src.data.tasks import ROUND1
+    from src.ensemble import blending
 
     rng = np.random.default_rng(0)
     labels = synthetic(rows).labels

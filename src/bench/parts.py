@@ -8,8 +8,8 @@ from pathlib import Path
 
 from src.bench.data import synthetic
 from src.bench.measure import Contender
-from src.loading import load_config
-from src.reports import write_reports
+from src.core.settings_loader import load_config
+from src.data.report_reader import write_reports
 
 OURS, PLAIN = "src.bench.ours:", "src.bench.plain:"
 TRAIN_ROWS, VALID_ROWS = 2048, 512

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from src.bench.data import encoded, synthetic
-from src.errors import UserError
+from src.core.errors import UserError
 
 OWN = ("seeds", "epochs", "batch_size", "precision", "learning_rate", "weight_decay", "warmup", "clip_norm")
 """Settings of training that the textbook loop follows."""
@@ -72,9 +72,9 @@ class Textbook:
         """`train` and `valid` are tokens (N, max_len), lengths (N,) and labels (N, n_labels)."""
         import torch
 
-        from src.config import Run, Train
-        from src.loop import schedule
-        from src.models import build_model
+        from src.core.settings import Run, Train
+        from src.models.classifier import build_model
+        from src.training.loop import schedule
 
         self.settings, self.precision = Run.model_validate(run), precision
         settings = self.settings.train
@@ -104,7 +104,7 @@ class Textbook:
     def train_epoch(self) -> float:
         import torch
 
-        from src.hardware import autocast
+        from src.training.devices import autocast
 
         self.model.train()
         total = 0.0
@@ -124,7 +124,7 @@ class Textbook:
         """Logits of the validation reports (N, n_labels)."""
         import torch
 
-        from src.hardware import autocast
+        from src.training.devices import autocast
 
         self.model.eval()
         with torch.no_grad(), autocast(self.precision, torch.device("cpu")):
@@ -185,9 +185,9 @@ def predict_onnx(run: dict, rows: int) -> Callable[[], dict]:
         import onnxruntime
     except ImportError as error:
         raise SystemExit(f"{error}. Install it with: pip install -r docs/requirements-bench.txt") from None
-    from src.batching import length_batches
     from src.bench.ours import built
-    from src.inference import BATCH_SIZE
+    from src.training.batching import length_batches
+    from src.training.inference import BATCH_SIZE
 
     file = io.BytesIO()
     axes = {"tokens": {0: "reports", 1: "length"}, "lengths": {0: "reports"}}

@@ -15,9 +15,9 @@ import numpy as np
 
 from src.bench.data import synthetic
 from src.bench.measure import Contender, compare
-from src.config import ROOT
-from src.loading import load_config
-from src.reports import write_reports
+from src.core.settings import ROOT
+from src.core.settings_loader import load_config
+from src.data.report_reader import write_reports
 
 PIECE = 20_000
 """Reports that are generated and written at a time. Few, as a child's peak memory counts its parent's at the start."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from src.corpus import N_SPECIAL
-from src.models import Classifier
+from src.data.corpus import N_SPECIAL
+from src.models.classifier import Classifier
 
 
 class MaskedLanguageModel(nn.Module):

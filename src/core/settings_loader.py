@@ -1,0 +1,248 @@
+"""From a preset and key=value words to a Config, and what is wrong with them in the words of the command line.
+
+    defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml <- output/tune/NAME/best.yaml (tune.use)
+        <- key=value on the command line
+
+On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` reach every selected run, `runs.NAME.train.*` one.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from src.core.errors import UserError, unknown
+from src.core.settings import PARTS, ROOT, Config, Paths, Run, Settings
+
+PRESETS = ROOT / "src" / "presets"
+MADE = {"overrides", "models", "readers", "tuned"}
+"""Fields of Config that no file and no word sets."""
+UNNOTED = {"track", "track_uri"}
+"""Keys that do not matter to what is made: its bytes are the same with and without them."""
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def model_names() -> list[str]:
+    return sorted(path.stem for path in (PRESETS / "models").glob("*.yaml"))
+
+
+def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
+    """The configuration of `preset` (a name, or a YAML file of the same form), with key=value `overrides`; `models`
+    keeps only those runs, and the teachers that they learn from.
+
+    A run has the settings of the model of its name, or of the one that it is `like`. A model that the preset does not
+    run is taken from presets/models/. Raises UserError for a preset, model or key that does not exist (listing the
+    known ones), and for a value that its field does not take.
+    """
+    overrides = list(overrides)
+    layers = _read_preset(preset)
+    shared = {key: layers.pop(key) for key in PARTS if key in layers}
+    specs = layers.pop("runs")
+    for name in models:
+        if name not in specs and name not in model_names():
+            raise unknown("model", name, {*specs, *model_names()})
+    chosen = list(dict.fromkeys(models)) or list(specs)
+    built = {}
+    for name in dict.fromkeys([*chosen, *specs]):
+        spec = dict(specs.get(name) or {})
+        base = {} if _is_whole(spec) else _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
+        # A copy, or an override of one run would reach the mappings that it shares with the others.
+        built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
+    tree: dict[str, Any] = {**layers, "preset": preset, "models": chosen}
+    tree["overrides"] = [text for text in overrides if text.split("=")[0] not in UNNOTED]
+    tuned = _tuned(tree, overrides, [*built, "blend"])
+    built |= {name: found["runs"][name] for name, found in tuned.items() if name in built}
+    if "blend" in tuned:
+        tree["blend"] = tuned["blend"]["blend"]
+    used = "".join(f" (tune.use takes the settings of {tuned_file(_output(overrides), name)})" for name in tuned)
+    tree["tuned"] = {name: str(tuned_file(_output(overrides), name)) for name in tuned}
+    for text in overrides:
+        key, value = _parse_override(text)
+        if key == ["preset"]:
+            raise UserError(f"{text!r}: a preset is chosen with --preset {value}")
+        if key[0] in MADE:
+            raise unknown("key", key[0], Config.model_fields.keys() - MADE)
+        if key[0] in PARTS:
+            for name in chosen:
+                _set(built[name], key, value, text)
+        elif key[:1] == ["runs"] and len(key) > 1:
+            # Also a run of the preset that --model leaves out: the words of a whole experiment serve a part of it.
+            if key[1] not in built:
+                raise unknown("run", key[1], built)
+            _set(built, key[1:], value, text)
+        else:
+            _set(tree, key, value, text)
+    if "runs" not in tree:
+        tree["runs"], tree["readers"] = _with_what_they_need(chosen, built)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(sentences(error)) + used) from None
+    for name in config.blend.members:
+        if name not in built:
+            raise UserError(f"blend.members: {unknown('run', name, built)}{used}")
+    return config
+
+
+def tuned_file(output: Path, run: str) -> Path:
+    """Where a study leaves the best settings of a run."""
+    return output / "tune" / run / "best.yaml"
+
+
+def _tuned(tree: Mapping[str, Any], overrides: list[str], names: Iterable[str]) -> dict[str, Any]:
+    """The presets that studies of these runs found, where tune.use asks for them."""
+    asked = {**tree.get("tune", {}), **dict(text.split("=", 1) for text in overrides if "=" in text)}
+    try:
+        used = TypeAdapter(bool).validate_python(asked.get("tune.use", asked.get("use", False)))
+    except ValidationError:
+        return {}  # Config refuses it
+    files = {name: tuned_file(_output(overrides), name) for name in names}
+    return {name: _read_preset(str(path)) for name, path in files.items() if used and path.exists()}
+
+
+def _output(overrides: list[str]) -> Path:
+    given = [text.removeprefix("paths.output=") for text in overrides if text.startswith("paths.output=")]
+    return Path(given[-1]) if given else Paths().output
+
+
+def _read_preset(preset: str) -> dict[str, Any]:
+    """By its name, or from a file such as output/tune/lstm/best.yaml."""
+    if not preset.endswith((".yaml", ".yml")):
+        if preset not in preset_names():
+            raise unknown("preset", preset, preset_names())
+        return _read_yaml(PRESETS / f"{preset}.yaml")
+    try:
+        found = _read_yaml(Path(preset))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--preset {preset}: {getattr(error, 'strerror', None) or error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("runs"), dict) or not found["runs"]:
+        raise UserError(f"--preset {preset}: a preset has runs, such as those of src/presets/quick.yaml")
+    for name, spec in found["runs"].items():
+        like = (spec or {}).get("like", name)
+        if like not in model_names() and not _is_whole(spec or {}):
+            raise UserError(f"--preset {preset}: runs.{name}.like: {unknown('model', str(like), model_names())}")
+    return found
+
+
+def _is_whole(spec: Mapping[str, Any]) -> bool:
+    """Whether a run of a preset is like no model, but names its own encoder, as those do that a study writes."""
+    return "encoder" in (spec.get("model") or {})
+
+
+def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The chosen runs and their teachers; and further runs that denoise for them.
+
+    Names that do not exist are left for Config to refuse.
+    """
+
+    def named(name: str, part: str, key: str) -> Any:
+        found = built[name].get(part)
+        return found.get(key) if isinstance(found, Mapping) else None
+
+    def known(name: Any) -> bool:
+        return isinstance(name, str) and name in built
+
+    wanted = list(chosen)
+    for name in wanted:  # grows
+        teachers = named(name, "train", "teachers")
+        wanted += [one for one in teachers or () if isinstance(teachers, list) and known(one) and one not in wanted]
+    readers = {by for name in wanted if known(by := named(name, "denoise", "by")) and by not in wanted}
+    return {name: built[name] for name in wanted}, {name: built[name] for name in sorted(readers)}
+
+
+def run_from_yaml(path: Path) -> Run:
+    """The Run that was written to a run's config.yaml."""
+    try:
+        return Run.model_validate(_read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "\n".join(sentences(error, Run))) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    key, equals, raw = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r} is not of the form key=value, such as train.epochs=6")
+    # Scalars stay text: pydantic converts them by the field's annotation, where YAML 1.1 would read 1e-3 as a
+    # string and 007 as a number.
+    try:
+        parsed = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise UserError(f"{text!r}: the value is not valid YAML: {error}") from None
+    return key.split("."), parsed if isinstance(parsed, (list, dict)) or parsed is None else raw
+
+
+def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:
+    for part in key[:-1]:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"{text!r}: {part!r} has no keys below it")
+    tree[key[-1]] = value
+
+
+def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]:
+    """What pydantic found, in the words of the command line."""
+    sentences = []
+    for item in error.errors():
+        where, settings = _locate(top, item["loc"])
+        if item["type"] == "extra_forbidden":
+            sentences.append(f"{where}: {unknown('key', str(item['loc'][-1]), settings.model_fields)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+            sentences.append(f"{where or 'configuration'}: {message}{given}")
+    return sentences
+
+
+def _locate(settings: Any, loc: tuple[str | int, ...]) -> tuple[str, type[Settings]]:
+    """The dotted key of a pydantic location, and the settings class that its last part belongs to."""
+    shown, owner = [], settings
+    for part in loc:
+        kinds = _settings_in(settings)
+        tagged = [
+            kind for kind in kinds if "encoder" in kind.model_fields and kind.model_fields["encoder"].default == part
+        ]
+        if tagged:  # the tag of a discriminated union stands in the location, but not in the key
+            settings = tagged[0]
+            continue
+        shown.append(str(part))
+        if len(kinds) == 1:
+            owner = kinds[0]
+            field = owner.model_fields.get(str(part))
+            settings = field.annotation if field else None
+        elif typing.get_origin(settings) is dict:
+            settings = typing.get_args(settings)[1]
+    return ".".join(shown), owner
+
+
+def _settings_in(annotation: Any) -> list[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _settings_in(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in typing.get_args(annotation) for kind in _settings_in(part)]
+    return []

@@ -1,0 +1,122 @@
+"""What every later stage reads: the encoded corpora in output/data and the manifest that tells what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.core import storage, versions
+from src.core.errors import UserError
+from src.core.settings import Folds as FoldSettings
+from src.core.settings import fingerprint
+from src.core.storage import Output
+from src.data import splits
+from src.data.corpus import Corpus, Vocabulary
+from src.data.tasks import Task, get_task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    output: Output
+    manifest: dict[str, Any]
+    only_looks: bool = False
+    """Nothing is written, whatever is asked."""
+
+    @classmethod
+    def load(cls, output: Output, only_looks: bool = False) -> Prepared:
+        manifest = storage.read_json(storage.require(output.data / "manifest.json", "prepare"))
+        return cls(output, manifest, only_looks)
+
+    @property
+    def task(self) -> Task:
+        return get_task(self.manifest["task"])
+
+    @property
+    def train_folder(self) -> Path:
+        return self.output.data / "train"
+
+    @property
+    def train(self) -> Corpus:
+        return Corpus.load(self.train_folder)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.load(self.output.data / "vocabulary.json")
+
+    @property
+    def test_files(self) -> list[str]:
+        """Names of the test files, such as `track1_round1_testB.csv`."""
+        return list(self.test_texts)
+
+    def test_folder(self, name: str) -> Path:
+        return self.output.data / "test" / Path(name).stem
+
+    @property
+    def test_texts(self) -> dict[str, str]:
+        """What stands for the reports of each test file, by its name."""
+        return {file["name"]: file["text"] for file in self.manifest["files"] if file["role"] == "test"}
+
+    @property
+    def extra_files(self) -> list[str]:
+        """Names of the files of further reports."""
+        return list(self.extra_texts)
+
+    @property
+    def extra_labelled(self) -> list[str]:
+        """Names of those whose labels can train."""
+        return list(self.extra_labels)
+
+    def extra_folder(self, name: str) -> Path:
+        """Of all reports of an extra file; their labels are there too where the file is one of `extra_labelled`."""
+        return self.output.data / "extra" / Path(name).stem
+
+    def extra_rows_path(self, name: str) -> Path:
+        """Of those of `extra_labelled`: a file with (n,) int64, the rows whose labels can train. The others have the
+        text of a train report, and would tell a model the labels of what it is validated on."""
+        return self.output.data / "extra" / f"{Path(name).stem}.rows.npy"
+
+    @property
+    def extra_texts(self) -> dict[str, str]:
+        """What stands for the reports of each extra file, by its name."""
+        return {file["name"]: file["text"] for file in self._extra}
+
+    @property
+    def extra_labels(self) -> dict[str, str]:
+        """What stands for the rows that can train, and for their labels, by the name of the extra file."""
+        return {file["name"]: file["labels"] for file in self._extra if file["labels"]}
+
+    @property
+    def _extra(self) -> list[dict[str, Any]]:
+        return [file for file in self.manifest["files"] if file["role"] == "extra"]
+
+    def folds_settings(self) -> dict[str, Any]:
+        return storage.read_json(storage.require(self.output.folds_manifest, "folds"))["settings"]
+
+    def find_folds(self, settings: FoldSettings) -> splits.Folds | None:
+        """The folds in folds.csv for this corpus, or None where it lacks a report or a seed.
+
+        They are kept as an array beside the corpus, named by what it was made of: every stage asks, and to match the
+        table with the reports takes a hash of each report's text.
+        """
+        table = storage.file_sha256(self.output.folds)
+        stamp = fingerprint([self.manifest["fingerprint"], table, settings.seeds, versions.FOLDS])
+        kept = self.output.data / f"folds.{stamp}.npy"
+        if kept.exists():
+            return splits.Folds(settings.scheme, settings.seeds, np.load(kept))
+        found = splits.load(self.output.folds, self.train, settings)
+        if found is not None and not self.only_looks:
+            storage.write_npy(kept, found.table)
+            for other in set(self.output.data.glob("folds.*.npy")) - {kept}:
+                other.unlink(missing_ok=True)
+        return found
+
+    def load_folds(self) -> splits.Folds:
+        """The folds that `./run.sh folds` made for this corpus, by the settings that it noted."""
+        storage.require(self.output.folds, "folds")
+        found = self.find_folds(FoldSettings(**self.folds_settings()))
+        if found is None:
+            raise UserError(f"{self.output.folds} was made for other reports. Run: ./run.sh folds")
+        return found

@@ -1,0 +1,94 @@
+"""Submission files: written whole or not at all, read as strictly as reports."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from src.core import storage
+from src.core.errors import UserError
+from src.data.line_parser import DELIMITER, Errors, open_bytes, read_id, repeated_ids, show, split_fields
+
+BLOCK = 1 << 14
+"""Lines that are written or read at a time: as Python objects, the numbers of a large file would fill the memory."""
+SUBMISSION_LAYOUT = "id|,|p0 p1 …"
+_NUMBER = re.compile(rb"\d+(\.\d+)?(e[+-]\d+)?")
+
+
+def write_submission(path: Path | str, ids: np.ndarray, probabilities: np.ndarray, eps: float) -> None:
+    """Write `id|,|p0 p1 …`, one line a report, with the probabilities clipped to [eps, 1 - eps].
+
+    `ids` (N,), `probabilities` (N, n). At least nine significant digits are written, and as many as tell 1 - eps
+    from 1 well. UserError for anything but probabilities. The file appears whole or not at all, after it was read
+    back and found to hold these ids and values.
+    """
+    path, names, values = Path(path), np.asarray(ids).astype(np.bytes_), np.asarray(probabilities, np.float64)
+    if not 0 <= eps < 0.5:
+        raise UserError(f"{path} was not written: eps is {eps}, expected a number from 0 to below 0.5")
+    if values.ndim != 2 or not values.size or names.shape != values.shape[:1]:
+        raise UserError(f"{path} was not written: ids of shape {names.shape} and probabilities of {values.shape}")
+    if len(bad := np.argwhere(~((values >= 0) & (values <= 1)))):
+        row, column = bad[0].tolist()
+        where = f"column {column} of report {names[row].decode()}"
+        raise UserError(f"{path} was not written: {where} is {values[row, column]}, expected a probability")
+    digits = min(17, max(9, 3 + math.ceil(-math.log10(eps)))) if eps else 17
+
+    def blocks() -> Iterator[tuple[slice, np.ndarray]]:
+        for start in range(0, len(names), BLOCK):
+            rows = slice(start, start + BLOCK)
+            yield rows, np.clip(values[rows], eps, 1 - eps)
+
+    def write(file: IO[bytes]) -> None:
+        for rows, clipped in blocks():
+            for name, row in zip(names[rows].tolist(), clipped.tolist(), strict=True):
+                file.write(name + DELIMITER + " ".join([f"{p:.{digits}g}" for p in row]).encode() + b"\n")
+
+    def check(written: Path) -> None:
+        names_back, values_back = read_submission(written)
+        same = np.array_equal(names_back, names) and values_back.shape == values.shape
+        inside = not eps or bool(((values_back > 0) & (values_back < 1)).all())
+        near = {"rtol": 10.0 ** (1 - digits), "atol": 0}
+        if not (same and inside and all(np.allclose(values_back[rows], clipped, **near) for rows, clipped in blocks())):
+            raise UserError(f"{path} was not written: read back, it is not what was meant")
+
+    storage.write_atomic(path, write, check)
+
+
+def read_submission(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (N,) bytes and probabilities (N, n) float64. As strict as `read_reports`, and single blanks only."""
+    path, errors = Path(path), Errors()
+    names, values, width = [], [], 0  # names and values: an array for each block
+    with open_bytes(path) as file:
+        lines = enumerate(file)
+        while block := list(itertools.islice(lines, BLOCK)):
+            ids, rows = [], []
+            for number, line in block:
+                wrong: list[str] = []
+                fields = split_fields(line.removesuffix(b"\n").removesuffix(b"\r"), SUBMISSION_LAYOUT, wrong)
+                ids.append(read_id(fields[0], wrong) if fields else b"")
+                words = fields[1].split(b" ") if fields else []
+                odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > 1), None)
+                if odd is not None:
+                    wrong.append(f"value {show(odd)}, expected numbers from 0 to 1 with single blanks between them")
+                elif words:
+                    width = width or len(words)
+                    if len(words) == width:
+                        rows.append([float(word) for word in words])
+                    else:
+                        found = f"{len(words)} value{'s' * (len(words) > 1)}"
+                        wrong.append(f"{found}, expected {width} as in the lines before")
+                for message in wrong:
+                    errors.add(number, message)
+            names.append(np.array(ids, np.bytes_))
+            values.append(np.array(rows, np.float64).reshape(len(rows), width))
+    if not names:
+        raise UserError(f"{path} is empty, lines of the form {SUBMISSION_LAYOUT} were expected")
+    errors.extend(repeated_ids(np.concatenate(names)))
+    errors.throw(path)
+    return np.concatenate(names), np.concatenate(values)

@@ -1,0 +1,303 @@
+"""How good a set of probabilities is: the official score, the usual figures around it, and how far to trust each.
+
+Arrays are (N, L): N reports, L labels in the task's column order. Labels are 0 or 1; probabilities lie in [0, 1].
+Every standard error treats reports as independent draws. Real reports have near-duplicates, so read it as a lower
+bound. Figures that are smooth in the reports get theirs from influence functions (a report's influence is N times the
+change of the figure, to first order, when that report weighs 1/N more); the others from a bootstrap over reports.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from src.core.errors import UserError
+from src.data.tasks import Task
+
+EPS = 1e-7  # probabilities are clipped to [EPS, 1 - EPS] before logarithms; the organisers' own clip is unknown
+THRESHOLD = 0.5  # a label is predicted when its probability is at or above this
+CALIBRATION_BINS = 15  # of equal width, as many as Guo et al. 2017 use
+DRAW_CELLS = 8_000_000  # reports x bootstrap draws worked on at once (64 MB), so that a million reports fit in memory
+
+# A figure while it is computed, float (1 + K,): its value, then its noise, one entry a report or a bootstrap draw; the
+# standard error is the 2-norm of the noise. Sums of figures are sums of arrays, so that correlation between figures of
+# the same reports is kept. Undefined figures are NaN throughout.
+Figure = np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its standard error, both in the figure's own unit; NaN where undefined."""
+
+    value: float
+    standard_error: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """NaN becomes null, because JSON has no NaN."""
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
+    @property
+    def as_gain(self) -> str:
+        """Of a difference, for a table: +0.0022±3, the standard error in the last digits."""
+        return f"{self.value:+.4f}±{1e4 * self.standard_error:.0f}"
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits of any shape, in float64: float32 would round all above 17 to exactly 1."""
+    logits = np.asarray(logits, dtype=np.float64)
+    small = np.exp(-np.abs(logits))  # at most 1: nothing overflows, and nothing near 0 is lost
+    return np.where(logits < 0, small, 1.0) / (1 + small)
+
+
+def logit(probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
+    """Inverse of `sigmoid`, in float64 and finite everywhere: probabilities are clipped to [eps, 1 - eps] first."""
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), eps, 1 - eps)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def log_loss_cells(labels: np.ndarray, probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
+    """Loss of every cell, -ln of the probability given to the truth: float64 (N, L).
+
+    Raises ValueError unless labels are 0/1 and probabilities finite, in [0, 1] and of the same (N, L) shape.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    if labels.shape != probabilities.shape or labels.ndim != 2 or labels.size == 0:
+        raise ValueError(f"labels {labels.shape} and probabilities {probabilities.shape} must be alike, (N, L)")
+    if not ((labels == 0) | (labels == 1)).all():
+        raise ValueError("labels must be 0 or 1; are labels and probabilities swapped?")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # false for NaN as well
+        raise ValueError("probabilities must be finite and in [0, 1]; were logits passed?")
+    clipped = np.clip(probabilities, eps, 1 - eps)
+    return -np.log(np.where(labels == 1, clipped, 1 - clipped))
+
+
+def effective_size(weights: np.ndarray) -> float:
+    """Number of equally weighted reports that would give a mean as exact (Kish 1965): (sum w)^2 / sum w^2."""
+    return float(weights.sum() ** 2 / max((weights**2).sum(), 1e-300))
+
+
+def official_score(
+    task: Task,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray | None = None,
+    reports: np.ndarray | None = None,
+) -> Estimate:
+    """The competition's score: the sum over label groups of weight * (1 - loss_scale * mlogloss).
+
+    Round 1 is 1 - mlogloss. In round 2 the types' mlogloss covers only reports that truly have an abnormal region.
+    `weights` (N,) make a row count more or less in each mean. `reports` (N,) numbers the report that a row is of,
+    where several rows are one report in several noisy copies: copies are not independent, and the standard error is
+    then that of the reports.
+    Raises UserError when no report counts for a group, ValueError as `log_loss_cells` does.
+    """
+    return _estimate(_by_report(_score(task, labels, probabilities, weights=weights)[0], reports))
+
+
+def paired_difference(
+    task: Task,
+    labels: np.ndarray,
+    p_a: np.ndarray,
+    p_b: np.ndarray,
+    weights: np.ndarray | None = None,
+    reports: np.ndarray | None = None,
+) -> Estimate:
+    """Official score of `p_a` minus that of `p_b` on the same reports: positive when a is better.
+
+    The standard error is that of the differences report by report. Arguments and errors as `official_score`.
+    """
+    scores = (_score(task, labels, p, weights=weights)[0] for p in (p_a, p_b))
+    return _estimate(_by_report(next(scores) - next(scores), reports))
+
+
+def score_report(
+    task: Task,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    folds: np.ndarray | None = None,
+    n_boot: int = 200,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything worth knowing about out-of-fold probabilities, JSON-able, overall and for each fold.
+
+    `folds` is int (N,); reports of a negative fold were not predicted and take no part. An undefined figure (say, the
+    ROC-AUC of a label without positives) is null; `macro` is the mean over the defined `labels`, which it counts. A
+    label's figures use the reports that count for its group (`rows`): for round 2's types, those that truly have an
+    abnormal region. `exact_match` wants every counted cell of a report right, `calibration_error` pools all counted
+    cells, the overall `mlogloss` averages the groups by their weights. Calibration errors and `pr_auc` are
+    bootstrapped: `n_boot` draws with multinomial weights, fixed by `seed`. Raises what `official_score` raises.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    folds = np.zeros(len(labels), dtype=int) if (undivided := folds is None) else np.asarray(folds)
+    used = folds >= 0
+    official_score(task, labels[used], probabilities[used])  # raises here what it would raise after the long part
+    parts = {"overall": used} | {str(fold): folds == fold for fold in np.unique(folds[used]) if not undivided}
+    sections = {name: _section(task, labels[rows], probabilities[rows], n_boot, seed) for name, rows in parts.items()}
+    settings = {"eps": EPS, "threshold": THRESHOLD, "bins": CALIBRATION_BINS, "n_boot": n_boot, "seed": seed}
+    return {"task": task.name, "settings": settings, "overall": sections.pop("overall"), "folds": sections}
+
+
+def _section(task: Task, labels: np.ndarray, probabilities: np.ndarray, n_boot: int, seed: int) -> dict[str, Any]:
+    """The figures of one set of reports."""
+    n, generator = len(labels), np.random.default_rng(seed)
+    picks = (np.bincount(generator.integers(0, n, n), minlength=n).astype(np.uint8) for _ in range(n_boot))
+    draws = np.stack(list(picks), axis=1)  # (n, D), how often a draw takes a report: about Poisson(1), never near 255
+    counted = {group.name: task.counted(group, labels) for group in task.groups}
+    cells = np.column_stack([counted[group.name] for group in task.groups for _ in range(group.size)])
+    right = ((probabilities >= THRESHOLD) == labels) | ~cells
+    score, losses = _score(task, labels, probabilities, strict=False)
+    section: dict[str, Any] = {
+        "rows": n,
+        "score": _estimate(score).to_json(),
+        "mlogloss": _estimate(sum(g.weight * loss for g, loss in zip(task.groups, losses, strict=True))).to_json(),
+        "exact_match": _estimate(_ratio(right.all(axis=1), np.ones(n))).to_json(),
+        "calibration_error": _estimate(_calibration_error(labels, probabilities, cells, draws)).to_json(),
+        "macro": {},  # filled below, like `labels` and each group's own
+        "groups": {
+            group.name: {
+                "rows": int(counted[group.name].sum()),
+                "rows_used": f"with a positive label among the {group.counted_given}" if group.counted_given else "all",
+                "mlogloss": _estimate(loss).to_json(),
+                "macro": {},
+            }
+            for group, loss in zip(task.groups, losses, strict=True)
+        },
+        "labels": {
+            name: {"rows": int(cells[:, k].sum()), "positives": int(labels[cells[:, k], k].sum())}
+            for k, name in enumerate(task.label_names)
+        },
+    }
+    for name, figure_of in FIGURES.items():  # figure by figure: one holds (L, N) floats, too much to keep for all
+        figures = [figure_of(labels[:, k], probabilities[:, k], cells[:, k], draws) for k in range(task.n_labels)]
+        for label, figure in zip(section["labels"].values(), figures, strict=True):
+            label[name] = _estimate(figure).to_json()
+        section["macro"][name] = _macro(figures)
+        for group, columns in task.columns.items():
+            section["groups"][group]["macro"][name] = _macro(figures[columns])
+    return section
+
+
+def _estimate(figure: Figure) -> Estimate:
+    return Estimate(float(figure[0]), float(np.linalg.norm(figure[1:])))
+
+
+def _by_report(figure: Figure, reports: np.ndarray | None) -> Figure:
+    """The noise of rows of one report summed: they rise and fall together."""
+    if reports is None:
+        return figure
+    return np.append(figure[0], np.bincount(np.unique(reports, return_inverse=True)[1], weights=figure[1:]))
+
+
+def _macro(figures: list[Figure]) -> dict[str, float | int | None]:
+    defined = [figure for figure in figures if math.isfinite(figure[0])]
+    return _estimate(sum(defined or figures) / max(1, len(defined))).to_json() | {"labels": len(defined)}
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> Figure:
+    """sum(top) / sum(bottom) of two (n,) arrays; undefined where the bottom is empty."""
+    top, bottom, n = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64), len(top)
+    value = top.sum() / (total := bottom.sum() or math.nan)
+    influence = n / total * (top - value * bottom)  # of mean zero
+    return np.append(value, influence / (math.sqrt(n * (n - 1)) or math.nan))
+
+
+def _score(
+    task: Task, labels: np.ndarray, probabilities: np.ndarray, strict: bool = True, weights: np.ndarray | None = None
+) -> tuple[Figure, list]:
+    """The score and each group's mlogloss; UserError where no report counts for a group, undefined if not `strict`."""
+    cells, labels = log_loss_cells(labels, probabilities), np.asarray(labels)
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if cells.shape[1] != task.n_labels:
+        raise ValueError(f"{task.name} has {task.n_labels} labels, not {cells.shape[1]}")
+    losses = []
+    for group in task.groups:
+        counted = task.counted(group, labels) * weights
+        if strict and not counted.any():
+            raise UserError(
+                f"{task.name}: none of {len(labels)} reports counts in the score of the {group.name}, "
+                f"because none has a positive label among the {group.counted_given}"
+            )
+        losses.append(_ratio(cells[:, task.columns[group.name]].mean(axis=1) * counted, counted))
+    score = -sum(group.weight * group.loss_scale * loss for group, loss in zip(task.groups, losses, strict=True))
+    score[0] += sum(group.weight for group in task.groups)
+    return score, losses
+
+
+def _roc_auc(labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, draws: np.ndarray) -> Figure:
+    """Area under the ROC curve, ties counting half; its influences are the placements of DeLong et al. 1988."""
+    from scipy.stats import rankdata
+
+    positive, negative = counted & (labels == 1), counted & (labels == 0)
+    rank, below, above = np.zeros((3, len(labels)))
+    rank[counted] = rankdata(scores[counted])
+    # Of each positive, the share of negatives below it; of each negative, the share of positives above it.
+    below[positive] = (rank[positive] - rankdata(scores[positive])) / (negative.sum() or math.nan)
+    above[negative] = 1 - (rank[negative] - rankdata(scores[negative])) / (positive.sum() or math.nan)
+    area = _ratio(below, positive) + _ratio(above, negative)  # both values are the area, their noises add up to its own
+    area[0] /= 2
+    return area
+
+
+def _bootstrapped(statistic: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], draws: np.ndarray) -> Figure:
+    """A ratio; `statistic` takes D sets of weights, float (n, D), and returns their top and bottom, (D,) each."""
+    (n, n_draws), step = draws.shape, max(1, DRAW_CELLS // len(draws))
+    parts = [np.ones((n, 1))] + [draws[:, i : i + step] for i in range(0, n_draws, step)]
+    top, bottom = np.hstack([statistic(part.astype(np.float64)) for part in parts])
+    value, *values = top / np.where(bottom > 0, bottom, math.nan)
+    known = np.isfinite(values)  # a draw may miss all positives of a rare label
+    if known.sum() < 2:
+        return np.append(value, np.full(n_draws, math.nan))
+    centred = np.array(values) - np.mean(values, where=known)
+    return np.append(value, np.where(known, centred / math.sqrt(known.sum() - 1), 0.0))
+
+
+def _sums(bins: np.ndarray, n_bins: int, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted sum of `values` (n,) in each bin for each column of `weights` (n, D): (n_bins, D)."""
+    from scipy.sparse import csc_array
+
+    return csc_array((values.astype(np.float64), bins, np.arange(len(bins) + 1)), shape=(n_bins, len(bins))) @ weights
+
+
+def _average_precision(labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, draws: np.ndarray) -> Figure:
+    """Area under the precision-recall curve, summed over steps: scikit-learn's average precision."""
+    # Each distinct score of a positive report ends a step, numbered from the highest down; the last bin is the rest.
+    steps = np.unique(scores[positive := counted & (labels == 1)])
+    bins = len(steps) - np.searchsorted(steps, scores, side="right")
+
+    def statistic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found, taken = (_sums(bins, len(steps) + 1, mask, weights)[:-1] for mask in (positive, counted))
+        precision = found.cumsum(axis=0) / np.maximum(taken.cumsum(axis=0), 1)  # weights are whole numbers
+        return (found * precision).sum(axis=0), found.sum(axis=0)
+
+    return _bootstrapped(statistic, draws)
+
+
+def _calibration_error(labels: np.ndarray, probabilities: np.ndarray, counted: np.ndarray, draws: np.ndarray) -> Figure:
+    """Expected calibration error (Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017) of the positive label: the mean
+    over counted cells of |mean probability - positive rate| in the cell's bin. Arguments are (n,), or (n, L) to pool.
+    """
+    labels, probabilities, counted = (array.reshape(len(array), -1) for array in (labels, probabilities, counted))
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int32), CALIBRATION_BINS - 1)
+    excess = (probabilities - labels) * counted
+
+    def statistic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gap = sum(_sums(bins[:, k], CALIBRATION_BINS, excess[:, k], weights) for k in range(bins.shape[1]))
+        return np.abs(gap).sum(axis=0), counted.sum(axis=1) @ weights
+
+    return _bootstrapped(statistic, draws)
+
+
+# Figures of one label from its labels, probabilities and counted mask, all (n,), and the bootstrap's draws (n, D).
+FIGURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Figure]] = {
+    "positive_rate": lambda y, p, counted, draws: _ratio(counted & (y == 1), counted),
+    "log_loss": lambda y, p, counted, draws: _ratio(log_loss_cells(y[:, None], p[:, None])[:, 0] * counted, counted),
+    "roc_auc": _roc_auc,
+    "pr_auc": _average_precision,
+    "sensitivity": lambda y, p, counted, draws: _ratio(counted & (y == 1) & (p >= THRESHOLD), counted & (y == 1)),
+    "specificity": lambda y, p, counted, draws: _ratio(counted & (y == 0) & (p < THRESHOLD), counted & (y == 0)),
+    "calibration_error": _calibration_error,
+}

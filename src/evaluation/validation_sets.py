@@ -1,0 +1,190 @@
+"""What ./run.sh shift leaves for the other stages: train reports made like those of each test file.
+
+output/shift/
+    shift.json, shift.md, shift.png      what was found: for machines, in words and tables, and drawn
+    rows.npy                             (M,) train rows that were looked at; all, or a sample of a large file
+    TEST/test_rows.npy                   (m,) rows of the test file that were looked at
+    TEST/noised_K/                       the train rows with noise up to the test's, a corpus for each draw
+    TEST/{similarity,weights}.npy        (1 + D, M): of the train rows as they are, and of each draw
+    TEST/test_similarity.npy             (m,)
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.core import storage
+from src.core.errors import UserError, unknown
+from src.core.settings import Config
+from src.core.storage import Output
+from src.data.dataset import Prepared
+from src.data.splits import Folds
+from src.evaluation import metrics
+from src.evaluation.runs import RunFolder, check_fits, command
+
+VALIDATIONS = ("clean", "noised", "weighted", "shifted")
+
+
+@dataclass(frozen=True)
+class ShiftedTest:
+    """One test file, and the train rows made like it."""
+
+    name: str
+    folder: Path
+    facts: dict[str, Any]
+    """What shift.json says of it."""
+
+    @property
+    def noised(self) -> list[Path]:
+        """Folders of the noisy copies; none where the test is no noisier than train."""
+        return [self.folder / f"noised_{draw}" for draw in range(self.facts["draws"])]
+
+    @property
+    def noise_levels(self) -> np.ndarray:
+        """(1 + D,) share of tokens hit, in train and in each noisy copy."""
+        return np.array([self.facts["train_noise_total"], *[self.facts["noised_total"]] * self.facts["draws"]])
+
+    def array(self, name: str) -> np.ndarray:
+        """similarity, weights, test_similarity or test_rows."""
+        return np.load(storage.require(self.folder / f"{name}.npy", "shift"))
+
+
+@dataclass(frozen=True)
+class ShiftFolder:
+    output: Output
+    facts: dict[str, Any]
+
+    @classmethod
+    def load(cls, prepared: Prepared, config: Config) -> ShiftFolder:
+        """Raises UserError, with the command, where it is missing or was made of other files than are there now."""
+        output, remedy = prepared.output, command("shift", config)
+        facts = storage.read_json(storage.require(output.shift / "shift.json", remedy))
+        if facts["made_of"] != made_of(prepared):
+            raise UserError(
+                f"{output.shift} was made of other files or folds than are there now. Run: ./run.sh {remedy}"
+            )
+        return cls(output, facts)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.facts["fingerprint"]
+
+    @property
+    def rows_path(self) -> Path:
+        return self.output.shift / "rows.npy"
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.load(storage.require(self.rows_path, "shift"))
+
+    @property
+    def tests(self) -> list[ShiftedTest]:
+        return [ShiftedTest(name, self.output.shift_of(name), facts) for name, facts in self.facts["tests"].items()]
+
+    def target(self, name: str) -> ShiftedTest | None:
+        """The test file called `name`, with or without its ending, or the last; None where there is no test file."""
+        tests = {test.name: test for test in self.tests}
+        if name == "last":
+            return tests[max(tests)] if tests else None
+        named = [test for test in tests.values() if name in (test.name, Path(test.name).stem)]
+        if not named:
+            raise unknown("target", name, tests)
+        return named[0]
+
+    def check_fits(self, runs: Iterable[RunFolder]) -> None:
+        """Raises UserError, with the command, for a run whose noisy copies are others than are there now."""
+        words = [f"shift.{key}={value}" for key, value in self.facts["settings"].items()]
+        for run in runs:
+            if run.record.get("shift") != self.fingerprint:
+                remedy = f"{run.remedy} {shlex.join(words)}"
+                raise UserError(f"run {run.name} was made with another ./run.sh shift. Run: ./run.sh {remedy}")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Rows to judge a run by. A train row may be there several times, as noisy copies."""
+
+    name: str
+    rows: np.ndarray
+    """(R,) train row of each."""
+    weights: np.ndarray
+    """(R,) of mean one."""
+    copies: np.ndarray | None
+    """(R,) index into the (D * M) noisy copies; None: the rows as they are."""
+
+    def logits(self, oof: np.ndarray, noised: np.ndarray | None) -> np.ndarray:
+        """(R, n_labels) of a run's out-of-fold logits (N, n_labels) and those of its noisy copies, (D, M, n_labels)."""
+        if self.copies is None:
+            return oof[self.rows]
+        return noised.reshape(-1, noised.shape[-1])[self.copies]
+
+    @property
+    def effective_size(self) -> float:
+        """Of the reports: copies are one report."""
+        return metrics.effective_size(np.bincount(self.rows, weights=self.weights))
+
+    def described(self, test: ShiftedTest | None) -> str:
+        """In words, with the test file that it has in view."""
+        noisy = ["as noisy as"] if self.copies is not None else []
+        weighted = ["weighted like"] if self.name in ("weighted", "shifted") else []
+        if test is None or not (noisy or weighted):
+            return "train rows as they are"
+        return f"train rows {' and '.join(noisy + weighted)} {test.name}"
+
+    def only(self, kept: np.ndarray) -> Validation:
+        """Those whose train row is kept, bool (N,)."""
+        chosen = kept[self.rows]
+        copies = None if self.copies is None else self.copies[chosen]
+        weights = self.weights[chosen]
+        return Validation(self.name, self.rows[chosen], weights / max(weights.mean(), 1e-300), copies)
+
+
+def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, folds: Folds) -> Validation:
+    """The validation `name` for a test file; without one, or with one no noisier than train, noised is clean.
+
+    `rows` (M,) are those of ShiftFolder. Rows that no model may judge are left out.
+    """
+    judged = folds.first >= 0
+    noised = name in ("noised", "shifted") and test is not None and bool(test.noised)
+    weighted = name in ("weighted", "shifted") and test is not None
+    if name == "clean" or not (noised or weighted):
+        rows = np.arange(len(judged))
+        return Validation(name, rows, np.ones(len(rows)), None).only(judged)
+    draws = test.facts["draws"] if noised else 1
+    weights = np.ones((draws, len(rows)))
+    if weighted:
+        weights = test.array("weights")[1:] if noised else test.array("weights")[:1]
+    copies = np.arange(draws * len(rows)) if noised else None
+    return Validation(name, np.tile(rows, draws), weights.ravel(), copies).only(judged)
+
+
+def fitting_runs(
+    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder | None
+) -> tuple[list[RunFolder], list[str]]:
+    """Finished runs of these files, folds and noisy copies, and the names of the others."""
+    fitting, others = [], []
+    for name in prepared.output.run_names():
+        one = RunFolder.load(prepared.output, name, config)
+        try:
+            check_fits([one], prepared, folds)
+            if shift is not None:
+                shift.check_fits([one])
+            fitting.append(one)
+        except UserError:
+            others.append(name)
+    return fitting, others
+
+
+def made_of(prepared: Prepared) -> dict[str, Any]:
+    """What stands for the train and test reports and the folds."""
+    return {
+        "train": prepared.manifest["train"],
+        "tests": prepared.test_texts,
+        "folds": storage.array_hash(prepared.load_folds().table),
+    }

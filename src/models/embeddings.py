@@ -1,0 +1,49 @@
+"""Word vectors from co-occurrence: positive pointwise mutual information, factorised.
+
+Levy and Goldberg (2014), "Neural word embedding as implicit matrix factorization", with context-distribution
+smoothing and singular values to the power one half as in Levy, Goldberg and Dagan (2015). They use all text, train,
+test and extra, and no label.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src.data.corpus import BLOCK, N_SPECIAL, PAD
+
+WINDOW = 5
+SMOOTHING = 0.75
+
+
+def ppmi_vectors(texts: list[np.ndarray], vocabulary_size: int, size: int) -> np.ndarray:
+    """Padded texts [(N, max_len)] -> vectors (vocabulary_size, size), float32.
+
+    Scaled to a standard deviation of 0.1 over the words, as random embeddings would start; the reserved indices are
+    zero. `size` may exceed the number of words: the columns beyond it are zero.
+    """
+    counts = np.zeros((vocabulary_size, vocabulary_size))
+    for tokens in texts:
+        for distance in range(1, min(WINDOW, tokens.shape[1] - 1) + 1):
+            at_distance = np.zeros(counts.size)
+            for start in range(0, len(tokens), BLOCK):
+                block = tokens[start : start + BLOCK]
+                left, right = block[:, :-distance].ravel(), block[:, distance:].ravel()
+                # Padding would cost time alone: the counts of reserved indices are dropped below.
+                pairs = (left != PAD) & (right != PAD)
+                # Near neighbours count more: weight 1/distance, as in GloVe.
+                np.add.at(at_distance, left[pairs].astype(np.int64) * len(counts) + right[pairs], 1 / distance)
+            counts += at_distance.reshape(counts.shape)
+    counts += counts.T
+    counts[:N_SPECIAL] = counts[:, :N_SPECIAL] = 0
+    word = counts.sum(axis=1)
+    context = word**SMOOTHING / max((word**SMOOTHING).sum(), 1e-12)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = np.log(counts / word[:, None] / context[None, :])
+    information[~np.isfinite(information) | (information < 0)] = 0
+    left, values, _ = np.linalg.svd(information)
+    kept = min(size, vocabulary_size)
+    vectors = np.zeros((vocabulary_size, size))
+    vectors[:, :kept] = left[:, :kept] * np.sqrt(values[:kept])
+    vectors[:N_SPECIAL] = 0
+    spread = vectors[N_SPECIAL:].std()
+    return (vectors * (0.1 / spread if spread > 0 else 0)).astype(np.float32)

@@ -1,0 +1,308 @@
+"""./run.sh bench [PART …]: how fast the product is beside plain code and beside what the machine can do.
+
+All figures of a table come from one run, in turns, each from processes of its own: see src/bench/measure.py. Compare
+ratios, not seconds of different runs; `--check` compares them with the committed docs/bench.json.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.bench import scale as scaling
+from src.bench.agree import WAYS
+from src.bench.measure import compare
+from src.bench.parts import PARTS, Setting
+from src.core import storage
+from src.core.errors import UserError, unknown
+from src.core.executors import Job, available_cores, make_executor, raise_failures, run_shown
+from src.core.settings import ROOT, Config
+from src.core.settings_loader import load_config
+from src.core.storage import Output
+from src.core.terminal import conclude, duration, say, show_table, warn
+from src.data.dataset import Prepared
+from src.data.tasks import Task
+from src.evaluation.metrics import official_score, paired_difference, sigmoid
+
+COMMITTED = ROOT / "docs" / "bench.json"
+TOLERANCE = 0.4
+"""A ratio may be smaller than the committed one by this share; two runs on one machine differ by up to half of it."""
+PIPELINE, AGREE, SCALE = "pipeline", "agree", "scale"
+ROWS_OF_PIPELINE, TEST_ROWS_OF_PIPELINE = 10_000, 3_000
+"""As many as in round 1."""
+
+
+def run(
+    config: Config, parts: Sequence[str] = (), rows: int = 1_000_000, repeats: int = 3, check: bool = False
+) -> dict[str, Any]:
+    """Measures `parts` (none: all), shows a table each and writes all figures to bench.json of the output folder.
+
+    Raises UserError for an unknown part, for numbers below 1, and with `check` where a ratio has become worse.
+    """
+    if rows < 1 or repeats < 1:
+        raise UserError(f"the benchmark needs rows and repeats of at least 1, not {rows} and {repeats}")
+    for alone, does in ((AGREE, lambda: agree(config, repeats)), (SCALE, lambda: scale(config, rows))):
+        if alone in parts:
+            if len(parts) > 1 or check:
+                raise UserError(f"{alone} takes no turns with other parts and has no ratios: run it by itself")
+            return does()
+    for part in parts:
+        if part not in (*PARTS, PIPELINE):
+            raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE, SCALE])
+    committed = storage.read_json(COMMITTED) if check else None
+    if committed and committed["machine"]["cores"] != available_cores():
+        raise UserError(
+            f"{COMMITTED.name} was measured on {committed['machine']['cores']} cores and there are {available_cores()} "
+            "here, where ratios differ. taskset gives a command fewer."
+        )
+    onnx = all(map(importlib.util.find_spec, ("onnxruntime", "onnx")))
+    if not onnx:
+        warn("onnxruntime is not installed and takes no part. For it: pip install -r docs/requirements-bench.txt")
+    result: dict[str, Any] = {"machine": _machine(), "rows": rows, "repeats": repeats, "parts": {}, "ratios": {}}
+    path = Output(config.paths.output).bench
+    started = time.perf_counter()
+    wanted = [name for name in (*PARTS, PIPELINE) if not parts or name in parts]
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Setting(available_cores(), rows, Path(folder), onnx)
+        for i, name in enumerate(wanted, 1):
+            say(f"bench: {name} ({i} of {len(wanted)}, {duration(time.perf_counter() - started)} so far)")
+            if name == PIPELINE:
+                result["parts"][name] = _pipeline(Path(folder), result["parts"])
+                _show_pipeline(result["parts"][name])
+            else:
+                part = PARTS[name](setting)
+                figures = compare(part.contenders, repeats)
+                result["parts"][name] = {"title": part.title, "unit": part.unit, "contenders": figures}
+                _show(result["parts"][name], result["parts"])
+            result["ratios"] = _ratios(result["parts"])
+            storage.write_json(path, result)
+    conclude(f"\nbench: figures are in {path} ({duration(time.perf_counter() - started)})")
+    if committed is not None:
+        _check(result["ratios"], committed["ratios"])
+    return result
+
+
+def _machine() -> dict[str, Any]:
+    libraries = ("torch", "numpy", "pandas", "scikit-learn")
+    return {
+        "cores": available_cores(),
+        "load_before": os.getloadavg()[0],
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in libraries},
+    }
+
+
+def _median(figures: dict[str, Any]) -> float:
+    return figures["seconds"]["median"]
+
+
+def _ratios(parts: dict[str, Any]) -> dict[str, float]:
+    """How many times as long as the product each other contender takes for the same work, by part/contender."""
+    ratios = {}
+    for name, part in parts.items():
+        if name == PIPELINE:
+            if "times_as_long" in part:
+                ratios[f"{name}/textbook"] = part["times_as_long"]
+        elif "ours" in part["contenders"]:
+            ours = _median(part["contenders"]["ours"])
+            others = {key: value for key, value in part["contenders"].items() if key != "ours"}
+            ratios |= {f"{name}/{key}": _median(figures) / ours for key, figures in others.items()}
+    return ratios
+
+
+def _share(figures: dict[str, Any], parts: dict[str, Any]) -> float | None:
+    """Of the rate of matrix products that the machine was seen to reach in the same run, on all cores."""
+    if "flops" not in figures["info"] or "limits" not in parts:
+        return None
+    limit = 1 / _median(parts["limits"]["contenders"][figures["info"]["precision"]])
+    return figures["info"]["flops"] / _median(figures) / limit
+
+
+def _show(part: dict[str, Any], parts: dict[str, Any]) -> None:
+    contenders = list(part["contenders"].values())
+    shares = [_share(figures, parts) for figures in contenders]
+    lines = []
+    for figures, share in zip(contenders, shares, strict=True):
+        seconds = figures["seconds"]
+        line = [
+            figures["title"],
+            _rate(1 / seconds["median"]),
+            f"{_rate(1 / seconds['max'])}–{_rate(1 / seconds['min'])}",
+            f"{figures['peak_megabytes']['max']:,.0f}",
+            f"{_median(figures) / _median(contenders[0]):.2f}x",
+        ]
+        lines.append([*line, "" if share is None else f"{share:.0%}"] if any(shares) else line)
+    columns = ["", f"{part['unit']}s/s", "from–to", "MB", "time", *(["of limit"] if any(shares) else [])]
+    show_table(part["title"], columns, lines)
+
+
+def _rate(per_second: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if per_second >= size:
+            return f"{per_second / size:,.1f}{unit}"
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2f}"
+
+
+def _pipeline(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
+    """The whole preset `quick` on generated reports, time to score by stage; and what the textbook loop would need.
+
+    The latter is not run: its seconds for a report, in training and in prediction, from the other parts of this run
+    are multiplied by the preset's epochs, folds and files. What is not training is taken as it is.
+    """
+    paths = [f"paths.input={folder}", f"paths.output={folder / 'out'}"]
+    words = ["sample", "--rows", str(ROWS_OF_PIPELINE), "--test-rows", str(TEST_ROWS_OF_PIPELINE)]
+    scaling.run([*words, *paths])
+    paths[0] += "/sample"
+    whole = scaling.run(["--preset", "quick", *paths])
+    seconds = whole["seconds"]
+    stages = json.loads((folder / "out" / "pipeline.json").read_text())["seconds"]
+    found = {"title": f"Preset quick, {ROWS_OF_PIPELINE:,} generated reports", **whole, "stages": stages}
+    settings = load_config("quick")
+    if all(f"{kind}_{name}" in parts for name in settings.runs for kind in ("train", "predict")):
+        k, tests = settings.folds.k, 2
+        # Out of fold, each fold on each test file, and the noisy copies of train for each test file.
+        predicted = (
+            ROWS_OF_PIPELINE + k * tests * TEST_ROWS_OF_PIPELINE + settings.shift.draws * tests * ROWS_OF_PIPELINE
+        )
+        textbook = sum(
+            _median(parts[f"train_{name}"]["contenders"]["textbook"])
+            * ROWS_OF_PIPELINE
+            * (k - 1)
+            * run.train.epochs
+            * len(run.train.seeds)
+            + _median(parts[f"predict_{name}"]["contenders"]["padded"]) * predicted * len(run.train.seeds)
+            for name, run in settings.runs.items()
+        )
+        found |= {"textbook_train_seconds": textbook, "train_times_as_long": textbook / stages["train"]}
+        textbook += seconds - stages["train"]
+        found |= {"textbook_seconds": textbook, "times_as_long": textbook / seconds}
+    return found
+
+
+def _show_pipeline(found: dict[str, Any]) -> None:
+    lines = [[name, f"{seconds:.1f}"] for name, seconds in found["stages"].items()]
+    lines.append(["time to score", f"{found['seconds']:.1f}"])
+    lines.append(["largest process, MB", f"{found['peak_megabytes']:,.0f}"])
+    if "textbook_seconds" in found:
+        lines.append(["train by the textbook loop (multiplied, not run)", f"{found['textbook_train_seconds']:.0f}"])
+        lines.append(["… times as long", f"{found['train_times_as_long']:.2f}"])
+        lines.append(["time to score with it", f"{found['textbook_seconds']:.0f}"])
+        lines.append(["… times as long", f"{found['times_as_long']:.2f}"])
+    show_table(found["title"], ["stage", "seconds"], lines)
+
+
+def _check(found: dict[str, float], committed: dict[str, float]) -> None:
+    """Raises UserError where a ratio fell by more than TOLERANCE."""
+    worse = [
+        f"{name}: {found[name]:.2f}, committed {expected:.2f}"
+        for name, expected in committed.items()
+        if name in found and found[name] < expected * (1 - TOLERANCE)
+    ]
+    compared = [name for name in committed if name in found]
+    if not compared:
+        raise UserError(f"nothing that was measured is in {COMMITTED.name}, so nothing can be compared")
+    if worse:
+        told = "\n".join(worse)
+        raise UserError(f"{len(worse)} of {len(compared)} ratios are worse by more than {TOLERANCE:.0%}:\n{told}")
+    conclude(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
+
+
+def scale(config: Config, rows: int) -> dict[str, Any]:
+    """The stages on 10,000 reports and ten times as many, up to `rows`; shows and writes seconds and peak memory."""
+    if rows < scaling.SMALLEST:
+        raise UserError(f"scale begins with {scaling.SMALLEST:,} reports: set --rows to no less")
+    result: dict[str, Any] = {}
+    for size in scaling.sizes(rows):
+        with tempfile.TemporaryDirectory() as folder:
+            result[f"{size}"] = scaling.measure(size, Path(folder), say)
+    lines = []
+    for size, found in result.items():
+        stages = [f"{found[name]['seconds']:.1f} s {found[name]['peak_megabytes']:,.0f}" for name in scaling.STAGES]
+        rates = [
+            f"{found[name]['reports_per_second']:,.0f}/s {found[name]['peak_megabytes']:,.0f}"
+            for name in ("train", "predict")
+        ]
+        lines.append([f"{int(size):,}", *stages, *rates])
+    title = "Time or reports a second of one thread, and the largest process in MB"
+    show_table(title, ["reports", *scaling.STAGES, "train", "predict"], lines)
+    storage.write_json(Output(config.paths.output).scale, result)
+    return result
+
+
+def agree(config: Config, seeds: int) -> dict[str, Any]:
+    """Trains each run of the preset on the first fold with so many seeds, by fit() and by the textbook loop, and shows
+    the scores on the fold's validation rows. Embeddings start at random in all of them.
+
+    The standard error of a difference is the larger of that over reports, which are paired, and that over seeds.
+    """
+    prepared = Prepared.load(Output(config.paths.output))
+    split = prepared.load_folds().splits()[0]
+    labels = np.asarray(prepared.train.labels[split.valid_rows])
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {name: str(Path(folder) / f"{name}.npy") for name in ("train_rows", "valid_rows")}
+        for name, path in rows.items():
+            np.save(path, getattr(split, name))
+        jobs = []
+        for name, way, seed in itertools.product(config.runs, WAYS, range(1, seeds + 1)):
+            payload = {
+                "run": config.runs[name].model_dump(mode="json"),
+                "corpus": str(prepared.train_folder),
+                "vocabulary_size": len(prepared.vocabulary),
+                "way": way,
+                "seed": seed,
+                "out": str(Path(folder) / f"{name}.{way}.{seed}.npy"),
+                **rows,
+            }
+            work = 3.0 if way == "textbook" else 1.0
+            jobs.append(Job(f"{name} {way} seed {seed}", "src.bench.agree:train", payload, work))
+        executor = make_executor(config.executor, "cpu")
+        raise_failures(
+            run_shown(executor, "agree", jobs, lambda news: (news["epoch"] / news["epochs"], f"epoch {news['epoch']}"))
+        )
+        for name in config.runs:
+            made = {
+                way: [sigmoid(np.load(Path(folder) / f"{name}.{way}.{seed}.npy")) for seed in range(1, seeds + 1)]
+                for way in WAYS
+            }
+            result[name] = _agreement(prepared.task, labels, made)
+    columns = ["", "score", "less the textbook's", "seeds"]
+    for name, found in result.items():
+        lines = [
+            [way, f"{one['score']:.4f}", f"{one['difference']:+.4f} ± {one['standard_error']:.4f}", str(seeds)]
+            for way, one in found.items()
+        ]
+        title = f"{name}: one fold of {config.folds.k}, {len(labels):,} validation reports, mean over seeds"
+        show_table(title, columns, lines)
+    storage.write_json(Output(config.paths.output).agreement, result)
+    return result
+
+
+def _agreement(task: Task, labels: np.ndarray, made: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
+    """Mean score of each way, its distance from the textbook's, and the standard error of that."""
+    found = {}
+    for way, several in made.items():
+        pairs = [
+            paired_difference(task, labels, ours, plain) for ours, plain in zip(several, made["textbook"], strict=True)
+        ]
+        gains = [pair.value for pair in pairs]
+        by_seed = float(np.std(gains, ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+        by_report = float(np.mean([pair.standard_error for pair in pairs]))
+        found[way] = {
+            "score": float(np.mean([official_score(task, labels, one).value for one in several])),
+            "difference": float(np.mean(gains)),
+            "standard_error": max(by_seed, by_report),
+        }
+    return found

@@ -1,0 +1,306 @@
+"""./run.sh leaderboard add|ask|tell: what was submitted, what it scored online, and what to submit next.
+
+./run.sh leaderboard add output/submission_track1_round1_testB.csv 0.9231 --note "first try"
+./run.sh leaderboard ask student lstm_student
+./run.sh leaderboard tell s4 0.9244
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.core import storage
+from src.core.errors import UserError
+from src.core.settings import Config
+from src.core.storage import Output
+from src.core.terminal import conclude, show_table, warn
+from src.data.corpus import Corpus
+from src.data.dataset import Prepared
+from src.data.splits import Folds
+from src.data.submission_files import write_submission
+from src.ensemble.submission_log import Register, Submission, entered_on
+from src.evaluation import label_shift, metrics
+from src.evaluation.runs import RunFolder, check_fits, command
+from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, ShiftFolder, fitting_runs, validation
+
+if TYPE_CHECKING:
+    from src.ensemble.leaderboard_search import Base
+
+MEASURES = (*VALIDATIONS, "expected")
+AS_IT_IS = {"label_shift": False}
+"""What ./run.sh submit notes of how a submission was made of its run."""
+FEWEST = 3
+"""Submissions with an online score that a correlation is shown of."""
+
+
+def run(config: Config) -> None:
+    """The table of submissions, where any was made."""
+    output = Output(config.paths.output)
+    register = Register(output.submissions)
+    if register.broken:
+        warn(
+            f"{register.broken} lines of {register.path} are no events (cut off, or edited by hand) and are passed over"
+        )
+    for one in register.submissions():
+        _judge(config, output, register, one)
+    submissions = register.submissions()
+    if not any(one.online for one in submissions):
+        return
+    for test in sorted({one.test for one in submissions if one.test}):
+        here = [one for one in submissions if one.test == test]
+        for board in sorted({entry.board for one in here for entry in one.online}):
+            _show(config, output, here, test, board)
+    for board in sorted({entry.board for one in submissions for entry in one.online}):
+        today = entered_on(submissions, board, datetime.now().date())
+        limit = config.leaderboard.daily_limit
+        conclude(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
+    if told := advice(config, output, submissions):
+        conclude(told)
+
+
+def add(config: Config, file: Path, score: float, board: str | None, note: str) -> None:
+    """Notes the online score of a submission file, one of ours or any other."""
+    output = Output(config.paths.output)
+    register = Register(output.submissions)
+    if not file.is_file():
+        raise UserError(f"{file} is not there. Name the file that was submitted, such as {output.submission('….csv')}")
+    sha = storage.file_sha256(file)
+    known = [one for one in register.submissions() if one.sha256 == sha]
+    if known:
+        one = known[-1]
+    else:
+        warn(f"{file.name} was not made here, or was changed since: there is nothing to set its score beside")
+        one = register.made(file, sha, test=None, run=None, fingerprint=None, how={})
+    _enter(config, register, one, score, board, note)
+
+
+def ask(config: Config, names: list[str], board: str | None) -> None:
+    """Proposes the next submission for the target: a variation of the runs, or of the blend. Writes and notes it."""
+    output, board = Output(config.paths.output), board or config.leaderboard.board
+    prepared = Prepared.load(output)
+    target, runs_, base = _base(config, prepared, names)
+    register = Register(output.submissions)
+    made_of = {run.name: run.score["fingerprint"] for run in runs_}
+    told = []
+    for one in register.submissions():
+        if one.test == target.name and one.how.get("made_of") == made_of and one.how["board"] == board:
+            told.append((one.how["settings"], one.score(board)))
+        elif one.test == target.name and list(made_of.values()) == [one.fingerprint] and one.how == AS_IT_IS:
+            if one.score(board) is not None:
+                told.append((base.plain, one.score(board)))
+    proposal = base.ask(told, seed=len(told))
+    number = 1 + len([one for one in register.submissions() if "made_of" in one.how])
+    path = output.root / f"submission_ask{number}_{target.name}"
+    ids = np.asarray(Corpus.load(prepared.test_folder(target.name)).ids)
+    write_submission(path, ids, base.predict(proposal.settings), config.submit.eps)
+    noted = register.made(
+        path,
+        storage.file_sha256(path),
+        test=target.name,
+        run=None,
+        fingerprint=None,
+        how={"made_of": made_of, "board": board, "settings": proposal.settings},
+    )
+    answers = sum(score is not None for _, score in told)
+    conclude(
+        f"leaderboard: a variation of {', '.join(base.runs)}, by {answers} answers and {len(told) - answers} awaited"
+    )
+    show_table(
+        "Settings",
+        ["setting", "as it is", "proposed"],
+        [[name, f"{base.plain[name]:.4g}", f"{value:.4g}"] for name, value in proposal.settings.items()],
+    )
+    conclude(
+        f"by {config.select_on} {proposal.local:.4f}, as it is {base.score(base.plain):.4f}; expected on {board} "
+        f"{proposal.expected:.4f} ± {proposal.spread:.4f}{'' if answers else ', before any answer'}"
+    )
+    conclude(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
+
+
+def _base(config: Config, prepared: Prepared, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
+    """The target, the runs that are varied, and what they predict on the validation's rows and on the target."""
+    from src.ensemble.leaderboard_search import Base
+
+    folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
+    target = shift.target(config.target)
+    if target is None:
+        raise UserError(f"there is no test file in {config.paths.input} to make a submission for")
+    if len(set(names)) < len(names):
+        raise UserError(f"a run is named twice: {' '.join(names)}")
+    runs_ = [RunFolder.load(prepared.output, name, config) for name in names or ["blend"]]
+    check_fits(runs_, prepared, folds)
+    shift.check_fits(runs_)
+    rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
+    labels = np.asarray(prepared.train.labels)
+    local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
+    test = [np.asarray(run.test_logits(target.name)) for run in runs_]
+    _, known, rates = label_shift.adapt(np.mean(local, axis=0), labels[rows.rows], rows.weights, np.mean(test, axis=0))
+    base = Base(
+        prepared.task,
+        [run.name for run in runs_],
+        local,
+        labels[rows.rows],
+        rows.weights,
+        test,
+        labels.mean(axis=0),
+        metrics.logit(rates) - metrics.logit(known),
+    )
+    return target, runs_, base
+
+
+def tell(config: Config, name: str, score: float, board: str | None, note: str) -> None:
+    """The same for a submission by its id."""
+    register = Register(Output(config.paths.output).submissions)
+    one = register.find(name)
+    _enter(config, register, one, score, board or one.how.get("board"), note)
+
+
+def _enter(config: Config, register: Register, one: Submission, score: float, board: str | None, note: str) -> None:
+    if not score < 1:
+        raise UserError(f"a score is below 1, not {score}")
+    board = board or config.leaderboard.board
+    before = one.score(board)
+    register.scored(one, score, board, note)
+    instead = f" instead of {before}" if before is not None and before != score else ""
+    conclude(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
+    try:
+        run(config)
+    except UserError as error:  # the score is noted; what it means can be asked again
+        warn(f"the score is noted, but cannot be set beside the runs: {error}")
+
+
+def _judge(config: Config, output: Output, register: Register, one: Submission) -> None:
+    """Takes over what ./run.sh leaderboard found of its run, if that is still the same."""
+    if one.judged or not one.run:
+        return
+    if _is_there(output, one):
+        tests = RunFolder.load(output, one.run, config).boards()
+        if one.test in tests:
+            register.judged(one, {key: tests[one.test][key] for key in ("validations", "expected")})
+
+
+@dataclass(frozen=True)
+class _Line:
+    submission: Submission
+    values: dict[str, float | None]
+    """By measure, and `online`."""
+
+
+def _show(config: Config, output: Output, submissions: list[Submission], test: str, board: str) -> None:
+    lines = []
+    for one in submissions:
+        values: dict[str, float | None] = dict.fromkeys(MEASURES)
+        if one.judged:
+            values = {name: one.judged["validations"][name]["value"] for name in VALIDATIONS}
+            values["expected"] = one.judged["expected"]["value"]
+        lines.append(_Line(one, {**values, "online": one.score(board)}))
+    entered = sorted((line for line in lines if line.values["online"] is not None), key=lambda x: x.values["online"])
+    measured = [line for line in entered if line.values["expected"] is not None]
+    names = [*MEASURES, "online"]
+    ranks = {name: _ranks([line.values[name] for line in entered]) for name in names}
+    rows = [
+        [
+            line.submission.id,
+            (line.submission.run or line.submission.file.removeprefix("submission_"))[:12],
+            *(_with_rank(line.values[name], ranks[name][i]) for name in names),
+        ]
+        for i, line in enumerate(entered)
+    ]
+    show_table(f"Submissions of {test}, best on {board} last: score/rank", ["id", "run", *names], rows)
+    if len(measured) >= FEWEST:
+        online = [line.values["online"] for line in measured]
+        told = ", ".join(f"{name} {_spearman([line.values[name] for line in measured], online)}" for name in MEASURES)
+        conclude(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
+    if len(measured) > 1:
+        _show_gains(config, output, measured[-1].submission, [line.submission for line in measured[:-1]], test)
+
+
+def _show_gains(config: Config, output: Output, best: Submission, others: list[Submission], test: str) -> None:
+    """What the best online gains over the others on the validation rows, where their runs are still there."""
+    prepared = Prepared.load(output)
+    folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
+    aim = next((one for one in shift.tests if one.name == test), None)
+    fitting = {one.score["fingerprint"]: one for one in fitting_runs(config, prepared, folds, shift)[0]}
+    if aim is None or best.fingerprint not in fitting:
+        return
+    for one in others:
+        if one.fingerprint not in fitting or one.fingerprint == best.fingerprint:
+            continue
+        gain = _gain(config, prepared, folds, shift, aim, fitting[best.fingerprint], fitting[one.fingerprint])
+        small = ": less than one standard error" if abs(gain.value) < gain.standard_error else ""
+        conclude(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
+
+
+def advice(config: Config, output: Output, submissions: list[Submission]) -> str:
+    """What to submit next: the best run that was not submitted, beside the best that was. Nothing without a test."""
+    prepared = Prepared.load(output)
+    folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
+    target = shift.target(config.target)
+    if target is None:
+        return ""
+    loaded = {one.name: one for one in fitting_runs(config, prepared, folds, shift)[0]}
+    boards = {
+        name: one.boards()[target.name]["validations"][config.select_on]["value"]
+        for name, one in loaded.items()
+        if target.name in one.boards()
+    }
+    entered = {one.fingerprint for one in submissions if one.online}
+    done = [name for name in boards if loaded[name].score["fingerprint"] in entered]
+    left = sorted((name for name in boards if name not in done), key=lambda name: boards[name])
+    if not boards:
+        return f"next: ./run.sh {command('leaderboard', config)}, by which runs are chosen"
+    if not left:
+        return "next: every run was submitted. ./run.sh leaderboard ask proposes variations of them"
+    if not done:
+        return f"next: ./run.sh submit {left[-1]}, the best by {config.select_on} ({boards[left[-1]]:.4f})"
+    best = max(done, key=lambda name: boards[name])
+    gain = _gain(config, prepared, folds, shift, target, loaded[left[-1]], loaded[best])
+    if gain.value > gain.standard_error:
+        return f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {config.select_on}"
+    return (
+        f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {gain.as_gain} "
+        f"by {config.select_on}). ./run.sh leaderboard ask proposes variations"
+    )
+
+
+def _gain(
+    config: Config,
+    prepared: Prepared,
+    folds: Folds,
+    shift: ShiftFolder,
+    target: ShiftedTest,
+    one: RunFolder,
+    other: RunFolder,
+) -> metrics.Estimate:
+    rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
+    labels = np.asarray(prepared.train.labels)[rows.rows]
+    both = (metrics.sigmoid(rows.logits(run.oof(), run.copies(target.name))) for run in (one, other))
+    return metrics.paired_difference(prepared.task, labels, *both, rows.weights, rows.rows)
+
+
+def _is_there(output: Output, one: Submission) -> bool:
+    """Whether its run is still the one that it was made of."""
+    return bool(one.run) and storage.is_current(output.run(one.run) / "score.json", one.fingerprint)
+
+
+def _ranks(values: list[float | None]) -> list[int | None]:
+    """1 for the largest; None where there is no value."""
+    known = [value for value in values if value is not None]
+    return [None if value is None else 1 + sum(other > value for other in known) for value in values]
+
+
+def _with_rank(value: float | None, rank: int | None) -> str:
+    return "–" if value is None else f"{value:.4f}/{rank}"
+
+
+def _spearman(left: list[Any], right: list[Any]) -> str:
+    from scipy.stats import spearmanr
+
+    if len(set(left)) < 2 or len(set(right)) < 2:
+        return "–"
+    return f"{spearmanr(left, right).statistic:.2f}"

@@ -1,0 +1,184 @@
+"""./run.sh predict RUN FILE: a trained run on any report file, written in the form of a submission.
+
+    ./run.sh predict blend new_reports.csv --to new_predictions.csv
+    ./run.sh predict lstm gru blend round2/train.csv --shifted --against lstm
+
+Labels in the file, if it has any, are used for nothing but the score that is printed at the end. With --shifted nothing
+but scores are made of a labelled file: as it is, and with the noise of the target and as like train as the target is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.core import storage
+from src.core.errors import UserError
+from src.core.executors import make_executor, raise_failures, run_shown
+from src.core.settings import Config
+from src.core.storage import Output
+from src.core.terminal import conclude, say, show_table, warn
+from src.data.corpus import BLOCK, Vocabulary, encode
+from src.data.input_files import InputFiles
+from src.data.report_reader import Reports, read_reports
+from src.data.submission_files import write_submission
+from src.ensemble.blending import BlendWeights
+from src.evaluation import metrics
+from src.evaluation.external_dataset import Pool
+from src.evaluation.metrics import Estimate
+from src.evaluation.runs import RunFolder
+from src.training.prediction import mean_prediction, prediction_jobs
+
+SHIFTED = ("plain", "weighted", "noised", "both")
+
+
+def run(config: Config, names: Sequence[str], file: Path, to: Path | None = None) -> None:
+    if to is not None and len(names) > 1:
+        raise UserError(f"--to {to} is one file for {len(names)} runs; leave it out, and each has one of its own")
+    for name in names:
+        _write_prediction(config, name, file, to)
+
+
+def score_shifted(
+    config: Config,
+    files: InputFiles,
+    names: Sequence[str],
+    file: Path,
+    replacement: float | None = None,
+    against: str | None = None,
+) -> None:
+    """Scores of each run on a labelled file: plain, weighted (by likeness to train, to be distributed as in the
+    target), noised (tokens replaced until as many frames hold another word as in the target, or the share `replacement`
+    of them) and both; and what each gains over the run `against`, if there is one.
+
+    Raises UserError for a file without labels, or where train and target are not at hand.
+    """
+    output = Output(config.paths.output)
+    sources = [
+        RunFolder.load(output, name, config) for name in dict.fromkeys([*([against] if against else []), *names])
+    ]
+    if against and len({source.task for source in sources}) > 1:
+        raise UserError("--against compares runs of one task, and these have different labels")
+    pool = Pool.load(config, files, read_reports(file, labelled=True), "predict")
+    labels = [pool.reports.labels_for(source.task) for source in sources]
+    rate = pool.missing_replacement() if replacement is None else replacement
+    say(f"predict: for noised {rate:.1%} of the tokens are replaced")
+    noisy = pool.replaced(rate)
+    plain, noised = (pool.likeness(text).weights for text in (pool.text, noisy))
+    # Reports as they are for the first, so that their predictions are those of the file itself.
+    versions = (("plain", "weighted", pool.reports, plain), ("noised", "both", pool.with_text(noisy), noised))
+    scores: dict[str, dict[str, Estimate]] = {}
+    gains: dict[str, dict[str, Estimate]] = {}
+    compared: dict[str, np.ndarray] = {}
+    for source, truth in zip(sources, labels, strict=True):
+        _warn_of_training(source, pool.reports)
+        scores[source.name], gains[source.name] = found, gained = {}, {}
+        for unweighted, weighted, reports, weights in versions:
+            probabilities = metrics.sigmoid(_predict(config, output, source, reports).astype(np.float64))
+            if source.name == against:
+                compared[unweighted] = probabilities
+            for name, weigh in ((unweighted, None), (weighted, weights)):
+                found[name] = metrics.official_score(source.task, truth, probabilities, weigh)
+                if against:
+                    gained[name] = metrics.paired_difference(
+                        source.task, truth, probabilities, compared[unweighted], weigh
+                    )
+    gains.pop(against, None)
+    sizes = {name: float(len(pool.reports)) for name in ("plain", "noised")}
+    sizes |= {"weighted": metrics.effective_size(plain), "both": metrics.effective_size(noised)}
+    path = output.shifted_prediction(file.name)
+    storage.write_json(
+        path,
+        {
+            "file": file.name,
+            "sha256": pool.reports.sha256,
+            "target": pool.target_name,
+            "replacement": rate,
+            "effective_size": {name: sizes[name] for name in SHIFTED},
+            "runs": _as_json(scores),
+            **({"against": against, "gains": _as_json(gains)} if against else {}),
+        },
+    )
+    rows = [
+        [name, *(f"{found[key].value:.4f}±{found[key].standard_error:.4f}" for key in SHIFTED)]
+        for name, found in scores.items()
+    ]
+    rows.append(["effective reports", *(f"{sizes[key]:,.0f}" for key in SHIFTED)])
+    show_table(f"Score on {file.name}, made like {pool.target_name}", ["run", *SHIFTED], rows)
+    if against:
+        rows = [[name, *(found[key].as_gain for key in SHIFTED)] for name, found in gains.items()]
+        show_table(f"Gain over {against} on the same reports", ["run", *SHIFTED], rows)
+    conclude(f"predict: {path}")
+
+
+def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    return {name: {key: scores[key].to_json() for key in SHIFTED} for name, scores in found.items()}
+
+
+def _write_prediction(config: Config, name: str, file: Path, to: Path | None) -> None:
+    output = Output(config.paths.output)
+    source = RunFolder.load(output, name, config)
+    path = to or output.root / f"prediction_{name}_{file.name}"
+    if path.resolve() == file.resolve():
+        raise UserError(f"--to {path} is the file of reports itself; name another")
+    if path.is_dir():
+        raise UserError(f"--to {path} is a folder; name a file")
+    reports = read_reports(file)
+    logits = _predict(config, output, source, reports)
+    probabilities = metrics.sigmoid(logits.astype(np.float64))
+    write_submission(path, reports.ids, probabilities, config.submit.eps)
+    conclude(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
+    if reports.labels is not None:
+        try:
+            score = metrics.official_score(source.task, reports.labels_for(source.task), probabilities)
+        except UserError as error:
+            warn(f"no score: {error}")
+        else:
+            _warn_of_training(source, reports)
+            conclude(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
+
+
+def _warn_of_training(source: RunFolder, reports: Reports) -> None:
+    for model in source.models():
+        if reports.sha256 in [*model.record["train_files"], *model.record.get("extra_files", ())]:
+            warn(f"{model.name} was trained on these very reports: the score that follows is not out of fold")
+
+
+def _predict(config: Config, output: Output, source: RunFolder, reports: Reports) -> np.ndarray:
+    """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
+    if source.is_blend:
+        source.check_members()
+        members = [RunFolder.load(output, member, config) for member in source.record["members"]]
+        blend = BlendWeights.from_json(source.record["weights"])
+        parts = [_predict(config, output, member, reports) for member in members]
+        logits = np.empty_like(parts[0])  # float32, as the blend's own test_*.npy: the same file gives the same bytes
+        for start in range(0, len(logits), BLOCK):
+            rows = slice(start, start + BLOCK)
+            logits[rows] = blend.apply([part[rows] for part in parts])
+        return logits
+    from src.training.devices import pick_device  # torch, for which a misspelt name need not wait
+
+    text = reports.sha256[:16] or storage.array_hash(reports.tokens, reports.offsets)
+    folder = output.predictions / f"{source.name}.{text}"
+    vocabulary = Vocabulary.load(source.path / "vocabulary.json")
+    _, losses = encode([reports], vocabulary, None, **source.record["data"], folder=folder)
+    if losses.unknown_tokens:
+        words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")
+        warn(
+            f"{source.name}: {losses.unknown_tokens:,} tokens of {len(losses.unknown_words)} words were not in the "
+            f"files that the run was trained with and are read as unknown: {words}"
+        )
+    if losses.truncated:
+        data = source.record["data"]
+        warn(f"{losses.truncated:,} reports are longer than max_len={data['max_len']}: their {data['keep']} is kept")
+    parts = [source.path / part for part in source.record["fold_folders"]]
+    for part in parts:
+        denoiser = storage.read_json(part / "result.json").get("denoiser")  # none where runs are from before it
+        if denoiser:
+            storage.require(output.pretrained / denoiser / "result.json", source.remedy)
+    device = pick_device(config.device)
+    executor = make_executor(config.executor, device.type)
+    raise_failures(run_shown(executor, "predict", prediction_jobs(parts, [folder], device.type)))
+    return mean_prediction(parts, folder)

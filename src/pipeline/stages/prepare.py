@@ -1,0 +1,163 @@
+"""./run.sh prepare: read and check the input files, number their tokens, write them as arrays to output/data."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.core import storage, versions
+from src.core.errors import UserError
+from src.core.settings import Config, fingerprint
+from src.core.storage import Output
+from src.core.terminal import conclude, duration, say, warn
+from src.data import input_files
+from src.data.corpus import Corpus, Losses, Vocabulary, encode, token_counts
+from src.data.input_files import InputFiles
+from src.data.report_reader import Reports, read_reports
+from src.data.tasks import Task, get_task
+
+
+def stamp_of(config: Config, files: InputFiles) -> str:
+    return fingerprint(
+        {
+            "task": config.task,
+            "data": config.data.model_dump(),
+            "files": [
+                [role, path.name, storage.file_sha256(path)] for role, paths in vars(files).items() for path in paths
+            ],
+            "version": versions.PREPARE,
+        }
+    )
+
+
+def is_current(output: Output, files: InputFiles, stamp: str) -> bool:
+    folders = ["train", *(f"test/{path.stem}" for path in files.test), *(f"extra/{path.stem}" for path in files.extra)]
+    arrays = [f"{folder}/{name}.npy" for folder in folders for name in ("tokens", "lengths", "ids", "sources")]
+    return storage.is_current(output.data / "manifest.json", stamp, ["vocabulary.json", "train/labels.npy", *arrays])
+
+
+@storage.marked("prepare")
+def run(config: Config, files: InputFiles) -> None:
+    output, stamp = Output(config.paths.output), stamp_of(config, files)
+    manifest = output.data / "manifest.json"
+    if is_current(output, files, stamp):
+        conclude(f"prepare: up to date ({storage.read_json(manifest)['summary']})")
+        return
+    started = time.perf_counter()
+    paths = files.train + files.test + files.extra
+    size = sum(path.stat().st_size for path in paths) / 1e6
+    say(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
+    train, test, extra = _read_all(files)
+    task = _recognise(config.task, train)
+    labels = np.concatenate([file.labels_for(task) for file in train])
+    vocabulary = Vocabulary(np.flatnonzero(token_counts(train + test + extra)))
+    manifest.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
+    vocabulary.save(output.data / "vocabulary.json")
+    keep, max_len = config.data.keep, config.data.max_len
+    corpus, losses = encode(train, vocabulary, labels, max_len, keep, output.data / "train")
+    _tell(train, "train", losses, max_len, keep)
+    texts = {}
+    for file in test:
+        encoded, losses = encode([file], vocabulary, None, max_len, keep, output.data / "test" / file.path.stem)
+        texts[file.path.name] = encoded.text_fingerprint
+        _tell([file], "test", losses, max_len, keep)
+    further = [_encode_extra(file, vocabulary, task, corpus, config, output.data / "extra") for file in extra]
+    tests = " + ".join(f"{len(file):,}" for file in test) or "no"
+    more = f", {' + '.join(f'{len(file):,}' for file in extra)} extra reports" if extra else ""
+    summary = f"{task.title}; {len(corpus):,} train reports, {tests} test reports{more}, {len(vocabulary.words)} words"
+    storage.write_json(
+        manifest,
+        {
+            "fingerprint": stamp,
+            "summary": summary,
+            "task": task.name,
+            "vocabulary": vocabulary.fingerprint,
+            "train": storage.array_hash(corpus.tokens, corpus.labels),
+            "files": [
+                {"role": "train", "name": file.path.name, "rows": len(file), "sha256": file.sha256} for file in train
+            ]
+            + [
+                {"role": "test", "name": name, "text": texts[name], "rows": len(file), "sha256": file.sha256}
+                for name, file in ((file.path.name, file) for file in test)
+            ]
+            + further,
+        },
+    )
+    conclude(f"prepare: {summary}, in {output.data} ({duration(time.perf_counter() - started)})")
+
+
+def _read_all(files: InputFiles) -> tuple[list[Reports], list[Reports], list[Reports]]:
+    """Every file, or one error with the complaints about all of them."""
+    read: dict[Path, Reports] = {}
+    complaints = []
+    for path in files.train + files.test + files.extra:
+        try:
+            read[path] = read_reports(path, labelled=None if path in files.extra else path in files.train)
+        except UserError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise UserError("\n".join(complaints))
+    return tuple([read[path] for path in paths] for paths in (files.train, files.test, files.extra))
+
+
+def _recognise(wanted: str, train: list[Reports]) -> Task:
+    if wanted != "auto":
+        return get_task(wanted)
+    found = {file.task.name: file.path for file in train}
+    if len(found) > 1:
+        told = ", ".join(f"{path.name} is {name}" for name, path in found.items())
+        raise UserError(f"the train files are of different rounds ({told}). Say which to predict, such as task=round1.")
+    return train[0].task
+
+
+def _encode_extra(
+    file: Reports, vocabulary: Vocabulary, task: Task, train: Corpus, config: Config, folder: Path
+) -> dict[str, Any]:
+    """What the manifest tells of an extra file; its arrays go to `folder`/STEM, and the rows that can train beside."""
+    labels, arrays = _labels_that_train(file, task), folder / file.path.stem
+    if labels is None:
+        (arrays / "labels.npy").unlink(missing_ok=True)  # of another file of this name, or of another round
+    keep, max_len = config.data.keep, config.data.max_len
+    encoded, losses = encode([file], vocabulary, labels, max_len, keep, arrays)
+    _tell([file], "extra", losses, max_len, keep)
+    stands_for_labels = None
+    if labels is not None:
+        is_known = np.isin(encoded.text_hashes(), train.text_hashes())
+        if is_known.any():
+            # Trained on, these would tell a model the labels of what it is validated on.
+            count = f"{is_known.sum():,} of its reports have the text of a train report"
+            say(f"extra: {file.path.name}: {count}: their labels are not used")
+        rows = np.flatnonzero(~is_known)
+        storage.write_npy(folder / f"{file.path.stem}.rows.npy", rows)
+        stands_for_labels = storage.array_hash(rows, labels)
+    return {
+        "role": "extra",
+        "name": file.path.name,
+        "text": encoded.text_fingerprint,
+        "labels": stands_for_labels,
+        "rows": len(file),
+        "sha256": file.sha256,
+    }
+
+
+def _labels_that_train(file: Reports, task: Task) -> np.ndarray | None:
+    """Labels (N, n_labels) of an extra file, None where it has none that the task can take."""
+    if file.labels is None:
+        return None
+    try:
+        return file.labels_for(task)
+    except UserError as error:
+        say(f"extra: {error}; its text alone is used")
+        return None
+
+
+def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: str) -> None:
+    for file in files:
+        form = f"labels of {file.task.title}" if file.task else "no labels"
+        origin = input_files.describe_known(file.path, file.sha256)
+        say(f"{role}: {file.path.name}: {len(file):,} reports, {form}; {origin}")
+    if losses.truncated:
+        warn(f"{role}: {losses.truncated:,} reports are longer than data.max_len={max_len}: their {keep} is kept")

@@ -1,0 +1,75 @@
+"""./run.sh standin FILE --to DIR: a labelled file of another pool as test files whose scores can be known.
+
+It makes of FILE four test files, with their answers beside them, and puts them into DIR with the train, test and extra
+files of the input folder: plain (as it is), noised (with noise up to the target's), weighted (a sample as much, or as
+little, like train as the target is) and both. A pipeline on DIR then foretells their scores, and the answers tell the
+truth.
+
+    ./run.sh standin round2/train.csv --to input/proof
+    ./run.sh --preset proof paths.input=input/proof paths.output=output/proof
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from src.core.errors import UserError
+from src.core.settings import Config
+from src.core.storage import file_sha256
+from src.core.terminal import conclude, say
+from src.data.input_files import InputFiles
+from src.data.ngrams import take
+from src.data.report_reader import Reports, read_reports, write_reports
+from src.evaluation import noise_estimation
+from src.evaluation.external_dataset import SEED, Pool
+from src.evaluation.metrics import effective_size
+
+
+def check(to: Path) -> None:
+    """Raises UserError unless `to` is a folder that can be made."""
+    if to.exists():
+        raise UserError(f"--to {to} is there already; name a folder to make")
+
+
+def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
+    """`files` are those that the pipeline works on. The folder appears when all is in it."""
+    check(to)
+    pool = Pool.load(config, files, read_reports(file, labelled=True), "standin")
+    labels = pool.reports.labels_for(pool.task)
+    extra = noise_estimation.extra_noise(*(pool.noise(text).rates for text in (pool.text, pool.target)))
+    rng = np.random.default_rng(SEED)
+    texts = {"plain": pool.text, "noised": pool.noised(extra, rng)}
+    workshop = to.with_name(f".{to.name}.unfinished")
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir(parents=True)
+    for path in files.train + files.test + files.extra:
+        if path in files.extra and file_sha256(path) == pool.reports.sha256:
+            say(f"standin: {path.name} is FILE itself, whose labels are the answers: it is not copied")
+        else:
+            shutil.copyfile(path, workshop / path.name)
+    for name, weighted in (("plain", "weighted"), ("noised", "both")):
+        text, everything = texts[name], np.arange(len(labels))
+        like = pool.likeness(text)
+        size, shares = int(effective_size(like.weights)), like.weights / like.weights.sum()
+        drawn = np.sort(rng.choice(len(shares), size, replace=False, p=shares))
+        for made, rows in ((name, everything), (weighted, drawn)):
+            _write(workshop, made, replace(pool.with_text(text), labels=labels, task=pool.task), rows)
+            say(f"standin: {made}: {len(rows):,} reports, median cosine to train {np.median(like.cosines[rows]):.2f}")
+    workshop.rename(to)
+    target = f"{pool.target_name} has {np.median(like.target_cosines):.2f}"
+    conclude(f"standin: {target}; noise added: {extra.total:.1%} of tokens. In {to}")
+
+
+def _write(folder: Path, name: str, source: Reports, rows: np.ndarray) -> None:
+    tokens, offsets = take(source.tokens, source.offsets, rows)
+    answers = folder / f"standin_{name}_answers.csv"
+    made = replace(
+        source, path=answers, ids=source.ids[rows], tokens=tokens, offsets=offsets, labels=source.labels[rows]
+    )
+    write_reports(answers, made)
+    test = folder / f"standin_{name}_test.csv"
+    write_reports(test, replace(made, path=test, labels=None, task=None))

@@ -1,0 +1,229 @@
+"""What each token of some reports adds to what a run says of them: a job for each trained fold, then the mean over the
+folds and seeds that may judge a report, and over the members of a blend by their weights, as for its logits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.core import storage
+from src.core.executors import Executor, Failure, Job, raise_failures
+from src.core.terminal import JobProgress
+from src.data.corpus import Corpus
+from src.ensemble.blending import BlendWeights
+from src.evaluation.runs import RunFolder
+
+LONGEST = 3
+"""Tokens of an n-gram."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of what a run says of one label of one report."""
+
+    row: int
+    label: int
+    start: float
+    """The logit of a report of the same length that says nothing."""
+    logit: float
+    contributions: np.ndarray
+    """(T,) what each token adds to the logit, by integrated gradients: together nearly logit - start."""
+    falls: np.ndarray | None
+    """(T,) by how much the logit falls without each token, where that was asked for."""
+    attention: np.ndarray | None
+    """(T,) shares of the pooling, of a single model that pools by attention."""
+    noise: np.ndarray | None
+    """(T,) probability that the token is noise, by the encoder that denoises for the run, where there is one."""
+
+
+def explain(
+    executor: Executor,
+    run: RunFolder,
+    corpus: Path,
+    cells: Sequence[tuple[int, int]],
+    judged: bool,
+    steps: int,
+    occlude: bool,
+) -> list[Explanation]:
+    """Of `cells` (row, label) of an encoded corpus, in their order. `judged`: the corpus is train, and each report is
+    explained by the models that have not learned from it. Raises UserError for jobs that fail."""
+    wanted: dict[int, list[int]] = defaultdict(list)
+    for row, label in cells:
+        wanted[row].append(label)
+    shares = member_shares(run)
+    jobs = [
+        Job(
+            f"{model.name} {part.rsplit('.', 1)[0].replace('.', ' ')}",
+            "src.reporting.explanations:explain_fold",
+            payload,
+        )
+        for model in run.models()
+        if shares[model.name].any()
+        for part in model.record["fold_folders"]
+        if (payload := _payload(model, part, corpus, wanted, judged, steps, occlude))
+    ]
+    found: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    with JobProgress("explain", {job.name: float(len(job.payload["rows"])) for job in jobs}, lines=False) as progress:
+        raise_failures(executor.run(jobs, _Collector(progress, found)))
+    single = next(iter(shares)) if len(shares) == 1 else None
+    return [_combined(row, wanted[row].index(label), label, shares, single, found) for row, label in cells]
+
+
+def member_shares(run: RunFolder) -> dict[str, np.ndarray]:
+    """By what each trained model's logits are multiplied to be summed up to the run's: (n_labels,) float64."""
+    if not run.is_blend:
+        return {run.name: np.ones(run.task.n_labels)}
+    run.check_members()
+    weights = BlendWeights.from_json(run.record["weights"])
+    total: dict[str, np.ndarray] = {}
+    for i, name in enumerate(run.record["members"]):
+        share = np.empty(run.task.n_labels)
+        for group in weights.groups:
+            share[group.columns] = group.weights[i] / group.temperature
+        path = run.path.parent / name
+        for model, inner in member_shares(RunFolder(path, storage.read_json(path / "run.json"), run.config)).items():
+            total[model] = total.get(model, 0.0) + share * inner
+    return total
+
+
+def carriers(
+    tokens: Sequence[np.ndarray], contributions: Sequence[np.ndarray], n: int, least: int
+) -> list[tuple[tuple[int, ...], float, int]]:
+    """Which n-grams carry a label: (n-gram, mean sum of contributions where it stands, reports that hold it), those
+    first that add most over all these reports together. Those in fewer than `least` reports are left out."""
+    sums: dict[tuple[int, ...], float] = defaultdict(float)
+    times: dict[tuple[int, ...], int] = defaultdict(int)
+    holders: dict[tuple[int, ...], set[int]] = defaultdict(set)
+    for report, (words, values) in enumerate(zip(tokens, contributions, strict=True)):
+        for i in range(len(words) - n + 1):
+            gram = tuple(int(word) for word in words[i : i + n])
+            sums[gram] += float(values[i : i + n].sum())
+            times[gram] += 1
+            holders[gram].add(report)
+    kept = [gram for gram in sums if len(holders[gram]) >= least and sums[gram] > 0]
+    kept.sort(key=lambda gram: (-sums[gram], gram))
+    return [(gram, sums[gram] / times[gram], len(holders[gram])) for gram in kept]
+
+
+def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """One job: a trained fold on some reports, each told as soon as it is done. In float32, on the CPU: reports are
+    worked on one by one."""
+    import torch
+
+    from src.models.layers import words_and_shares
+    from src.reporting import attribution
+    from src.training import devices
+    from src.training.denoising import Denoiser
+    from src.training.trained_fold import TrainedFold
+
+    device = torch.device("cpu")
+    devices.set_up(device)
+    folder = Path(payload["corpus"])
+    trained = TrainedFold.load(Path(payload["fold"]), device)
+    model, corpus, views = trained.model, Corpus.load(folder), trained.views(folder)
+    denoiser = Denoiser.load(trained.denoiser, trained.run.denoise, device, "fp32") if trained.denoiser else None
+    for i, (row, labels) in enumerate(zip(payload["rows"], payload["labels"], strict=True)):
+        length = int(corpus.lengths[row])
+        seen = [np.asarray(view[row, :length]) for view in views]
+        ends = _mean(attribution.start_and_end(model, view)[:, labels] for view in seen)  # (2, labels)
+        told = {
+            "row": row,
+            "start": ends[0],
+            "logit": ends[1],
+            "contributions": _mean(
+                attribution.integrated_gradients(model, view, labels, payload["steps"]) for view in seen
+            ),
+        }
+        if payload["occlude"]:
+            without = _mean(attribution.logit_without(model, view)[:, labels] for view in seen)  # (T, labels)
+            told["falls"] = (ends[1] - without).T
+        weights = [attribution.attention_weights(model, view) for view in seen]
+        if weights[0] is not None:
+            mean = _mean(iter(weights))
+            told["attention"] = mean[labels] if len(mean) > 1 else np.repeat(mean, len(labels), axis=0)
+        if denoiser is not None:
+            own = np.asarray(corpus.tokens[row : row + 1])
+            (soft,) = denoiser(own, np.asarray(corpus.lengths[row : row + 1]), ["soft"])
+            words, shares = words_and_shares(torch.from_numpy(soft[0, :length]))
+            stays = (shares * (words == torch.from_numpy(own[0, :length, None].astype(np.int32)))).sum(dim=1)
+            told["noise"] = 1 - stays.numpy()
+        progress({"share": (i + 1) / len(payload["rows"]), "found": told})
+
+
+def _mean(parts: Any) -> np.ndarray:
+    return np.mean([part.detach().numpy() for part in parts], axis=0)
+
+
+def _payload(
+    model: RunFolder,
+    part: str,
+    corpus: Path,
+    wanted: dict[int, list[int]],
+    judged: bool,
+    steps: int,
+    occlude: bool,
+) -> dict[str, Any] | None:
+    """Nothing where the fold may judge none of the reports."""
+    fold, rows = model.path / part, list(wanted)
+    if judged:
+        with np.load(fold / "split.npz") as split:
+            allowed = set(split["predicted_rows"].tolist())
+        rows = [row for row in rows if row in allowed]
+    if not rows:
+        return None
+    given = {"fold": str(fold), "corpus": str(corpus), "rows": rows, "labels": [wanted[row] for row in rows]}
+    return given | {"steps": steps, "occlude": occlude}
+
+
+class _Collector:
+    """Keeps what jobs tell, by model and report."""
+
+    def __init__(self, progress: JobProgress, found: dict[tuple[str, int], list[dict[str, Any]]]):
+        self._progress, self._found = progress, found
+
+    def step(self, job: Job, news: dict[str, Any]) -> None:
+        model = Path(job.payload["fold"]).parent.name
+        self._found[model, news["found"]["row"]].append(news["found"])
+        self._progress.step(job.name, news["share"], "")
+
+    def finish(self, job: Job, failure: Failure | None) -> None:
+        self._progress.finish(job.name, "")
+
+
+def _combined(
+    row: int,
+    place: int,
+    label: int,
+    shares: dict[str, np.ndarray],
+    single: str | None,
+    found: dict[tuple[str, int], list[dict[str, Any]]],
+) -> Explanation:
+    def total(key: str) -> Any:
+        """Over models by their shares, of the means over folds."""
+        parts = [(share[label], found[model, row]) for model, share in shares.items() if share.any()]
+        if any(key not in told for _, group in parts for told in group):
+            return None
+        # Folds tell as they finish; sorted sums have the same last bits each time.
+        return sum(share * np.sort([told[key][place] for told in group], axis=0).mean(axis=0) for share, group in parts)
+
+    def plain(key: str) -> np.ndarray | None:
+        """Of what is no part of a logit, the mean over all that tell of it."""
+        told = [one[key] for model in shares for one in found.get((model, row), []) if key in one]
+        return np.sort(told, axis=0).mean(axis=0) if told else None
+
+    attention = plain("attention") if single else None
+    return Explanation(
+        row,
+        label,
+        float(total("start")),
+        float(total("logit")),
+        total("contributions"),
+        total("falls"),
+        None if attention is None else attention[place],
+        plain("noise"),
+    )

@@ -1,0 +1,124 @@
+"""Weights and training state on disk: safetensors beside JSON, with a checksum, never pickle.
+
+A running job keeps the state of its last two epochs, `state_0007.safetensors` with `state_0007.json`; the JSON is
+written last and holds the checksum, so a torn or damaged state is passed over for the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from src.core import storage
+from src.core.errors import UserError
+
+KEPT = 2
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    content = serialise(weights)
+    storage.write_atomic(path, lambda file: file.write(content))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Into `model`, in place. Raises UserError where the file is missing or of another model."""
+    storage.require(path, "train")
+    try:
+        model.load_state_dict(load(path.read_bytes()))
+    except (SafetensorError, RuntimeError) as error:  # torn, or of another model
+        raise UserError(
+            f"{path} cannot be read as this model's weights ({error}). Delete its folder and train again."
+        ) from error
+
+
+def load_parts(path: Path, model: nn.Module, parts: Sequence[str]) -> None:
+    """Into those children of `model` alone, from the weights of a model that has the same. Raises UserError where the
+    file is missing or holds other shapes.
+    """
+    storage.require(path, "pretrain")
+    try:
+        tensors = load(path.read_bytes())
+        for part in parts:
+            model.get_submodule(part).load_state_dict(_below(f"{part}.", tensors))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{path} cannot be read as weights of this model ({error}). Delete it and run again."
+        ) from error
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+) -> None:
+    """The state after the last epoch of `history`; states older than the last two are removed."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    content = serialise({name: tensor.contiguous() for name, tensor in tensors.items()})
+    name = f"state_{len(history):04d}"
+    storage.write_atomic(folder / f"{name}.safetensors", lambda file: file.write(content))
+    checksum = hashlib.sha256(content).hexdigest()
+    storage.write_json(folder / f"{name}.json", {"sha256": checksum, "history": history})
+    for old in _states(folder)[KEPT:]:
+        _remove(old)
+
+
+def resume(
+    folder: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
+) -> list[dict[str, float]]:
+    """Loads the newest sound state of `folder`, in place, and returns its history; [] where there is none."""
+    for path in _states(folder):
+        weights = path.with_suffix(".safetensors")
+        content = weights.read_bytes() if weights.exists() else b""
+        try:
+            note = json.loads(path.read_text())
+        except ValueError:
+            continue
+        if hashlib.sha256(content).hexdigest() != note["sha256"]:
+            continue
+        tensors = load(content)
+        model.load_state_dict(_below("model.", tensors))
+        if average is not None:
+            average.load_state_dict(_below("average.", tensors))
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below("optimizer.", tensors).items():
+            index, key = name.split(".", 1)
+            states.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        return note["history"]
+    return []
+
+
+def remove_all(folder: Path) -> None:
+    """Once the job has its result, its states have served."""
+    for path in folder.glob("state_*"):
+        path.unlink()
+
+
+def _states(folder: Path) -> list[Path]:
+    """Newest first."""
+    return sorted(folder.glob("state_*.json"), reverse=True)
+
+
+def _remove(state: Path) -> None:
+    # The JSON last: a kill between the two leaves a state that resume() knows for unsound, not a file nobody owns.
+    state.with_suffix(".safetensors").unlink(missing_ok=True)
+    state.unlink()
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,127 @@
+"""Reports with the words put right that a pretrained encoder takes for noise.
+
+The noise is known: a word is replaced by any other with the same chance, whatever stands around it. So Bayes' rule
+tells from what the language model expects at a place whether the word that stands there belongs there. Models then read
+less noise than the tests hold, and the gap between train and tests narrows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.core import storage, versions
+from src.core.settings import Denoise, Pretrain, Run
+from src.data.corpus import BLOCK, N_SPECIAL, PAD, Corpus
+from src.models.classifier import build_model
+from src.models.language import MaskedLanguageModel
+from src.models.layers import mixture
+from src.training import checkpoints
+from src.training.batching import WIDTHS, length_batches
+from src.training.devices import autocast
+
+BATCH_SIZE = 128
+MIXED = 4
+"""Words of a mixture."""
+LARGE = 80.0
+"""Log odds beyond which float32 has no numbers."""
+
+
+class Denoiser:
+    """Padded tokens (N, max_len) and lengths (N,) -> the same as the model is to see them, one array for each view.
+
+    hard: tokens (N, max_len), in which a word is replaced where it is wrong with a probability above
+    settings.confidence, by the likeliest one there if that is more likely than not. soft: mixtures (N, max_len, MIXED)
+    int32 of the likeliest words, see layers.mixture.
+    """
+
+    def __init__(
+        self, model: MaskedLanguageModel, pretrain: Pretrain, settings: Denoise, device: torch.device, precision: str
+    ):
+        self._model, self.settings, self._device, self._precision = model.eval(), settings, device, precision
+        # The model learned from places where replaced words were as common as its questions made them. Here they are
+        # rarer, and the odds of the word that is shown rise by as much.
+        taught = (1 - pretrain.masked - pretrain.replaced) / pretrain.replaced
+        self._lift = math.log((1 - settings.prior) / settings.prior) - math.log(taught)
+
+    @classmethod
+    def load(cls, folder: Path, settings: Denoise, device: torch.device, precision: str) -> Denoiser:
+        """Of a PretrainJob's folder."""
+        result = storage.read_json(storage.require(folder / "result.json", "pretrain"))
+        run = Run.model_validate(result["run"])
+        model = MaskedLanguageModel(build_model(run.model, result["vocabulary_size"], 1))
+        checkpoints.load_weights(folder / "last.safetensors", model)
+        return cls(model.to(device), run.pretrain, settings, device, precision)
+
+    def __call__(self, tokens: np.ndarray, lengths: np.ndarray, views: Sequence[str]) -> list[np.ndarray]:
+        found = {view: self._empty(view, tokens) for view in views}
+        with torch.inference_mode(), autocast(self._precision, self._device):
+            for start in range(0, len(tokens), BLOCK):
+                block = slice(start, start + BLOCK)
+                for batch in length_batches(tokens[block], lengths[block], BATCH_SIZE, self._device, WIDTHS):
+                    rows = start + batch.rows
+                    for view, array in self._seen(batch.tokens, batch.lengths, views).items():
+                        found[view][rows, : batch.tokens.shape[1]] = array.cpu().numpy()
+        return list(found.values())
+
+    def _empty(self, view: str, tokens: np.ndarray) -> np.ndarray:
+        if view == "hard":
+            return np.array(tokens)
+        return np.full((*tokens.shape, MIXED), PAD, dtype=np.int32)  # behind a report nothing has a share
+
+    def _seen(self, tokens: Tensor, lengths: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
+        inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        places = (inside & (tokens >= N_SPECIAL)).flatten().nonzero()[:, 0]
+        logits = self._model(tokens, lengths, places)[0]  # (K, V)
+        words = tokens.flatten()[places].long() - N_SPECIAL
+        # Relative to the odds of the word that is shown, which alone are lifted: so no (K, V) is written anew.
+        likely, word = logits.topk(MIXED if "soft" in views else 1, dim=1)
+        shown = logits.gather(1, words[:, None])[:, 0].float()
+        others = (logits.logsumexp(dim=1).float() - shown).clamp(0, LARGE).expm1()
+        lift = math.exp(self._lift)
+        likely = (likely.float() - shown[:, None]).clamp_max(LARGE).exp()
+        found = {}
+        if "hard" in views:
+            wrong = others / (others + lift) > self.settings.confidence
+            wrong &= likely[:, 0] / (others + lift) > 0.5
+            changed = tokens.flatten().clone()
+            changed[places[wrong]] = (word[:, 0] + N_SPECIAL).to(tokens.dtype)[wrong]
+            found["hard"] = changed.view_as(tokens)
+        if "soft" in views:
+            # The word that is shown is among the likeliest, or takes the place of the last of them.
+            named = (word == words[:, None]).any(dim=1)
+            word[:, -1] = torch.where(named, word[:, -1], words)
+            likely = torch.where(word == words[:, None], lift, likely)
+            mixed = torch.zeros(tokens.numel(), MIXED, dtype=torch.int32, device=tokens.device)
+            mixed[:, 0] = torch.where(inside.flatten(), mixture(tokens.flatten(), torch.ones_like(tokens.flatten())), 0)
+            mixed[places] = mixture(word + N_SPECIAL, likely / likely.sum(dim=1, keepdim=True))
+            found["soft"] = mixed.view(*tokens.shape, MIXED)
+        return found
+
+
+def denoised_tokens(
+    corpus: Path, denoiser: Path, settings: Denoise, device: torch.device, precision: str
+) -> list[np.ndarray]:
+    """The tokens (N, max_len) of an encoded corpus in each of settings.views, by the encoder in the folder `denoiser`.
+
+    Made once and kept beside the corpus; of several jobs that ask, one makes them and the others wait.
+    """
+    loaded = Corpus.load(corpus)
+    made_by = storage.read_json(storage.require(denoiser / "result.json", "pretrain"))["fingerprint"]
+    found_by = settings.model_dump_json(include={"prior", "confidence"})
+    how = [made_by, precision, found_by, f"{versions.DENOISE} {torch.__version__} {device.type}"]
+    stamp = storage.array_hash(loaded.tokens, np.array(how))
+    paths = {view: corpus / "denoised" / f"{stamp}.{view}.npy" for view in settings.views}
+    with storage.lock(corpus / "denoised" / f"{stamp}.lock"):
+        missing = [view for view, path in paths.items() if not path.exists()]
+        if missing:
+            clean = Denoiser.load(denoiser, settings, device, precision)
+            made = clean(loaded.tokens, np.asarray(loaded.lengths), missing)
+            for view, array in zip(missing, made, strict=True):
+                storage.write_npy(paths[view], array)
+    return [np.load(path, mmap_mode="r") for path in paths.values()]

@@ -1,0 +1,71 @@
+"""What this machine computes with, as devices.py last found it: noted in output/hardware, so that a command that has
+nothing to compute need not load torch to know it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from src.core import storage, versions
+from src.core.settings import fingerprint
+from src.core.storage import Output
+
+CPUINFO = Path("/proc/cpuinfo")
+GPU_DRIVERS = ("nvidia*", "kfd", "dxg")
+"""Names in /dev: CUDA, ROCm, CUDA under Windows."""
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
+@dataclass(frozen=True)
+class Machine:
+    device: str
+    """cpu or cuda."""
+    auto_precision: str
+    """fp32 or bf16: what train.precision=auto is here."""
+
+    def precision(self, wish: str) -> str:
+        return self.auto_precision if wish == "auto" else wish
+
+
+def find(output: Output, device: str) -> Machine:
+    """Asks torch, and notes the answer. Raises UserError for a device that is not there."""
+    from src.training import devices
+
+    picked = devices.pick_device(device)
+    found = Machine(picked.type, devices.pick_precision("auto", picked))
+    storage.write_json(_note(output, device), {"fingerprint": fingerprint(signs()), **asdict(found)})
+    return found
+
+
+def recall(output: Output, device: str) -> Machine | None:
+    """The noted answer; None where there is none, or this machine looks different.
+
+    It serves to see that all is done. Before anything is computed torch is asked again: a driver can fail unseen.
+    """
+    if not storage.is_current(_note(output, device), fingerprint(signs())):
+        return None
+    note = storage.read_json(_note(output, device))
+    return Machine(note["device"], note["auto_precision"])
+
+
+def _note(output: Output, device: str) -> Path:
+    return output.hardware / f"{device}.json"
+
+
+def signs() -> dict[str, Any]:
+    """What torch's answer depends on, as far as it can be seen without torch."""
+    cpu = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    return {
+        "torch": importlib.metadata.version("torch"),
+        "platform": [platform.system(), platform.machine()],
+        # Other lines, such as the clock's, change by themselves.
+        "cpu": sorted({line for line in cpu if line.startswith(("model name", "flags"))}),
+        "gpu": sorted(path.name for name in GPU_DRIVERS for path in Path("/dev").glob(name)),
+        "environment": {name: os.environ.get(name) for name in GPU_VARIABLES},
+        "version": versions.DEVICE,
+    }

@@ -1,0 +1,79 @@
+"""What this machine computes with: its device, and the precision that it is fast and sound in."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from pathlib import Path
+
+import torch
+
+from src.core.errors import UserError
+
+PROBE_TOLERANCE = 0.05
+"""Largest relative difference between the bfloat16 and float32 gradients of the probe; bfloat16 keeps 8 bits."""
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is any. Raises UserError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no CUDA device here. Leave device=auto, or set device=cpu.")
+    return torch.device(name)
+
+
+def set_up(device: torch.device) -> None:
+    """Asks a GPU for what a CPU does anyway: full float32 in recurrences, and the same bytes for the same seed.
+
+    Operations without a deterministic form warn and go on, so on a GPU the second is an aim, not a promise.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware multiplies it natively and a recurrence trained in it agrees with fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if _has_bf16(device) and _bf16_agrees(device) else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """Matrix products in `precision`; weights, sums and the loss stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpuinfo = Path("/proc/cpuinfo")
+    if platform.machine() not in ("x86_64", "AMD64") or not cpuinfo.exists():
+        return False
+    flags = cpuinfo.read_text()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _bf16_agrees(device: torch.device) -> bool:
+    """One small LSTM, forward and backward, in both precisions: some processors fail or go astray in bfloat16."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        cell = torch.nn.LSTM(32, 32, batch_first=True).to(device)
+        x = torch.randn(8, 16, 32).to(device)
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        cell.zero_grad()
+        try:
+            with autocast(precision, device):
+                cell(x)[0].float().square().mean().backward()
+        except RuntimeError:
+            return False
+        gradients.append(cell.weight_hh_l0.grad.clone())
+    difference = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    return bool(difference < PROBE_TOLERANCE)  # false for NaN as well

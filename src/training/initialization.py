@@ -1,0 +1,121 @@
+"""What models start from: word vectors, and encoders that have read all text. Made once, shared by folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from src.core import storage, versions
+from src.core.errors import UserError
+from src.core.settings import Config, fingerprint
+from src.data.dataset import Prepared
+from src.evaluation.runs import command
+from src.models import embeddings
+from src.training.device_cache import Machine
+from src.training.job_specs import PretrainJob, is_pretrained
+
+HEAD = ("pooling", "head_dropout", "dropout_samples")
+"""Settings of a model that pretraining does not see."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the models of one run start from."""
+
+    vectors: str | None
+    """File of the vectors that start the embedding."""
+    pretrained: str | None
+    """File of the weights that embedding and encoder start from."""
+    denoiser: str | None
+    """Folder of the encoder that puts reports right."""
+    fingerprint: str
+
+
+def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, Start]:
+    """Of each run. Raises UserError, with the command, where its pretraining is missing, unless this is a mere look."""
+    vectors_of = _word_vectors(config, prepared)
+    jobs, found = pretrain_jobs(config, prepared, here, vectors_of), {}
+    for name, run in config.runs.items():
+        job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
+        for needed in filter(None, (job, denoiser)):
+            if not prepared.only_looks and not is_pretrained(needed):
+                remedy = command("pretrain", config)
+                raise UserError(f"the pretrained encoder for run {name} is missing. Make it with: ./run.sh {remedy}")
+        vectors_file = None if job else vectors_of[name]
+        found[name] = Start(
+            vectors_file,
+            str(job.weights) if job else None,
+            denoiser.folder if denoiser else None,
+            fingerprint(
+                [
+                    job.fingerprint if job else vectors_file and Path(vectors_file).name,
+                    denoiser.fingerprint if denoiser else None,
+                ]
+            ),
+        )
+    return found
+
+
+def pretrain_jobs(
+    config: Config, prepared: Prepared, here: Machine, vectors_of: dict[str, str | None] | None = None
+) -> dict[str, PretrainJob]:
+    """The pretraining of each run and reader that asks for one; those of one encoder and settings have one job."""
+    folders, made_by, jobs = text_folders(prepared), [versions.PRETRAIN, storage.libraries("torch"), here.device], {}
+    vectors_of = vectors_of or _word_vectors(config, prepared)
+    texts = [prepared.manifest["train"], *prepared.test_texts.values(), *prepared.extra_texts.values()]
+    for name, run in {**config.readers, **config.runs}.items():
+        if not run.pretrain.epochs:
+            continue
+        settings = run.model_dump(mode="json", include={"model", "pretrain"})
+        for key in HEAD:
+            del settings["model"][key]
+        precision = here.precision(run.pretrain.precision)
+        stamp = fingerprint(
+            {
+                "run": settings,
+                "texts": texts,
+                "vocabulary": prepared.manifest["vocabulary"],
+                "vectors": vectors_of[name] and Path(vectors_of[name]).name,
+                "precision": precision,
+                "made_by": made_by,
+            }
+        )
+        jobs[name] = PretrainJob(
+            run=settings,
+            corpora=list(map(str, folders)),
+            vocabulary_size=len(prepared.vocabulary),
+            vectors=vectors_of[name],
+            device=here.device,
+            precision=precision,
+            folder=str(prepared.output.pretrained / f"{run.model.encoder}.{stamp}"),
+            fingerprint=stamp,
+        )
+    return jobs
+
+
+def text_folders(prepared: Prepared) -> list[Path]:
+    """All text, labelled or not, as folders of corpora."""
+    tests, extras = map(prepared.test_folder, prepared.test_files), map(prepared.extra_folder, prepared.extra_files)
+    return [prepared.train_folder, *tests, *extras]
+
+
+def _word_vectors(config: Config, prepared: Prepared) -> dict[str, str | None]:
+    """The file of each run's vectors, if it has any: named by the text that they are made from, and made if need be."""
+    sizes = {
+        name: run.model.embedding_size if run.model.embedding_init == "ppmi" else None
+        for name, run in {**config.readers, **config.runs}.items()
+    }
+    wanted = set(sizes.values()) - {None}
+    if not wanted:
+        return sizes
+    texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in text_folders(prepared)]
+    stamp = fingerprint([*map(storage.array_hash, texts), versions.VECTORS])
+    paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
+    for size, path in paths.items():
+        if not prepared.only_looks and not path.exists():
+            with threadpool_limits(1):  # another number of threads would give other last bits
+                storage.write_npy(path, embeddings.ppmi_vectors(texts, len(prepared.vocabulary), size))
+    return {name: size and str(paths[size]) for name, size in sizes.items()}

@@ -1,0 +1,93 @@
+"""Trained folds on a corpus: one job for each pair, kept beside the fold's weights and named by the text's hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.core import storage
+from src.core.executors import Job
+from src.data.corpus import BLOCK, Corpus
+
+
+def prediction_jobs(folds: list[Path], corpora: list[Path], device: str, rows: Path | None = None) -> list[Job]:
+    """The predictions that are not there yet: folders of trained folds x folders of encoded corpora.
+
+    `rows` is the file of the train rows (M,) that the corpora are copies of: then each fold predicts only the copies of
+    those that it may judge. Neighbours in the list are on different corpora: the first job on one denoises it, and
+    others on it would wait.
+    """
+    jobs, names = [], [_name(corpus, rows) for corpus in corpora]
+    for fold in folds:
+        for corpus, name in zip(corpora, names, strict=True):
+            out = fold / name
+            if not out.exists():
+                payload = {"fold": str(fold), "corpus": str(corpus), "out": str(out), "device": device}
+                payload |= {"rows": str(rows)} if rows else {}
+                on = f"{corpus.parent.name}/{corpus.name}"  # copies are called alike for each test file
+                label = f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')} on {on}"
+                jobs.append(Job(label, "src.training.prediction:predict_fold", payload))
+    return jobs
+
+
+def logits_path(fold: Path, corpus: Path) -> Path:
+    """Where a trained fold keeps its logits of a corpus."""
+    return fold / _name(corpus)
+
+
+def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
+    """Logits (N, n_labels) float32: the mean over trained folds whose predictions are there."""
+    name = _name(corpus)
+    parts = [np.load(storage.require(fold / name, "train"), mmap_mode="r") for fold in folds]
+    mean = np.empty(parts[0].shape, dtype=np.float32)
+    for start in range(0, len(mean), BLOCK):  # in one piece it would take twice the memory of all parts together
+        rows = slice(start, start + BLOCK)
+        mean[rows] = np.mean([part[rows] for part in parts], axis=0, dtype=np.float32)
+    return mean
+
+
+def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels: int) -> np.ndarray:
+    """Logits (M, n_labels) float32 of a corpus of copies of train rows, each by the models that may judge the row.
+
+    NaN for a row that no model may judge.
+    """
+    train_rows, name = np.load(rows), _name(corpus, rows)
+    total, count = np.zeros((len(train_rows), n_labels)), np.zeros((len(train_rows), 1))
+    for fold in folds:
+        judged = judged_copies(fold, train_rows)
+        total[judged] += np.load(storage.require(fold / name, "train"))
+        count[judged] += 1
+    with np.errstate(invalid="ignore"):
+        return (total / count).astype(np.float32)
+
+
+def judged_copies(fold: Path, train_rows: np.ndarray) -> np.ndarray:
+    """Which of `train_rows` (M,) the model of this fold may judge: indices."""
+    with np.load(fold / "split.npz") as split:
+        return np.flatnonzero(np.isin(train_rows, split["predicted_rows"]))
+
+
+def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """One job: loads the weights that the fold's result.json names, writes logits (N, n_labels)."""
+    import torch
+
+    from src.training import devices
+    from src.training.inference import mean_logits
+    from src.training.trained_fold import TrainedFold
+
+    fold, folder = Path(payload["fold"]), Path(payload["corpus"])
+    device = torch.device(payload["device"])
+    devices.set_up(device)
+    trained = TrainedFold.load(fold, device)
+    judged = judged_copies(fold, np.load(payload["rows"])) if "rows" in payload else None
+    logits = mean_logits(trained.model, trained.views(folder), Corpus.load(folder).lengths, device, judged)
+    storage.write_npy(Path(payload["out"]), logits)
+
+
+def _name(corpus: Path, rows: Path | None = None) -> str:
+    """Of the file beside a fold's weights that holds its logits of a corpus."""
+    arrays = [np.load(corpus / "tokens.npy", mmap_mode="r"), *([np.load(rows)] if rows else [])]
+    return f"{'copies' if rows else 'logits'}.{storage.array_hash(*arrays)}.npy"

@@ -1,0 +1,156 @@
+"""pretrain_encoder(): an encoder learns the language of the reports from all text, without labels, before training.
+
+The text is noised by random words, and the tests more than train. So beside hidden words (masked language model) the
+model is shown wrong ones, which it must find and undo: it learns to read past the noise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from src.core import storage
+from src.core.settings import Pretrain, Run
+from src.data.corpus import MASK, N_SPECIAL, Corpus, Stacked
+from src.models.classifier import build_model
+from src.models.language import MaskedLanguageModel
+from src.training import checkpoints, devices
+from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
+from src.training.devices import autocast
+from src.training.job_specs import PretrainJob, is_pretrained
+from src.training.loop import fit, seed_of
+from src.training.masking import Questions, ask
+
+HELD_OUT = 50
+"""One report in so many is not learned from and tells the validation loss."""
+JUDGED = 256
+"""Reports of a batch of these."""
+
+
+class Asked(NamedTuple):
+    """What a batch is trained towards."""
+
+    places: Tensor
+    """(K,) int64 in the flattened batch"""
+    words: Tensor
+    """(K,) int64, those that belong there, counted from the first word"""
+    shown: Tensor
+    """(B, T) bool: words that may be out of place, so neither hidden ones nor padding"""
+    replaced: Tensor
+    """(B, T) float32: one where we put another word"""
+
+
+class Language:
+    """The objective of pretraining (see loop.Objective): cross-entropy of the words asked for, at their places alone,
+    and, times settings.detection, of whether each word shown was put there by us.
+    """
+
+    def __init__(
+        self,
+        model: MaskedLanguageModel,
+        tokens: np.ndarray | Stacked,
+        lengths: np.ndarray | Stacked,
+        ids: np.ndarray | Stacked,
+        settings: Pretrain,
+        device: torch.device,
+        precision: str,
+    ):
+        """Tokens (N, max_len), lengths (N,), ids (N,) of all text."""
+        self.model, self.device = model, device
+        self._tokens, self._lengths, self._ids = tokens, lengths, ids
+        self._settings, self._precision = settings, precision
+        dealt = np.random.default_rng(settings.seed).permutation(len(tokens))
+        held_out = max(1, len(tokens) // HELD_OUT)
+        self._valid, self._train = np.sort(dealt[:held_out]), np.sort(dealt[held_out:])
+        self._alphabet = alphabet_of(tokens, np.arange(len(tokens)))
+        self.n_batches = -(-len(self._train) // settings.batch_size)
+
+    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
+        order, size = rng.permutation(self._train), self._settings.batch_size
+        for start in range(0, len(order), POOL * size):
+            pool = list(self._questions(order[start : start + POOL * size], size, rng))
+            for i in rng.permutation(len(pool)):
+                yield pool[i]
+
+    def loss(self, compute: Callable[..., tuple[Tensor, Tensor]], batch: Batch, wanted: Asked) -> Tensor:
+        with autocast(self._precision, self.device):
+            words, odd = compute(batch.tokens, batch.lengths, wanted.places)
+        loss = functional.cross_entropy(words.float(), wanted.words)
+        if not self._settings.detection:
+            return loss
+        cells = functional.binary_cross_entropy_with_logits(odd.float(), wanted.replaced, reduction="none")
+        return loss + self._settings.detection * (cells * wanted.shown).sum() / wanted.shown.sum().clamp_min(1)
+
+    def validate(self, model: MaskedLanguageModel) -> float:
+        """The same questions each time."""
+        model.eval()
+        total = 0.0
+        with torch.inference_mode():
+            for batch, wanted in self._questions(self._valid, JUDGED, np.random.default_rng(0)):
+                total += self.loss(model, batch, wanted).item() * len(batch.rows)
+        return total / len(self._valid)
+
+    def named(self, rows: np.ndarray) -> np.ndarray:
+        return self._ids[rows]
+
+    def _questions(self, rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
+        tokens, lengths = self._tokens[rows], self._lengths[rows]
+        questions = ask(tokens, lengths, self._settings, self._alphabet, rng)
+        for batch in length_batches(questions.shown, lengths, batch_size, self.device, WIDTHS):
+            part = Questions(*(array[batch.rows, : batch.tokens.shape[1]] for array in questions))
+            places = np.flatnonzero(part.asked)
+            words = tokens[batch.rows, : batch.tokens.shape[1]].ravel()[places].astype(np.int64) - N_SPECIAL
+            shown = (part.shown != MASK) & (np.arange(batch.tokens.shape[1]) < lengths[batch.rows, None])
+            arrays = places, words, shown, part.replaced.astype(np.float32)
+            yield batch._replace(rows=rows[batch.rows]), Asked(*(torch.from_numpy(a).to(self.device) for a in arrays))
+
+
+def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """Runs a PretrainJob given as a dictionary. Leaves in its folder last.safetensors, history.csv and, written last,
+    result.json.
+    """
+    job = PretrainJob(**payload)
+    folder = Path(job.folder)
+    with storage.lock(folder / "job.lock"):
+        if is_pretrained(job):
+            return
+        run = Run.model_validate(job.run)
+        corpora = [Corpus.load(Path(corpus)) for corpus in job.corpora]
+        tokens, lengths, ids = (
+            Stacked([getattr(corpus, name) for corpus in corpora]) for name in ("tokens", "lengths", "ids")
+        )
+        device = torch.device(job.device)
+        devices.set_up(device)
+        torch.manual_seed(seed_of(run.pretrain.seed))
+        vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
+        model = MaskedLanguageModel(build_model(run.model, job.vocabulary_size, 1, vectors)).to(device)
+        storage.remove_temporaries(folder)
+        started = time.perf_counter()
+        objective = Language(model, tokens, lengths, ids, run.pretrain, device, job.precision)
+        history = fit(objective, run.pretrain, (run.pretrain.seed, 0), folder, progress)
+        checkpoints.save_weights(folder / "last.safetensors", model)
+        (folder / "best.safetensors").unlink(missing_ok=True)
+        storage.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+        checkpoints.remove_all(folder)
+        storage.write_json(
+            folder / "result.json",
+            {
+                "fingerprint": job.fingerprint,
+                "run": job.run,
+                "vocabulary_size": job.vocabulary_size,
+                "reports": len(tokens),
+                "epochs": len(history),
+                "last_train_loss": history[-1]["train_loss"],
+                "last_valid_loss": history[-1]["valid_loss"],
+                "seconds_since_last_start": round(time.perf_counter() - started, 2),
+                "environment": storage.environment(devices.name_of(device), job.precision),
+            },
+        )

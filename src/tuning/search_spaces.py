@@ -1,0 +1,187 @@
+"""Search spaces: which settings a study may change, and between what. A YAML file, one line a setting.
+
+    train.learning_rate: {type: float, low: 0.002, high: 0.02, log: true}
+    train.epochs: {type: int, low: 4, high: 10}
+    train.attack: {type: categorical, choices: [none, fgm]}
+    train.attack_size: {type: float, low: 0.1, high: 2.0, log: true, when: {train.attack: fgm}}
+
+src/presets/spaces/ has one for every model, and those of pretraining, of training's noise and of blending; a file of
+the user's own serves as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from src.core.errors import UserError, unknown
+from src.core.settings import Settings
+from src.core.settings_loader import PRESETS, sentences
+
+if TYPE_CHECKING:
+    import optuna
+
+SPACES = PRESETS / "spaces"
+Value = bool | int | float | str | list[Any] | dict[str, Any] | None
+
+
+class Dimension(Settings):
+    when: dict[str, Any] = {}
+    """Other settings of the space, with the value or the list of values that they must have for this one to matter."""
+
+
+class FloatDimension(Dimension):
+    type: Literal["float"]
+    low: float
+    high: float
+    log: bool = False
+    """As likely between 0.001 and 0.01 as between 0.01 and 0.1."""
+
+    @model_validator(mode="after")
+    def _range(self) -> FloatDimension:
+        return _ordered(self)
+
+    def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+    @property
+    def ends(self) -> list[Value]:
+        return [self.low, self.high]
+
+
+class IntDimension(Dimension):
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int = Field(1, ge=1)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _range(self) -> IntDimension:
+        if self.log and self.step != 1:
+            raise ValueError("log and step exclude each other")
+        if (self.high - self.low) % self.step:
+            raise ValueError(f"high {self.high} is not a whole number of steps of {self.step} from low {self.low}")
+        return _ordered(self)
+
+    def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
+
+    @property
+    def ends(self) -> list[Value]:
+        return [self.low, self.high]
+
+
+class CategoricalDimension(Dimension):
+    type: Literal["categorical"]
+    choices: list[Value] = Field(min_length=1)
+
+    def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        # As JSON, since a study stores nothing but scalars, and 1 and true would be the same to it.
+        return from_study(trial.suggest_categorical(name, list(map(json.dumps, self.choices))))
+
+    @property
+    def ends(self) -> list[Value]:
+        return self.choices
+
+
+AnyDimension = Annotated[FloatDimension | IntDimension | CategoricalDimension, Field(discriminator="type")]
+
+
+@dataclass(frozen=True)
+class Space:
+    dimensions: dict[str, AnyDimension]
+    """By the key of the setting, such as train.learning_rate; what others depend on stands before them."""
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
+        """A value for each setting that matters, given those before it."""
+        chosen: dict[str, Value] = {}
+        for name, dimension in self.dimensions.items():
+            if all(name_ in chosen and chosen[name_] in _several(want) for name_, want in dimension.when.items()):
+                chosen[name] = dimension.suggest(trial, name)
+        return chosen
+
+    def check(self, build: Callable[[list[str]], object]) -> None:
+        """Raises UserError for a setting that `build`, given key=value words, refuses at an end of its range."""
+        for name, dimension in self.dimensions.items():
+            given = {other: _several(want)[0] for other, want in dimension.when.items()}
+            for value in dimension.ends:
+                try:
+                    build(words({**given, name: value}))
+                except UserError as error:
+                    raise UserError(f"the search space has {name} up to {value}, but {error}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: dimension.model_dump(mode="json") for name, dimension in self.dimensions.items()}
+
+
+def words(chosen: dict[str, Value]) -> list[str]:
+    """key=value words that set what was chosen."""
+    return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in chosen.items()]
+
+
+def from_study(value: bool | int | float | str) -> Value:
+    """The value of a setting from how a study keeps it: text is the JSON of a choice."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def space_names() -> list[str]:
+    return sorted(path.stem for path in SPACES.glob("*.yaml"))
+
+
+def load_space(names: Sequence[str], parts: Iterable[str]) -> Space:
+    """Spaces of the project, by name, and files, one laid over the other: the last to name a setting has it.
+
+    `parts` are what keys may begin with. Raises UserError for a file that is not there, and for what is not a space.
+    """
+    dimensions: dict[str, AnyDimension] = {}
+    for name in names:
+        is_file = name.endswith((".yaml", ".yml"))
+        if not is_file and name not in space_names():
+            raise unknown("search space", name, space_names())
+        path = Path(name) if is_file else SPACES / f"{name}.yaml"
+        dimensions |= _read(path, parts)
+    for i, (name, dimension) in enumerate(dimensions.items()):
+        for other, want in dimension.when.items():
+            if other not in list(dimensions)[:i]:
+                raise UserError(f"{name}: when names {other}, which is no setting of the space that stands before it")
+            known = dimensions[other]
+            if isinstance(known, CategoricalDimension) and not all(one in known.choices for one in _several(want)):
+                raise UserError(f"{name}: when wants {other} to be {want}, which is none of {known.choices}")
+    return Space(dimensions)
+
+
+def _read(path: Path, parts: Iterable[str]) -> dict[str, AnyDimension]:
+    try:
+        lines = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(lines, dict) or not lines:
+        raise UserError(f"{path} has no settings; a line is such as train.epochs: {{type: int, low: 4, high: 10}}")
+    for name in lines:
+        if not isinstance(name, str) or name.split(".")[0] not in parts or "." not in name:
+            raise UserError(f"{path}: {name}: a study changes settings of {', '.join(parts)} alone")
+    try:
+        return TypeAdapter(dict[str, AnyDimension]).validate_python(lines)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {told}" for told in sentences(error, Dimension))) from None
+
+
+def _ordered(dimension: Any) -> Any:
+    if dimension.low > dimension.high:
+        raise ValueError(f"low {dimension.low} is above high {dimension.high}")
+    if dimension.log and dimension.low <= 0:
+        raise ValueError(f"log needs a low above 0 (got {dimension.low})")
+    return dimension
+
+
+def _several(want: Any) -> list[Any]:
+    return want if isinstance(want, list) else [want]

@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from src.core.errors import UserError
+from src.core.settings import Denoise, Recurrent, Run, Train, Transformer
+from src.data.corpus import N_SPECIAL
+from src.models.classifier import build_model
+from src.training import checkpoints, classification, loop
+from src.training.batching import POOL
+from src.training.classification import Classification, EpochReader, Rows, disagreement, positive_weight
+from src.training.inference import predict_logits
+from src.training.loop import fit, make_optimizer, schedule, update_average
+
+CPU = torch.device("cpu")
+SMALL = Recurrent(embedding_size=8, embedding_init="random", hidden_size=6, spatial_dropout=0.1, head_dropout=0.1)
+SIZE = 30
+
+
+def rows(n: int = 96, seed: int = 0) -> Rows:
+    """Label 0: word 5 stands before word 6. Label 1: word 7 is there. Label 2: never."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 9, size=n).astype(np.int32)
+    tokens = np.zeros((n, 10), dtype=np.uint16)
+    labels = np.zeros((n, 3), dtype=np.uint8)
+    for i, length in enumerate(lengths):
+        tokens[i, :length] = rng.integers(10, SIZE, size=length)
+        first, second = sorted(rng.choice(length, size=2, replace=False))
+        labels[i, 0] = rng.integers(2)
+        tokens[i, [first, second]] = (5, 6) if labels[i, 0] else (6, 5)
+        labels[i, 1] = (tokens[i] == 12).any()
+    assert tokens[tokens > 0].min() >= N_SPECIAL
+    return Rows(tokens, lengths, labels, np.arange(n).astype("S"), np.ones(n, dtype=np.float32), np.arange(n))
+
+
+def train(folder, settings: Train, data: Rows | None = None, stop_after: int | None = None, seed: int = 1):
+    """fit() on a fresh model; `stop_after` epochs it is interrupted like a killed process."""
+    data = data or rows()
+    torch.manual_seed(seed)
+    model = build_model(SMALL, SIZE, 3)
+
+    def progress(news):
+        if news["epoch"] == stop_after:
+            raise KeyboardInterrupt
+
+    try:
+        objective = Classification(model, data, rows(48, seed=9), settings, CPU, "fp32")
+        history = fit(objective, settings, (seed, 0), folder, progress)
+    except KeyboardInterrupt:
+        return None, model
+    return history, model
+
+
+def fit_from(model, settings: Train, folder) -> None:
+    fit(Classification(model, rows(), rows(48), settings, CPU, "fp32"), settings, (1, 0), folder, lambda news: None)
+
+
+def weights(model) -> bytes:
+    return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Train(epochs=4, batch_size=16, noise={"replacement": 0.1, "insertion": 0.05, "deletion": 0.05}),
+        Train(epochs=4, batch_size=16, ema_decay=0.9, optimizer="adam"),
+        Train(epochs=4, batch_size=16, patience=1),
+        Train(epochs=4, batch_size=16, consistency=1.0, noise={"replacement": 0.1, "deletion": 0.1}),
+        Train(epochs=4, batch_size=16, attack="fgm"),
+        Train(epochs=4, batch_size=16, attack="awp", attack_size=0.01, layer_decay=0.8),
+    ],
+    ids=["noise", "ema", "patience", "consistency", "fgm", "awp"],
+)
+def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
+    history, model = train(tmp_path / "whole", settings)
+    for stop in (1, 3):
+        folder = tmp_path / f"stopped_{stop}"
+        train(folder, settings, stop_after=stop)
+        again, resumed = train(folder, settings)
+        assert again == history
+        assert weights(resumed) == weights(model)
+        assert (folder / "best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
+
+
+def test_seeds_change_the_result_and_nothing_else_does(tmp_path):
+    settings = Train(epochs=1, batch_size=16)
+    same = [weights(train(tmp_path / name, settings, seed=3)[1]) for name in ("a", "b")]
+    assert same[0] == same[1] != weights(train(tmp_path / "c", settings, seed=4)[1])
+
+
+def test_word_order_is_learned(tmp_path):
+    data = rows(600)
+    history, model = train(tmp_path, Train(epochs=12, batch_size=16, learning_rate=0.01), data)
+    fresh = rows(200, seed=5)
+    logits = predict_logits(model, fresh.tokens, fresh.lengths, CPU)
+    assert ((logits[:, 0] > 0) == fresh.labels[:, 0]).mean() > 0.9
+    assert history[-1]["valid_loss"] < 0.6 * history[0]["valid_loss"]
+
+
+def test_valid_loss_is_that_of_all_rows_together(tmp_path):
+    history, model = train(tmp_path, Train(epochs=1, batch_size=16))
+    valid = rows(48, seed=9)
+    logits = predict_logits(model, valid.tokens, valid.lengths, CPU, batch_size=7)
+    assert np.isfinite(logits).all()
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    cells = log_loss(valid.labels.ravel(), probabilities.ravel())
+    assert history[0]["valid_loss"] == pytest.approx(cells, abs=1e-5)
+
+
+def test_exactly_the_matrices_decay():
+    model = build_model(SMALL, SIZE, 3)
+    groups = make_optimizer(model, Train(weight_decay=0.3)).param_groups
+    decaying = {id(p) for group in groups if group["weight_decay"] == 0.3 for p in group["params"]}
+    still = {id(p) for group in groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    assert decaying == {id(p) for p in model.parameters() if p.ndim >= 2}
+    assert still == {id(p) for p in model.parameters() if p.ndim < 2}
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_optimizer_kinds(name):
+    optimizer = make_optimizer(build_model(SMALL, SIZE, 3), Train(optimizer=name))
+    assert type(optimizer).__name__.lower() == name
+
+
+def test_the_gradient_is_clipped_before_the_step(tmp_path, monkeypatch):
+    norms = []
+    original = torch.optim.AdamW.step
+
+    def step(self, *arguments, **keywords):
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
+        return original(self, *arguments, **keywords)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    train(tmp_path, Train(epochs=1, batch_size=16, clip_norm=1e-3))
+    assert len(norms) == 6 and max(norms) <= 1e-3 * 1.001 and min(norms) > 0
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient's norm"])
+def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch, what):
+    """Values are read a pool of batches at a time, and still the first bad step is named."""
+    steps = []
+    original = loop.Watch.see
+
+    def see(self, loss, norm, batch_rows):
+        steps.append(batch_rows)
+        poison = torch.tensor(math.nan if len(steps) >= 3 else 1.0)
+        original(self, loss * poison if what == "loss" else loss, norm * poison, batch_rows)
+
+    monkeypatch.setattr(loop.Watch, "see", see)
+    model = build_model(SMALL, SIZE, 3)
+    settings = Train(epochs=2, batch_size=16)
+    with pytest.raises(
+        UserError, match=rf"{what} became nan at step 2 \(epoch 1\).*reports \d+.*learning_rate"
+    ) as told:
+        fit_from(model, settings, tmp_path)
+    assert ", ".join(map(str, steps[2][:8])) in str(told.value)
+    assert not list(tmp_path.glob("*.safetensors")), "nothing may be kept of a broken epoch"
+
+
+def test_weights_that_are_not_finite_are_told(tmp_path):
+    model = build_model(SMALL, SIZE, 3)
+    torch.nn.init.constant_(model.head.weight, float("inf"))
+    with pytest.raises(UserError, match=r"loss became (nan|inf) at step 0 \(epoch 1\)"):
+        fit_from(model, Train(epochs=2, batch_size=16), tmp_path)
+
+
+def test_an_epoch_holds_every_report_once_with_its_own_labels():
+    data, settings = rows(3000), Train(batch_size=16)
+    # A part of a larger file, in another order than there.
+    chosen = np.random.default_rng(1).permutation(3000)[:2900]
+    part = Rows(data.tokens, data.lengths, data.labels[chosen], data.ids[chosen], data.weights[chosen], chosen)
+    reader = EpochReader(part, settings, CPU)
+    seen = []
+    for batch, wanted in reader.batches(np.random.default_rng(0)):
+        in_file = chosen[batch.rows]
+        np.testing.assert_array_equal(batch.tokens, data.tokens[in_file][:, : batch.tokens.shape[1]])
+        np.testing.assert_array_equal(batch.lengths, data.lengths[in_file])
+        np.testing.assert_array_equal(wanted.targets, data.labels[in_file])
+        seen.append(batch.rows)
+    assert len(seen) == reader.n_batches == 182
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(2900))
+    widths = [data.lengths[chosen[batch_rows]].max() for batch_rows in seen]
+    assert widths != sorted(widths)  # short and long batches alternate
+    again = [batch.rows for batch, _ in reader.batches(np.random.default_rng(0))]
+    other = [batch.rows for batch, _ in reader.batches(np.random.default_rng(1))]
+    assert all(np.array_equal(a, b) for a, b in zip(seen, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(seen, other, strict=True))
+
+
+def test_patience_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "schedule", lambda *arguments: 1.0)
+    settings = Train(epochs=60, batch_size=16, patience=2, learning_rate=0.02)
+    history, _ = train(tmp_path, settings, rows(64))
+    losses = [epoch["valid_loss"] for epoch in history]
+    assert len(history) < 60 and len(history) - 1 - int(np.argmin(losses)) == 2
+    model = build_model(SMALL, SIZE, 3)
+    checkpoints.load_weights(tmp_path / "best.safetensors", model)
+    valid = rows(48, seed=9)
+    logits = torch.from_numpy(predict_logits(model, valid.tokens, valid.lengths, CPU))
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(valid.labels).float())
+    assert loss.item() == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_consistency_is_between_two_noisy_copies_of_the_same_reports(tmp_path):
+    data = rows(300)
+    settings = Train(batch_size=16, consistency=1.0, noise={"replacement": 0.2, "insertion": 0.1, "deletion": 0.2})
+    reader = EpochReader(data, settings, CPU)
+    shares = []
+    for batch, wanted in reader.batches(np.random.default_rng(0)):
+        assert wanted.twin.tokens.shape[0] == len(batch.rows)
+        np.testing.assert_array_equal(wanted.targets, data.labels[batch.rows])
+        for row, tokens, other in zip(batch.rows, batch.tokens.numpy(), wanted.twin.tokens.numpy(), strict=True):
+            words = set(data.tokens[row][data.tokens[row] > 0])
+            shares.append([np.isin(copy[copy > 0], list(words)).mean() for copy in (tokens, other)])
+        assert not np.array_equal(batch.tokens, wanted.twin.tokens)
+    # Most words of either copy are the report's own, so the copies are of one report.
+    assert np.mean(shares, axis=0) == pytest.approx(0.75, abs=0.08)
+
+
+def test_training_sees_every_view_that_the_denoiser_has():
+    """Whole pools of batches in one view, of the same noisy reports."""
+
+    class Views:
+        settings = Denoise(by="x", views=["hard", "soft"])
+
+        def __call__(self, tokens, lengths, views):
+            assert len(views) == 1
+            return [tokens if views[0] == "hard" else np.repeat(tokens[:, :, None], 2, axis=2)]
+
+    data = rows(16 * POOL * 12)
+    reader = EpochReader(data, Train(batch_size=16), CPU, Views())
+    dims = []
+    for batch, wanted in reader.batches(np.random.default_rng(0)):
+        dims.append(batch.tokens.dim())
+        words = batch.tokens if dims[-1] == 2 else batch.tokens[:, :, 1]
+        np.testing.assert_array_equal(words, data.tokens[batch.rows, : words.shape[1]])
+        np.testing.assert_array_equal(wanted.targets, data.labels[batch.rows])
+    pools = np.array(dims).reshape(-1, POOL)
+    assert (pools == pools[:, :1]).all() and set(pools[:, 0]) == {2, 3}
+
+
+def test_disagreement_is_the_symmetric_divergence():
+    left, right = torch.tensor([[0.3, -2.0]]), torch.tensor([[1.5, -2.0]])
+    p, q = left.sigmoid().double(), right.sigmoid().double()
+    divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    other = q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()
+    torch.testing.assert_close(disagreement(left, right).double(), (divergence + other) / 2, atol=1e-6, rtol=1e-5)
+    assert disagreement(left, left).abs().max() == 0
+
+
+def test_weights_of_reports_count_in_the_loss():
+    """A report of weight two is as good as two reports."""
+    data, settings = rows(4), Train(batch_size=16)
+    torch.manual_seed(0)
+    model = build_model(SMALL.model_copy(update={"spatial_dropout": 0.0, "head_dropout": 0.0}), SIZE, 3)
+
+    def loss(chosen, weights):
+        chosen = np.array(chosen)
+        part = Rows(
+            data.tokens, data.lengths, data.labels[chosen], data.ids[chosen], np.array(weights, np.float32), chosen
+        )
+        objective = Classification(model, part, data, settings, CPU, "fp32")
+        ((batch, wanted),) = objective.batches(np.random.default_rng(0))
+        return objective.loss(model, batch, wanted).item()
+
+    assert loss([0, 1], [4 / 3, 2 / 3]) == pytest.approx(loss([0, 0, 1], [1, 1, 1]), rel=1e-5)
+    assert loss([0, 1], [4 / 3, 2 / 3]) != pytest.approx(loss([0, 1], [1, 1]), rel=1e-6)
+
+
+def test_lower_layers_learn_more_slowly_under_layer_decay():
+    model = build_model(SMALL.model_copy(update={"layers": 2}), SIZE, 3)
+    groups = make_optimizer(model, Train(layer_decay=0.5)).param_groups
+    share = {id(p): group["share"] for group in groups for p in group["params"]}
+    assert share[id(model.head.weight)] == 1.0
+    assert share[id(model.encoder.forwards[1].weight_hh_l0)] == share[id(model.encoder.backwards[1].bias_ih_l0)] == 0.5
+    assert share[id(model.encoder.forwards[0].weight_hh_l0)] == 0.25
+    assert share[id(model.embedding.weight)] == 0.125
+    assert {group["share"] for group in make_optimizer(model, Train()).param_groups} == {1.0}
+
+
+def test_schedule_rises_and_falls():
+    values = [schedule(step, 100, 0.1) for step in range(100)]
+    assert values[9] == values[10] == 1.0
+    assert np.all(np.diff(values[:10]) > 0) and np.all(np.diff(values[10:]) < 0)
+    assert 0 < values[-1] < 0.01 and values[0] == pytest.approx(0.1)
+    assert schedule(0, 100, 0.0) == 1.0
+
+
+def test_positive_weight():
+    labels = np.array([[1, 0], [0, 0], [0, 0], [0, 0]], dtype=np.uint8)
+    assert positive_weight(labels, Train(pos_weight="balanced")).tolist() == [3.0, 1.0]
+    assert positive_weight(labels, Train()).tolist() == [1.0, 1.0]
+
+
+def test_moving_average():
+    slow, fast = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(slow.weight, 0.0)
+    torch.nn.init.constant_(fast.weight, 1.0)
+    update_average(slow, fast, 0.9, step=0)
+    assert slow.weight.item() == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
+    update_average(slow, fast, 0.9, step=10_000)
+    assert slow.weight.item() == pytest.approx(0.91)
+
+
+def test_noise_is_drawn_afresh_and_leaves_validation_alone(tmp_path, monkeypatch):
+    seen = []
+    original = classification.corrupt
+    monkeypatch.setattr(classification, "corrupt", lambda *a: seen.append(original(*a)) or seen[-1])
+    train(tmp_path, Train(epochs=2, batch_size=16, noise={"replacement": 0.3}))
+    # 96 reports are a single pool, so this is the noise of an epoch each.
+    assert len(seen) == 2 and (seen[0][0] != seen[1][0]).mean() > 0.3
+    assert seen[0][0].min() >= N_SPECIAL
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(tmp_path):
+    settings = Train(epochs=4, batch_size=16)
+    history, model = train(tmp_path / "whole", settings)
+    for damage in ("truncate", "json", "missing"):
+        folder = tmp_path / damage
+        train(folder, settings, stop_after=3)
+        assert sorted(path.name for path in folder.glob("state_*.json")) == ["state_0002.json", "state_0003.json"]
+        newest = folder / "state_0003.safetensors"
+        if damage == "truncate":
+            newest.write_bytes(newest.read_bytes()[:-8])
+        elif damage == "json":
+            (folder / "state_0003.json").write_text('{"sha2')
+        else:
+            newest.unlink()
+        again, resumed = train(folder, settings)
+        assert again == history and weights(resumed) == weights(model)
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    checkpoints.save_weights(tmp_path / "last.safetensors", build_model(SMALL, SIZE, 3))
+    other = build_model(SMALL.model_copy(update={"hidden_size": 7}), SIZE, 3)
+    with pytest.raises(UserError, match=r"last.safetensors cannot be read as this model's weights"):
+        checkpoints.load_weights(tmp_path / "last.safetensors", other)
+    with pytest.raises(UserError, match=r"none.safetensors is missing. Make it with: ./run.sh train"):
+        checkpoints.load_weights(tmp_path / "none.safetensors", other)
+
+
+def test_history_is_what_a_table_needs(tmp_path):
+    history, _ = train(tmp_path, Train(epochs=2, batch_size=16))
+    table = pd.DataFrame(history)
+    assert list(table) == ["epoch", "learning_rate", "train_loss", "valid_loss"]
+    assert table["epoch"].tolist() == [1, 2]
+
+
+def test_run_settings_survive_the_trip_to_a_worker():
+    run = Run(model=SMALL, train=Train(noise={"replacement": 0.1}))
+    assert Run.model_validate(run.model_dump(mode="json")) == run
+
+
+@pytest.mark.slow
+def test_compiled_training_learns_the_same(tmp_path):
+    """Code is generated in half a minute."""
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs g++, which is not there")
+    settings = Train(epochs=2, batch_size=16)
+    history, model = train(tmp_path / "plain", settings)
+    other, compiled = train(tmp_path / "compiled", settings.model_copy(update={"compile": True}))
+    assert [epoch["valid_loss"] for epoch in other] == pytest.approx(
+        [epoch["valid_loss"] for epoch in history], rel=0.05
+    )
+    assert model.state_dict().keys() == compiled.state_dict().keys()
+
+
+def test_compiling_without_a_compiler_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"train.compile=true needs a C\+\+ compiler"):
+        train(tmp_path, Train(epochs=1, compile=True))
+
+
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("model", [SMALL, Transformer(embedding_size=8, embedding_init="random", heads=2)])
+def test_a_gpu_learns_and_predicts_the_same(tmp_path, model, compile):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    device, settings = torch.device("cuda"), Train(epochs=12, batch_size=16, learning_rate=0.01, compile=compile)
+    torch.manual_seed(0)
+    fitted = build_model(model, SIZE, 3).to(device)
+    objective = Classification(fitted, rows(600), rows(200, seed=5), settings, device, "bf16")
+    history = fit(objective, settings, (1, 0), tmp_path, lambda news: None)
+    assert history[-1]["valid_loss"] < 0.7 * history[0]["valid_loss"]
+    fresh = rows(200, seed=6)
+    there = predict_logits(fitted, fresh.tokens, fresh.lengths, device)
+    here = predict_logits(fitted.cpu(), fresh.tokens, fresh.lengths, CPU)
+    np.testing.assert_allclose(there, here, atol=1e-3)

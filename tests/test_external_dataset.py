@@ -1,0 +1,107 @@
+"""A labelled file of another pool made like the target: planted noise and likeness are reached."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.__main__ import main
+from src.core.settings import Config
+from src.core.settings_loader import load_config
+from src.data import input_files, near_duplicates
+from src.data.report_reader import read_reports
+from src.data.synthetic import make_sample
+from src.data.tasks import ROUND1
+from src.evaluation import covariate_shift, noise_estimation
+from src.evaluation.external_dataset import Pool
+from src.evaluation.validation_sets import ShiftFolder
+from tests.conftest import TINY, error_of
+
+ROWS, TEST_ROWS = 4000, 1000
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    """Settings of a measured shift."""
+    folder = tmp_path_factory.mktemp("pool")
+    make_sample(folder / "input", rows=ROWS, test_rows=TEST_ROWS, task=ROUND1, seed=3)
+    words = [f"paths.input={folder / 'input'}", f"paths.output={folder / 'output'}"]
+    assert main(["shift", *TINY, *words]) == 0
+    return load_config("sample", [word for word in TINY if "=" in word] + words)
+
+
+def load(config: Config, name: str = "answers_A.csv") -> Pool:
+    return Pool.load(config, input_files.find_files(config.paths), read_reports(config.paths.input / name), "predict")
+
+
+def test_as_many_frames_hold_another_word_as_in_the_target(config):
+    """A pool as large and as noisy as train; the target is noisier."""
+    pool = load(config, "sample_train.csv")
+    have, want = (pool.noise(text).odd_middles for text in (pool.text, pool.target))
+    rate = pool.missing_replacement()
+    assert have + 0.01 < want
+    assert rate == pytest.approx((want - have) / (1 - have), abs=0.01)
+    tokens, offsets = pool.replaced(rate)
+    assert pool.noise((tokens, offsets)).odd_middles == pytest.approx(want, abs=0.005)
+    assert (tokens != pool.text[0]).mean() == pytest.approx(rate, abs=0.003)
+    np.testing.assert_array_equal(offsets, pool.text[1])
+    np.testing.assert_array_equal(tokens, pool.replaced(rate)[0])  # one draw
+
+
+def test_nothing_is_replaced_where_the_pool_is_noisier(config):
+    pool = load(config, "sample_train.csv")
+    noisier = replace(pool, reports=pool.with_text(pool.replaced(0.2)))
+    assert noisier.missing_replacement() == 0
+    np.testing.assert_array_equal(noisier.replaced(0.0)[0], noisier.text[0])
+
+
+def test_weights_are_those_of_the_cosines_to_train(config):
+    pool = load(config)
+    like = pool.likeness(pool.text)
+    train, target, own = near_duplicates.tfidf([pool.train, pool.target, pool.text], 2)
+    np.testing.assert_allclose(like.cosines, (own @ train.T).toarray().max(axis=1), atol=1e-6)
+    np.testing.assert_allclose(like.target_cosines, (target @ train.T).toarray().max(axis=1), atol=1e-6)
+    np.testing.assert_array_equal(
+        like.weights, covariate_shift.similarity_weights(like.cosines, like.target_cosines, config.shift.clip)
+    )
+    assert like.weights.mean() == pytest.approx(1)
+    noisy = pool.likeness(pool.replaced(0.3))
+    assert np.median(noisy.cosines) < np.median(like.cosines)
+    assert noisy.weights.shape == like.weights.shape == (TEST_ROWS,)
+
+
+def test_other_text_is_in_no_file(config):
+    pool = load(config)
+    made = pool.with_text(pool.replaced(0.1))
+    assert pool.reports.sha256 and not made.sha256
+    np.testing.assert_array_equal(made.labels, pool.reports.labels)
+    assert not np.array_equal(made.tokens, pool.reports.tokens)
+
+
+def test_noise_up_to_the_target_is_that_of_frames(config):
+    pool = load(config, "sample_train.csv")
+    extra = noise_estimation.extra_noise(*(pool.noise(text).rates for text in (pool.text, pool.target)))
+    found = pool.noise(pool.noised(extra, np.random.default_rng(1))).rates.total
+    assert found == pytest.approx(pool.noise(pool.target).rates.total, abs=0.03)
+
+
+def test_the_target_is_that_of_the_settings(config):
+    assert load(config).target_name == "sample_testB.csv"
+    other = load(config.model_copy(update={"target": "sample_testA"}))
+    assert other.target_name == "sample_testA.csv"
+    np.testing.assert_array_equal(other.target[0], read_reports(config.paths.input / "sample_testA.csv").tokens)
+
+
+def test_what_is_wrong_is_told(config, tmp_path, monkeypatch):
+    pool = load(config)
+    few = replace(pool, target=(pool.target[0][:100], np.array([0, 100])))
+    assert "too little text to tell how noisy it is" in error_of(few.missing_replacement)
+    make_sample(tmp_path, rows=50, test_rows=10, task=ROUND1, seed=4)
+    other = config.model_copy(update={"paths": config.paths.model_copy(update={"input": Path(tmp_path)})})
+    told = error_of(load, other)
+    assert f"was made of other files than are in {tmp_path}" in told and "./run.sh shift --preset sample" in told
+    monkeypatch.setattr(ShiftFolder, "target", lambda self, name: None)
+    assert "there is no test file" in error_of(load, config)

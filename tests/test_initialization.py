@@ -1,0 +1,248 @@
+"""Pretraining, teachers and extra files from the command line, on tiny sample data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from src.__main__ import main
+from src.core.settings import Run
+from src.core.settings_loader import load_config
+from src.data.corpus import Corpus
+from src.data.report_reader import read_reports
+from src.data.submission_files import read_submission
+from src.evaluation.metrics import sigmoid
+from src.models.classifier import build_model
+from src.training import checkpoints
+from src.training.inference import predict_logits
+from tests.conftest import TINY, error_of
+
+PRETRAINED = ["pretrain.epochs=1", "pretrain.batch_size=64"]
+TAUGHT = ["runs.transformer.train.teachers=[lstm]", "folds.seeds=[2021, 7]"]
+
+
+def words(input_folder: Path, output: Path, *more: str) -> list[str]:
+    return [*TINY, f"paths.input={input_folder}", f"paths.output={output}", *more]
+
+
+def jobs_of(output: Path, run: str) -> list[dict]:
+    paths = sorted((output / "runs" / run).glob("fold_*/result.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def with_extra(tmp_path_factory, tiny_input) -> Path:
+    """The tiny input with labelled extra reports: half of its own train file under other ids, half of it new."""
+    folder = Path(shutil.copytree(tiny_input, tmp_path_factory.mktemp("extra") / "input"))
+    lines = (folder / "sample_train.csv").read_text().splitlines()
+    made = [f"9{line}" for line in lines[:10]]
+    for line in lines[10:40]:
+        name, text, label = line.split("|,|")
+        made.append(f"9{name}|,|{' '.join(reversed(text.split()))} |,|{label}")
+    (folder / "more_extra.csv").write_text("\n".join(made) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, with_extra) -> Path:
+    output = tmp_path_factory.mktemp("starts")
+    assert main(["train", *words(with_extra, output, *PRETRAINED, *TAUGHT)]) == 0
+    return output
+
+
+def test_each_encoder_reads_all_text_once(done, with_extra, capsys):
+    folders = sorted(path.name.split(".")[0] for path in (done / "pretrained").iterdir())
+    assert folders == ["recurrent", "transformer"]
+    for result in (done / "pretrained").glob("*/result.json"):
+        assert json.loads(result.read_text())["reports"] == 300 + 40 + 40 + 40
+    made = {path: path.stat().st_mtime_ns for path in (done / "pretrained").rglob("*.safetensors")}
+    # Another pooling or head is not what pretraining sees; other noise in training neither.
+    more = [*PRETRAINED, "model.pooling=mean", "model.head_dropout=0.3", "train.noise.deletion=0.1"]
+    assert main(["pretrain", *words(with_extra, done, *more)]) == 0
+    assert "encoders to pretrain" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (done / "pretrained").rglob("*.safetensors")} == made
+
+
+def test_models_start_from_the_pretrained_encoder(done, with_extra, tmp_path):
+    """With a rate of next to nothing a trained fold still has the weights that it started from."""
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    more = [*PRETRAINED, "train.learning_rate=1e-12", "train.weight_decay=0", "train.epochs=1"]
+    assert main(["train", "--model", "lstm", *words(with_extra, output, *more)]) == 0
+    (encoder,) = (output / "pretrained").glob("recurrent.*")
+    start = load_file(encoder / "last.safetensors")
+    newest = max((output / "runs/lstm").glob("fold_0*/last.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    trained = load_file(newest)
+    shared = {name for name in start if name.startswith(("embedding.", "encoder."))}
+    assert shared == {name for name in trained if name.startswith(("embedding.", "encoder."))}
+    for name in shared:
+        np.testing.assert_allclose(trained[name], start[name], atol=1e-6)
+
+
+def test_without_epochs_there_is_nothing_to_pretrain(with_extra, tmp_path, capsys):
+    assert main(["pretrain", *words(with_extra, tmp_path)]) == 0
+    assert "pretrain: nothing to do, no run asks for it (pretrain.epochs)" in capsys.readouterr().out
+
+
+def test_students_learn_from_the_teachers_of_their_fold(done):
+    students = sorted((done / "runs/transformer").glob("fold_*"))
+    assert len(students) == 4  # two folds of two splits
+    for path in students:
+        # Another fold's teacher has seen the labels that this one is judged by.
+        (teacher,) = json.loads((path / "result.json").read_text())["teachers"]
+        run, fold = Path(teacher).parts
+        assert run == "lstm" and fold.split(".seed_")[0] == path.name.split(".seed_")[0]
+        with np.load(path / "split.npz") as own, np.load(done / "runs" / teacher / "split.npz") as theirs:
+            assert set(theirs["train_rows"]).isdisjoint(own["predicted_rows"])
+        assert len(list((done / "runs" / teacher).glob("logits.*.npy"))) >= 3  # two tests and the extra file
+    assert all(job["teachers"] == [] for job in jobs_of(done, "lstm"))
+
+
+@pytest.fixture
+def denoised(done, with_extra, tmp_path) -> tuple[Path, list[str]]:
+    """Output of runs that read reports denoised by the Transformer's encoder, and the words that make it so."""
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    sizes = {"epochs": 30, "batch_size": 16, "learning_rate": 0.02}
+    learned = [f"runs.transformer.pretrain.{key}={value}" for key, value in sizes.items()]
+    more = [*learned, "denoise.by=transformer", "denoise.prior=0.9", "denoise.confidence=0.5"]
+    more += ["denoise.views=[hard,soft]"]
+    assert main(["train", *words(with_extra, output, *more)]) == 0
+    return output, more
+
+
+def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
+    output, more = denoised
+    train = Corpus.load(output / "data/train")
+    views = [np.load(next((output / "data/train/denoised").glob(f"*.{view}.npy"))) for view in ("hard", "soft")]
+    assert (views[0] != train.tokens).any(), "the settings are such that something is taken for noise"
+    for name in ("lstm", "transformer"):
+        assert jobs_of(output, name)[-1]["denoiser"].startswith("transformer.")
+    # What a run predicts is of the denoised reports.
+    file = tmp_path / "again.csv"
+    reports = [line.rsplit(b"|,|", 1)[0] for line in (with_extra / "sample_train.csv").read_bytes().splitlines()]
+    file.write_bytes(b"\n".join(reports) + b"\n")
+    assert main(["predict", "lstm", str(file), *words(with_extra, output, *more)]) == 0
+    run = json.loads((output / "runs/lstm/run.json").read_text())
+    logits = []
+    for part in run["fold_folders"]:
+        result = json.loads((output / "runs/lstm" / part / "result.json").read_text())
+        model = build_model(Run.model_validate(result["run"]).model, result["vocabulary_size"], result["n_labels"])
+        checkpoints.load_weights(output / "runs/lstm" / part / "last.safetensors", model)
+        logits += [predict_logits(model, seen, train.lengths, torch.device("cpu")) for seen in views]
+    _, predicted = read_submission(output / "prediction_lstm_again.csv")
+    np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_denoised_in_prediction_alone_and_for_later_files(denoised, with_extra, capsys):
+    output, more = denoised
+    # Trained on reports as they are, and denoised only to predict, it has the weights of a run that never denoises.
+    parts = []
+    for how in ([*more, "denoise.in_training=false"], []):
+        assert main(["train", "--model", "lstm", *words(with_extra, output, *how)]) == 0
+        parts.append(output / "runs/lstm" / json.loads((output / "runs/lstm/run.json").read_text())["fold_folders"][0])
+    one, other = (load_file(part / "last.safetensors") for part in parts)
+    assert all((one[name] == other[name]).all() for name in other)
+    assert (np.load(parts[0] / "logits.npy") != np.load(parts[1] / "logits.npy")).any()
+    assert main(["train", "--model", "lstm", *words(with_extra, output, *more)]) == 0
+    # A file that comes later goes the same way, and gets what the pipeline gave it as a test file.
+    file = with_extra / "sample_testA.csv"
+    assert main(["predict", "lstm", str(file), *words(with_extra, output, *more)]) == 0
+    assert main(["submit", "lstm", *words(with_extra, output, *more)]) == 0
+    made = (output / "prediction_lstm_sample_testA.csv").read_bytes()
+    assert made == (output / "submission_lstm_sample_testA.csv").read_bytes()
+    shutil.rmtree(output / "pretrained")
+    other = with_extra / "more_extra.csv"
+    assert main(["predict", "lstm", str(other), *words(with_extra, output, *more)]) == 2
+    assert "Make it with: ./run.sh train --model lstm" in capsys.readouterr().err
+
+
+def test_soft_labels_are_the_mean_of_the_teachers(done):
+    from src.training.classification import Rows
+    from src.training.job_specs import Beside
+
+    folder = done / "data/test/sample_testA"
+    corpus = Corpus.load(folder)
+    rng = np.random.default_rng(0)
+    files = []
+    for i in range(2):
+        files.append(str(done / f"teacher_{i}.npy"))
+        np.save(files[-1], rng.normal(size=(len(corpus), 17)).astype(np.float32))
+    rows = Rows.beside(Beside(str(folder), None, files, 0.25))
+    expected = sigmoid((np.load(files[0]) + np.load(files[1])) / 2)
+    np.testing.assert_allclose(rows.labels, expected, atol=1e-6)
+    assert set(rows.weights) == {np.float32(0.25)} and len(rows) == len(corpus)
+    train = Rows.of(Corpus.load(done / "data/train"), np.array([5, 2]))
+    joined = Rows.joined([train, rows])
+    np.testing.assert_array_equal(joined.tokens[joined.chosen[:2]], train.tokens[[5, 2]])
+    np.testing.assert_array_equal(joined.tokens[joined.chosen[2:]], corpus.tokens)
+    np.testing.assert_array_equal(joined.lengths[joined.chosen[2:]], corpus.lengths)
+    np.testing.assert_array_equal(joined.ids[2:], corpus.ids)
+    np.testing.assert_array_equal(joined.labels[:2], train.labels)
+
+
+def test_extra_reports_are_trained_on_but_not_those_that_are_validated(done, with_extra, tmp_path):
+    from src.training.classification import Rows
+    from src.training.job_specs import Beside
+
+    folder = done / "data/extra/more_extra"
+    rows = Rows.beside(Beside(str(folder), str(done / "data/extra/more_extra.rows.npy"), [], 0.5))
+    assert len(rows) == 30 and set(rows.ids).isdisjoint(np.asarray(Corpus.load(folder).ids)[:10])
+    truth = read_reports(with_extra / "more_extra.csv").labels[10:]
+    np.testing.assert_array_equal(rows.labels, truth)
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    plain, weighted = [], []
+    for found, weight in ((plain, 0), (weighted, 1)):
+        more = [*PRETRAINED, f"train.extra_weight={weight}"]
+        assert main(["train", "--model", "lstm", *words(with_extra, output, *more)]) == 0
+        found.append(np.load(output / "runs/lstm/oof.npy"))
+    assert plain[0].shape == weighted[0].shape == (300, 17)
+    assert not np.array_equal(plain[0], weighted[0])
+
+
+def test_reports_like_the_target_count_more(done, with_extra, tmp_path):
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    assert main(["train", "--model", "lstm", *words(with_extra, output, *PRETRAINED, "train.target_weight=0.5")]) == 0
+    (file, *_) = (output / "runs/lstm").glob("fold_0*/weights.npy")
+    found = np.load(output / "shift/sample_testB/weights.npy")[0]
+    np.testing.assert_allclose(np.load(file), np.sqrt(found) / np.sqrt(found).mean(), rtol=1e-6)
+
+
+def test_teachers_must_be_there_and_untaught():
+    assert "unknown run 'lstn'" in error_of(load_config, "sample", ["runs.transformer.train.teachers=[lstn]"])
+    chain = ["runs.transformer.train.teachers=[lstm]", "runs.lstm.train.teachers=[transformer]"]
+    assert "has teachers itself" in error_of(load_config, "sample", chain)
+
+
+def test_likeness_to_the_target_needs_folds(with_extra, tmp_path, capsys):
+    more = ["folds.scheme=holdout", "train.target_weight=1"]
+    assert main(["train", "--model", "lstm", *words(with_extra, tmp_path, *more)]) == 2
+    assert "train.target_weight is for folds.scheme=kfold and families" in capsys.readouterr().err
+
+
+def test_predicting_labels_that_were_trained_on_is_told(done, with_extra, tmp_path, capsys):
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    more = [*PRETRAINED, "train.extra_weight=1"]
+    for given, told in ((more, True), (PRETRAINED, False)):
+        assert main(["train", "--model", "lstm", *words(with_extra, output, *given)]) == 0
+        capsys.readouterr()
+        assert main(["predict", "lstm", str(with_extra / "more_extra.csv"), *words(with_extra, output, *given)]) == 0
+        shown = capsys.readouterr()
+        assert ("was trained on these very reports" in shown.out + shown.err) == told
+
+
+def test_words_for_all_runs_do_not_reach_a_teacher_that_came_along(with_extra, tmp_path):
+    more = ["runs.transformer.train.teachers=[lstm]", "train.learning_rate=0.001"]
+    assert main(["train", "--model", "transformer", *words(with_extra, tmp_path, *more)]) == 0
+    records = {
+        name: json.loads((tmp_path / "runs" / name / "run.json").read_text())["overrides"]
+        for name in ("lstm", "transformer")
+    }
+    assert "train.learning_rate=0.001" in records["transformer"]
+    assert "train.learning_rate=0.001" not in records["lstm"]
+    assert any(word.startswith("runs.lstm.") for word in records["lstm"])

@@ -1,0 +1,77 @@
+"""Label shift: planted rates are found, and probabilities that are moved there fit better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from src.data.tasks import ROUND1
+from src.evaluation.label_shift import adapt, calibrate, correct, estimate_rates
+from src.evaluation.metrics import official_score, sigmoid
+
+TRAIN = np.full(17, 0.2)
+TEST = np.linspace(0.05, 0.6, 17)
+
+
+def sample(rates, n, seed):
+    """Labels at `rates`, and logits that are exact for the rates of train: the evidence is the same in both files."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, 17)) < rates).astype(int)
+    evidence = rng.normal(2 * (2 * labels - 1), 2)  # log likelihood ratio of N(±2, 2): exactly itself
+    return labels, evidence + np.log(TRAIN / (1 - TRAIN))
+
+
+def test_planted_rates_are_found():
+    _, logits = sample(TEST, 8000, 0)
+    assert estimate_rates(logits, TRAIN) == pytest.approx(TEST, abs=0.025)
+    assert np.abs(sigmoid(logits).mean(axis=0) - TEST).max() > 0.05, "the plain mean must be off, or nothing is shown"
+
+
+def test_without_a_shift_nothing_moves():
+    _, logits = sample(TRAIN, 8000, 1)
+    rates = estimate_rates(logits, TRAIN)
+    assert rates == pytest.approx(TRAIN, abs=0.02)
+    assert np.abs(correct(logits, TRAIN, rates) - logits).max() < 0.15
+    np.testing.assert_allclose(correct(logits, TRAIN, TRAIN), logits, atol=1e-12)
+
+
+def test_corrected_probabilities_score_better_under_the_shift():
+    labels, logits = sample(TEST, 4000, 2)
+    moved = correct(logits, TRAIN, estimate_rates(logits, TRAIN))
+    plain = official_score(ROUND1, labels, sigmoid(logits))
+    assert official_score(ROUND1, labels, sigmoid(moved)).value > plain.value + 5 * plain.standard_error
+
+
+def test_calibration_undoes_temperature_and_bias():
+    labels, logits = sample(TRAIN, 20000, 3)
+    calibration = calibrate(3 * logits + 1, labels)
+    assert calibration.slope == pytest.approx(np.full(17, 1 / 3), rel=0.08)
+    assert np.abs(calibration.apply(3 * logits + 1) - logits).mean() < 0.1
+
+
+def test_a_constant_label_keeps_its_logits_and_a_reversed_one_is_ignored():
+    labels, logits = sample(TRAIN, 500, 4)
+    labels[:, 0], logits[:, 1] = 0, -logits[:, 1]
+    calibration = calibrate(logits, labels)
+    assert (calibration.slope[0], calibration.bias[0]) == (1, 0)
+    assert calibration.slope[1] == 0
+
+
+def test_weights_count_as_copies():
+    labels, logits = sample(TRAIN, 300, 5)
+    weights = np.random.default_rng(0).integers(0, 3, 300)
+    weighed = calibrate(logits, labels, weights)
+    copied = calibrate(np.repeat(logits, weights, axis=0), np.repeat(labels, weights, axis=0))
+    assert weighed.slope == pytest.approx(copied.slope, rel=1e-3)
+
+
+def test_what_is_calibrated_on_weighted_rows_starts_at_their_rates():
+    """The test is the very population that the weights make of train: nothing is left to move."""
+    labels, logits = sample(TRAIN, 20000, 6)
+    weights = np.where(labels[:, 0] == 1, 3.0, 1.0)
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(20000, 20000, p=weights / weights.sum())
+    moved, known, rates = adapt(logits, labels, weights, logits[drawn])
+    assert known[0] == pytest.approx(labels[drawn, 0].mean(), abs=0.01)
+    assert rates[0] == pytest.approx(known[0], abs=0.02) and known[0] > labels[:, 0].mean() + 0.1
+    assert moved.shape == logits.shape

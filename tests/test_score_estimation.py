@@ -1,0 +1,150 @@
+"""Expected scores: right where nothing differs, and under noise and strangeness that could be learned from train."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from src.data.tasks import ROUND1, ROUND2
+from src.evaluation.metrics import official_score, sigmoid
+from src.evaluation.score_estimation import TRANSFER_ERROR, Calibrator, Judged, Unjudged, expect_score, fold_gain
+
+
+def reports(task, n, seed, noise, likeness=(0.1, 0.9)):
+    """Labels, a model's logits, a better judge's, and likeness: the model is surer than it may be on strange reports
+    and on noisy ones, and does not know it."""
+    rng = np.random.default_rng(seed)
+    similarity = rng.uniform(*likeness, n)
+    trust = (0.2 + 0.8 * similarity) * (1 - noise)
+    belief = rng.normal(-1.5, 2.5, (n, task.n_labels))
+    truth = belief * trust[:, None]
+    labels = (rng.random(truth.shape) < sigmoid(truth)).astype(int)
+    return labels, belief, similarity
+
+
+def one_level(task, noise, n=6000, seed=0, likeness=(0.1, 0.9)):
+    labels, beliefs, similarity = reports(task, n, seed, noise, likeness)
+    return Judged(beliefs[None], beliefs[None], labels, similarity[None], np.array([noise])), beliefs, labels
+
+
+def alone(beliefs, similarity, noise, reports):
+    """One model without a committee, and one fold of it."""
+    return Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, noise, reports)
+
+
+def expected(task, calibrator, beliefs, similarity, noise):
+    return expect_score(
+        task, calibrator, Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, noise, len(beliefs))
+    )
+
+
+@pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
+def test_a_file_like_train_is_expected_to_score_like_train(task):
+    seen, _, _ = one_level(task, 0.1)
+    labels, beliefs, similarity = reports(task, 6000, 1, 0.1)
+    found = expected(task, Calibrator(task, seen), beliefs, similarity, 0.1)
+    true = official_score(task, labels, sigmoid(beliefs))
+    assert found.value == pytest.approx(true.value, abs=4 * true.standard_error)
+    assert found.low < found.value < found.high
+
+
+def test_strange_reports_are_expected_to_score_as_they_do():
+    seen, beliefs, labels = one_level(ROUND1, 0.1)
+    clean = official_score(ROUND1, labels, sigmoid(beliefs)).value
+    labels, beliefs, similarity = reports(ROUND1, 6000, 1, 0.1, likeness=(0.1, 0.2))
+    true = official_score(ROUND1, labels, sigmoid(beliefs)).value
+    found = expected(ROUND1, Calibrator(ROUND1, seen), beliefs, similarity, 0.1).value
+    assert true < clean - 0.1, "the case must be hard, or nothing is shown"
+    assert found == pytest.approx(true, abs=0.02)
+
+
+def test_noise_is_learned_from_noisier_versions():
+    """Versions share their labels, so beliefs are drawn given the labels: z | y has density ratio exp(trust * z)."""
+
+    def version(labels, trust, rng):
+        return rng.normal((2 * labels - 1) * 2 * trust, 2)  # log likelihood ratio: trust * z * 2 / 2
+
+    rng = np.random.default_rng(0)
+    labels = (rng.random((5000, 17)) < 0.5).astype(int)
+    trusts = {0.1: 0.9, 0.3: 0.7, 0.2: 0.8}
+    seen = np.stack([version(labels, trusts[noise], rng) for noise in (0.1, 0.3)])
+    similarity = np.full((2, 5000), 0.3)
+    calibrator = Calibrator(ROUND1, Judged(seen, seen, labels, similarity, np.array([0.1, 0.3])))
+    scores = []
+    for noise, trust in trusts.items():
+        truth = (rng.random((5000, 17)) < 0.5).astype(int)
+        beliefs = version(truth, trust, rng)
+        true = official_score(ROUND1, truth, sigmoid(beliefs)).value
+        found = expected(ROUND1, calibrator, beliefs, np.full(5000, 0.3), noise).value
+        assert found == pytest.approx(true, abs=0.012)
+        scores.append(true)
+    assert max(scores) - min(scores) > 0.04, "the levels must differ, or nothing is shown"
+
+
+def test_a_committee_that_knows_better_is_listened_to():
+    rng = np.random.default_rng(0)
+
+    def draw(agree):
+        truth = rng.normal(-1, 2, (4000, 17))
+        labels = (rng.random(truth.shape) < sigmoid(truth)).astype(int)
+        return labels, truth + rng.normal(0, agree, truth.shape), truth
+
+    labels, own, knowing = draw(1.0)
+    similarity = np.full(4000, 0.3)
+    seen = Judged(own[None], knowing[None], labels, similarity[None], np.array([0.1]))
+    labels, own, knowing = draw(3.0)  # on the test the run is further from the truth, and only the committee shows it
+    unjudged = Unjudged(own[None], knowing[None], [own[None]], similarity, 0.1, 4000)
+    true = official_score(ROUND1, labels, sigmoid(own)).value
+    assert expect_score(ROUND1, Calibrator(ROUND1, seen), unjudged).value == pytest.approx(true, abs=0.02)
+    alone = Calibrator(ROUND1, Judged(seen.logits, seen.logits, seen.labels, seen.similarity, seen.noise))
+    assert (
+        expect_score(ROUND1, alone, Unjudged(own[None], own[None], [own[None]], similarity, 0.1, 4000)).value
+        > true + 0.1
+    )
+
+
+def test_the_fold_gain_is_what_averaging_saves_whatever_the_labels():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (5, 300, 17))
+    for labels in (rng.integers(0, 2, (300, 17)), np.zeros((300, 17), dtype=int)):
+        apart = np.mean([official_score(ROUND1, labels, sigmoid(fold)).value for fold in logits])
+        saved = official_score(ROUND1, labels, sigmoid(logits.mean(axis=0))).value - apart
+        assert fold_gain(logits).mean() == pytest.approx(saved, abs=1e-6)
+    assert (fold_gain(logits) >= 0).all() and fold_gain(logits[:1]).max() == 0
+
+
+def test_a_blend_is_credited_with_nothing_that_its_models_lack():
+    """A blend of models whose folds differ more than its own is expected to lose the difference."""
+    seen, beliefs, _ = one_level(ROUND1, 0.1)
+    calibrator, similarity = Calibrator(ROUND1, seen), np.full(6000, 0.3)
+    own, wild = np.stack([beliefs, beliefs]), np.stack([beliefs - 1, beliefs + 1])
+    single, blended = (
+        expect_score(ROUND1, calibrator, Unjudged(own, own, models, similarity, 0.1, 6000)).value
+        for models in ([own], [own, wild])
+    )
+    assert single - blended == pytest.approx(fold_gain(wild).mean() / 2)
+
+
+def test_the_interval_narrows_with_the_file_but_not_below_the_error_of_transfer():
+    seen, _, _ = one_level(ROUND1, 0.1)
+    calibrator = Calibrator(ROUND1, seen)
+    _, beliefs, similarity = reports(ROUND1, 500, 1, 0.1)
+    widths = []
+    for size in (500, 50_000_000):
+        found = expect_score(
+            ROUND1, calibrator, Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, 0.1, size)
+        )
+        widths.append(found.high - found.low)
+    assert widths[0] > widths[1] == pytest.approx(2 * 1.96 * TRANSFER_ERROR, rel=1e-3)
+
+
+def test_the_sampling_part_is_the_spread_over_files():
+    seen, _, _ = one_level(ROUND1, 0.1)
+    calibrator = Calibrator(ROUND1, seen)
+    scores, variances = [], []
+    for seed in range(200):
+        labels, beliefs, similarity = reports(ROUND1, 200, 10 + seed, 0.1)
+        found = expected(ROUND1, calibrator, beliefs, similarity, 0.1)
+        scores.append(official_score(ROUND1, labels, sigmoid(beliefs)).value)
+        variances.append(((found.high - found.low) / 2 / 1.96) ** 2 - TRANSFER_ERROR**2)
+    assert np.sqrt(np.mean(variances)) == pytest.approx(np.std(scores), rel=0.15)

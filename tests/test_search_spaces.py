@@ -1,0 +1,103 @@
+"""Search spaces: every shipped one fits its model, and what is wrong with a file is told."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from src.core.settings import PARTS
+from src.core.settings_loader import load_config, model_names
+from src.tuning import search_spaces
+from src.tuning.search_spaces import load_space
+from tests.conftest import error_of
+
+MODELS = [*model_names(), "pretrain", "augmentation"]
+
+
+def space_of(tmp_path, text: str, *names: str) -> search_spaces.Space:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    return load_space([*names, str(path)], PARTS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shipped_spaces_fit_their_models(name):
+    model = name if name in model_names() else "transformer"
+    space = load_space([name], PARTS)
+    space.check(lambda words: load_config("standard", words, [model]))
+    for seed in range(5):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+        chosen = space.suggest(study.ask())
+        run = load_config("standard", search_spaces.words(chosen), [model]).runs[model].model_dump()
+        for key, value in chosen.items():
+            found = run
+            for part in key.split("."):
+                found = found[part]
+            assert found == (pytest.approx(value) if isinstance(value, float) else value)
+
+
+def test_every_model_has_a_space_and_every_space_is_tried():
+    assert set(search_spaces.space_names()) == {*MODELS, "blend"}
+
+
+def test_settings_that_depend_on_others(tmp_path):
+    space = space_of(
+        tmp_path,
+        "train.attack: {type: categorical, choices: [none, fgm, awp]}\n"
+        "train.attack_size: {type: float, low: 0.1, high: 2.0, log: true, when: {train.attack: [fgm, awp]}}\n"
+        "train.epochs: {type: int, low: 2, high: 8, step: 3}\n"
+        "denoise.views: {type: categorical, choices: [[hard], [hard, soft]]}\n",
+    )
+    seen = [space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(s)).ask()) for s in range(40)]
+    assert {one["train.attack"] for one in seen} == {"none", "fgm", "awp"}
+    assert all(("train.attack_size" in one) == (one["train.attack"] != "none") for one in seen)
+    assert {one["train.epochs"] for one in seen} == {2, 5, 8}
+    assert ["hard", "soft"] in [one["denoise.views"] for one in seen]
+    assert 'denoise.views=["hard", "soft"]' in search_spaces.words({"denoise.views": ["hard", "soft"]})
+
+
+def test_a_later_space_lies_over_an_earlier_one(tmp_path):
+    space = space_of(tmp_path, "train.epochs: {type: int, low: 1, high: 2}\n", "lstm")
+    assert space.dimensions["train.epochs"].high == 2 and "model.hidden_size" in space.dimensions
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no settings"),
+        ("- train.epochs", "has no settings"),
+        ("a: [", "not valid YAML"),
+        ("paths.input: {type: categorical, choices: [x]}", "paths.input: a study changes settings of model, pretrain"),
+        ("train: {type: int, low: 1, high: 2}", "train: a study changes"),
+        ("train.epochs: {type: int, low: 3, high: 2}", "low 3 is above high 2"),
+        ("train.epochs: {type: int, low: 3, high: 6, step: 2}", "not a whole number of steps"),
+        ("train.epochs: {type: int, low: 1, high: 8, step: 7, log: true}", "log and step exclude each other"),
+        ("train.learning_rate: {type: float, low: 0, high: 2, log: true}", "log needs a low above 0"),
+        ("train.epochs: {type: integer, low: 3, high: 5}", "integer"),
+        ("train.epochs: {type: int, low: 3}", "high"),
+        ("train.epochs: {type: int, low: 3, high: 5, stop: 1}", "unknown key 'stop'"),
+        ("train.attack: {type: categorical, choices: []}", "choices"),
+        ("train.epochs: {type: int, low: 1, high: 2, when: {train.attack: fgm}}", "names train.attack, which is no"),
+        (
+            "train.attack: {type: categorical, choices: [none]}\n"
+            "train.epochs: {type: int, low: 1, high: 2, when: {train.attack: fgm}}",
+            "wants train.attack to be fgm, which is none of",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_space_is_told(tmp_path, text, message):
+    assert message in error_of(space_of, tmp_path, text)
+
+
+def test_values_that_settings_refuse_are_told_before_anything_runs(tmp_path):
+    def build(words):
+        return load_config("quick", words, ["lstm"])
+
+    for line, message in (
+        ("train.epoch: {type: int, low: 1, high: 2}", "unknown key 'epoch'"),
+        ("train.epochs: {type: int, low: 0, high: 2}", "train.epochs up to 0, but"),
+        ("train.attack: {type: categorical, choices: [none, fmg]}", "train.attack up to fmg"),
+    ):
+        assert message in error_of(space_of(tmp_path, line).check, build)
+    assert "unknown search space 'lstmm'. Did you mean 'lstm'?" in error_of(load_space, ["lstmm"], PARTS)
+    assert "No such file" in error_of(load_space, [str(tmp_path / "none.yaml")], PARTS)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from src.core import settings, settings_loader
+from src.core.errors import UserError
+from src.core.settings import Run, Train
+from src.core.settings_loader import PRESETS, load_config
+from tests.conftest import error_of
+
+
+@pytest.mark.parametrize("preset", settings_loader.preset_names())
+def test_every_preset_loads(preset):
+    loaded = load_config(preset)
+    assert loaded.preset == preset and loaded.runs
+
+
+@pytest.mark.parametrize("model", settings_loader.model_names())
+def test_every_model_loads_in_every_preset(model):
+    for preset in settings_loader.preset_names():
+        assert list(load_config(preset, models=[model]).runs) == [model]
+
+
+def test_yaml_files_hold_only_what_differs_from_the_defaults():
+    for path in (PRESETS / "models").glob("*.yaml"):
+        given = yaml.safe_load(path.read_text())
+        defaults = type(Run.model_validate(given).model)().model_dump()
+        for key, value in given["model"].items():
+            assert key in ("encoder", "cell") or defaults[key] != value, f"{path.name}: model.{key} is the default"
+        for key, value in given.get("train", {}).items():
+            assert Train().model_dump()[key] != value, f"{path.name}: train.{key} is the default"
+
+
+def test_overrides_reach_every_run_or_one():
+    loaded = load_config("sample", ["train.epochs=3", "runs.lstm.train.batch_size=16", "folds.k=7"])
+    assert {run.train.epochs for run in loaded.runs.values()} == {3}
+    assert loaded.runs["lstm"].train.batch_size == 16 != loaded.runs["transformer"].train.batch_size
+    assert loaded.folds.k == 7
+    nested = load_config("sample", ["runs.lstm.train.noise.replacement=0.3"])
+    assert nested.runs["lstm"].train.noise.replacement == 0.3 != nested.runs["transformer"].train.noise.replacement
+
+
+@pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])
+def test_numbers_are_read_by_the_annotation_not_by_yaml(text):
+    assert load_config("sample", [f"train.learning_rate={text}"]).runs["lstm"].train.learning_rate == 0.001
+
+
+def test_lists_and_text():
+    loaded = load_config("sample", ["train.seeds=[1, 2]", "paths.train=007*.csv"])
+    assert loaded.runs["lstm"].train.seeds == [1, 2] and loaded.paths.train == "007*.csv"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train.epoch=3"], ["train.epoch", "'epochs'", "batch_size"]),
+        (["trains.epochs=3"], ["unknown key 'trains'"]),
+        (["folds.kk=3"], ["folds.kk", "scheme"]),
+        (["runs.lstm.model.cell=lstn"], ["runs.lstm.model.cell", "lstn", "'gru'"]),
+        (["runs.lsmt.train.epochs=3"], ["unknown run 'lsmt'", "'lstm'", "transformer"]),
+        (["train.epochs=0"], ["train.epochs", "greater than or equal to 1"]),
+        (["train.epochs"], ["key=value"]),
+        (["runs.transformer.model.heads=5"], ["not a multiple of heads 5"]),
+        (["runs.lstm.model.encoder=convolution"], ["convolution", "recurrent", "transformer"]),
+        (["folds.k.x=1"], ["folds.k"]),
+        (["preset=quick"], ["--preset quick"]),
+        (["executor.workers=0"], ["executor.workers"]),
+        (["blend.members=[lsmt]"], ["blend.members: unknown run 'lsmt'", "Did you mean 'lstm'?"]),
+        (["train.seeds=[1,1]"], ["one is given twice"]),
+        (["train.seeds=[-1]"], ["train.seeds", "greater than or equal to 0"]),
+    ],
+)
+def test_bad_overrides_name_the_key_and_what_is_known(words, expected):
+    with pytest.raises(UserError) as raised:
+        load_config("sample", words)
+    for text in expected:
+        assert text in str(raised.value)
+
+
+def test_unknown_preset_and_model_list_the_known():
+    with pytest.raises(
+        UserError, match=r"unknown preset 'quikc'. Did you mean 'quick'\? Known: ablation, full, proof, quick"
+    ):
+        load_config("quikc")
+    with pytest.raises(UserError, match=r"unknown model 'lstmm'. Did you mean 'lstm'\?.*transformer"):
+        load_config("quick", models=["lstmm"])
+
+
+def test_a_runs_config_file_reads_back(tmp_path):
+    run = load_config("quick", ["train.epochs=3"]).runs["transformer"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(run.model_dump(mode="json")))
+    assert settings_loader.run_from_yaml(path) == run
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_config("quick").folds.k = 3
+
+
+def test_fingerprint_is_canonical():
+    assert settings.fingerprint({"a": 1, "b": [2]}) == settings.fingerprint({"b": [2], "a": 1})
+    assert settings.fingerprint({"a": 1}) != settings.fingerprint({"a": 2})
+
+
+def test_holdout_takes_one_seed():
+    with pytest.raises(UserError, match="one seed"):
+        load_config("quick", ["folds.scheme=holdout", "folds.seeds=[1,2]"])
+
+
+def test_a_run_brings_what_it_needs():
+    """--model names one run: its teachers are trained too, and who denoises for it is there to be pretrained."""
+    config = load_config("standard", models=["lstm"])
+    assert list(config.runs) == ["lstm"] and list(config.readers) == ["transformer"]
+    assert config.readers["transformer"] == load_config("standard").runs["transformer"]
+    assert list(load_config("standard", models=["student"]).runs) == ["student", "transformer", "lstm"]
+    assert load_config("standard").readers == {}
+    assert load_config("standard", ["denoise.by=null"], ["lstm"]).readers == {}
+    # What is said of the named runs is not said of the reader, unless by name.
+    config = load_config("quick", ["model.hidden_size=64", "runs.transformer.pretrain.epochs=2"], ["lstm"])
+    assert config.runs["lstm"].model.hidden_size == 64 and config.readers["transformer"].pretrain.epochs == 2
+    assert "unknown key 'readers'" in error_of(load_config, "quick", ["readers.x=1"])
+
+
+@pytest.mark.parametrize("word", ["denoise.by=[a]", "denoise.by={a: 1}", "train.teachers=[[a]]", "train.teachers=lstm"])
+def test_names_of_runs_that_are_no_names(word):
+    assert "runs.lstm" in error_of(load_config, "sample", [word])

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.core import storage
+from src.core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.txt"
+    storage.write_text(path, "old")
+
+    def half(file):
+        file.write(b"ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        storage.write_atomic(path, half)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.txt"]
+
+
+def test_written_values_read_back(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    storage.write_npy(tmp_path / "deep" / "a.npy", array)
+    np.testing.assert_array_equal(np.load(tmp_path / "deep" / "a.npy"), array)
+    storage.write_json(tmp_path / "a.json", {"fingerprint": "x"})
+    assert storage.is_current(tmp_path / "a.json", "x")
+    assert not storage.is_current(tmp_path / "a.json", "y")
+    assert not storage.is_current(tmp_path / "b.json", "x")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, "S5"])
+@pytest.mark.parametrize("shape", [(10, 3), (10,), (0, 4)])
+def test_blocks_make_the_same_file(tmp_path, dtype, shape):
+    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    np.save(tmp_path / "numpy.npy", array)
+    storage.write_npy(tmp_path / "whole.npy", array)
+    blocks = (array[start : start + 4] for start in range(0, len(array), 4))
+    storage.write_npy_blocks(tmp_path / "blocks.npy", shape, array.dtype, blocks)
+    same = {(tmp_path / f"{name}.npy").read_bytes() for name in ("numpy", "whole", "blocks")}
+    assert len(same) == 1
+
+
+@pytest.mark.parametrize("blocks", [[(3, 2)], [(2, 2), (3, 2)], [(4, 3)], []])
+def test_blocks_that_do_not_fit_write_nothing(tmp_path, blocks):
+    with pytest.raises(ValueError, match=r"a.npy: .* in an array of"):
+        storage.write_npy_blocks(tmp_path / "a.npy", (4, 2), np.dtype(np.int64), map(np.zeros, blocks, [int] * 9))
+    assert not list(tmp_path.iterdir())
+
+
+def test_blocks_of_another_type_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a block of float64 \(4, 2\) in an array of int64 \(4, 2\)"):
+        storage.write_npy_blocks(tmp_path / "a.npy", (4, 2), np.dtype(np.int64), [np.zeros((4, 2))])
+
+
+def test_json_without_a_number_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        storage.write_json(tmp_path / "a.json", {"score": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_damaged_json_says_what_to_do(tmp_path):
+    (tmp_path / "a.json").write_text('{"fingerpr')
+    with pytest.raises(UserError, match=r"a.json is not valid JSON .*Delete it"):
+        storage.read_json(tmp_path / "a.json")
+
+
+def test_missing_artefact_names_the_command(tmp_path):
+    with pytest.raises(UserError, match=r"oof.npy is missing. Make it with: ./run.sh train --model lstm"):
+        storage.require(tmp_path / "oof.npy", "train --model lstm")
+
+
+def test_array_hash_sees_values_type_and_shape():
+    a = np.arange(6)
+    hashes = [storage.array_hash(x) for x in (a, a.astype(np.int32), a.reshape(2, 3), a[::-1], a + 1)]
+    assert len(set(hashes)) == 5
+    assert storage.array_hash(a[::2]) == storage.array_hash(a[::2].copy())
+
+
+def test_a_lock_is_waited_for_and_dies_with_its_holder(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from src.core import storage\n"
+        "with storage.lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    )
+    assert holder.stdout.readline() == b"held\n"
+    waiter = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    )
+    time.sleep(1)
+    assert waiter.poll() is None
+    holder.kill()
+    assert waiter.stdout.readline() == b"held\n"
+    waiter.kill()
+    holder.wait()
+    waiter.wait()
+
+
+def test_temporaries_of_a_killed_writer_are_removed(tmp_path):
+    (tmp_path / ".a.npy.xyz.tmp").write_text("half")
+    (tmp_path / "a.npy").write_text("whole")
+    storage.remove_temporaries(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npy"]

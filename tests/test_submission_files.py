@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.core import storage
+from src.data import submission_files
+from src.data.submission_files import read_submission, write_submission
+from tests.conftest import error_of
+
+EPS = 1e-7
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 29), st.sampled_from([1e-15, 1e-9, 1e-7, 1e-3, 0.0]), st.integers(0, 99))
+def test_submissions_keep_their_values(rows, columns, eps, seed):
+    rng = np.random.default_rng(seed)
+    values = 1 / (1 + np.exp(-rng.normal(0, 15, (rows, columns))))
+    ids = np.array([b"%03d" % i for i in rng.permutation(rows)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "submission.csv"
+        write_submission(path, ids, values, eps)
+        text = path.read_bytes()
+        ids_back, back = read_submission(path)
+        write_submission(path, ids, values, eps)
+        assert path.read_bytes() == text
+    clipped = np.clip(values, eps, 1 - eps)
+    assert np.array_equal(ids_back, ids) and back.dtype == np.float64
+    np.testing.assert_allclose(back, clipped, rtol=5.1e-9 if eps else 1e-16, atol=0)
+    # What counts in a log loss is the distance to 1, too.
+    np.testing.assert_allclose(1 - back, 1 - clipped, rtol=2e-3, atol=1e-17)
+    if eps:
+        assert 0 < back.min() and back.max() < 1
+
+
+def test_the_text_of_a_submission(tmp_path):
+    path = tmp_path / "new" / "submission.csv"
+    write_submission(path, np.array([b"2", b"10"]), np.array([[0.5, 0.0, 1.0], [1 / 3, 1e-3, 0.25]], np.float32), EPS)
+    expected = b"2|,|0.5 1e-07 0.9999999\n10|,|0.3333333433 0.001000000047 0.25\n"
+    assert path.read_bytes() == expected
+    assert [file.name for file in path.parent.iterdir()] == ["submission.csv"]
+
+
+def test_ids_may_be_integers_or_text(tmp_path):
+    for ids in (np.array([3, 10]), ["3", "10"]):
+        write_submission(tmp_path / "s.csv", ids, np.array([[0.5], [0.25]]), EPS)
+        assert read_submission(tmp_path / "s.csv")[0].tolist() == [b"3", b"10"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "eps", "message"),
+    [
+        ([b"1", b"2"], [[0.5], [np.nan]], EPS, "column 0 of report 2 is nan, expected a probability"),
+        ([b"1", b"2"], [[0.5, 0.1], [0.5, 3.2]], EPS, "column 1 of report 2 is 3.2, expected a probability"),
+        ([b"1", b"2"], [[-0.5], [0.5]], EPS, "column 0 of report 1 is -0.5, expected a probability"),
+        ([b"1", b"2"], [[0.5]], EPS, "ids of shape (2,) and probabilities of (1, 1)"),
+        ([b"1", b"2"], [0.5, 0.5], EPS, "ids of shape (2,) and probabilities of (2,)"),
+        ([], np.zeros((0, 17)), EPS, "ids of shape (0,) and probabilities of (0, 17)"),
+        ([b"1", b"2"], [[0.5], [0.5]], 0.5, "eps is 0.5"),
+        ([b"1", b"2"], [[0.5], [0.5]], -1e-9, "eps is -1e-09"),
+        ([b"1", b"2"], [[0.5], [0.5]], float("nan"), "eps is nan"),
+        ([b"1", b"1"], [[0.5], [0.5]], EPS, "line 2: the id '1' stands in line 1 already"),
+        ([b"1", b"2 2"], [[0.5], [0.5]], EPS, "line 2: whitespace in the id '2 2'"),
+        ([b"1", b""], [[0.5], [0.5]], EPS, "line 2: an empty id"),
+    ],
+)
+def test_what_is_no_submission_is_not_written(tmp_path, ids, values, eps, message):
+    path = tmp_path / "submission.csv"
+    path.write_bytes(b"old")
+    found = error_of(write_submission, path, np.array(ids, np.bytes_), np.array(values), eps)
+    assert message in found and str(path) in found
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda ids, values: (ids[::-1], values),
+        lambda ids, values: (ids[:-1], values[:-1]),
+        lambda ids, values: (ids, values[:, :-1]),
+        lambda ids, values: (ids, values * (1 - 1e-8)),
+        lambda ids, values: (ids, values * np.nan),
+    ],
+)
+def test_a_submission_that_reads_back_otherwise_gets_no_name(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(submission_files, "read_submission", lambda path: damage(*read_submission(path)))
+    found = error_of(write_submission, tmp_path / "s.csv", np.array([b"1", b"2"]), np.full((2, 3), 0.3), EPS)
+    assert "read back, it is not what was meant" in found
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "s.csv"
+    path.write_bytes(b"old")
+
+    def fail(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(storage.os, "fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_submission(path, np.array([b"1"]), np.array([[0.5]]), EPS)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (b"1|,|0.5 nan\n", 1, "value 'nan', expected numbers from 0 to 1"),
+        (b"1|,|0.5 inf\n", 1, "value 'inf'"),
+        (b"1|,|0.5 1.5\n", 1, "value '1.5'"),
+        (b"1|,|0.5 -0.5\n", 1, "value '-0.5'"),
+        (b"1|,|0.5 1_0\n", 1, "value '1_0'"),
+        (b"1|,|0.5  0.5\n", 1, "value '', expected numbers from 0 to 1 with single blanks between them"),
+        (b"1|,|0.5 0.5 \n", 1, "value ''"),
+        (b"1|,|\n", 1, "value ''"),
+        (b"1|,|0.5 0.5\n2|,|0.5\n", 2, "1 value, expected 2 as in the lines before"),
+        (b"1|,|0.5\n1|,|0.5\n", 2, "the id '1' stands in line 1 already"),
+        (b"1|,|0.5\n2 0.5\n", 2, "1 field, expected 2 (id|,|p0 p1 …)"),
+        (b"1|,|0.5\n2|,0.5\n", 2, "a torn delimiter"),
+        (b"1|,|0.5\n\n", 2, "a blank line"),
+        (b"\xef\xbb\xbf1|,|0.5\n", 1, "a UTF-8 byte order mark"),
+        (b"1|,|0.5\n2|,|0.\0\n", 2, "a NUL byte"),
+        (b"|,|0.5\n", 1, "an empty id"),
+    ],
+)
+def test_errors_in_submissions(write, text, line, message):
+    found = error_of(read_submission, write(text))
+    assert f"reports.csv, line {line}: " in found and message in found
+
+
+def test_submissions_with_other_line_ends(write, tmp_path):
+    for text in (b"1|,|0.5 0.25\n2|,|0 1\n", b"1|,|0.5 0.25\r\n2|,|0 1\r\n", b"1|,|0.5 0.25\n2|,|0 1"):
+        ids, values = read_submission(write(text))
+        assert ids.tolist() == [b"1", b"2"] and values.tolist() == [[0.5, 0.25], [0, 1]]
+    assert "is empty" in error_of(read_submission, write(b""))
+    assert "there is no file" in error_of(read_submission, tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("block", [1, 3, 10])
+def test_blocks_of_lines_give_the_same_file_and_the_same_errors(tmp_path, monkeypatch, block):
+    ids, values = np.arange(10).astype("S"), np.random.default_rng(0).random((10, 3))
+    write_submission(tmp_path / "whole.csv", ids, values, EPS)
+    monkeypatch.setattr(submission_files, "BLOCK", block)
+    write_submission(tmp_path / "blocks.csv", ids, values, EPS)
+    text = (tmp_path / "whole.csv").read_bytes()
+    assert (tmp_path / "blocks.csv").read_bytes() == text
+    ids_back, back = read_submission(tmp_path / "blocks.csv")
+    assert ids_back.tolist() == ids.tolist() and back.shape == (10, 3)
+    lines = text.splitlines(keepends=True)
+    lines[4], lines[6], lines[9] = b"4|,|0.5 0.5\n", b"6|,|0.5 2 0.5\n", b"1|,|0.5 0.5 0.5\n"
+    (tmp_path / "wrong.csv").write_bytes(b"".join(lines))
+    found = error_of(read_submission, tmp_path / "wrong.csv")
+    assert "line 5: 2 values, expected 3" in found and "line 7: value '2'" in found
+    assert "line 10: the id '1' stands in line 2" in found
+
+
+def test_the_last_block_is_checked_too(tmp_path, monkeypatch):
+    def damaged(path):
+        ids, values = read_submission(path)
+        values[-1, -1] *= 1 - 1e-8
+        return ids, values
+
+    monkeypatch.setattr(submission_files, "BLOCK", 4)
+    monkeypatch.setattr(submission_files, "read_submission", damaged)
+    found = error_of(write_submission, tmp_path / "s.csv", np.arange(10).astype("S"), np.full((10, 3), 0.3), EPS)
+    assert "read back, it is not what was meant" in found and not list(tmp_path.iterdir())

@@ -1,0 +1,223 @@
+"""What is said to people and to scripts: off and on a terminal, quietly, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from src.__main__ import main
+from src.core import terminal
+from src.core.terminal import JobProgress, aside, conclude, manner, say, show_table, warn
+from tests.conftest import words
+
+ROOT = Path(__file__).resolve().parents[1]
+LONG = "track1_round1_testA_20210222.csv"
+SHOW = """
+from src.core.terminal import JobProgress, say, show_table
+show_table("Scores", ["run", "score"], [["lstm", "0.9"], ["gru [b]", "0.8"]])
+with JobProgress("train", {"one": 1.0, "two": 1.0}) as progress:
+    progress.step("one", 0.5, "half")
+    progress.finish("one", "done")
+say("end")
+"""
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
+
+def on_a_terminal(code: str, **environment: str) -> str:
+    """What a program shows where its stdout is a terminal."""
+    here, there = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLORTERM")}
+    environment = {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100", **environment}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=there, stderr=there)
+    os.close(there)
+    shown = b""
+    while True:
+        try:
+            part = os.read(here, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(here)
+    assert process.wait() == 0, shown
+    return shown.decode()
+
+
+def test_colours_and_bars_are_for_terminals():
+    shown = on_a_terminal(SHOW)
+    assert COLOUR.search(shown) and "━" in shown and "gru [b]" in shown
+
+
+def test_no_color_is_honoured():
+    shown = on_a_terminal(SHOW, NO_COLOR="1")
+    assert not COLOUR.search(shown.replace("\x1b[0m", "")) and "0.9" in shown and "end" in shown
+    assert COLOUR.search(on_a_terminal(SHOW, NO_COLOR="")), "an empty NO_COLOR is none, says no-color.org"
+
+
+def test_a_terminal_that_can_do_nothing_gets_lines():
+    shown = on_a_terminal(SHOW, TERM="dumb")
+    assert "\x1b" not in shown and "one  half  (25%" in shown
+
+
+HEAT = (
+    "from src.core.terminal import show_heat; "
+    "show_heat('heat', [('412', 1.0, False), ('7', -0.4, True), ('33', 0.0, False)])"
+)
+
+
+def test_tokens_have_colours_or_signs():
+    shown = on_a_terminal(HEAT)
+    assert "412" in shown and COLOUR.search(shown) and "412+" not in shown
+    assert "\x1b[4;" in shown or ";4;" in shown or "\x1b[4m" in shown, "noise is underlined"
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(HEAT, **environment))
+        assert "412+++ 7-? 33" in plain
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"])
+def test_a_file_gets_no_escapes(variable):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", variable: "1"}
+    done = subprocess.run([sys.executable, "-c", SHOW], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "\x1b" not in done.stdout + done.stderr and "one  half  (25%" in done.stdout, done.stderr
+
+
+def check_shown(shown: str, columns: list[str], rows: list[list[str]]) -> None:
+    """That a table fits, and that nothing of it is cut off."""
+    assert max(map(len, shown.splitlines())) <= 80, shown
+    texts = [*columns, *(cell for row in rows for cell in row)]
+    for text in texts:
+        assert text in shown or " " in text or len(text) > 15, text  # what is wrapped is only counted
+    assert not Counter("".join(texts).replace(" ", "")) - Counter(shown), shown
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        (["", LONG, f"b_{LONG}", f"c_{LONG}"], [["replacement", "1", "2", "3"]]),
+        (["run", *(f"member_{i}" for i in range(20))], [["blend", *("0.12345" for _ in range(20))]]),
+        (["label", "train", "predicted"], [["a_run_with_a_name_" * 6, "0.1", "0.2"], ["short", "0.3", "0.4"]]),
+        (["run"], [["x" * 200]]),
+        (["run", "one", "value"], [["y" * 60, "z" * 90, "0.5"]]),
+    ],
+)
+def test_wide_tables_are_cut_up_and_lose_nothing(columns, rows, capsys):
+    show_table(f"On {LONG} and {LONG} and {LONG}", columns, rows)
+    check_shown(capsys.readouterr().out, columns, rows)
+
+
+def test_words_are_wrapped_in_their_column(capsys):
+    show_table("T", ["stage", "what"], [["prepare", "a sentence of words " * 10]], words=["what"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and sum("sentence" in line for line in lines) > 2
+    assert all(line.startswith(("prepare", " " * 9)) for line in lines[3:])
+
+
+def test_quiet_leaves_results_and_warnings(capsys):
+    with manner(quiet=True, as_json=False) as told:
+        say("news")
+        with aside():
+            conclude("on the way")
+            show_table("on the way", ["a"], [["1"]])
+        with JobProgress("jobs", {"one": 1.0}) as progress:
+            progress.finish("one", "done")
+        conclude("the end")
+        show_table("the table", ["a"], [["2"]])
+        warn("careful")
+    shown = capsys.readouterr()
+    assert "the end" in shown.out and "the table" in shown.out and shown.err == "warning: careful\n"
+    assert not any(text in shown.out for text in ("news", "on the way", "one"))
+    assert told.lines == ["news", "on the way", "the end"] and told.warnings == ["careful"]
+    say("loud again")
+    assert "loud again" in capsys.readouterr().out
+
+
+def test_jobs_without_lines_tell_how_far_they_are(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "EVERY", 0.0)
+    with JobProgress("predict", {"one": 1.0, "two": 1.0}, lines=False) as progress:
+        progress.finish("one", "done")
+        progress.finish("two", "done")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("predict: 1 of 2 jobs (50%, ") and lines[1].startswith("predict: 2 jobs in ")
+
+
+def document(capsys, arguments: list[str], status: int = 0) -> tuple[dict, str]:
+    assert main(arguments) == status
+    shown = capsys.readouterr()
+    return json.loads(shown.out), shown.err
+
+
+def test_json_is_one_document(done, tiny_input, capsys):
+    found, told = document(capsys, ["score", "--json", *words(tiny_input, done)])
+    assert (found["verb"], found["exit_status"]) == ("score", 0) and found["seconds"] > 0
+    (table,) = found["tables"]
+    assert {"tfidf", "lstm", "blend"} <= {row["run"] for row in table["rows"]}
+    assert table["columns"] == list(table["rows"][0]) and "error" not in found
+
+    found, told = document(capsys, ["--json", *words(tiny_input, done)])
+    assert found["verb"] == "pipeline" and any(line.startswith("pipeline: done") for line in found["lines"])
+    assert "train: all 4 folds are up to date" in told and str(done / "pipeline.json") in found["written"]
+    assert str(done / "submission_sample_testA.csv") in found["written"]
+
+    found, told = document(capsys, ["submit", "--json", "--quiet", *words(tiny_input, done)])
+    assert told == "" and len(found["lines"]) == 2
+    found, _ = document(capsys, ["config", "--json", *words(tiny_input, done)])
+    assert found["settings"]["folds"]["k"] == 2
+
+
+def test_json_tells_what_went_wrong(done, tiny_input, tmp_path, capsys, monkeypatch):
+    nothing = ["submit", *words(tiny_input, tmp_path)]
+    for arguments in (["trian"], ["train", "train.epocs=3"], ["train", "--modle"], nothing):
+        found, told = document(capsys, [*arguments, "--json"], status=2)
+        assert found["exit_status"] == 2 and told == f"error: {found['error']}\n"
+
+    def broken(*_) -> None:
+        raise ZeroDivisionError("a fault of the code")
+
+    monkeypatch.setattr("src.pipeline.stages.score.run", broken)
+    found, told = document(capsys, ["score", "--json", *words(tiny_input, done)], status=1)
+    assert found["error"] == "ZeroDivisionError: a fault of the code" and "Traceback" in told
+
+
+def test_quiet_verbs_say_what_they_were_asked_for(done, tiny_input, capsys):
+    assert main(["--quiet", *words(tiny_input, done)]) == 0
+    shown = capsys.readouterr().out
+    assert "submission_sample_testA.csv" in shown and "pipeline: done" in shown and "Target testB" in shown
+    assert "prepare" not in shown and "train:" not in shown
+    assert main(["folds", "--quiet", *words(tiny_input, done)]) == 0
+    assert capsys.readouterr().out == "folds: up to date (2 folds)\n"
+
+
+def test_tables_of_all_stages_fit_80_columns(copy, tiny_input, tmp_path, capsys):
+    """With the names of the real files; nothing is trained again, as the reports are the same."""
+    folder = tmp_path / "round1"
+    folder.mkdir()
+    for name, real in (("train", "train_20210222"), ("testA", "testA_20210222"), ("testB", "testB")):
+        (folder / f"track1_round1_{real}.csv").write_bytes((tiny_input / f"sample_{name}.csv").read_bytes())
+    made = words(folder, copy)
+    tables = []
+    for arguments in (
+        [],
+        ["blend", "blend", "lstm", "transformer", "--name", "of_three"],
+        ["score", "lstm"],
+        ["leaderboard", "blend", "--against", "lstm"],
+        ["leaderboard", "add", str(copy / "submission_track1_round1_testB.csv"), "0.9"],
+        ["leaderboard", "ask"],
+        ["status"],
+    ):
+        found, _ = document(capsys, [*arguments, "--json", *made])
+        assert found["tables"] or arguments, "each has a table"
+        tables += found["tables"]
+    assert len(tables) > 15
+    for table in tables:
+        columns, rows = table["columns"], [list(row.values()) for row in table["rows"]]
+        show_table(table["title"], columns, rows, words={"state", "what"} & set(columns))
+        check_shown(capsys.readouterr().out, columns, rows)
