@@ -30,10 +30,10 @@ def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments and not {"-h", "--help"} & set(arguments)
     started = time.perf_counter()
     try:
-        with terminal.manner("--quiet" in arguments, as_json) as told:
+        with terminal.output_mode("--quiet" in arguments, as_json) as transcript:
             status, error = _tried(arguments, as_json)
         if as_json:
-            _print_document(arguments, status, error, time.perf_counter() - started, told)
+            _print_document(arguments, status, error, time.perf_counter() - started, transcript)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has left; nothing more can be told to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,18 +62,20 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
         return 1, f"{type(fault).__name__}: {fault}"
 
 
-def _print_document(arguments: list[str], status: int, error: str | None, seconds: float, told: terminal.Told) -> None:
+def _print_document(
+    arguments: list[str], status: int, error: str | None, seconds: float, transcript: terminal.Transcript
+) -> None:
     """All that a command has to say, for scripts."""
     document = {
         "verb": verb_of(arguments),
         "exit_status": status,
         **({"error": error} if error is not None else {}),
         "seconds": round(seconds, 3),
-        **told.found,
-        "tables": told.tables,
-        "lines": told.lines,
-        "warnings": told.warnings,
-        "written": [str(path) for path in told.written if path.exists()],
+        **transcript.found,
+        "tables": transcript.tables,
+        "lines": transcript.lines,
+        "warnings": transcript.warnings,
+        "written": [str(path) for path in transcript.written if path.exists()],
     }
     print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
 
@@ -92,7 +94,7 @@ def _run(arguments: list[str]) -> None:
         tracking.check(settings)
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
-            terminal.say(f"{name}: settings of {file} (tune.use)")
+            terminal.info(f"{name}: settings of {file} (tune.use)")
     verb.run(settings, parsed)
 
 

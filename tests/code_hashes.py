@@ -17,7 +17,7 @@ from pathlib import Path
 from src.core import versions
 
 NOTED = Path(__file__).with_name("versions.json")
-MESSAGES = {"UserError", "say", "conclude", "warn", "note", "show_table"}
+MESSAGES = {"UserError", "info", "result", "warn", "add_json", "show_table"}
 """Functions whose arguments are for people alone."""
 IGNORED = {
     "src.core.errors", "src.core.executors", "src.core.settings", "src.core.settings_loader", "src.core.storage",

@@ -13,7 +13,7 @@ from src.core.executors import make_executor
 from src.core.settings import Executor
 from src.core.settings_loader import load_config
 from src.core.storage import Output
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.synthetic import PAIRS, language, make_sample
 from src.data.tasks import ROUND1
 from src.evaluation import metrics
@@ -72,12 +72,12 @@ def test_the_words_that_decide_are_those_that_are_found(learned):
 def test_of_a_report_the_deciding_tokens_lead_and_occlusion_agrees(learned):
     output, given = learned
     config = load_config("sample", [word for word in given if "=" in word], ["gru"])
-    prepared, run = Prepared.load(output), RunFolder.load(output, "gru", config)
-    train, said = prepared.train, metrics.sigmoid(run.oof().astype(np.float64))
+    dataset, run = Dataset.load(output), RunFolder.load(output, "gru", config)
+    train, said = dataset.train, metrics.sigmoid(run.oof().astype(np.float64))
     sure = np.argwhere((np.asarray(train.labels) == 1) & (said > 0.9))
     cells = [(int(row), int(label)) for row, label in sure[:: max(len(sure) // 40, 1)][:40]]
     executor = make_executor(Executor(threads=1), "cpu")
-    found = explain(executor, run, prepared.train_folder, cells, judged=True, steps=16, occlude=True)
+    found = explain(executor, run, dataset.train_folder, cells, judged=True, steps=16, occlude=True)
     assert [(one.row, one.label) for one in found] == cells
     leads, ranks, chance = [], [], []
     for one in found:
@@ -85,7 +85,7 @@ def test_of_a_report_the_deciding_tokens_lead_and_occlusion_agrees(learned):
         assert one.contributions.sum() == pytest.approx(
             one.logit - one.start, abs=0.1 * abs(one.logit - one.start) + 0.3
         )
-        tokens = prepared.vocabulary.words[train.tokens[one.row, : train.lengths[one.row]].astype(int) - 3]
+        tokens = dataset.vocabulary.words[train.tokens[one.row, : train.lengths[one.row]].astype(int) - 3]
         own = np.isin(tokens, list(own_words(one.label)))
         leads.append(own[np.argsort(-one.contributions)[:2]].any())
         chance.append(own.mean())
@@ -108,19 +108,19 @@ def test_attention_is_told_apart_from_contributions(copy, tiny_input):
 def test_a_blend_is_explained_by_its_members_shares(done, tiny_input):
     config = load_config("sample", [word for word in words(tiny_input, done) if "=" in word])
     output = Output(done)
-    prepared, blend = Prepared.load(output), RunFolder.load(output, "blend", config)
+    dataset, blend = Dataset.load(output), RunFolder.load(output, "blend", config)
     shares = member_shares(blend)
     assert set(shares) == {"lstm", "transformer"}
     members = [RunFolder.load(output, name, config) for name in shares]
     # Its own out-of-fold logits are cross-fitted; these are by the weights that are used for tests.
     weighted = sum(shares[member.name] * member.oof() for member in members)
-    test = prepared.test_files[0]
+    test = dataset.test_files[0]
     parts = [shares[member.name] * member.test_logits(test) for member in members]
     np.testing.assert_allclose(sum(parts), blend.test_logits(test), rtol=1e-4, atol=1e-4)
     executor = make_executor(config.executor, "cpu")
     for judged, folder, logits in (
-        (True, prepared.train_folder, weighted),
-        (False, prepared.test_folder(test), blend.test_logits(test)),
+        (True, dataset.train_folder, weighted),
+        (False, dataset.test_folder(test), blend.test_logits(test)),
     ):
         found = explain(executor, blend, folder, [(3, 1), (0, 5), (3, 0)], judged, steps=4, occlude=False)
         assert [one.falls for one in found] == [None] * 3

@@ -17,7 +17,7 @@ from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1
 from src.evaluation import covariate_shift, noise_estimation
 from src.evaluation.external_dataset import Pool
-from src.evaluation.validation_sets import ShiftFolder
+from src.evaluation.validation_sets import ValidationSets
 from tests.conftest import TINY, error_of
 
 ROWS, TEST_ROWS = 4000, 1000
@@ -103,5 +103,5 @@ def test_what_is_wrong_is_told(config, tmp_path, monkeypatch):
     other = config.model_copy(update={"paths": config.paths.model_copy(update={"input": Path(tmp_path)})})
     told = error_of(load, other)
     assert f"was made of other files than are in {tmp_path}" in told and "./run.sh shift --preset sample" in told
-    monkeypatch.setattr(ShiftFolder, "target", lambda self, name: None)
+    monkeypatch.setattr(ValidationSets, "target", lambda self, name: None)
     assert "there is no test file" in error_of(load, config)

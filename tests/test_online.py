@@ -8,14 +8,14 @@ from src.core.storage import Output
 from src.data.report_reader import read_reports
 from src.data.submission_files import read_submission
 from src.data.tasks import ROUND1
-from src.ensemble.submission_log import Register
+from src.ensemble.submission_log import SubmissionLog
 from src.evaluation import metrics
 from src.pipeline.stages.online import advice
 from tests.conftest import words
 
 
 def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, capsys):
-    made, register = words(tiny_input, copy), Register(copy / "submissions.jsonl")
+    made, register = words(tiny_input, copy), SubmissionLog(copy / "submissions.jsonl")
     assert [(one.test, one.run) for one in register.submissions()] == [
         ("sample_testA.csv", "blend"),
         ("sample_testB.csv", "blend"),
@@ -70,7 +70,7 @@ def test_the_next_run_to_submit_is_told(copy, tiny_input, capsys):
 
 
 def test_asking_and_telling(copy, tiny_input, capsys):
-    made, register = words(tiny_input, copy), Register(copy / "submissions.jsonl")
+    made, register = words(tiny_input, copy), SubmissionLog(copy / "submissions.jsonl")
     answers = read_reports(tiny_input / "answers_B.csv").labels
     scores = []
     for number in (1, 2, 3):

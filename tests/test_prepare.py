@@ -11,7 +11,7 @@ from src.__main__ import main
 from src.core.settings_loader import load_config
 from src.core.storage import Output
 from src.data.corpus import Corpus
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.models.embeddings import ppmi_vectors
 from src.training.initialization import _word_vectors
 
@@ -25,20 +25,20 @@ EXTRA = "0|,|4 5|,|3,2\n1|,|600 1 2|,|0 16,\n2|,|7 4|,|,\n3|,|1 2 3 |,|5,0\n"
 def prepare(tmp_path, capsys):
     """Writes the files and prepares them, in the same folders each time; what is prepared, and what was told."""
 
-    def run(files: dict[str, str], *more: str) -> tuple[Prepared, str]:
+    def run(files: dict[str, str], *more: str) -> tuple[Dataset, str]:
         folder = tmp_path / "input"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for name, text in files.items():
             (folder / name).write_text(text)
         assert main(["prepare", f"paths.input={folder}", f"paths.output={tmp_path / 'output'}", *more]) == 0
-        return Prepared.load(Output(tmp_path / "output")), capsys.readouterr().out
+        return Dataset.load(Output(tmp_path / "output")), capsys.readouterr().out
 
     return run
 
 
-def words_of(corpus: Corpus, prepared: Prepared) -> list[list[int]]:
-    numbers = prepared.vocabulary.encode(np.arange(1000)).tolist()
+def words_of(corpus: Corpus, dataset: Dataset) -> list[list[int]]:
+    numbers = dataset.vocabulary.encode(np.arange(1000)).tolist()
     return [[numbers.index(token) for token in row[:n]] for row, n in zip(corpus.tokens, corpus.lengths, strict=True)]
 
 
@@ -47,44 +47,44 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_round_2_reports_are_extra_to_round_1(prepare):
-    prepared, told = prepare({"train.csv": TRAIN, "test.csv": TEST, "round2_extra.csv": EXTRA})
-    assert prepared.task.name == "round1", "the train files alone name the round"
-    assert prepared.extra_files == prepared.extra_labelled == ["round2_extra.csv"]
-    corpus = Corpus.load(prepared.extra_folder("round2_extra.csv"))
-    assert words_of(corpus, prepared) == [[4, 5], [600, 1, 2], [7, 4], [1, 2, 3]]
-    assert prepared.extra_texts == {"round2_extra.csv": corpus.text_fingerprint}
+    dataset, told = prepare({"train.csv": TRAIN, "test.csv": TEST, "round2_extra.csv": EXTRA})
+    assert dataset.task.name == "round1", "the train files alone name the round"
+    assert dataset.extra_files == dataset.extra_labelled == ["round2_extra.csv"]
+    corpus = Corpus.load(dataset.extra_folder("round2_extra.csv"))
+    assert words_of(corpus, dataset) == [[4, 5], [600, 1, 2], [7, 4], [1, 2, 3]]
+    assert dataset.extra_texts == {"round2_extra.csv": corpus.text_fingerprint}
     assert corpus.labels.shape == (4, 17)
     assert [np.flatnonzero(row).tolist() for row in corpus.labels] == [[3], [0, 16], [], [5]]
-    np.testing.assert_array_equal(np.load(prepared.extra_rows_path("round2_extra.csv")), [1, 2])
+    np.testing.assert_array_equal(np.load(dataset.extra_rows_path("round2_extra.csv")), [1, 2])
     assert "round2_extra.csv: 2 of its reports have the text of a train report: their labels are not used" in told
     assert "extra: round2_extra.csv: 4 reports, labels of round 2" in told
     assert "3 train reports, 1 test reports, 4 extra reports, " in told
-    assert len(prepared.train) == 3 and prepared.test_files == ["test.csv"]
+    assert len(dataset.train) == 3 and dataset.test_files == ["test.csv"]
 
 
 def test_round_1_reports_and_those_without_labels_are_text_to_round_2(prepare):
     files = {"train.csv": EXTRA, "a_extra.csv": TRAIN, "b_extra.csv": TEST}
-    prepared, told = prepare(files)
-    assert prepared.task.name == "round2"
+    dataset, told = prepare(files)
+    assert dataset.task.name == "round2"
     assert "a_extra.csv holds the labels of round 1: 17 regions, which do not cover round 2" in told
     assert "its text alone is used" in told and "b_extra.csv: 1 reports, no labels" in told
     assert "no test reports, 3 + 1 extra reports" in told and "their labels are not used" not in told
-    assert prepared.extra_files == ["a_extra.csv", "b_extra.csv"] and prepared.extra_labelled == []
+    assert dataset.extra_files == ["a_extra.csv", "b_extra.csv"] and dataset.extra_labelled == []
     for name, n in (("a_extra.csv", 3), ("b_extra.csv", 1)):
-        corpus = Corpus.load(prepared.extra_folder(name))
+        corpus = Corpus.load(dataset.extra_folder(name))
         assert len(corpus) == n and corpus.labels is None
     # Round 1 can take the same labels; back in round 2, those that were written are not there any more.
-    prepared, told = prepare(files, "task=round1")
-    assert prepared.extra_labelled == ["a_extra.csv"]
-    assert Corpus.load(prepared.extra_folder("a_extra.csv")).labels.shape == (3, 17)
-    np.testing.assert_array_equal(np.load(prepared.extra_rows_path("a_extra.csv")), [2])
-    prepared, told = prepare(files)
-    assert prepared.extra_labelled == [] and Corpus.load(prepared.extra_folder("a_extra.csv")).labels is None
+    dataset, told = prepare(files, "task=round1")
+    assert dataset.extra_labelled == ["a_extra.csv"]
+    assert Corpus.load(dataset.extra_folder("a_extra.csv")).labels.shape == (3, 17)
+    np.testing.assert_array_equal(np.load(dataset.extra_rows_path("a_extra.csv")), [2])
+    dataset, told = prepare(files)
+    assert dataset.extra_labelled == [] and Corpus.load(dataset.extra_folder("a_extra.csv")).labels is None
 
 
 def test_reports_are_compared_as_models_see_them(prepare):
-    prepared, _ = prepare({"train.csv": TRAIN, "extra.csv": "0|,|1 2 8|,|\n1|,|2 1|,|\n"}, "data.max_len=2")
-    np.testing.assert_array_equal(np.load(prepared.extra_rows_path("extra.csv")), [1])
+    dataset, _ = prepare({"train.csv": TRAIN, "extra.csv": "0|,|1 2 8|,|\n1|,|2 1|,|\n"}, "data.max_len=2")
+    np.testing.assert_array_equal(np.load(dataset.extra_rows_path("extra.csv")), [1])
 
 
 def test_what_stands_for_extra_files(prepare):
@@ -101,18 +101,18 @@ def test_what_stands_for_extra_files(prepare):
     # The same files in another role are not the same data.
     files = {"train.csv": TRAIN, "train_b.csv": TRAIN.replace("9", "8")}
     assert len(prepare(files)[0].train) == 6
-    prepared, told = prepare(files, "paths.train=train.csv", "paths.extra=train_b.csv")
-    assert "up to date" not in told and len(prepared.train) == 3 and prepared.extra_labelled == ["train_b.csv"]
-    prepared, told = prepare(files, "paths.train=train.csv", "paths.test=none")
-    assert "up to date" not in told and prepared.extra_files == []
+    dataset, told = prepare(files, "paths.train=train.csv", "paths.extra=train_b.csv")
+    assert "up to date" not in told and len(dataset.train) == 3 and dataset.extra_labelled == ["train_b.csv"]
+    dataset, told = prepare(files, "paths.train=train.csv", "paths.test=none")
+    assert "up to date" not in told and dataset.extra_files == []
 
 
 def test_without_extra_files_nothing_speaks_of_them(prepare, tmp_path):
-    prepared, told = prepare({"train.csv": TRAIN, "test.csv": TEST})
+    dataset, told = prepare({"train.csv": TRAIN, "test.csv": TEST})
     told = told.replace(str(tmp_path), "")  # which has the name of this test
-    assert "extra" not in told and prepared.extra_files == prepared.extra_labelled == []
+    assert "extra" not in told and dataset.extra_files == dataset.extra_labelled == []
     assert not (tmp_path / "output/data/extra").exists()
-    assert "extra" not in json.dumps(prepared.manifest)
+    assert "extra" not in json.dumps(dataset.manifest)
 
 
 def test_a_torn_extra_file_is_told_with_the_others(tmp_path, capsys):
@@ -127,17 +127,17 @@ def test_word_vectors_are_made_from_extra_text_too(prepare):
     files = {"train.csv": TRAIN, "test.csv": TEST}
     config = load_config("quick", ["model.embedding_size=4", "model.heads=2", "denoise.by=null"], ["transformer"])
 
-    def vectors_file(prepared: Prepared) -> Path:
-        return Path(_word_vectors(config, prepared)["transformer"])
+    def vectors_file(dataset: Dataset) -> Path:
+        return Path(_word_vectors(config, dataset)["transformer"])
 
     without = vectors_file(prepare(files)[0])
     # All its words are known, so that nothing but the text differs.
-    prepared, _ = prepare({**files, "extra.csv": "0|,|9 7 9 7 5\n"})
-    path = vectors_file(prepared)
+    dataset, _ = prepare({**files, "extra.csv": "0|,|9 7 9 7 5\n"})
+    path = vectors_file(dataset)
     assert path.name != without.name
-    folders = [prepared.train_folder, prepared.test_folder("test.csv"), prepared.extra_folder("extra.csv")]
+    folders = [dataset.train_folder, dataset.test_folder("test.csv"), dataset.extra_folder("extra.csv")]
     texts = [np.load(folder / "tokens.npy") for folder in folders]
-    expected = ppmi_vectors(texts, len(prepared.vocabulary), 4)
+    expected = ppmi_vectors(texts, len(dataset.vocabulary), 4)
     np.testing.assert_allclose(np.load(path), expected, atol=1e-6)
     assert not np.allclose(np.load(without), np.load(path))
 
@@ -151,6 +151,6 @@ def test_extra_files_are_neither_split_nor_predicted(tiny_input, tmp_path, capsy
     assert main(["folds", *places]) == 0
     assert "folds: up to date" in capsys.readouterr().out
     assert before == ((tmp_path / "output/folds.csv").read_bytes(), contents(tmp_path / "output/data/train"))
-    prepared = Prepared.load(Output(tmp_path / "output"))
-    assert prepared.test_files == ["sample_testA.csv", "sample_testB.csv"]
-    assert prepared.extra_labelled == ["extra.csv"]
+    dataset = Dataset.load(Output(tmp_path / "output"))
+    assert dataset.test_files == ["sample_testA.csv", "sample_testB.csv"]
+    assert dataset.extra_labelled == ["extra.csv"]

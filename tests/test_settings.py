@@ -112,14 +112,14 @@ def test_holdout_takes_one_seed():
 def test_a_run_brings_what_it_needs():
     """--model names one run: its teachers are trained too, and who denoises for it is there to be pretrained."""
     config = load_config("standard", models=["lstm"])
-    assert list(config.runs) == ["lstm"] and list(config.readers) == ["transformer"]
-    assert config.readers["transformer"] == load_config("standard").runs["transformer"]
+    assert list(config.runs) == ["lstm"] and list(config.denoisers) == ["transformer"]
+    assert config.denoisers["transformer"] == load_config("standard").runs["transformer"]
     assert list(load_config("standard", models=["student"]).runs) == ["student", "transformer", "lstm"]
-    assert load_config("standard").readers == {}
-    assert load_config("standard", ["denoise.by=null"], ["lstm"]).readers == {}
+    assert load_config("standard").denoisers == {}
+    assert load_config("standard", ["denoise.by=null"], ["lstm"]).denoisers == {}
     # What is said of the named runs is not said of the reader, unless by name.
     config = load_config("quick", ["model.hidden_size=64", "runs.transformer.pretrain.epochs=2"], ["lstm"])
-    assert config.runs["lstm"].model.hidden_size == 64 and config.readers["transformer"].pretrain.epochs == 2
+    assert config.runs["lstm"].model.hidden_size == 64 and config.denoisers["transformer"].pretrain.epochs == 2
     assert "unknown key 'readers'" in error_of(load_config, "quick", ["readers.x=1"])
 
 

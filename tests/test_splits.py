@@ -14,7 +14,7 @@ from src.core.settings import Folds as FoldSettings
 from src.core.storage import Output
 from src.data import splits
 from src.data.corpus import Corpus
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from tests.conftest import TINY
 
 
@@ -412,7 +412,7 @@ def test_the_command_tells_of_the_families(tiny_input, tmp_path, capsys):
     assert "settings have changed; splitting anew" in shown and "folds: 2 folds of whole families, 300 rep" in shown
     assert f"folds: {facts['families']} families of near-duplicates (cosine above 0.4) hold " in shown
     assert f"hold {facts['share_of_reports']:.1%} of the reports, the largest {facts['largest']}\n" in shown
-    assert Prepared.load(Output(tmp_path)).load_folds().scheme == "families"
+    assert Dataset.load(Output(tmp_path)).load_folds().scheme == "families"
     assert "up to date (2 folds of whole families)" in told("folds.scheme=families", "folds.threshold=0.4")
     assert "splitting anew" in told("folds.scheme=families")
     assert "up to date" in told("folds.scheme=families", "folds.threshold=null")
@@ -420,7 +420,7 @@ def test_the_command_tells_of_the_families(tiny_input, tmp_path, capsys):
     assert "more than" not in told("folds.scheme=kfold")
     shown = told("folds.max_rows=299")
     assert "splitting anew" in shown and "folds: more than folds.max_rows=299 reports: those with the same" in shown
-    assert Prepared.load(Output(tmp_path)).folds_settings()["max_rows"] == 299
+    assert Dataset.load(Output(tmp_path)).folds_settings()["max_rows"] == 299
     assert "up to date" in told("folds.max_rows=299") and "splitting anew" in told("folds.max_rows=300")
     assert "up to date" in told()
     shown = told("folds.scheme=families", "folds.max_compared=100")

@@ -6,17 +6,17 @@ import multiprocessing
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from src.ensemble.submission_log import Register, entered_on
+from src.ensemble.submission_log import SubmissionLog, entered_on
 from tests.conftest import error_of
 
 
-def made(register: Register, sha: str, **more):
+def made(register: SubmissionLog, sha: str, **more):
     about = {"test": "testB.csv", "run": "lstm", "fingerprint": "f", "how": {}, **more}
     return register.made(Path("submission.csv"), sha, **about)
 
 
 def write_many(path: Path, writer: int) -> None:
-    register = Register(path)
+    register = SubmissionLog(path)
     for i in range(20):
         register.scored(made(register, f"{writer}-{i}"), i / 100, "online")
 
@@ -29,15 +29,15 @@ def test_several_writers_lose_nothing(tmp_path):
         writer.start()
     for writer in writers:
         writer.join()
-    found = Register(path).submissions()
+    found = SubmissionLog(path).submissions()
     assert {one.sha256 for one in found} == {f"{w}-{i}" for w in range(3) for i in range(20)}
     assert [one.id for one in found] == [f"s{i}" for i in range(1, 61)]
     assert all(one.score("online") == int(one.sha256.split("-")[1]) / 100 for one in found)
-    assert Register(path).broken == 0
+    assert SubmissionLog(path).broken == 0
 
 
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
-    register = Register(tmp_path / "submissions.jsonl")
+    register = SubmissionLog(tmp_path / "submissions.jsonl")
     made(register, "a")
     with register.path.open("a") as file:
         file.write('{"at": "2026-01-01T00:00:00+00:00", "event": "made", "id": "s2", "sha')
@@ -49,7 +49,7 @@ def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
 
 
 def test_lines_that_were_lost_or_edited(tmp_path):
-    register = Register(tmp_path / "submissions.jsonl")
+    register = SubmissionLog(tmp_path / "submissions.jsonl")
     for sha in "abc":
         made(register, sha)
     register.scored(register.find("s3"), 0.9, "online")
@@ -68,7 +68,7 @@ def test_lines_that_were_lost_or_edited(tmp_path):
 
 
 def test_the_same_file_is_noted_once_and_its_last_score_counts(tmp_path):
-    register = Register(tmp_path / "submissions.jsonl")
+    register = SubmissionLog(tmp_path / "submissions.jsonl")
     assert register.submissions() == []
     one = made(register, "a")
     assert made(register, "a").id == one.id == "s1"

@@ -207,12 +207,12 @@ def test_a_bag_of_words_does_not(clean_folder):
 def test_the_same_words_can_mean_something_else():
     classes = synthetic.language().classes
 
-    def say(text: str) -> np.ndarray:
+    def info(text: str) -> np.ndarray:
         return np.array([classes[name][0] for name in text.split()])
 
-    here = say("s type2 , s type5 in region3 part3 . no type7 in region6 part6 .")
-    there = say("s type2 , s type5 in region6 part6 . no type7 in region3 part3 .")
-    denied = say("no type2 in region3 part3 . s type5 , s type7 in region6 part6 .")
+    here = info("s type2 , s type5 in region3 part3 . no type7 in region6 part6 .")
+    there = info("s type2 , s type5 in region6 part6 . no type7 in region3 part3 .")
+    denied = info("no type2 in region3 part3 . s type5 , s type7 in region6 part6 .")
     assert sorted(here) == sorted(there) == sorted(denied)
     heard = [np.flatnonzero(Listener().labels(tokens)).tolist() for tokens in (here, there, denied)]
     assert heard == [[3, 19, 22], [6, 19, 22], [6, 22, 24]]

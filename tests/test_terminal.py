@@ -15,18 +15,18 @@ import pytest
 
 from src.__main__ import main
 from src.core import terminal
-from src.core.terminal import JobProgress, aside, conclude, manner, say, show_table, warn
+from src.core.terminal import JobProgress, dependency, info, output_mode, result, show_table, warn
 from tests.conftest import words
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = "track1_round1_testA_20210222.csv"
 SHOW = """
-from src.core.terminal import JobProgress, say, show_table
+from src.core.terminal import JobProgress, info, show_table
 show_table("Scores", ["run", "score"], [["lstm", "0.9"], ["gru [b]", "0.8"]])
 with JobProgress("train", {"one": 1.0, "two": 1.0}) as progress:
     progress.step("one", 0.5, "half")
     progress.finish("one", "done")
-say("end")
+info("end")
 """
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
@@ -122,21 +122,21 @@ def test_words_are_wrapped_in_their_column(capsys):
 
 
 def test_quiet_leaves_results_and_warnings(capsys):
-    with manner(quiet=True, as_json=False) as told:
-        say("news")
-        with aside():
-            conclude("on the way")
+    with output_mode(quiet=True, as_json=False) as told:
+        info("news")
+        with dependency():
+            result("on the way")
             show_table("on the way", ["a"], [["1"]])
         with JobProgress("jobs", {"one": 1.0}) as progress:
             progress.finish("one", "done")
-        conclude("the end")
+        result("the end")
         show_table("the table", ["a"], [["2"]])
         warn("careful")
     shown = capsys.readouterr()
     assert "the end" in shown.out and "the table" in shown.out and shown.err == "warning: careful\n"
     assert not any(text in shown.out for text in ("news", "on the way", "one"))
     assert told.lines == ["news", "on the way", "the end"] and told.warnings == ["careful"]
-    say("loud again")
+    info("loud again")
     assert "loud again" in capsys.readouterr().out
 
 

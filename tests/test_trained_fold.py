@@ -10,7 +10,7 @@ import torch
 
 from src.core.errors import UserError
 from src.core.storage import Output
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.training.inference import mean_logits
 from src.training.trained_fold import TrainedFold
 
@@ -24,11 +24,11 @@ def test_it_says_what_it_said_in_training(copy, name):
     result = json.loads((fold / "result.json").read_text())
     other = {"last": "best", "best": "last"}[result["weights"]]
     (fold / f"{other}.safetensors").unlink()
-    trained, prepared = TrainedFold.load(fold, CPU), Prepared.load(Output(copy))
+    trained, dataset = TrainedFold.load(fold, CPU), Dataset.load(Output(copy))
     with np.load(fold / "split.npz") as split:
         rows = split["predicted_rows"]
-    views = trained.views(prepared.train_folder)
-    found = mean_logits(trained.model, views, prepared.train.lengths, CPU, rows)
+    views = trained.views(dataset.train_folder)
+    found = mean_logits(trained.model, views, dataset.train.lengths, CPU, rows)
     np.testing.assert_allclose(found, np.load(fold / "logits.npy"), atol=1e-5)
     assert trained.run.model.model_dump(mode="json") == result["run"]["model"] and trained.denoiser is None
 

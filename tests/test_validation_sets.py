@@ -14,13 +14,13 @@ from src.core.settings_loader import load_config
 from src.data import near_duplicates
 from src.data.corpus import Corpus, unpad
 from src.data.corruption import corrupt
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.ngrams import take
 from src.data.report_reader import read_reports
 from src.data.synthetic import TEST_NOISE, TRAIN_NOISE, make_sample
 from src.data.tasks import ROUND1
 from src.evaluation import covariate_shift, metrics, noise_estimation, shift_summary
-from src.evaluation.validation_sets import VALIDATIONS, ShiftFolder, validation
+from src.evaluation.validation_sets import VALIDATIONS, ValidationSets, validation
 from tests.conftest import TINY, error_of
 
 ROWS, TEST_ROWS = 4000, 1000
@@ -45,11 +45,11 @@ def measured(tmp_path_factory, reports) -> Path:
     return output
 
 
-def load(output: Path) -> tuple[Prepared, ShiftFolder]:
+def load(output: Path) -> tuple[Dataset, ValidationSets]:
     from src.core.storage import Output
 
-    prepared = Prepared.load(Output(output))
-    return prepared, ShiftFolder.load(prepared, load_config("sample", []))
+    dataset = Dataset.load(Output(output))
+    return dataset, ValidationSets.load(dataset, load_config("sample", []))
 
 
 def test_noise_is_found_and_told(measured):
@@ -82,14 +82,14 @@ def test_what_is_shown_fits_80_columns_and_a_second_run_does_nothing(measured, r
 
 
 def test_noisy_copies_are_of_the_same_reports(measured):
-    prepared, shift = load(measured)
+    dataset, shift = load(measured)
     assert shift.rows.tolist() == list(range(ROWS))
     for test in shift.tests:
         assert len(test.noised) == 2
         for folder in test.noised:
             copy = Corpus.load(folder)
-            np.testing.assert_array_equal(copy.ids, prepared.train.ids)
-            shared = np.mean(np.asarray(copy.tokens)[:, 0] == np.asarray(prepared.train.tokens)[:, 0])
+            np.testing.assert_array_equal(copy.ids, dataset.train.ids)
+            shared = np.mean(np.asarray(copy.tokens)[:, 0] == np.asarray(dataset.train.tokens)[:, 0])
             assert 0.7 < shared < 0.97
         assert not np.array_equal(*(np.load(folder / "tokens.npy") for folder in test.noised))
         similarity_of = test.array("similarity")
@@ -100,9 +100,9 @@ def test_noisy_copies_are_of_the_same_reports(measured):
 
 
 def test_a_rows_likeness_leaves_out_its_own_fold(measured):
-    prepared, shift = load(measured)
-    folds = prepared.load_folds().first
-    train = unpad(np.asarray(prepared.train.tokens), np.asarray(prepared.train.lengths))
+    dataset, shift = load(measured)
+    folds = dataset.load_folds().first
+    train = unpad(np.asarray(dataset.train.tokens), np.asarray(dataset.train.lengths))
     vectors = near_duplicates.tfidf([train], 2)[0]
     cosines = (vectors[:50] @ vectors.T).toarray()
     expected = [row[folds != fold].max() for row, fold in zip(cosines, folds[:50], strict=True)]
@@ -111,8 +111,8 @@ def test_a_rows_likeness_leaves_out_its_own_fold(measured):
 
 @pytest.mark.parametrize("name", VALIDATIONS)
 def test_validations_pick_the_right_rows(measured, name):
-    prepared, shift = load(measured)
-    folds, test = prepared.load_folds(), shift.tests[0]
+    dataset, shift = load(measured)
+    folds, test = dataset.load_folds(), shift.tests[0]
     rows = validation(name, shift.rows, test, folds)
     oof = np.arange(ROWS)[:, None].astype(float)
     copies = np.stack([oof + 0.25, oof + 0.5])
@@ -139,10 +139,10 @@ def test_a_sample_of_large_files_is_looked_at(reports, tmp_path, capsys):
     assert main(["shift", *words(reports, tmp_path, "shift.max_rows=1500")]) == 0
     shown = capsys.readouterr().out
     assert "1,500" in shown and "4,000" in shown
-    prepared, shift = load(tmp_path)
-    assert len(shift.rows) == 1500 < len(prepared.train)
+    dataset, shift = load(tmp_path)
+    assert len(shift.rows) == 1500 < len(dataset.train)
     assert len(shift.tests[0].array("test_rows")) == 1000
-    rows = validation("shifted", shift.rows, shift.tests[0], prepared.load_folds())
+    rows = validation("shifted", shift.rows, shift.tests[0], dataset.load_folds())
     assert set(rows.rows) == set(shift.rows.tolist())
 
 
@@ -157,10 +157,10 @@ def test_clean_train_and_test_of_one_pool_are_called_alike(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "The train reports are free of noise." in shown and "looks like train (AUC 0." in shown
     assert "nothing special" in shown
-    prepared, shift = load(tmp_path / "output")
+    dataset, shift = load(tmp_path / "output")
     test = shift.tests[0]
     assert not test.noised
-    rows = validation("noised", shift.rows, test, prepared.load_folds())
+    rows = validation("noised", shift.rows, test, dataset.load_folds())
     assert rows.copies is None and len(rows.rows) == 3000
     assert abs(test.facts["adversarial"]["auc"] - 0.5) < 0.06
     assert test.facts["effective_size"]["weighted"] > 2000
@@ -171,19 +171,19 @@ def test_train_files_alone(reports, tmp_path, capsys):
     shutil.copy(reports / "sample_train.csv", tmp_path / "input")
     assert main(["shift", *words(tmp_path / "input", tmp_path / "output")]) == 0
     assert "There is no test file to compare with" in capsys.readouterr().out
-    prepared, shift = load(tmp_path / "output")
+    dataset, shift = load(tmp_path / "output")
     assert shift.target("last") is None
-    rows = validation("shifted", shift.rows, None, prepared.load_folds())
+    rows = validation("shifted", shift.rows, None, dataset.load_folds())
     assert rows.copies is None and rows.described(None) == "train rows as they are"
 
 
 def test_a_holdout_compares_with_its_train_part(reports, tmp_path):
     assert main(["shift", *words(reports, tmp_path, "folds.scheme=holdout", "shift.draws=1")]) == 0
-    prepared, shift = load(tmp_path)
-    folds, test = prepared.load_folds(), shift.tests[0]
+    dataset, shift = load(tmp_path)
+    folds, test = dataset.load_folds(), shift.tests[0]
     rows = validation("shifted", shift.rows, test, folds)
     assert (folds.first[rows.rows] >= 0).all() and len(rows.rows) == (folds.first >= 0).sum()
-    corpora = prepared.train, Corpus.load(prepared.test_folder(test.name))
+    corpora = dataset.train, Corpus.load(dataset.test_folder(test.name))
     train, other = (unpad(np.asarray(corpus.tokens), np.asarray(corpus.lengths)) for corpus in corpora)
     seen, queries = near_duplicates.tfidf([train, other], 2)
     expected = (queries[:30] @ seen[folds.first == -1].T).toarray().max(axis=1)

@@ -33,7 +33,7 @@ def loss(x: int) -> int:
     """Returns twice x."""
     if x < 0:
         raise UserError(f"{x} is negative")
-    say("here")
+    info("here")
     return 2 * x
 '''
 
@@ -43,7 +43,7 @@ def loss(x: int) -> int:
     [
         ("Returns twice x", "Doubles x", True),
         ("is negative", "must be 0 or more", True),
-        ('say("here")', 'say("there", x)', True),
+        ('info("here")', 'info("there", x)', True),
         ("x: int", "x: float", True),
         ("def loss", "# A reason.\ndef loss", True),
         ("2 * x", "3 * x", False),

@@ -38,7 +38,7 @@ def sizes(largest: int) -> list[int]:
     return [*found, largest]
 
 
-def measure(rows: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(rows: int, folder: Path, info: Callable[[str], None]) -> dict[str, Any]:
     """Seconds and peak memory in MB (1e6 bytes) of each stage, and reports a second in training and prediction."""
     inputs, output = folder / "in", folder / "out"
     inputs.mkdir(parents=True)
@@ -47,7 +47,7 @@ def measure(rows: int, folder: Path, say: Callable[[str], None]) -> dict[str, An
     found: dict[str, Any] = {"megabytes": (inputs / "train.csv").stat().st_size / 1e6}
     for stage in STAGES:  # each does those before it as well, which then are up to date
         found[stage] = run([stage, "--preset", "quick", f"paths.input={inputs}", f"paths.output={output}"])
-        say(f"bench: {rows:,} reports: {stage} {found[stage]['seconds']:.1f} s")
+        info(f"bench: {rows:,} reports: {stage} {found[stage]['seconds']:.1f} s")
     run_settings = load_config("quick", models=["lstm"]).runs["lstm"].model_dump(mode="json")
     given = {"run": run_settings, "corpus": str(output / "data/train")}
     for name in ("train", "predict"):

@@ -389,7 +389,7 @@ class Config(Settings):
     models: list[str] = []
     """Those of them that were asked for; others are there as their teachers, and key=value words for all runs do not
     reach these."""
-    readers: dict[str, Run] = {}
+    denoisers: dict[str, Run] = {}
     """Runs of the preset that --model leaves out, but whose pretrained encoder denoises for those that it names."""
     baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]
     """Rungs of the ladder that scores are shown beside."""
@@ -418,7 +418,7 @@ class Config(Settings):
     def _runs_that_others_need_are_there(self) -> Config:
         for name, run in self.runs.items():
             if run.denoise.by is not None:
-                known = {**self.readers, **self.runs}
+                known = {**self.denoisers, **self.runs}
                 if run.denoise.by not in known:
                     raise ValueError(f"runs.{name}.denoise.by: {unknown('run', run.denoise.by, known)}")
                 reader = known[run.denoise.by].pretrain

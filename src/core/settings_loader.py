@@ -22,7 +22,7 @@ from src.core.errors import UserError, unknown
 from src.core.settings import PARTS, ROOT, Config, Paths, Run, Settings
 
 PRESETS = ROOT / "src" / "presets"
-MADE = {"overrides", "models", "readers", "tuned"}
+MADE = {"overrides", "models", "denoisers", "tuned"}
 """Fields of Config that no file and no word sets."""
 UNNOTED = {"track", "track_uri"}
 """Keys that do not matter to what is made: its bytes are the same with and without them."""
@@ -83,7 +83,7 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         else:
             _set(tree, key, value, text)
     if "runs" not in tree:
-        tree["runs"], tree["readers"] = _with_what_they_need(chosen, built)
+        tree["runs"], tree["denoisers"] = _with_what_they_need(chosen, built)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -156,8 +156,8 @@ def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict
     for name in wanted:  # grows
         teachers = named(name, "train", "teachers")
         wanted += [one for one in teachers or () if isinstance(teachers, list) and known(one) and one not in wanted]
-    readers = {by for name in wanted if known(by := named(name, "denoise", "by")) and by not in wanted}
-    return {name: built[name] for name in wanted}, {name: built[name] for name in sorted(readers)}
+    denoisers = {by for name in wanted if known(by := named(name, "denoise", "by")) and by not in wanted}
+    return {name: built[name] for name in wanted}, {name: built[name] for name in sorted(denoisers)}
 
 
 def run_from_yaml(path: Path) -> Run:

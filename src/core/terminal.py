@@ -27,7 +27,7 @@ EVERY = 10.0
 
 
 @dataclass
-class Told:
+class Transcript:
     """What a command said and wrote, for the document of --json."""
 
     lines: list[str] = field(default_factory=list)
@@ -39,60 +39,60 @@ class Told:
     """What else a verb has for scripts, by name."""
 
 
-_told = Told()
-_is_quiet = _is_json = _is_aside = False
+_transcript = Transcript()
+_is_quiet = _is_json = _is_dependency = False
 
 
 @contextlib.contextmanager
-def manner(quiet: bool, as_json: bool) -> Iterator[Told]:
+def output_mode(quiet: bool, as_json: bool) -> Iterator[Transcript]:
     """How all that follows is told. quiet: only conclusions, tables, warnings and errors. as_json: stdout is left to
     the document, and what is said on the way goes to stderr, of which quiet leaves warnings and errors.
     """
-    global _told, _is_quiet, _is_json
-    before = _told, _is_quiet, _is_json
-    _told, _is_quiet, _is_json = Told(), quiet, as_json
+    global _transcript, _is_quiet, _is_json
+    before = _transcript, _is_quiet, _is_json
+    _transcript, _is_quiet, _is_json = Transcript(), quiet, as_json
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            yield _told
+            yield _transcript
     finally:
-        _told, _is_quiet, _is_json = before
+        _transcript, _is_quiet, _is_json = before
 
 
 @contextlib.contextmanager
-def aside() -> Iterator[None]:
+def dependency() -> Iterator[None]:
     """Stages that the verb needs, but that were not asked for: what they conclude is news."""
-    global _is_aside
-    before, _is_aside = _is_aside, True
+    global _is_dependency
+    before, _is_dependency = _is_dependency, True
     try:
         yield
     finally:
-        _is_aside = before
+        _is_dependency = before
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """News, which --quiet leaves out."""
-    _told.lines += text.strip().splitlines()
+    _transcript.lines += text.strip().splitlines()
     _show(text)
 
 
-def conclude(text: str) -> None:
+def result(text: str) -> None:
     """A line that ends a stage: what it made, and where."""
-    _told.lines += text.strip().splitlines()
-    _show(text, news=_is_aside)
+    _transcript.lines += text.strip().splitlines()
+    _show(text, news=_is_dependency)
 
 
 def warn(text: str) -> None:
-    _told.warnings.append(text)
+    _transcript.warnings.append(text)
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def note(name: str, value: Any) -> None:
+def add_json(name: str, value: Any) -> None:
     """Something for scripts alone: JSON-able."""
-    _told.found[name] = value
+    _transcript.found[name] = value
 
 
 def wrote(path: Path) -> None:
-    _told.written[path] = None
+    _transcript.written[path] = None
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[str] = ()) -> None:
@@ -102,10 +102,10 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     first column.
     """
     rows = [list(row) for row in rows]
-    _told.tables.append(
+    _transcript.tables.append(
         {"title": title, "columns": list(columns), "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
     )
-    if _is_json or (_is_quiet and _is_aside):
+    if _is_json or (_is_quiet and _is_dependency):
         return
     from rich.table import Table
 
@@ -171,7 +171,7 @@ def show_heat(title: str, tokens: Iterable[tuple[str, float, bool]]) -> None:
 
     tokens = list(tokens)
     columns = ("token", "strength", "noise")
-    _told.tables.append(
+    _transcript.tables.append(
         {"title": title, "columns": list(columns), "rows": [dict(zip(columns, token, strict=True)) for token in tokens]}
     )
     if _is_json:

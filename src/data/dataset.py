@@ -19,14 +19,14 @@ from src.data.tasks import Task, get_task
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Dataset:
     output: Output
     manifest: dict[str, Any]
     only_looks: bool = False
     """Nothing is written, whatever is asked."""
 
     @classmethod
-    def load(cls, output: Output, only_looks: bool = False) -> Prepared:
+    def load(cls, output: Output, only_looks: bool = False) -> Dataset:
         manifest = storage.read_json(storage.require(output.data / "manifest.json", "prepare"))
         return cls(output, manifest, only_looks)
 

@@ -8,11 +8,11 @@ from src.core.settings import Config
 from src.data.splits import HOLDOUT_PARTS, Folds
 from src.ensemble.blending import Evidence
 from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import ShiftFolder, validation
+from src.evaluation.validation_sets import ValidationSets, validation
 
 
 def evidence_of(
-    config: Config, parts: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ShiftFolder
+    config: Config, parts: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ValidationSets
 ) -> tuple[Evidence, str]:
     """The rows of select_on (of a holdout, those of its validation part), and what they are in words."""
     target = shift.target(config.target)

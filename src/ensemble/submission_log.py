@@ -53,7 +53,7 @@ class Submission:
         return entered[-1] if entered else None
 
 
-class Register:
+class SubmissionLog:
     def __init__(self, path: Path):
         self.path = path
 

@@ -14,10 +14,10 @@ import numpy as np
 from src.core.errors import UserError
 from src.core.settings import Config
 from src.core.storage import Output
-from src.core.terminal import say
+from src.core.terminal import info
 from src.data import near_duplicates
 from src.data.corruption import NoiseRates, corrupt
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.input_files import InputFiles
 from src.data.ngrams import Text, join, take
 from src.data.report_reader import Reports, read_reports
@@ -25,7 +25,7 @@ from src.data.tasks import Task
 from src.evaluation import covariate_shift, noise_estimation
 from src.evaluation.noise_estimation import NoiseEstimate
 from src.evaluation.runs import command
-from src.evaluation.validation_sets import ShiftFolder
+from src.evaluation.validation_sets import ValidationSets
 
 SEED = 0
 """Of the reports that are looked at, and of all that is made of the pool."""
@@ -34,7 +34,7 @@ ROUNDS = 2
 
 
 @dataclass(frozen=True)
-class Likeness:
+class DensityRatio:
     """How like train the reports of a text are."""
 
     cosines: np.ndarray
@@ -64,29 +64,29 @@ class Pool:
 
         Raises UserError where there is no test file, or where the prepared data is of other files.
         """
-        prepared = Prepared.load(Output(config.paths.output))
-        target = ShiftFolder.load(prepared, config).target(config.target)
+        dataset = Dataset.load(Output(config.paths.output))
+        target = ValidationSets.load(dataset, config).target(config.target)
         if target is None:
             raise UserError(f"there is no test file in {config.paths.input} that {reports.path} could be made like")
         train = [read_reports(path) for path in files.train]
         aimed = [read_reports(path) for path in files.test if path.name == target.name]
         made_of = [
             file["sha256"]
-            for file in prepared.manifest["files"]
+            for file in dataset.manifest["files"]
             if file["role"] == "train" or file["name"] == target.name
         ]
         if [file.sha256 for file in train + aimed] != made_of:
             raise UserError(
-                f"{prepared.output.data} was made of other files than are in {config.paths.input}. Name the folder of "
+                f"{dataset.output.data} was made of other files than are in {config.paths.input}. Name the folder of "
                 f"those, paths.input=DIR, or run: ./run.sh {command('shift', config)}"
             )
         return cls(
             reports,
-            prepared.task,
+            dataset.task,
             _drawn(join([(file.tokens, file.offsets) for file in train]), config.shift.max_rows, "train", verb),
             _drawn((aimed[0].tokens, aimed[0].offsets), config.shift.max_rows, target.name, verb),
             target.name,
-            prepared.vocabulary.words,
+            dataset.vocabulary.words,
             config.shift.clip,
         )
 
@@ -123,11 +123,11 @@ class Pool:
     def noised(self, extra: NoiseRates, rng: np.random.Generator) -> Text:
         return corrupt(*self.text, extra, rng, self.words)
 
-    def likeness(self, text: Text) -> Likeness:
+    def likeness(self, text: Text) -> DensityRatio:
         """Of the pool's text, or of that with noise."""
         seen, *queries = near_duplicates.tfidf([self.train, self.target, text], 2)
         target, own = (near_duplicates.nearest(one, seen, np.zeros(seen.shape[0], dtype=int))[:, 0] for one in queries)
-        return Likeness(own, target, covariate_shift.similarity_weights(own, target, self.clip))
+        return DensityRatio(own, target, covariate_shift.similarity_weights(own, target, self.clip))
 
     def with_text(self, text: Text) -> Reports:
         """The pool's reports, in their order and with their labels, with other text."""
@@ -139,5 +139,5 @@ def _drawn(text: Text, most: int, name: str, verb: str) -> Text:
     """The reports, or so many of them: the pool is compared with each."""
     if (n := len(text[1]) - 1) <= most:
         return text
-    say(f"{verb}: of the {n:,} reports of {name} {most:,} are looked at (shift.max_rows)")
+    info(f"{verb}: of the {n:,} reports of {name} {most:,} are looked at (shift.max_rows)")
     return take(*text, np.sort(np.random.default_rng(SEED).choice(n, most, replace=False)))

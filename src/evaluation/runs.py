@@ -28,8 +28,8 @@ from src.core.errors import UserError, unknown
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import model_names, run_from_yaml
 from src.core.storage import Output
-from src.core.terminal import conclude, show_table
-from src.data.dataset import Prepared
+from src.core.terminal import result, show_table
+from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.data.tasks import Task, get_task
 from src.evaluation import metrics
@@ -171,7 +171,7 @@ def command(verb: str, config: Config, *words: str) -> str:
 
 
 def make_record(
-    kind: str, config: Config, prepared: Prepared, folds: Folds, shift: str, name: str | None = None
+    kind: str, config: Config, dataset: Dataset, folds: Folds, shift: str, name: str | None = None
 ) -> dict[str, Any]:
     """The part of run.json that every run has; check_fits reads it. `shift` is the fingerprint of the ShiftFolder."""
     return {
@@ -185,26 +185,26 @@ def make_record(
             # Words for all runs do not reach a teacher that --model brought.
             and (name is None or name in config.models or word.split(".")[0] not in PARTS)
         ],
-        "task": prepared.task.name,
+        "task": dataset.task.name,
         "data": config.data.model_dump(),
-        "train": prepared.manifest["train"],
-        "train_files": [file["sha256"] for file in prepared.manifest["files"] if file["role"] == "train"],
+        "train": dataset.manifest["train"],
+        "train_files": [file["sha256"] for file in dataset.manifest["files"] if file["role"] == "train"],
         "folds": storage.array_hash(folds.table),
-        "tests": prepared.test_texts,
+        "tests": dataset.test_texts,
         "shift": shift,
     }
 
 
-def check_fits(runs: Iterable[RunFolder], prepared: Prepared, folds: Folds) -> None:
+def check_fits(runs: Iterable[RunFolder], dataset: Dataset, folds: Folds) -> None:
     """Raises UserError, with the command, for a run made of other reports, folds or test files than those there now."""
     now = {
-        "train": prepared.manifest["train"],
+        "train": dataset.manifest["train"],
         "folds": storage.array_hash(folds.table),
-        "tests": prepared.test_texts,
+        "tests": dataset.test_texts,
     }
     named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
     # The folds that are there are named last, or runs of different presets would send the user in circles.
-    settings = {"threshold": "null", **prepared.folds_settings()}  # null takes back that of a run by families
+    settings = {"threshold": "null", **dataset.folds_settings()}  # null takes back that of a run by families
     words = [f"folds.{key}={value}".replace(" ", "") for key, value in settings.items()]
     for run in runs:
         for key, what in named.items():
@@ -214,24 +214,22 @@ def check_fits(runs: Iterable[RunFolder], prepared: Prepared, folds: Folds) -> N
         run.check_members()
 
 
-def score_oof(
-    prepared: Prepared, logits: np.ndarray, folds: Folds, how: str, optimistic: bool = False
-) -> dict[str, Any]:
+def score_oof(dataset: Dataset, logits: np.ndarray, folds: Folds, how: str, optimistic: bool = False) -> dict[str, Any]:
     """The content of a score.json: every metric of out-of-fold logits (N, n_labels), and `how` they came about.
 
     `optimistic`: something, such as the number of epochs, was chosen on the rows that are scored.
     """
     rows = folds.scored
-    labels = np.asarray(prepared.train.labels)[rows]
+    labels = np.asarray(dataset.train.labels)[rows]
     probabilities = metrics.sigmoid(logits[rows].astype(np.float64))
     fold_of_row = None if folds.scheme == "holdout" else folds.first[rows]
     return {
         "how": how,
         "optimistic": optimistic,
         "rows": int(rows.sum()),
-        "train": prepared.manifest["train"],
+        "train": dataset.manifest["train"],
         "folds_table": storage.array_hash(folds.table),
-        **metrics.score_report(prepared.task, labels, probabilities, fold_of_row),
+        **metrics.score_report(dataset.task, labels, probabilities, fold_of_row),
     }
 
 
@@ -261,7 +259,7 @@ def show_scores(scores: dict[str, dict[str, Any]]) -> None:
         )
     show_table("Score of each run, with its standard error", ["run", "score", "exact", "ECE", *COLUMNS.values()], rows)
     if any(score.get("optimistic") for score in scores.values()):
-        conclude("* optimistic: its epochs were chosen on the rows that are scored")
+        result("* optimistic: its epochs were chosen on the rows that are scored")
 
 
 def show_details(run: RunFolder) -> None:
@@ -283,7 +281,7 @@ def show_details(run: RunFolder) -> None:
     show_table(f"{run.name}, label by label", ["label", "positives", "share", "logloss", *COLUMNS.values()], rows)
     if score["folds"]:
         values = [f"{fold}: {_cell(part['score']['value'])}" for fold, part in score["folds"].items()]
-        conclude(f"score of each fold: {', '.join(values)}")
+        result(f"score of each fold: {', '.join(values)}")
 
 
 def _cell(value: float | None) -> str:

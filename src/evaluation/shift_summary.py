@@ -13,7 +13,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.storage import Output
-from src.core.terminal import conclude, show_table
+from src.core.terminal import result, show_table
 
 NOTICEABLE = 0.01
 """Noise that differs by less, in hits a token, is taken for equal."""
@@ -152,7 +152,7 @@ def show(facts: dict[str, Any]) -> None:
         sampled = {name: count for name, count in facts["sampled"].items() if name in rows}
         for title, columns, lines in tables(facts | {"tests": tests, "rows": rows, "sampled": sampled}):
             show_table(title, columns, lines)
-    conclude(f"\n{paragraph(facts)}")
+    result(f"\n{paragraph(facts)}")
 
 
 def as_markdown(facts: dict[str, Any]) -> str:

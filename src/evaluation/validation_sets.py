@@ -23,7 +23,7 @@ from src.core import storage
 from src.core.errors import UserError, unknown
 from src.core.settings import Config
 from src.core.storage import Output
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.evaluation import metrics
 from src.evaluation.runs import RunFolder, check_fits, command
@@ -56,16 +56,16 @@ class ShiftedTest:
 
 
 @dataclass(frozen=True)
-class ShiftFolder:
+class ValidationSets:
     output: Output
     facts: dict[str, Any]
 
     @classmethod
-    def load(cls, prepared: Prepared, config: Config) -> ShiftFolder:
+    def load(cls, dataset: Dataset, config: Config) -> ValidationSets:
         """Raises UserError, with the command, where it is missing or was made of other files than are there now."""
-        output, remedy = prepared.output, command("shift", config)
+        output, remedy = dataset.output, command("shift", config)
         facts = storage.read_json(storage.require(output.shift / "shift.json", remedy))
-        if facts["made_of"] != made_of(prepared):
+        if facts["made_of"] != made_of(dataset):
             raise UserError(
                 f"{output.shift} was made of other files or folds than are there now. Run: ./run.sh {remedy}"
             )
@@ -165,14 +165,14 @@ def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, folds: Fol
 
 
 def fitting_runs(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder | None
+    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets | None
 ) -> tuple[list[RunFolder], list[str]]:
     """Finished runs of these files, folds and noisy copies, and the names of the others."""
     fitting, others = [], []
-    for name in prepared.output.run_names():
-        one = RunFolder.load(prepared.output, name, config)
+    for name in dataset.output.run_names():
+        one = RunFolder.load(dataset.output, name, config)
         try:
-            check_fits([one], prepared, folds)
+            check_fits([one], dataset, folds)
             if shift is not None:
                 shift.check_fits([one])
             fitting.append(one)
@@ -181,10 +181,10 @@ def fitting_runs(
     return fitting, others
 
 
-def made_of(prepared: Prepared) -> dict[str, Any]:
+def made_of(dataset: Dataset) -> dict[str, Any]:
     """What stands for the train and test reports and the folds."""
     return {
-        "train": prepared.manifest["train"],
-        "tests": prepared.test_texts,
-        "folds": storage.array_hash(prepared.load_folds().table),
+        "train": dataset.manifest["train"],
+        "tests": dataset.test_texts,
+        "folds": storage.array_hash(dataset.load_folds().table),
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 from src.core.errors import UserError
 from src.core.settings import Config
 from src.core.settings_loader import load_config
-from src.core.terminal import aside, note
+from src.core.terminal import add_json, dependency
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _folds(settings: Config, parsed: argparse.Namespace) -> None:
 def _baselines(settings: Config, parsed: argparse.Namespace) -> None:
     from src.pipeline.stages import baselines, pipeline
 
-    with aside():
+    with dependency():
         pipeline.prepare_and_fold(settings)
     baselines.run(settings)
 
@@ -73,7 +73,7 @@ def _standin(settings: Config, parsed: argparse.Namespace) -> None:
     from src.pipeline.stages import pipeline, standin
 
     standin.check(parsed.to)
-    with aside():
+    with dependency():
         pipeline.measure_shift(settings)
     standin.run(settings, pipeline.files(settings), parsed.file, parsed.to)
 
@@ -134,7 +134,7 @@ def _pretrain(settings: Config, parsed: argparse.Namespace) -> None:
 def _train(settings: Config, parsed: argparse.Namespace) -> None:
     from src.pipeline.stages import pipeline, pretrain, train
 
-    with aside():
+    with dependency():
         pipeline.measure_shift(settings)
         pretrain.run(settings)
     train.run(settings)
@@ -156,9 +156,9 @@ def _tune(settings: Config, parsed: argparse.Namespace) -> None:
     if parsed.model:
         raise UserError(f"./run.sh tune takes one RUN: leave --model {parsed.model[0]} out")
     config = load_config(settings.preset, settings.overrides, [parsed.run])
-    with aside():
+    with dependency():
         pipeline.measure_shift(config)
-        if config.readers:
+        if config.denoisers:
             pretrain.run(config.model_copy(update={"runs": {}}))
         if teachers := config.runs[parsed.run].train.teachers:
             teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
@@ -247,7 +247,7 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
 def _eda(settings: Config, parsed: argparse.Namespace) -> None:
     from src.pipeline.stages import pipeline, report
 
-    with aside():
+    with dependency():
         pipeline.prepare(settings)
     report.run_eda(settings)
 
@@ -344,7 +344,7 @@ def _config(settings: Config, parsed: argparse.Namespace) -> None:
     import yaml
 
     found = settings.model_dump(mode="json")
-    note("settings", found)
+    add_json("settings", found)
     print(yaml.safe_dump(found, sort_keys=False), end="")
 
 

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.settings import Config, fingerprint
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.evaluation.runs import command
 from src.models import embeddings
 from src.training.device_cache import Machine
@@ -34,14 +34,14 @@ class Start:
     fingerprint: str
 
 
-def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, Start]:
+def starts_of(config: Config, dataset: Dataset, here: Machine) -> dict[str, Start]:
     """Of each run. Raises UserError, with the command, where its pretraining is missing, unless this is a mere look."""
-    vectors_of = _word_vectors(config, prepared)
-    jobs, found = pretrain_jobs(config, prepared, here, vectors_of), {}
+    vectors_of = _word_vectors(config, dataset)
+    jobs, found = pretrain_jobs(config, dataset, here, vectors_of), {}
     for name, run in config.runs.items():
         job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
         for needed in filter(None, (job, denoiser)):
-            if not prepared.only_looks and not is_pretrained(needed):
+            if not dataset.only_looks and not is_pretrained(needed):
                 remedy = command("pretrain", config)
                 raise UserError(f"the pretrained encoder for run {name} is missing. Make it with: ./run.sh {remedy}")
         vectors_file = None if job else vectors_of[name]
@@ -60,13 +60,13 @@ def starts_of(config: Config, prepared: Prepared, here: Machine) -> dict[str, St
 
 
 def pretrain_jobs(
-    config: Config, prepared: Prepared, here: Machine, vectors_of: dict[str, str | None] | None = None
+    config: Config, dataset: Dataset, here: Machine, vectors_of: dict[str, str | None] | None = None
 ) -> dict[str, PretrainJob]:
     """The pretraining of each run and reader that asks for one; those of one encoder and settings have one job."""
-    folders, made_by, jobs = text_folders(prepared), [versions.PRETRAIN, storage.libraries("torch"), here.device], {}
-    vectors_of = vectors_of or _word_vectors(config, prepared)
-    texts = [prepared.manifest["train"], *prepared.test_texts.values(), *prepared.extra_texts.values()]
-    for name, run in {**config.readers, **config.runs}.items():
+    folders, made_by, jobs = text_folders(dataset), [versions.PRETRAIN, storage.libraries("torch"), here.device], {}
+    vectors_of = vectors_of or _word_vectors(config, dataset)
+    texts = [dataset.manifest["train"], *dataset.test_texts.values(), *dataset.extra_texts.values()]
+    for name, run in {**config.denoisers, **config.runs}.items():
         if not run.pretrain.epochs:
             continue
         settings = run.model_dump(mode="json", include={"model", "pretrain"})
@@ -77,7 +77,7 @@ def pretrain_jobs(
             {
                 "run": settings,
                 "texts": texts,
-                "vocabulary": prepared.manifest["vocabulary"],
+                "vocabulary": dataset.manifest["vocabulary"],
                 "vectors": vectors_of[name] and Path(vectors_of[name]).name,
                 "precision": precision,
                 "made_by": made_by,
@@ -86,36 +86,36 @@ def pretrain_jobs(
         jobs[name] = PretrainJob(
             run=settings,
             corpora=list(map(str, folders)),
-            vocabulary_size=len(prepared.vocabulary),
+            vocabulary_size=len(dataset.vocabulary),
             vectors=vectors_of[name],
             device=here.device,
             precision=precision,
-            folder=str(prepared.output.pretrained / f"{run.model.encoder}.{stamp}"),
+            folder=str(dataset.output.pretrained / f"{run.model.encoder}.{stamp}"),
             fingerprint=stamp,
         )
     return jobs
 
 
-def text_folders(prepared: Prepared) -> list[Path]:
+def text_folders(dataset: Dataset) -> list[Path]:
     """All text, labelled or not, as folders of corpora."""
-    tests, extras = map(prepared.test_folder, prepared.test_files), map(prepared.extra_folder, prepared.extra_files)
-    return [prepared.train_folder, *tests, *extras]
+    tests, extras = map(dataset.test_folder, dataset.test_files), map(dataset.extra_folder, dataset.extra_files)
+    return [dataset.train_folder, *tests, *extras]
 
 
-def _word_vectors(config: Config, prepared: Prepared) -> dict[str, str | None]:
+def _word_vectors(config: Config, dataset: Dataset) -> dict[str, str | None]:
     """The file of each run's vectors, if it has any: named by the text that they are made from, and made if need be."""
     sizes = {
         name: run.model.embedding_size if run.model.embedding_init == "ppmi" else None
-        for name, run in {**config.readers, **config.runs}.items()
+        for name, run in {**config.denoisers, **config.runs}.items()
     }
     wanted = set(sizes.values()) - {None}
     if not wanted:
         return sizes
-    texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in text_folders(prepared)]
+    texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in text_folders(dataset)]
     stamp = fingerprint([*map(storage.array_hash, texts), versions.VECTORS])
-    paths = {size: prepared.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
+    paths = {size: dataset.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
     for size, path in paths.items():
-        if not prepared.only_looks and not path.exists():
+        if not dataset.only_looks and not path.exists():
             with threadpool_limits(1):  # another number of threads would give other last bits
-                storage.write_npy(path, embeddings.ppmi_vectors(texts, len(prepared.vocabulary), size))
+                storage.write_npy(path, embeddings.ppmi_vectors(texts, len(dataset.vocabulary), size))
     return {name: size and str(paths[size]) for name, size in sizes.items()}

@@ -16,9 +16,9 @@ from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.settings import Config, Run, fingerprint
 from src.core.terminal import warn
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.splits import Folds, Split
-from src.evaluation.validation_sets import ShiftFolder, validation
+from src.evaluation.validation_sets import ValidationSets, validation
 from src.training.device_cache import Machine
 from src.training.initialization import starts_of
 from src.training.job_specs import Beside, FoldJob
@@ -27,9 +27,9 @@ from src.training.prediction import logits_path
 
 def fold_jobs(
     config: Config,
-    prepared: Prepared,
+    dataset: Dataset,
     folds: Folds,
-    shift: ShiftFolder,
+    shift: ValidationSets,
     here: Machine,
     judged: Collection[str] = (),
     folder_of: Callable[[str], Path] | None = None,
@@ -38,17 +38,17 @@ def fold_jobs(
     its run folder). Each epoch of those that are `judged`, or stop early, is judged by the rows of select_on. The
     arrays that jobs read are written, unless `prepared` only looks.
     """
-    save = _named if prepared.only_looks else _save_arrays
+    save = _named if dataset.only_looks else _save_arrays
     made_by = [versions.TRAIN, storage.libraries("torch"), here.device]
-    starts = starts_of(config, prepared, here)
+    starts = starts_of(config, dataset, here)
     jobs: dict[str, list[FoldJob]] = {}
     for name, run in sorted(config.runs.items(), key=lambda item: bool(item[1].train.teachers)):  # teachers first
         settings = run.model_dump(mode="json")
         del settings["train"]["seeds"]  # a further seed leaves the results of the others standing
         precision = here.precision(run.train.precision)
         start = starts[name]
-        weights = _row_weights(config, prepared, shift, run)
-        extra = _extra(prepared, run)
+        weights = _row_weights(config, dataset, shift, run)
+        extra = _extra(dataset, run)
         jobs[name] = []
         for split, seed in itertools.product(folds.splits(), run.train.seeds):
             valid, copies = None, []
@@ -63,13 +63,13 @@ def fold_jobs(
             stamp = fingerprint(
                 {
                     "run": settings,
-                    "train": prepared.manifest["train"],
-                    "vocabulary": prepared.manifest["vocabulary"],
+                    "train": dataset.manifest["train"],
+                    "vocabulary": dataset.manifest["vocabulary"],
                     "start": start.fingerprint,
                     "weights": storage.array_hash(weights) if weights is not None else None,
-                    "extra": [prepared.extra_texts, prepared.extra_labels] if extra else None,
+                    "extra": [dataset.extra_texts, dataset.extra_labels] if extra else None,
                     "teachers": [teacher.fingerprint for teacher in teachers],
-                    "unlabelled": [prepared.test_texts, prepared.extra_texts] if teachers else None,
+                    "unlabelled": [dataset.test_texts, dataset.extra_texts] if teachers else None,
                     "rows": storage.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
                     "valid": [storage.array_hash(*valid.values()), shift.fingerprint] if valid else None,
                     "seed": seed,
@@ -78,20 +78,20 @@ def fold_jobs(
                     "made_by": made_by,
                 }
             )
-            folder = (folder_of or prepared.output.run)(name) / _part(split.fold, split.seed, f"{seed}.{stamp[:8]}")
+            folder = (folder_of or dataset.output.run)(name) / _part(split.fold, split.seed, f"{seed}.{stamp[:8]}")
             jobs[name].append(
                 FoldJob(
                     run=settings,
-                    corpus=str(prepared.train_folder),
-                    vocabulary_size=len(prepared.vocabulary),
+                    corpus=str(dataset.train_folder),
+                    vocabulary_size=len(dataset.vocabulary),
                     vectors=start.vectors,
                     pretrained=start.pretrained,
                     denoiser=start.denoiser,
                     split=str(save(folder / "split.npz", **_rows_of(split))),
                     weights=str(save(folder / "weights.npy", weights)) if weights is not None else None,
-                    beside=[asdict(one) for one in extra + _pseudo_labelled(prepared, run, teachers)],
+                    beside=[asdict(one) for one in extra + _pseudo_labelled(dataset, run, teachers)],
                     valid=str(save(folder / "valid.npz", **valid)) if valid else None,
-                    valid_corpora=list(map(str, copies or [prepared.train_folder])),
+                    valid_corpora=list(map(str, copies or [dataset.train_folder])),
                     fold=split.fold,
                     seed=seed,
                     device=here.device,
@@ -104,7 +104,7 @@ def fold_jobs(
 
 
 def _valid_rows(
-    config: Config, folds: Folds, shift: ShiftFolder, split: Split
+    config: Config, folds: Folds, shift: ValidationSets, split: Split
 ) -> tuple[dict[str, np.ndarray] | None, list[Path]]:
     """What the epochs of one split are judged by: the arrays of FoldJob.valid, and the folders of the noisy copies that
     it chooses from; none for its valid_rows as they are."""
@@ -124,7 +124,7 @@ def _part(fold: int, split_seed: int, rest: str) -> str:
     return f"fold_{fold}.split_{split_seed}.seed_{rest}"
 
 
-def _row_weights(config: Config, prepared: Prepared, shift: ShiftFolder, run: Run) -> np.ndarray | None:
+def _row_weights(config: Config, dataset: Dataset, shift: ValidationSets, run: Run) -> np.ndarray | None:
     """How much each train row counts, (N,) of mean one, by target_weight; None where all count alike."""
     target = shift.target(config.target)
     if not run.train.target_weight or target is None:
@@ -134,7 +134,7 @@ def _row_weights(config: Config, prepared: Prepared, shift: ShiftFolder, run: Ru
             "train.target_weight is for folds.scheme=kfold and families: under holdout the train part is what others "
             "are compared with, and has no likeness of its own"
         )
-    weights = np.ones(len(prepared.train))
+    weights = np.ones(len(dataset.train))
     if len(shift.rows) < len(weights):
         warn(
             f"train.target_weight reaches the {len(shift.rows):,} of {len(weights):,} train reports that ./run.sh "
@@ -145,22 +145,22 @@ def _row_weights(config: Config, prepared: Prepared, shift: ShiftFolder, run: Ru
     return weights / weights.mean()
 
 
-def _extra(prepared: Prepared, run: Run) -> list[Beside]:
+def _extra(dataset: Dataset, run: Run) -> list[Beside]:
     """The labelled reports of the extra files, by extra_weight."""
     if not run.train.extra_weight:
         return []
     return [
-        Beside(str(prepared.extra_folder(name)), str(prepared.extra_rows_path(name)), [], run.train.extra_weight)
-        for name in prepared.extra_labelled
+        Beside(str(dataset.extra_folder(name)), str(dataset.extra_rows_path(name)), [], run.train.extra_weight)
+        for name in dataset.extra_labelled
     ]
 
 
-def _pseudo_labelled(prepared: Prepared, run: Run, teachers: list[FoldJob]) -> list[Beside]:
+def _pseudo_labelled(dataset: Dataset, run: Run, teachers: list[FoldJob]) -> list[Beside]:
     """The reports that teachers label: those of the tests, and the extra ones whose own labels are not used."""
     if not teachers:
         return []
-    used = prepared.extra_labelled if run.train.extra_weight else []
-    folders = [folder for folder in unlabelled(prepared) if folder not in map(prepared.extra_folder, used)]
+    used = dataset.extra_labelled if run.train.extra_weight else []
+    folders = [folder for folder in unlabelled(dataset) if folder not in map(dataset.extra_folder, used)]
     return [
         Beside(
             str(folder),
@@ -172,9 +172,9 @@ def _pseudo_labelled(prepared: Prepared, run: Run, teachers: list[FoldJob]) -> l
     ]
 
 
-def unlabelled(prepared: Prepared) -> list[Path]:
+def unlabelled(dataset: Dataset) -> list[Path]:
     """Corpora that are not validated on: tests and extra files."""
-    return [*map(prepared.test_folder, prepared.test_files), *map(prepared.extra_folder, prepared.extra_files)]
+    return [*map(dataset.test_folder, dataset.test_files), *map(dataset.extra_folder, dataset.extra_files)]
 
 
 def _rows_of(split: Split) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from src.core.executors import Job, LocalProcesses, available_cores, make_execut
 from src.core.settings import Executor as ExecutorSettings
 from src.core.settings import Paths, fingerprint
 from src.core.storage import Output
-from src.core.terminal import say, warn
+from src.core.terminal import info, warn
 from src.training import device_cache
 
 MARGIN = 1.25
@@ -81,7 +81,9 @@ def _measured(possible: list[Layout], device: str, precision: str) -> Layout:
         told = ", ".join(
             f"{layout.workers} x {layout.threads}: {rate:,.0f}" for layout, rate in zip(possible, rates, strict=True)
         )
-        say(f"train: reports/s of jobs x threads: {told}; {possible[best].workers} x {possible[best].threads} is taken")
+        info(
+            f"train: reports/s of jobs x threads: {told}; {possible[best].workers} x {possible[best].threads} is taken"
+        )
         rows = [{**asdict(layout), "reports_per_second": rate} for layout, rate in zip(possible, rates, strict=True)]
         storage.write_json(note, {"fingerprint": stamp, "taken": best, "layouts": rows})
     found = storage.read_json(note)

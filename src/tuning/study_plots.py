@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from src.core import storage
-from src.core.terminal import say
+from src.core.terminal import info
 
 if TYPE_CHECKING:
     import optuna
@@ -82,7 +82,7 @@ def draw(study: optuna.Study, folder: Path, objectives: list[str]) -> None:
             try:
                 axes = make()
             except (ValueError, RuntimeError) as error:  # too few trials that have all settings
-                say(f"tune: no {name}.png: {error}")
+                info(f"tune: no {name}.png: {error}")
                 continue
         figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
         figure.set_size_inches(9, 5)

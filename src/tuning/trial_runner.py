@@ -20,11 +20,11 @@ from src.core.errors import UserError
 from src.core.executors import Failure, Job, LocalProcesses
 from src.core.settings import Config
 from src.core.settings_loader import load_config
-from src.core.terminal import JobProgress, duration, say
-from src.data.dataset import Prepared
+from src.core.terminal import JobProgress, duration, info
+from src.data.dataset import Dataset
 from src.data.splits import HOLDOUT_PARTS, Folds
 from src.evaluation import metrics
-from src.evaluation.validation_sets import ShiftFolder, validation
+from src.evaluation.validation_sets import ValidationSets, validation
 from src.training.device_cache import Machine
 from src.training.initialization import pretrain_jobs
 from src.training.job_specs import FoldJob, PretrainJob, is_pretrained
@@ -63,9 +63,9 @@ class Search:
         self,
         config: Config,
         model: str,
-        prepared: Prepared,
+        dataset: Dataset,
         folds: Folds,
-        shift: ShiftFolder,
+        shift: ValidationSets,
         here: Machine,
         space: Space,
         trials: optuna.Study,
@@ -77,7 +77,7 @@ class Search:
     ):
         """`most` trials are to be made in all, and none begun after so many `hours`; is_shared: with other machines."""
         self._config, self._model, self._space, self._trials = config, model, space, trials
-        self._prepared, self._folds, self._shift, self._here = prepared, folds, shift, here
+        self._prepared, self._folds, self._shift, self._here = dataset, folds, shift, here
         self._owner, self._folder, self._most = owner, folder, most
         self._left_running = study.left_running(trials, owner, is_shared)
         self._active: list[Trial] = []
@@ -109,12 +109,12 @@ class Search:
         """Makes trials until there are enough, time is over, or trial after trial fails."""
         self._clean_up()
         if self._left_running:
-            say(f"tune: goes on with trials {', '.join(map(str, self._left_running))}, which were running")
+            info(f"tune: goes on with trials {', '.join(map(str, self._left_running))}, which were running")
         waiting = {f"({i})": 1.0 for i in range(max(self.left, len(self._left_running)))}
         with JobProgress("tune", waiting) as self._progress:
             executor.run_as_they_come(self.next_job, self)
         if self._choosing and self._starting:
-            say(
+            info(
                 f"tune: beside training and predicting a trial takes {np.median(self._choosing):.2f} s to be chosen, "
                 f"and each fold {np.median(self._starting):.2f} s"
             )
@@ -281,7 +281,7 @@ class Search:
 
 
 def score_of(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, jobs: Sequence[FoldJob]
+    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, jobs: Sequence[FoldJob]
 ) -> metrics.Estimate:
     """The official score of one run's trained folds on the rows of select_on, as ./run.sh leaderboard gives it; under
     holdout that of the validation part.
@@ -290,8 +290,8 @@ def score_of(
     rows = validation(config.select_on, shift.rows, target, folds)
     if folds.scheme == "holdout":
         rows = rows.only(folds.first == HOLDOUT_PARTS["valid"])
-    size = len(prepared.train) if rows.copies is None else len(shift.rows) * len(target.noised)
-    total, count = np.zeros((size, prepared.task.n_labels)), np.zeros((size, 1))
+    size = len(dataset.train) if rows.copies is None else len(shift.rows) * len(target.noised)
+    total, count = np.zeros((size, dataset.task.n_labels)), np.zeros((size, 1))
     for job in jobs:
         if job.valid:
             with np.load(job.valid) as valid:
@@ -305,8 +305,8 @@ def score_of(
         count[chosen] += 1
     where = rows.rows if rows.copies is None else rows.copies
     probabilities = metrics.sigmoid(total[where] / count[where])
-    labels = np.asarray(prepared.train.labels)[rows.rows]
-    return metrics.official_score(prepared.task, labels, probabilities, rows.weights, rows.rows)
+    labels = np.asarray(dataset.train.labels)[rows.rows]
+    return metrics.official_score(dataset.task, labels, probabilities, rows.weights, rows.rows)
 
 
 def with_words(config: Config, model: str, words: list[str]) -> Config:

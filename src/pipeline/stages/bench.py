@@ -30,8 +30,8 @@ from src.core.executors import Job, available_cores, make_executor, raise_failur
 from src.core.settings import ROOT, Config
 from src.core.settings_loader import load_config
 from src.core.storage import Output
-from src.core.terminal import conclude, duration, say, show_table, warn
-from src.data.dataset import Prepared
+from src.core.terminal import duration, info, result, show_table, warn
+from src.data.dataset import Dataset
 from src.data.tasks import Task
 from src.evaluation.metrics import official_score, paired_difference, sigmoid
 
@@ -69,28 +69,28 @@ def run(
     onnx = all(map(importlib.util.find_spec, ("onnxruntime", "onnx")))
     if not onnx:
         warn("onnxruntime is not installed and takes no part. For it: pip install -r docs/requirements-bench.txt")
-    result: dict[str, Any] = {"machine": _machine(), "rows": rows, "repeats": repeats, "parts": {}, "ratios": {}}
+    measured: dict[str, Any] = {"machine": _machine(), "rows": rows, "repeats": repeats, "parts": {}, "ratios": {}}
     path = Output(config.paths.output).bench
     started = time.perf_counter()
     wanted = [name for name in (*PARTS, PIPELINE) if not parts or name in parts]
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(available_cores(), rows, Path(folder), onnx)
         for i, name in enumerate(wanted, 1):
-            say(f"bench: {name} ({i} of {len(wanted)}, {duration(time.perf_counter() - started)} so far)")
+            info(f"bench: {name} ({i} of {len(wanted)}, {duration(time.perf_counter() - started)} so far)")
             if name == PIPELINE:
-                result["parts"][name] = _pipeline(Path(folder), result["parts"])
-                _show_pipeline(result["parts"][name])
+                measured["parts"][name] = _pipeline(Path(folder), measured["parts"])
+                _show_pipeline(measured["parts"][name])
             else:
                 part = PARTS[name](setting)
                 figures = compare(part.contenders, repeats)
-                result["parts"][name] = {"title": part.title, "unit": part.unit, "contenders": figures}
-                _show(result["parts"][name], result["parts"])
-            result["ratios"] = _ratios(result["parts"])
-            storage.write_json(path, result)
-    conclude(f"\nbench: figures are in {path} ({duration(time.perf_counter() - started)})")
+                measured["parts"][name] = {"title": part.title, "unit": part.unit, "contenders": figures}
+                _show(measured["parts"][name], measured["parts"])
+            measured["ratios"] = _ratios(measured["parts"])
+            storage.write_json(path, measured)
+    result(f"\nbench: figures are in {path} ({duration(time.perf_counter() - started)})")
     if committed is not None:
-        _check(result["ratios"], committed["ratios"])
-    return result
+        _check(measured["ratios"], committed["ratios"])
+    return measured
 
 
 def _machine() -> dict[str, Any]:
@@ -216,19 +216,19 @@ def _check(found: dict[str, float], committed: dict[str, float]) -> None:
     if worse:
         told = "\n".join(worse)
         raise UserError(f"{len(worse)} of {len(compared)} ratios are worse by more than {TOLERANCE:.0%}:\n{told}")
-    conclude(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
+    result(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
 
 
 def scale(config: Config, rows: int) -> dict[str, Any]:
     """The stages on 10,000 reports and ten times as many, up to `rows`; shows and writes seconds and peak memory."""
     if rows < scaling.SMALLEST:
         raise UserError(f"scale begins with {scaling.SMALLEST:,} reports: set --rows to no less")
-    result: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for size in scaling.sizes(rows):
         with tempfile.TemporaryDirectory() as folder:
-            result[f"{size}"] = scaling.measure(size, Path(folder), say)
+            measured[f"{size}"] = scaling.measure(size, Path(folder), info)
     lines = []
-    for size, found in result.items():
+    for size, found in measured.items():
         stages = [f"{found[name]['seconds']:.1f} s {found[name]['peak_megabytes']:,.0f}" for name in scaling.STAGES]
         rates = [
             f"{found[name]['reports_per_second']:,.0f}/s {found[name]['peak_megabytes']:,.0f}"
@@ -237,8 +237,8 @@ def scale(config: Config, rows: int) -> dict[str, Any]:
         lines.append([f"{int(size):,}", *stages, *rates])
     title = "Time or reports a second of one thread, and the largest process in MB"
     show_table(title, ["reports", *scaling.STAGES, "train", "predict"], lines)
-    storage.write_json(Output(config.paths.output).scale, result)
-    return result
+    storage.write_json(Output(config.paths.output).scale, measured)
+    return measured
 
 
 def agree(config: Config, seeds: int) -> dict[str, Any]:
@@ -247,10 +247,10 @@ def agree(config: Config, seeds: int) -> dict[str, Any]:
 
     The standard error of a difference is the larger of that over reports, which are paired, and that over seeds.
     """
-    prepared = Prepared.load(Output(config.paths.output))
-    split = prepared.load_folds().splits()[0]
-    labels = np.asarray(prepared.train.labels[split.valid_rows])
-    result: dict[str, Any] = {}
+    dataset = Dataset.load(Output(config.paths.output))
+    split = dataset.load_folds().splits()[0]
+    labels = np.asarray(dataset.train.labels[split.valid_rows])
+    measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         rows = {name: str(Path(folder) / f"{name}.npy") for name in ("train_rows", "valid_rows")}
         for name, path in rows.items():
@@ -259,8 +259,8 @@ def agree(config: Config, seeds: int) -> dict[str, Any]:
         for name, way, seed in itertools.product(config.runs, WAYS, range(1, seeds + 1)):
             payload = {
                 "run": config.runs[name].model_dump(mode="json"),
-                "corpus": str(prepared.train_folder),
-                "vocabulary_size": len(prepared.vocabulary),
+                "corpus": str(dataset.train_folder),
+                "vocabulary_size": len(dataset.vocabulary),
                 "way": way,
                 "seed": seed,
                 "out": str(Path(folder) / f"{name}.{way}.{seed}.npy"),
@@ -277,17 +277,17 @@ def agree(config: Config, seeds: int) -> dict[str, Any]:
                 way: [sigmoid(np.load(Path(folder) / f"{name}.{way}.{seed}.npy")) for seed in range(1, seeds + 1)]
                 for way in WAYS
             }
-            result[name] = _agreement(prepared.task, labels, made)
+            measured[name] = _agreement(dataset.task, labels, made)
     columns = ["", "score", "less the textbook's", "seeds"]
-    for name, found in result.items():
+    for name, found in measured.items():
         lines = [
             [way, f"{one['score']:.4f}", f"{one['difference']:+.4f} ± {one['standard_error']:.4f}", str(seeds)]
             for way, one in found.items()
         ]
         title = f"{name}: one fold of {config.folds.k}, {len(labels):,} validation reports, mean over seeds"
         show_table(title, columns, lines)
-    storage.write_json(Output(config.paths.output).agreement, result)
-    return result
+    storage.write_json(Output(config.paths.output).agreement, measured)
+    return measured
 
 
 def _agreement(task: Task, labels: np.ndarray, made: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:

@@ -17,15 +17,15 @@ from src.core.errors import UserError
 from src.core.settings import Config, fingerprint
 from src.core.settings_loader import model_names
 from src.core.storage import Output
-from src.core.terminal import conclude, say, show_table
-from src.data.dataset import Prepared
+from src.core.terminal import info, result, show_table
+from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.data.tasks import Task
 from src.ensemble import blending
 from src.ensemble.blend_data import evidence_of
 from src.evaluation import runs
 from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import ShiftFolder
+from src.evaluation.validation_sets import ValidationSets
 
 MOST_PAIRED = 12
 """Members whose correlations are shown pair by pair."""
@@ -36,14 +36,16 @@ def members_of(config: Config) -> list[str]:
     return [name for name in config.blend.members if name in config.runs] or list(config.runs)
 
 
-def stamp_of(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, fingerprints: dict[str, str]) -> str:
+def stamp_of(
+    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, fingerprints: dict[str, str]
+) -> str:
     """`fingerprints` of the members' scores, by name."""
     return fingerprint(
         {
             "members": fingerprints,
             "settings": _settings(config),
             "folds": storage.array_hash(folds.table),
-            "tests": prepared.test_texts,
+            "tests": dataset.test_texts,
             "shift": shift.fingerprint,
             "select_on": [config.select_on, config.target],
             "version": [versions.BLEND, versions.SCORE, storage.libraries("scipy")],
@@ -67,61 +69,61 @@ def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
 
 def _blend(config: Config, named: Sequence[str], name: str) -> None:
     output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    folds = prepared.load_folds()
+    dataset = Dataset.load(output)
+    folds = dataset.load_folds()
     members = list(named or members_of(config))
     if len(set(members)) < len(members):
         raise UserError(f"a run is named twice: {' '.join(members)}")
     parts = [RunFolder.load(output, member, config) for member in members]
     if any(name in (part.name, *part.ancestors()) for part in parts):
         raise UserError(f"run {name!r} cannot be a member of itself. Give the blend another --name.")
-    runs.check_fits(parts, prepared, folds)
+    runs.check_fits(parts, dataset, folds)
     if not named:
         runs.check_settings(config, parts)
-    shift = ShiftFolder.load(prepared, config)
+    shift = ValidationSets.load(dataset, config)
     shift.check_fits(parts)
     folder = output.run(name)
     fingerprints = {part.name: part.score["fingerprint"] for part in parts}
-    stamp = stamp_of(config, prepared, folds, shift, fingerprints)
-    if storage.is_current(folder / "score.json", stamp, runs.files(prepared.test_files)):
-        conclude(f"blend: up to date ({folder})")
+    stamp = stamp_of(config, dataset, folds, shift, fingerprints)
+    if storage.is_current(folder / "score.json", stamp, runs.files(dataset.test_files)):
+        result(f"blend: up to date ({folder})")
         return
     if named and name == "blend":
-        say("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
+        info("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
     (folder / "score.json").unlink(missing_ok=True)
 
-    say(f"blend: {', '.join(members)} by method {config.blend.method}")
-    labels = np.asarray(prepared.train.labels)
+    info(f"blend: {', '.join(members)} by method {config.blend.method}")
+    labels = np.asarray(dataset.train.labels)
     logits = [part.oof() for part in parts]
     evidence, on = evidence_of(config, parts, labels, folds, shift)
-    fitted, per_fold, how = _fit(config, evidence, on, folds, prepared.task)
+    fitted, per_fold, how = _fit(config, evidence, on, folds, dataset.task)
     judging = folds.first if folds.scheme != "holdout" else np.where(folds.first >= 0, 0, -1)
     oof = blending.apply_folds(per_fold, logits, judging)
     storage.write_text(folder / "config.yaml", yaml.safe_dump(_settings(config)))
     storage.write_json(folder / "environment.json", storage.environment("cpu", "fp64"))
     record = {
-        **runs.make_record("blend", config, prepared, folds, shift.fingerprint),
+        **runs.make_record("blend", config, dataset, folds, shift.fingerprint),
         "members": fingerprints,
         "weights": fitted.to_json(),
         "diversity": blending.diversity([member[folds.scored] for member in logits], labels[folds.scored]),
-        "contributions": {"on": on, **_contributions(config, evidence, prepared.task, fitted, per_fold, members)},
+        "contributions": {"on": on, **_contributions(config, evidence, dataset.task, fitted, per_fold, members)},
     }
     storage.write_json(folder / "run.json", record)
     storage.write_npy(folder / "oof.npy", oof.astype(np.float32))
     for test in shift.tests:
         blended = fitted.apply([part.test_logits(test.name) for part in parts])
         storage.write_npy(runs.test_path(folder, test.name), blended.astype(np.float32))
-        copies = np.empty((len(test.noised), len(shift.rows), prepared.task.n_labels), dtype=np.float32)
+        copies = np.empty((len(test.noised), len(shift.rows), dataset.task.n_labels), dtype=np.float32)
         for i in range(len(copies)):
             noisy = [part.copies(test.name)[i] for part in parts]
             copies[i] = blending.apply_folds(per_fold, noisy, judging[shift.rows])
         storage.write_npy(runs.copies_path(folder, test.name), copies)
         by_fold = [fitted.apply(one) for one in zip(*(part.fold_logits(test.name) for part in parts), strict=True)]
         storage.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
-    score = runs.score_oof(prepared, oof, folds, how, any(part.score["optimistic"] for part in parts))
+    score = runs.score_oof(dataset, oof, folds, how, any(part.score["optimistic"] for part in parts))
     storage.write_json(folder / "score.json", {"fingerprint": stamp, **score})
     _show(fitted, members, record["diversity"], record["contributions"])
-    conclude(f"blend: {name} {runs.headline(score)}, in {folder}")
+    result(f"blend: {name} {runs.headline(score)}, in {folder}")
 
 
 def _fit(
@@ -161,7 +163,7 @@ def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict, wort
         for group in fitted.groups
     ]
     show_table(f"Blend ({fitted.method})", ["weights of", "temperature", *names], rows)
-    conclude(f"\nWhat the members are worth, cross-fitted, on {worth['on']}:")
+    result(f"\nWhat the members are worth, cross-fitted, on {worth['on']}:")
     rows = [
         [step["member"], f"{step['score']['value']:.4f}", *_signed(step["gain"]), f"{step['agree']}/{step['folds']}"]
         for step in worth["greedy"]
@@ -184,7 +186,7 @@ def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict, wort
         ]
         show_table("Correlation of the members' errors", ["member", "alone", *names], rows)
     if diversity["mean_pairwise"] is not None:
-        conclude(f"mean correlation of the members' errors: {diversity['mean_pairwise']:.3f}")
+        result(f"mean correlation of the members' errors: {diversity['mean_pairwise']:.3f}")
 
 
 def _signed(estimate: dict[str, float] | None) -> tuple[str, str]:

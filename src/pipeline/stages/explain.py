@@ -18,9 +18,9 @@ from src.core.errors import UserError, unknown
 from src.core.executors import make_executor
 from src.core.settings import Config, fingerprint
 from src.core.storage import Output
-from src.core.terminal import conclude, duration, say, show_heat, show_table, warn
+from src.core.terminal import duration, info, result, show_heat, show_table, warn
 from src.data.corpus import N_SPECIAL, Corpus, unpad
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.ngrams import join
 from src.evaluation import metrics, noise_estimation
 from src.evaluation.runs import RunFolder, check_fits, command
@@ -44,16 +44,16 @@ def run(config: Config, name: str | None = None) -> None:
     """The whole set."""
     started = time.perf_counter()
     if not config.explain.per_label:
-        say("explain: off (explain.per_label=0)")
+        info("explain: off (explain.per_label=0)")
         return
-    prepared = Prepared.load(Output(config.paths.output))
-    source = _source(config, prepared, name)
-    path = prepared.output.explained(source.name)
+    dataset = Dataset.load(Output(config.paths.output))
+    source = _source(config, dataset, name)
+    path = dataset.output.explained(source.name)
     if is_current(config, source):
-        conclude(f"explain: up to date ({path})")
+        result(f"explain: up to date ({path})")
         return
-    train = prepared.train
-    rows = np.flatnonzero(prepared.load_folds().scored)
+    train = dataset.train
+    rows = np.flatnonzero(dataset.load_folds().scored)
     labels = np.asarray(train.labels)[rows]
     probabilities = metrics.sigmoid(source.oof()[rows].astype(np.float64))
     many = _carrying(labels, probabilities, config.explain.per_label)
@@ -62,12 +62,12 @@ def run(config: Config, name: str | None = None) -> None:
     executor = make_executor(config.executor, "cpu")
     found = {
         (one.row, one.label): one
-        for one in explain(executor, source, prepared.train_folder, cells, True, STEPS, occlude=False)
+        for one in explain(executor, source, dataset.train_folder, cells, True, STEPS, occlude=False)
     }
-    noise = _noise(prepared, train, [found[int(rows[i]), k] for _, i, k in shown])
-    words = prepared.vocabulary.words
+    noise = _noise(dataset, train, [found[int(rows[i]), k] for _, i, k in shown])
+    words = dataset.vocabulary.words
     text = {row: words[_indices(train, row)] for row, _ in cells}
-    names = prepared.task.label_names
+    names = dataset.task.label_names
     by_label = {}
     for k, label in enumerate(names):
         ours = [int(rows[i]) for i, j in many if j == k]
@@ -106,7 +106,7 @@ def run(config: Config, name: str | None = None) -> None:
     show_table(f"Words that carry each label, by {source.name}", ["label", "reports", "words"], table, ["words"])
     looked_into = Findings.load(config).best
     more = "; ./run.sh report shows it" if looked_into is not None and looked_into.name == source.name else ""
-    conclude(f"explain: {path} ({duration(time.perf_counter() - started)}){more}")
+    result(f"explain: {path} ({duration(time.perf_counter() - started)}){more}")
 
 
 def is_current(config: Config, source: RunFolder) -> bool:
@@ -125,14 +125,14 @@ def _stamp(config: Config, source: RunFolder) -> str:
 
 def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str], file: str | None) -> None:
     """One report, in the terminal and as output/explain_RUN_FILE_ID.html."""
-    prepared = Prepared.load(Output(config.paths.output))
-    source = _source(config, prepared, name)
-    names = prepared.task.label_names
+    dataset = Dataset.load(Output(config.paths.output))
+    source = _source(config, dataset, name)
+    names = dataset.task.label_names
     labels = [_label(names, label) for label in wanted]
-    where, folder, row = _find(prepared, report, file)
+    where, folder, row = _find(dataset, report, file)
     corpus = Corpus.load(folder)
-    is_train = folder == prepared.train_folder
-    if is_train and not prepared.load_folds().scored[row]:
+    is_train = folder == dataset.train_folder
+    if is_train and not dataset.load_folds().scored[row]:
         raise UserError(f"report {report}: every model has learned from it (folds.scheme=holdout); name another")
     said = metrics.sigmoid((source.oof() if is_train else source.test_logits(where))[row].astype(np.float64))
     truth = np.asarray(corpus.labels)[row] if is_train else None
@@ -141,8 +141,8 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
         labels = [int(k) for k in np.argsort(-said, kind="stable") if told[k]] or [int(said.argmax())]
     executor = make_executor(config.executor, "cpu")
     found = explain(executor, source, folder, [(row, k) for k in labels], is_train, 2 * STEPS, occlude=True)
-    tokens = prepared.vocabulary.words[_indices(corpus, row)].tolist()
-    noise = _noise(prepared, corpus, found)[row]
+    tokens = dataset.vocabulary.words[_indices(corpus, row)].tolist()
+    noise = _noise(dataset, corpus, found)[row]
     section = Section(f"Report {report} of {where}")
     how = "by models that have not learned from it" if is_train else "by the mean of all folds"
     section.parts.append(Words(f"By {source.name}, {how}. {LEGEND}"))
@@ -156,23 +156,23 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
             looked = f"{names[one.label]}: where the pooling looks (attention), which is no measure of what counts"
             section.parts.append(heat(looked, tokens, one.attention, np.zeros(len(tokens), dtype=bool)))
         show_heat(title, [(token.word, token.strength, token.noise) for token in drawn.tokens])
-        conclude(_check(one))
-    conclude(f"explain: {LEGEND}")
-    path = prepared.output.explanation(source.name, where, report)
+        result(_check(one))
+    result(f"explain: {LEGEND}")
+    path = dataset.output.explanation(source.name, where, report)
     storage.write_text(path, render("CT report anomaly detection", "What tokens add to a prediction", [section]))
-    conclude(f"explain: {path}")
+    result(f"explain: {path}")
 
 
-def _source(config: Config, prepared: Prepared, name: str | None) -> RunFolder:
+def _source(config: Config, dataset: Dataset, name: str | None) -> RunFolder:
     """The run of that name, or the one that the report looks into."""
     if name is None:
         best = Findings.load(config).best
         if best is None:
             made = command("train", config)
-            raise UserError(f"no run of these reports is in {prepared.output.runs}. Make one with: ./run.sh {made}")
+            raise UserError(f"no run of these reports is in {dataset.output.runs}. Make one with: ./run.sh {made}")
         return best
-    source = RunFolder.load(prepared.output, name, config)
-    check_fits([source], prepared, prepared.load_folds())
+    source = RunFolder.load(dataset.output, name, config)
+    check_fits([source], dataset, dataset.load_folds())
     return source
 
 
@@ -185,12 +185,12 @@ def _label(names: list[str], wanted: str) -> int:
     raise unknown("label", wanted, names)
 
 
-def _find(prepared: Prepared, report: str, file: str | None) -> tuple[str, Path, int]:
+def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, int]:
     """Name of the file, folder of its corpus, row; of several files that have the id the first, and train is before
     tests. Train files are one corpus."""
-    train_files = [one["name"] for one in prepared.manifest["files"] if one["role"] == "train"]
-    places = {name: prepared.test_folder(name) for name in prepared.test_files}
-    places = {**dict.fromkeys(train_files, prepared.train_folder), **places}
+    train_files = [one["name"] for one in dataset.manifest["files"] if one["role"] == "train"]
+    places = {name: dataset.test_folder(name) for name in dataset.test_files}
+    places = {**dict.fromkeys(train_files, dataset.train_folder), **places}
     if file is not None and file not in places:
         raise unknown("file", file, places)
     found = []
@@ -205,7 +205,7 @@ def _find(prepared: Prepared, report: str, file: str | None) -> tuple[str, Path,
         raise UserError(f"no report has the id {report} in {file or ', '.join(places)}")
     others = [f"--file {name}" for name, _, _ in found[1:] if name != found[0][0]]
     if others:
-        say(f"explain: report {report} of {found[0][0]}; {' or '.join(others)} has one too")
+        info(f"explain: report {report} of {found[0][0]}; {' or '.join(others)} has one too")
     if len(found) - len(others) > 1:
         warn(f"{found[0][0]} has {len(found) - len(others)} reports {report}; this is the first")
     return found[0]
@@ -242,12 +242,12 @@ def _indices(corpus: Corpus, row: int) -> np.ndarray:
     return np.asarray(corpus.tokens[row, : corpus.lengths[row]]).astype(np.int64) - N_SPECIAL
 
 
-def _noise(prepared: Prepared, corpus: Corpus, found: Sequence[Explanation]) -> dict[int, np.ndarray]:
+def _noise(dataset: Dataset, corpus: Corpus, found: Sequence[Explanation]) -> dict[int, np.ndarray]:
     """Which tokens are probably noise: bool (T,) by row, by the encoder that denoises for the run or, for runs without
     one, by the frames of all texts."""
     if all(one.noise is not None for one in found):
         return {one.row: one.noise > LIKELY_NOISE for one in found}
-    folders = [prepared.train_folder, *map(prepared.test_folder, prepared.test_files)]
+    folders = [dataset.train_folder, *map(dataset.test_folder, dataset.test_files)]
     texts = [unpad(np.asarray(one.tokens), np.asarray(one.lengths)) for one in map(Corpus.load, folders)]
     rows = [one.row for one in found]
     tokens, offsets = join([unpad(np.asarray(corpus.tokens[[row]]), np.asarray(corpus.lengths[[row]])) for row in rows])

@@ -7,9 +7,9 @@ from typing import Any
 from src.core import storage
 from src.core.settings import Config
 from src.core.storage import Output
-from src.core.terminal import conclude, say, warn
+from src.core.terminal import info, result, warn
 from src.data import splits
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 
 WHAT = {"kfold": "{k} folds", "families": "{k} folds of whole families", "holdout": "holdout 8:1:1"}
 LARGE = 100_000
@@ -20,59 +20,59 @@ def is_made(output: Output) -> bool:
     return output.folds.exists() and output.folds_manifest.exists()
 
 
-def is_current(config: Config, prepared: Prepared) -> bool:
+def is_current(config: Config, dataset: Dataset) -> bool:
     """Of folds that are made."""
-    made = prepared.folds_settings()
-    same = made == splits.recorded(config.folds, len(prepared.train))
-    return same and prepared.find_folds(config.folds) is not None
+    made = dataset.folds_settings()
+    same = made == splits.recorded(config.folds, len(dataset.train))
+    return same and dataset.find_folds(config.folds) is not None
 
 
 @storage.marked("folds")
 def run(config: Config) -> None:
     output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    corpus = prepared.train
+    dataset = Dataset.load(output)
+    corpus = dataset.train
     settings = splits.recorded(config.folds, len(corpus))
     what = WHAT[config.folds.scheme].format(k=config.folds.k)
     if is_made(output):
-        if is_current(config, prepared):
-            conclude(f"folds: up to date ({what})")
+        if is_current(config, dataset):
+            result(f"folds: up to date ({what})")
             return
-        say("folds: the reports or the settings have changed; splitting anew")
+        info("folds: the reports or the settings have changed; splitting anew")
     if len(corpus) >= LARGE:
-        say(f"folds: splitting {len(corpus):,} reports into {what}; a million take some 15 s")
+        info(f"folds: splitting {len(corpus):,} reports into {what}; a million take some 15 s")
     output.folds_manifest.unlink(missing_ok=True)  # a table without its manifest is not taken for made
     made = splits.make_folds(corpus, config.folds)
     if made.dealt:
-        say(
+        info(
             f"folds: more than folds.max_rows={config.folds.max_rows:,} reports: those with the same labels were dealt "
             f"out, and only the rest stratified"
         )
     if made.families is not None and made.families.approximate:
-        say(
+        info(
             f"folds: more than folds.max_compared={config.folds.max_compared:,} reports: families are approximate, as "
             f"each was compared only with some that share n-grams with it"
         )
-    names = [file["name"] for file in prepared.manifest["files"] if file["role"] == "train"]
+    names = [file["name"] for file in dataset.manifest["files"] if file["role"] == "train"]
     splits.save(output.folds, made, corpus, names)
     worst, label = splits.largest_imbalance(corpus.labels, made)
     manifest = {"settings": settings, "largest_imbalance": round(worst, 6)}
     if made.families is not None:
         manifest["families"] = _tell(made.families, len(corpus) / config.folds.k)
     storage.write_json(output.folds_manifest, manifest)
-    name = prepared.task.label_names[label]
-    conclude(
+    name = dataset.task.label_names[label]
+    result(
         f"folds: {what}, {len(corpus):,} reports; label rates differ by at most {worst:.2%} between folds ({name}); "
         f"in {output.folds}"
     )
-    rare = [prepared.task.label_names[i] for i in splits.missing_labels(corpus.labels, made)]
+    rare = [dataset.task.label_names[i] for i in splits.missing_labels(corpus.labels, made)]
     if rare:
         warn(f"too few positives, so some folds have none: {', '.join(rare)}")
 
 
 def _tell(families: splits.Families, fold_size: float) -> dict[str, Any]:
     facts = families.facts()
-    say(
+    info(
         f"folds: {facts['families']:,} families of near-duplicates (cosine above {facts['threshold']:g}) hold "
         f"{facts['share_of_reports']:.1%} of the reports, the largest {facts['largest']:,}"
     )

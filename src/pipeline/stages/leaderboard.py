@@ -16,14 +16,14 @@ from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.settings import Config, fingerprint
 from src.core.storage import Output
-from src.core.terminal import JobProgress, conclude, show_table
-from src.data.dataset import Prepared
+from src.core.terminal import JobProgress, result, show_table
+from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.evaluation import label_shift, metrics, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.score_estimation import Calibrator, Judged, Unjudged, expect_score
 from src.evaluation.shift_summary import short_names
-from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, ShiftFolder, fitting_runs, validation
+from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, ValidationSets, fitting_runs, validation
 
 MOST_COPIES = 4
 """Noisy copies of the train rows that expectations are learned from; with more, one of each test file."""
@@ -36,14 +36,14 @@ def run(config: Config, named: Sequence[str] = (), against: str | None = None) -
     `against` a run, the target is shown as what each other gains over that one on the very same rows.
     """
     output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    folds = prepared.load_folds()
-    shift = ShiftFolder.load(prepared, config)
+    dataset = Dataset.load(output)
+    folds = dataset.load_folds()
+    shift = ValidationSets.load(dataset, config)
     for name in [*named, *([against] if against else [])]:
         chosen = [RunFolder.load(output, name, config)]
-        runs.check_fits(chosen, prepared, folds)
+        runs.check_fits(chosen, dataset, folds)
         shift.check_fits(chosen)
-    fitting, others = fitting_runs(config, prepared, folds, shift)
+    fitting, others = fitting_runs(config, dataset, folds, shift)
     if not fitting:
         remedy = runs.command("train", config)
         raise UserError(f"{output.runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}")
@@ -52,7 +52,7 @@ def run(config: Config, named: Sequence[str] = (), against: str | None = None) -
         with JobProgress("leaderboard", lacking, lines=False) as progress:
             for one in fitting:
                 if one.name in lacking:
-                    _write_board(config, prepared, folds, shift, one, fitting)
+                    _write_board(config, dataset, folds, shift, one, fitting)
                     progress.finish(one.name, "done")
     boards = {one.name: storage.read_json(_path(one)) for one in fitting}
     target = shift.target(config.target)
@@ -61,13 +61,13 @@ def run(config: Config, named: Sequence[str] = (), against: str | None = None) -
     if against and target is None:
         raise UserError("--against compares runs under the target test file, and there is no test file")
     if against:
-        _show_gains(prepared, folds, shift, target, fitting, RunFolder.load(output, against, config), config.select_on)
+        _show_gains(dataset, folds, shift, target, fitting, RunFolder.load(output, against, config), config.select_on)
     if not shift.tests:
-        conclude("leaderboard: there is no test file to expect a score on")
+        result("leaderboard: there is no test file to expect a score on")
     for name in named:
-        _show_rates(name, boards[name], prepared.task.label_names, shift)
+        _show_rates(name, boards[name], dataset.task.label_names, shift)
     if others:
-        conclude(f"left out, as they were made on other files, folds or shift than are there now: {', '.join(others)}")
+        result(f"left out, as they were made on other files, folds or shift than are there now: {', '.join(others)}")
 
 
 def _path(one: RunFolder) -> Path:
@@ -79,12 +79,12 @@ def _committee(one: RunFolder, fitting: list[RunFolder]) -> list[RunFolder]:
     return [other for other in fitting if not other.is_blend and other.name != one.name]
 
 
-def is_current(config: Config, shift: ShiftFolder, one: RunFolder, fitting: list[RunFolder]) -> bool:
+def is_current(config: Config, shift: ValidationSets, one: RunFolder, fitting: list[RunFolder]) -> bool:
     """Whether leaderboard.json of a run, one of those that are `fitting`, is as it would be made now."""
     return storage.is_current(_path(one), _stamp(config, shift, one, fitting))
 
 
-def _stamp(config: Config, shift: ShiftFolder, one: RunFolder, fitting: list[RunFolder]) -> str:
+def _stamp(config: Config, shift: ValidationSets, one: RunFolder, fitting: list[RunFolder]) -> str:
     return fingerprint(
         {
             "run": one.score["fingerprint"],
@@ -97,13 +97,13 @@ def _stamp(config: Config, shift: ShiftFolder, one: RunFolder, fitting: list[Run
 
 
 def _write_board(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, one: RunFolder, fitting: list[RunFolder]
+    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, one: RunFolder, fitting: list[RunFolder]
 ) -> None:
     import sklearn.linear_model  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
 
     committee = _committee(one, fitting)
     with threadpool_limits(1):  # another number of threads would give other last bits
-        tests = _tests(config, prepared, folds, shift, one, committee)
+        tests = _tests(config, dataset, folds, shift, one, committee)
     board = {
         "fingerprint": _stamp(config, shift, one, fitting),
         "run": one.score["fingerprint"],
@@ -114,13 +114,13 @@ def _write_board(
 
 
 def _tests(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, one: RunFolder, committee: list[RunFolder]
+    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, one: RunFolder, committee: list[RunFolder]
 ) -> dict[str, Any]:
     """Of each test file: validations, expected score, label rates."""
-    labels = np.asarray(prepared.train.labels)
+    labels = np.asarray(dataset.train.labels)
     oof = one.oof()
     calibrator = (
-        Calibrator(prepared.task, _judged(one, committee or [one], labels, folds, shift)) if shift.tests else None
+        Calibrator(dataset.task, _judged(one, committee or [one], labels, folds, shift)) if shift.tests else None
     )
     tests = {}
     for test in shift.tests:
@@ -135,14 +135,16 @@ def _tests(
             shift.facts["rows"][test.name],
         )
         tests[test.name] = {
-            "validations": _validations(prepared, folds, shift, test, oof, one.copies(test.name)),
-            "expected": vars(expect_score(prepared.task, calibrator, unjudged)),
+            "validations": _validations(dataset, folds, shift, test, oof, one.copies(test.name)),
+            "expected": vars(expect_score(dataset.task, calibrator, unjudged)),
             "label_rates": _label_rates(config, folds, shift, test, labels, one),
         }
     return tests
 
 
-def _judged(one: RunFolder, committee: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ShiftFolder) -> Judged:
+def _judged(
+    one: RunFolder, committee: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ValidationSets
+) -> Judged:
     """What expectations are learned from: the rows that were looked at, as they are and in noisy copies."""
     kept = folds.first[shift.rows] >= 0
     rows = shift.rows[kept]
@@ -162,20 +164,20 @@ def _judged(one: RunFolder, committee: list[RunFolder], labels: np.ndarray, fold
 
 
 def _validations(
-    prepared: Prepared, folds: Folds, shift: ShiftFolder, test: ShiftedTest, oof: np.ndarray, copies: np.ndarray
+    dataset: Dataset, folds: Folds, shift: ValidationSets, test: ShiftedTest, oof: np.ndarray, copies: np.ndarray
 ) -> dict[str, Any]:
     """Score, standard error, reports and effective number of reports of each validation."""
-    labels, found = np.asarray(prepared.train.labels), {}
+    labels, found = np.asarray(dataset.train.labels), {}
     for name in VALIDATIONS:
         rows = validation(name, shift.rows, test, folds).only(folds.scored)
         probabilities = metrics.sigmoid(rows.logits(oof, copies))
-        score = metrics.official_score(prepared.task, labels[rows.rows], probabilities, rows.weights, rows.rows)
+        score = metrics.official_score(dataset.task, labels[rows.rows], probabilities, rows.weights, rows.rows)
         found[name] = {**score.to_json(), "reports": len(np.unique(rows.rows)), "effective_size": rows.effective_size}
     return found
 
 
 def _label_rates(
-    config: Config, folds: Folds, shift: ShiftFolder, test: ShiftedTest, labels: np.ndarray, one: RunFolder
+    config: Config, folds: Folds, shift: ValidationSets, test: ShiftedTest, labels: np.ndarray, one: RunFolder
 ) -> dict[str, list[float]]:
     """Of each label: rate in train, mean prediction on the test file, and rate there by expectation maximisation."""
     rows = validation(config.select_on, shift.rows, test, folds)
@@ -200,21 +202,21 @@ def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, sh
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} last"
     show_table(title, ["run", *VALIDATIONS, "expected"], rows)
     if is_target:
-        conclude("± of a validation: standard error, in its last digits")
-        conclude("± of expected: half of the 95% interval")
+        result("± of a validation: standard error, in its last digits")
+        result("± of expected: half of the 95% interval")
 
 
 def _show_gains(
-    prepared: Prepared,
+    dataset: Dataset,
     folds: Folds,
-    shift: ShiftFolder,
+    shift: ValidationSets,
     target: ShiftedTest,
     fitting: list[RunFolder],
     base: RunFolder,
     select_on: str,
 ) -> None:
     """Of each run its gain over `base` with the paired standard error, the largest last."""
-    labels, gains = np.asarray(prepared.train.labels), {}
+    labels, gains = np.asarray(dataset.train.labels), {}
     judged = {name: validation(name, shift.rows, target, folds).only(folds.scored) for name in VALIDATIONS}
     logits = base.oof(), base.copies(target.name)
     for one in fitting:
@@ -223,7 +225,7 @@ def _show_gains(
         own = one.oof(), one.copies(target.name)
         gains[one.name] = {
             name: metrics.paired_difference(
-                prepared.task,
+                dataset.task,
                 labels[rows.rows],
                 *(metrics.sigmoid(rows.logits(*two)) for two in (own, logits)),
                 rows.weights,
@@ -238,7 +240,7 @@ def _show_gains(
     show_table(f"Gain over {base.name} on the same rows, target {target.name}", ["run", *VALIDATIONS], rows)
 
 
-def _show_rates(name: str, board: dict[str, Any], label_names: list[str], shift: ShiftFolder) -> None:
+def _show_rates(name: str, board: dict[str, Any], label_names: list[str], shift: ValidationSets) -> None:
     for test in shift.tests:
         rates = board["tests"][test.name]["label_rates"]
         rows = [

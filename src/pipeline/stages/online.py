@@ -18,15 +18,15 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Config
 from src.core.storage import Output
-from src.core.terminal import conclude, show_table, warn
+from src.core.terminal import result, show_table, warn
 from src.data.corpus import Corpus
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.data.submission_files import write_submission
-from src.ensemble.submission_log import Register, Submission, entered_on
+from src.ensemble.submission_log import Submission, SubmissionLog, entered_on
 from src.evaluation import label_shift, metrics
 from src.evaluation.runs import RunFolder, check_fits, command
-from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, ShiftFolder, fitting_runs, validation
+from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, ValidationSets, fitting_runs, validation
 
 if TYPE_CHECKING:
     from src.ensemble.leaderboard_search import Base
@@ -41,7 +41,7 @@ FEWEST = 3
 def run(config: Config) -> None:
     """The table of submissions, where any was made."""
     output = Output(config.paths.output)
-    register = Register(output.submissions)
+    register = SubmissionLog(output.submissions)
     if register.broken:
         warn(
             f"{register.broken} lines of {register.path} are no events (cut off, or edited by hand) and are passed over"
@@ -58,15 +58,15 @@ def run(config: Config) -> None:
     for board in sorted({entry.board for one in submissions for entry in one.online}):
         today = entered_on(submissions, board, datetime.now().date())
         limit = config.leaderboard.daily_limit
-        conclude(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
+        result(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
     if told := advice(config, output, submissions):
-        conclude(told)
+        result(told)
 
 
 def add(config: Config, file: Path, score: float, board: str | None, note: str) -> None:
     """Notes the online score of a submission file, one of ours or any other."""
     output = Output(config.paths.output)
-    register = Register(output.submissions)
+    register = SubmissionLog(output.submissions)
     if not file.is_file():
         raise UserError(f"{file} is not there. Name the file that was submitted, such as {output.submission('….csv')}")
     sha = storage.file_sha256(file)
@@ -82,9 +82,9 @@ def add(config: Config, file: Path, score: float, board: str | None, note: str) 
 def ask(config: Config, names: list[str], board: str | None) -> None:
     """Proposes the next submission for the target: a variation of the runs, or of the blend. Writes and notes it."""
     output, board = Output(config.paths.output), board or config.leaderboard.board
-    prepared = Prepared.load(output)
-    target, runs_, base = _base(config, prepared, names)
-    register = Register(output.submissions)
+    dataset = Dataset.load(output)
+    target, runs_, base = _base(config, dataset, names)
+    register = SubmissionLog(output.submissions)
     made_of = {run.name: run.score["fingerprint"] for run in runs_}
     told = []
     for one in register.submissions():
@@ -96,7 +96,7 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
     proposal = base.ask(told, seed=len(told))
     number = 1 + len([one for one in register.submissions() if "made_of" in one.how])
     path = output.root / f"submission_ask{number}_{target.name}"
-    ids = np.asarray(Corpus.load(prepared.test_folder(target.name)).ids)
+    ids = np.asarray(Corpus.load(dataset.test_folder(target.name)).ids)
     write_submission(path, ids, base.predict(proposal.settings), config.submit.eps)
     noted = register.made(
         path,
@@ -107,7 +107,7 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
         how={"made_of": made_of, "board": board, "settings": proposal.settings},
     )
     answers = sum(score is not None for _, score in told)
-    conclude(
+    result(
         f"leaderboard: a variation of {', '.join(base.runs)}, by {answers} answers and {len(told) - answers} awaited"
     )
     show_table(
@@ -115,33 +115,33 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
         ["setting", "as it is", "proposed"],
         [[name, f"{base.plain[name]:.4g}", f"{value:.4g}"] for name, value in proposal.settings.items()],
     )
-    conclude(
+    result(
         f"by {config.select_on} {proposal.local:.4f}, as it is {base.score(base.plain):.4f}; expected on {board} "
         f"{proposal.expected:.4f} ± {proposal.spread:.4f}{'' if answers else ', before any answer'}"
     )
-    conclude(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
+    result(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
 
 
-def _base(config: Config, prepared: Prepared, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
+def _base(config: Config, dataset: Dataset, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
     """The target, the runs that are varied, and what they predict on the validation's rows and on the target."""
     from src.ensemble.leaderboard_search import Base
 
-    folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
+    folds, shift = dataset.load_folds(), ValidationSets.load(dataset, config)
     target = shift.target(config.target)
     if target is None:
         raise UserError(f"there is no test file in {config.paths.input} to make a submission for")
     if len(set(names)) < len(names):
         raise UserError(f"a run is named twice: {' '.join(names)}")
-    runs_ = [RunFolder.load(prepared.output, name, config) for name in names or ["blend"]]
-    check_fits(runs_, prepared, folds)
+    runs_ = [RunFolder.load(dataset.output, name, config) for name in names or ["blend"]]
+    check_fits(runs_, dataset, folds)
     shift.check_fits(runs_)
     rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
-    labels = np.asarray(prepared.train.labels)
+    labels = np.asarray(dataset.train.labels)
     local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
     test = [np.asarray(run.test_logits(target.name)) for run in runs_]
     _, known, rates = label_shift.adapt(np.mean(local, axis=0), labels[rows.rows], rows.weights, np.mean(test, axis=0))
     base = Base(
-        prepared.task,
+        dataset.task,
         [run.name for run in runs_],
         local,
         labels[rows.rows],
@@ -155,26 +155,28 @@ def _base(config: Config, prepared: Prepared, names: list[str]) -> tuple[Shifted
 
 def tell(config: Config, name: str, score: float, board: str | None, note: str) -> None:
     """The same for a submission by its id."""
-    register = Register(Output(config.paths.output).submissions)
+    register = SubmissionLog(Output(config.paths.output).submissions)
     one = register.find(name)
     _enter(config, register, one, score, board or one.how.get("board"), note)
 
 
-def _enter(config: Config, register: Register, one: Submission, score: float, board: str | None, note: str) -> None:
+def _enter(
+    config: Config, register: SubmissionLog, one: Submission, score: float, board: str | None, note: str
+) -> None:
     if not score < 1:
         raise UserError(f"a score is below 1, not {score}")
     board = board or config.leaderboard.board
     before = one.score(board)
     register.scored(one, score, board, note)
     instead = f" instead of {before}" if before is not None and before != score else ""
-    conclude(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
+    result(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
     try:
         run(config)
     except UserError as error:  # the score is noted; what it means can be asked again
         warn(f"the score is noted, but cannot be set beside the runs: {error}")
 
 
-def _judge(config: Config, output: Output, register: Register, one: Submission) -> None:
+def _judge(config: Config, output: Output, register: SubmissionLog, one: Submission) -> None:
     """Takes over what ./run.sh leaderboard found of its run, if that is still the same."""
     if one.judged or not one.run:
         return
@@ -215,35 +217,35 @@ def _show(config: Config, output: Output, submissions: list[Submission], test: s
     if len(measured) >= FEWEST:
         online = [line.values["online"] for line in measured]
         told = ", ".join(f"{name} {_spearman([line.values[name] for line in measured], online)}" for name in MEASURES)
-        conclude(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
+        result(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
     if len(measured) > 1:
         _show_gains(config, output, measured[-1].submission, [line.submission for line in measured[:-1]], test)
 
 
 def _show_gains(config: Config, output: Output, best: Submission, others: list[Submission], test: str) -> None:
     """What the best online gains over the others on the validation rows, where their runs are still there."""
-    prepared = Prepared.load(output)
-    folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
+    dataset = Dataset.load(output)
+    folds, shift = dataset.load_folds(), ValidationSets.load(dataset, config)
     aim = next((one for one in shift.tests if one.name == test), None)
-    fitting = {one.score["fingerprint"]: one for one in fitting_runs(config, prepared, folds, shift)[0]}
+    fitting = {one.score["fingerprint"]: one for one in fitting_runs(config, dataset, folds, shift)[0]}
     if aim is None or best.fingerprint not in fitting:
         return
     for one in others:
         if one.fingerprint not in fitting or one.fingerprint == best.fingerprint:
             continue
-        gain = _gain(config, prepared, folds, shift, aim, fitting[best.fingerprint], fitting[one.fingerprint])
+        gain = _gain(config, dataset, folds, shift, aim, fitting[best.fingerprint], fitting[one.fingerprint])
         small = ": less than one standard error" if abs(gain.value) < gain.standard_error else ""
-        conclude(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
+        result(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
 
 
 def advice(config: Config, output: Output, submissions: list[Submission]) -> str:
     """What to submit next: the best run that was not submitted, beside the best that was. Nothing without a test."""
-    prepared = Prepared.load(output)
-    folds, shift = prepared.load_folds(), ShiftFolder.load(prepared, config)
+    dataset = Dataset.load(output)
+    folds, shift = dataset.load_folds(), ValidationSets.load(dataset, config)
     target = shift.target(config.target)
     if target is None:
         return ""
-    loaded = {one.name: one for one in fitting_runs(config, prepared, folds, shift)[0]}
+    loaded = {one.name: one for one in fitting_runs(config, dataset, folds, shift)[0]}
     boards = {
         name: one.boards()[target.name]["validations"][config.select_on]["value"]
         for name, one in loaded.items()
@@ -259,7 +261,7 @@ def advice(config: Config, output: Output, submissions: list[Submission]) -> str
     if not done:
         return f"next: ./run.sh submit {left[-1]}, the best by {config.select_on} ({boards[left[-1]]:.4f})"
     best = max(done, key=lambda name: boards[name])
-    gain = _gain(config, prepared, folds, shift, target, loaded[left[-1]], loaded[best])
+    gain = _gain(config, dataset, folds, shift, target, loaded[left[-1]], loaded[best])
     if gain.value > gain.standard_error:
         return f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {config.select_on}"
     return (
@@ -270,17 +272,17 @@ def advice(config: Config, output: Output, submissions: list[Submission]) -> str
 
 def _gain(
     config: Config,
-    prepared: Prepared,
+    dataset: Dataset,
     folds: Folds,
-    shift: ShiftFolder,
+    shift: ValidationSets,
     target: ShiftedTest,
     one: RunFolder,
     other: RunFolder,
 ) -> metrics.Estimate:
     rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
-    labels = np.asarray(prepared.train.labels)[rows.rows]
+    labels = np.asarray(dataset.train.labels)[rows.rows]
     both = (metrics.sigmoid(rows.logits(run.oof(), run.copies(target.name))) for run in (one, other))
-    return metrics.paired_difference(prepared.task, labels, *both, rows.weights, rows.rows)
+    return metrics.paired_difference(dataset.task, labels, *both, rows.weights, rows.rows)
 
 
 def _is_there(output: Output, one: Submission) -> bool:

@@ -9,7 +9,7 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Config, Sample
 from src.core.storage import Output
-from src.core.terminal import aside, conclude, duration, say
+from src.core.terminal import dependency, duration, info, result
 from src.data import input_files, synthetic
 from src.data.input_files import InputFiles
 from src.evaluation.runs import command
@@ -35,26 +35,26 @@ def run(config: Config) -> None:
         train,
     )
 
-    say(f"preset {config.preset}: {', '.join(config.runs)}; input {config.paths.input}, output {config.paths.output}")
+    info(f"preset {config.preset}: {', '.join(config.runs)}; input {config.paths.input}, output {config.paths.output}")
     started, output = time.perf_counter(), Output(config.paths.output)
     made = {"command": f"./run.sh {command('pipeline', config)}", "seconds": {}}
     stages = [folds, shift, baselines, pretrain, train, blend, submit, score, leaderboard, online, explain, report]
     by_name = {stage.__name__.removeprefix("src.pipeline.stages."): stage.run for stage in stages}
     for name, stage in {"prepare": prepare, **by_name}.items():
         stage_started = time.perf_counter()
-        with contextlib.nullcontext() if name in ENDS else aside():
+        with contextlib.nullcontext() if name in ENDS else dependency():
             stage(config)
         made["seconds"][name] = round(time.perf_counter() - stage_started, 3)
         if name in ("explain", "report"):  # the report, which is last, tells of the command
             storage.write_json(output.seconds, made)
-    conclude(f"pipeline: done in {duration(time.perf_counter() - started)}")
+    result(f"pipeline: done in {duration(time.perf_counter() - started)}")
 
 
 def prepare_and_fold(config: Config) -> None:
     """The two stages that take seconds and that all others need."""
     from src.pipeline.stages import folds
 
-    with aside():
+    with dependency():
         prepare(config)
     folds.run(config)
 
@@ -63,7 +63,7 @@ def measure_shift(config: Config) -> None:
     """The stages before training, half a minute on the competition's files."""
     from src.pipeline.stages import shift
 
-    with aside():
+    with dependency():
         prepare_and_fold(config)
     shift.run(config)
 
@@ -71,7 +71,7 @@ def measure_shift(config: Config) -> None:
 def prepare_and_pretrain(config: Config) -> None:
     from src.pipeline.stages import pretrain
 
-    with aside():
+    with dependency():
         prepare(config)
     pretrain.run(config)
 
@@ -97,8 +97,8 @@ def files(config: Config) -> InputFiles:
     if not synthetic.is_complete(folder) or not (
         usual or synthetic.was_made_with(folder, **sample_stage.arguments(config))
     ):
-        say(f"no competition files in {config.paths.input}: making sample data")
+        info(f"no competition files in {config.paths.input}: making sample data")
         sample_stage.run(config)
     elif not synthetic.was_made_with(folder, **sample_stage.arguments(config)):
-        say(f"sample data of other settings is in {folder} and is used; ./run.sh sample makes the usual")
+        info(f"sample data of other settings is in {folder} and is used; ./run.sh sample makes the usual")
     return input_files.find_files(config.paths.model_copy(update={"input": folder}))

@@ -19,7 +19,7 @@ from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.settings import Config
 from src.core.storage import Output
-from src.core.terminal import conclude, say, show_table, warn
+from src.core.terminal import info, result, show_table, warn
 from src.data.corpus import BLOCK, Vocabulary, encode
 from src.data.input_files import InputFiles
 from src.data.report_reader import Reports, read_reports
@@ -64,7 +64,7 @@ def score_shifted(
     pool = Pool.load(config, files, read_reports(file, labelled=True), "predict")
     labels = [pool.reports.labels_for(source.task) for source in sources]
     rate = pool.missing_replacement() if replacement is None else replacement
-    say(f"predict: for noised {rate:.1%} of the tokens are replaced")
+    info(f"predict: for noised {rate:.1%} of the tokens are replaced")
     noisy = pool.replaced(rate)
     plain, noised = (pool.likeness(text).weights for text in (pool.text, noisy))
     # Reports as they are for the first, so that their predictions are those of the file itself.
@@ -110,7 +110,7 @@ def score_shifted(
     if against:
         rows = [[name, *(found[key].as_gain for key in SHIFTED)] for name, found in gains.items()]
         show_table(f"Gain over {against} on the same reports", ["run", *SHIFTED], rows)
-    conclude(f"predict: {path}")
+    result(f"predict: {path}")
 
 
 def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -129,7 +129,7 @@ def _write_prediction(config: Config, name: str, file: Path, to: Path | None) ->
     logits = _predict(config, output, source, reports)
     probabilities = metrics.sigmoid(logits.astype(np.float64))
     write_submission(path, reports.ids, probabilities, config.submit.eps)
-    conclude(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
+    result(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
     if reports.labels is not None:
         try:
             score = metrics.official_score(source.task, reports.labels_for(source.task), probabilities)
@@ -137,7 +137,7 @@ def _write_prediction(config: Config, name: str, file: Path, to: Path | None) ->
             warn(f"no score: {error}")
         else:
             _warn_of_training(source, reports)
-            conclude(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
+            result(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
 
 
 def _warn_of_training(source: RunFolder, reports: Reports) -> None:

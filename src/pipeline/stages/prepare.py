@@ -12,7 +12,7 @@ from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.settings import Config, fingerprint
 from src.core.storage import Output
-from src.core.terminal import conclude, duration, say, warn
+from src.core.terminal import duration, info, result, warn
 from src.data import input_files
 from src.data.corpus import Corpus, Losses, Vocabulary, encode, token_counts
 from src.data.input_files import InputFiles
@@ -44,12 +44,12 @@ def run(config: Config, files: InputFiles) -> None:
     output, stamp = Output(config.paths.output), stamp_of(config, files)
     manifest = output.data / "manifest.json"
     if is_current(output, files, stamp):
-        conclude(f"prepare: up to date ({storage.read_json(manifest)['summary']})")
+        result(f"prepare: up to date ({storage.read_json(manifest)['summary']})")
         return
     started = time.perf_counter()
     paths = files.train + files.test + files.extra
     size = sum(path.stat().st_size for path in paths) / 1e6
-    say(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
+    info(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
     train, test, extra = _read_all(files)
     task = _recognise(config.task, train)
     labels = np.concatenate([file.labels_for(task) for file in train])
@@ -86,7 +86,7 @@ def run(config: Config, files: InputFiles) -> None:
             + further,
         },
     )
-    conclude(f"prepare: {summary}, in {output.data} ({duration(time.perf_counter() - started)})")
+    result(f"prepare: {summary}, in {output.data} ({duration(time.perf_counter() - started)})")
 
 
 def _read_all(files: InputFiles) -> tuple[list[Reports], list[Reports], list[Reports]]:
@@ -129,7 +129,7 @@ def _encode_extra(
         if is_known.any():
             # Trained on, these would tell a model the labels of what it is validated on.
             count = f"{is_known.sum():,} of its reports have the text of a train report"
-            say(f"extra: {file.path.name}: {count}: their labels are not used")
+            info(f"extra: {file.path.name}: {count}: their labels are not used")
         rows = np.flatnonzero(~is_known)
         storage.write_npy(folder / f"{file.path.stem}.rows.npy", rows)
         stands_for_labels = storage.array_hash(rows, labels)
@@ -150,7 +150,7 @@ def _labels_that_train(file: Reports, task: Task) -> np.ndarray | None:
     try:
         return file.labels_for(task)
     except UserError as error:
-        say(f"extra: {error}; its text alone is used")
+        info(f"extra: {error}; its text alone is used")
         return None
 
 
@@ -158,6 +158,6 @@ def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: s
     for file in files:
         form = f"labels of {file.task.title}" if file.task else "no labels"
         origin = input_files.describe_known(file.path, file.sha256)
-        say(f"{role}: {file.path.name}: {len(file):,} reports, {form}; {origin}")
+        info(f"{role}: {file.path.name}: {len(file):,} reports, {form}; {origin}")
     if losses.truncated:
         warn(f"{role}: {losses.truncated:,} reports are longer than data.max_len={max_len}: their {keep} is kept")

@@ -15,8 +15,8 @@ from src.core import storage
 from src.core.executors import Job, LocalProcesses, raise_failures, run_shown
 from src.core.settings import Config
 from src.core.storage import Output
-from src.core.terminal import conclude, duration, say
-from src.data.dataset import Prepared
+from src.core.terminal import duration, info, result
+from src.data.dataset import Dataset
 from src.training import device_cache, worker_tuning
 from src.training.initialization import pretrain_jobs
 from src.training.job_specs import PretrainJob, described, is_pretrained
@@ -24,21 +24,21 @@ from src.training.tracking import tracking_of
 
 
 def run(config: Config) -> None:
-    asking = [name for name, run in {**config.readers, **config.runs}.items() if run.pretrain.epochs]
+    asking = [name for name, run in {**config.denoisers, **config.runs}.items() if run.pretrain.epochs]
     if not asking:
-        conclude("pretrain: nothing to do, no run asks for it (pretrain.epochs)")
+        result("pretrain: nothing to do, no run asks for it (pretrain.epochs)")
         return
     output = Output(config.paths.output)
     with storage.at_work(output, *(f"pretrain.{name}" for name in asking)):
-        _pretrain(config, Prepared.load(output))
+        _pretrain(config, Dataset.load(output))
 
 
-def _pretrain(config: Config, prepared: Prepared) -> None:
+def _pretrain(config: Config, dataset: Dataset) -> None:
     started = time.perf_counter()
-    here = device_cache.recall(prepared.output, config.device)
-    if here is None or not all(map(is_pretrained, pretrain_jobs(config, prepared, here).values())):
-        here = device_cache.find(prepared.output, config.device)
-    jobs = pretrain_jobs(config, prepared, here)
+    here = device_cache.recall(dataset.output, config.device)
+    if here is None or not all(map(is_pretrained, pretrain_jobs(config, dataset, here).values())):
+        here = device_cache.find(dataset.output, config.device)
+    jobs = pretrain_jobs(config, dataset, here)
     users: dict[str, list[str]] = {}
     for name, job in jobs.items():
         users.setdefault(job.folder, []).append(name)
@@ -46,7 +46,7 @@ def _pretrain(config: Config, prepared: Prepared) -> None:
     tracking = tracking_of(config)
     missing = {folder: job for folder, job in chosen.items() if not is_pretrained(job)}
     if missing:
-        say(f"pretrain: {len(missing)} of {len(chosen)} encoders to pretrain on {here.device}")
+        info(f"pretrain: {len(missing)} of {len(chosen)} encoders to pretrain on {here.device}")
         work = [
             Job(" ".join(users[folder]), "src.training.pretraining:pretrain_encoder", asdict(job), _work(job))
             for folder, job in missing.items()
@@ -58,13 +58,13 @@ def _pretrain(config: Config, prepared: Prepared) -> None:
     for job in chosen.values():
         tracking.history(job)
     for folder, names in users.items():
-        result = storage.read_json(Path(folder) / "result.json")
-        conclude(
-            f"pretrain: {', '.join(names)}: {result['epochs']} epochs over {result['reports']:,} reports, "
-            f"loss {result['last_train_loss']:.3f}, on reports not learned from {result['last_valid_loss']:.3f}"
+        made = storage.read_json(Path(folder) / "result.json")
+        result(
+            f"pretrain: {', '.join(names)}: {made['epochs']} epochs over {made['reports']:,} reports, "
+            f"loss {made['last_train_loss']:.3f}, on reports not learned from {made['last_valid_loss']:.3f}"
         )
-    conclude(
-        f"pretrain: {len(chosen)} encoders in {prepared.output.pretrained} ({duration(time.perf_counter() - started)})"
+    result(
+        f"pretrain: {len(chosen)} encoders in {dataset.output.pretrained} ({duration(time.perf_counter() - started)})"
     )
 
 

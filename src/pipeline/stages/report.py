@@ -10,8 +10,8 @@ from pathlib import Path
 from src.core import storage, versions
 from src.core.settings import Config, fingerprint
 from src.core.storage import Output
-from src.core.terminal import conclude, duration, say
-from src.data.dataset import Prepared
+from src.core.terminal import duration, info, result
+from src.data.dataset import Dataset
 from src.reporting.html_page import TEMPLATES, Section, render
 from src.reporting.sections import Findings
 
@@ -42,16 +42,16 @@ def run(config: Config) -> None:
     output = Output(config.paths.output)
     stamp = made_from(config, output)  # before anything is read, so that what comes meanwhile is not taken for known
     if _has(output, stamp):
-        conclude(f"report: up to date ({output.report})")
+        result(f"report: up to date ({output.report})")
         return
-    say("report: draws what the output folder holds")
+    info("report: draws what the output folder holds")
     findings = Findings.load(config)
     parts = [shift, training, scores, blend, errors, explanations, tuning, submissions, environment]
-    sections = [data.section(findings.prepared), *(part.section(findings) for part in parts)]
+    sections = [data.section(findings.dataset), *(part.section(findings) for part in parts)]
     storage.write_text(output.suspicious, errors.suspicious_table(findings))
     best = findings.best
     what = f"; {best.name}: {best.score['overall']['score']['value']:.4f} out of fold" if best else ""
-    _write(output.report, findings.prepared, f"{findings.prepared.task.title}{what}", sections, stamp)
+    _write(output.report, findings.dataset, f"{findings.dataset.task.title}{what}", sections, stamp)
     _say(output.report, started)
 
 
@@ -62,8 +62,8 @@ def run_eda(config: Config) -> None:
 
     started = time.perf_counter()
     output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    _write(output.eda, prepared, f"{prepared.task.title}: the data", [data.section(prepared)])
+    dataset = Dataset.load(output)
+    _write(output.eda, dataset, f"{dataset.task.title}: the data", [data.section(dataset)])
     _say(output.eda, started)
 
 
@@ -104,10 +104,10 @@ def _stamp_of(page: Path) -> str | None:
     return noted and noted[1]
 
 
-def _write(path: Path, prepared: Prepared, subtitle: str, sections: list[Section], stamp: str = "") -> None:
+def _write(path: Path, dataset: Dataset, subtitle: str, sections: list[Section], stamp: str = "") -> None:
     storage.write_text(path, render("CT report anomaly detection", subtitle, sections, stamp))
 
 
 def _say(path: Path, started: float) -> None:
     size, seconds = path.stat().st_size / 1e6, time.perf_counter() - started
-    conclude(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")
+    result(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")

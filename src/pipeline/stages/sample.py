@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from src.core.settings import Config
-from src.core.terminal import conclude, duration, say
+from src.core.terminal import duration, info, result
 from src.data import synthetic
 from src.data.tasks import get_task
 
@@ -16,10 +16,10 @@ def run(config: Config) -> None:
     started = time.perf_counter()
     given = arguments(config)
     size = f"{config.sample.rows:,} + 2 x {config.sample.test_rows:,}"
-    say(f"sample: making {size} reports")
+    info(f"sample: making {size} reports")
     synthetic.make_sample(folder, **given)
     took = duration(time.perf_counter() - started)
-    conclude(f"sample: {size} synthetic reports in {folder} ({given['task'].title}, {took})")
+    result(f"sample: {size} synthetic reports in {folder} ({given['task'].title}, {took})")
 
 
 def arguments(config: Config) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Config
 from src.core.storage import Output
-from src.core.terminal import conclude, say
-from src.data.dataset import Prepared
+from src.core.terminal import info, result
+from src.data.dataset import Dataset
 from src.data.report_reader import read_reports
 from src.data.submission_files import read_submission
 from src.data.tasks import task_of_width
@@ -36,8 +36,8 @@ def run(config: Config, names: Sequence[str] = ()) -> None:
         runs.show_details(RunFolder.load(output, name, config))
     scores = {path.parent.name: storage.read_json(path) for path in output.baselines.glob("*/score.json")}
     scores |= {name: RunFolder.load(output, name, config).score for name in output.run_names()}
-    prepared = Prepared.load(output)
-    now = (prepared.manifest["train"], storage.array_hash(prepared.load_folds().table))
+    dataset = Dataset.load(output)
+    now = (dataset.manifest["train"], storage.array_hash(dataset.load_folds().table))
     others = [name for name, score in scores.items() if (score.get("train"), score.get("folds_table")) != now]
     runs.show_scores({name: score for name, score in scores.items() if name not in others})
     tracking = tracking_of(config)
@@ -45,7 +45,7 @@ def run(config: Config, names: Sequence[str] = ()) -> None:
         if name not in others:
             tracking.score(output.run(name))
     if others:
-        conclude(f"left out, as they were made on other train files or folds than are there now: {', '.join(others)}")
+        result(f"left out, as they were made on other train files or folds than are there now: {', '.join(others)}")
 
 
 def score_submission(submission: Path, labels: Path) -> None:
@@ -63,8 +63,8 @@ def score_submission(submission: Path, labels: Path) -> None:
             f"{line} on; they must hold the same reports in the same order"
         )
     report = metrics.score_report(task, truth.labels_for(task), probabilities)
-    say(f"score: {submission} against {labels}")
+    info(f"score: {submission} against {labels}")
     runs.show_scores({"submission": report})
     score = report["overall"]["score"]
     spread = "" if score["standard_error"] is None else f" ± {score['standard_error']:.6f}"
-    conclude(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} reports)")
+    result(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} reports)")

@@ -19,63 +19,63 @@ from src.core import storage, versions
 from src.core.executors import Job, make_executor, raise_failures, run_shown
 from src.core.settings import Config, fingerprint
 from src.core.storage import Output
-from src.core.terminal import conclude, duration, say, warn
+from src.core.terminal import duration, info, result, warn
 from src.data import near_duplicates
 from src.data.corpus import N_SPECIAL, Corpus, pad, unpad
 from src.data.corruption import NoiseRates, corrupt
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.ngrams import Text, take
 from src.data.splits import HOLDOUT_PARTS, Folds
 from src.evaluation import covariate_shift, metrics, noise_estimation, shift_summary, validation_sets
 from src.evaluation.noise_estimation import NoiseEstimate
-from src.evaluation.validation_sets import ShiftFolder
+from src.evaluation.validation_sets import ValidationSets
 
 HELD_OUT = 5  # one part in so many of the train rows is compared with the rest, as each test file is
 
 
-def stamp_of(config: Config, prepared: Prepared) -> str:
+def stamp_of(config: Config, dataset: Dataset) -> str:
     return fingerprint(
         {
             "settings": config.shift.model_dump(),
             "data": config.data.model_dump(),
-            **validation_sets.made_of(prepared),
+            **validation_sets.made_of(dataset),
             "version": [versions.SHIFT, storage.libraries("scikit-learn", "scipy")],
         }
     )
 
 
-def is_current(config: Config, prepared: Prepared, stamp: str) -> bool:
-    result = prepared.output.shift / "shift.json"
-    return storage.is_current(result, stamp, ["rows.npy", "shift.md", "shift.png"]) and _is_whole(prepared, config)
+def is_current(config: Config, dataset: Dataset, stamp: str) -> bool:
+    result_file = dataset.output.shift / "shift.json"
+    return storage.is_current(result_file, stamp, ["rows.npy", "shift.md", "shift.png"]) and _is_whole(dataset, config)
 
 
 @storage.marked("shift")
 def run(config: Config) -> None:
     output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    folds = prepared.load_folds()
-    settings, stamp = config.shift.model_dump(), stamp_of(config, prepared)
-    result = output.shift / "shift.json"
-    if is_current(config, prepared, stamp):
-        ShiftFolder.load(prepared, config).target(config.target)  # an unknown one is told before hours of training
-        conclude(f"shift: up to date ({storage.read_json(result)['summary']})")
+    dataset = Dataset.load(output)
+    folds = dataset.load_folds()
+    settings, stamp = config.shift.model_dump(), stamp_of(config, dataset)
+    result_file = output.shift / "shift.json"
+    if is_current(config, dataset, stamp):
+        ValidationSets.load(dataset, config).target(config.target)  # an unknown one is told before hours of training
+        result(f"shift: up to date ({storage.read_json(result_file)['summary']})")
         return
     started = time.perf_counter()
-    result.unlink(missing_ok=True)
-    words = prepared.vocabulary.words
+    result_file.unlink(missing_ok=True)
+    words = dataset.vocabulary.words
 
-    train, rows = _sampled(prepared.train, config.shift.max_rows, [config.shift.seed, 0])
+    train, rows = _sampled(dataset.train, config.shift.max_rows, [config.shift.seed, 0])
     corpora = {
         name: _sampled(
-            Corpus.load(prepared.test_folder(name)), config.shift.max_rows, [config.shift.seed, _number(name)]
+            Corpus.load(dataset.test_folder(name)), config.shift.max_rows, [config.shift.seed, _number(name)]
         )
-        for name in prepared.test_files
+        for name in dataset.test_files
     }
     texts = {"train": _text(train)} | {name: _text(corpus) for name, (corpus, _) in corpora.items()}
     storage.write_npy(output.shift / "rows.npy", rows)
     groups = _groups(folds)[rows]
 
-    say(f"shift: looks for noise in {sum(len(offsets) - 1 for _, offsets in texts.values()):,} reports")
+    info(f"shift: looks for noise in {sum(len(offsets) - 1 for _, offsets in texts.values()):,} reports")
     learned = noise_estimation.learn_frames(list(texts.values()))
     noise = _noise(learned, texts, len(words), config.shift.seed)
     jobs, extras = [], {}
@@ -90,8 +90,8 @@ def run(config: Config) -> None:
             tokens, lengths = pad(*noisy, train.tokens.shape[1], config.data.keep)
             replace(train, tokens=tokens, lengths=lengths).save(folder / f"noised_{draw}")
         payload = {
-            "train": str(prepared.train_folder),
-            "test": str(prepared.test_folder(name)),
+            "train": str(dataset.train_folder),
+            "test": str(dataset.test_folder(name)),
             "rows": str(output.shift / "rows.npy"),
             "folder": str(folder),
             "groups": groups.tolist(),
@@ -103,41 +103,41 @@ def run(config: Config) -> None:
         jobs.append(Job(f"shift of {name}", f"{__name__}:measure_test", payload))
     raise_failures(run_shown(make_executor(config.executor, "cpu"), "shift", jobs, _described))
 
-    facts = _facts(prepared, texts, noise, extras)
+    facts = _facts(dataset, texts, noise, extras)
     _add_posteriors(output, learned, texts, noise, facts)
-    facts = {"fingerprint": stamp, "made_of": validation_sets.made_of(prepared), "settings": settings, **facts}
+    facts = {"fingerprint": stamp, "made_of": validation_sets.made_of(dataset), "settings": settings, **facts}
     shift_summary.draw(output.shift / "shift.png", output, facts)
     storage.write_text(output.shift / "shift.md", shift_summary.as_markdown(facts))
-    storage.write_json(result, facts)
-    ShiftFolder.load(prepared, config).target(config.target)
+    storage.write_json(result_file, facts)
+    ValidationSets.load(dataset, config).target(config.target)
     shift_summary.show(facts)
     if any(estimate is None for estimate in noise.values()):
         lacking = ", ".join(name for name, estimate in noise.items() if estimate is None)
         warn(f"too little text to tell the noise of {lacking}; validation adds none where it is not known")
-    conclude(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
+    result(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
 
 
-def _is_whole(prepared: Prepared, config: Config) -> bool:
+def _is_whole(dataset: Dataset, config: Config) -> bool:
     """Whether the folders of all test files are there with what was written to them."""
     arrays = ("test_rows", "similarity", "weights", "test_similarity")
     return all(
         (test.folder / f"{name}.npy").exists()
-        for test in ShiftFolder.load(prepared, config).tests
+        for test in ValidationSets.load(dataset, config).tests
         for name in (*arrays, *(f"{copy.name}/{part}" for copy in test.noised for part in ("tokens", "lengths")))
     )
 
 
 def _facts(
-    prepared: Prepared,
+    dataset: Dataset,
     texts: dict[str, Text],
     noise: dict[str, NoiseEstimate | None],
     extras: dict[str, NoiseRates],
 ) -> dict[str, Any]:
     """The findings of shift.json: of train, and of each test file with what its job measured."""
-    words, train_total = prepared.vocabulary.words, _total(noise["train"])
+    words, train_total = dataset.vocabulary.words, _total(noise["train"])
     tests = {}
     for name, extra in extras.items():
-        measured = storage.read_json(prepared.output.shift_of(name) / "measured.json")
+        measured = storage.read_json(dataset.output.shift_of(name) / "measured.json")
         for ngram in measured["adversarial"]["telling"]:
             ngram["tokens"] = [int(words[token - N_SPECIAL]) for token in ngram["tokens"]]
         tests[name] = {
@@ -152,8 +152,8 @@ def _facts(
             "shared_long_ngrams": covariate_shift.shared_ngrams(texts["train"], texts[name]),
         }
     facts = {
-        "rows": {"train": len(prepared.train)}
-        | {file["name"]: file["rows"] for file in prepared.manifest["files"] if file["role"] == "test"},
+        "rows": {"train": len(dataset.train)}
+        | {file["name"]: file["rows"] for file in dataset.manifest["files"] if file["role"] == "test"},
         "sampled": {name: len(offsets) - 1 for name, (_, offsets) in texts.items()},
         "train": {
             "noise": _noise_facts(noise["train"]),

@@ -20,7 +20,7 @@ import numpy as np
 from src.core.errors import UserError
 from src.core.settings import Config
 from src.core.storage import file_sha256
-from src.core.terminal import conclude, say
+from src.core.terminal import info, result
 from src.data.input_files import InputFiles
 from src.data.ngrams import take
 from src.data.report_reader import Reports, read_reports, write_reports
@@ -48,7 +48,7 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
     workshop.mkdir(parents=True)
     for path in files.train + files.test + files.extra:
         if path in files.extra and file_sha256(path) == pool.reports.sha256:
-            say(f"standin: {path.name} is FILE itself, whose labels are the answers: it is not copied")
+            info(f"standin: {path.name} is FILE itself, whose labels are the answers: it is not copied")
         else:
             shutil.copyfile(path, workshop / path.name)
     for name, weighted in (("plain", "weighted"), ("noised", "both")):
@@ -58,10 +58,10 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
         drawn = np.sort(rng.choice(len(shares), size, replace=False, p=shares))
         for made, rows in ((name, everything), (weighted, drawn)):
             _write(workshop, made, replace(pool.with_text(text), labels=labels, task=pool.task), rows)
-            say(f"standin: {made}: {len(rows):,} reports, median cosine to train {np.median(like.cosines[rows]):.2f}")
+            info(f"standin: {made}: {len(rows):,} reports, median cosine to train {np.median(like.cosines[rows]):.2f}")
     workshop.rename(to)
     target = f"{pool.target_name} has {np.median(like.target_cosines):.2f}"
-    conclude(f"standin: {target}; noise added: {extra.total:.1%} of tokens. In {to}")
+    result(f"standin: {target}; noise added: {extra.total:.1%} of tokens. In {to}")
 
 
 def _write(folder: Path, name: str, source: Reports, rows: np.ndarray) -> None:

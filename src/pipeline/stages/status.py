@@ -15,15 +15,15 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Config
 from src.core.storage import Output, is_at_work, is_held
-from src.core.terminal import conclude, note, show_table
+from src.core.terminal import add_json, result, show_table
 from src.data import input_files, synthetic
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.input_files import InputFiles
 from src.data.splits import Folds
-from src.ensemble.submission_log import Register
+from src.ensemble.submission_log import SubmissionLog
 from src.evaluation import runs, validation_sets
 from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import ShiftFolder
+from src.evaluation.validation_sets import ValidationSets
 from src.pipeline.stages import baselines, blend, explain, leaderboard, prepare, report, shift, train
 from src.pipeline.stages import folds as folds_stage
 from src.training import device_cache
@@ -72,19 +72,19 @@ def run(config: Config, models: Sequence[str] = ()) -> None:
     """`models` are those that --model named."""
     chosen = [word for model in models for word in ("--model", model)]
     found = [replace(one, command=_command(config, one, chosen)) for one in look(config)]
-    note("stages", [asdict(one) for one in found])
+    add_json("stages", [asdict(one) for one in found])
     output = Output(config.paths.output)
     rows = [[f"{one.stage} {one.name}".strip(), one.state, one.note] for one in found]
     show_table(f"{output.root} by preset {config.preset}", ["stage", "state", "what"], rows, words=["state", "what"])
     others = sorted(set(output.run_names()) - {*config.runs, "blend"})
     if others:
-        conclude(f"\nruns of other settings: {', '.join(others)}")
+        result(f"\nruns of other settings: {', '.join(others)}")
     left = [one for one in found if one.state in ("interrupted", "stale", "missing")]
     if any(one.stage in SUBMITTED for one in left):
-        conclude(f"\nall that a submission needs: ./run.sh {runs.command('pipeline', config, *chosen)}")
+        result(f"\nall that a submission needs: ./run.sh {runs.command('pipeline', config, *chosen)}")
     for one in left:
         if one.command:
-            conclude(f"{one.stage} {one.name}".strip() + f": ./run.sh {one.command}")
+            result(f"{one.stage} {one.name}".strip() + f": ./run.sh {one.command}")
 
 
 def _command(config: Config, one: Status, chosen: list[str]) -> str:
@@ -96,19 +96,19 @@ def _command(config: Config, one: Status, chosen: list[str]) -> str:
 def look(config: Config) -> list[Status]:
     """Of every stage, in their order, and of every study."""
     output = Output(config.paths.output)
-    prepared = _unless_missing(lambda: Prepared.load(output, only_looks=True))
-    folds = _unless_missing(prepared.load_folds) if prepared else None
-    measured = _unless_missing(lambda: ShiftFolder.load(prepared, config)) if folds else None
+    dataset = _unless_missing(lambda: Dataset.load(output, only_looks=True))
+    folds = _unless_missing(dataset.load_folds) if dataset else None
+    measured = _unless_missing(lambda: ValidationSets.load(dataset, config)) if folds else None
     found = [
         _prepare(config, output),
-        _folds(config, output, prepared),
-        _shift(config, output, prepared, folds),
-        _baselines(config, output, prepared, folds),
-        *_pretrain(config, output, prepared),
-        *_train(config, output, prepared, folds, measured),
-        _blend(config, output, prepared, folds, measured),
-        _submit(config, output, prepared),
-        _leaderboard(config, output, prepared, folds, measured),
+        _folds(config, output, dataset),
+        _shift(config, output, dataset, folds),
+        _baselines(config, output, dataset, folds),
+        *_pretrain(config, output, dataset),
+        *_train(config, output, dataset, folds, measured),
+        _blend(config, output, dataset, folds, measured),
+        _submit(config, output, dataset),
+        _leaderboard(config, output, dataset, folds, measured),
         *_explain(config, output),
         *_pages(config, output),
     ]
@@ -128,20 +128,20 @@ def _unless_missing(read: Callable[[], T]) -> T | None:
         return None
 
 
-def _state(output: Output, stage: str, is_current: bool, result: Path) -> str:
-    """Of a stage that is done in one go; `result` is what it writes last."""
+def _state(output: Output, stage: str, is_current: bool, result_file: Path) -> str:
+    """Of a stage that is done in one go; `result_file` is what it writes last."""
     if is_current:
         return "done"
     if is_at_work(output, stage):
         return "running"
-    return "stale" if result.exists() else "missing"
+    return "stale" if result_file.exists() else "missing"
 
 
-def _unknown(output: Output, stage: str, result: Path) -> str:
+def _unknown(output: Output, stage: str, result_file: Path) -> str:
     """Where what it rests on is not there to compare with."""
     if is_at_work(output, stage):
         return "running"
-    return "unsure" if result.exists() else "missing"
+    return "unsure" if result_file.exists() else "missing"
 
 
 def _prepare(config: Config, output: Output) -> Status:
@@ -169,29 +169,29 @@ def _files(config: Config) -> InputFiles | None:
     return found
 
 
-def _folds(config: Config, output: Output, prepared: Prepared | None) -> Status:
-    if prepared is None or not folds_stage.is_made(output):
+def _folds(config: Config, output: Output, dataset: Dataset | None) -> Status:
+    if dataset is None or not folds_stage.is_made(output):
         return Status("folds", "", _unknown(output, "folds", output.folds_manifest))
-    is_current = bool(_unless_missing(lambda: folds_stage.is_current(config, prepared)))
+    is_current = bool(_unless_missing(lambda: folds_stage.is_current(config, dataset)))
     what = folds_stage.WHAT[config.folds.scheme].format(k=config.folds.k)
     return Status("folds", "", _state(output, "folds", is_current, output.folds), what if is_current else "")
 
 
-def _shift(config: Config, output: Output, prepared: Prepared | None, folds: Folds | None) -> Status:
-    result = output.shift / "shift.json"
+def _shift(config: Config, output: Output, dataset: Dataset | None, folds: Folds | None) -> Status:
+    result_file = output.shift / "shift.json"
     if folds is None:
-        return Status("shift", "", _unknown(output, "shift", result))
-    stamp = shift.stamp_of(config, prepared)
-    is_current = bool(_unless_missing(lambda: shift.is_current(config, prepared, stamp)))
-    summary = storage.read_json(result)["summary"] if is_current else ""
-    return Status("shift", "", _state(output, "shift", is_current, result), summary)
+        return Status("shift", "", _unknown(output, "shift", result_file))
+    stamp = shift.stamp_of(config, dataset)
+    is_current = bool(_unless_missing(lambda: shift.is_current(config, dataset, stamp)))
+    summary = storage.read_json(result_file)["summary"] if is_current else ""
+    return Status("shift", "", _state(output, "shift", is_current, result_file), summary)
 
 
-def _baselines(config: Config, output: Output, prepared: Prepared | None, folds: Folds | None) -> Status:
+def _baselines(config: Config, output: Output, dataset: Dataset | None, folds: Folds | None) -> Status:
     of = len(config.baselines)
     if folds is None:
         return Status("baselines", "", _unknown(output, "baselines", output.baselines), of=of)
-    lacking = baselines.missing(config, prepared, baselines.stamp_of(prepared, folds))
+    lacking = baselines.missing(config, dataset, baselines.stamp_of(dataset, folds))
     state = _state(output, "baselines", not lacking, output.baselines)
     done = of - len(lacking)
     return Status("baselines", "", state, f"{done} of {of} rungs", done, of)
@@ -219,15 +219,15 @@ def _is_running(job: FoldJob | PretrainJob) -> bool:
     return is_held(Path(job.folder) / "job.lock")
 
 
-def _pretrain(config: Config, output: Output, prepared: Prepared | None) -> list[Status]:
+def _pretrain(config: Config, output: Output, dataset: Dataset | None) -> list[Status]:
     """One for each encoder, under the names of the runs that share it."""
-    asking = {name: run for name, run in {**config.readers, **config.runs}.items() if run.pretrain.epochs}
+    asking = {name: run for name, run in {**config.denoisers, **config.runs}.items() if run.pretrain.epochs}
     if not asking:
         return []
-    if prepared is None:
+    if dataset is None:
         return [Status("pretrain", name, _unknown(output, f"pretrain.{name}", output.pretrained)) for name in asking]
     users: dict[str, list[str]] = {}
-    jobs = pretrain_jobs(config, prepared, _machine(config, output))
+    jobs = pretrain_jobs(config, dataset, _machine(config, output))
     for name, job in jobs.items():
         users.setdefault(job.folder, []).append(name)
     return [_encoder(output, jobs[names[0]], names) for names in users.values()]
@@ -249,16 +249,16 @@ def _encoder(output: Output, job: PretrainJob, names: list[str]) -> Status:
 
 
 def _train(
-    config: Config, output: Output, prepared: Prepared | None, folds: Folds | None, measured: ShiftFolder | None
+    config: Config, output: Output, dataset: Dataset | None, folds: Folds | None, measured: ValidationSets | None
 ) -> list[Status]:
     if measured is None:
         return [
             Status("train", name, _unknown(output, f"train.{name}", output.run(name) / "score.json"))
             for name in config.runs
         ]
-    jobs = fold_jobs(config, prepared, folds, measured, _machine(config, output))
+    jobs = fold_jobs(config, dataset, folds, measured, _machine(config, output))
     return [
-        _run(output, name, group, train.is_assembled(config, prepared, folds, measured, name, group))
+        _run(output, name, group, train.is_assembled(config, dataset, folds, measured, name, group))
         for name, group in jobs.items()
     ]
 
@@ -291,7 +291,7 @@ def _at(job: FoldJob, jobs: list[FoldJob]) -> str:
 
 
 def _blend(
-    config: Config, output: Output, prepared: Prepared | None, folds: Folds | None, measured: ShiftFolder | None
+    config: Config, output: Output, dataset: Dataset | None, folds: Folds | None, measured: ValidationSets | None
 ) -> Status:
     score = output.run("blend") / "score.json"
     members = ", ".join(blend.members_of(config))
@@ -300,23 +300,25 @@ def _blend(
 
     def is_current() -> bool:
         parts = [RunFolder.load(output, name, config) for name in blend.members_of(config)]
-        runs.check_fits(parts, prepared, folds)
+        runs.check_fits(parts, dataset, folds)
         runs.check_settings(config, parts)
         measured.check_fits(parts)
         made_of = {part.name: part.score["fingerprint"] for part in parts}
-        stamp = blend.stamp_of(config, prepared, folds, measured, made_of)
-        return storage.is_current(score, stamp, runs.files(prepared.test_files))
+        stamp = blend.stamp_of(config, dataset, folds, measured, made_of)
+        return storage.is_current(score, stamp, runs.files(dataset.test_files))
 
     return Status("blend", "", _state(output, "blend.blend", bool(_unless_missing(is_current)), score), members)
 
 
-def _submit(config: Config, output: Output, prepared: Prepared | None) -> Status:
+def _submit(config: Config, output: Output, dataset: Dataset | None) -> Status:
     """A submission is up to date if it is noted as one made in this way, and was written after the blend."""
-    if prepared is None:
+    if dataset is None:
         return Status("submit", "", "running" if is_at_work(output, "submit") else "missing")
     score = output.run("blend") / "score.json"
-    noted = {(one.test, one.sha256) for one in Register(output.submissions).submissions() if one.how == _how(config)}
-    paths = {test: output.submission(test) for test in prepared.test_files}
+    noted = {
+        (one.test, one.sha256) for one in SubmissionLog(output.submissions).submissions() if one.how == _how(config)
+    }
+    paths = {test: output.submission(test) for test in dataset.test_files}
     current = [
         test
         for test, path in paths.items()
@@ -335,13 +337,13 @@ def _how(config: Config) -> dict[str, bool]:
 
 
 def _leaderboard(
-    config: Config, output: Output, prepared: Prepared | None, folds: Folds | None, measured: ShiftFolder | None
+    config: Config, output: Output, dataset: Dataset | None, folds: Folds | None, measured: ValidationSets | None
 ) -> Status:
     boards = sorted(output.runs.glob("*/leaderboard.json"))
     any_board = boards[0] if boards else output.runs / "leaderboard.json"
     if measured is None:
         return Status("leaderboard", "", _unknown(output, "leaderboard", any_board))
-    fitting = _unless_missing(lambda: validation_sets.fitting_runs(config, prepared, folds, measured)[0]) or []
+    fitting = _unless_missing(lambda: validation_sets.fitting_runs(config, dataset, folds, measured)[0]) or []
     current = [one for one in fitting if leaderboard.is_current(config, measured, one, fitting)]
     state = _state(output, "leaderboard", bool(fitting) and len(current) == len(fitting), any_board)
     return Status("leaderboard", "", state, f"{len(current)} of {len(fitting)} runs", len(current), len(fitting))

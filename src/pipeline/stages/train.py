@@ -18,11 +18,11 @@ from src.core import storage, versions
 from src.core.executors import Failure, Job, LocalProcesses, make_executor, raise_failures, run_shown
 from src.core.settings import Config, Run, fingerprint
 from src.core.storage import Output
-from src.core.terminal import conclude, duration, say
-from src.data.dataset import Prepared
+from src.core.terminal import duration, info, result
+from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.evaluation import runs
-from src.evaluation.validation_sets import ShiftedTest, ShiftFolder
+from src.evaluation.validation_sets import ShiftedTest, ValidationSets
 from src.training import device_cache, worker_tuning
 from src.training.job_specs import FoldJob, described, is_trained
 from src.training.planning import fold_jobs, unlabelled, work_of
@@ -36,37 +36,37 @@ if TYPE_CHECKING:
 def run(config: Config) -> None:
     output = Output(config.paths.output)
     with storage.at_work(output, *(f"train.{name}" for name in config.runs)):
-        _train_all(config, Prepared.load(output))
+        _train_all(config, Dataset.load(output))
 
 
-def _train_all(config: Config, prepared: Prepared) -> None:
-    folds = prepared.load_folds()
-    shift = ShiftFolder.load(prepared, config)
+def _train_all(config: Config, dataset: Dataset) -> None:
+    folds = dataset.load_folds()
+    shift = ValidationSets.load(dataset, config)
     started = time.perf_counter()
 
-    device, jobs = _jobs_here(config, prepared, folds, shift)
+    device, jobs = _jobs_here(config, dataset, folds, shift)
     total = sum(map(len, jobs.values()))
     n_missing = sum(not is_trained(job) for group in jobs.values() for job in group)
     if n_missing:
-        say(f"train: {n_missing} of {total} folds to train on {device}")
+        info(f"train: {n_missing} of {total} folds to train on {device}")
     else:
-        say(f"train: all {total} folds are up to date")
+        info(f"train: all {total} folds are up to date")
     # Those that others learn from come first.
     taught = {name for name in jobs if config.runs[name].train.teachers}
     failures, tracking = [], tracking_of(config)
     for names in (jobs.keys() - taught, taught):
         if not failures:
             wave = {name: group for name, group in jobs.items() if name in names}
-            failures += _train(config, prepared, folds, shift, device, wave, total, taught, tracking)
+            failures += _train(config, dataset, folds, shift, device, wave, total, taught, tracking)
     raise_failures(failures)
-    conclude(f"train: {len(jobs)} runs in {prepared.output.runs} ({duration(time.perf_counter() - started)})")
+    result(f"train: {len(jobs)} runs in {dataset.output.runs} ({duration(time.perf_counter() - started)})")
 
 
 def _train(
     config: Config,
-    prepared: Prepared,
+    dataset: Dataset,
     folds: Folds,
-    shift: ShiftFolder,
+    shift: ValidationSets,
     device: str,
     jobs: dict[str, list[FoldJob]],
     total: int,
@@ -96,9 +96,9 @@ def _train(
 
     failed = {failure.job.payload["folder"] for failure in failures}
     # A run that is whole has no use for the predictions of its folds any more, unless others learn from them.
-    lacking = [name for name, group in jobs.items() if not is_assembled(config, prepared, folds, shift, name, group)]
+    lacking = [name for name, group in jobs.items() if not is_assembled(config, dataset, folds, shift, name, group)]
     trained = [Path(job.folder) for name in lacking for job in jobs[name] if job.folder not in failed]
-    predictions = prediction_jobs(trained, [prepared.test_folder(name) for name in prepared.test_files], device)
+    predictions = prediction_jobs(trained, [dataset.test_folder(name) for name in dataset.test_files], device)
     copies = [copy for test in shift.tests for copy in test.noised]
     predictions += prediction_jobs(trained, copies, device, shift.rows_path)
     teachers = {teacher for name in taught for teacher in config.runs[name].train.teachers}
@@ -106,7 +106,7 @@ def _train(
     known = {prediction.payload["out"] for prediction in predictions}
     predictions += [
         prediction
-        for prediction in prediction_jobs(teaching, unlabelled(prepared), device)
+        for prediction in prediction_jobs(teaching, unlabelled(dataset), device)
         if prediction.payload["out"] not in known
     ]
     failures += run_shown(executor, "predict", predictions)
@@ -115,86 +115,86 @@ def _train(
         if not failed.isdisjoint(job.folder for job in group):
             continue
         if name in lacking:
-            _assemble(config, prepared, folds, shift, name, group)
-        score = storage.read_json(prepared.output.run(name) / "score.json")
-        conclude(f"train: {name} {runs.headline(score)}")
-        tracking.score(prepared.output.run(name))
+            _assemble(config, dataset, folds, shift, name, group)
+        score = storage.read_json(dataset.output.run(name) / "score.json")
+        result(f"train: {name} {runs.headline(score)}")
+        tracking.score(dataset.output.run(name))
     return failures
 
 
 def _jobs_here(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder
+    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets
 ) -> tuple[str, dict[str, list[FoldJob]]]:
     """The device of this machine, and the jobs of each run on it, whether done or not."""
-    here = device_cache.recall(prepared.output, config.device)
+    here = device_cache.recall(dataset.output, config.device)
     if here is not None:
-        jobs = fold_jobs(config, prepared, folds, shift, here)
+        jobs = fold_jobs(config, dataset, folds, shift, here)
         if all(
-            all(map(is_trained, group)) and is_assembled(config, prepared, folds, shift, name, group)
+            all(map(is_trained, group)) and is_assembled(config, dataset, folds, shift, name, group)
             for name, group in jobs.items()
         ):
             return here.device, jobs
-    here = device_cache.find(prepared.output, config.device)
-    return here.device, fold_jobs(config, prepared, folds, shift, here)
+    here = device_cache.find(dataset.output, config.device)
+    return here.device, fold_jobs(config, dataset, folds, shift, here)
 
 
-def _labelled_extras(config: Config, prepared: Prepared, run: Run) -> list[str]:
+def _labelled_extras(config: Config, dataset: Dataset, run: Run) -> list[str]:
     """sha256 of the extra files whose labels the run, or a teacher of it, was trained on."""
     taught_by = [config.runs[teacher] for teacher in run.train.teachers]
     if not any(one.train.extra_weight for one in [run, *taught_by]):
         return []
-    files = [file for file in prepared.manifest["files"] if file["role"] == "extra"]
-    return [file["sha256"] for file in files if file["name"] in prepared.extra_labelled]
+    files = [file for file in dataset.manifest["files"] if file["role"] == "extra"]
+    return [file["sha256"] for file in files if file["name"] in dataset.extra_labelled]
 
 
 def _assemble(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, name: str, jobs: list[FoldJob]
+    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, name: str, jobs: list[FoldJob]
 ) -> None:
     """The run folder's own files, from those of its folds; score.json last."""
-    folder = prepared.output.run(name)
+    folder = dataset.output.run(name)
     (folder / "score.json").unlink(missing_ok=True)
     parts = [Path(job.folder) for job in jobs]
     run = config.runs[name]
     storage.write_text(folder / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
     made_by = {part.name: storage.read_json(part / "result.json")["environment"] for part in parts}
     storage.write_json(folder / "environment.json", made_by)
-    prepared.vocabulary.save(folder / "vocabulary.json")
+    dataset.vocabulary.save(folder / "vocabulary.json")
     record = {
-        **runs.make_record("model", config, prepared, folds, shift.fingerprint, name),
+        **runs.make_record("model", config, dataset, folds, shift.fingerprint, name),
         "fold_folders": [part.name for part in parts],
-        "extra_files": _labelled_extras(config, prepared, run),
+        "extra_files": _labelled_extras(config, dataset, run),
     }
     storage.write_json(folder / "run.json", record)
     storage.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
-    oof = _mean_of_parts(jobs, len(prepared.train), prepared.task.n_labels)
+    oof = _mean_of_parts(jobs, len(dataset.train), dataset.task.n_labels)
     storage.write_npy(folder / "oof.npy", oof)
-    for test in prepared.test_files:
-        storage.write_npy(runs.test_path(folder, test), mean_prediction(parts, prepared.test_folder(test)))
+    for test in dataset.test_files:
+        storage.write_npy(runs.test_path(folder, test), mean_prediction(parts, dataset.test_folder(test)))
     for test in shift.tests:
-        copies = np.empty((len(test.noised), len(shift.rows), prepared.task.n_labels), dtype=np.float32)
+        copies = np.empty((len(test.noised), len(shift.rows), dataset.task.n_labels), dtype=np.float32)
         for i, copy in enumerate(test.noised):
-            copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, prepared.task.n_labels)
+            copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, dataset.task.n_labels)
         storage.write_npy(runs.copies_path(folder, test.name), copies)
-        storage.write_npy(runs.folds_path(folder, test.name), _by_fold(jobs, prepared, test))
-    score = runs.score_oof(prepared, oof, folds, *_how(config, run, folds))
-    stamp = _stamp(config, prepared, folds, shift, jobs)
+        storage.write_npy(runs.folds_path(folder, test.name), _by_fold(jobs, dataset, test))
+    score = runs.score_oof(dataset, oof, folds, *_how(config, run, folds))
+    stamp = _stamp(config, dataset, folds, shift, jobs)
     storage.write_json(folder / "score.json", {"fingerprint": stamp, **score})
 
 
 def is_assembled(
-    config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, name: str, jobs: list[FoldJob]
+    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, name: str, jobs: list[FoldJob]
 ) -> bool:
     """Whether _assemble has nothing to do."""
-    beside = runs.files(prepared.test_files, "vocabulary.json", "history.csv")
-    stamp = _stamp(config, prepared, folds, shift, jobs)
-    return storage.is_current(prepared.output.run(name) / "score.json", stamp, beside)
+    beside = runs.files(dataset.test_files, "vocabulary.json", "history.csv")
+    stamp = _stamp(config, dataset, folds, shift, jobs)
+    return storage.is_current(dataset.output.run(name) / "score.json", stamp, beside)
 
 
-def _stamp(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder, jobs: list[FoldJob]) -> str:
+def _stamp(config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, jobs: list[FoldJob]) -> str:
     return fingerprint(
         {
             "jobs": [job.fingerprint for job in jobs],
-            "tests": prepared.test_texts,
+            "tests": dataset.test_texts,
             "folds": storage.array_hash(folds.table),
             "shift": shift.fingerprint,
             "data": config.data.model_dump(),
@@ -227,10 +227,10 @@ def _mean_of_parts(jobs: list[FoldJob], n_rows: int, n_labels: int) -> np.ndarra
         return (total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
 
 
-def _by_fold(jobs: list[FoldJob], prepared: Prepared, test: ShiftedTest) -> np.ndarray:
+def _by_fold(jobs: list[FoldJob], dataset: Dataset, test: ShiftedTest) -> np.ndarray:
     """Logits (k, m, n_labels) of the reports of a test file that were looked at, one for each fold: the mean over its
     models. An out-of-fold prediction is by one fold too, so that the two can be compared."""
-    corpus, rows = prepared.test_folder(test.name), test.array("test_rows")
+    corpus, rows = dataset.test_folder(test.name), test.array("test_rows")
     folds = sorted({job.fold for job in jobs})
     return np.stack(
         [mean_prediction([Path(job.folder) for job in jobs if job.fold == fold], corpus)[rows] for fold in folds]

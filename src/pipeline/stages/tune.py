@@ -32,15 +32,15 @@ from src.core.executors import LocalProcesses, make_executor, raise_failures, ru
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import load_config, model_names
 from src.core.storage import Output
-from src.core.terminal import JobProgress, conclude, duration, say, show_table, warn
-from src.data.dataset import Prepared
+from src.core.terminal import JobProgress, duration, info, result, show_table, warn
+from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.ensemble import blending
 from src.ensemble.blend_data import evidence_of
 from src.ensemble.blending import Evidence
 from src.evaluation import metrics
 from src.evaluation.runs import RunFolder, check_fits, check_settings, command
-from src.evaluation.validation_sets import ShiftFolder
+from src.evaluation.validation_sets import ValidationSets
 from src.training import device_cache, worker_tuning
 from src.training.device_cache import Machine
 from src.training.job_specs import is_trained
@@ -52,7 +52,7 @@ from src.tuning.trial_runner import MOST_FAILURES, Search, with_words
 
 MEMBER = "member."
 """Begins the name of the setting that says whether a run is in a blend."""
-MADE_HERE = {"preset", "overrides", "models", "readers", "tuned", "runs"}
+MADE_HERE = {"preset", "overrides", "models", "denoisers", "tuned", "runs"}
 NOT_KEPT = MADE_HERE | {"paths", "sample", "executor", "device", "tune", "baselines", "submit", "leaderboard"}
 NOT_KEPT |= {"explain", "track", "track_uri"}
 """Of the settings, what best.yaml does not hold: it is not of the run, or not of the experiment."""
@@ -76,9 +76,9 @@ class Wishes:
 def run(config: Config, model: str, wishes: Wishes) -> None:
     """A study of run `model` of the configuration."""
     output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    folds = prepared.load_folds()
-    shift = ShiftFolder.load(prepared, config)
+    dataset = Dataset.load(output)
+    folds = dataset.load_folds()
+    shift = ValidationSets.load(dataset, config)
     space = search_spaces.load_space(wishes.spaces or [_usual_space(config.runs[model])], PARTS)
     space.check(lambda words: with_words(config, model, words))
     name = _name(config, model, wishes)
@@ -89,10 +89,10 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         "settings": config.runs[model].model_dump(mode="json"),
         "search space": space.to_json(),
         "settings of the runs that it needs": {
-            one: run.model_dump(mode="json") for one, run in {**config.readers, **config.runs}.items() if one != model
+            one: run.model_dump(mode="json") for one, run in {**config.denoisers, **config.runs}.items() if one != model
         },
-        **_made_of(config, prepared, folds, shift),
-        "extra files": [prepared.extra_texts, prepared.extra_labels],
+        **_made_of(config, dataset, folds, shift),
+        "extra files": [dataset.extra_texts, dataset.extra_labels],
         "device": [here.device, here.precision(config.runs[model].train.precision)],
         "version": [versions.TRAIN, versions.PRETRAIN, versions.SCORE],
     }
@@ -103,7 +103,7 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         search = Search(
             config,
             model,
-            prepared,
+            dataset,
             folds,
             shift,
             here,
@@ -116,15 +116,15 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
             bool(wishes.storage),
         )
         if search.left or search.is_interrupted:
-            _check_teachers(config, model, prepared, folds, shift, here)
+            _check_teachers(config, model, dataset, folds, shift, here)
             shape = _shape(config, here, wishes.jobs)
-            say(
+            info(
                 f"tune: {name}: {search.left} of {wishes.trials} trials to go, {shape.workers} side by side, "
                 f"by {config.select_on}; {len(space.dimensions)} settings, {config.tune.sampler}, {config.tune.pruner}"
             )
             search.go(LocalProcesses(shape.workers, shape.threads))
         else:
-            say(f"tune: {name}: all {wishes.trials} trials are made")
+            info(f"tune: {name}: all {wishes.trials} trials are made")
         _write(config, model, trials, folder, name)
         if search.has_given_up:
             raise UserError(
@@ -138,11 +138,11 @@ def run_blend(config: Config, wishes: Wishes) -> None:
     Raises UserError, with the command, for one that is not, or was made with other settings.
     """
     output = Output(config.paths.output)
-    prepared = Prepared.load(output)
-    folds = prepared.load_folds()
-    shift = ShiftFolder.load(prepared, config)
+    dataset = Dataset.load(output)
+    folds = dataset.load_folds()
+    shift = ValidationSets.load(dataset, config)
     parts = {name: RunFolder.load(output, name, config) for name in config.runs}
-    check_fits(parts.values(), prepared, folds)
+    check_fits(parts.values(), dataset, folds)
     check_settings(config, parts.values())
     shift.check_fits(parts.values())
     space = search_spaces.load_space(wishes.spaces or ["blend"], ["blend"])
@@ -157,7 +157,7 @@ def run_blend(config: Config, wishes: Wishes) -> None:
         "runs": {run: part.score["fingerprint"] for run, part in parts.items()},
         "search space": space.to_json(),
         "settings of the blend": config.blend.model_dump(mode="json"),
-        **_made_of(config, prepared, folds, shift),
+        **_made_of(config, dataset, folds, shift),
         "version": versions.BLEND,
     }
     with study.alone(folder):
@@ -165,9 +165,9 @@ def run_blend(config: Config, wishes: Wishes) -> None:
         owner = _owner(folder)
         _release(trials, owner, wishes)
         left = max(0, wishes.trials - len(study.finished(trials)))
-        say(f"tune: {name}: {left} of {wishes.trials} trials to go, by {config.select_on}, cross-fitted")
+        info(f"tune: {name}: {left} of {wishes.trials} trials to go, by {config.select_on}, cross-fitted")
         running = study.left_running(trials, owner, bool(wishes.storage))
-        labels = np.asarray(prepared.train.labels)
+        labels = np.asarray(dataset.train.labels)
         evidence = {run: evidence_of(config, [part], labels, folds, shift)[0].dealt() for run, part in parts.items()}
         deadline = time.monotonic() + wishes.hours * 3600 if wishes.hours else math.inf
         with JobProgress("tune", {f"trial {i}": 1.0 for i in range(left)}, lines=False) as progress:
@@ -178,14 +178,14 @@ def run_blend(config: Config, wishes: Wishes) -> None:
                 trial = (
                     study.ask(trials, settings, owner) if number is None else study.take_up(trials, settings, number)
                 )
-                _try_blend(config, prepared, evidence, space.suggest(trial), trials, trial)
+                _try_blend(config, dataset, evidence, space.suggest(trial), trials, trial)
                 progress.finish(f"trial {i}", "done")
         _write(config, "blend", trials, folder, name)
 
 
 def _try_blend(
     config: Config,
-    prepared: Prepared,
+    dataset: Dataset,
     evidence: dict[str, Evidence],
     chosen: dict[str, Any],
     trials: optuna.Study,
@@ -201,11 +201,11 @@ def _try_blend(
     rows = replace(first, members=[evidence[run].members[0] for run in members])
     method = chosen.get("blend.method", config.blend.method)
     per_group = chosen.get("blend.per_group", config.blend.per_group)
-    fitted = blending.fit_folds(rows, prepared.task, method, per_group)
+    fitted = blending.fit_folds(rows, dataset.task, method, per_group)
     judged = rows.folds >= 0
     probabilities = metrics.sigmoid(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
     estimate = metrics.official_score(
-        prepared.task, rows.labels[judged], probabilities, rows.weights[judged], rows.reports[judged]
+        dataset.task, rows.labels[judged], probabilities, rows.weights[judged], rows.reports[judged]
     )
     trial.set_user_attr("score", estimate.to_json())
     trial.set_user_attr("seconds", round(time.perf_counter() - started, 2))
@@ -217,7 +217,7 @@ def _name(config: Config, model: str, wishes: Wishes) -> str:
     name = wishes.name or model
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
-    if name != model and name in {*model_names(), *config.runs, *config.readers, "blend"}:
+    if name != model and name in {*model_names(), *config.runs, *config.denoisers, "blend"}:
         raise UserError(f"--name {name!r} is the name of a run, whose own study is called so. Give this one another")
     return name
 
@@ -231,20 +231,20 @@ def _release(trials: optuna.Study, owner: str, wishes: Wishes) -> None:
     if not wishes.storage:
         return
     if wishes.release:
-        say(f"tune: {study.release(trials, owner)} trials of other machines are ended (--release)")
+        info(f"tune: {study.release(trials, owner)} trials of other machines are ended (--release)")
         return
     running = trials.get_trials(deepcopy=False, states=(study.TrialState.RUNNING,))
     others = sorted({one.user_attrs.get(study.OWNER, "unknown") for one in running} - {owner})
     if others:
-        say(f"tune: trials run at {', '.join(others)}; if one of these is gone for good, end its trials by --release")
+        info(f"tune: trials run at {', '.join(others)}; if one of these is gone for good, end its trials by --release")
 
 
-def _made_of(config: Config, prepared: Prepared, folds: Folds, shift: ShiftFolder) -> dict[str, Any]:
+def _made_of(config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets) -> dict[str, Any]:
     """What scores of trials rest on."""
     return {
         "select_on": [config.select_on, shift.target(config.target).name if shift.tests else None],
-        "train reports": prepared.manifest["train"],
-        "test files": prepared.test_texts,
+        "train reports": dataset.manifest["train"],
+        "test files": dataset.test_texts,
         "folds": storage.array_hash(folds.table),
         "noisy copies": shift.fingerprint,
     }
@@ -273,20 +273,20 @@ def _shape(config: Config, here: Machine, jobs: int | None) -> worker_tuning.Lay
 
 
 def _check_teachers(
-    config: Config, model: str, prepared: Prepared, folds: Folds, shift: ShiftFolder, here: Machine
+    config: Config, model: str, dataset: Dataset, folds: Folds, shift: ValidationSets, here: Machine
 ) -> None:
     """That they are trained, and have labelled what trials learn from. Raises UserError, with the command."""
     teachers = config.runs[model].train.teachers
     if not teachers:
         return
     own = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
-    jobs = fold_jobs(own, prepared, folds, shift, here)
+    jobs = fold_jobs(own, dataset, folds, shift, here)
     for name in teachers:
         if not all(map(is_trained, jobs[name])):
             raise UserError(f"teacher {name} is not trained. Run: ./run.sh {command('train', config, '--model', name)}")
     trained = [Path(job.folder) for name in teachers for job in jobs[name]]
     executor = make_executor(config.executor, here.device)
-    raise_failures(run_shown(executor, "predict", prediction_jobs(trained, unlabelled(prepared), here.device)))
+    raise_failures(run_shown(executor, "predict", prediction_jobs(trained, unlabelled(dataset), here.device)))
 
 
 def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name: str) -> None:
@@ -297,7 +297,7 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
     told = f"{kinds['complete']} complete, {kinds['pruned']} given up, {kinds['fail']} failed"
     storage.write_text(folder / "trials.csv", study_plots.table(trials))
     if not best:
-        conclude(f"tune: {name}: {told}; nothing to choose from yet")
+        result(f"tune: {name}: {told}; nothing to choose from yet")
         return
     shutil.rmtree(folder / "top", ignore_errors=True)
     for rank, trial in reversed(list(enumerate(best, start=1))):
@@ -315,14 +315,14 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
         for trial in best
     ]
     show_table(f"Best trials of {name}", ["trial", config.select_on, "time"], rows)
-    conclude(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
+    result(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
     what = "Blend so: ./run.sh blend" if model == "blend" else "Train the best: ./run.sh train"
     words = [
         *([] if model == "blend" else ["--model", model]),
         *(w for w in config.overrides if w.startswith("paths.")),
     ]
-    conclude(f"tune: {name}: {told}. {what} {shlex.join(['--preset', str(folder / 'best.yaml'), *words])}")
-    conclude(f"tune: {folder}")
+    result(f"tune: {name}: {told}. {what} {shlex.join(['--preset', str(folder / 'best.yaml'), *words])}")
+    result(f"tune: {folder}")
 
 
 def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name: str, rank: str) -> str:
@@ -336,7 +336,7 @@ def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name
     else:
         found = with_words(config, model, words)
     kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
-    runs = {one: run.model_dump(mode="json") for one, run in {**found.readers, **found.runs}.items()}
+    runs = {one: run.model_dump(mode="json") for one, run in {**found.denoisers, **found.runs}.items()}
     score = trial.user_attrs["score"]
     return (
         f"# Study {name}, trial {trial.number}: rank {rank}, {score['value']:.4f} ± {score['standard_error']:.4f}.\n"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from src.core.errors import UserError
 from src.core.settings import Config
 from src.core.storage import Output
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import ShiftFolder, fitting_runs
+from src.evaluation.validation_sets import ValidationSets, fitting_runs
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Findings:
     """What there is to report on."""
 
     config: Config
-    prepared: Prepared
+    dataset: Dataset
     folds: Folds | None
-    shift: ShiftFolder | None
+    shift: ValidationSets | None
     runs: dict[str, RunFolder]
     """Finished runs of these reports, folds and noisy copies, best by select_on last."""
     others: list[str]
@@ -31,13 +31,13 @@ class Findings:
     def load(cls, config: Config) -> Findings:
         """Raises UserError, with the command, where not even the input files were prepared."""
         output = Output(config.paths.output)
-        prepared = Prepared.load(output)
-        folds = prepared.load_folds() if output.folds.exists() else None
+        dataset = Dataset.load(output)
+        folds = dataset.load_folds() if output.folds.exists() else None
         try:
-            shift = ShiftFolder.load(prepared, config) if folds is not None else None
+            shift = ValidationSets.load(dataset, config) if folds is not None else None
         except UserError:
             shift = None
-        fitting, others = fitting_runs(config, prepared, folds, shift) if folds is not None else ([], [])
+        fitting, others = fitting_runs(config, dataset, folds, shift) if folds is not None else ([], [])
         runs = {one.name: one for one in fitting}
         target = shift.target(config.target) if shift is not None else None
 
@@ -47,14 +47,14 @@ class Findings:
                 return boards[target.name]["validations"][config.select_on]["value"]
             return runs[name].score["overall"]["score"]["value"]
 
-        return cls(config, prepared, folds, shift, {name: runs[name] for name in sorted(runs, key=worth)}, others)
+        return cls(config, dataset, folds, shift, {name: runs[name] for name in sorted(runs, key=worth)}, others)
 
     def of(self, name: str | None = None) -> Findings:
         """What there is to report on one run alone, by default the best. Raises UserError where it is not there."""
         name = name or (self.best.name if self.best else "blend")
         if name not in self.runs:
             raise UserError(
-                f"{self.prepared.output.runs} holds no finished run {name} of the files and folds that are there now "
+                f"{self.dataset.output.runs} holds no finished run {name} of the files and folds that are there now "
                 f"(known: {', '.join(self.runs) or 'none'}). ./run.sh makes the runs of a preset and their blend"
             )
         return replace(self, runs={name: self.runs[name]})

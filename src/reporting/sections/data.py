@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from src.data.corpus import N_SPECIAL, Corpus
-from src.data.dataset import Prepared
+from src.data.dataset import Dataset
 from src.evaluation.shift_summary import short_names
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
@@ -17,28 +17,28 @@ PRIOR = 0.01
 """Of each word's share, in log odds (Monroe, Colaresi and Quinn 2008, "Fightin' Words")."""
 
 
-def section(prepared: Prepared) -> Section:
-    train, labels = prepared.train, np.asarray(prepared.train.labels)
-    tests = {short: Corpus.load(prepared.test_folder(name)) for name, short in short_names(prepared.test_files).items()}
+def section(dataset: Dataset) -> Section:
+    train, labels = dataset.train, np.asarray(dataset.train.labels)
+    tests = {short: Corpus.load(dataset.test_folder(name)) for name, short in short_names(dataset.test_files).items()}
     found = Section("Data")
-    found.parts.append(Text(f"{prepared.manifest['summary'][0].upper()}{prepared.manifest['summary'][1:]}."))
+    found.parts.append(Text(f"{dataset.manifest['summary'][0].upper()}{dataset.manifest['summary'][1:]}."))
     found.parts.append(
         Table(
             ["file", "role", "reports", "sha256"],
             [
                 [file["name"], file["role"], f"{file['rows']:,}", f"{file['sha256'][:12]}…"]
-                for file in prepared.manifest["files"]
+                for file in dataset.manifest["files"]
             ],
         )
     )
-    found.parts += _labels(prepared, labels)
+    found.parts += _labels(dataset, labels)
     found.parts.append(_lengths(train, tests, labels))
-    found.parts += _words(prepared, train, tests, labels)
+    found.parts += _words(dataset, train, tests, labels)
     return found
 
 
-def _labels(prepared: Prepared, labels: np.ndarray) -> list[Chart]:
-    names, rates = _short(prepared.task.label_names), labels.mean(axis=0)
+def _labels(dataset: Dataset, labels: np.ndarray) -> list[Chart]:
+    names, rates = _short(dataset.task.label_names), labels.mean(axis=0)
     with charts.picture("Share of train reports with each label", 2.4, charts.PANEL) as common:
         charts.bars(common.axes, names, 100 * rates)
         common.axes.set_ylabel("% of reports")
@@ -81,8 +81,8 @@ def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> Cha
     return Chart(pictures, f"Mean lengths: {means}.")
 
 
-def _words(prepared: Prepared, train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart | Table]:
-    words, size = prepared.vocabulary.words, len(prepared.vocabulary)
+def _words(dataset: Dataset, train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart | Table]:
+    words, size = dataset.vocabulary.words, len(dataset.vocabulary)
     counts = {name: _counts(corpus, size) for name, corpus in {"train": train, **tests}.items()}
     with charts.picture("Shares of words by rank") as drawn:
         ordered = {name: 100 * np.sort(found)[::-1] / max(found.sum(), 1) for name, found in counts.items()}
@@ -101,7 +101,7 @@ def _words(prepared: Prepared, train: Corpus, tests: dict[str, Corpus], labels: 
         f"The {len(top)} commonest words of train, and their shares",
         open=False,
     )
-    scores = word_odds(prepared, labels.any(axis=1))
+    scores = word_odds(dataset, labels.any(axis=1))
     order = np.argsort(scores)
     telling = [*order[::-1][:TELLING], *order[:TELLING]]
     tells = Table(
@@ -113,11 +113,11 @@ def _words(prepared: Prepared, train: Corpus, tests: dict[str, Corpus], labels: 
     return [ranked, common, tells]
 
 
-def word_odds(prepared: Prepared, chosen: np.ndarray) -> np.ndarray:
+def word_odds(dataset: Dataset, chosen: np.ndarray) -> np.ndarray:
     """Of each word, (words,), how much commoner it is in the train reports that are chosen, bool (N,), than in the
     others: difference of log odds in standard errors, with a prior like both texts together."""
-    size = len(prepared.vocabulary)
-    here, there = (_counts(prepared.train, size, rows) for rows in (chosen, ~chosen))
+    size = len(dataset.vocabulary)
+    here, there = (_counts(dataset.train, size, rows) for rows in (chosen, ~chosen))
     prior = PRIOR * (here + there) + 1e-9
     odds = [np.log((n + prior) / (n.sum() + prior.sum() - n - prior)) for n in (here, there)]
     return (odds[0] - odds[1]) / np.sqrt(1 / (here + prior) + 1 / (there + prior))

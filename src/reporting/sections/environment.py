@@ -9,7 +9,7 @@ from src.reporting.sections import Findings
 
 def section(findings: Findings) -> Section:
     found = Section("How it was made")
-    seconds = findings.prepared.output.seconds
+    seconds = findings.dataset.output.seconds
     last = storage.read_json(seconds) if seconds.exists() else {}
     if "command" in last:
         found.parts.append(Code(last["command"]))

@@ -28,11 +28,11 @@ def section(findings: Findings) -> Section:
     if best is None:
         return found
     rows = np.flatnonzero(findings.folds.scored)
-    train = findings.prepared.train
+    train = findings.dataset.train
     labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
     probabilities = metrics.sigmoid(best.oof()[rows].astype(np.float64))
     losses = metrics.log_loss_cells(labels, probabilities).mean(axis=1)
-    names = findings.prepared.task.label_names
+    names = findings.dataset.task.label_names
     found.parts.append(
         Text(f"Of {best.name}, out of fold: each report is judged by models that did not learn from it.")
     )
@@ -86,11 +86,11 @@ def suspicious_table(findings: Findings) -> str:
     if findings.best is None:
         return text.getvalue()
     rows = np.flatnonzero(findings.folds.scored)
-    train = findings.prepared.train
+    train = findings.dataset.train
     labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
     probabilities = metrics.sigmoid(findings.best.oof()[rows].astype(np.float64))
     for i, k in suspicious_labels(labels, probabilities):
-        name = findings.prepared.task.label_names[k]
+        name = findings.dataset.task.label_names[k]
         writer.writerow([ids[i].decode(), name, int(labels[i, k]), f"{probabilities[i, k]:.4f}"])
     return text.getvalue()
 
@@ -109,7 +109,7 @@ def _share(losses: np.ndarray) -> Chart:
 
 def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
     """Loss in groups of equal size along what may cause it."""
-    known = {"tokens": np.asarray(findings.prepared.train.lengths)[rows].astype(float)}
+    known = {"tokens": np.asarray(findings.dataset.train.lengths)[rows].astype(float)}
     shift = findings.shift
     if shift is not None and shift.tests:
         place = {row: i for i, row in enumerate(shift.rows)}

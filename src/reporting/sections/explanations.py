@@ -24,7 +24,7 @@ LEGEND = (
 def section(findings: Findings) -> Section:
     found = Section("Explanations")
     best = findings.best
-    path = findings.prepared.output.explained(best.name) if best is not None else None
+    path = findings.dataset.output.explained(best.name) if best is not None else None
     if path is None or not path.exists():
         return found
     told = storage.read_json(path)

@@ -29,7 +29,7 @@ def section(findings: Findings) -> Section:
     if not findings.runs:
         return found
     baselines = {
-        path.parent.name: storage.read_json(path) for path in findings.prepared.output.baselines.glob("*/score.json")
+        path.parent.name: storage.read_json(path) for path in findings.dataset.output.baselines.glob("*/score.json")
     }
     now = findings.runs[list(findings.runs)[-1]].score["folds_table"]
     scores = {name: score for name, score in baselines.items() if score.get("folds_table") == now}
@@ -119,7 +119,7 @@ def _labels(findings: Findings, best) -> list:
 def _scored(findings: Findings, best) -> tuple[np.ndarray, np.ndarray]:
     """Labels and logits of the scored rows."""
     rows = findings.folds.scored
-    return np.asarray(findings.prepared.train.labels)[rows], best.oof()[rows].astype(np.float64)
+    return np.asarray(findings.dataset.train.labels)[rows], best.oof()[rows].astype(np.float64)
 
 
 def _curves(findings: Findings, best) -> list:
@@ -147,7 +147,7 @@ def _curves(findings: Findings, best) -> list:
                     np.maximum(x[kept], least) if place == 0 else x[kept],
                     y[kept],
                     color=charts.COLOURS[rank] if told else charts.FAINT,
-                    label=findings.prepared.task.label_names[k] if told else None,
+                    label=findings.dataset.task.label_names[k] if told else None,
                     linewidth=1.3 if told else 0.6,
                 )
             if place == 0:
@@ -172,7 +172,7 @@ def _reliability(findings: Findings, best) -> list:
         rows = validation(findings.config.select_on, findings.shift.rows, target, findings.folds).only(
             findings.folds.scored
         )
-        all_labels = np.asarray(findings.prepared.train.labels)
+        all_labels = np.asarray(findings.dataset.train.labels)
         kinds[findings.config.select_on] = (all_labels[rows.rows], rows.logits(best.oof(), best.copies(target.name)))
         weights[findings.config.select_on], reports[findings.config.select_on] = rows.weights, rows.rows
     said, pictures = [], []

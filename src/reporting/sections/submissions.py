@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.ensemble.submission_log import Register
+from src.ensemble.submission_log import SubmissionLog
 from src.evaluation.validation_sets import VALIDATIONS
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table
@@ -13,7 +13,7 @@ from src.reporting.sections import Findings
 
 def section(findings: Findings) -> Section:
     found = Section("Leaderboard")
-    submissions = Register(findings.prepared.output.submissions).submissions()
+    submissions = SubmissionLog(findings.dataset.output.submissions).submissions()
     boards = sorted({entry.board for one in submissions for entry in one.online})
     rows = []
     for one in submissions:

@@ -36,7 +36,7 @@ def section(findings: Findings) -> Section:
 
 
 def _folds(findings: Findings) -> Table | Text:
-    folds, labels = findings.folds, np.asarray(findings.prepared.train.labels)
+    folds, labels = findings.folds, np.asarray(findings.dataset.train.labels)
     if folds.scheme == "holdout":
         return Text("One split into train, validation and test parts of 8:1:1.")
     rates = np.array([labels[folds.first == fold].mean(axis=0) for fold in range(folds.first.max() + 1)])

@@ -17,7 +17,7 @@ TOP = 8
 
 def section(findings: Findings) -> Section:
     found = Section("Tuning")
-    for path in sorted(findings.prepared.output.tune.glob("*/trials.csv")):
+    for path in sorted(findings.dataset.output.tune.glob("*/trials.csv")):
         trials = list(csv.DictReader(path.open()))
         complete = [trial for trial in trials if trial["state"] == "complete"]
         if not complete:
