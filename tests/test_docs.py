@@ -67,6 +67,16 @@ def test_every_command_parses(command):
     load_config("quick" if made else parsed.preset or "standard", overrides, parsed.model)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_the_prose_parse(page):
+    for command in re.findall(r"`\./run\.sh ([^`]+)`", prose(page)):
+        verb, *words = shlex.split(command.replace("…", ""))
+        if verb in VERBS and words or verb.startswith("-"):
+            parse([verb, *words])
+        else:
+            assert verb in {*VERBS, "VERB", "test"}, command
+
+
 def test_readme_has_the_two_commands():
     assert {"./run.sh", "./run.sh test"} <= set(commands(READMES[0]))
 
@@ -113,7 +123,8 @@ def test_the_index_names_every_page():
 
 @pytest.mark.parametrize("verb", [*VERBS, "test"])
 def test_the_guide_has_a_section_for_every_verb(verb):
-    section = re.search(rf"^## {verb}\n(.*?)(?=^## |\Z)", (ROOT / "docs/guide.md").read_text(), re.DOTALL | re.MULTILINE)
+    guide = (ROOT / "docs/guide.md").read_text()
+    section = re.search(rf"^## {verb}\n(.*?)(?=^## |\Z)", guide, re.DOTALL | re.MULTILINE)
     assert section
     # `pipeline` is what ./run.sh does without a verb.
     assert re.search(rf"^\./run\.sh{'' if verb == 'pipeline' else f' {verb}'}\b", section[1], re.MULTILINE)
