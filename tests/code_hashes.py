@@ -39,7 +39,6 @@ ROOTS = {
     "EXPLAIN": ["src.pipeline.stages.explain"],
     "REPORT": ["src.pipeline.stages.report"],
     "DEVICE": ["src.training.devices"],
-    "LAYOUT": ["src.training.worker_tuning"],
 }
 """Modules that make each kind of result; what they import from this project counts too, unless IGNORED."""
 

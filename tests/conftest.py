@@ -24,7 +24,7 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 TINY = [
     "explain.per_label=0",  # seconds each
-    "executor.threads=1",  # or each output folder would time the machine first
+    "executor.threads=1",  # the same bytes whatever the number of jobs of a command
     "--preset", "sample", "folds.k=2", "model.embedding_size=16", "train.epochs=2", "train.batch_size=32",
     "runs.lstm.model.hidden_size=8", "runs.transformer.model.feedforward_size=16", "runs.transformer.model.layers=1",
 ]  # fmt: skip

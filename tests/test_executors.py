@@ -206,7 +206,30 @@ def test_logs_get_a_line_for_each_step(tmp_path, capsys):
 
 
 def test_sized_to_the_machine():
-    assert make_executor(settings.Executor(), "cpu").workers == available_cores()
-    assert make_executor(settings.Executor(threads=available_cores()), "cpu").workers == 1
-    assert make_executor(settings.Executor(), "cuda").workers == 1
-    assert make_executor(settings.Executor(workers=5), "cpu").workers == 5
+    assert make_executor(settings.Executor(), "cpu", 1000).workers == available_cores()
+    assert make_executor(settings.Executor(threads=available_cores()), "cpu", 1000).workers == 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "device", "n_jobs", "expected"),
+    [
+        ("auto", "auto", "cpu", 10, (8, 1)),
+        ("auto", "auto", "cpu", 5, (5, 1)),
+        ("auto", "auto", "cpu", 3, (3, 2)),
+        ("auto", "auto", "cpu", 1, (1, 8)),
+        ("auto", "auto", "cpu", 0, (1, 8)),
+        ("auto", 3, "cpu", 10, (2, 3)),
+        ("auto", 1, "cpu", 3, (3, 1)),
+        ("auto", 9, "cpu", 10, (1, 9)),
+        (3, "auto", "cpu", 10, (3, 2)),
+        (12, "auto", "cpu", 2, (12, 1)),
+        (5, 3, "cpu", 1, (5, 3)),
+        ("auto", "auto", "cuda", 10, (1, 1)),
+        ("auto", 2, "cuda", 10, (1, 2)),
+        (3, "auto", "cuda", 10, (3, 1)),
+    ],
+)
+def test_layout_of_eight_cores(monkeypatch, workers, threads, device, n_jobs, expected):
+    monkeypatch.setattr("src.core.executors.available_cores", lambda: 8)
+    made = make_executor(settings.Executor(workers=workers, threads=threads), device, n_jobs)
+    assert (made.workers, made.threads) == expected

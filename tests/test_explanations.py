@@ -76,7 +76,7 @@ def test_of_a_report_the_deciding_tokens_lead_and_occlusion_agrees(learned):
     train, said = dataset.train, metrics.sigmoid(run.oof().astype(np.float64))
     sure = np.argwhere((np.asarray(train.labels) == 1) & (said > 0.9))
     cells = [(int(row), int(label)) for row, label in sure[:: max(len(sure) // 40, 1)][:40]]
-    executor = make_executor(Executor(threads=1), "cpu")
+    executor = make_executor(Executor(threads=1), "cpu", 5)
     found = explain(executor, run, dataset.train_folder, cells, judged=True, steps=16, occlude=True)
     assert [(one.row, one.label) for one in found] == cells
     leads, ranks, chance = [], [], []
@@ -117,7 +117,7 @@ def test_a_blend_is_explained_by_its_members_shares(done, tiny_input):
     test = dataset.test_files[0]
     parts = [shares[member.name] * member.test_logits(test) for member in members]
     np.testing.assert_allclose(sum(parts), blend.test_logits(test), rtol=1e-4, atol=1e-4)
-    executor = make_executor(config.executor, "cpu")
+    executor = make_executor(config.executor, "cpu", 4)
     for judged, folder, logits in (
         (True, dataset.train_folder, weighted),
         (False, dataset.test_folder(test), blend.test_logits(test)),

@@ -291,15 +291,19 @@ def raise_failures(failures: list[Failure]) -> None:
         )
 
 
-def make_executor(settings: ExecutorSettings, device: str) -> LocalProcesses:
-    """For short jobs: one worker for each `threads` cores of this machine; on a GPU one, which has it to itself.
+def make_executor(settings: ExecutorSettings, device: str, n_jobs: int) -> LocalProcesses:
+    """Executor for the `n_jobs` jobs of a command, on `device` (cpu or cuda).
 
-    How training is laid out, layout.pick() decides.
+    Workers and threads that the settings name are taken as they are. Auto: on a CPU a worker for each job, as far as
+    there are cores, which the workers share out as threads; on a GPU one worker with one thread. Count jobs that are
+    done too: then a command that was killed goes on with as many threads, and makes the same bytes.
     """
-    threads = 1 if settings.threads == "auto" else settings.threads
-    workers = settings.workers
+    cores, workers, threads = available_cores(), settings.workers, settings.threads
     if workers == "auto":
-        workers = 1 if device == "cuda" else max(1, available_cores() // threads)
+        at_most = cores if threads == "auto" else cores // threads
+        workers = 1 if device == "cuda" else max(1, min(n_jobs, at_most))
+    if threads == "auto":
+        threads = 1 if device == "cuda" else max(1, cores // workers)
     return LocalProcesses(workers, threads)
 
 

@@ -357,14 +357,13 @@ class Submit(Settings):
 
 
 class Executor(Settings):
-    """How jobs are laid out on the machine. Both auto: what trains most reports a second is timed once and noted, see
-    worker_tuning.py; short jobs run one a core."""
+    """Jobs side by side and threads of each, see make_executor() in executors.py."""
 
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Jobs side by side; auto beside a number of threads: as many as there are cores for, one on a GPU."""
+    """Jobs side by side. auto: as many as there are jobs and cores; one on a GPU."""
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Threads of each job; auto beside a number of workers: the cores shared out. Another number orders sums
-    differently: results agree, but not in their last bits."""
+    """Threads of each job. auto: the cores are shared out among the workers; one on a GPU. Another number of threads
+    orders sums differently: results agree, but not in their last bits."""
 
 
 class Config(Settings):

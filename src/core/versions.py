@@ -24,4 +24,3 @@ EXPLAIN = 1
 REPORT = 1
 DEVICE = 1
 """Which device and precision are used."""
-LAYOUT = 1

@@ -80,7 +80,7 @@ def _tfidf(config: Config, dataset: Dataset, folds: Folds, stamp: str) -> np.nda
             storage.write_atomic(rows, lambda file, arrays=arrays: np.savez(file, **arrays))
             payload = {"corpus": str(dataset.train_folder), "rows": str(rows), "out": str(out)}
             jobs.append(Job(f"tfidf fold_{split.fold}", f"{__name__}:fit_tfidf_fold", payload))
-    raise_failures(run_shown(make_executor(config.executor, "cpu"), "baselines", jobs))
+    raise_failures(run_shown(make_executor(config.executor, "cpu", len(splits)), "baselines", jobs))
     logits = np.full((len(dataset.train), dataset.task.n_labels), np.nan)
     for split, out in zip(splits, outs, strict=True):
         logits[split.predicted_rows] = np.load(out)

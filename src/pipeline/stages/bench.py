@@ -268,7 +268,7 @@ def agree(config: Config, seeds: int) -> dict[str, Any]:
             }
             work = 3.0 if way == "textbook" else 1.0
             jobs.append(Job(f"{name} {way} seed {seed}", "src.bench.agree:train", payload, work))
-        executor = make_executor(config.executor, "cpu")
+        executor = make_executor(config.executor, "cpu", len(jobs))
         raise_failures(
             run_shown(executor, "agree", jobs, lambda news: (news["epoch"] / news["epochs"], f"epoch {news['epoch']}"))
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from src.core import storage, versions
 from src.core.errors import UserError, unknown
-from src.core.executors import make_executor
+from src.core.executors import LocalProcesses, make_executor
 from src.core.settings import Config, fingerprint
 from src.core.storage import Output
 from src.core.terminal import duration, info, result, show_heat, show_table, warn
@@ -59,7 +59,7 @@ def run(config: Config, name: str | None = None) -> None:
     many = _carrying(labels, probabilities, config.explain.per_label)
     shown = _hardest(labels, probabilities) + _typical(labels, probabilities)
     cells = list(dict.fromkeys([(int(rows[i]), k) for i, k in many] + [(int(rows[i]), k) for _, i, k in shown]))
-    executor = make_executor(config.executor, "cpu")
+    executor = _executor(config, source)
     found = {
         (one.row, one.label): one
         for one in explain(executor, source, dataset.train_folder, cells, True, STEPS, occlude=False)
@@ -139,7 +139,7 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
     if not labels:
         told = said >= 0.5 if truth is None else (said >= 0.5) | (truth == 1)
         labels = [int(k) for k in np.argsort(-said, kind="stable") if told[k]] or [int(said.argmax())]
-    executor = make_executor(config.executor, "cpu")
+    executor = _executor(config, source)
     found = explain(executor, source, folder, [(row, k) for k in labels], is_train, 2 * STEPS, occlude=True)
     tokens = dataset.vocabulary.words[_indices(corpus, row)].tolist()
     noise = _noise(dataset, corpus, found)[row]
@@ -161,6 +161,11 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
     path = dataset.output.explanation(source.name, where, report)
     storage.write_text(path, render("CT report anomaly detection", "What tokens add to a prediction", [section]))
     result(f"explain: {path}")
+
+
+def _executor(config: Config, source: RunFolder) -> LocalProcesses:
+    """Executor with a job for each trained fold of the run, or of a blend's members."""
+    return make_executor(config.executor, "cpu", sum(len(model.record["fold_folders"]) for model in source.models()))
 
 
 def _source(config: Config, dataset: Dataset, name: str | None) -> RunFolder:

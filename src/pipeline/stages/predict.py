@@ -179,6 +179,6 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
         if denoiser:
             storage.require(output.pretrained / denoiser / "result.json", source.remedy)
     device = pick_device(config.device)
-    executor = make_executor(config.executor, device.type)
+    executor = make_executor(config.executor, device.type, len(parts))
     raise_failures(run_shown(executor, "predict", prediction_jobs(parts, [folder], device.type)))
     return mean_prediction(parts, folder)

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from src.core import storage
-from src.core.executors import Job, LocalProcesses, raise_failures, run_shown
+from src.core.executors import Job, make_executor, raise_failures, run_shown
 from src.core.settings import Config
 from src.core.storage import Output
 from src.core.terminal import duration, info, result
 from src.data.dataset import Dataset
-from src.training import device_cache, worker_tuning
+from src.training import device_cache
 from src.training.initialization import pretrain_jobs
 from src.training.job_specs import PretrainJob, described, is_pretrained
 from src.training.tracking import tracking_of
@@ -51,9 +51,7 @@ def _pretrain(config: Config, dataset: Dataset) -> None:
             Job(" ".join(users[folder]), "src.training.pretraining:pretrain_encoder", asdict(job), _work(job))
             for folder, job in missing.items()
         ]
-        precision = next(iter(chosen.values())).precision
-        shape = worker_tuning.pick(config.executor, here.device, precision, len(chosen))
-        executor = LocalProcesses(shape.workers, shape.threads)
+        executor = make_executor(config.executor, here.device, len(chosen))
         raise_failures(run_shown(executor, "pretrain", work, described, tracking))
     for job in chosen.values():
         tracking.history(job)

@@ -101,7 +101,7 @@ def run(config: Config) -> None:
             "words": len(words),
         }
         jobs.append(Job(f"shift of {name}", f"{__name__}:measure_test", payload))
-    raise_failures(run_shown(make_executor(config.executor, "cpu"), "shift", jobs, _described))
+    raise_failures(run_shown(make_executor(config.executor, "cpu", len(jobs)), "shift", jobs, _described))
 
     facts = _facts(dataset, texts, noise, extras)
     _add_posteriors(output, learned, texts, noise, facts)

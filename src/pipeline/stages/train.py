@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from src.core import storage, versions
-from src.core.executors import Failure, Job, LocalProcesses, make_executor, raise_failures, run_shown
+from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
 from src.core.settings import Config, Run, fingerprint
 from src.core.storage import Output
 from src.core.terminal import duration, info, result
@@ -23,7 +23,7 @@ from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.evaluation import runs
 from src.evaluation.validation_sets import ShiftedTest, ValidationSets
-from src.training import device_cache, worker_tuning
+from src.training import device_cache
 from src.training.job_specs import FoldJob, described, is_trained
 from src.training.planning import fold_jobs, unlabelled, work_of
 from src.training.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
@@ -74,7 +74,7 @@ def _train(
     tracking: Tracking,
 ) -> list[Failure]:
     """Trains what is missing of these runs, and assembles those that are whole."""
-    executor = make_executor(config.executor, device)
+    executor = make_executor(config.executor, device, total)
     missing = [
         (f"{name} {Path(job.folder).name.rsplit('.', 1)[0].replace('.', ' ')}", job)
         for name, group in jobs.items()
@@ -86,10 +86,7 @@ def _train(
     ]
     failures = []
     if training:
-        # By all jobs, done ones included, so that a resumed command goes on with as many threads as it began with.
-        precision = next(iter(jobs.values()))[0].precision
-        chosen = worker_tuning.pick(config.executor, device, precision, total)
-        failures = run_shown(LocalProcesses(chosen.workers, chosen.threads), "train", training, described, tracking)
+        failures = run_shown(executor, "train", training, described, tracking)
     for job in itertools.chain(*jobs.values()):
         if is_trained(job):
             tracking.history(job)

@@ -28,7 +28,7 @@ from optuna.storages import BaseStorage
 
 from src.core import storage, versions
 from src.core.errors import UserError
-from src.core.executors import LocalProcesses, make_executor, raise_failures, run_shown
+from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import load_config, model_names
 from src.core.storage import Output
@@ -41,7 +41,7 @@ from src.ensemble.blending import Evidence
 from src.evaluation import metrics
 from src.evaluation.runs import RunFolder, check_fits, check_settings, command
 from src.evaluation.validation_sets import ValidationSets
-from src.training import device_cache, worker_tuning
+from src.training import device_cache
 from src.training.device_cache import Machine
 from src.training.job_specs import is_trained
 from src.training.planning import fold_jobs, unlabelled
@@ -117,12 +117,13 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         )
         if search.left or search.is_interrupted:
             _check_teachers(config, model, dataset, folds, shift, here)
-            shape = _shape(config, here, wishes.jobs)
+            side_by_side = config.executor.model_copy(update={"workers": wishes.jobs} if wishes.jobs else {})
+            executor = make_executor(side_by_side, here.device, wishes.trials)
             info(
-                f"tune: {name}: {search.left} of {wishes.trials} trials to go, {shape.workers} side by side, "
+                f"tune: {name}: {search.left} of {wishes.trials} trials to go, {executor.workers} side by side, "
                 f"by {config.select_on}; {len(space.dimensions)} settings, {config.tune.sampler}, {config.tune.pruner}"
             )
-            search.go(LocalProcesses(shape.workers, shape.threads))
+            search.go(executor)
         else:
             info(f"tune: {name}: all {wishes.trials} trials are made")
         _write(config, model, trials, folder, name)
@@ -266,12 +267,6 @@ def _usual_space(run: Run) -> str:
     return "han" if run.model.pooling == "hierarchical" else run.model.cell
 
 
-def _shape(config: Config, here: Machine, jobs: int | None) -> worker_tuning.Layout:
-    if jobs is not None:
-        config = config.model_copy(update={"executor": config.executor.model_copy(update={"workers": jobs})})
-    return worker_tuning.pick(config.executor, here.device, here.auto_precision, 2**10)
-
-
 def _check_teachers(
     config: Config, model: str, dataset: Dataset, folds: Folds, shift: ValidationSets, here: Machine
 ) -> None:
@@ -285,7 +280,7 @@ def _check_teachers(
         if not all(map(is_trained, jobs[name])):
             raise UserError(f"teacher {name} is not trained. Run: ./run.sh {command('train', config, '--model', name)}")
     trained = [Path(job.folder) for name in teachers for job in jobs[name]]
-    executor = make_executor(config.executor, here.device)
+    executor = make_executor(config.executor, here.device, len(trained))
     raise_failures(run_shown(executor, "predict", prediction_jobs(trained, unlabelled(dataset), here.device)))
 
 
