@@ -16,7 +16,7 @@ def example() -> tuple:
     model = build_model(SETTINGS, 20, 3)
     tokens, lengths = torch.randint(3, 20, (6, 9)), torch.full((6,), 9)
     targets = (torch.rand(6, 3) < 0.3).float()
-    return model, lambda: functional.binary_cross_entropy_with_logits(model(tokens, lengths), targets)
+    return model, lambda: functional.binary_cross_entropy_with_logits(model({"tokens": tokens}, lengths), targets)
 
 
 @pytest.mark.parametrize("kind", SIZES)
@@ -42,7 +42,7 @@ def test_how_far_weights_move():
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     with moved(model, "fgm", 0.3):
         distance = {name: (weight - before[name]).norm().item() for name, weight in model.named_parameters()}
-    assert distance.pop("embedding.weight") == pytest.approx(0.3, rel=1e-4)
+    assert distance.pop("input_layer.embedding.weight") == pytest.approx(0.3, rel=1e-4)
     assert set(distance.values()) == {0.0}
     with moved(model, "awp", 0.3):
         for name, weight in model.named_parameters():
@@ -53,15 +53,15 @@ def test_how_far_weights_move():
 def test_weights_come_back_after_an_error():
     model, loss = example()
     loss().backward()
-    before = model.embedding.weight.detach().clone()
+    before = model.input_layer.embedding.weight.detach().clone()
     with pytest.raises(KeyboardInterrupt), moved(model, "fgm", 1.0):
         raise KeyboardInterrupt
-    assert torch.equal(model.embedding.weight, before)
+    assert torch.equal(model.input_layer.embedding.weight, before)
 
 
 def test_a_gradient_of_zero_moves_nothing():
     model, _ = example()
-    model.embedding.weight.grad = torch.zeros_like(model.embedding.weight)
-    before = model.embedding.weight.detach().clone()
+    model.input_layer.embedding.weight.grad = torch.zeros_like(model.input_layer.embedding.weight)
+    before = model.input_layer.embedding.weight.detach().clone()
     with moved(model, "fgm", 1.0):
-        assert torch.equal(model.embedding.weight, before)
+        assert torch.equal(model.input_layer.embedding.weight, before)

@@ -29,7 +29,7 @@ def built(settings, seed=0):
     torch.manual_seed(seed)
     model = build_model(settings, 40, LABELS)
     with torch.no_grad():
-        model.embedding.weight.mul_(8)  # as large as training makes it, or there is nothing to tell apart
+        model.input_layer.embedding.weight.mul_(8)  # as large as training makes it, or there is nothing to tell apart
         model.head.weight.mul_(3)
     return model.eval()
 
@@ -50,7 +50,8 @@ def test_ends_and_occlusion_are_the_models_own_logits(settings):
 
     def logits(tokens):
         with torch.no_grad():
-            return model(torch.tensor(tokens.astype(np.int64))[None], torch.tensor([len(tokens)]))[0].numpy()
+            inputs = {"tokens": torch.tensor(tokens.astype(np.int64))[None]}
+            return model(inputs, torch.tensor([len(tokens)]))[0].numpy()
 
     np.testing.assert_allclose(attribution.start_and_end(model, REPORT)[1].numpy(), logits(REPORT), atol=1e-5)
     without = attribution.logit_without(model, REPORT).numpy()
@@ -60,7 +61,7 @@ def test_ends_and_occlusion_are_the_models_own_logits(settings):
     np.testing.assert_allclose(attribution.logit_without(model, REPORT[:1])[0].numpy(), nothing, atol=1e-5)
     with torch.no_grad():
         others = [word for word in range(N_SPECIAL, 40) if word != REPORT[0]]
-        model.embedding.weight[REPORT[0]] = model.embedding.weight[others].mean(dim=0)
+        model.input_layer.embedding.weight[REPORT[0]] = model.input_layer.embedding.weight[others].mean(dim=0)
     drift = attribution.start_and_end(model, REPORT[:1]).numpy()
     np.testing.assert_allclose(drift[0], drift[1], atol=1e-3)  # a word like all others says nothing
 
@@ -101,7 +102,8 @@ def test_attention_is_told_where_the_pooling_is_attention():
         weights = attribution.attention_weights(model, REPORT).numpy()
         assert weights.shape == (rows, len(REPORT))
         np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
-        features = model.encoder(model.embed(torch.tensor(REPORT.astype(np.int64))[None]), torch.tensor([len(REPORT)]))
+        inputs = {"tokens": torch.tensor(REPORT.astype(np.int64))[None]}
+        features = model.encoder(model.input_layer.embed(inputs), torch.tensor([len(REPORT)]))
         pooled = torch.from_numpy(weights) @ features[0]
         expected = model.pooling(features, torch.tensor([len(REPORT)]))[0].reshape(rows, -1)
         np.testing.assert_allclose(pooled.detach().numpy(), expected.detach().numpy(), atol=1e-5)

@@ -99,7 +99,7 @@ def test_operations_are_those_of_the_matrix_products():
     from src.training.batching import length_batches
 
     tokens, lengths, _ = encoded(64)
-    batches = length_batches(tokens, np.full(64, 50, dtype=np.int32), 16, torch.device("cpu"))
+    batches = length_batches({"tokens": tokens}, np.full(64, 50, dtype=np.int32), 16, torch.device("cpu"))
     model = ours.built(LSTM)
     size, gates, directions = 8, 4 * 8, 2
     recurrence = 2 * 50 * directions * (size + size) * gates

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,13 @@ from src.core.errors import UserError
 from src.core.settings import Denoise, Recurrent, Run, Train, Transformer
 from src.data.corpus import N_SPECIAL
 from src.models.classifier import build_model
-from src.training import checkpoints, classification, loop
+from src.training import checkpoints, epoch_reader, loop
 from src.training.batching import POOL
-from src.training.classification import Classification, EpochReader, Rows, disagreement, positive_weight
+from src.training.classification import Classification, disagreement, positive_weight
+from src.training.epoch_reader import EpochReader
 from src.training.inference import predict_logits
 from src.training.loop import fit, make_optimizer, schedule, update_average
+from src.training.rows import Rows
 
 CPU = torch.device("cpu")
 SMALL = Recurrent(embedding_size=8, embedding_init="random", hidden_size=6, spatial_dropout=0.1, head_dropout=0.1)
@@ -37,7 +40,22 @@ def rows(n: int = 96, seed: int = 0) -> Rows:
         tokens[i, [first, second]] = (5, 6) if labels[i, 0] else (6, 5)
         labels[i, 1] = (tokens[i] == 12).any()
     assert tokens[tokens > 0].min() >= N_SPECIAL
-    return Rows(tokens, lengths, labels, np.arange(n).astype("S"), np.ones(n, dtype=np.float32), np.arange(n))
+    return Rows(
+        inputs={"tokens": tokens},
+        lengths=lengths,
+        labels=labels,
+        ids=np.arange(n).astype("S"),
+        weights=np.ones(n, dtype=np.float32),
+        domain=np.arange(n, dtype=np.uint8) % 3,
+        n_domains=3,
+        chosen=np.arange(n),
+    )
+
+
+def part_of(data: Rows, chosen: np.ndarray, weights: np.ndarray | None = None) -> Rows:
+    weights = data.weights[chosen] if weights is None else weights
+    arrays = {name: getattr(data, name)[chosen] for name in ("labels", "ids", "domain")}
+    return replace(data, **arrays, weights=weights, chosen=chosen)
 
 
 def train(folder, settings: Train, data: Rows | None = None, stop_after: int | None = None, seed: int = 1):
@@ -99,7 +117,7 @@ def test_word_order_is_learned(tmp_path):
     data = rows(600)
     history, model = train(tmp_path, Train(epochs=12, batch_size=16, learning_rate=0.01), data)
     fresh = rows(200, seed=5)
-    logits = predict_logits(model, fresh.tokens, fresh.lengths, CPU)
+    logits = predict_logits(model, fresh.inputs, fresh.lengths, CPU)
     assert ((logits[:, 0] > 0) == fresh.labels[:, 0]).mean() > 0.9
     assert history[-1]["valid_loss"] < 0.6 * history[0]["valid_loss"]
 
@@ -107,7 +125,7 @@ def test_word_order_is_learned(tmp_path):
 def test_valid_loss_is_that_of_all_rows_together(tmp_path):
     history, model = train(tmp_path, Train(epochs=1, batch_size=16))
     valid = rows(48, seed=9)
-    logits = predict_logits(model, valid.tokens, valid.lengths, CPU, batch_size=7)
+    logits = predict_logits(model, valid.inputs, valid.lengths, CPU, batch_size=7)
     assert np.isfinite(logits).all()
     probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
     cells = log_loss(valid.labels.ravel(), probabilities.ravel())
@@ -176,14 +194,17 @@ def test_an_epoch_holds_every_report_once_with_its_own_labels():
     data, settings = rows(3000), Train(batch_size=16)
     # A part of a larger file, in another order than there.
     chosen = np.random.default_rng(1).permutation(3000)[:2900]
-    part = Rows(data.tokens, data.lengths, data.labels[chosen], data.ids[chosen], data.weights[chosen], chosen)
+    part = part_of(data, chosen)
     reader = EpochReader(part, settings, CPU)
     seen = []
     for batch, wanted in reader.batches(np.random.default_rng(0)):
         in_file = chosen[batch.rows]
-        np.testing.assert_array_equal(batch.tokens, data.tokens[in_file][:, : batch.tokens.shape[1]])
+        tokens = batch.inputs["tokens"]
+        np.testing.assert_array_equal(tokens, data.inputs["tokens"][in_file][:, : tokens.shape[1]])
         np.testing.assert_array_equal(batch.lengths, data.lengths[in_file])
         np.testing.assert_array_equal(wanted.targets, data.labels[in_file])
+        np.testing.assert_array_equal(batch.domain, data.domain[in_file])
+        assert batch.domain.dtype == torch.int64
         seen.append(batch.rows)
     assert len(seen) == reader.n_batches == 182
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(2900))
@@ -204,7 +225,7 @@ def test_patience_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
     model = build_model(SMALL, SIZE, 3)
     checkpoints.load_weights(tmp_path / "best.safetensors", model)
     valid = rows(48, seed=9)
-    logits = torch.from_numpy(predict_logits(model, valid.tokens, valid.lengths, CPU))
+    logits = torch.from_numpy(predict_logits(model, valid.inputs, valid.lengths, CPU))
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(valid.labels).float())
     assert loss.item() == pytest.approx(min(losses), abs=1e-6)
 
@@ -215,12 +236,13 @@ def test_consistency_is_between_two_noisy_copies_of_the_same_reports(tmp_path):
     reader = EpochReader(data, settings, CPU)
     shares = []
     for batch, wanted in reader.batches(np.random.default_rng(0)):
-        assert wanted.twin.tokens.shape[0] == len(batch.rows)
+        assert wanted.twin.inputs["tokens"].shape[0] == len(batch.rows)
         np.testing.assert_array_equal(wanted.targets, data.labels[batch.rows])
-        for row, tokens, other in zip(batch.rows, batch.tokens.numpy(), wanted.twin.tokens.numpy(), strict=True):
-            words = set(data.tokens[row][data.tokens[row] > 0])
+        copies = (copy.inputs["tokens"].numpy() for copy in (batch, wanted.twin))
+        for row, tokens, other in zip(batch.rows, *copies, strict=True):
+            words = set(data.inputs["tokens"][row][data.inputs["tokens"][row] > 0])
             shares.append([np.isin(copy[copy > 0], list(words)).mean() for copy in (tokens, other)])
-        assert not np.array_equal(batch.tokens, wanted.twin.tokens)
+        assert not np.array_equal(batch.inputs["tokens"], wanted.twin.inputs["tokens"])
     # Most words of either copy are the report's own, so the copies are of one report.
     assert np.mean(shares, axis=0) == pytest.approx(0.75, abs=0.08)
 
@@ -239,9 +261,9 @@ def test_training_sees_every_view_that_the_denoiser_has():
     reader = EpochReader(data, Train(batch_size=16), CPU, Views())
     dims = []
     for batch, wanted in reader.batches(np.random.default_rng(0)):
-        dims.append(batch.tokens.dim())
-        words = batch.tokens if dims[-1] == 2 else batch.tokens[:, :, 1]
-        np.testing.assert_array_equal(words, data.tokens[batch.rows, : words.shape[1]])
+        dims.append(batch.inputs["tokens"].dim())
+        words = batch.inputs["tokens"] if dims[-1] == 2 else batch.inputs["tokens"][:, :, 1]
+        np.testing.assert_array_equal(words, data.inputs["tokens"][batch.rows, : words.shape[1]])
         np.testing.assert_array_equal(wanted.targets, data.labels[batch.rows])
     pools = np.array(dims).reshape(-1, POOL)
     assert (pools == pools[:, :1]).all() and set(pools[:, 0]) == {2, 3}
@@ -263,10 +285,7 @@ def test_weights_of_reports_count_in_the_loss():
     model = build_model(SMALL.model_copy(update={"spatial_dropout": 0.0, "head_dropout": 0.0}), SIZE, 3)
 
     def loss(chosen, weights):
-        chosen = np.array(chosen)
-        part = Rows(
-            data.tokens, data.lengths, data.labels[chosen], data.ids[chosen], np.array(weights, np.float32), chosen
-        )
+        part = part_of(data, np.array(chosen), np.array(weights, np.float32))
         objective = Classification(model, part, data, settings, CPU, "fp32")
         ((batch, wanted),) = objective.batches(np.random.default_rng(0))
         return objective.loss(model, batch, wanted).item()
@@ -282,7 +301,7 @@ def test_lower_layers_learn_more_slowly_under_layer_decay():
     assert share[id(model.head.weight)] == 1.0
     assert share[id(model.encoder.forwards[1].weight_hh_l0)] == share[id(model.encoder.backwards[1].bias_ih_l0)] == 0.5
     assert share[id(model.encoder.forwards[0].weight_hh_l0)] == 0.25
-    assert share[id(model.embedding.weight)] == 0.125
+    assert share[id(model.input_layer.embedding.weight)] == 0.125
     assert {group["share"] for group in make_optimizer(model, Train()).param_groups} == {1.0}
 
 
@@ -312,8 +331,8 @@ def test_moving_average():
 
 def test_noise_is_drawn_afresh_and_leaves_validation_alone(tmp_path, monkeypatch):
     seen = []
-    original = classification.corrupt
-    monkeypatch.setattr(classification, "corrupt", lambda *a: seen.append(original(*a)) or seen[-1])
+    original = epoch_reader.corrupt
+    monkeypatch.setattr(epoch_reader, "corrupt", lambda *a: seen.append(original(*a)) or seen[-1])
     train(tmp_path, Train(epochs=2, batch_size=16, noise={"replacement": 0.3}))
     # 96 reports are a single pool, so this is the noise of an epoch each.
     assert len(seen) == 2 and (seen[0][0] != seen[1][0]).mean() > 0.3
@@ -391,6 +410,6 @@ def test_a_gpu_learns_and_predicts_the_same(tmp_path, model, compile):
     history = fit(objective, settings, (1, 0), tmp_path, lambda news: None)
     assert history[-1]["valid_loss"] < 0.7 * history[0]["valid_loss"]
     fresh = rows(200, seed=6)
-    there = predict_logits(fitted, fresh.tokens, fresh.lengths, device)
-    here = predict_logits(fitted.cpu(), fresh.tokens, fresh.lengths, CPU)
+    there = predict_logits(fitted, fresh.inputs, fresh.lengths, device)
+    here = predict_logits(fitted.cpu(), fresh.inputs, fresh.lengths, CPU)
     np.testing.assert_allclose(there, here, atol=1e-3)

@@ -25,7 +25,7 @@ MODEL = Transformer(**SMALL, heads=2, layers=1, feedforward_size=32, dropout=0.0
 @pytest.fixture(scope="module")
 def language(tmp_path_factory) -> MaskedLanguageModel:
     torch.manual_seed(1)
-    objective = Language(MaskedLanguageModel(build_model(MODEL, SIZE, 1)), *text(800), PRETRAIN, CPU, "fp32")
+    objective = Language(MaskedLanguageModel(build_model(MODEL, SIZE, 1)), text(800), PRETRAIN, CPU, "fp32")
     fit(objective, PRETRAIN, (1, 0), tmp_path_factory.mktemp("language"), lambda news: None)
     return objective.model
 
@@ -40,7 +40,7 @@ def hard(language, tokens, lengths, **settings) -> np.ndarray:
 
 
 def noisy(rate: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    tokens, lengths, _ = text(500, seed=3)
+    tokens, lengths, *_ = text(500, seed=3)
     tokens, lengths = tokens[lengths > 7], lengths[lengths > 7]
     alphabet = np.arange(N_SPECIAL, SIZE, dtype=np.uint16)
     hit = corrupt(*unpad(tokens, lengths), NoiseRates(replacement=rate), np.random.default_rng(0), alphabet)
@@ -101,7 +101,8 @@ def test_a_mixture_is_what_bayes_rule_says(language):
     row, place = np.argwhere(replaced)[0]
     tokens = torch.from_numpy(shown[row : row + 1, : lengths[row]].astype(np.int64))
     with torch.inference_mode():
-        odds = language.eval()(tokens, torch.tensor([lengths[row]]), torch.tensor([place]))[0][0].softmax(dim=0).numpy()
+        logits, _ = language.eval()({"tokens": tokens}, torch.tensor([lengths[row]]), torch.tensor([place]))
+        odds = logits[0].softmax(dim=0).numpy()
     taught = (1 - PRETRAIN.masked - PRETRAIN.replaced) / PRETRAIN.replaced
     odds[shown[row, place] - N_SPECIAL] *= 0.9 / 0.1 / taught
     expected = odds[words[row, place] - N_SPECIAL]
@@ -113,10 +114,10 @@ def test_the_shown_word_alone_is_the_word(language):
     shown, _, lengths = noisy()
     (mixed,) = denoiser(language, prior=1e-12)(shown, lengths, ["soft"])
     model = build_model(MODEL, SIZE, 3)
-    logits = [predict_logits(model, tokens, lengths, CPU) for tokens in (shown, mixed)]
+    logits = [predict_logits(model, {"tokens": tokens}, lengths, CPU) for tokens in (shown, mixed)]
     np.testing.assert_allclose(logits[1], logits[0], atol=1e-4)
     (mixed,) = denoiser(language, prior=0.5)(shown, lengths, ["soft"])
-    assert np.abs(predict_logits(model, mixed, lengths, CPU) - logits[0]).max() > 0.01
+    assert np.abs(predict_logits(model, {"tokens": mixed}, lengths, CPU) - logits[0]).max() > 0.01
 
 
 def test_who_can_denoise():

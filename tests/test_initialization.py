@@ -78,8 +78,8 @@ def test_models_start_from_the_pretrained_encoder(done, with_extra, tmp_path):
     start = load_file(encoder / "last.safetensors")
     newest = max((output / "runs/lstm").glob("fold_0*/last.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     trained = load_file(newest)
-    shared = {name for name in start if name.startswith(("embedding.", "encoder."))}
-    assert shared == {name for name in trained if name.startswith(("embedding.", "encoder."))}
+    shared = {name for name in start if name.startswith(("input_layer.", "encoder."))}
+    assert shared == {name for name in trained if name.startswith(("input_layer.", "encoder."))}
     for name in shared:
         np.testing.assert_allclose(trained[name], start[name], atol=1e-6)
 
@@ -133,7 +133,7 @@ def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
         result = json.loads((output / "runs/lstm" / part / "result.json").read_text())
         model = build_model(Run.model_validate(result["run"]).model, result["vocabulary_size"], result["n_labels"])
         checkpoints.load_weights(output / "runs/lstm" / part / "last.safetensors", model)
-        logits += [predict_logits(model, seen, train.lengths, torch.device("cpu")) for seen in views]
+        logits += [predict_logits(model, {"tokens": seen}, train.lengths, torch.device("cpu")) for seen in views]
     _, predicted = read_submission(output / "prediction_lstm_again.csv")
     np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
 
@@ -179,8 +179,9 @@ def test_soft_labels_are_the_mean_of_the_teachers(done):
     assert set(rows.weights) == {np.float32(0.25)} and len(rows) == len(corpus)
     train = Rows.of(Corpus.load(done / "data/train"), np.array([5, 2]))
     joined = Rows.joined([train, rows])
-    np.testing.assert_array_equal(joined.tokens[joined.chosen[:2]], train.tokens[[5, 2]])
-    np.testing.assert_array_equal(joined.tokens[joined.chosen[2:]], corpus.tokens)
+    np.testing.assert_array_equal(joined.inputs["tokens"][joined.chosen[:2]], train.tokens[[5, 2]])
+    np.testing.assert_array_equal(joined.inputs["tokens"][joined.chosen[2:]], corpus.tokens)
+    np.testing.assert_array_equal(joined.domain, [0, 0, *[1] * len(corpus)])
     np.testing.assert_array_equal(joined.lengths[joined.chosen[2:]], corpus.lengths)
     np.testing.assert_array_equal(joined.ids[2:], corpus.ids)
     np.testing.assert_array_equal(joined.labels[:2], train.labels)

@@ -13,6 +13,7 @@ from src.core.errors import UserError
 from src.core.settings import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer
 from src.core.settings_loader import load_config, model_names
 from src.models.classifier import ENCODERS, build_model
+from src.models.input_layers import INPUT_LAYERS
 from src.models.layers import (
     WINDOW,
     Convolution,
@@ -21,10 +22,12 @@ from src.models.layers import (
     SpatialDropout,
     attention,
     closed,
+    mixture,
     valid_positions,
 )
 from src.models.recurrent import mirror, take
 from src.models.transformer import attend, rotary_turns, rotate
+from src.training.inference import predict_logits
 
 SIZE, LABELS = 40, 5
 POOLINGS = typing.get_args(Model.model_fields["pooling"].annotation)
@@ -51,11 +54,11 @@ def family() -> list:
     ]
 
 
-def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.tensor([1, 7, 3, 12, 12, 5])
     tokens = torch.randint(3, SIZE, (6, 12), generator=generator)
-    return tokens * (torch.arange(12) < lengths[:, None]), lengths
+    return {"tokens": tokens * (torch.arange(12) < lengths[:, None])}, lengths
 
 
 @pytest.mark.parametrize("settings", family())
@@ -65,16 +68,36 @@ def test_prediction_is_independent_of_padding_batch_mates_and_order(settings):
     if settings.encoder == "transformer" and settings.positions == "relative":
         for block in model.encoder.blocks:  # zero at the start: a bias that is nought would hide a fault
             torch.nn.init.normal_(block.attention.bias.weight)
-    tokens, lengths = batch()
+    inputs, lengths = batch()
+    tokens = inputs["tokens"]
     with torch.inference_mode():
-        together = model(tokens, lengths)
-        wider = model(torch.nn.functional.pad(tokens, (0, 30)), lengths)
-        backwards = model(tokens.flip(0), lengths.flip(0)).flip(0)
-        alone = torch.cat([model(tokens[i : i + 1, : lengths[i]], lengths[i : i + 1]) for i in range(len(tokens))])
+        together = model(inputs, lengths)
+        wider = model({"tokens": torch.nn.functional.pad(tokens, (0, 30))}, lengths)
+        backwards = model({"tokens": tokens.flip(0)}, lengths.flip(0)).flip(0)
+        single = [({"tokens": tokens[i : i + 1, : lengths[i]]}, lengths[i : i + 1]) for i in range(len(tokens))]
+        alone = torch.cat([model(*one) for one in single])
     for other in (wider, backwards, alone):
         torch.testing.assert_close(other, together, atol=1e-5, rtol=1e-4)
     assert together.shape == (6, LABELS)
     assert together.std(dim=0).min() > 1e-4, "the prediction ignores the report"
+
+
+@pytest.mark.parametrize("settings", family())
+def test_prediction_is_independent_of_the_batch_size_and_of_the_kind_of_tokens(settings):
+    """Reports cut into batches of any size, as tokens or as mixtures of one word each, have the same logits."""
+    torch.manual_seed(1)
+    model = build_model(settings, SIZE, LABELS)
+    inputs, lengths = batch()
+    tokens, lengths = inputs["tokens"].numpy().astype(np.uint16), lengths.numpy()
+    together = predict_logits(model, {"tokens": tokens}, lengths, torch.device("cpu"))
+    for batch_size in (1, 2, 4):
+        found = predict_logits(model, {"tokens": tokens}, lengths, torch.device("cpu"), batch_size=batch_size)
+        np.testing.assert_allclose(found, together, atol=1e-5, rtol=1e-4)
+    words = torch.from_numpy(tokens.astype(np.int32))
+    shares = torch.stack([torch.ones(words.shape), torch.zeros(words.shape)], dim=2)
+    mixed = mixture(torch.stack([words, words.flip(0)], dim=2), shares).numpy()
+    found = predict_logits(model, {"tokens": mixed}, lengths, torch.device("cpu"))
+    np.testing.assert_allclose(found, together, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("settings", family())
@@ -91,9 +114,9 @@ def test_every_shipped_model_reads_word_order(name):
     settings = load_config("quick", ["model.embedding_size=16"], [name]).runs[name].model
     torch.manual_seed(0)
     model = build_model(settings, SIZE, LABELS).eval()
-    tokens = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    tokens, lengths = torch.tensor([[5, 6, 7, 8, 9, 10]]), torch.tensor([6])
     with torch.inference_mode():
-        forth, back = model(tokens, torch.tensor([6])), model(tokens.flip(1), torch.tensor([6]))
+        forth, back = model({"tokens": tokens}, lengths), model({"tokens": tokens.flip(1)}, lengths)
     assert (forth - back).abs().max() > 1e-4
 
 
@@ -104,10 +127,16 @@ def test_unknown_encoder_lists_the_family():
     assert sorted(ENCODERS) == ["dpcnn", "rcnn", "recurrent", "textcnn", "transformer"]
 
 
+def test_unknown_input_layer_lists_the_family():
+    with pytest.raises(UserError, match="tokens"):
+        build_model(Recurrent(), SIZE, LABELS, inputs="token")
+    assert sorted(INPUT_LAYERS) == ["tokens"]
+
+
 def test_vectors_start_the_embedding():
     vectors = torch.randn(SIZE, 16)
     model = build_model(Recurrent(**SMALL), SIZE, LABELS, vectors)
-    torch.testing.assert_close(model.embedding.weight, vectors)
+    torch.testing.assert_close(model.input_layer.embedding.weight, vectors)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
@@ -182,16 +211,16 @@ def test_label_pooling_gives_each_label_its_own_features_and_weights():
 @pytest.mark.parametrize("pooling", ["maxmean", "label"])
 def test_dropout_samples_keep_the_mean_and_lessen_the_noise(pooling):
     torch.manual_seed(0)
-    tokens, lengths = batch()
+    inputs, lengths = batch()
     settings = TextCNN(**SMALL, pooling=pooling, filters=6, spatial_dropout=0, head_dropout=0.5)
     model = build_model(settings, SIZE, LABELS)
     with torch.inference_mode():
-        calm = model.eval()(tokens, lengths)
+        calm = model.eval()(inputs, lengths)
         model.train()
         found = {}
         for samples in (1, 8):
             model.dropout_samples = samples
-            found[samples] = torch.stack([model(tokens, lengths) for _ in range(1000)])
+            found[samples] = torch.stack([model(inputs, lengths) for _ in range(1000)])
     for samples, drawn in found.items():
         error = drawn.std(dim=0) / 1000**0.5
         assert ((drawn.mean(dim=0) - calm).abs() < 5 * error).all(), samples
@@ -202,11 +231,11 @@ def test_dropout_samples_keep_the_mean_and_lessen_the_noise(pooling):
 def test_one_dropout_sample_is_plain_dropout():
     torch.manual_seed(0)
     model = build_model(TextCNN(**SMALL, spatial_dropout=0, head_dropout=0.5), SIZE, LABELS).train()
-    tokens, lengths = batch()
+    inputs, lengths = batch()
     torch.manual_seed(1)
-    found = model(tokens, lengths)
+    found = model(inputs, lengths)
     torch.manual_seed(1)
-    plain = model.head(model.dropout(model.pooling(model.encoder(model.embedding(tokens), lengths), lengths)))
+    plain = model.head(model.dropout(model.pooling(model.encoder(model.input_layer.embed(inputs), lengths), lengths)))
     assert torch.equal(found, plain)
 
 

@@ -13,7 +13,7 @@ from src.models.classifier import BODY, build_model
 from src.models.language import MaskedLanguageModel
 from src.training import checkpoints
 from src.training.loop import fit
-from src.training.pretraining import Language
+from src.training.pretraining import Language, Text
 
 CPU = torch.device("cpu")
 SIZE = 24
@@ -21,18 +21,18 @@ SMALL = {"embedding_size": 16, "embedding_init": "random", "spatial_dropout": 0.
 FAMILY = [Recurrent(**SMALL, hidden_size=16), Transformer(**SMALL, heads=2, layers=1, feedforward_size=32, dropout=0.0)]
 
 
-def text(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def text(n: int = 400, seed: int = 0) -> Text:
     """A language in which each word tells the next: word w is followed by w + 1, round and round."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(5, 13, size=n).astype(np.int32)
     words = N_SPECIAL + (rng.integers(0, SIZE - N_SPECIAL, size=(n, 1)) + np.arange(14)) % (SIZE - N_SPECIAL)
     tokens = np.where(np.arange(14) < lengths[:, None], words, PAD).astype(np.uint16)
-    return tokens, lengths, np.arange(n).astype("S")
+    return Text(tokens, lengths, np.arange(n).astype("S"), np.arange(n, dtype=np.uint16) % 3)
 
 
 def language(settings: Pretrain, model=FAMILY[0], n: int = 400) -> Language:
     torch.manual_seed(1)
-    return Language(MaskedLanguageModel(build_model(model, SIZE, 1)), *text(n), settings, CPU, "fp32")
+    return Language(MaskedLanguageModel(build_model(model, SIZE, 1)), text(n), settings, CPU, "fp32")
 
 
 @pytest.mark.parametrize("model", FAMILY, ids=["recurrent", "transformer"])
@@ -42,14 +42,14 @@ def test_the_language_is_learned(tmp_path, model):
     objective = language(settings, model, 800)
     history = fit(objective, settings, (1, 0), tmp_path, lambda news: None)
     assert history[-1]["valid_loss"] < 0.5 * math.log(SIZE - N_SPECIAL) < history[0]["valid_loss"]
-    tokens, lengths, _ = text(400, seed=5)
+    tokens, lengths, *_ = text(400, seed=5)
     tokens, lengths = tokens[lengths > 8], lengths[lengths > 8]
     shown = tokens.copy()
     shown[:, 2], shown[:, 5] = MASK, N_SPECIAL + (tokens[:, 5] - N_SPECIAL + 9) % (SIZE - N_SPECIAL)
     places = np.arange(len(tokens)) * 14 + 2
     with torch.inference_mode():
-        arrays = shown.astype(np.int32), lengths.astype(np.int64), places
-        words, odd = objective.model.eval()(*map(torch.from_numpy, arrays))
+        shown, lengths, places = map(torch.from_numpy, (shown.astype(np.int32), lengths.astype(np.int64), places))
+        words, odd = objective.model.eval()({"tokens": shown}, lengths, places)
     assert (words.argmax(dim=1).numpy() + N_SPECIAL == tokens[:, 2]).mean() > 0.9
     assert (odd[:, 5] > odd[:, 7]).float().mean() > 0.85
 
@@ -60,8 +60,8 @@ def test_the_loss_is_over_the_places_asked_alone():
     batch, wanted = next(objective.batches(np.random.default_rng(0)))
     with torch.inference_mode():
         loss = objective.loss(model, batch, wanted)
-        everywhere = torch.arange(batch.tokens.numel())
-        words, _ = model(batch.tokens, batch.lengths, everywhere)
+        everywhere = torch.arange(batch.inputs["tokens"].numel())
+        words, _ = model(batch.inputs, batch.lengths, everywhere)
     log_p = words.log_softmax(dim=1)
     expected = -log_p[wanted.places, wanted.words].mean()
     torch.testing.assert_close(loss, expected)
@@ -72,15 +72,16 @@ def test_an_epoch_holds_every_report_once_but_those_held_out():
     objective = language(Pretrain(batch_size=16))
     rows = np.concatenate([batch.rows for batch, _ in objective.batches(np.random.default_rng(0))])
     assert len(rows) == len(set(rows)) == 400 - 8
-    tokens, lengths, _ = text()
+    tokens, lengths, *_ = text()
     for batch, wanted in objective.batches(np.random.default_rng(0)):
-        width = batch.tokens.shape[1]
+        width = batch.inputs["tokens"].shape[1]
         clean = torch.from_numpy(tokens[batch.rows, :width].astype(np.int64))
         np.testing.assert_array_equal(wanted.words, clean.flatten()[wanted.places] - N_SPECIAL)
-        odd = (batch.tokens != clean) & (batch.tokens != MASK)
+        odd = (batch.inputs["tokens"] != clean) & (batch.inputs["tokens"] != MASK)
         np.testing.assert_array_equal(wanted.replaced, odd)
         inside = torch.arange(width) < torch.from_numpy(lengths[batch.rows])[:, None]
-        np.testing.assert_array_equal(wanted.shown, inside & (batch.tokens != MASK))
+        np.testing.assert_array_equal(wanted.shown, inside & (batch.inputs["tokens"] != MASK))
+        np.testing.assert_array_equal(batch.domain, batch.rows % 3)
     assert objective.n_batches == 25
 
 
@@ -123,7 +124,7 @@ def test_classifiers_start_from_the_body_alone(tmp_path):
     classifier = build_model(FAMILY[0].model_copy(update={"pooling": "mean"}), SIZE, 5)
     head = classifier.head.weight.detach().clone()
     checkpoints.load_parts(tmp_path / "last.safetensors", classifier, BODY)
-    assert torch.equal(classifier.embedding.weight, objective.model.embedding.weight)
+    assert torch.equal(classifier.input_layer.embedding.weight, objective.model.input_layer.embedding.weight)
     for name, weight in classifier.encoder.state_dict().items():
         assert torch.equal(weight, objective.model.encoder.state_dict()[name])
     assert torch.equal(classifier.head.weight, head)
@@ -139,4 +140,4 @@ def test_padding_stays_nothing(tmp_path):
     settings = Pretrain(epochs=2, batch_size=16, learning_rate=0.01)
     objective = language(settings)
     fit(objective, settings, (1, 0), tmp_path, lambda news: None)
-    assert objective.model.embedding.weight[PAD].abs().max() == 0
+    assert objective.model.input_layer.embedding.weight[PAD].abs().max() == 0

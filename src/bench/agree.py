@@ -23,10 +23,11 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
     from src.bench.plain import Textbook
     from src.core.settings import Run
     from src.models.classifier import build_model
-    from src.training.classification import Classification, Rows
+    from src.training.classification import Classification
     from src.training.devices import pick_precision
     from src.training.inference import predict_logits
     from src.training.loop import fit
+    from src.training.rows import Rows
 
     corpus, cpu = Corpus.load(Path(payload["corpus"])), torch.device("cpu")
     rows, seed = (np.load(payload[name]) for name in ("train_rows", "valid_rows")), payload["seed"]
@@ -35,7 +36,7 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
     n_labels = train_rows.labels.shape[1]
     if way == "textbook":
         arrays = [
-            (np.asarray(one.tokens[one.chosen]), np.asarray(one.lengths[one.chosen]), one.labels)
+            (np.asarray(one.inputs["tokens"][one.chosen]), np.asarray(one.lengths[one.chosen]), one.labels)
             for one in (train_rows, valid_rows)
         ]
         loop = Textbook(payload["run"], *arrays, n_labels, payload["vocabulary_size"], WAYS[way], seed)
@@ -50,5 +51,5 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
         with tempfile.TemporaryDirectory() as folder:
             objective = Classification(model, train_rows, valid_rows, settings.train, cpu, precision)
             fit(objective, settings.train, (seed, 0), Path(folder), progress)
-        logits = predict_logits(model, corpus.tokens, corpus.lengths, cpu, valid_rows.chosen)
+        logits = predict_logits(model, {"tokens": corpus.tokens}, corpus.lengths, cpu, valid_rows.chosen)
     storage.write_npy(Path(payload["out"]), logits)

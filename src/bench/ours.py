@@ -36,10 +36,19 @@ def built(run: dict) -> Any:
 
 
 def _rows(count: int, seed: int) -> Any:
-    from src.training.classification import Rows
+    from src.training.rows import Rows
 
     tokens, lengths, labels = encoded(count, seed)
-    return Rows(tokens, lengths, labels, np.arange(count).astype("S"), np.ones(count, np.float32), np.arange(count))
+    return Rows(
+        inputs={"tokens": tokens},
+        lengths=lengths,
+        labels=labels,
+        ids=np.arange(count).astype("S"),
+        weights=np.ones(count, np.float32),
+        domain=np.zeros(count, np.uint8),
+        n_domains=1,
+        chosen=np.arange(count),
+    )
 
 
 def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callable[[], dict], dict]:
@@ -50,8 +59,9 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
     import torch
 
     from src.core.settings import Run
-    from src.training.classification import Classification, EpochReader
+    from src.training.classification import Classification
     from src.training.devices import pick_precision
+    from src.training.epoch_reader import EpochReader
     from src.training.loop import fit
 
     cpu = torch.device("cpu")
@@ -84,9 +94,10 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     from src.bench.scale import BATCHES
     from src.core.settings import Run
     from src.data.corpus import Corpus
-    from src.training.classification import EpochReader, Rows
     from src.training.devices import autocast, pick_precision
+    from src.training.epoch_reader import EpochReader
     from src.training.loop import make_optimizer
+    from src.training.rows import Rows
 
     cpu, settings, loaded = torch.device("cpu"), Run.model_validate(run).train, Corpus.load(Path(corpus))
     model = built(run).train()
@@ -99,7 +110,7 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
         done = 0
         for batch, wanted in itertools.islice(epochs, BATCHES):
             with autocast(precision, cpu):
-                logits = model(batch.tokens, batch.lengths)
+                logits = model(batch.inputs, batch.lengths)
             loss = functional.binary_cross_entropy_with_logits(logits.float(), wanted.targets)
             optimizer.zero_grad()
             loss.backward()
@@ -122,7 +133,7 @@ def predict_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     rows = np.sort(np.random.default_rng(0).permutation(len(loaded))[:PREDICTED])
 
     def once() -> dict:
-        predict_logits(model, loaded.tokens, loaded.lengths, cpu, rows)
+        predict_logits(model, {"tokens": loaded.tokens}, loaded.lengths, cpu, rows)
         return {"work": len(rows)}
 
     return once
@@ -133,7 +144,7 @@ def batches(rows: int, batch_size: int) -> Callable[[], dict]:
     import torch
 
     from src.core.settings import Train
-    from src.training.classification import EpochReader
+    from src.training.epoch_reader import EpochReader
 
     settings = Train(batch_size=batch_size, noise={"replacement": 0.1})
     reader = EpochReader(_rows(rows, seed=0), settings, torch.device("cpu"))
@@ -155,16 +166,18 @@ def predict(run: dict, rows: int, check_rows: list[int]) -> tuple[Callable[[], d
     cpu = torch.device("cpu")
     model = built(run)
     tokens, lengths, _ = encoded(rows)
+    inputs = {"tokens": tokens}
     firsts = {}
     for count in check_rows:  # other generated files, as their size draws other reports
-        mean = np.abs(predict_logits(model, *encoded(count)[:2], cpu)).mean()
+        first_tokens, first_lengths, _ = encoded(count)
+        mean = np.abs(predict_logits(model, {"tokens": first_tokens}, first_lengths, cpu)).mean()
         firsts[f"logits of {count}"] = float(mean)
 
     def once() -> dict:
-        logits = predict_logits(model, tokens, lengths, cpu)
+        logits = predict_logits(model, inputs, lengths, cpu)
         return {"work": rows, **firsts, f"logits of {rows}": float(np.abs(logits).mean())}
 
-    return once, {"flops": flops(model, length_batches(tokens, lengths, BATCH_SIZE, cpu)[::4]), "precision": "fp32"}
+    return once, {"flops": flops(model, length_batches(inputs, lengths, BATCH_SIZE, cpu)[::4]), "precision": "fp32"}
 
 
 def flops(model: Any, batches: list) -> float:
@@ -179,7 +192,7 @@ def flops(model: Any, batches: list) -> float:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
         for batch in batches:
-            model(batch.tokens, batch.lengths)
+            model(batch.inputs, batch.lengths)
     return counter.get_total_flops() / sum(len(batch.rows) for batch in batches)
 
 

@@ -111,7 +111,7 @@ class Textbook:
         for tokens, lengths, labels in self.train_loader:
             self.optimizer.zero_grad()
             with autocast(self.precision, torch.device("cpu")):
-                logits = self.model(tokens, lengths)
+                logits = self.model({"tokens": tokens}, lengths)
             loss = self.criterion(logits.float(), labels)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.train.clip_norm)
@@ -128,7 +128,8 @@ class Textbook:
 
         self.model.eval()
         with torch.no_grad(), autocast(self.precision, torch.device("cpu")):
-            return torch.cat([self.model(tokens, lengths) for tokens, lengths, _ in self.valid_loader]).float().numpy()
+            logits = [self.model({"tokens": tokens}, lengths) for tokens, lengths, _ in self.valid_loader]
+        return torch.cat(logits).float().numpy()
 
 
 def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> Callable[[], dict]:
@@ -166,7 +167,7 @@ def predict(run: dict, rows: int, batch_size: int) -> Callable[[], dict]:
 
     def once() -> dict:
         with torch.no_grad():
-            logits = [model(tokens, lengths) for tokens, lengths, _ in loader]
+            logits = [model({"tokens": tokens}, lengths) for tokens, lengths, _ in loader]
         return {"work": rows, f"logits of {rows}": float(torch.cat(logits).abs().mean())}
 
     return once
@@ -189,6 +190,16 @@ def predict_onnx(run: dict, rows: int) -> Callable[[], dict]:
     from src.training.batching import length_batches
     from src.training.inference import BATCH_SIZE
 
+    class OfTokens(torch.nn.Module):
+        """The model with tensors alone as inputs, as the exporter wants them."""
+
+        def __init__(self):
+            super().__init__()
+            self.model = built(run)
+
+        def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            return self.model({"tokens": tokens}, lengths)
+
     file = io.BytesIO()
     axes = {"tokens": {0: "reports", 1: "length"}, "lengths": {0: "reports"}}
     example = (torch.full((2, 5), 3, dtype=torch.int32), torch.tensor([5, 4]))
@@ -197,17 +208,18 @@ def predict_onnx(run: dict, rows: int) -> Callable[[], dict]:
         # The exporter that replaces it fixes the batch size of recurrences.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            built(run), example, file, dynamo=False, opset_version=17, input_names=list(axes), dynamic_axes=axes
+            OfTokens().eval(), example, file, dynamo=False, opset_version=17, input_names=list(axes), dynamic_axes=axes
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
     session = onnxruntime.InferenceSession(file.getvalue(), options)
     tokens, lengths, _ = encoded(rows)
+    inputs = {"tokens": tokens}
 
     def once() -> dict:
         logits = [
-            session.run(None, {"tokens": batch.tokens.numpy(), "lengths": batch.lengths.numpy()})[0]
-            for batch in length_batches(tokens, lengths, BATCH_SIZE, torch.device("cpu"))
+            session.run(None, {"tokens": batch.inputs["tokens"].numpy(), "lengths": batch.lengths.numpy()})[0]
+            for batch in length_batches(inputs, lengths, BATCH_SIZE, torch.device("cpu"))
         ]
         return {"work": rows, f"logits of {rows}": float(np.abs(np.concatenate(logits)).mean())}
 

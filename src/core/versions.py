@@ -12,9 +12,9 @@ SHIFT = 1
 BASELINES = 1
 VECTORS = 1
 """Start vectors of embeddings."""
-PRETRAIN = 1
+PRETRAIN = 2
 DENOISE = 1
-TRAIN = 1
+TRAIN = 2
 """Weights and logits of a fold."""
 SCORE = 1
 """Files that a run puts together from its folds, and the figures in its score.json."""

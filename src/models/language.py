@@ -1,4 +1,4 @@
-"""The language model of pretraining: an encoder that is asked which word belongs at a place."""
+"""Masked language model for pretraining: an encoder that predicts which word belongs at a place."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from src.models.classifier import Classifier
 
 
 class MaskedLanguageModel(nn.Module):
-    """Embedding and encoder of a classifier, with heads that predict words and tell which words are out of place.
+    """Input layer and encoder of a classifier of tokens, with two heads: one predicts words, one detects replacements.
 
-    The word head ends in the embedding itself (Press and Wolf 2017), so that what it learns about words stays when the
-    heads go.
+    The word head shares its output matrix with the embedding (Press and Wolf 2017), so that what it learns about words
+    stays in the embedding when pretraining is over and the heads are dropped.
     """
 
     def __init__(self, body: Classifier):
         super().__init__()
-        self.embedding = body.embedding
-        self.spatial_dropout = body.spatial_dropout
+        self.input_layer = body.input_layer
         self.encoder = body.encoder
-        size = self.embedding.embedding_dim
+        n_words, size = self.input_layer.embedding.weight.shape
         self.transform = nn.Sequential(nn.Linear(self.encoder.size, size), nn.GELU(), nn.LayerNorm(size))
-        self.bias = nn.Parameter(torch.zeros(self.embedding.num_embeddings - N_SPECIAL))
+        self.bias = nn.Parameter(torch.zeros(n_words - N_SPECIAL))
         self.detect = nn.Linear(self.encoder.size, 1)
 
-    def forward(self, tokens: Tensor, lengths: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T), lengths (B,) and places (K,) in the flattened (B * T) -> logits of the words at these places
-        alone, (K, V) without the reserved indices, and of each token being out of place, (B, T).
-        """
-        embedded = self.spatial_dropout(self.embedding(tokens))
-        features = self.encoder(embedded, lengths)
+    def forward(self, inputs: dict[str, Tensor], lengths: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs {"tokens": (B, T)}, lengths (B,) and places (K,) in the flattened (B * T) -> logits (K, V) of the
+        words at these places, without the reserved indices, and logits (B, T) of each token being replaced."""
+        features = self.encoder(self.input_layer(inputs), lengths)
         asked = self.transform(features.flatten(0, 1).index_select(0, places))
-        return nn.functional.linear(asked, self.embedding.weight[N_SPECIAL:], self.bias), self.detect(features)[:, :, 0]
+        words = nn.functional.linear(asked, self.input_layer.embedding.weight[N_SPECIAL:], self.bias)
+        return words, self.detect(features)[:, :, 0]

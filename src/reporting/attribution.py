@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.corpus import N_SPECIAL
 from src.models.classifier import Classifier
 
 STEPS = 32
@@ -49,7 +48,7 @@ def logit_without(model: Classifier, tokens: np.ndarray) -> Tensor:
         if length == 1:
             return start_and_end(model, tokens)[:1]
         kept = np.array([[j for j in range(length) if j != i] for i in range(length)])
-        return model(_batch(tokens[kept]), torch.full((length,), length - 1))
+        return model(_inputs(tokens[kept]), torch.full((length,), length - 1))
 
 
 def start_and_end(model: Classifier, tokens: np.ndarray) -> Tensor:
@@ -69,14 +68,14 @@ def attention_weights(model: Classifier, tokens: np.ndarray) -> Tensor | None:
     if model.pooling.kind not in ("attention", "label"):
         return None
     with torch.inference_mode():
-        features = model.encoder(model.embed(_batch(tokens[None])), torch.tensor([len(tokens)]))
+        features = model.encoder(model.input_layer.embed(_inputs(tokens[None])), torch.tensor([len(tokens)]))
         return model.pooling.score(features)[0].softmax(dim=0).T
 
 
 def _ends(model: Classifier, tokens: np.ndarray) -> tuple[Tensor, Tensor]:
     """Embeddings (T, E) of a report that says nothing and of this report."""
-    whole = model.embed(_batch(tokens[None]))[0]
-    return model.embedding.weight[N_SPECIAL:].mean(dim=0).expand_as(whole), whole
+    whole = model.input_layer.embed(_inputs(tokens[None]))[0]
+    return model.input_layer.baseline().expand_as(whole), whole
 
 
 def _logits_of_embedded(model: Classifier, embedded: Tensor) -> Tensor:
@@ -86,5 +85,5 @@ def _logits_of_embedded(model: Classifier, embedded: Tensor) -> Tensor:
     return model.head(model.pooling(model.encoder(embedded, lengths), lengths))
 
 
-def _batch(tokens: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(tokens, dtype=np.int32))  # a copy: torch gathers by no unsigned type
+def _inputs(tokens: np.ndarray) -> dict[str, Tensor]:
+    return {"tokens": torch.from_numpy(np.array(tokens, dtype=np.int32))}  # a copy: torch gathers by no unsigned type

@@ -129,7 +129,7 @@ def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     denoiser = Denoiser.load(trained.denoiser, trained.run.denoise, device, "fp32") if trained.denoiser else None
     for i, (row, labels) in enumerate(zip(payload["rows"], payload["labels"], strict=True)):
         length = int(corpus.lengths[row])
-        seen = [np.asarray(view[row, :length]) for view in views]
+        seen = [np.asarray(view["tokens"][row, :length]) for view in views]
         ends = _mean(attribution.start_and_end(model, view)[:, labels] for view in seen)  # (2, labels)
         told = {
             "row": row,

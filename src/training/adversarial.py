@@ -19,16 +19,16 @@ SIZES = {"fgm": 0.5, "awp": 0.005}
 
 @contextlib.contextmanager
 def moved(model: nn.Module, kind: str, size: float | None = None) -> Iterator[None]:
-    """Within it, weights of `model` stand where the loss of their gradients is higher; afterwards where they stood.
+    """Moves weights of `model` to where the loss of their gradients is higher, and back on leaving.
 
-    To be entered after backward() of the plain loss; a second forward pass inside then sees the attack, and its
-    backward() adds to the gradients. fgm moves model.embedding by `size` in all, awp each matrix by `size` times its
-    norm; without a `size`, by that of SIZES. A gradient of zero moves nothing.
+    Enter after backward() of the plain loss: a second forward pass inside sees the moved weights, and its backward()
+    adds to the gradients. fgm moves each matrix of the input layer (of tokens: the embedding) by a distance of `size`,
+    awp each matrix of the model by `size` times its norm. SIZES holds the defaults. A gradient of zero moves nothing.
     """
     size = SIZES[kind] if size is None else size
     with torch.no_grad():
-        targets = [model.embedding.weight] if kind == "fgm" else [w for w in model.parameters() if w.ndim >= 2]
-        targets = [weight for weight in targets if weight.grad is not None]
+        part = model.input_layer if kind == "fgm" else model
+        targets = [weight for weight in part.parameters() if weight.ndim >= 2 and weight.grad is not None]
         kept = [weight.clone() for weight in targets]
         for weight in targets:
             length = size if kind == "fgm" else size * weight.norm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,24 +21,30 @@ and costs no more time than it saves."""
 
 
 class Batch(NamedTuple):
-    rows: np.ndarray
-    """(B,) places among the reports that were given."""
-    tokens: Tensor
-    """(B, T) int32, T the longest report of the batch, or a little more; (B, T, K) of mixtures."""
+    inputs: dict[str, Tensor]
+    """{name: (B, T, ...)} for the model's input layer, T the longest report of the batch, or a little more. Reports of
+    tokens have {"tokens": (B, T) int32}, or (B, T, K) where they are mixtures."""
     lengths: Tensor
     """(B,) int64"""
+    rows: np.ndarray
+    """(B,) places among the reports that were given."""
+    domain: Tensor | None = None
+    """(B,) int64: number of the file that a report is from. Train files come first, numbered as in Corpus.sources
+    (0, 1, …); every further corpus of the job continues with the next free number. None where the caller gave none, as
+    in prediction: a model does not see it."""
 
 
 def length_batches(
-    tokens: np.ndarray,
+    inputs: Mapping[str, np.ndarray],
     lengths: np.ndarray,
     batch_size: int,
     device: torch.device,
     multiple: int = 1,
     order: np.ndarray | None = None,
+    domain: np.ndarray | None = None,
 ) -> list[Batch]:
-    """Padded tokens (N, max_len), or mixtures of them, and lengths (N,) as batches from the shortest reports to the
-    longest, or in the `order` of another copy of the reports, whose lengths differ a little.
+    """Cuts padded inputs {name: (N, max_len, ...)} with lengths (N,) and domain (N,) into batches, from the shortest
+    reports to the longest, or in the `order` of another copy of the reports, whose lengths differ a little.
 
     Every report stands in exactly one batch, the last may be smaller. All of them travel to the device at once, and a
     batch is a slice of what is there: so a GPU waits for no copy of single batches. Widths are rounded up to a
@@ -45,19 +52,30 @@ def length_batches(
     """
     order = np.argsort(lengths, kind="stable") if order is None else order
     sorted_lengths = lengths[order]
-    widths = np.minimum(-(-sorted_lengths // multiple) * multiple, tokens.shape[1])
-    # int32: torch gathers by no unsigned type, and int64 would be twice as much to move.
-    moved = torch.from_numpy(tokens[order, : widths.max()].astype(np.int32)).to(device)
-    moved_lengths = torch.from_numpy(sorted_lengths.astype(np.int64)).to(device)
+    max_len = next(iter(inputs.values())).shape[1]
+    widths = np.minimum(-(-sorted_lengths // multiple) * multiple, max_len)
+
+    def moved(array: np.ndarray) -> Tensor:
+        if array.dtype == np.uint16:  # torch gathers by no unsigned type, and int64 would be twice as much to move
+            array = array.astype(np.int32)
+        return torch.from_numpy(array).to(device)
+
+    on_device = {name: moved(array[order, : widths.max()]) for name, array in inputs.items()}
+    moved_lengths = moved(sorted_lengths.astype(np.int64))
+    moved_domain = None if domain is None else moved(domain[order].astype(np.int64))
     batches = []
     for start in range(0, len(order), batch_size):
-        end = min(start + batch_size, len(order))
-        batches.append(Batch(order[start:end], moved[start:end, : widths[start:end].max()], moved_lengths[start:end]))
+        part = slice(start, start + batch_size)
+        width = widths[part].max()
+        cut = {name: tensor[part, :width] for name, tensor in on_device.items()}
+        batches.append(
+            Batch(cut, moved_lengths[part], order[part], None if moved_domain is None else moved_domain[part])
+        )
     return batches
 
 
 def alphabet_of(tokens: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The words that occur in the `chosen` rows of padded tokens, in order."""
+    """Returns the words that occur in the `chosen` rows of padded tokens, in ascending order."""
     seen = np.zeros(np.iinfo(tokens.dtype).max + 1, dtype=bool)
     for start in range(0, len(chosen), BLOCK):
         seen[tokens[chosen[start : start + BLOCK]]] = True

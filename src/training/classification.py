@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,85 +15,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.core import storage
-from src.core.settings import Noise, Run, Train
-from src.data.corpus import Corpus, Stacked, pad, unpad
-from src.data.corruption import NoiseRates, corrupt
-from src.evaluation.metrics import sigmoid
+from src.core.settings import Run, Train
+from src.data.corpus import Corpus, Stacked
 from src.models.classifier import BODY, Classifier, build_model
 from src.training import checkpoints, devices
-from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
+from src.training.batching import Batch
 from src.training.denoising import Denoiser, denoised_tokens
 from src.training.devices import autocast
+from src.training.epoch_reader import EpochReader, Wanted
 from src.training.inference import mean_logits, predict_logits
 from src.training.job_specs import Beside, FoldJob, is_trained
 from src.training.loop import fit, seed_of
-
-GRAPH_WIDTHS = 16
-"""Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all batches but the last
-of an epoch."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Reports as fit() takes them: some of a corpus, whose arrays may be memory maps. Nothing of them is copied, so
-    that folds side by side share one corpus of any size."""
-
-    tokens: np.ndarray | Stacked
-    """(all, max_len) uint16"""
-    lengths: np.ndarray | Stacked
-    """(all,) int32"""
-    labels: np.ndarray
-    """(N, n_labels) uint8, of the chosen ones; float32 where some are a teacher's"""
-    ids: np.ndarray
-    """(N,) bytes, of the chosen ones, to name the reports of a failing batch"""
-    weights: np.ndarray
-    """(N,) float32, how much a chosen one counts in a loss; one on average"""
-    chosen: np.ndarray
-    """(N,) rows of tokens and lengths"""
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    @classmethod
-    def of(cls, corpus: Corpus, rows: np.ndarray) -> Rows:
-        labels, ids = np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows])
-        return cls(corpus.tokens, corpus.lengths, labels, ids, np.ones(len(rows), dtype=np.float32), rows)
-
-    @classmethod
-    def joined(cls, parts: list[Rows]) -> Rows:
-        """Rows of several corpora, one behind the other."""
-        if len(parts) == 1:
-            return parts[0]
-        starts = np.cumsum([0, *(len(part.lengths) for part in parts)])
-        return cls(
-            Stacked([part.tokens for part in parts]),
-            Stacked([part.lengths for part in parts]),
-            np.concatenate([part.labels for part in parts]),
-            np.concatenate([part.ids for part in parts]),
-            np.concatenate([part.weights for part in parts]),
-            np.concatenate([start + part.chosen for start, part in zip(starts, parts, strict=False)]),
-        )
-
-    @classmethod
-    def beside(cls, beside: Beside) -> Rows:
-        corpus = Corpus.load(Path(beside.corpus))
-        rows = np.arange(len(corpus)) if beside.rows is None else np.load(beside.rows)
-        weights = np.full(len(rows), beside.weight, dtype=np.float32)
-        if beside.logits:
-            total = 0.0
-            for file in beside.logits:  # one after the other: all at once would take their number times the memory
-                total = total + np.load(file, mmap_mode="r")[rows]
-            labels = sigmoid(total / len(beside.logits)).astype(np.float32)
-        else:
-            labels = np.asarray(corpus.labels[rows])
-        return cls(corpus.tokens, corpus.lengths, labels, np.asarray(corpus.ids[rows]), weights, rows)
-
-    @classmethod
-    def judged(cls, path: Path, corpus: Corpus, tokens: Stacked, lengths: Stacked) -> Rows:
-        """Of a FoldJob's `valid`; tokens and lengths are those of its valid_corpora."""
-        with np.load(path) as file:
-            rows, weights, chosen = file["rows"], file["weights"].astype(np.float32), file["chosen"]
-        return cls(tokens, lengths, np.asarray(corpus.labels[rows]), np.asarray(corpus.ids[rows]), weights, chosen)
+from src.training.rows import Rows
 
 
 def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
@@ -114,8 +46,13 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         reading = (Path(job.denoiser), run.denoise, device, job.precision) if job.denoiser else None
         denoiser = Denoiser.load(*reading) if reading else None
 
-        def seen(folder: str) -> list[np.ndarray]:
-            return denoised_tokens(Path(folder), *reading) if reading else [Corpus.load(Path(folder)).tokens]
+        def views(folders: Sequence[str]) -> list[dict[str, Stacked]]:
+            """Inputs of the corpora in `folders`, one behind the other, in each view."""
+            found = [
+                denoised_tokens(Path(folder), *reading) if reading else [Corpus.load(Path(folder)).tokens]
+                for folder in folders
+            ]
+            return [{"tokens": Stacked(tokens)} for tokens in zip(*found, strict=True)]
 
         with np.load(job.split) as split:
             train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(corpus, split["valid_rows"])
@@ -124,11 +61,11 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
             train = replace(train, weights=np.load(job.weights)[train.chosen].astype(np.float32))
         train = Rows.joined([train, *(Rows.beside(Beside(**beside)) for beside in job.beside)])
         # The valid rows in each view; epochs are judged by the first alone.
-        valid_views = [Stacked(view) for view in zip(*map(seen, job.valid_corpora), strict=True)]
+        valid_views = views(job.valid_corpora)
         if job.valid:
             lengths = Stacked([Corpus.load(Path(folder)).lengths for folder in job.valid_corpora])
             valid = Rows.judged(Path(job.valid), corpus, valid_views[0], lengths)
-        valid = replace(valid, tokens=valid_views[0])
+        valid = replace(valid, inputs=valid_views[0])
         torch.manual_seed(seed_of(job.seed, job.fold, 0))
         vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
         model = build_model(run.model, job.vocabulary_size, train.labels.shape[1], vectors).to(device)
@@ -142,7 +79,7 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
         checkpoints.save_weights(folder / "last.safetensors", model)
         if run.train.patience:
             checkpoints.load_weights(folder / "best.safetensors", model)
-        logits = mean_logits(model, seen(job.corpus), corpus.lengths, device, predicted)
+        logits = mean_logits(model, views([job.corpus]), corpus.lengths, device, predicted)
         storage.write_npy(folder / "logits.npy", logits)
         if job.valid:
             logits = mean_logits(model, valid_views, valid.lengths, device, valid.chosen)
@@ -170,17 +107,6 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
                 "environment": storage.environment(devices.name_of(device), job.precision),
             },
         )
-
-
-class Wanted(NamedTuple):
-    """What a batch is trained towards."""
-
-    targets: Tensor
-    """(B, n_labels) float32, probabilities where they are a teacher's"""
-    weights: Tensor
-    """(B,) float32"""
-    twin: Batch | None
-    """The same reports with other noise."""
 
 
 class Classification:
@@ -215,7 +141,7 @@ class Classification:
         predictions = []
         for copy in copies:
             with autocast(self._precision, self.device):
-                predictions.append(compute(copy.tokens, copy.lengths))
+                predictions.append(compute(copy.inputs, copy.lengths))
         predictions = [logits.float() for logits in predictions]
         cells = torch.stack(
             [
@@ -231,7 +157,7 @@ class Classification:
 
     def validate(self, model: Classifier) -> float:
         valid = self._valid
-        logits = predict_logits(model, valid.tokens, valid.lengths, self.device, valid.chosen, self._precision)
+        logits = predict_logits(model, valid.inputs, valid.lengths, self.device, valid.chosen, self._precision)
         return weighted_loss(logits, valid)
 
     def named(self, rows: np.ndarray) -> np.ndarray:
@@ -244,58 +170,6 @@ def disagreement(left: Tensor, right: Tensor) -> Tensor:
     For logits x, y and probabilities p, q it is (p - q) (x - y) / 2.
     """
     return (left.sigmoid() - right.sigmoid()) * (left - right) / 2
-
-
-class EpochReader:
-    """The batches of an epoch: reports in a new order, with new noise, POOL batches at a time.
-
-    Of the texts only one pool is in memory; what grows with the file is the order alone, eight bytes a report.
-    """
-
-    def __init__(self, train: Rows, settings: Train, device: torch.device, denoiser: Denoiser | None = None):
-        self._train = train
-        self._denoiser = denoiser
-        self._batch_size = settings.batch_size
-        self._device = device
-        self._multiple = GRAPH_WIDTHS if settings.compile and device.type == "cuda" else WIDTHS
-        self._twins = settings.consistency > 0
-        self._rates = noise_rates(settings.noise)
-        self._alphabet = alphabet_of(train.tokens, train.chosen) if self._rates.total else None
-        self.n_batches = math.ceil(len(train) / settings.batch_size)
-
-    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Wanted]]:
-        """Each batch, with its `rows` as places in `train`, and what is wanted of it."""
-        order = rng.permutation(len(self._train))
-        for start in range(0, len(order), POOL * self._batch_size):
-            pool = order[start : start + POOL * self._batch_size]
-            chosen = self._train.chosen[pool]
-            clean = self._train.tokens[chosen], np.asarray(self._train.lengths[chosen])
-            batches = self._cut(*self._noisy(*clean, rng))
-            sorted_rows = np.concatenate([batch.rows for batch in batches])
-            twins = self._cut(*self._noisy(*clean, rng), sorted_rows) if self._twins else [None] * len(batches)
-            sorted_rows = pool[sorted_rows]
-            targets = torch.from_numpy(self._train.labels[sorted_rows]).to(self._device, torch.float32)
-            weights = torch.from_numpy(self._train.weights[sorted_rows]).to(self._device)
-            for i in rng.permutation(len(batches)):
-                part = slice(i * self._batch_size, (i + 1) * self._batch_size)
-                wanted = Wanted(targets[part], weights[part], twins[i])
-                yield batches[i]._replace(rows=sorted_rows[part]), wanted
-
-    def _noisy(
-        self, tokens: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self._alphabet is not None:
-            tokens, lengths = pad(*corrupt(*unpad(tokens, lengths), self._rates, rng, self._alphabet), tokens.shape[1])
-        if self._denoiser:
-            (tokens,) = self._denoiser(tokens, lengths, [rng.choice(self._denoiser.settings.views)])
-        return tokens, lengths
-
-    def _cut(self, tokens: np.ndarray, lengths: np.ndarray, order: np.ndarray | None = None) -> list[Batch]:
-        return length_batches(tokens, lengths, self._batch_size, self._device, self._multiple, order)
-
-
-def noise_rates(settings: Noise) -> NoiseRates:
-    return NoiseRates(**settings.model_dump())
 
 
 def positive_weight(labels: np.ndarray, settings: Train) -> Tensor:

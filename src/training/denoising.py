@@ -63,10 +63,11 @@ class Denoiser:
         with torch.inference_mode(), autocast(self._precision, self._device):
             for start in range(0, len(tokens), BLOCK):
                 block = slice(start, start + BLOCK)
-                for batch in length_batches(tokens[block], lengths[block], BATCH_SIZE, self._device, WIDTHS):
+                inputs = {"tokens": tokens[block]}
+                for batch in length_batches(inputs, lengths[block], BATCH_SIZE, self._device, WIDTHS):
                     rows = start + batch.rows
-                    for view, array in self._seen(batch.tokens, batch.lengths, views).items():
-                        found[view][rows, : batch.tokens.shape[1]] = array.cpu().numpy()
+                    for view, array in self._seen(batch.inputs["tokens"], batch.lengths, views).items():
+                        found[view][rows, : array.shape[1]] = array.cpu().numpy()
         return list(found.values())
 
     def _empty(self, view: str, tokens: np.ndarray) -> np.ndarray:
@@ -77,7 +78,7 @@ class Denoiser:
     def _seen(self, tokens: Tensor, lengths: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
         inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         places = (inside & (tokens >= N_SPECIAL)).flatten().nonzero()[:, 0]
-        logits = self._model(tokens, lengths, places)[0]  # (K, V)
+        logits = self._model({"tokens": tokens}, lengths, places)[0]  # (K, V)
         words = tokens.flatten()[places].long() - N_SPECIAL
         # Relative to the odds of the word that is shown, which alone are lifted: so no (K, V) is written anew.
         likely, word = logits.topk(MIXED if "soft" in views else 1, dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,21 +17,24 @@ CHUNK = 65_536
 """Reports that are sorted by length together. So a file of any size takes the memory of one chunk and of the answer."""
 
 
-def mean_logits(model: Classifier, views: Sequence[np.ndarray], *args: Any, **settings: Any) -> np.ndarray:
-    """predict_logits() of several views of the same reports, averaged."""
-    return np.mean([predict_logits(model, tokens, *args, **settings) for tokens in views], axis=0, dtype=np.float32)
+def mean_logits(
+    model: Classifier, views: Sequence[Mapping[str, np.ndarray]], *args: Any, **settings: Any
+) -> np.ndarray:
+    """Averages predict_logits() over several views of the same reports."""
+    return np.mean([predict_logits(model, inputs, *args, **settings) for inputs in views], axis=0, dtype=np.float32)
 
 
 def predict_logits(
     model: Classifier,
-    tokens: np.ndarray,
+    inputs: Mapping[str, np.ndarray],
     lengths: np.ndarray,
     device: torch.device,
     rows: np.ndarray | None = None,
     precision: str = "fp32",
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
-    """Padded tokens (N, max_len) and lengths (N,), which may be memory maps -> logits (N, n_labels) float32.
+    """Predicts logits (N, n_labels) float32 of padded inputs {name: (N, max_len, ...)} and lengths (N,), which may be
+    memory maps.
 
     `rows` (M,) predicts only these, in their order: (M, n_labels).
     """
@@ -41,7 +44,8 @@ def predict_logits(
     with torch.inference_mode(), autocast(precision, device):
         for start in range(0, size, CHUNK):
             chunk = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
-            batches = length_batches(tokens[chunk], np.asarray(lengths[chunk]), batch_size, device)
-            found = torch.cat([model(batch.tokens, batch.lengths) for batch in batches]).float().cpu().numpy()
+            part = {name: array[chunk] for name, array in inputs.items()}
+            batches = length_batches(part, np.asarray(lengths[chunk]), batch_size, device)
+            found = torch.cat([model(batch.inputs, batch.lengths) for batch in batches]).float().cpu().numpy()
             logits[start + np.concatenate([batch.rows for batch in batches])] = found
     return logits

@@ -203,11 +203,12 @@ def make_optimizer(model: nn.Module, settings: Optimisation) -> torch.optim.Opti
 
 
 def depth_of(name: str) -> float:
-    """How far a parameter is from the tokens: the embedding 0, the encoder's layers 1, 2, …, all behind it infinite.
+    """Returns how far a parameter is from the inputs: 0 in the input layer, 1, 2, … in the encoder's layers, infinite
+    behind the encoder.
 
     A layer is known by its number in one of the encoder's lists; what stands before them is counted with the first.
     """
-    if name.startswith("embedding."):
+    if name.startswith("input_layer."):
         return 0
     if not name.startswith("encoder."):
         return math.inf

@@ -7,7 +7,7 @@ model is shown wrong ones, which it must find and undo: it learns to read past t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +28,30 @@ from src.training.devices import autocast
 from src.training.job_specs import PretrainJob, is_pretrained
 from src.training.loop import fit, seed_of
 from src.training.masking import Questions, ask
+from src.training.rows import n_files, numbered_on
 
 HELD_OUT = 50
 """One report in so many is not learned from and tells the validation loss."""
 JUDGED = 256
 """Reports of a batch of these."""
+
+
+class Text(NamedTuple):
+    """All reports, of several corpora one behind the other."""
+
+    tokens: np.ndarray | Stacked
+    """(N, max_len)"""
+    lengths: np.ndarray | Stacked
+    """(N,)"""
+    ids: np.ndarray | Stacked
+    """(N,) bytes"""
+    domain: np.ndarray
+    """(N,) number of the file that a report is from, see Batch.domain"""
+
+    @classmethod
+    def of(cls, corpora: Sequence[Corpus]) -> Text:
+        parts = (Stacked([getattr(corpus, name) for corpus in corpora]) for name in ("tokens", "lengths", "ids"))
+        return cls(*parts, numbered_on([corpus.sources for corpus in corpora], list(map(n_files, corpora))))
 
 
 class Asked(NamedTuple):
@@ -56,21 +75,18 @@ class Language:
     def __init__(
         self,
         model: MaskedLanguageModel,
-        tokens: np.ndarray | Stacked,
-        lengths: np.ndarray | Stacked,
-        ids: np.ndarray | Stacked,
+        text: Text,
         settings: Pretrain,
         device: torch.device,
         precision: str,
     ):
-        """Tokens (N, max_len), lengths (N,), ids (N,) of all text."""
         self.model, self.device = model, device
-        self._tokens, self._lengths, self._ids = tokens, lengths, ids
+        self._text = text
         self._settings, self._precision = settings, precision
-        dealt = np.random.default_rng(settings.seed).permutation(len(tokens))
-        held_out = max(1, len(tokens) // HELD_OUT)
+        dealt = np.random.default_rng(settings.seed).permutation(len(text.tokens))
+        held_out = max(1, len(text.tokens) // HELD_OUT)
         self._valid, self._train = np.sort(dealt[:held_out]), np.sort(dealt[held_out:])
-        self._alphabet = alphabet_of(tokens, np.arange(len(tokens)))
+        self._alphabet = alphabet_of(text.tokens, np.arange(len(text.tokens)))
         self.n_batches = -(-len(self._train) // settings.batch_size)
 
     def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
@@ -82,7 +98,7 @@ class Language:
 
     def loss(self, compute: Callable[..., tuple[Tensor, Tensor]], batch: Batch, wanted: Asked) -> Tensor:
         with autocast(self._precision, self.device):
-            words, odd = compute(batch.tokens, batch.lengths, wanted.places)
+            words, odd = compute(batch.inputs, batch.lengths, wanted.places)
         loss = functional.cross_entropy(words.float(), wanted.words)
         if not self._settings.detection:
             return loss
@@ -99,16 +115,18 @@ class Language:
         return total / len(self._valid)
 
     def named(self, rows: np.ndarray) -> np.ndarray:
-        return self._ids[rows]
+        return self._text.ids[rows]
 
     def _questions(self, rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
-        tokens, lengths = self._tokens[rows], self._lengths[rows]
+        tokens, lengths, domain = self._text.tokens[rows], self._text.lengths[rows], self._text.domain[rows]
         questions = ask(tokens, lengths, self._settings, self._alphabet, rng)
-        for batch in length_batches(questions.shown, lengths, batch_size, self.device, WIDTHS):
-            part = Questions(*(array[batch.rows, : batch.tokens.shape[1]] for array in questions))
+        inputs = {"tokens": questions.shown}
+        for batch in length_batches(inputs, lengths, batch_size, self.device, WIDTHS, domain=domain):
+            width = batch.inputs["tokens"].shape[1]
+            part = Questions(*(array[batch.rows, :width] for array in questions))
             places = np.flatnonzero(part.asked)
-            words = tokens[batch.rows, : batch.tokens.shape[1]].ravel()[places].astype(np.int64) - N_SPECIAL
-            shown = (part.shown != MASK) & (np.arange(batch.tokens.shape[1]) < lengths[batch.rows, None])
+            words = tokens[batch.rows, :width].ravel()[places].astype(np.int64) - N_SPECIAL
+            shown = (part.shown != MASK) & (np.arange(width) < lengths[batch.rows, None])
             arrays = places, words, shown, part.replaced.astype(np.float32)
             yield batch._replace(rows=rows[batch.rows]), Asked(*(torch.from_numpy(a).to(self.device) for a in arrays))
 
@@ -123,10 +141,7 @@ def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]
         if is_pretrained(job):
             return
         run = Run.model_validate(job.run)
-        corpora = [Corpus.load(Path(corpus)) for corpus in job.corpora]
-        tokens, lengths, ids = (
-            Stacked([getattr(corpus, name) for corpus in corpora]) for name in ("tokens", "lengths", "ids")
-        )
+        text = Text.of([Corpus.load(Path(corpus)) for corpus in job.corpora])
         device = torch.device(job.device)
         devices.set_up(device)
         torch.manual_seed(seed_of(run.pretrain.seed))
@@ -134,7 +149,7 @@ def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]
         model = MaskedLanguageModel(build_model(run.model, job.vocabulary_size, 1, vectors)).to(device)
         storage.remove_temporaries(folder)
         started = time.perf_counter()
-        objective = Language(model, tokens, lengths, ids, run.pretrain, device, job.precision)
+        objective = Language(model, text, run.pretrain, device, job.precision)
         history = fit(objective, run.pretrain, (run.pretrain.seed, 0), folder, progress)
         checkpoints.save_weights(folder / "last.safetensors", model)
         (folder / "best.safetensors").unlink(missing_ok=True)
@@ -146,7 +161,7 @@ def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]
                 "fingerprint": job.fingerprint,
                 "run": job.run,
                 "vocabulary_size": job.vocabulary_size,
-                "reports": len(tokens),
+                "reports": len(text.tokens),
                 "epochs": len(history),
                 "last_train_loss": history[-1]["train_loss"],
                 "last_valid_loss": history[-1]["valid_loss"],

@@ -38,8 +38,9 @@ class TrainedFold:
         denoiser = storage.Output(fold.parents[2]).pretrained / name if name else None
         return cls(model.to(device), run, denoiser, result["environment"]["precision"], device)
 
-    def views(self, folder: Path) -> list[np.ndarray]:
-        """Tokens of the corpus in `folder`, as the model reads them: one array for each view."""
+    def views(self, folder: Path) -> list[dict[str, np.ndarray]]:
+        """Inputs of the corpus in `folder`, as the model reads them: one dictionary for each view."""
         if self.denoiser is None:
-            return [Corpus.load(folder).tokens]
-        return denoised_tokens(folder, self.denoiser, self.run.denoise, self.device, self.precision)
+            return [{"tokens": Corpus.load(folder).tokens}]
+        views = denoised_tokens(folder, self.denoiser, self.run.denoise, self.device, self.precision)
+        return [{"tokens": tokens} for tokens in views]

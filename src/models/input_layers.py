@@ -1,0 +1,57 @@
+"""Family of input layers: the first part of a model, and the only one that knows what the inputs are.
+
+An input layer takes the `inputs` of a Batch, a dictionary of tensors (B, T, ...), and returns (B, T, embedding_size).
+To add one: a class here and a line in INPUT_LAYERS.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from src.core.errors import unknown
+from src.core.settings import Model
+from src.data.corpus import N_SPECIAL, PAD
+from src.models.layers import SpatialDropout, words_and_shares
+
+
+class TokenEmbedding(nn.Module):
+    """Embedding of `tokens`: int32 word indices (B, T), or mixtures (B, T, K) of K words a place (layers.mixture)."""
+
+    def __init__(self, settings: Model, vocabulary_size: int, vectors: Tensor | None = None):
+        """`vectors` (vocabulary_size, embedding_size) replace the random start."""
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, settings.embedding_size, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        with torch.no_grad():
+            self.embedding.weight[PAD] = 0
+            if vectors is not None:
+                self.embedding.weight.copy_(vectors)
+        self.spatial_dropout = SpatialDropout(settings.spatial_dropout)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.spatial_dropout(self.embed(inputs))
+
+    def embed(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Embeds without dropout: (B, T, embedding_size)."""
+        tokens = inputs["tokens"]
+        if tokens.dim() == 2:
+            return self.embedding(tokens)  # (64, 41) -> (64, 41, 128)
+        words, shares = words_and_shares(tokens.flatten(0, 1))
+        bags = functional.embedding_bag(words, self.embedding.weight, per_sample_weights=shares, mode="sum")
+        return bags.view(*tokens.shape[:2], -1)
+
+    def baseline(self) -> Tensor:
+        """Mean embedding of all words (embedding_size,): stands for a place that carries no information."""
+        return self.embedding.weight[N_SPECIAL:].mean(dim=0)
+
+
+INPUT_LAYERS = {"tokens": TokenEmbedding}
+
+
+def build_input_layer(name: str, settings: Model, vocabulary_size: int, vectors: Tensor | None = None) -> nn.Module:
+    """Builds the input layer called `name`; an unknown name raises a UserError that lists the family."""
+    if name not in INPUT_LAYERS:
+        raise unknown("input layer", name, INPUT_LAYERS)
+    return INPUT_LAYERS[name](settings, vocabulary_size, vectors)

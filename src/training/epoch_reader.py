@@ -1,0 +1,82 @@
+"""EpochReader: the batches of a training epoch, with noise and denoising."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.core.settings import Train
+from src.data.corpus import pad, unpad
+from src.data.corruption import NoiseRates, corrupt
+from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
+from src.training.denoising import Denoiser
+from src.training.rows import Rows
+
+GRAPH_WIDTHS = 16
+"""Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all batches but the last
+of an epoch."""
+
+
+class Wanted(NamedTuple):
+    """Targets of a batch."""
+
+    targets: Tensor
+    """(B, n_labels) float32, probabilities where they are a teacher's"""
+    weights: Tensor
+    """(B,) float32"""
+    twin: Batch | None
+    """The same reports with other noise."""
+
+
+class EpochReader:
+    """Reads the reports of an epoch in a new order, with new noise, POOL batches at a time.
+
+    Of the texts only one pool is in memory; what grows with the file is the order alone, eight bytes a report.
+    """
+
+    def __init__(self, train: Rows, settings: Train, device: torch.device, denoiser: Denoiser | None = None):
+        self._train = train
+        self._denoiser = denoiser
+        self._batch_size = settings.batch_size
+        self._device = device
+        self._multiple = GRAPH_WIDTHS if settings.compile and device.type == "cuda" else WIDTHS
+        self._twins = settings.consistency > 0
+        self._rates = NoiseRates(**settings.noise.model_dump())
+        self._alphabet = alphabet_of(train.inputs["tokens"], train.chosen) if self._rates.total else None
+        self.n_batches = math.ceil(len(train) / settings.batch_size)
+
+    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Wanted]]:
+        """Yields each batch, whose `rows` are places in `train`, with its targets."""
+        order = rng.permutation(len(self._train))
+        for start in range(0, len(order), POOL * self._batch_size):
+            pool = order[start : start + POOL * self._batch_size]
+            batches = self._pool(pool, rng)
+            sorted_rows = np.concatenate([batch.rows for batch in batches])
+            twins = self._pool(pool, rng, sorted_rows) if self._twins else [None] * len(batches)
+            sorted_rows = pool[sorted_rows]
+            targets = torch.from_numpy(self._train.labels[sorted_rows]).to(self._device, torch.float32)
+            weights = torch.from_numpy(self._train.weights[sorted_rows]).to(self._device)
+            for i in rng.permutation(len(batches)):
+                part = slice(i * self._batch_size, (i + 1) * self._batch_size)
+                wanted = Wanted(targets[part], weights[part], twins[i])
+                yield batches[i]._replace(rows=sorted_rows[part]), wanted
+
+    def _pool(self, pool: np.ndarray, rng: np.random.Generator, order: np.ndarray | None = None) -> list[Batch]:
+        """Cuts one copy of the reports of a pool into batches, with noise of its own."""
+        chosen = self._train.chosen[pool]
+        inputs = {name: array[chosen] for name, array in self._train.inputs.items()}
+        lengths = np.asarray(self._train.lengths[chosen])
+        if self._alphabet is not None:
+            tokens = inputs["tokens"]
+            noisy = corrupt(*unpad(tokens, lengths), self._rates, rng, self._alphabet)
+            inputs["tokens"], lengths = pad(*noisy, tokens.shape[1])
+        if self._denoiser:
+            view = rng.choice(self._denoiser.settings.views)
+            (inputs["tokens"],) = self._denoiser(inputs["tokens"], lengths, [view])
+        domain = self._train.domain[pool]
+        return length_batches(inputs, lengths, self._batch_size, self._device, self._multiple, order, domain)

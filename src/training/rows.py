@@ -1,0 +1,110 @@
+"""Rows: the reports that a fold is trained on or validated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from src.data.corpus import Corpus, Stacked
+from src.evaluation.metrics import sigmoid
+from src.training.job_specs import Beside
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Chosen reports of a corpus, whose arrays may be memory maps. The texts are not copied, so that folds side by side
+    share one corpus of any size."""
+
+    inputs: Mapping[str, np.ndarray | Stacked]
+    """{name: (all, max_len, ...)} of the whole corpus, as in Batch.inputs; {"tokens": (all, max_len) uint16}"""
+    lengths: np.ndarray | Stacked
+    """(all,) int32, of the whole corpus"""
+    labels: np.ndarray
+    """(N, n_labels) uint8, of the chosen reports; float32 where some labels are a teacher's probabilities"""
+    ids: np.ndarray
+    """(N,) bytes, of the chosen reports"""
+    weights: np.ndarray
+    """(N,) float32, weight of each chosen report in the loss; train reports average 1"""
+    domain: np.ndarray
+    """(N,) number of the file that each chosen report is from, see Batch.domain"""
+    n_domains: int
+    """Files of the whole corpus."""
+    chosen: np.ndarray
+    """(N,) rows of inputs and lengths"""
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @classmethod
+    def of(cls, corpus: Corpus, rows: np.ndarray) -> Rows:
+        """Takes some rows of an encoded corpus, all with weight 1."""
+        return cls._taken(corpus, rows, np.asarray(corpus.labels[rows]), 1.0)
+
+    @classmethod
+    def beside(cls, beside: Beside) -> Rows:
+        """Loads reports of another corpus, with their own labels or with the mean prediction of teachers."""
+        corpus = Corpus.load(Path(beside.corpus))
+        rows = np.arange(len(corpus)) if beside.rows is None else np.load(beside.rows)
+        if beside.logits:
+            total = 0.0
+            for file in beside.logits:  # one after the other: all at once would take their number times the memory
+                total = total + np.load(file, mmap_mode="r")[rows]
+            labels = sigmoid(total / len(beside.logits)).astype(np.float32)
+        else:
+            labels = np.asarray(corpus.labels[rows])
+        return cls._taken(corpus, rows, labels, beside.weight)
+
+    @classmethod
+    def _taken(cls, corpus: Corpus, rows: np.ndarray, labels: np.ndarray, weight: float) -> Rows:
+        return cls(
+            inputs={"tokens": corpus.tokens},
+            lengths=corpus.lengths,
+            labels=labels,
+            ids=np.asarray(corpus.ids[rows]),
+            weights=np.full(len(rows), weight, dtype=np.float32),
+            domain=np.asarray(corpus.sources[rows]),
+            n_domains=n_files(corpus),
+            chosen=rows,
+        )
+
+    @classmethod
+    def joined(cls, parts: list[Rows]) -> Rows:
+        """Joins rows of several corpora, one behind the other; their domains are numbered on."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = np.cumsum([0, *(len(part.lengths) for part in parts)])
+        return cls(
+            inputs={name: Stacked([part.inputs[name] for part in parts]) for name in parts[0].inputs},
+            lengths=Stacked([part.lengths for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            ids=np.concatenate([part.ids for part in parts]),
+            weights=np.concatenate([part.weights for part in parts]),
+            domain=numbered_on([part.domain for part in parts], [part.n_domains for part in parts]),
+            n_domains=sum(part.n_domains for part in parts),
+            chosen=np.concatenate([start + part.chosen for start, part in zip(starts, parts, strict=False)]),
+        )
+
+    @classmethod
+    def judged(cls, path: Path, corpus: Corpus, inputs: Mapping[str, Stacked], lengths: Stacked) -> Rows:
+        """Loads a FoldJob's `valid`: rows of its valid_corpora, whose inputs and lengths are given, with the labels of
+        the train reports in `corpus` that they are copies of."""
+        with np.load(path) as file:
+            rows, weights, chosen = file["rows"], file["weights"].astype(np.float32), file["chosen"]
+        whole = cls.of(corpus, rows)
+        return replace(whole, inputs=inputs, lengths=lengths, weights=weights, chosen=chosen)
+
+
+def n_files(corpus: Corpus) -> int:
+    """Counts the files that a corpus was encoded from."""
+    return int(corpus.sources.max()) + 1
+
+
+def numbered_on(domains: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
+    """Joins the domains of several corpora; those of each are numbered on from the corpus before, which has `counts`
+    files: uint16 (N,)."""
+    starts = np.cumsum([0, *counts])
+    parts = [(start + domain).astype(np.uint16) for start, domain in zip(starts, domains, strict=False)]
+    return np.concatenate(parts)
