@@ -139,3 +139,5 @@ def test_presets_and_models_are_named(name):
 def test_source_files_that_are_named_exist(page):
     for name in re.findall(r"`((?:src|tests|notebooks)/[\w./-]+)`", page.read_text()):
         assert (ROOT / name).exists(), name
+    for word, name in re.findall(r"`(\w+)`\s+in\s+`(src/[\w./-]+)`", page.read_text()):
+        assert word in (ROOT / name).read_text(), f"{word} in {name}"
