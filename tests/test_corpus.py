@@ -92,7 +92,7 @@ def test_text_hash_follows_the_text():
 @pytest.mark.parametrize("keep", ["head", "tail"])
 @pytest.mark.parametrize("block", [1, 7, 64])
 def test_blocks_give_what_one_piece_gives(tmp_path, monkeypatch, keep, block):
-    """Blocks end inside files, at their ends and beyond them; arrays and files stay the same, byte for byte."""
+    """Blocks that end inside files, at their ends and beyond give the same arrays and files, byte for byte."""
     rng = np.random.default_rng(0)
     files = [reports([rng.integers(0, 30, size).tolist() for size in rng.integers(1, 12, n)]) for n in (20, 1, 14)]
     vocabulary, labels = Vocabulary(np.arange(25)), rng.integers(0, 2, (35, 3)).astype(np.uint8)
@@ -122,8 +122,7 @@ def test_tokens_are_counted_to_the_last():
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured by Linux's /proc")
 def test_memory_stays_with_the_reports(tmp_path):
-    """200,000 reports are 17 MB of tokens, and 42 MB padded. Encoding and hashing them takes little more than they do;
-    with 64-bit indices over all tokens it was 230 MB, and it would be 100 with the padded arrays in memory."""
+    """200,000 reports are 17 MB of tokens, and 42 MB padded; encoding must not hold the padded arrays in memory."""
     taken = json.loads(subprocess.check_output([sys.executable, "-c", MEASURED, str(tmp_path)], cwd=ROOT))
     assert taken["encode"] < 30 and taken["folds"] < 60
 

@@ -1,4 +1,4 @@
-"""Noise: the planted rates come out, reports stay whole, and nothing else changes."""
+"""Token noise has the requested rates, keeps reports apart, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from src.core.errors import UserError
 from src.data.corruption import NoiseRates, corrupt
 
 N, LENGTH = 4000, 50
-WORDS = np.arange(LENGTH)  # report i reads 0, 1, 2, … so what is missing can be told
-INTRUDERS = np.arange(1000, 1020)  # never in a report, so what was put in can be told
+WORDS = np.arange(LENGTH)  # each report reads 0, 1, 2, … so that a gap shows a deletion
+INTRUDERS = np.arange(1000, 1020)  # in no clean report, so that they show insertions and replacements
 EVERYTHING = NoiseRates(replacement=0.2, insertion=0.1, deletion=0.15, dispersion=0.1)
 
 

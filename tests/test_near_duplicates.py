@@ -1,4 +1,4 @@
-"""Similarity: cosines against brute force, and families that hold copies together and nothing else."""
+"""Cosines equal brute force; families join copies and nothing else."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def changed(report: list[int], rng: np.random.Generator, tokens: int = 2) -> lis
 
 
 def planted() -> tuple[Text, np.ndarray]:
-    """600 unrelated reports, four further copies of each of the first twenty with a few tokens changed, shuffled; and
-    the report that each is a copy of."""
+    """Returns 600 unrelated reports and four altered copies of each of the first twenty, shuffled; and the original of
+    each report."""
     rng = np.random.default_rng(1)
     reports, source = random_reports(600), [*range(600), *np.repeat(np.arange(20), COPIES - 1)]
     reports += [changed(reports[i], rng) for i in source[600:]]
@@ -124,10 +124,10 @@ def test_a_family_is_a_chain():
     assert len(partition(families(vectors, float(cosines.max() + 0.01))[0])) == 4
 
 
-@pytest.mark.parametrize("met", [4, 64])
-def test_likely_pairs_are_true_ones_and_most_of_them(monkeypatch, met):
-    """Circles of four are fewer than the six members of a planted family, so that no n-gram brings all together."""
-    monkeypatch.setattr(near_duplicates, "_MET", met)
+@pytest.mark.parametrize("size", [4, 64])
+def test_likely_pairs_are_true_ones_and_most_of_them(monkeypatch, size):
+    """Blocks of four reports are smaller than a planted family of six, so that no block holds a whole family."""
+    monkeypatch.setattr(near_duplicates, "_BLOCK_SIZE", size)
     monkeypatch.setattr(near_duplicates, "_CHUNK", 37)
     text, source = planted()
     vectors = tfidf([text], 2)[0]
@@ -137,12 +137,12 @@ def test_likely_pairs_are_true_ones_and_most_of_them(monkeypatch, met):
     np.testing.assert_allclose(cosine, cosines[left, right], rtol=1e-5)
     wanted = {(i, j) for i, j in zip(*np.nonzero(cosines > 0.3), strict=True) if i != j}
     found = set(zip(left.tolist(), right.tolist(), strict=True)) | set(zip(right.tolist(), left.tolist(), strict=True))
-    assert found <= wanted and len(found) > (0.9 if met == 4 else 0.99) * len(wanted)
+    assert found <= wanted and len(found) > (0.9 if size == 4 else 0.99) * len(wanted)
     assert partition(families(vectors, approximate=True)[0]) == partition(source)
 
 
 def test_among_more_reports_likely_pairs_are_still_most_of_them():
-    """60 words in 6,600 reports: each common n-gram has many circles, and the order alone brings the like together."""
+    """60 words in 6,600 reports: each common n-gram has many blocks, and only the order makes similar reports meet."""
     rng = np.random.default_rng(0)
     reports = random_reports(6000, 60)
     copies = [changed(reports[i], rng, tokens=4) for i in range(0, 6000, 10)]
@@ -155,8 +155,8 @@ def test_among_more_reports_likely_pairs_are_still_most_of_them():
 
 
 def test_no_report_is_compared_with_very_many(monkeypatch):
-    """So that time and memory stay linear where hundreds are alike; chains join them all the same."""
-    monkeypatch.setattr(near_duplicates, "_MET", 16)
+    """Time and memory stay linear when hundreds of reports are similar; chains join all of them nevertheless."""
+    monkeypatch.setattr(near_duplicates, "_BLOCK_SIZE", 16)
     monkeypatch.setattr(near_duplicates, "_BEST", 8)
     rng = np.random.default_rng(0)
     reports = random_reports(3000)

@@ -1,4 +1,4 @@
-"""N-grams: counted as scikit-learn counts them, hashed without confusion, and never made of two reports."""
+"""N-gram counts equal scikit-learn's, hashes do not collide, and no n-gram spans two reports."""
 
 from __future__ import annotations
 

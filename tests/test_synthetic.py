@@ -1,4 +1,4 @@
-"""The sample: reproducible, like the real files in its numbers, and readable only by who minds the order of words."""
+"""Synthetic sample: reproducible, with the real files' statistics, and predictable only from the order of words."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def bags(reports: Reports) -> np.ndarray:
-    """(N, 858) how often each token occurs in each report."""
+    """Counts each token in each report: (N, 858)."""
     rows = np.repeat(np.arange(len(reports)), reports.lengths)
     cells = np.bincount(rows * synthetic.VOCABULARY + reports.tokens, minlength=len(reports) * synthetic.VOCABULARY)
     return cells.reshape(len(reports), synthetic.VOCABULARY)
@@ -55,14 +55,14 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 class Listener:
-    """Understands clean reports: finds the clauses, their region, and which findings no negation reaches."""
+    """Parser of clean reports: clauses, their regions, and findings outside every negation."""
 
     def __init__(self):
         classes = synthetic.language().classes
         self.class_of = {int(word): name for name, ids in classes.items() if name != "f" for word in ids}
 
     def labels(self, tokens: np.ndarray) -> np.ndarray:
-        """(29,) uint8, regions first."""
+        """Returns the labels of a report, (29,) uint8, regions first."""
         labels, clause = np.zeros(ROUND2.n_labels, np.uint8), []
         for word in tokens.tolist():
             name = self.class_of[word]
@@ -78,7 +78,7 @@ class Listener:
 
     @staticmethod
     def _found(clause: list[str]) -> list[int]:
-        """Types of the findings that are there. "no" reaches to "but" or the end, "out" back to the beginning."""
+        """Types of the stated findings. "no" negates up to "but" or the end, "out" back to the beginning."""
         found, denied = [], False
         for name in clause:
             if name == "out":
@@ -175,7 +175,7 @@ def test_tests_come_from_another_pool(clean_folder):
         documents[name] = [" ".join(map(str, reports[i].tolist())) for i in range(TEST_ROWS)]
 
     def auc(one: str, other: str) -> float:
-        """Of a classifier that is asked from which of the two files a report is."""
+        """AUC of a classifier that predicts the file of a report."""
         words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", min_df=2)
         features, side = words.fit_transform(documents[one] + documents[other]), np.repeat([0, 1], TEST_ROWS)
         model = LogisticRegression(C=3, solver="liblinear")
@@ -251,7 +251,7 @@ def test_blocks_fit_together(tmp_path, monkeypatch):
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
+    """Simulated kill that no handler catches."""
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_killed_run_does_not_look_complete(tmp_path, monkeypatch, place, name,
     original, made = getattr(place, name), []
 
     def until_killed(*args):
-        """The original; but of the renames, those into the folder itself count, not those that a writer makes."""
+        """Calls the original until the kill; renames count only if their target is the folder itself."""
         if name != "replace" or Path(args[1]).parent == tmp_path / "killed":
             if len(made) == calls:
                 raise Killed

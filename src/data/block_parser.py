@@ -1,7 +1,7 @@
-"""The same format, a whole block of lines at a time: some forty NumPy operations instead of a loop.
+"""Vectorised parser of the `|,|` format: some forty NumPy operations for a whole block of lines.
 
-`parse_block` declines a block in which anything is unusual, right or wrong, and lines.parse_lines reads that one. So
-line_parser.py is the definition, this file is the speed, and the tests hold them equal.
+`parse_block` returns None for a block with anything unusual, valid or not; line_parser.parse_lines then parses that
+block. line_parser.py defines the format, and the tests check that both parsers agree.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import numpy as np
 from src.data.line_parser import LONGEST_ID, TASK_OF_FORM, Errors, Part
 
 MARKS = {2: {b"|,|\n": 0}, 3: {b"|,||,|" + b"," * (n - 1) + b"\n": n for n in TASK_OF_FORM}}
-"""What is left of a line without digits and blanks, and how many label groups that means; by number of fields."""
+"""Number of label groups for each form of a line (the line without digits and blanks); by number of fields."""
 
 
 def parse_block(block: bytes, n_fields: int) -> Part | None:
-    """The lines of a block, or None if any is not of the common kind, whether it is wrong or just unusual.
+    """Parses the lines of a block; returns None if a line is not of the common kind, valid or not.
 
-    Common are ids of digits only, single blanks, and words of at most four digits.
+    Lines of the common kind have ids of digits only, single blanks, and tokens of at most four digits.
     """
     block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
     text = np.frombuffer(block if block.endswith(b"\n") else block + b"\n", np.uint8)
-    # digits[at - k] for every `at` of an array is taken from before[k], so that no array of places is ever shifted.
+    # before[k] at `at` is digits[at - k], so that no array of positions has to be shifted.
     padded = np.empty(5 + len(text), np.uint8)
     padded[:5] = 255
     before = [padded[5 - k :] for k in range(5)]
-    digits = np.subtract(text, ord("0"), out=before[0])  # (bytes,) 0..9; what is no digit wraps to more
-    # Every byte that is no digit is a stop; it ends the number before it, if there is one.
+    digits = np.subtract(text, ord("0"), out=before[0])  # (bytes,) 0..9; other bytes wrap to larger values
+    # Every byte that is no digit is a stop: the end of the number before the byte, if there is a number.
     stops = np.flatnonzero(digits > 9)  # (S,) places in text
     stop_bytes = text.take(stops)
-    is_token = stop_bytes == ord(" ")  # (S,) whether this stop ends a token, corrected below
-    # Stops other than blanks must spell the same marks in every line.
+    is_token = stop_bytes == ord(" ")  # (S,) True if this stop ends a token; corrected below
+    # Stops other than blanks must form the same marks in every line.
     marks = np.flatnonzero(~is_token)
     spelt = stop_bytes.take(marks)
     width = spelt[:16].tobytes().find(b"\n") + 1
@@ -51,7 +51,7 @@ def parse_block(block: bytes, n_fields: int) -> Part | None:
     if id_lengths.min() < 1 or id_lengths.max() > LONGEST_ID:
         return None
     ids = _cut(text, starts, id_lengths)
-    # Digits not yet accounted for. It must come down to none: then every number was as short as it was taken to be.
+    # Digits not yet accounted for. 0 at the end: no number is longer than was assumed.
     left = len(text) - len(stops) - int(id_lengths.sum())
 
     # Descriptions: a blank ends a token, and so does the next mark if it follows a digit.
@@ -81,7 +81,7 @@ def parse_block(block: bytes, n_fields: int) -> Part | None:
             more = np.flatnonzero(stop < last)
             rows, stop, last = rows[more], stop[more] + 1, last[more]
         column += group.size
-    if np.count_nonzero(labels) != n_labels:  # a label was given twice
+    if np.count_nonzero(labels) != n_labels:  # a repeated label
         return None
 
     ends = stops[is_token]  # (T,) places in text just after a token
@@ -90,14 +90,14 @@ def parse_block(block: bytes, n_fields: int) -> Part | None:
         return None
     tokens = digit.astype(np.uint16)
     left -= len(tokens)
-    going_on = True  # whether the token reaches to the digit at hand
+    inside = True  # (T,) True while the byte still belongs to the token
     for k in (2, 3, 4):
         if not left:
             break
         digit = before[k].take(ends)
-        going_on &= digit < 10
-        left -= np.count_nonzero(going_on)
-        digit *= going_on
+        inside &= digit < 10
+        left -= np.count_nonzero(inside)
+        digit *= inside
         tokens += np.multiply(digit, 10 ** (k - 1), dtype=np.uint16)
     if left:
         return None
@@ -105,10 +105,10 @@ def parse_block(block: bytes, n_fields: int) -> Part | None:
 
 
 def _cut(text: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """(n,) bytes: `lengths` bytes of `text` from each of `starts` on. All strings of one length are copied at once."""
+    """Returns `lengths` bytes of `text` from each of `starts`, (n,) bytes; strings of one length are copied at once."""
     cut = np.zeros(len(starts), f"S{lengths.max()}")
     for length in np.flatnonzero(np.bincount(lengths)).tolist():
         rows = np.flatnonzero(lengths == length)
-        windows = np.ndarray(len(text) - length + 1, f"S{length}", text, strides=(1,))  # one from every byte on
+        windows = np.ndarray(len(text) - length + 1, f"S{length}", text, strides=(1,))  # a window from every byte
         cut[rows] = windows[starts[rows]]
     return cut

@@ -1,4 +1,4 @@
-"""Reports as arrays: the vocabulary that numbers their tokens, and the padded (N, max_len) form that models read."""
+"""Vocabulary, and reports as padded arrays (N, max_len) of vocabulary indices."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from src.data.report_reader import Reports
 
 PAD, UNK, MASK = 0, 1, 2
 N_SPECIAL = 3
-"""Token 0 of the files is a real word, so words are numbered from here on. This file alone knows the shift."""
-
+"""Number of reserved indices, and index of the first word: token 0 of the files is a real word."""
 
 BLOCK = 1 << 14
-"""Reports that are encoded or hashed at a time: the arrays made of them stay small, however large the file."""
+"""Reports encoded or hashed at a time: bounds the memory of the intermediate arrays."""
 
 
 class Vocabulary:
-    """The token ids that occur in a set of files, numbered in ascending order behind PAD, UNK and MASK."""
+    """Token ids of a set of files, numbered in ascending order behind PAD, UNK and MASK."""
 
     def __init__(self, words: np.ndarray):
         self.words = np.unique(np.asarray(words, dtype=np.uint16))
@@ -32,7 +31,7 @@ class Vocabulary:
         self._index[self.words] = np.arange(N_SPECIAL, N_SPECIAL + len(self.words), dtype=np.uint16)
 
     def __len__(self) -> int:
-        """Size of an embedding: the words and the three reserved ids."""
+        """Returns the number of words and reserved indices, the rows of an embedding."""
         return N_SPECIAL + len(self.words)
 
     @property
@@ -40,7 +39,7 @@ class Vocabulary:
         return storage.array_hash(self.words)
 
     def encode(self, tokens: np.ndarray) -> np.ndarray:
-        """File tokens (any shape) -> indices, uint16; a token that is not in the vocabulary becomes UNK."""
+        """Maps file tokens (any shape) to indices, uint16; a token outside the vocabulary becomes UNK."""
         return self._index[tokens]
 
     def save(self, path: Path) -> None:
@@ -53,30 +52,30 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The reports of one or more files, encoded and padded."""
+    """Encoded and padded reports of one or several files."""
 
     tokens: np.ndarray
-    """(N, max_len) uint16, PAD behind the last token."""
+    """Vocabulary indices, (N, max_len) uint16, PAD behind the last token."""
     lengths: np.ndarray
-    """(N,) int32, at least 1."""
+    """Tokens in each report, (N,) int32, at least 1."""
     ids: np.ndarray
-    """(N,) bytes, as in the file."""
+    """Report ids, (N,) bytes, as in the file."""
     labels: np.ndarray | None
-    """(N, n_labels) uint8."""
+    """Labels, (N, n_labels) uint8."""
     sources: np.ndarray
-    """(N,) uint8: index of the file that a report comes from."""
+    """Index of each report's file, (N,) uint8."""
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def text_fingerprint(self) -> str:
-        """Stands for the reports and their order."""
+        """Hash of the reports and their order."""
         return storage.array_hash(self.tokens, self.ids)
 
     def text_hashes(self) -> np.ndarray:
-        """(N,) bytes: a hash of each report's tokens, for keys that survive reordered rows."""
-        # artifacts.array_hash of every row, written out: called ten million times it would take a minute.
+        """Returns a hash of each report's tokens, (N,) bytes, for keys that do not depend on the order of rows."""
+        # Equals storage.array_hash of every row, which would take a minute for ten million rows.
         kind, size, width = self.tokens.dtype.str, self.tokens.itemsize, self.tokens.shape[1] * self.tokens.itemsize
         heads = [f"{kind}({n},)".encode() for n in range(self.tokens.shape[1] + 1)]
         hashes = np.empty(len(self), dtype="S16")
@@ -101,13 +100,13 @@ class Corpus:
 
     @classmethod
     def load(cls, folder: Path) -> Corpus:
-        """Arrays are mapped, not read: several processes share one copy of a large corpus."""
+        """Memory-maps the arrays, so that several processes share one copy of a large corpus."""
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
         return cls(**{"labels": None, **arrays})
 
 
 class Stacked:
-    """Arrays one behind the other, of which rows are copied only when they are asked for."""
+    """Virtual concatenation of arrays: only indexed rows are copied."""
 
     def __init__(self, parts: Sequence[np.ndarray]):
         self._parts = parts
@@ -118,22 +117,23 @@ class Stacked:
         return int(self._starts[-1])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), *self._parts[0].shape[1:]), self.dtype)
+        result = np.empty((len(rows), *self._parts[0].shape[1:]), self.dtype)
         which = np.searchsorted(self._starts, rows, side="right") - 1
         for i, part in enumerate(self._parts):
-            found[which == i] = part[rows[which == i] - self._starts[i]]
-        return found
+            result[which == i] = part[rows[which == i] - self._starts[i]]
+        return result
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What encoding a file had to change; the caller tells the user."""
+    """Counts of truncated reports and unknown tokens in encoded files."""
 
     truncated: int
-    """Reports longer than max_len."""
+    """Number of reports longer than max_len."""
     unknown_tokens: int
+    """Number of tokens outside the vocabulary."""
     unknown_words: tuple[int, ...]
-    """Token ids that the vocabulary does not hold."""
+    """Token ids outside the vocabulary."""
 
 
 def encode(
@@ -144,10 +144,10 @@ def encode(
     keep: Literal["head", "tail"],
     folder: Path | None = None,
 ) -> tuple[Corpus, Losses]:
-    """Files, one behind the other, as one corpus. `labels` (N, n_labels) are those of all files together.
+    """Encodes files as one corpus, in their order. `labels` (N, n_labels) cover all files.
 
-    With a `folder` it is written there, as by save(), and its tokens are mapped: never is more than a block of padded
-    rows in memory.
+    With a `folder` the corpus is written there, as by save(), and its tokens are memory-mapped, so that at most one
+    block of padded rows is in memory.
     """
     lengths = np.concatenate([file.lengths for file in files])
     counts = token_counts(files)
@@ -172,10 +172,10 @@ def encode(
 
 
 def token_counts(files: Iterable[Reports]) -> np.ndarray:
-    """How often each token stands in the files: int64 (65536,)."""
+    """Counts each token in the files: int64 (65536,)."""
     counts = np.zeros(np.iinfo(np.uint16).max + 1, dtype=np.int64)
     for file in files:
-        for start in range(0, len(file.tokens), 1 << 20):  # bincount takes eight bytes for each token
+        for start in range(0, len(file.tokens), 1 << 20):  # bincount takes eight bytes a token
             counts += np.bincount(file.tokens[start : start + (1 << 20)], minlength=len(counts))
     return counts
 
@@ -193,7 +193,7 @@ def _padded_blocks(
 def pad(
     words: np.ndarray, offsets: np.ndarray, max_len: int, keep: Literal["head", "tail"] = "head"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ragged indices (sum of lengths,) with offsets (N+1,) -> (N, max_len) uint16 and lengths (N,) int32."""
+    """Pads ragged indices (sum of lengths,) with offsets (N+1,) to (N, max_len) uint16 and lengths (N,) int32."""
     full = np.diff(offsets)
     lengths = np.minimum(full, max_len).astype(np.int32)
     starts = offsets[:-1] + (full - lengths if keep == "tail" else 0)
@@ -205,6 +205,6 @@ def pad(
 
 
 def unpad(tokens: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `pad`: (N, max_len) -> ragged indices (sum of lengths,) and offsets (N+1,)."""
+    """Inverts `pad`: (N, max_len) to ragged indices (sum of lengths,) and offsets (N+1,)."""
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return tokens[np.arange(tokens.shape[1]) < lengths[:, None]], offsets

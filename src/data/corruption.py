@@ -1,7 +1,7 @@
-"""The noise of the descriptions as a component: random replacement, insertion and deletion of tokens.
+"""Token noise like that of the descriptions: random replacement, insertion and deletion.
 
-In the competition's files about one token in six is another word than its frame asks for (more in the test files than
-in train), the intruders are nearly uniform over the vocabulary, and the tests are hit harder than train.
+In the competition's train file about one token in six is replaced by another word; in the test files more tokens are.
+The replacing words (intruders) are nearly uniform over the vocabulary.
 
     noisy_tokens, noisy_offsets = corrupt(tokens, offsets, NoiseRates(replacement=0.1), rng, alphabet)
 """
@@ -17,16 +17,20 @@ from src.core.errors import UserError
 
 @dataclass(frozen=True)
 class NoiseRates:
-    """How often a token is hit. The three kinds of hit exclude each other, so the rates must not sum to more than 1."""
+    """Probabilities that a token is replaced, deleted, or gets an inserted neighbour.
+
+    The three events exclude each other. Raises UserError for a rate outside [0, 1], for a sum of the three above 1, and
+    for a dispersion of 1.
+    """
 
     replacement: float = 0.0
-    """Probability per token that another token stands in its place."""
+    """Probability per token that another token replaces this token."""
     insertion: float = 0.0
-    """Probability per token that an intruder stands beside it."""
+    """Probability per token that an intruder is inserted before or behind this token."""
     deletion: float = 0.0
-    """Probability per token that it is missing."""
+    """Probability per token that this token is deleted."""
     dispersion: float = 0.0
-    """Intra-class correlation in [0, 1) of "this token was hit" within a report; 0 gives every report the same rate."""
+    """Intra-class correlation in [0, 1) of the event "token changed" within a report; 0: all reports have one rate."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -34,37 +38,37 @@ class NoiseRates:
             if not 0 <= value <= 1:  # also refuses NaN
                 raise UserError(f"noise {field.name} must be a probability between 0 and 1, not {value}")
         if self.dispersion == 1:
-            raise UserError("noise dispersion must be below 1: at 1 a report would be hit at every token or at none")
+            raise UserError("noise dispersion must be below 1: at 1 a report would change at every token or at none")
         if self.total > 1 + 1e-9:
             raise UserError(f"replacement, insertion and deletion must not sum to more than 1, not {self.total:g}")
 
     @property
     def total(self) -> float:
-        """Probability that a token is hit in any way."""
+        """Probability that a token is replaced, deleted, or gets an inserted neighbour."""
         return self.replacement + self.insertion + self.deletion
 
 
 def corrupt(
     tokens: np.ndarray, offsets: np.ndarray, rates: NoiseRates, rng: np.random.Generator, alphabet: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reports with some tokens replaced, inserted and deleted: new (tokens, offsets); the arguments stay as they are.
+    """Returns new (tokens, offsets) with some tokens replaced, inserted and deleted; the arguments are not changed.
 
     `tokens` (sum of lengths,) of any integer type, `offsets` (N + 1,) int64 as in Reports. Intruders are drawn
-    uniformly from the values in `alphabet` (V,). A replacement differs from the token that it replaces, so the
-    measured share of changed tokens is `rates.replacement` itself; with any intruder it would be (V - 1) / V of it.
-    An inserted intruder stands before or behind its token with equal chance, and may be equal to it.
+    uniformly from the values in `alphabet` (V,). A replacement always differs from the replaced token, so the share of
+    changed tokens is `rates.replacement`. An inserted intruder stands before or behind its token with equal
+    probability, and may equal that token.
 
-    A report never loses all its tokens: one of them, drawn at random, stays. That lowers the deletion rate of very
-    short reports a little. A report that is empty from the start stays empty.
+    A report never loses all its tokens: one token, drawn at random, is kept. The deletion rate of very short reports is
+    therefore a little lower. An empty report stays empty.
 
-    Raises ValueError where the arrays do not fit together.
+    Raises ValueError if the arrays do not fit together.
     """
     offsets = np.asarray(offsets, dtype=np.int64)
     alphabet = _checked_alphabet(tokens, offsets, rates, alphabet)
     lengths = np.diff(offsets)
-    hit_rates = np.repeat(_hit_rates(rates, len(lengths), rng), lengths)
-    hit = np.flatnonzero(rng.random(len(tokens), dtype=np.float32) < hit_rates)
-    del hit_rates  # the largest array here, four bytes for each token
+    rates_of_token = np.repeat(_rates_of_report(rates, len(lengths), rng), lengths)
+    hit = np.flatnonzero(rng.random(len(tokens), dtype=np.float32) < rates_of_token)
+    del rates_of_token  # the largest array here: four bytes a token
     kind = rng.random(len(hit)) * rates.total
     replaced = hit[kind < rates.replacement]
     deleted = hit[(kind >= rates.replacement) & (kind < rates.replacement + rates.deletion)]
@@ -73,13 +77,13 @@ def corrupt(
     changed = tokens.copy()
     changed[replaced] = _others(tokens[replaced], alphabet, rng)
 
-    copies = np.ones(len(tokens), dtype=np.int8)  # how many tokens stand where one stood: 0, 1 or 2
+    copies = np.ones(len(tokens), dtype=np.int8)  # number of new tokens for each old token: 0, 1 or 2
     copies[deleted] = 0
     copies[_survivors(deleted, offsets, rng)] = 1
     copies[inserted] = 2
     ends = np.zeros(len(tokens) + 1, dtype=np.int64)
     np.cumsum(copies, out=ends[1:])
-    # An inserted token makes two places of one: the intruder takes the first or the second of them.
+    # An insertion makes two places: the intruder takes the first or the second place.
     places = ends[inserted + 1] - rng.integers(1, 3, size=len(inserted))
     result = np.repeat(changed, copies)
     result[places] = rng.choice(alphabet, size=len(inserted))
@@ -87,7 +91,7 @@ def corrupt(
 
 
 def _checked_alphabet(tokens: np.ndarray, offsets: np.ndarray, rates: NoiseRates, alphabet: np.ndarray) -> np.ndarray:
-    """The distinct values of `alphabet`, in order; ValueError where the arguments of `corrupt` do not fit together."""
+    """Returns the distinct values of `alphabet`, sorted; raises ValueError if arguments of `corrupt` do not fit."""
     if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
         raise ValueError(f"tokens must be a flat array of integers, not {tokens.dtype} of shape {tokens.shape}")
     if offsets.ndim != 1 or len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(tokens):
@@ -102,15 +106,15 @@ def _checked_alphabet(tokens: np.ndarray, offsets: np.ndarray, rates: NoiseRates
     return alphabet.astype(tokens.dtype)
 
 
-def _hit_rates(rates: NoiseRates, n_reports: int, rng: np.random.Generator) -> np.ndarray:
-    """Probability that a token of each report is hit: float32 (N,) with mean `rates.total`.
+def _rates_of_report(rates: NoiseRates, n_reports: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the probability that a token changes, for each report: float32 (N,) with mean `rates.total`.
 
     With m = rates.total and r = rates.dispersion the probability of a report is Beta(a, b) distributed with mean
     a / (a + b) = m and a + b = 1 / r - 1. The number of hits in a report is then beta-binomial (Skellam 1948, J. Royal
     Statistical Society B 10, 257-261), r is the intra-class correlation 1 / (a + b + 1) of its tokens, and the
-    variance of the probability between reports is r * m * (1 - m). There is one draw for a report, and the shares of
-    the three kinds are the same in all reports: a noisy report is noisier in everything. That is a choice: it fits a
-    source in which whole reports were recorded or treated worse, and it keeps the three rates from summing past 1.
+    variance of the probability between reports is r * m * (1 - m). A report has one draw for all three events, so a
+    report with many replacements also has many deletions. This fits a source that recorded whole reports worse, and
+    keeps the sum of the three rates at most 1.
     """
     mean, correlation = min(rates.total, 1.0), rates.dispersion
     if correlation == 0 or mean in (0.0, 1.0):  # the Beta distribution has no parameters at these ends
@@ -120,17 +124,17 @@ def _hit_rates(rates: NoiseRates, n_reports: int, rng: np.random.Generator) -> n
 
 
 def _others(tokens: np.ndarray, alphabet: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each of `tokens` (K,) a uniformly drawn value of the sorted `alphabet` that is not the token: (K,)."""
+    """Draws, for each of `tokens` (K,), a value of the sorted `alphabet` other than the token, uniformly: (K,)."""
     if len(tokens) == 0:
         return tokens
     rank = np.searchsorted(alphabet, tokens)
-    known = alphabet[np.minimum(rank, len(alphabet) - 1)] == tokens
-    drawn = rng.integers(0, len(alphabet) - known)  # one value fewer where the token itself is in the alphabet
-    return alphabet[drawn + (known & (drawn >= rank))]  # step over the token's own place
+    in_alphabet = alphabet[np.minimum(rank, len(alphabet) - 1)] == tokens
+    choice = rng.integers(0, len(alphabet) - in_alphabet)  # one value fewer where the token itself is in the alphabet
+    return alphabet[choice + (in_alphabet & (choice >= rank))]  # step over the token's own place
 
 
 def _survivors(deleted: np.ndarray, offsets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Positions of the tokens that stay although they were drawn for deletion: one in each report that lost all."""
+    """Draws one token of each report that would lose all its tokens; returns the tokens' positions."""
     lengths = np.diff(offsets)
     report = np.searchsorted(offsets, deleted, side="right") - 1
     lost_all = np.flatnonzero((np.bincount(report, minlength=len(lengths)) == lengths) & (lengths > 0))

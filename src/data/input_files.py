@@ -1,4 +1,4 @@
-"""The competition's files in the input folder: which they are, and which of the known ones."""
+"""Train, test and extra files of the input folder, and checksums of the published files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KNOWN = {
     "21736149bc2eb714000b4182e75ef5dabbc7cf73ad767d3d15d81c9fdb201a81": "track1_round1_testB.csv",
     "6df8957e6f020e8886254bacf950acaad6ea7bc6a0a1c41ab4ba7f1c667c8d9c": "track1_round1_testB.csv (LF)",
 }
-"""sha256 of the published files, as they circulate: with CRLF and with LF line ends."""
+"""Name of each published file by its sha256, for the versions with CRLF and with LF line ends."""
 
 
 @dataclass(frozen=True)
@@ -27,45 +27,51 @@ class InputFiles:
 
 
 def find_files(paths: Paths) -> InputFiles | None:
-    """The train, test and extra files of the input folder, by name; None where no glob matches anything.
+    """Returns the train, test and extra files of the input folder, sorted by name; None if no glob matches a file.
 
-    Without test files there is nothing to submit, but models can be trained and scored. Raises UserError for a folder
-    that does not exist, for other files without train files, for two test or two extra files of one name, and for a
-    file that two globs match.
+    Test files are optional: without them models are trained and scored. Raises UserError for a missing folder, for test
+    or extra files without train files, for two test or two extra files of one stem, and for a file that two globs
+    match.
     """
     folder = paths.input
     if not folder.is_dir():
-        raise UserError(f"paths.input: {folder} is not a folder")
+        raise UserError(f"paths.input: there is no folder {folder}")
     globs = {"train": paths.train, "test": paths.test, "extra": paths.extra}
-    found = {role: sorted(path for path in folder.glob(glob) if path.is_file()) for role, glob in globs.items()}
-    files = InputFiles(**found)
+    by_role = {role: sorted(path for path in folder.glob(glob) if path.is_file()) for role, glob in globs.items()}
+    files = InputFiles(**by_role)
     others = files.test + files.extra
     if not files.train and not others:
         return None
     for path in files.train + others:
-        roles = [role for role in found if path in found[role]]
+        roles = [role for role in by_role if path in by_role[role]]
         if len(roles) > 1:
-            told = " and ".join(f"paths.{role} ({globs[role]})" for role in roles)
-            raise UserError(f"{path} matches {told}. Rename it or narrow a glob.")
+            keys = " and ".join(f"paths.{role} ({globs[role]})" for role in roles)
+            raise UserError(f"{path} matches {keys}. Rename the file or narrow a glob.")
     if not files.train:
-        raise UserError(f"no file in {folder} matches paths.train ({paths.train}), though {others[0].name} is there")
+        raise UserError(
+            f"no file in {folder} matches paths.train ({paths.train}), but {others[0].name} is there. "
+            "Add the train file or set paths.train."
+        )
     for role, results in (("test", "submissions"), ("extra", "arrays")):
-        stems = [path.stem for path in found[role]]
+        stems = [path.stem for path in by_role[role]]
         for stem in stems:
             if stems.count(stem) > 1:
-                raise UserError(f"two {role} files are called {stem}: their {results} would get in each other's way")
+                raise UserError(
+                    f"{folder}: two {role} files have the stem {stem}, so their {results} would overwrite each other. "
+                    "Rename one."
+                )
     return files
 
 
 def describe_known(path: Path, sha256: str) -> str:
-    """Says whether the file is one of the published ones, by its content or, with other content, by its name."""
+    """Returns the published name of a file with this checksum, or the checksum; warns if only the name is known."""
     if sha256 in KNOWN:
         return f"the published {KNOWN[sha256]}"
     if path.name in KNOWN.values():
-        return f"sha256 {sha256[:8]}…, not that of the published file of this name: changed, or a broken download?"
+        return f"sha256 {sha256[:8]}… differs from the published file of this name: changed, or a broken download?"
     return f"sha256 {sha256[:8]}…"
 
 
 def is_default(paths: Paths) -> bool:
-    """Whether the user has left the input folder where it is: only there the project puts sample data."""
+    """Returns True if the input folder is the default, the only folder that gets sample data."""
     return paths.input == ROOT / "input"

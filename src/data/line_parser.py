@@ -1,4 +1,4 @@
-"""The `|,|` text format, line by line: what a line may hold, and the words for what is wrong with it.
+"""Definition of the `|,|` text format: a parser of single lines with its error messages.
 
 A line is `id|,|description` or `id|,|description|,|label`. A description is decimal integers separated by blanks
 (0 is a real word), usually with a trailing blank. A label field is `3 4` in round 1 (regions, possibly none) and
@@ -21,15 +21,15 @@ DELIMITER = b"|,|"
 LARGEST_TOKEN = int(np.iinfo(np.uint16).max)
 LONGEST_ID = 256
 SHOWN = 20
-"""Errors spelt out in a message; the others are counted."""
+"""Number of errors listed in a message; further errors are counted."""
 LAYOUTS = {2: "id|,|description", 3: "id|,|description|,|label"}
 TASK_OF_FORM = {len(task.groups): task for task in TASKS.values()}
-"""A label field names its task by its number of groups: no comma is round 1, one comma is round 2."""
+"""Task by the number of groups in a label field: no comma is round 1, one comma is round 2."""
 
 
 @dataclass
 class Errors:
-    """Errors in the order of their lines: (line, counted from 0, and message) of the first ones, and how many."""
+    """The first SHOWN errors as (line from 0, message), sorted by line, and the number of all errors."""
 
     first: list[tuple[int, str]] = field(default_factory=list)
     total: int = 0
@@ -40,13 +40,13 @@ class Errors:
             self.first.append((line, message))
 
     def extend(self, other: Errors, line: int = 0) -> None:
-        """Take in `other`, whose line 0 is this one's `line`."""
+        """Adds the errors of `other`, whose line 0 is line `line` here."""
         self.total += other.total
         merged = self.first + [(line + at, message) for at, message in other.first]
         self.first = sorted(merged, key=lambda error: error[0])[:SHOWN]
 
     def throw(self, path: Path) -> None:
-        """UserError that tells all, if there is anything to tell."""
+        """Raises a UserError that lists the errors, if there are errors."""
         if self.total:
             head = f"{path}: {self.total:,} error{'s' * (self.total > 1)}"
             head += f", the first {SHOWN}:" if self.total > SHOWN else ":"
@@ -55,7 +55,7 @@ class Errors:
 
 @dataclass
 class Part:
-    """What a block of n lines holds. Lines with errors have an empty id, or length 0, or form 0."""
+    """Contents of a block of n lines. A line with errors has an empty id, length 0 or form 0."""
 
     ids: np.ndarray  # (n,) bytes
     tokens: np.ndarray  # (sum of lengths,) uint16
@@ -67,7 +67,7 @@ class Part:
 
 def open_bytes(path: Path) -> BinaryIO:
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no file'}, a file was expected")
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; expected a file")
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -77,89 +77,91 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def parse_lines(block: bytes, n_fields: int) -> Part:
-    """The lines of a block, one by one: the format's definition, and the words for what is wrong."""
+    """Parses the lines of a block one at a time; this function defines the format and its error messages."""
     ids, tokens, lengths, forms, columns, errors = [], [], [], [], [], Errors()
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n")):
-        wrong: list[str] = []
-        name, words, form, ones = b"", [], 0, []
-        if fields := split_fields(line.removesuffix(b"\r"), LAYOUTS[n_fields], wrong):
-            name = read_id(fields[0], wrong)
-            words = _numbers(fields[1], LARGEST_TOKEN, "token", wrong)
+        messages: list[str] = []
+        name, words, form, positive = b"", [], 0, []
+        if fields := split_fields(line.removesuffix(b"\r"), LAYOUTS[n_fields], messages):
+            name = read_id(fields[0], messages)
+            words = _numbers(fields[1], LARGEST_TOKEN, "token", messages)
             if not fields[1].strip(b" "):
-                wrong.append("an empty description, expected at least one token")
+                messages.append("an empty description, expected at least one token")
             if n_fields == 3:
-                form, ones = _labels(fields[2], wrong)
+                form, positive = _labels(fields[2], messages)
         ids.append(name)
         tokens += words
         lengths.append(len(words))
         forms.append(form)
-        columns.append(ones)
-        for message in wrong:
+        columns.append(positive)
+        for message in messages:
             errors.add(number, message)
     labels = np.zeros((len(ids), TASK_OF_FORM[max(forms)].n_labels if max(forms) else 0), np.uint8)
-    for row, ones in enumerate(columns):
-        labels[row, ones] = 1
+    for row, positive in enumerate(columns):
+        labels[row, positive] = 1
     counts, kinds = np.array(lengths, np.int64), np.array(forms, np.int8)
     return Part(np.array(ids, np.bytes_), np.array(tokens, np.uint16), counts, labels, kinds, errors)
 
 
-def split_fields(line: bytes, layout: str, wrong: list[str]) -> list[bytes]:
-    """The fields of a line, none if they cannot be told apart."""
+def split_fields(line: bytes, layout: str, messages: list[str]) -> list[bytes]:
+    """Splits a line into the fields of `layout`; returns [] and appends to `messages` if the line has other fields."""
     if line.startswith(b"\xef\xbb\xbf"):
-        wrong.append("a UTF-8 byte order mark; save the file without BOM")
+        messages.append("a UTF-8 byte order mark; save the file without BOM")
         line = line[3:]
     fields = line.split(DELIMITER)
     if odd := re.search(rb"[^\t\r\x20-\x7e]", line):
-        what = "a NUL byte" if odd[0] == b"\0" else f"the byte 0x{odd[0].hex()}"
-        wrong.append(f"{what} at column {odd.start() + 1}, expected printable ASCII")
+        byte = "a NUL byte" if odd[0] == b"\0" else f"the byte 0x{odd[0].hex()}"
+        messages.append(f"{byte} at column {odd.start() + 1}, expected printable ASCII")
     elif not line.strip():
-        wrong.append("a blank line; remove it")
+        messages.append("a blank line; remove it")
     elif torn := re.search(rb"\|,|,\|", b"\n".join(fields)):
-        wrong.append(f"a torn delimiter {show(torn[0])}, expected '|,|' between the fields of {layout}: {show(line)}")
+        messages.append(
+            f"a torn delimiter {show(torn[0])}, expected '|,|' between the fields of {layout}: {show(line)}"
+        )
     elif len(fields) != layout.count("|,|") + 1:
-        found = f"{len(fields)} field{'s' * (len(fields) > 1)}"
-        wrong.append(f"{found}, expected {layout.count('|,|') + 1} ({layout}): {show(line)}")
+        count = f"{len(fields)} field{'s' * (len(fields) > 1)}"
+        messages.append(f"{count}, expected {layout.count('|,|') + 1} ({layout}): {show(line)}")
     else:
         return fields
     return []
 
 
-def read_id(name: bytes, wrong: list[str]) -> bytes:
+def read_id(name: bytes, messages: list[str]) -> bytes:
     if not name:
-        wrong.append("an empty id")
+        messages.append("an empty id")
     elif len(name.split()) != 1 or name.strip() != name:
-        wrong.append(f"whitespace in the id {show(name)}")
+        messages.append(f"whitespace in the id {show(name)}")
     elif len(name) > LONGEST_ID:
-        wrong.append(f"an id of {len(name):,} characters, expected at most {LONGEST_ID}: {show(name)}")
+        messages.append(f"an id of {len(name):,} characters, expected at most {LONGEST_ID}: {show(name)}")
     else:
         return name
     return b""
 
 
-def _numbers(text: bytes, largest: int, what: str, wrong: list[str]) -> list[int]:
-    """Decimal integers separated by blanks; none if one of them is something else."""
+def _numbers(text: bytes, largest: int, what: str, messages: list[str]) -> list[int]:
+    """Parses decimal integers separated by blanks; returns [] and appends to `messages` on an error."""
     words = [word for word in text.split(b" ") if word]
     for word in words:
         # int() refuses thousands of digits.
         if not word.isdigit() or len(word.lstrip(b"0")) > 5 or int(word.lstrip(b"0") or 0) > largest:
-            wrong.append(f"{what} {show(word)}, expected an integer from 0 to {largest}")
+            messages.append(f"{what} {show(word)}, expected an integer from 0 to {largest}")
             return []
     return [int(word) for word in words]
 
 
-def _labels(text: bytes, wrong: list[str]) -> tuple[int, list[int]]:
-    """The form of a label field and its columns; (0, []) if anything is wrong."""
-    groups, before, columns = text.split(b","), len(wrong), []
+def _labels(text: bytes, messages: list[str]) -> tuple[int, list[int]]:
+    """Parses a label field into its form and columns; returns (0, []) and appends to `messages` on an error."""
+    groups, before, columns = text.split(b","), len(messages), []
     task = TASK_OF_FORM.get(len(groups))
     if task is None:
-        wrong.append(f"{len(groups) - 1} commas in the label field {show(text)}, expected none or one")
+        messages.append(f"{len(groups) - 1} commas in the label field {show(text)}, expected none or one")
         return 0, []
     for group, part in zip(task.groups, groups, strict=True):
-        values = _numbers(part, group.size - 1, f"among the {group.name}, label", wrong)
+        values = _numbers(part, group.size - 1, f"among the {group.name}, label", messages)
         columns += [task.columns[group.name].start + value for value in values]
         if twice := [value for value in values if values.count(value) > 1]:
-            wrong.append(f"among the {group.name}, label {twice[0]} is given twice")
-    return (len(groups), columns) if len(wrong) == before else (0, [])
+            messages.append(f"among the {group.name}, label {twice[0]} is repeated")
+    return (len(groups), columns) if len(messages) == before else (0, [])
 
 
 def show(text: bytes, longest: int = 40) -> str:
@@ -168,18 +170,18 @@ def show(text: bytes, longest: int = 40) -> str:
 
 
 def repeated_ids(ids: np.ndarray) -> Errors:
-    """One error for each line whose id an earlier line has. `ids` (N,) bytes; empty ones stand for unreadable lines."""
+    """Returns an error for each line that repeats an earlier id. `ids` (N,) bytes; empty ids are unreadable lines."""
     errors = Errors()
     eights = -(-ids.dtype.itemsize // 8)
     columns = ids.astype(f"S{8 * eights}").view(">u8").reshape(len(ids), eights).T.astype(np.uint64)
     hashes = columns[0]
     for column in columns[1:]:
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + column
-    # Ids usually ascend; as big-endian numbers they then do so in a few runs, which a stable sort just merges.
+    # Ids usually ascend; as big-endian numbers they then ascend in a few runs, which a stable sort merges fast.
     hashes = np.sort(hashes, kind="stable")
-    if (hashes[1:] == hashes[:-1]).any():  # rare: either an id is repeated or two long ones share a hash
+    if (hashes[1:] == hashes[:-1]).any():  # rare: an id is repeated, or two long ids share a hash
         first: dict[bytes, int] = {}
         for line, name in enumerate(ids.tolist()):
             if name and first.setdefault(name, line) != line:
-                errors.add(line, f"the id {show(name)} stands in line {first[name] + 1} already")
+                errors.add(line, f"the id {show(name)} repeats that of line {first[name] + 1}")
     return errors

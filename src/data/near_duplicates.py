@@ -1,4 +1,4 @@
-"""How alike reports are: cosines of TF-IDF n-grams, the nearest neighbour of each, and families of near-duplicates."""
+"""Similarity of reports: cosines of TF-IDF n-grams, nearest neighbours, and families of near-duplicates."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 THRESHOLDS = np.array([0.9999, *np.round(np.arange(0.90, 0.29, -0.02), 2)])
-"""Cosines above which two reports may count as near-duplicates, from the strictest, which only equal ones pass."""
+"""Candidate cosine thresholds for near-duplicates, from the strictest, which only equal reports exceed."""
 LARGEST_FAMILY = 0.01
-"""A threshold percolates if a family at it holds more than this share of all reports."""
+"""Share of all reports; a threshold at which a family is larger percolates."""
 _CHUNK = 512
-_MET = 64
-"""Reports that are compared for sharing one n-gram, where each cannot be compared with each."""
+_BLOCK_SIZE = 64
+"""Size of a block of reports with a common n-gram; likely_pairs looks for pairs inside blocks."""
 _COMMON = 0.1
-"""They do not meet for an n-gram that more than this share of all reports hold."""
+"""Share of all reports; n-grams in more reports than that make no blocks."""
 _ORDERS = 8
 _SEEN = 0.1
-"""Share of the cosine asked for that two reports must be seen to have where they meet, to be compared in full …"""
+"""Share of the minimum cosine that the common blocks of two reports must show before the full cosine is computed."""
 _BEST = 64
-"""… and that only with so many that share most."""
+"""Maximum number of other reports for which the full cosine of a report is computed."""
 
 
 def tfidf(texts: Sequence[Text], max_n: int, min_df: int = 1) -> list[csr_array]:
-    """TF-IDF of 1- to max_n-grams with rows of length one: float32 (N, features) for each text.
+    """Returns TF-IDF vectors of 1- to max_n-grams, rows of unit length: float32 (N, features) for each text.
 
-    Weights come from all texts together, and what only one report holds lengthens that report's vector in every text
-    alike, so that cosines within one text and between two can be compared. `min_df` leaves n-grams out that fewer
-    reports hold.
+    Weights are fitted on all texts together, and n-grams of a single report count in its length, so that cosines within
+    a text and between texts are comparable. N-grams in fewer than `min_df` reports are left out.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -47,10 +46,10 @@ def tfidf(texts: Sequence[Text], max_n: int, min_df: int = 1) -> list[csr_array]
 
 
 def nearest(queries: csr_array, references: csr_array, groups: np.ndarray) -> np.ndarray:
-    """Largest cosine of each query to the references of each group: float32 (Q, groups.max() + 1).
+    """Returns the largest cosine of each query to the references of each group: float32 (Q, groups.max() + 1).
 
-    `groups` (R,) are whole numbers from 0; a reference of a negative group does not count, a group without references
-    gives 0. So the largest cosine to what the model of fold f has seen is that over all groups but f.
+    `groups` (R,) are whole numbers; references of a negative group are ignored, a group without references gives 0.
+    If groups are folds, the largest cosine to the training data of fold f's model is the maximum over the other groups.
     """
     order = np.argsort(groups, kind="stable")
     order = order[groups[order] >= 0]
@@ -66,11 +65,12 @@ def nearest(queries: csr_array, references: csr_array, groups: np.ndarray) -> np
 def families(
     vectors: csr_array, threshold: float | None = None, copies: np.ndarray | None = None, approximate: bool = False
 ) -> tuple[np.ndarray, float]:
-    """Family number of each report (N,), and the threshold: reports joined by a chain of cosines above it are a family.
+    """Returns the family number of each report (N,), and the threshold.
 
-    Without a `threshold` it is the lowest of THRESHOLDS at which no family percolates, that is, holds more than
-    LARGEST_FAMILY of all reports: below it chains of chance likeness join everything to everything. `copies` (N,): how
-    many reports each row stands for. Each report is compared with each, or, if `approximate`, with the likely_pairs.
+    A family is a connected component of the pairs of reports with a cosine above the threshold. The default threshold
+    is the lowest of THRESHOLDS at which no family percolates, that is, exceeds LARGEST_FAMILY of all reports; at lower
+    thresholds chance similarities connect most reports. `copies` (N,): number of reports with the text of each row. All
+    pairs are compared, or, if `approximate`, likely_pairs.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -86,41 +86,43 @@ def families(
 
     if threshold is not None:
         return joined(threshold), threshold
-    found = (joined(THRESHOLDS[0]), float(THRESHOLDS[0]))
+    result = (joined(THRESHOLDS[0]), float(THRESHOLDS[0]))
     for candidate in THRESHOLDS[1:]:
         family = joined(candidate)
         if np.bincount(family, copies).max() > max(2, LARGEST_FAMILY * copies.sum()):
             break
-        found = family, float(candidate)
-    return found
+        result = family, float(candidate)
+    return result
 
 
 def likely_pairs(vectors: csr_array, lowest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows (P,), rows (P,) and cosines (P,) of pairs above `lowest`: most of them, and nearly all of the closest ones,
-    in time and memory linear in the number of reports. The order of the rows has a say in which.
+    """Returns most pairs with a cosine above `lowest`: rows (P,), rows (P,) and cosines (P,).
 
-    Reports meet in circles: _MET of those that share an n-gram, neighbours in an order that brings like reports
-    together; another order for another n-gram. The _BEST others of each report that share most with it in its circles
-    are compared with it in full. Of a larger family not all meet, but chains join them.
+    Time and memory are linear in the number of reports. Nearly all of the most similar pairs are found; the order of
+    the rows influences which other pairs are. The reports with an n-gram are sorted so that similar reports are
+    neighbours (_places) and cut into blocks of _BLOCK_SIZE. The full cosine is computed for each report and the _BEST
+    reports with the largest cosine inside common blocks. Members of a large family may be joined only by a chain.
     """
     from scipy.sparse import csr_array
 
     vectors, n = csr_array(vectors), vectors.shape[0]
     columns = vectors.tocsc()
     held = np.diff(columns.indptr)
-    columns = columns[:, (held > 1) & (held <= max(_MET, _COMMON * n))]
+    columns = columns[:, (held > 1) & (held <= max(_BLOCK_SIZE, _COMMON * n))]
     held = np.diff(columns.indptr)
     column = np.repeat(np.arange(len(held)), held)
     order = np.lexsort((_places(vectors)[column % _ORDERS, columns.indices], column))
-    circles = -(-held // _MET)  # of each n-gram, of nearly the same size
-    circle = np.arange(circles.sum()) - np.repeat(np.cumsum(circles) - circles, circles)
-    starts = np.repeat(columns.indptr[:-1], circles) + np.repeat(held, circles) * circle // np.repeat(circles, circles)
-    by_circle = csr_array(
+    n_blocks = -(-held // _BLOCK_SIZE)  # blocks of each n-gram, of nearly equal size
+    block = np.arange(n_blocks.sum()) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
+    starts = np.repeat(columns.indptr[:-1], n_blocks) + np.repeat(held, n_blocks) * block // np.repeat(
+        n_blocks, n_blocks
+    )
+    by_block = csr_array(
         (columns.data[order], columns.indices[order], np.append(starts, columns.nnz)), shape=(len(starts), n)
     )
-    members, found = by_circle.T.tocsr(), []
+    members, pairs = by_block.T.tocsr(), []
     for start in range(0, n, _CHUNK):
-        shared = (members[start : start + _CHUNK] @ by_circle).tocoo()
+        shared = (members[start : start + _CHUNK] @ by_block).tocoo()
         left, right = shared.coords
         likely = (shared.data > _SEEN * lowest) & (right != left + start)
         left, right, value = left[likely] + start, right[likely], shared.data[likely]
@@ -130,35 +132,35 @@ def likely_pairs(vectors: csr_array, lowest: float) -> tuple[np.ndarray, np.ndar
         left, right = left[best], right[best]
         cosine = vectors[left].multiply(vectors[right]).sum(axis=1)
         above = cosine > lowest
-        found.append((left[above], right[above], cosine[above]))
-    return tuple(map(np.concatenate, zip(*found, strict=True)))
+        pairs.append((left[above], right[above], cosine[above]))
+    return tuple(map(np.concatenate, zip(*pairs, strict=True)))
 
 
 def _places(vectors: csr_array) -> np.ndarray:
-    """Place of each report in several orders, (_ORDERS, N), in which reports are often neighbours of those like them.
+    """Returns the rank of each report in several orders, (_ORDERS, N), in which similar reports are often neighbours.
 
-    A report is known by the n-gram with the smallest of (number drawn for the n-gram) / (square of its weight), which
-    two reports share the more often the more alike they are (Moulton and Jiang 2018, "Maximally consistent sampling and
-    the Jaccard index of probability distributions"). An order goes by three such n-grams.
+    The sketch of a report is the n-gram with the smallest (random number of the n-gram) / (squared weight); the more
+    similar two reports are, the more often their sketches agree (Moulton and Jiang 2018, "Maximally consistent
+    sampling and the Jaccard index of probability distributions"). An order sorts by three such sketches.
     """
     rng = np.random.default_rng(0)
     held = np.diff(vectors.indptr)
     row = np.repeat(np.arange(len(held)), held)
     starts, weight = vectors.indptr[:-1][held > 0], vectors.data**2
-    known = np.zeros((_ORDERS, len(held)), dtype=np.int32)
-    for sketch in known:
+    sketches = np.zeros((_ORDERS, len(held)), dtype=np.int32)
+    for sketch in sketches:
         drawn = rng.exponential(size=vectors.shape[1]).astype(np.float32)[vectors.indices] / weight
         smallest = np.minimum.reduceat(drawn, starts) if len(starts) else drawn
-        found = np.flatnonzero(drawn == np.repeat(smallest, held[held > 0]))
-        sketch[row[found]] = vectors.indices[found]
-    places = np.empty_like(known)
+        minimal = np.flatnonzero(drawn == np.repeat(smallest, held[held > 0]))
+        sketch[row[minimal]] = vectors.indices[minimal]
+    places = np.empty_like(sketches)
     for i in range(_ORDERS):
-        places[i, np.lexsort((known[i - 2], known[i - 1], known[i]))] = np.arange(len(held))
+        places[i, np.lexsort((sketches[i - 2], sketches[i - 1], sketches[i]))] = np.arange(len(held))
     return places
 
 
 def _pairs(vectors: csr_array, lowest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows (P,), rows (P,) and cosines (P,) of all pairs above `lowest`."""
+    """Returns all pairs with a cosine above `lowest`: rows (P,), rows (P,) and cosines (P,)."""
     left, right, cosine = [], [], []
     for start, cosines in _cosines(vectors, vectors):
         rows, columns = np.nonzero(cosines > lowest)
@@ -170,7 +172,7 @@ def _pairs(vectors: csr_array, lowest: float) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _cosines(queries: csr_array, references: csr_array) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and cosines (rows, R) of a chunk of queries at a time."""
+    """Yields the first row and the cosines (rows, R) of each chunk of queries."""
     transposed = references.T.tocsc()
     for start in range(0, queries.shape[0], _CHUNK):
         yield start, (queries[start : start + _CHUNK] @ transposed).toarray()

@@ -1,4 +1,4 @@
-"""Word n-grams of reports as sparse counts, and the ragged form that they are read from."""
+"""Word n-grams of ragged reports: sparse counts and hashes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Text = tuple[np.ndarray, np.ndarray]
 
 
 def ngram_counts(tokens: np.ndarray, offsets: np.ndarray, max_n: int) -> tuple[csr_array, np.ndarray]:
-    """How often each report holds each n-gram, n = 1 to max_n: float64 (reports, distinct n-grams); and where each
-    n-gram is found: its n, and the place in `tokens` where one of its occurrences starts, int64 (distinct n-grams, 2).
+    """Counts the n-grams of each report, n = 1 to max_n: float64 (reports, distinct n-grams).
 
-    Tokens are numbers, so n-grams are counted as numbers too, several times faster than as text. An n-gram's number
-    comes from that of its first n - 1 tokens and from its last token, and is made dense at once: it cannot overflow.
+    Also returns n and the start of the first occurrence in `tokens` for each n-gram, int64 (distinct n-grams, 2).
+    N-grams are counted as numbers, several times faster than as text. The number of an n-gram is that of its first
+    n - 1 tokens combined with its last token; numbers are made consecutive after each n and so cannot overflow.
     """
     from scipy.sparse import coo_array, hstack
 
     n_reports = len(offsets) - 1
     report = np.repeat(np.arange(n_reports, dtype=np.int32), np.diff(offsets))  # scikit-learn wants 32-bit indices
     words, word = np.unique(tokens, return_inverse=True)
-    start, gram, blocks, found = np.arange(len(tokens)), word, [], []
+    start, gram, blocks, places = np.arange(len(tokens)), word, [], []
     for n in range(1, max_n + 1):
         if n > 1:
             start, gram = start[start + n <= len(tokens)], gram[start + n <= len(tokens)]
@@ -35,13 +35,13 @@ def ngram_counts(tokens: np.ndarray, offsets: np.ndarray, max_n: int) -> tuple[c
             gram = np.unique(gram * len(words) + word[start + n - 1], return_inverse=True)[1]
         first = np.zeros(int(gram.max(initial=-1)) + 1, dtype=np.int64)
         first[gram[::-1]] = start[::-1]
-        found.append(np.column_stack([np.full(len(first), n), first]))
+        places.append(np.column_stack([np.full(len(first), n), first]))
         blocks.append(coo_array((np.ones(len(gram)), (report[start], gram.astype(np.int32))), (n_reports, len(first))))
-    return hstack(blocks, format="csr"), np.concatenate(found)
+    return hstack(blocks, format="csr"), np.concatenate(places)
 
 
 def ngram_hashes(text: Text, n: int) -> np.ndarray:
-    """A 64-bit hash of each n-gram inside a report, in the order of the text: uint64."""
+    """Returns a 64-bit hash of each n-gram inside a report, in the order of the text: (n-grams,) uint64."""
     tokens, offsets = text
     lengths = np.diff(offsets)
     left = np.repeat(offsets[1:], lengths) - np.arange(len(tokens))  # tokens from here to the report's end
@@ -53,7 +53,7 @@ def ngram_hashes(text: Text, n: int) -> np.ndarray:
 
 
 def combine(hashes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Next hash of a sequence: the finaliser of SplitMix64 (Steele, Lea and Flood 2014) on hash + token."""
+    """Returns the next hash of each sequence: finaliser of SplitMix64 (Steele, Lea and Flood 2014) on hash + token."""
     mixed = hashes * np.uint64(0x9E3779B97F4A7C15) + tokens.astype(np.uint64) + np.uint64(1)
     mixed ^= mixed >> np.uint64(30)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
@@ -63,7 +63,7 @@ def combine(hashes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def take(tokens: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Text:
-    """Tokens and offsets of the chosen reports, in that order."""
+    """Returns tokens and offsets of the reports `rows`, in the order of `rows`."""
     lengths = np.diff(offsets)[rows]
     ends = np.cumsum(lengths)
     index = np.arange(lengths.sum()) + np.repeat(offsets[:-1][rows] - (ends - lengths), lengths)
@@ -71,7 +71,7 @@ def take(tokens: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Text:
 
 
 def join(texts: Sequence[Text]) -> Text:
-    """Texts one behind the other, as one."""
+    """Concatenates texts."""
     shifts = np.cumsum([0, *(offsets[-1] for _, offsets in texts)])
     offsets = [part[1:] + shift for (_, part), shift in zip(texts, shifts[:-1], strict=True)]
     return np.concatenate([tokens for tokens, _ in texts]), np.concatenate([[0], *offsets]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Files of reports: a strict, fast reader, and a writer that reads back what it wrote."""
+"""Reader and writer of report files: the reader is strict and fast, the writer checks its output."""
 
 from __future__ import annotations
 
@@ -20,47 +20,46 @@ from src.data.line_parser import DELIMITER, LAYOUTS, TASK_OF_FORM, Errors, Part,
 from src.data.tasks import Task
 
 BLOCK = 1 << 20
-"""Bytes parsed at a time: few enough for the arrays made of them to stay in the cache, and so many that neither
-NumPy's cost per call nor the threads' hand-over of the interpreter counts."""
+"""Bytes parsed at a time: the arrays fit the cache, and NumPy's cost per call and the threads' switches are small."""
 THREADS = 2
-"""NumPy lets go of the interpreter while it computes. Blocks are put together in file order, whoever finishes first."""
+"""Threads that parse blocks; NumPy releases the interpreter lock while it computes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reports:
-    """A file of N reports, in file order."""
+    """Contents of a file of N reports, in file order."""
 
     path: Path
     ids: np.ndarray
-    """(N,) bytes, as written: 007 stays 007."""
+    """Report ids, (N,) bytes, as in the file: 007 stays 007."""
     tokens: np.ndarray
-    """(sum of lengths,) uint16, all reports end to end, as written: 0 is a word."""
+    """Tokens of all reports end to end, (sum of lengths,) uint16, as in the file: 0 is a word."""
     offsets: np.ndarray
-    """(N + 1,) int64: report i is tokens[offsets[i]:offsets[i + 1]]."""
+    """Limits of the reports, (N + 1,) int64: report i is tokens[offsets[i]:offsets[i + 1]]."""
     labels: np.ndarray | None
-    """(N, n_labels) uint8, 0 or 1; None for a file without labels."""
+    """Labels, (N, n_labels) uint8, 0 or 1; None for a file without labels."""
     task: Task | None
-    """Recognised by the form of the label fields; None for a file without labels."""
+    """Task of the label fields' form; None for a file without labels."""
     sha256: str = ""
-    """Of the file's bytes; empty for reports that are in no file."""
+    """Checksum of the file's bytes; empty for reports that are in no file."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The tokens of one report, (length,) uint16, a view."""
+        """Returns the tokens of a report, (length,) uint16, a view."""
         row = range(len(self))[row]
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,) int64, tokens in each report, at least 1."""
+        """Tokens in each report, (N,) int64, at least 1."""
         return np.diff(self.offsets)
 
     def labels_for(self, task: Task) -> np.ndarray:
-        """(N, task.n_labels) uint8, a view: the leading groups of this file's labels that `task` asks for.
+        """Returns the labels of `task`, (N, task.n_labels) uint8, a view of this file's first label groups.
 
-        Round 2's file serves round 1. UserError if this file has no labels or lacks a group.
+        A file of round 2 also has the labels of round 1. Raises UserError if this file has no labels or lacks a group.
         """
         if self.labels is None or self.task is None:
             raise UserError(f"{self.path} has no labels; {task.title} needs a file of the form {LAYOUTS[3]}")
@@ -74,11 +73,10 @@ _Parser = Callable[[bytes, int], Part]
 
 
 def read_reports(path: Path | str, labelled: bool | None = None) -> Reports:
-    """Read a file of reports.
+    """Reads a file of reports.
 
-    `labelled` says whether there must be a label field; None recognises it by the first line. Anything irregular is
-    a UserError that names file and line; all errors of a file are told together. Memory is that of the result and
-    a few blocks.
+    `labelled` requires (True) or forbids (False) a label field; None accepts both, by the first line. Memory is that of
+    the result and a few blocks. Raises one UserError that lists all irregular lines with file and line number.
     """
     return _read(Path(path), labelled, _parse)
 
@@ -88,8 +86,8 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
         size = os.fstat(file.fileno()).st_size
         n_fields = _number_of_fields(path, file.readline() + file.read(1 << 16), labelled)
         file.seek(0)
-        # Made as large as a valid file of this size could need, because arrays as large as this get large pages, and
-        # pages that are never written to cost nothing. Appending would touch twice the memory, which is slow.
+        # The arrays have the largest size that a valid file of this size can need: large arrays get large pages, pages
+        # that are never written cost nothing, and appending would touch twice the memory.
         tokens = np.empty(size // 2 + 1, np.uint16)
         offsets = np.zeros(size // len("0|,|0\n") + 3, np.int64)
         labels = None
@@ -102,7 +100,7 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
                 labels = np.empty((len(offsets), part.labels.shape[1]), np.uint8)
             rows, words = slice(n_rows, n_rows + len(part.ids)), slice(n_tokens, n_tokens + len(part.tokens))
             n_rows, n_tokens = rows.stop, words.stop
-            if not errors.total and labels.shape[1] == part.labels.shape[1]:  # else there is no result to fill
+            if not errors.total and labels.shape[1] == part.labels.shape[1]:  # otherwise an error is raised below
                 tokens[words] = part.tokens
                 offsets[rows.start + 1 : rows.stop + 1] = words.start + np.cumsum(part.lengths)
                 labels[rows] = part.labels
@@ -117,12 +115,12 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
 
 
 def _number_of_fields(path: Path, head: bytes, labelled: bool | None) -> int:
-    """2 or 3, from the beginning of a file. UserError where reading line by line would make no sense."""
+    """Returns 2 or 3 from the beginning `head` of a file; raises UserError if the whole file has the wrong form."""
     if not head:
-        raise UserError(f"{path} is empty, lines of the form {LAYOUTS[2]} or {LAYOUTS[3]} were expected")
+        raise UserError(f"{path} is empty; expected lines of the form {LAYOUTS[2]} or {LAYOUTS[3]}")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path} is UTF-16 (it begins with a byte order mark); save it as plain ASCII, without BOM")
-    # The last line of `head` may be cut, the first is whole.
+        raise UserError(f"{path} is UTF-16 (it begins with a byte order mark). Save it as plain ASCII, without BOM.")
+    # The last line of `head` may be cut; the first line is complete.
     counts = [line.count(DELIMITER) + 1 for line in (head.split(b"\n")[:-1] or [head])]
     if labelled is None:
         return next((n for n in counts if n in LAYOUTS), 2)
@@ -134,9 +132,9 @@ def _number_of_fields(path: Path, head: bytes, labelled: bool | None) -> int:
 
 
 def _blocks(file: BinaryIO, digest: hashlib._Hash) -> Iterator[bytes]:
-    """Whole lines, BLOCK bytes and the rest of a line at a time; `digest` sees every byte."""
-    # glibc hands memory back to the system when much of it is free, so that every block pays for fresh pages, which
-    # doubles the time. Freeing one large array raises that threshold for good. Elsewhere this does nothing.
+    """Yields blocks of whole lines, BLOCK bytes and the rest of a line each; adds all bytes to `digest`."""
+    # glibc returns much free memory to the system, so that every block would pay for fresh pages, which doubles the
+    # time. Freeing one large array raises glibc's threshold for good. With other C libraries this has no effect.
     np.empty(31 << 20, np.uint8)
     while block := file.read(BLOCK):
         block += file.readline()
@@ -157,26 +155,26 @@ def _in_order(work: Callable[[bytes], Part], blocks: Iterable[bytes]) -> Iterato
 
 
 def _parse(block: bytes, n_fields: int) -> Part:
-    """The lines of a block, the fast way where it can be gone."""
+    """Parses the lines of a block, by the fast parser if it accepts the block."""
     return parse_block(block, n_fields) or parse_lines(block, n_fields)
 
 
 def _mixed_forms(forms: np.ndarray) -> Errors:
-    """One error for each line whose label field is of the rarer form."""
+    """Returns an error for each line whose label field has the rarer form."""
     errors, lines = Errors(), {form: np.flatnonzero(forms == form) for form in TASK_OF_FORM}
     common = max(lines, key=lambda form: (len(lines[form]), form == forms[0]))
-    told = f"{len(lines[common]):,} line{'s have' if len(lines[common]) > 1 else ' has'} that of"
+    count = f"{len(lines[common]):,} line{'s have' if len(lines[common]) > 1 else ' has'} the form of"
     for form in TASK_OF_FORM.keys() - {common}:
         for line in lines[form].tolist():
-            form_of, others = TASK_OF_FORM[form].title, TASK_OF_FORM[common].title
-            errors.add(line, f"a label field in the form of {form_of}, while {told} {others}; a file has one form")
+            title, common_title = TASK_OF_FORM[form].title, TASK_OF_FORM[common].title
+            errors.add(line, f"a label field in the form of {title}; {count} {common_title}, expected one form a file")
     return errors
 
 
 def write_reports(path: Path | str, reports: Reports) -> None:
-    """Write `reports` as the competition's files are: a blank after every token and label, lines end in LF.
+    """Writes `reports` in the competition's format: a blank after every token and label, lines end in LF.
 
-    The file appears whole or not at all, after it was read back and found the same; otherwise UserError.
+    The file gets its name only after it was read back and is equal. Raises UserError if it differs.
     """
     words = [b"%d " % word for word in range(int(reports.tokens.max(initial=0)) + 1)]
     columns = reports.task.columns.values() if reports.task else ()
@@ -196,6 +194,6 @@ def write_reports(path: Path | str, reports: Reports) -> None:
         back = read_reports(written, labelled=reports.labels is not None)
         for name in ("ids", "tokens", "offsets", "labels"):
             if not np.array_equal(getattr(back, name), getattr(reports, name)):
-                raise UserError(f"{path} was not written: read back, it is not what was meant")
+                raise UserError(f"{path} was not written: the file read back differs. Check the disk and run it again.")
 
     storage.write_atomic(Path(path), lambda file: file.writelines(map(line, range(len(reports)))), check)

@@ -1,7 +1,7 @@
-"""Which report is validated by which model: a table made once, keyed by report id and a hash of its text.
+"""Cross-validation folds: a table made once, keyed by report id and a hash of the report's text.
 
-Multilabel stratification after Sechidis et al. (2011), by the iterative-stratification package; for families of
-near-duplicates, which that package would split, the same idea carried over to groups.
+Folds are stratified by all labels (Sechidis et al. 2011) with the iterative-stratification package. Families of
+near-duplicates, which that package would split, are stratified as groups by _deal.
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ from src.data.corpus import BLOCK, Corpus, unpad
 
 HOLDOUT_PARTS = {"train": -1, "valid": 0, "test": 1}
 IDENTICAL = 0.9999
-"""A higher threshold is taken for this one: rounding may leave two reports of the same text just below one."""
+"""Largest threshold in use: rounding may leave the cosine of two equal texts just below 1."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One model's share of the rows."""
+    """Rows of one model: training, validation and prediction."""
 
     seed: int
     fold: int
     train_rows: np.ndarray
     valid_rows: np.ndarray
     predicted_rows: np.ndarray
-    """Rows that it predicts out of fold: the validation rows, and under holdout the test part too."""
+    """Rows that the model predicts out of fold: the validation rows, and under holdout also the test part."""
 
 
 @dataclass(frozen=True)
 class Families:
-    """Near-duplicates: reports joined by a chain of cosines above the threshold. See similarity.families."""
+    """Families of near-duplicates, as near_duplicates.families finds them."""
 
     of_row: np.ndarray
-    """(N,) number of each row's family; a report like no other is a family by itself."""
+    """Family number of each row, (N,); a report without near-duplicates is a family of its own."""
     threshold: float
+    """Cosine above which two reports are near-duplicates."""
     approximate: bool = False
-    """Not each report was compared with each, so near-duplicates may have been missed. See similarity.likely_pairs."""
+    """True if not all pairs were compared, so that some near-duplicates may be missing (likely_pairs)."""
 
     def facts(self) -> dict[str, Any]:
-        """For folds.json: how many families have more than one report, the share of rows in these, the largest."""
+        """Returns, for folds.json, the number of families of several reports, their share of rows, and the largest."""
         sizes = np.bincount(self.of_row)
         several = sizes[sizes > 1]
         return {
@@ -66,11 +67,11 @@ class Folds:
     scheme: str
     seeds: list[int]
     table: np.ndarray
-    """(N, len(seeds)) int: fold of each row; under holdout -1, 0 and 1 for train, valid and test."""
+    """Fold of each row, (N, len(seeds)) int; under holdout -1, 0 and 1 for train, valid and test."""
     families: Families | None = None
-    """What was kept together, where the folds have just been made by scheme families; the table does not tell."""
+    """Families, if scheme families has just made these folds; None for loaded folds."""
     dealt: bool = False
-    """Whether these folds have just been made of more reports than are stratified one by one."""
+    """True if these folds have just been made of more reports than settings.max_rows."""
 
     def splits(self) -> list[Split]:
         if self.scheme == "holdout":
@@ -86,26 +87,26 @@ class Folds:
 
     @property
     def scored(self) -> np.ndarray:
-        """Rows (N,) that a score is quoted on: the test part under holdout, otherwise all."""
+        """Mask (N,) of the rows that are scored: the test part under holdout, otherwise all rows."""
         return self.table[:, 0] == HOLDOUT_PARTS["test"] if self.scheme == "holdout" else np.full(len(self.table), True)
 
     @property
     def first(self) -> np.ndarray:
-        """(N,): fold of each row in the first split, for what is fitted across folds."""
+        """Fold of each row in the first split, (N,), for cross-fitting."""
         return self.table[:, 0]
 
 
 def make_folds(corpus: Corpus, settings: FoldSettings) -> Folds:
-    """Splits anew. The rows' order in the files has no influence: they are split in the order of their keys.
+    """Makes new folds. The order of rows in the files has no influence: rows are split in the order of their keys.
 
-    Copies of one report (same id and text) share a fold, under families all near-duplicates do; of more than
-    settings.max_compared different reports, all that are found. More than settings.max_rows are dealt rather than
-    stratified. Raises UserError where there are fewer reports or families than folds.
+    Copies of a report (same id and text) share a fold; under scheme families all near-duplicates do, or, above
+    settings.max_compared different reports, the near-duplicates found. Above settings.max_rows reports, folds are made
+    by _stratify_many. Raises UserError if there are fewer reports or families than folds.
     """
     hashes = corpus.text_hashes()
     keys, first, inverse = np.unique(_keys(corpus.ids, hashes), return_index=True, return_inverse=True)
     labels = np.asarray(corpus.labels)
-    # No abnormality at all is the commonest finding and no label says it: balance it like one.
+    # "No abnormality" is the most frequent finding and has no label: balance it like a label.
     labels = np.column_stack([labels, ~labels.any(axis=1)])
     k = 10 if settings.scheme == "holdout" else settings.k
     if len(keys) < k:
@@ -127,30 +128,32 @@ def make_folds(corpus: Corpus, settings: FoldSettings) -> Folds:
 
 
 def recorded(settings: FoldSettings, rows: int) -> dict[str, Any]:
-    """What the folds of so many reports depend on: the settings that are given, without limits that are not reached."""
-    # A threshold that is not given stays out, as do the limits: folds that were made before these were settings are
-    # still up to date.
-    other = "max_rows" if settings.scheme == "families" else "max_compared"
-    values = settings.model_dump(exclude_none=True, exclude={other})
+    """Returns the settings that the folds of `rows` reports depend on, without limits that are not reached."""
+    # A threshold of None and unused limits are left out, so that folds older than these settings stay current.
+    unused = "max_rows" if settings.scheme == "families" else "max_compared"
+    values = settings.model_dump(exclude_none=True, exclude={unused})
     return {name: value for name, value in values.items() if not (name.startswith("max_") and rows <= value)}
 
 
 def _stratify(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Fold of each row (N,) int16 that gives every fold about the same share of each label (N, L)."""
+    """Returns the fold of each row, (N,) int16, with about equal shares of each label (N, L) in all folds."""
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # imports scikit-learn: a second
 
     splitter = MultilabelStratifiedKFold(n_splits=k, shuffle=True, random_state=seed)
     column = np.empty(len(labels), dtype=np.int16)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # labels rarer than k are told of by the stage, by name
+        warnings.simplefilter("ignore")  # the stage names labels rarer than k
         for fold, (_, held) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
             column[held] = fold
     return column
 
 
 def _stratify_many(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """As _stratify, which loops over the rows, for millions: of rows with the same labels, in random order, k at a time
-    go one to each fold; what is left of all, at most 2k - 1 of each kind, is stratified."""
+    """Returns folds like _stratify, without its loop over rows, for millions of rows.
+
+    Rows with equal labels are dealt to the folds in random order, k rows at a time. The rest, at most 2k - 1 rows for
+    each combination of labels, is stratified.
+    """
     rng = np.random.default_rng(seed)
     kind = np.zeros(len(labels), dtype=np.uint64)
     for column in labels.T:
@@ -158,8 +161,8 @@ def _stratify_many(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
     kind = np.unique(kind, return_inverse=True)[1]
     size = np.bincount(kind)
     order = np.lexsort((rng.random(len(kind)), kind))
-    place = np.arange(len(kind)) - (np.cumsum(size) - size)[kind[order]]  # among the rows of its kind
-    # One round fewer than there could be: it leaves the stratification something to balance with, and k rows at least.
+    place = np.arange(len(kind)) - (np.cumsum(size) - size)[kind[order]]  # rank among the rows of its kind
+    # One round fewer than possible: the stratification needs rows to balance with, at least k.
     dealt = place < ((size // k - 1) * k)[kind[order]]
     folds = np.empty(len(kind), dtype=np.int16)
     folds[order[dealt]] = place[dealt] % k
@@ -171,26 +174,25 @@ def _stratify_many(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
 def _find_families(
     corpus: Corpus, hashes: np.ndarray, first: np.ndarray, inverse: np.ndarray, settings: FoldSettings
 ) -> Families:
-    """Families among the rows `first`, given to every row by `inverse`. `hashes` (N,) are those of the texts."""
+    """Returns the families of the rows `first`, extended to all rows by `inverse`. `hashes` (N,): text hashes."""
     from src.data import near_duplicates  # imports scikit-learn: a second
 
     threshold = None if settings.threshold is None else min(settings.threshold, IDENTICAL)
     approximate, copies = len(first) > settings.max_compared, None
-    if approximate:  # the same text is found at once, and only different ones are compared
-        _, one, member, copies = np.unique(hashes[first], return_index=True, return_inverse=True, return_counts=True)
-        first, inverse = first[one], member[inverse]
+    if approximate:  # equal texts are found by their hash, and only different texts are compared
+        _, index, member, copies = np.unique(hashes[first], return_index=True, return_inverse=True, return_counts=True)
+        first, inverse = first[index], member[inverse]
     vectors = near_duplicates.tfidf([unpad(corpus.tokens[first], corpus.lengths[first])], max_n=3, min_df=2)[0]
     family, used = near_duplicates.families(vectors, threshold, copies, approximate)
     return Families(family[inverse], float(used), approximate)
 
 
 def _deal(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Fold of each row (N,) int16 that splits no group (N,) and gives every fold about the same share of each label
-    (N, L) and of the rows.
+    """Returns the fold of each row, (N,) int16: no group (N,) is split, labels (N, L) and rows are about balanced.
 
-    Iterative stratification (Sechidis et al. 2011) of groups: one after the other, the largest first and among these
-    the one with the rarest label, each goes to the fold where the squared deviations from an equal share, of every
-    label's count relative to its total, then have the smallest sum.
+    Iterative stratification (Sechidis et al. 2011) of groups: groups are dealt in order of size, then of their rarest
+    label. Each group goes to the fold with the smallest resulting sum, over labels, of squared deviations of the
+    label's relative count from an equal share.
     """
     rng = np.random.default_rng(seed)
     columns = np.column_stack([labels, np.ones(len(labels))])
@@ -201,8 +203,8 @@ def _deal(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarr
     held = np.zeros((k, columns.shape[1]))
     fold = np.empty(len(counts), dtype=np.int16)
     for group in np.lexsort((rng.random(len(counts)), rarest, -counts[:, -1])):
-        # (held + count - share)² grows by 2 · count · held and by what is the same for all folds. So a fold that holds
-        # nothing is the cheapest, and none stays empty.
+        # (held + count - share)² grows by 2 · count · held and by terms equal for all folds. An empty fold is therefore
+        # the cheapest, and no fold stays empty.
         cost = (held * (counts[group] / totals**2)).sum(axis=1)
         chosen = np.lexsort((rng.random(k), held[:, -1], cost))[0]
         fold[group] = chosen
@@ -211,7 +213,7 @@ def _deal(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarr
 
 
 def largest_imbalance(labels: np.ndarray, folds: Folds) -> tuple[float, int]:
-    """The largest difference between a label's rate in one fold and in all rows, and the label's column."""
+    """Returns the largest difference between a label's rate in a fold and in all rows, and the label's column."""
     rates = labels.mean(axis=0)
     worst, where = 0.0, 0
     for column in folds.table.T:
@@ -223,13 +225,13 @@ def largest_imbalance(labels: np.ndarray, folds: Folds) -> tuple[float, int]:
 
 
 def missing_labels(labels: np.ndarray, folds: Folds) -> np.ndarray:
-    """Columns of the labels of which some fold has no positive."""
-    found = [labels[column == fold].any(axis=0) for column in folds.table.T for fold in np.unique(column)]
-    return np.flatnonzero(~np.all(found, axis=0))
+    """Returns the columns of labels without a positive row in some fold."""
+    present = [labels[column == fold].any(axis=0) for column in folds.table.T for fold in np.unique(column)]
+    return np.flatnonzero(~np.all(present, axis=0))
 
 
 def save(path: Path, folds: Folds, corpus: Corpus, sources: list[str]) -> None:
-    """A CSV with a line for each report, in the corpus's order; `sources` are the names behind corpus.sources."""
+    """Writes a CSV with one line a report, in the corpus's order; `sources` are the file names of corpus.sources."""
 
     def write(file: IO[bytes]) -> None:
         file.write(_csv([["source", "id", "text_hash", *(f"fold_{seed}" for seed in folds.seeds)]]))
@@ -250,19 +252,19 @@ def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
 
 
 def load(path: Path, corpus: Corpus, settings: FoldSettings) -> Folds | None:
-    """The folds of `corpus` in its row order, or None where the table lacks a report or a seed."""
-    found = _read_table(path, [f"fold_{seed}" for seed in settings.seeds])
-    if found is None:
+    """Reads the folds of `corpus` in its row order; returns None if the table lacks a report or a seed."""
+    content = _read_table(path, [f"fold_{seed}" for seed in settings.seeds])
+    if content is None:
         return None
-    known, first = np.unique(found[0], return_index=True)
+    table_keys, first = np.unique(content[0], return_index=True)
     keys, inverse = np.unique(_keys(corpus.ids, corpus.text_hashes()), return_inverse=True)
-    if not np.array_equal(known, keys):
+    if not np.array_equal(table_keys, keys):
         return None
-    return Folds(settings.scheme, settings.seeds, found[1][first][inverse])
+    return Folds(settings.scheme, settings.seeds, content[1][first][inverse])
 
 
 def _read_table(path: Path, columns: list[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Keys (N,) and these columns (N, len(columns)) int16; None if one is not there or a line is none of ours."""
+    """Reads keys (N,) and `columns` (N, len(columns)) int16; returns None for a missing column or a malformed line."""
     keys, table = [], []
     with path.open(newline="") as file:
         lines = filter(None, csv.reader(file))
@@ -275,11 +277,11 @@ def _read_table(path: Path, columns: list[str]) -> tuple[np.ndarray, np.ndarray]
                 ids, hashes, *folds = ([line[place] for line in block] for place in places)
                 keys.append(_keys(np.array(ids, dtype=np.bytes_), np.array(hashes, dtype=np.bytes_)))
                 table.append(np.array(folds, dtype=np.int16).T)
-        except (IndexError, ValueError, OverflowError, csv.Error):  # ValueError: also of an id that is not ASCII
+        except (IndexError, ValueError, OverflowError, csv.Error):  # ValueError: also an id that is not ASCII
             return None
     return (np.concatenate(keys), np.concatenate(table)) if keys else None
 
 
 def _keys(ids: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """(N,) bytes: what a report is known by."""
+    """Returns the key of each report, id and text hash: (N,) bytes."""
     return np.strings.add(np.strings.add(ids, b" "), hashes)

@@ -1,4 +1,4 @@
-"""Submission files: written whole or not at all, read as strictly as reports."""
+"""Reader and writer of submission files: the writer is atomic, the reader as strict as that of reports."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from src.core.errors import UserError
 from src.data.line_parser import DELIMITER, Errors, open_bytes, read_id, repeated_ids, show, split_fields
 
 BLOCK = 1 << 14
-"""Lines that are written or read at a time: as Python objects, the numbers of a large file would fill the memory."""
+"""Lines written or read at a time: a large file's numbers as Python objects would fill the memory."""
 SUBMISSION_LAYOUT = "id|,|p0 p1 …"
 _NUMBER = re.compile(rb"\d+(\.\d+)?(e[+-]\d+)?")
 
 
 def write_submission(path: Path | str, ids: np.ndarray, probabilities: np.ndarray, eps: float) -> None:
-    """Write `id|,|p0 p1 …`, one line a report, with the probabilities clipped to [eps, 1 - eps].
+    """Writes one line `id|,|p0 p1 …` a report, with the probabilities clipped to [eps, 1 - eps].
 
-    `ids` (N,), `probabilities` (N, n). At least nine significant digits are written, and as many as tell 1 - eps
-    from 1 well. UserError for anything but probabilities. The file appears whole or not at all, after it was read
-    back and found to hold these ids and values.
+    `ids` (N,), `probabilities` (N, n). Numbers have at least nine significant digits, and enough to distinguish 1 - eps
+    from 1. The file gets its name only after it was read back and holds these ids and values. Raises UserError for
+    anything but probabilities.
     """
     path, names, values = Path(path), np.asarray(ids).astype(np.bytes_), np.asarray(probabilities, np.float64)
     if not 0 <= eps < 0.5:
@@ -55,40 +55,43 @@ def write_submission(path: Path | str, ids: np.ndarray, probabilities: np.ndarra
         inside = not eps or bool(((values_back > 0) & (values_back < 1)).all())
         near = {"rtol": 10.0 ** (1 - digits), "atol": 0}
         if not (same and inside and all(np.allclose(values_back[rows], clipped, **near) for rows, clipped in blocks())):
-            raise UserError(f"{path} was not written: read back, it is not what was meant")
+            raise UserError(f"{path} was not written: the file read back differs. Check the disk and run it again.")
 
     storage.write_atomic(path, write, check)
 
 
 def read_submission(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (N,) bytes and probabilities (N, n) float64. As strict as `read_reports`, and single blanks only."""
+    """Reads ids (N,) bytes and probabilities (N, n) float64, which single blanks separate.
+
+    Raises UserError that lists the errors with their lines, like `read_reports`.
+    """
     path, errors = Path(path), Errors()
-    names, values, width = [], [], 0  # names and values: an array for each block
+    names, values, width = [], [], 0  # names and values: one array a block
     with open_bytes(path) as file:
         lines = enumerate(file)
         while block := list(itertools.islice(lines, BLOCK)):
             ids, rows = [], []
             for number, line in block:
-                wrong: list[str] = []
-                fields = split_fields(line.removesuffix(b"\n").removesuffix(b"\r"), SUBMISSION_LAYOUT, wrong)
-                ids.append(read_id(fields[0], wrong) if fields else b"")
+                messages: list[str] = []
+                fields = split_fields(line.removesuffix(b"\n").removesuffix(b"\r"), SUBMISSION_LAYOUT, messages)
+                ids.append(read_id(fields[0], messages) if fields else b"")
                 words = fields[1].split(b" ") if fields else []
                 odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > 1), None)
                 if odd is not None:
-                    wrong.append(f"value {show(odd)}, expected numbers from 0 to 1 with single blanks between them")
+                    messages.append(f"value {show(odd)}, expected numbers from 0 to 1 with single blanks between them")
                 elif words:
                     width = width or len(words)
                     if len(words) == width:
                         rows.append([float(word) for word in words])
                     else:
-                        found = f"{len(words)} value{'s' * (len(words) > 1)}"
-                        wrong.append(f"{found}, expected {width} as in the lines before")
-                for message in wrong:
+                        count = f"{len(words)} value{'s' * (len(words) > 1)}"
+                        messages.append(f"{count}, expected {width} as in the lines before")
+                for message in messages:
                     errors.add(number, message)
             names.append(np.array(ids, np.bytes_))
             values.append(np.array(rows, np.float64).reshape(len(rows), width))
     if not names:
-        raise UserError(f"{path} is empty, lines of the form {SUBMISSION_LAYOUT} were expected")
+        raise UserError(f"{path} is empty; expected lines of the form {SUBMISSION_LAYOUT}")
     errors.extend(repeated_ids(np.concatenate(names)))
     errors.throw(path)
     return np.concatenate(names), np.concatenate(values)
