@@ -1,4 +1,4 @@
-"""Rungs of the ladder: what each one knows and, above all, what it must not know."""
+"""Baselines use the training rows of a fold and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.evaluation.metrics import EPS, official_score, sigmoid
 
 
 def flatten(texts):
-    """Lists of tokens as one array and the offsets of its reports."""
+    """Returns lists of tokens as one array and the offsets of its reports."""
     return np.concatenate([np.array(text, dtype=np.int32) for text in texts]), np.cumsum([0] + [len(t) for t in texts])
 
 
@@ -67,7 +67,7 @@ def test_prior_learns_from_rows_set_aside_and_does_not_predict_them():
     predicted = baselines.prior(labels, np.array([-1, -1, 0, 1]))
     assert np.isnan(predicted[:2]).all()
     np.testing.assert_allclose(sigmoid(predicted[2:]), [[2.5 / 4], [3.5 / 4]])
-    with pytest.raises(ValueError, match="fold 0 holds every report"):
+    with pytest.raises(ValueError, match="fold 0"):
         baselines.prior(labels, np.zeros(4, dtype=int))
 
 

@@ -1,4 +1,4 @@
-"""Shift: small cases worked out by hand, planted differences found, and none found where there is none."""
+"""Shift measures equal small cases computed by hand, and find planted differences only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_text(*reports: list[int]) -> Text:
 
 
 def pool(n: int, seed: int) -> list[list[int]]:
-    """Reports of 60 words, the first far more frequent than the last."""
+    """Draws reports of 60 words, the first far more frequent than the last."""
     rng = np.random.default_rng(seed)
     shares = 1 / np.arange(1, 61)
     return [rng.choice(60, rng.integers(10, 30), p=shares / shares.sum()).tolist() for _ in range(n)]

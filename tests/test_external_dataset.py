@@ -1,4 +1,4 @@
-"""A labelled file of another pool made like the target: planted noise and likeness are reached."""
+"""A labelled file of another pool gets the noise and the similarity of the target."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_nothing_is_replaced_where_the_pool_is_noisier(config):
 
 def test_weights_are_those_of_the_cosines_to_train(config):
     pool = load(config)
-    like = pool.likeness(pool.text)
+    like = pool.density_ratio(pool.text)
     train, target, own = near_duplicates.tfidf([pool.train, pool.target, pool.text], 2)
     np.testing.assert_allclose(like.cosines, (own @ train.T).toarray().max(axis=1), atol=1e-6)
     np.testing.assert_allclose(like.target_cosines, (target @ train.T).toarray().max(axis=1), atol=1e-6)
@@ -68,7 +68,7 @@ def test_weights_are_those_of_the_cosines_to_train(config):
         like.weights, covariate_shift.similarity_weights(like.cosines, like.target_cosines, config.shift.clip)
     )
     assert like.weights.mean() == pytest.approx(1)
-    noisy = pool.likeness(pool.replaced(0.3))
+    noisy = pool.density_ratio(pool.replaced(0.3))
     assert np.median(noisy.cosines) < np.median(like.cosines)
     assert noisy.weights.shape == like.weights.shape == (TEST_ROWS,)
 
@@ -95,13 +95,13 @@ def test_the_target_is_that_of_the_settings(config):
     np.testing.assert_array_equal(other.target[0], read_reports(config.paths.input / "sample_testA.csv").tokens)
 
 
-def test_what_is_wrong_is_told(config, tmp_path, monkeypatch):
+def test_errors_name_files_and_commands(config, tmp_path, monkeypatch):
     pool = load(config)
     few = replace(pool, target=(pool.target[0][:100], np.array([0, 100])))
-    assert "too little text to tell how noisy it is" in error_of(few.missing_replacement)
+    assert few.target_name in error_of(few.missing_replacement)
     make_sample(tmp_path, rows=50, test_rows=10, task=ROUND1, seed=4)
     other = config.model_copy(update={"paths": config.paths.model_copy(update={"input": Path(tmp_path)})})
-    told = error_of(load, other)
-    assert f"was made of other files than are in {tmp_path}" in told and "./run.sh shift --preset sample" in told
+    message = error_of(load, other)
+    assert str(tmp_path) in message and "./run.sh shift --preset sample" in message
     monkeypatch.setattr(ValidationSets, "target", lambda self, name: None)
-    assert "there is no test file" in error_of(load, config)
+    assert "no test file" in error_of(load, config)

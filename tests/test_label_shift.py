@@ -1,4 +1,4 @@
-"""Label shift: planted rates are found, and probabilities that are moved there fit better."""
+"""Label shift: planted rates are estimated, and adapted probabilities fit better."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEST = np.linspace(0.05, 0.6, 17)
 
 
 def sample(rates, n, seed):
-    """Labels at `rates`, and logits that are exact for the rates of train: the evidence is the same in both files."""
+    """Draws labels at `rates`, and logits that are calibrated for the rates of train."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, 17)) < rates).astype(int)
     evidence = rng.normal(2 * (2 * labels - 1), 2)  # log likelihood ratio of N(±2, 2): exactly itself
@@ -66,7 +66,7 @@ def test_weights_count_as_copies():
 
 
 def test_what_is_calibrated_on_weighted_rows_starts_at_their_rates():
-    """The test is the very population that the weights make of train: nothing is left to move."""
+    """A test file distributed like the weighted train rows needs no adaptation."""
     labels, logits = sample(TRAIN, 20000, 6)
     weights = np.where(labels[:, 0] == 1, 3.0, 1.0)
     rng = np.random.default_rng(0)

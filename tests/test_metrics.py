@@ -28,7 +28,7 @@ TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.
 
 
 def make(task, n, seed=0, generator=None):
-    """Labels and probabilities whose losses vary from report to report, as real ones do."""
+    """Draws labels and probabilities whose losses vary between reports, like real losses."""
     generator = generator or np.random.default_rng(seed)
     truth = generator.normal(-1.5, 1.5, (n, task.n_labels)) + generator.normal(0, 1, (n, 1))
     labels = (generator.random(truth.shape) < sigmoid(truth)).astype(np.int8)
@@ -36,7 +36,7 @@ def make(task, n, seed=0, generator=None):
 
 
 def loop_score(task, labels, probabilities):
-    """The official score written as the rules say it, one cell at a time."""
+    """Computes the official score by the rules' text, one cell at a time."""
     scale, weights = (1, {"regions": 1}) if task is ROUND1 else (2, {"regions": 0.6, "types": 0.4})
     score = 0.0
     for name, columns in task.columns.items():
@@ -91,7 +91,7 @@ def test_sigmoid_and_logit_are_inverse_and_finite(x):
 def test_probabilities_that_are_none_raise(function, bad):
     labels, probabilities = make(ROUND1, 10)
     probabilities[3, 4] = bad
-    with pytest.raises(ValueError, match="probabilities must be finite"):
+    with pytest.raises(ValueError, match="finite"):
         function(ROUND1, labels, probabilities)
 
 
@@ -104,9 +104,9 @@ def test_swapped_or_misshapen_arguments_raise():
     with pytest.raises(ValueError, match="labels must be 0 or 1"):
         official_score(ROUND1, labels * 2, probabilities)
     for y, p in [(labels, probabilities[:9]), (labels[:0], probabilities[:0]), (labels[0], probabilities[0])]:
-        with pytest.raises(ValueError, match="must be alike"):
+        with pytest.raises(ValueError, match="shape"):
             official_score(ROUND1, y, p)
-    with pytest.raises(ValueError, match="round2 has 29 labels, not 17"):
+    with pytest.raises(ValueError, match="round2.*29.*17"):
         official_score(ROUND2, labels, probabilities)
 
 
@@ -114,7 +114,7 @@ def test_no_report_that_counts_is_a_clear_error():
     labels, probabilities = make(ROUND2, 10)
     labels[:, :17] = 0
     for function in (official_score, score_report):
-        with pytest.raises(UserError, match="none of 10 reports counts in the score of the types"):
+        with pytest.raises(UserError, match="10 reports.*types"):
             function(ROUND2, labels, probabilities)
 
 
@@ -158,7 +158,7 @@ def test_paired_difference_is_the_difference_and_far_surer_than_the_scores(task)
 
 
 def loop_calibration_error(labels, probabilities):
-    """Expected calibration error of flat arrays, one bin at a time."""
+    """Computes the expected calibration error of flat arrays, one bin at a time."""
     error = 0.0
     for i in range(15):
         inside = [j for j, p in enumerate(probabilities) if i / 15 <= p < (i + 1) / 15 or (i == 14 and p == 1)]
@@ -309,5 +309,5 @@ def test_the_standard_error_of_a_weighted_score_is_its_spread_over_samples():
 def test_a_group_of_which_every_row_weighs_nothing_raises():
     labels = np.zeros((2, 29), dtype=int)
     labels[0, [0, 17]] = 1
-    with pytest.raises(UserError, match="counts in the score of the types"):
+    with pytest.raises(UserError, match="types"):
         official_score(ROUND2, labels, np.full((2, 29), 0.5), np.array([0.0, 1.0]))

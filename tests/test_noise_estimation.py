@@ -1,4 +1,4 @@
-"""Frames: planted noise is measured as what it is, from text alone, and nothing is found where nothing was planted."""
+"""Noise estimates by frames: planted rates are recovered from text alone, and clean text has none."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def as_text(*reports: list[int]) -> Text:
 
 
 def outcomes(learned: list[f.Frames], *reports: list[int]) -> list[list[int]]:
-    """Intact, replaced, inserted, deleted of each report in the narrowest frames."""
+    """Counts intact, replaced, inserted and deleted narrowest frames of each report."""
     return f.count_outcomes(learned, as_text(*reports))[:, 0].tolist()
 
 
@@ -276,7 +276,7 @@ def test_extra_noise_is_none_where_there_is_more_already():
     ("have", "want"), [(NoiseRates(0.13), NoiseRates(0.19, dispersion=0.05)), (NoiseRates(0.1), NoiseRates(0.3))]
 )
 def test_extra_noise_brings_the_dispersion_that_is_missing(have, want):
-    """Of reports of 50 different words, the share that is left varies between reports as planted."""
+    """The share of unchanged tokens in reports of 50 different words varies between reports as planted."""
     words = np.tile(np.arange(50, dtype=np.uint16), 8000), np.arange(8001) * 50
     intruders = np.arange(1000, 2000)
     twice, offsets = noisy(noisy(words, have, 0, intruders), f.extra_noise(have, want), 1, intruders)
@@ -308,7 +308,7 @@ def test_real_files_are_as_noisy_as_their_readers_found(real_data):
 
 
 def test_a_small_file_leans_on_the_others_for_how_much_reports_differ(clean):
-    """Its own frames are too few to tell, and its rates would swing with the guess."""
+    """A small file has too few frames for its dispersion, on which its rates depend."""
     truth = NoiseRates(0.225, 0.04, 0.05, 0.05)
     tokens, offsets = clean
     small = tokens[: offsets[700]], offsets[:701]
@@ -325,7 +325,7 @@ def test_a_small_file_leans_on_the_others_for_how_much_reports_differ(clean):
 
 
 def test_the_tokens_that_are_told_are_the_intruders():
-    """In place of a word, before it and behind it; a word that is missing is no token."""
+    """Intruders instead of, before and behind a word are marked; a deleted word is no token."""
     hits = [[1, 2, 9, 4, 5], [1, 2, 8, 3, 4, 5], [1, 2, 3, 7, 4, 5], [1, 2, 4, 5]]
     learned = f.learn_frames([as_text(*[PHRASE] * 100, *hits)])
     text = as_text(PHRASE, *hits)

@@ -240,7 +240,7 @@ def test_runs_are_scored_on_a_labelled_file_made_like_the_target(copy, tiny_inpu
     for run, scores in facts["runs"].items():
         line = next(line for line in shown.splitlines() if line.startswith(f"{run} "))
         for (name, text), weighted in zip(texts.items(), ("weighted", "both"), strict=True):
-            weights = pool.likeness(text).weights
+            weights = pool.density_ratio(text).weights
             made_file = copy.parent / f"{name}.csv"
             write_reports(made_file, replace(pool.with_text(text), path=made_file))
             to = copy.parent / f"{name}_{run}.csv"
@@ -607,7 +607,7 @@ def test_missing_artefacts_name_their_command(tiny_input, tmp_path, capsys):
         (["train", "--modle", "lstm"], ["./run.sh train --help"]),
         (["predict", "lstm"], ["file", "./run.sh predict --help"]),
         (["score", "--labels", "x.csv"], ["takes one submission"]),
-        (["paths.input=/nowhere"], ["/nowhere is not a folder"]),
+        (["paths.input=/nowhere"], ["/nowhere"]),
         (["sample", "--rows", "2"], ["sample.rows", "greater than or equal to 10"]),
     ],
 )

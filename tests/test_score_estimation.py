@@ -1,4 +1,4 @@
-"""Expected scores: right where nothing differs, and under noise and strangeness that could be learned from train."""
+"""Expected scores are right without shift, and under noise and dissimilarity that train shows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import pytest
 
 from src.data.tasks import ROUND1, ROUND2
 from src.evaluation.metrics import official_score, sigmoid
-from src.evaluation.score_estimation import TRANSFER_ERROR, Calibrator, Judged, Unjudged, expect_score, fold_gain
+from src.evaluation.score_estimation import (
+    TRANSFER_ERROR,
+    Calibrator,
+    LabelledPredictions,
+    UnlabelledPredictions,
+    expect_score,
+    fold_gain,
+)
 
 
-def reports(task, n, seed, noise, likeness=(0.1, 0.9)):
-    """Labels, a model's logits, a better judge's, and likeness: the model is surer than it may be on strange reports
-    and on noisy ones, and does not know it."""
+def reports(task, n, seed, noise, similarities=(0.1, 0.9)):
+    """Draws labels, overconfident logits and similarities: the model is too sure on dissimilar and on noisy reports."""
     rng = np.random.default_rng(seed)
-    similarity = rng.uniform(*likeness, n)
+    similarity = rng.uniform(*similarities, n)
     trust = (0.2 + 0.8 * similarity) * (1 - noise)
     belief = rng.normal(-1.5, 2.5, (n, task.n_labels))
     truth = belief * trust[:, None]
@@ -22,19 +28,25 @@ def reports(task, n, seed, noise, likeness=(0.1, 0.9)):
     return labels, belief, similarity
 
 
-def one_level(task, noise, n=6000, seed=0, likeness=(0.1, 0.9)):
-    labels, beliefs, similarity = reports(task, n, seed, noise, likeness)
-    return Judged(beliefs[None], beliefs[None], labels, similarity[None], np.array([noise])), beliefs, labels
+def one_level(task, noise, n=6000, seed=0, similarities=(0.1, 0.9)):
+    labels, beliefs, similarity = reports(task, n, seed, noise, similarities)
+    return (
+        LabelledPredictions(beliefs[None], beliefs[None], labels, similarity[None], np.array([noise])),
+        beliefs,
+        labels,
+    )
 
 
 def alone(beliefs, similarity, noise, reports):
-    """One model without a committee, and one fold of it."""
-    return Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, noise, reports)
+    """Predictions of one fold of one model without a committee."""
+    return UnlabelledPredictions(beliefs[None], beliefs[None], [beliefs[None]], similarity, noise, reports)
 
 
 def expected(task, calibrator, beliefs, similarity, noise):
     return expect_score(
-        task, calibrator, Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, noise, len(beliefs))
+        task,
+        calibrator,
+        UnlabelledPredictions(beliefs[None], beliefs[None], [beliefs[None]], similarity, noise, len(beliefs)),
     )
 
 
@@ -51,7 +63,7 @@ def test_a_file_like_train_is_expected_to_score_like_train(task):
 def test_strange_reports_are_expected_to_score_as_they_do():
     seen, beliefs, labels = one_level(ROUND1, 0.1)
     clean = official_score(ROUND1, labels, sigmoid(beliefs)).value
-    labels, beliefs, similarity = reports(ROUND1, 6000, 1, 0.1, likeness=(0.1, 0.2))
+    labels, beliefs, similarity = reports(ROUND1, 6000, 1, 0.1, similarities=(0.1, 0.2))
     true = official_score(ROUND1, labels, sigmoid(beliefs)).value
     found = expected(ROUND1, Calibrator(ROUND1, seen), beliefs, similarity, 0.1).value
     assert true < clean - 0.1, "the case must be hard, or nothing is shown"
@@ -59,7 +71,7 @@ def test_strange_reports_are_expected_to_score_as_they_do():
 
 
 def test_noise_is_learned_from_noisier_versions():
-    """Versions share their labels, so beliefs are drawn given the labels: z | y has density ratio exp(trust * z)."""
+    """Beliefs are drawn given the labels, which versions share: z | y has density ratio exp(trust * z)."""
 
     def version(labels, trust, rng):
         return rng.normal((2 * labels - 1) * 2 * trust, 2)  # log likelihood ratio: trust * z * 2 / 2
@@ -69,7 +81,7 @@ def test_noise_is_learned_from_noisier_versions():
     trusts = {0.1: 0.9, 0.3: 0.7, 0.2: 0.8}
     seen = np.stack([version(labels, trusts[noise], rng) for noise in (0.1, 0.3)])
     similarity = np.full((2, 5000), 0.3)
-    calibrator = Calibrator(ROUND1, Judged(seen, seen, labels, similarity, np.array([0.1, 0.3])))
+    calibrator = Calibrator(ROUND1, LabelledPredictions(seen, seen, labels, similarity, np.array([0.1, 0.3])))
     scores = []
     for noise, trust in trusts.items():
         truth = (rng.random((5000, 17)) < 0.5).astype(int)
@@ -91,14 +103,16 @@ def test_a_committee_that_knows_better_is_listened_to():
 
     labels, own, knowing = draw(1.0)
     similarity = np.full(4000, 0.3)
-    seen = Judged(own[None], knowing[None], labels, similarity[None], np.array([0.1]))
+    seen = LabelledPredictions(own[None], knowing[None], labels, similarity[None], np.array([0.1]))
     labels, own, knowing = draw(3.0)  # on the test the run is further from the truth, and only the committee shows it
-    unjudged = Unjudged(own[None], knowing[None], [own[None]], similarity, 0.1, 4000)
+    unjudged = UnlabelledPredictions(own[None], knowing[None], [own[None]], similarity, 0.1, 4000)
     true = official_score(ROUND1, labels, sigmoid(own)).value
     assert expect_score(ROUND1, Calibrator(ROUND1, seen), unjudged).value == pytest.approx(true, abs=0.02)
-    alone = Calibrator(ROUND1, Judged(seen.logits, seen.logits, seen.labels, seen.similarity, seen.noise))
+    alone = Calibrator(ROUND1, LabelledPredictions(seen.logits, seen.logits, seen.labels, seen.similarity, seen.noise))
     assert (
-        expect_score(ROUND1, alone, Unjudged(own[None], own[None], [own[None]], similarity, 0.1, 4000)).value
+        expect_score(
+            ROUND1, alone, UnlabelledPredictions(own[None], own[None], [own[None]], similarity, 0.1, 4000)
+        ).value
         > true + 0.1
     )
 
@@ -114,12 +128,12 @@ def test_the_fold_gain_is_what_averaging_saves_whatever_the_labels():
 
 
 def test_a_blend_is_credited_with_nothing_that_its_models_lack():
-    """A blend of models whose folds differ more than its own is expected to lose the difference."""
+    """The expected loss of a blend includes the difference between its models' fold gain and its own."""
     seen, beliefs, _ = one_level(ROUND1, 0.1)
     calibrator, similarity = Calibrator(ROUND1, seen), np.full(6000, 0.3)
     own, wild = np.stack([beliefs, beliefs]), np.stack([beliefs - 1, beliefs + 1])
     single, blended = (
-        expect_score(ROUND1, calibrator, Unjudged(own, own, models, similarity, 0.1, 6000)).value
+        expect_score(ROUND1, calibrator, UnlabelledPredictions(own, own, models, similarity, 0.1, 6000)).value
         for models in ([own], [own, wild])
     )
     assert single - blended == pytest.approx(fold_gain(wild).mean() / 2)
@@ -132,7 +146,9 @@ def test_the_interval_narrows_with_the_file_but_not_below_the_error_of_transfer(
     widths = []
     for size in (500, 50_000_000):
         found = expect_score(
-            ROUND1, calibrator, Unjudged(beliefs[None], beliefs[None], [beliefs[None]], similarity, 0.1, size)
+            ROUND1,
+            calibrator,
+            UnlabelledPredictions(beliefs[None], beliefs[None], [beliefs[None]], similarity, 0.1, size),
         )
         widths.append(found.high - found.low)
     assert widths[0] > widths[1] == pytest.approx(2 * 1.96 * TRANSFER_ERROR, rel=1e-3)

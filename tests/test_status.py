@@ -130,7 +130,7 @@ def test_other_reports_are_seen(copy, tiny_input, tmp_path, status):
     assert found["prepare"] == "stale" and found["train lstm"] == "unsure"
     shutil.rmtree(changed)
     found = status(words(changed, copy))
-    assert found["prepare"]["state"] == "unsure" and "is not a folder" in found["prepare"]["note"]
+    assert found["prepare"]["state"] == "unsure" and "paths.input" in found["prepare"]["note"]
 
 
 def begun(command: list[str], folder: Path, state: str) -> subprocess.Popen:

@@ -65,7 +65,7 @@ def test_noise_is_found_and_told(measured):
         tokens = {token for ngram in found["adversarial"]["telling"] for token in ngram["tokens"]}
         assert tokens <= set(range(858)), "n-grams are told in the token ids of the files"
     told = shift_summary.paragraph(facts)
-    assert "testA is noisier" in told and "another pool" in told and "expected leaderboard" in told
+    assert "testA" in told and "select_on=shifted" in told and "expected leaderboard" in told
     assert told in (measured / "shift/shift.md").read_text()
     assert (measured / "shift/shift.png").read_bytes().startswith(b"\x89PNG")
 
@@ -73,7 +73,7 @@ def test_noise_is_found_and_told(measured):
 def test_what_is_shown_fits_80_columns_and_a_second_run_does_nothing(measured, reports, capsys):
     before = (measured / "shift/shift.json").stat().st_mtime_ns
     assert main(["shift", *words(reports, measured)]) == 0
-    assert "shift: up to date (tokens hit: train" in capsys.readouterr().out
+    assert "shift: up to date" in capsys.readouterr().out
     assert (measured / "shift/shift.json").stat().st_mtime_ns == before
     shift_summary.show(json.loads((measured / "shift/shift.json").read_text()))
     tables, paragraph = capsys.readouterr().out.split("In train")
@@ -155,8 +155,7 @@ def test_clean_train_and_test_of_one_pool_are_called_alike(tmp_path, capsys):
     (tmp_path / "input/test.csv").write_text("".join(line.rsplit("|,|", 1)[0] + "\n" for line in lines[3000:]))
     assert main(["shift", *words(tmp_path / "input", tmp_path / "output")]) == 0
     shown = capsys.readouterr().out
-    assert "The train reports are free of noise." in shown and "looks like train (AUC 0." in shown
-    assert "nothing special" in shown
+    assert "no noise" in shown and "select_on=shifted" not in shown
     dataset, shift = load(tmp_path / "output")
     test = shift.tests[0]
     assert not test.noised
@@ -201,8 +200,8 @@ def test_a_test_file_of_a_few_reports_is_no_error(reports, tmp_path, capsys):
     (folder / "a_test.csv").write_text("".join(lines[:3]))
     assert main(["shift", *words(folder, tmp_path / "output", "shift.weights=odds", "shift.draws=1")]) == 0
     told = capsys.readouterr()
-    assert "has too few reports to be told from train" in told.out
-    assert "too little text to tell the noise of a_test.csv" in told.err
+    assert "too few reports" in told.out
+    assert "a_test.csv" in told.err
     _, shift = load(tmp_path / "output")
     few = next(test for test in shift.tests if test.name == "a_test.csv")
     assert few.facts["test_noise_total"] == few.facts["train_noise_total"] > 0.1
@@ -281,5 +280,6 @@ def test_a_stand_in_is_compared_with_no_more_train_reports_than_shift_looks_at(m
     command = ["standin", str(reports / "answers_A.csv"), "--to", str(tmp_path / "proof")]
     assert main([*command, *words(reports, measured, f"shift.max_rows={ROWS - 1}")]) == 0
     shown = capsys.readouterr().out
-    assert f"standin: of the {ROWS:,} reports of train {ROWS - 1:,} are looked at (shift.max_rows)" in shown
-    assert "standin: both:" in shown and shown.count("are looked at") == 1
+    line = next(line for line in shown.splitlines() if "shift.max_rows" in line)
+    assert f"{ROWS - 1:,} of the {ROWS:,} reports of train" in line
+    assert "standin: both:" in shown and shown.count("shift.max_rows") == 1

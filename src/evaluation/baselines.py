@@ -1,6 +1,6 @@
-"""The first rungs of the ladder, which every model must beat: zeros, random numbers, the prior, TF-IDF with regression.
+"""Baselines: constant zeros, random numbers, the label prior, TF-IDF with logistic regression.
 
-All return logits in the task's column order: (N, L), or (reports to predict, L).
+Functions return logits in the task's column order: (N, L), or (reports to predict, L).
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ import numpy as np
 from src.data.ngrams import ngram_counts, take
 from src.evaluation.metrics import logit
 
-ZERO_LOGIT = float(logit(np.array(0.0)))  # of a probability clipped to EPS: each positive cell costs -ln(EPS) = 16.1
+ZERO_LOGIT = float(logit(np.array(0.0)))  # logit of a probability of EPS: a positive cell has the loss -ln(EPS) = 16.1
 
 
 def zeros(shape: tuple[int, int]) -> np.ndarray:
-    """Logits (N, L) of "no label ever": probability EPS, because the score clips a zero to that."""
+    """Returns logits (N, L) of the probability EPS, to which the score clips a zero."""
     return np.full(shape, ZERO_LOGIT)
 
 
 def random(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Logits (N, L) of probabilities drawn uniformly from [0, 1), fixed by `seed`."""
+    """Returns logits (N, L) of probabilities drawn uniformly from [0, 1), fixed by `seed`."""
     return logit(np.random.default_rng(seed).random(shape))
 
 
 def prior_logits(labels: np.ndarray) -> np.ndarray:
-    """Logits (L,) of each label's rate in `labels` (n, L), with half a positive and half a negative report added.
+    """Returns logits (L,) of each label's rate in `labels` (n, L), with half a positive and half a negative added.
 
-    The addition (the Jeffreys prior) keeps a label without positives, or without negatives, finite.
+    The addition (Jeffreys prior) keeps the logit of a constant label finite.
     """
     return logit((labels.sum(axis=0) + 0.5) / (len(labels) + 1))
 
 
 def prior(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Logits (N, L) of the label rates in the other folds; folds are int (N,).
+    """Returns logits (N, L) of the label rates in the other folds; `folds` is int (N,).
 
-    Rows of a negative fold were set aside for training: they count in every rate and are not predicted (NaN). Raises
-    ValueError when a fold leaves no rows to learn from.
+    Rows of a negative fold are training rows of every fold and are not predicted (NaN). Raises ValueError if a fold
+    holds all rows.
     """
     predicted = np.full(labels.shape, np.nan)
     for fold in np.unique(folds[folds >= 0]):
         if (folds == fold).all():
-            raise ValueError(f"fold {fold} holds every report: none is left to learn the rates from")
+            raise ValueError(f"fold {fold} holds all reports: there are no training rows")
         predicted[folds == fold] = prior_logits(labels[folds != fold])
     return predicted
 
@@ -57,14 +57,13 @@ def tfidf_logistic(
     inverse_penalty: float = 10.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Logits (len(predict_rows), L) of one fold: TF-IDF of word 1- to max_n-grams, a logistic regression a label.
+    """Returns logits (len(predict_rows), L) of a fold: TF-IDF of word 1- to max_n-grams, a logistic regression a label.
 
     Report i is tokens[offsets[i]:offsets[i + 1]], whole numbers. `labels` (N, L) needs rows for `train_rows` only, so
     reports without labels may follow. The vocabulary (n-grams in at least `min_df` training reports) and its weights
-    come from the training rows. `inverse_penalty` is scikit-learn's C: 10 was chosen because more raises the score in
-    cross-validation but lowers it on reports from another source. A label that is the same in all training rows gets
-    its smoothed prior (`prior_logits`), since there is nothing to separate; so do all labels when no n-gram recurs.
-    Deterministic.
+    are fitted to the training rows. `inverse_penalty` is scikit-learn's C; values above 10 raise the score in
+    cross-validation but lower it on reports from another source. A label that is constant in the training rows gets
+    its smoothed prior (`prior_logits`); so do all labels if no n-gram recurs. Deterministic.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.linear_model import LogisticRegression
@@ -83,7 +82,7 @@ def tfidf_logistic(
     features, unseen = weighting.transform(counts[is_train]), weighting.transform(counts[~is_train])
     for k in range(targets.shape[1]):
         if 0 < targets[:, k].sum() < len(targets):
-            # The dual solver is the quickest here: 8,000 reports, 33,000 n-grams, 17 labels in 1 s on one core.
+            # The dual solver is the fastest: 8,000 reports, 33,000 n-grams, 17 labels in 1 s on one core.
             model = LogisticRegression(
                 C=inverse_penalty, solver="liblinear", dual=True, max_iter=1000, random_state=seed
             )

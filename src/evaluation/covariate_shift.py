@@ -1,6 +1,4 @@
-"""How a test file differs from the train files, by text alone: words, unseen n-grams, what gives a report away, and
-weights that make train reports count as often as the test has their like.
-"""
+"""Covariate shift between train and a test file: profiles, adversarial validation, density-ratio weights."""
 
 from __future__ import annotations
 
@@ -17,35 +15,37 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 CLIP = 10.0
-"""No report weighs more than so many times the average of all: a few reports would otherwise decide a score."""
+"""Maximum weight of a report relative to the mean weight, so that a few reports do not decide a score."""
 SIMILARITY_BINS = 20
 LONG_NGRAM = 10
-"""Tokens that two reports hardly share by chance."""
+"""Length in tokens of n-grams that two reports rarely share by chance."""
 ADVERSARIAL_FOLDS = 5
 TELLING = 8
+"""Number of most indicative n-grams that are listed for each file."""
 
 
 @dataclass(frozen=True)
 class Adversarial:
-    """How well a classifier tells train from test, each report judged by one that did not see it."""
+    """Adversarial validation: cross-validated classifier of train against test reports."""
 
     auc: float
     standard_error: float
-    """Hanley and McNeil 1982: of the reports alone. That other reports would make another classifier is not in it; near
-    0.5 the true one is 1.4 times as large."""
+    """Standard error of the AUC (Hanley and McNeil 1982) for a fixed classifier; near 0.5 the true error, with refitted
+    classifiers, is 1.4 times as large."""
     train_logits: np.ndarray
-    """(N,) log odds of being a test report, with both files counted alike."""
+    """Log odds of being a test report, (N,), with both files weighted equally."""
     test_logits: np.ndarray
+    """Log odds of being a test report, (M,)."""
     telling: list[dict[str, Any]]
-    """The n-grams that give a file away: tokens, the share of each file's reports that hold them, z of the difference;
-    first those of the test, then those of train."""
+    """Most indicative n-grams: tokens, share of reports of each file with the n-gram, z of the difference; first
+    n-grams of the test file, then of train."""
 
 
 def profile(reference: Text, text: Text) -> dict[str, Any]:
-    """Size, lengths and words of `text`; what of it `reference` does not have; bits per token it costs.
+    """Returns size, lengths and words of `text`, its share of n-grams absent from `reference`, and its bits per token.
 
     `bigram_bits` is the cross-entropy under the Witten-Bell interpolated bigram model of `reference` (Witten and Bell
-    1991), `unigram_bits` under its word frequencies with one added to each. N-grams are counted by occurrence.
+    1991), `unigram_bits` under its word frequencies plus one. N-grams are counted by occurrence.
     """
     tokens, offsets = text
     lengths = np.diff(offsets)
@@ -53,7 +53,7 @@ def profile(reference: Text, text: Text) -> dict[str, Any]:
     for n, name in enumerate(("unigrams", "bigrams", "trigrams"), start=1):
         hashes = ngram_hashes(text, n)
         new = ~np.isin(hashes, ngram_hashes(reference, n))
-        unseen[name] = float(new.mean()) if len(new) else 0.0  # reports may be too short to hold any
+        unseen[name] = float(new.mean()) if len(new) else 0.0  # reports may be shorter than n
     unigram, bigram = _bits(reference, text)
     low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
     return {
@@ -74,23 +74,23 @@ def profile(reference: Text, text: Text) -> dict[str, Any]:
 
 
 def shared_ngrams(reference: Text, text: Text | None = None, n: int = LONG_NGRAM) -> float:
-    """Share of reports that have an n-gram in common with a report of `reference`; without a `text`, share of the
-    reports of `reference` that have one in common with another of them."""
+    """Returns the share of reports of `text` with an n-gram of `reference`; without `text`, the share of reports of
+    `reference` with an n-gram of another report of `reference`."""
     if text is None:
         text = reference
         report, hashes = _distinct(reference, n)
         values, count = np.unique(hashes, return_counts=True)
-        found = report[np.isin(hashes, values[count > 1])]
+        sharing = report[np.isin(hashes, values[count > 1])]
     else:
         report, hashes = _distinct(text, n)
-        found = report[np.isin(hashes, ngram_hashes(reference, n))]
-    return len(np.unique(found)) / max(len(text[1]) - 1, 1)
+        sharing = report[np.isin(hashes, ngram_hashes(reference, n))]
+    return len(np.unique(sharing)) / max(len(text[1]) - 1, 1)
 
 
 def adversarial(train: Text, test: Text, seed: int = 0) -> Adversarial:
-    """Cross-validated logistic regression on TF-IDF 1-2-grams, both files counted alike.
+    """Cross-validates a logistic regression of the file on TF-IDF 1-2-grams, with both files weighted equally.
 
-    Raises ValueError where a file has fewer reports than there are folds.
+    Raises ValueError if a file has fewer reports than ADVERSARIAL_FOLDS.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.metrics import roc_auc_score
@@ -98,7 +98,7 @@ def adversarial(train: Text, test: Text, seed: int = 0) -> Adversarial:
 
     sizes = len(train[1]) - 1, len(test[1]) - 1
     if min(sizes) < ADVERSARIAL_FOLDS:
-        raise ValueError(f"want {ADVERSARIAL_FOLDS} reports of each file or more, not {sizes}")
+        raise ValueError(f"adversarial validation needs {ADVERSARIAL_FOLDS} reports of each file, not {sizes}")
     text = join([train, test])
     counts, places = ngram_counts(*text, 2)
     frequent = np.bincount(counts.indices, minlength=counts.shape[1]) >= 2
@@ -114,17 +114,17 @@ def adversarial(train: Text, test: Text, seed: int = 0) -> Adversarial:
 
 
 def odds_weights(logits: np.ndarray, clip: float = CLIP) -> np.ndarray:
-    """(N,) of mean one, of train_logits: odds of being a test report, which are the ratio of two densities; clipped.
+    """Returns density-ratio weights (N,) with mean 1 from `train_logits`: the odds of being a test report, clipped.
 
-    The classifier counted both files alike, so the odds need no prior.
+    The classifier weights both files equally, so the odds need no prior.
     """
     return _normalised(np.exp(np.clip(logits, -30, 30)), clip)
 
 
 def similarity_weights(train: np.ndarray, test: np.ndarray, clip: float = CLIP) -> np.ndarray:
-    """(N,) of mean one, that give the cosines `train` (N,) the histogram of the cosines `test` (M,); clipped.
+    """Returns weights (N,) with mean 1 that give the cosines `train` (N,) the histogram of the cosines `test` (M,).
 
-    Bins hold equal shares of the test, the ends are open.
+    Weights are clipped. Bins hold equal shares of `test`; the outer bins are unbounded.
     """
     edges = np.unique(np.quantile(test, np.linspace(0, 1, SIMILARITY_BINS + 1)[1:-1]))
     bins = np.searchsorted(edges, train), np.searchsorted(edges, test)
@@ -133,7 +133,7 @@ def similarity_weights(train: np.ndarray, test: np.ndarray, clip: float = CLIP) 
 
 
 def _normalised(weights: np.ndarray, clip: float) -> np.ndarray:
-    for _ in range(100):  # what is cut lowers the average, and with it the limit; it settles in a few rounds
+    for _ in range(100):  # clipping lowers the mean and so the limit; a few rounds converge
         limit = clip * weights.mean()
         if weights.max() <= limit * (1 + 1e-9):
             break
@@ -149,7 +149,7 @@ def _classifier(features: csr_array, is_test: np.ndarray, seed: int) -> Logistic
 
 
 def _telling(counts: csr_array, places: np.ndarray, tokens: np.ndarray, is_test: np.ndarray) -> list[dict[str, Any]]:
-    """The n-grams whose shares of reports differ most surely, by the z of a difference of two proportions."""
+    """Returns the n-grams with the most significant difference of their shares of reports (z of two proportions)."""
     sizes = np.array([(is_test == side).sum() for side in (0, 1)])
     held = np.stack([np.bincount(counts[is_test == side].indices, minlength=counts.shape[1]) for side in (0, 1)])
     shares, pooled = held / sizes[:, None], held.sum(axis=0) / sizes.sum()
@@ -173,7 +173,7 @@ def _auc_error(auc: float, n_train: int, n_test: int) -> float:
 
 
 def _distinct(text: Text, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Report and hash of every n-gram, each once a report."""
+    """Returns report number and hash of the distinct n-grams of each report."""
     hashes = ngram_hashes(text, n)
     report = np.repeat(np.arange(len(text[1]) - 1), np.maximum(np.diff(text[1]) - n + 1, 0))
     order = np.lexsort((hashes, report))
@@ -183,26 +183,26 @@ def _distinct(text: Text, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bits(reference: Text, text: Text) -> tuple[float, float]:
-    """Cross-entropy of `text` in bits a token: by words alone, and by bigrams inside reports."""
+    """Returns the cross-entropy of `text` in bits a token under a unigram and under a bigram model."""
     size = int(max(reference[0].max(), text[0].max())) + 1
     counts = np.bincount(reference[0], minlength=size).astype(np.float64)
     word = (counts + 1) / (counts.sum() + size)
     pairs, pair_count = np.unique(_pairs(reference, size), return_counts=True)
     before = np.bincount(pairs // size, weights=pair_count, minlength=size)
     followers = np.bincount(pairs // size, minlength=size)
-    asked = _pairs(text, size)
-    if not len(pairs) or not len(asked):  # reports of one token
+    queries = _pairs(text, size)
+    if not len(pairs) or not len(queries):  # reports of one token
         return float(-np.log2(word[text[0]]).mean()), float(-np.log2(word[text[0]]).mean())
-    where = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
-    seen = np.where(pairs[where] == asked, pair_count[where], 0)
-    first, second = asked // size, asked % size
+    where = np.minimum(np.searchsorted(pairs, queries), len(pairs) - 1)
+    seen = np.where(pairs[where] == queries, pair_count[where], 0)
+    first, second = queries // size, queries % size
     mixed = (seen + followers[first] * word[second]) / np.maximum(before[first] + followers[first], 1e-12)
     likelihood = np.where(before[first] > 0, mixed, word[second])
     return float(-np.log2(word[text[0]]).mean()), float(-np.log2(likelihood).mean())
 
 
 def _pairs(text: Text, size: int) -> np.ndarray:
-    """Neighbouring tokens inside reports, as first * size + second."""
+    """Returns the pairs of neighbouring tokens inside reports, as first * size + second."""
     tokens, offsets = np.asarray(text[0], dtype=np.int64), text[1]
     inside = np.ones(max(len(tokens) - 1, 0), dtype=bool)
     ends = offsets[1:-1] - 1

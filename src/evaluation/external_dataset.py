@@ -1,7 +1,6 @@
-"""A labelled file of another pool beside train and the target test file: the noise that it lacks, and weights that make
-it as much, or as little, like train as the target is.
+"""Labelled file of another source as a proxy of the target test file: missing noise, and density-ratio weights.
 
-./run.sh standin makes test files of it, ./run.sh predict --shifted scores runs on it.
+./run.sh standin makes labelled proxy tests of the file, ./run.sh predict --shifted scores runs on it.
 """
 
 from __future__ import annotations
@@ -28,63 +27,67 @@ from src.evaluation.runs import command
 from src.evaluation.validation_sets import ValidationSets
 
 SEED = 0
-"""Of the reports that are looked at, and of all that is made of the pool."""
+"""Seed of the sampled reports and of the noise."""
 ROUNDS = 2
-"""The first leaves out that a word which a frame takes as language may be hit too; a third would follow the draw."""
+"""Rounds of the noise estimate: the first ignores noise on tokens that are language; a third would fit the draw."""
 
 
 @dataclass(frozen=True)
 class DensityRatio:
-    """How like train the reports of a text are."""
+    """Similarity of reports to train, and weights that give it the distribution of the target's."""
 
     cosines: np.ndarray
-    """(N,) of each report to the train report nearest to it."""
+    """Cosine of each report to its nearest train report, (N,)."""
     target_cosines: np.ndarray
-    """(M,) of each report of the target."""
+    """Cosine of each target report to its nearest train report, (M,)."""
     weights: np.ndarray
-    """(N,) of mean one, that give the cosines the distribution of the target's."""
+    """Density ratio of each report, (N,), with mean 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
+    """Labelled reports of another source, beside train and target."""
+
     reports: Reports
     task: Task
-    """Of the train files."""
+    """Task of the train files."""
     train: Text
+    """Train reports, at most shift.max_rows."""
     target: Text
-    """Of train and target no more than shift.max_rows reports each."""
+    """Reports of the target test file, at most shift.max_rows."""
     target_name: str
     words: np.ndarray
-    """(V,) that intruders are drawn from."""
+    """Alphabet of the noise, (V,)."""
     clip: float
+    """Maximum weight relative to the mean."""
 
     @classmethod
     def load(cls, config: Config, files: InputFiles, reports: Reports, verb: str) -> Pool:
-        """`files` are those of the input folder; `verb` is the command that what is left out is told by.
+        """Loads train and target from `files`, those of the input folder; `verb` is the command for messages.
 
-        Raises UserError where there is no test file, or where the prepared data is of other files.
+        Raises UserError if there is no test file, or if the prepared data was made of other files.
         """
         dataset = Dataset.load(Output(config.paths.output))
         target = ValidationSets.load(dataset, config).target(config.target)
         if target is None:
-            raise UserError(f"there is no test file in {config.paths.input} that {reports.path} could be made like")
+            raise UserError(f"{config.paths.input} has no test file to compare {reports.path} with. Add a test file.")
         train = [read_reports(path) for path in files.train]
-        aimed = [read_reports(path) for path in files.test if path.name == target.name]
-        made_of = [
+        target_reports = [read_reports(path) for path in files.test if path.name == target.name]
+        checksums = [
             file["sha256"]
             for file in dataset.manifest["files"]
             if file["role"] == "train" or file["name"] == target.name
         ]
-        if [file.sha256 for file in train + aimed] != made_of:
+        if [file.sha256 for file in train + target_reports] != checksums:
             raise UserError(
-                f"{dataset.output.data} was made of other files than are in {config.paths.input}. Name the folder of "
-                f"those, paths.input=DIR, or run: ./run.sh {command('shift', config)}"
+                f"{dataset.output.data} was made of other files than those in {config.paths.input}. Set paths.input to "
+                f"the folder of its files, or run: ./run.sh {command('shift', config)}"
             )
         return cls(
             reports,
             dataset.task,
-            _drawn(join([(file.tokens, file.offsets) for file in train]), config.shift.max_rows, "train", verb),
-            _drawn((aimed[0].tokens, aimed[0].offsets), config.shift.max_rows, target.name, verb),
+            _sampled(join([(file.tokens, file.offsets) for file in train]), config.shift.max_rows, "train", verb),
+            _sampled((target_reports[0].tokens, target_reports[0].offsets), config.shift.max_rows, target.name, verb),
             target.name,
             dataset.vocabulary.words,
             config.shift.clip,
@@ -96,20 +99,20 @@ class Pool:
 
     @functools.cached_property
     def frames(self) -> list[noise_estimation.Frames]:
-        """Learned from the pool, train and the target."""
+        """Frames learned from the pool, train and the target."""
         return noise_estimation.learn_frames([self.train, self.target, self.text])
 
     def noise(self, text: Text) -> NoiseEstimate:
-        """Of the pool's text, of that with noise, or of the target. Raises UserError where it is too small to tell."""
+        """Estimates the noise of the pool's text, plain or noised, or of the target; UserError for too little text."""
         counts = noise_estimation.count_outcomes(self.frames, text)
         estimate = noise_estimation.estimate_noise(self.frames, counts, text[0][:0], len(self.words))
         if estimate is None:
-            raise UserError(f"{self.reports.path} or {self.target_name} has too little text to tell how noisy it is")
+            raise UserError(f"{self.reports.path} or {self.target_name} has too little text to estimate its noise")
         return estimate
 
     def missing_replacement(self) -> float:
-        """Share of the pool's tokens to replace (by the draw of SEED) for as many frames to hold another word as in
-        the target; 0 where as many do already. Raises UserError as `noise` does."""
+        """Returns the replacement rate that gives the pool, drawn with SEED, the odd_middles of the target; 0 if the
+        pool's are higher. Raises the UserError of `noise`."""
         want, rate = self.noise(self.target).odd_middles, 0.0
         for _ in range(ROUNDS):
             have = self.noise(self.replaced(rate)).odd_middles
@@ -117,27 +120,28 @@ class Pool:
         return rate
 
     def replaced(self, rate: float) -> Text:
-        """The pool's text with so many of its tokens replaced, by the draw of SEED."""
+        """Returns the pool's text with the share `rate` of its tokens replaced, drawn with SEED."""
         return self.noised(NoiseRates(replacement=rate), np.random.default_rng(SEED))
 
     def noised(self, extra: NoiseRates, rng: np.random.Generator) -> Text:
         return corrupt(*self.text, extra, rng, self.words)
 
-    def likeness(self, text: Text) -> DensityRatio:
-        """Of the pool's text, or of that with noise."""
-        seen, *queries = near_duplicates.tfidf([self.train, self.target, text], 2)
-        target, own = (near_duplicates.nearest(one, seen, np.zeros(seen.shape[0], dtype=int))[:, 0] for one in queries)
+    def density_ratio(self, text: Text) -> DensityRatio:
+        """Returns the density ratio of the pool's text, plain or noised, to the target."""
+        train, *queries = near_duplicates.tfidf([self.train, self.target, text], 2)
+        groups = np.zeros(train.shape[0], dtype=int)
+        target, own = (near_duplicates.nearest(vectors, train, groups)[:, 0] for vectors in queries)
         return DensityRatio(own, target, covariate_shift.similarity_weights(own, target, self.clip))
 
     def with_text(self, text: Text) -> Reports:
-        """The pool's reports, in their order and with their labels, with other text."""
+        """Returns the pool's reports with their ids and labels and another `text`."""
         tokens, offsets = text
         return replace(self.reports, tokens=tokens, offsets=offsets, sha256="")
 
 
-def _drawn(text: Text, most: int, name: str, verb: str) -> Text:
-    """The reports, or so many of them: the pool is compared with each."""
-    if (n := len(text[1]) - 1) <= most:
+def _sampled(text: Text, max_rows: int, name: str, verb: str) -> Text:
+    """Returns the reports of `text`, or a random sample of `max_rows`."""
+    if (n := len(text[1]) - 1) <= max_rows:
         return text
-    info(f"{verb}: of the {n:,} reports of {name} {most:,} are looked at (shift.max_rows)")
-    return take(*text, np.sort(np.random.default_rng(SEED).choice(n, most, replace=False)))
+    info(f"{verb}: {max_rows:,} of the {n:,} reports of {name} are compared (shift.max_rows)")
+    return take(*text, np.sort(np.random.default_rng(SEED).choice(n, max_rows, replace=False)))

@@ -1,9 +1,9 @@
-"""Label shift: what the rate of each label may be in a test file, and probabilities that suit it.
+"""Label shift: label rates of a test file, and predictions adapted to these rates.
 
-Saerens, Latinne and Decaestecker (2002), Neural Computation 14, 21-41: expectation maximisation on the probabilities of
-the test. It wants calibrated probabilities; bias-corrected temperature scaling, fitted out of fold, makes them so
-(Alexandari, Kundaje and Shrikumar 2020, ICML). Each label is a problem of two classes of its own. The method takes for
-granted that reports of one label look alike in train and test; where the texts differ too, it may do harm.
+Rates are estimated by expectation maximisation on the test predictions (Saerens, Latinne and Decaestecker 2002, Neural
+Computation 14, 21-41). The method needs calibrated probabilities: logits are calibrated out of fold by bias-corrected
+temperature scaling (Alexandari, Kundaje and Shrikumar 2020, ICML). Each label is a binary problem. The method assumes
+that texts of a label have one distribution in train and test; if texts differ, it may lower the score.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ TOLERANCE = 1e-7
 
 @dataclass(frozen=True)
 class Calibration:
-    """calibrated logit = slope * logit + bias, label by label."""
+    """Calibration of each label: calibrated logit = slope * logit + bias."""
 
     slope: np.ndarray
-    """(L,) the inverse temperature."""
+    """Inverse temperature of each label, (L,)."""
     bias: np.ndarray
-    """(L,)"""
+    """Bias of each label, (L,)."""
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
         return np.asarray(logits, dtype=np.float64) * self.slope + self.bias
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> Calibration:
-    """Slope and bias of each label from out-of-fold logits and labels (N, L); a label that is constant keeps its own.
+    """Fits slope and bias of each label to out-of-fold logits and labels (N, L); a constant label keeps its logits.
 
-    A slope is never negative: logits that point the wrong way are ignored rather than reversed.
+    A slope is never negative: logits with a negative correlation are ignored rather than reversed.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -47,7 +47,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
 
 
 def estimate_rates(logits: np.ndarray, train_rates: np.ndarray) -> np.ndarray:
-    """Rates (L,) in the test file that calibrated `logits` (N, L) speak for, where train had `train_rates` (L,)."""
+    """Estimates label rates (L,) of the test file from its calibrated `logits` (N, L) and the `train_rates` (L,)."""
     probabilities = sigmoid(logits)
     train = np.clip(train_rates, 1e-6, 1 - 1e-6)
     rates = train.copy()
@@ -59,7 +59,7 @@ def estimate_rates(logits: np.ndarray, train_rates: np.ndarray) -> np.ndarray:
 
 
 def correct(logits: np.ndarray, train_rates: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    """Calibrated logits (N, L), moved from the rates of train to the test's."""
+    """Adapts calibrated logits (N, L) from the label rates of train to those of the test file."""
     old, new = (np.clip(value, 1e-6, 1 - 1e-6) for value in (train_rates, rates))
     return logits + np.log(new / (1 - new)) - np.log(old / (1 - old))
 
@@ -67,19 +67,18 @@ def correct(logits: np.ndarray, train_rates: np.ndarray, rates: np.ndarray) -> n
 def adapt(
     oof: np.ndarray, labels: np.ndarray, weights: np.ndarray, logits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Test `logits` (M, L) calibrated and moved to the test's own rates; the rates (L,) that the calibration stands on,
-    and those of the test.
+    """Returns the test `logits` (M, L) calibrated and adapted, the weighted train rates (L,) and the test rates (L,).
 
-    Calibrated on out-of-fold logits and labels (N, L), weighted (N,): what is calibrated on weighted rows speaks of
-    weighted rates, so these are where the move begins.
+    The calibration is fitted to out-of-fold logits and labels (N, L) with weights (N,), so the adaptation starts from
+    the weighted label rates.
     """
     calibrated = calibrate(oof, labels, weights).apply(logits)
-    known = np.average(labels, axis=0, weights=weights)
-    rates = estimate_rates(calibrated, known)
-    return correct(calibrated, known, rates), known, rates
+    train_rates = np.average(labels, axis=0, weights=weights)
+    rates = estimate_rates(calibrated, train_rates)
+    return correct(calibrated, train_rates, rates), train_rates, rates
 
 
 def _adapted(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Bayes' rule for other rates of the two classes."""
+    """Applies Bayes' rule for new class rates to probabilities (N, L)."""
     positive, negative = probabilities * new / old, (1 - probabilities) * (1 - new) / (1 - old)
     return positive / (positive + negative)

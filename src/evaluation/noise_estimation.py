@@ -1,13 +1,13 @@
-"""How noisy a file of reports is, from its text alone: frames of frequent phrases, and what stands in their middle.
+"""Estimation of token noise from text alone, by frames of frequent phrases.
 
-A frame is `width` tokens on the left and as many on the right between which the language nearly always puts one and the
-same word. Where the frame is there and the word is not, the word was hit: another token in its place is a replacement,
-the word and a second token an insertion, nothing at all a deletion. A word that the frame often takes instead is
-language, not noise, and a frame that often does without its word is no frame.
+A frame is `width` tokens on the left and `width` tokens on the right of a word, between which nearly always this same
+word stands. An occurrence of the frame without its word shows noise: another token instead of the word is a
+replacement, the word and a second token are an insertion, no token is a deletion. A token that is frequent instead of
+the word is language, not noise, and contexts whose word is often absent are no frames.
 
-An intact frame is evidence of a report with little noise, so a wide frame sees less noise than there is. If the share
-of hit tokens varies between reports like Beta(a, b), frames of k tokens see a / (a + b + k) of it on average: the fall
-from narrow to wide frames tells how much the reports differ, and its continuation to k = 0 the rate itself.
+An intact frame is evidence of a report with little noise, so wide frames underestimate noise. If the share of changed
+tokens varies between reports like Beta(a, b), frames of k tokens show a / (a + b + k) on average: the decrease from
+narrow to wide frames estimates the dispersion between reports, and its extrapolation to k = 0 the rate.
 """
 
 from __future__ import annotations
@@ -24,79 +24,80 @@ from src.data.ngrams import Text, combine, join
 WIDTHS = (2, 3, 4, 5)
 INTACT, REPLACED, INSERTED, DELETED = range(4)
 MIN_COUNT = 30
-"""Occurrences, in all texts together, below which a frame is not judged."""
+"""Minimum number of occurrences of a frame in all texts together."""
 RIGID = 0.7
-"""A frame has its word in at least this share of the places where it holds one token."""
+"""Minimum share of a frame's occurrences with one middle token in which the token is the word."""
 LANGUAGE = 0.004
-"""Another token in more than this share of a frame's places (some ten times what flat noise gives) is language."""
+"""Share of a frame's occurrences, ten times that of uniform noise, above which another token is language."""
 UNLIKELY = 1e-3
-"""A frame is dropped if so many insertions or deletions had no more than this chance at the common rate."""
+"""Significance level: a frame with too many insertions or deletions for the common rate is dropped."""
 MIN_OUTCOMES = 200
-"""Places seen in the narrowest frames below which no rate is given."""
+"""Minimum number of occurrences of the narrowest frames for an estimate."""
 SPREADS = np.linspace(-0.01, 0.25, 261)
-"""Candidates for 1 / (a + b). Below zero no Beta distribution is left, but when reports are all alike chance leads
-there as often as above; stopping at zero would make every rate too high on average."""
+"""Candidates for 1 / (a + b). Negative values belong to no Beta distribution, but a lower limit of zero would bias all
+rates upwards if reports have equal noise."""
 FEW_HITS = 0.01
+"""Minimum share of occurrences with noise for an estimate of the dispersion."""
 DRAWS = 200
+"""Number of bootstrap draws."""
 LEVEL = 0.95
+"""Coverage of the intervals."""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of one width; contexts are 64-bit hashes, in ascending order."""
+    """Frames of one width."""
 
     width: int
     contexts: np.ndarray
-    """(F,) uint64"""
+    """Hash of each frame's context, (F,) uint64, ascending."""
     words: np.ndarray
-    """(F,) the word of each."""
+    """Word of each frame, (F,)."""
     alternatives: np.ndarray
-    """Sorted hashes of (context, token) for the tokens that are language there."""
+    """Sorted hashes of (context, token) for the tokens that are language in the context."""
 
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """Of one file. Intervals are (low, high), 95% of a bootstrap over reports."""
+    """Estimated noise of a file."""
 
     rates: NoiseRates
-    """Per token of the text before it was noised, as `noise.corrupt` takes them."""
+    """Rates per token of the clean text, as for `corruption.corrupt`."""
     intervals: dict[str, tuple[float, float]]
-    """Of each of the rates."""
+    """95% interval (low, high) of each rate, from a bootstrap over reports."""
     odd_middles: float
-    """Share of places with one token, in frames of three tokens either side, that hold another than the frame's word:
-    the plain count, with no correction for what wide frames miss."""
+    """Share of another token than the word among the single middle tokens of frames of width 3, uncorrected."""
     outcomes: int
-    """Places seen in the narrowest frames."""
+    """Number of occurrences of the narrowest frames."""
     flatness: float | None
-    """Perplexity of the replacing tokens, as a share of that of as many tokens drawn evenly from the vocabulary. None
-    where nothing is replaced."""
+    """Perplexity of the replacing tokens relative to as many uniformly drawn tokens; None without replacements."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def learn_frames(texts: Sequence[Text]) -> list[Frames]:
-    """The frames of WIDTHS that all `texts` together show; a width at which there is none is left out."""
+    """Learns the frames of WIDTHS from all `texts` together; widths without frames are left out."""
     tokens, offsets = join(texts)
     tokens = tokens.astype(np.int64)
     file = np.repeat(np.arange(len(texts)), [len(part) for part, _ in texts])
-    found = [_learn(tokens, offsets, file, width) for width in WIDTHS]
-    return [frames for frames in found if len(frames.contexts)]
+    by_width = [_learn(tokens, offsets, file, width) for width in WIDTHS]
+    return [frames for frames in by_width if len(frames.contexts)]
 
 
 def count_outcomes(frames: Sequence[Frames], text: Text) -> np.ndarray:
-    """(N, len(frames), 4) int32: how often each report shows each of INTACT, REPLACED, INSERTED, DELETED."""
+    """Counts INTACT, REPLACED, INSERTED and DELETED frames in each report: (N, len(frames), 4) int32."""
     tokens, offsets = np.asarray(text[0], dtype=np.int64), text[1]
     counts = np.zeros((len(offsets) - 1, len(frames), 4), dtype=np.int32)
-    for i, one in enumerate(frames):
-        _, places, outcomes = _matches(one, tokens, offsets)
+    for i, of_width in enumerate(frames):
+        _, places, outcomes = _matches(of_width, tokens, offsets)
         reports = np.searchsorted(offsets, places, side="right") - 1
         np.add.at(counts, (reports, i, outcomes), 1)
     return counts
 
 
 def replacing_tokens(frames: Sequence[Frames], text: Text) -> np.ndarray:
-    """The tokens that stand where the narrowest frames want another: (n,)."""
+    """Returns the tokens that replace the words of the narrowest frames: (n,)."""
     if not frames:
         return np.empty(0, dtype=np.int64)
     tokens = np.asarray(text[0], dtype=np.int64)
@@ -105,15 +106,15 @@ def replacing_tokens(frames: Sequence[Frames], text: Text) -> np.ndarray:
 
 
 def hit_tokens(frames: Sequence[Frames], text: Text) -> np.ndarray:
-    """Which tokens some frame takes for intruders, in the place of its word or beside it: bool (n tokens,)."""
+    """Returns the mask of tokens that replace a frame's word or are inserted beside it: bool (n tokens,)."""
     tokens = np.asarray(text[0], dtype=np.int64)
     hit = np.zeros(len(tokens), dtype=bool)
-    for one in frames:
-        which, places, outcomes = _matches(one, tokens, text[1])
+    for of_width in frames:
+        which, places, outcomes = _matches(of_width, tokens, text[1])
         hit[places[outcomes == REPLACED]] = True
-        beside = outcomes == INSERTED
-        first = places[beside]
-        hit[first + (tokens[first] == one.words[which[beside]])] = True  # the word itself, or the one behind it
+        inserted = outcomes == INSERTED
+        first = places[inserted]
+        hit[first + (tokens[first] == of_width.words[which[inserted]])] = True  # the first or the second middle token
     return hit
 
 
@@ -125,24 +126,24 @@ def estimate_noise(
     seed: int = 0,
     others: Sequence[np.ndarray] = (),
 ) -> NoiseEstimate | None:
-    """From `count_outcomes` and `replacing_tokens`; None where the frames are seen fewer than MIN_OUTCOMES times.
+    """Estimates noise from `count_outcomes` and `replacing_tokens`; None for fewer than MIN_OUTCOMES occurrences.
 
-    `others` are the counts of files whose reports are taken to differ as much in their noise as this file's do: a small
-    file cannot tell that by itself, and its rates hang on it.
+    `others` are the counts of files that share the dispersion of this file: the dispersion of a small file, on which
+    its rates depend, cannot be estimated from the file alone.
     """
     if not len(frames) or counts[:, 0].sum() < MIN_OUTCOMES:
         return None
-    contexts = np.array([2 * one.width for one in frames])
+    contexts = np.array([2 * of_width.width for of_width in frames])
     flat = counts.reshape(len(counts), -1).astype(np.float64)
     rng = np.random.default_rng(seed)
-    drawn = [np.bincount(rng.integers(0, len(flat), len(flat)), minlength=len(flat)) @ flat for _ in range(DRAWS)]
-    totals = np.stack([flat.sum(axis=0), *drawn]).reshape(DRAWS + 1, *counts.shape[1:])
-    known = _spread_likelihood([other.sum(axis=0) for other in others], contexts)
-    rates = np.stack([_rates(total, contexts, known) for total in totals])  # (draws, 4): in the order of NoiseRates
+    draws = [np.bincount(rng.integers(0, len(flat), len(flat)), minlength=len(flat)) @ flat for _ in range(DRAWS)]
+    totals = np.stack([flat.sum(axis=0), *draws]).reshape(DRAWS + 1, *counts.shape[1:])
+    prior = _spread_likelihood([other.sum(axis=0) for other in others], contexts)
+    rates = np.stack([_rates(total, contexts, prior) for total in totals])  # (draws, 4): in the order of NoiseRates
     tails = (1 - LEVEL) / 2
     low, high = np.quantile(rates[1:], [tails, 1 - tails], axis=0)
     names = ("replacement", "insertion", "deletion", "dispersion")
-    middle = totals[0, int(np.abs(contexts - 6).argmin())]  # three tokens either side, where there are such frames
+    middle = totals[0, int(np.abs(contexts - 6).argmin())]  # width 3, if there are such frames
     return NoiseEstimate(
         NoiseRates(**dict(zip(names, map(float, rates[0]), strict=True))),
         {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)},
@@ -153,13 +154,13 @@ def estimate_noise(
 
 
 def report_noise(counts: np.ndarray, rates: NoiseRates) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean and standard deviation (N,) of the share of each report's tokens that were hit.
+    """Returns posterior mean and standard deviation (N,) of the share of each report's tokens with noise.
 
-    The prior is the Beta distribution of `rates`; the evidence are the places of the narrowest frames, each hit with
-    the report's rate. A report without evidence keeps the prior.
+    The prior is the Beta distribution of `rates`; the evidence are the occurrences of the narrowest frames, each with
+    noise at the report's rate. A report without evidence has the prior.
     """
     total, concentration = rates.total, 1 / max(rates.dispersion, 1e-6) - 1
-    # An insertion is seen at both of its neighbours, see _rates.
+    # An insertion shows at both of its neighbours, see _rates.
     hits = counts[:, 0, [REPLACED, INSERTED, DELETED]] @ np.array([1, 0.5, 1])
     evidence = concentration + hits + counts[:, 0, INTACT]  # the Beta distribution is conjugate
     mean = (total * concentration + hits) / evidence
@@ -167,10 +168,10 @@ def report_noise(counts: np.ndarray, rates: NoiseRates) -> tuple[np.ndarray, np.
 
 
 def extra_noise(have: NoiseRates, want: NoiseRates) -> NoiseRates:
-    """What `corrupt` must add to a text with the noise `have` so that it has `want`; nothing where it has more already.
+    """Returns the rates that `corrupt` must add to a text with the noise `have` for the noise `want`, at least 0.
 
-    A token that is hit twice counts once, so of the share 1 - have.total that is left, (want - have) must be hit. The
-    rate of a report varies by dispersion * total * (1 - total), and what is added must vary by what is missing to that.
+    A token with noise counts once, so (want - have) is taken from the share 1 - have.total of clean tokens. The
+    variance of a report's rate is dispersion * total * (1 - total); the added noise has the missing variance.
     """
     left = max(1 - have.total, 1e-9)
     added = {
@@ -185,19 +186,19 @@ def extra_noise(have: NoiseRates, want: NoiseRates) -> NoiseRates:
     return NoiseRates(**added, dispersion=min(max(missing, 0) / (total * (1 - total)), 0.99))
 
 
-def _rates(total: np.ndarray, contexts: np.ndarray, known: np.ndarray | float = 0.0) -> np.ndarray:
-    """replacement, insertion, deletion and dispersion from outcomes (W, 4) of frames of `contexts` (W,) tokens.
+def _rates(total: np.ndarray, contexts: np.ndarray, prior: np.ndarray | float = 0.0) -> np.ndarray:
+    """Estimates replacement, insertion, deletion and dispersion from outcomes (W, 4) of contexts of (W,) tokens.
 
-    The share of each kind of hit in frames of k tokens is modelled as share / (1 + k * spread), spread = 1 / (a + b);
-    given the spread, the Poisson likelihood has its maximum at shares in closed form, and the spread is the best of
-    SPREADS; `known` is what is known of it beforehand, a log-likelihood of each. With A the rate of intact tokens, a
-    place shows intact : replaced : deleted : inserted as A : R + D I / A : D : 2 I, since an intruder may belong to the
-    word or to the neighbour that it stands beside.
+    The share of each kind of noise in frames of k tokens is modelled as share / (1 + k * spread), spread = 1 / (a + b).
+    The shares have a closed-form maximum likelihood (Poisson) given the spread; the spread is the best of SPREADS, with
+    `prior` added to each candidate's log-likelihood. With A the rate of intact tokens, outcomes are distributed as
+    intact : replaced : deleted : inserted = A : R + D I / A : D : 2 I, since an intruder may belong to the word or to
+    the word's neighbour.
     """
     hits = total[:, [REPLACED, INSERTED, DELETED]]
-    likelihood = known + _spread_likelihood([total], contexts)
-    # Where next to nothing is hit, what is taken for hits is rare language, and its fall says nothing on reports.
-    spread = SPREADS[int(likelihood.argmax())] if _tells(total) and likelihood.any() else 0.0
+    likelihood = prior + _spread_likelihood([total], contexts)
+    # With almost no noise the outcomes are rare language, and their decrease with width says nothing about reports.
+    spread = SPREADS[int(likelihood.argmax())] if _is_informative(total) and likelihood.any() else 0.0
     shares = hits.sum(axis=0) / (1 / (1 + spread * contexts) @ total.sum(axis=1))
     replaced, inserted, deleted = shares / max(1 - shares.sum(), 0.01)  # odds against the intact word
     inserted /= 2
@@ -208,29 +209,29 @@ def _rates(total: np.ndarray, contexts: np.ndarray, known: np.ndarray | float = 
 
 
 def _spread_likelihood(totals: Sequence[np.ndarray], contexts: np.ndarray) -> np.ndarray:
-    """Log-likelihood of each of SPREADS, common to files of outcomes (W, 4) each; zeros where nothing is told."""
+    """Returns the log-likelihood of each of SPREADS from files of outcomes (W, 4); zeros without informative files."""
     likelihood = np.zeros(len(SPREADS))
     shrink = 1 / (1 + SPREADS[:, None] * contexts)
-    for total in filter(_tells, totals):
+    for total in filter(_is_informative, totals):
         places, hits = total.sum(axis=1), total[:, [REPLACED, INSERTED, DELETED]].sum(axis=1)
         expected = hits.sum() / (shrink @ places)[:, None] * shrink * places
         likelihood += (hits * np.log(np.maximum(expected, 1e-12)) - expected).sum(axis=1)
     return likelihood
 
 
-def _tells(total: np.ndarray) -> bool:
-    """Whether outcomes (W, 4) show enough hits, and at more than one width."""
+def _is_informative(total: np.ndarray) -> bool:
+    """Returns True if outcomes (W, 4) show enough noise, at several widths."""
     places = total.sum(axis=1)
     return total[:, [REPLACED, INSERTED, DELETED]].sum() > FEW_HITS * places.sum() and (places > 0).sum() > 1
 
 
 def _flatness(tokens: np.ndarray, vocabulary_size: int) -> float | None:
-    """exp(entropy), as a share of what as many tokens drawn evenly from the vocabulary have on average."""
+    """Returns the perplexity relative to the mean perplexity of as many tokens drawn uniformly from the vocabulary."""
     if not len(tokens):
         return None
     rng = np.random.default_rng(0)
-    even = [_perplexity(rng.integers(0, vocabulary_size, len(tokens))) for _ in range(20)]
-    return float(_perplexity(tokens) / np.mean(even))
+    uniform = [_perplexity(rng.integers(0, vocabulary_size, len(tokens))) for _ in range(20)]
+    return float(_perplexity(tokens) / np.mean(uniform))
 
 
 def _perplexity(tokens: np.ndarray) -> float:
@@ -240,7 +241,7 @@ def _perplexity(tokens: np.ndarray) -> float:
 
 
 def _learn(tokens: np.ndarray, offsets: np.ndarray, file: np.ndarray, width: int) -> Frames:
-    """Frames of all texts together; `file` (len(tokens),) is the text of each token."""
+    """Learns the frames of one width; `file` (len(tokens),) is the number of each token's text."""
     places, hashes = _contexts(tokens, offsets, width, gap=1)
     values, inverse, count = np.unique(hashes, return_inverse=True, return_counts=True)
     kept = count[inverse] >= MIN_COUNT
@@ -264,19 +265,21 @@ def _learn(tokens: np.ndarray, offsets: np.ndarray, file: np.ndarray, width: int
 
 
 def _common(pairs: np.ndarray, file: np.ndarray) -> np.ndarray:
-    """(frame, token) pairs that take more than LANGUAGE of a frame's places in one of the texts. Each text is asked by
-    itself: one intruder in several copies of a report is no language."""
-    found = []
-    for one in np.unique(file):
-        values, count = np.unique(pairs[file == one], return_counts=True)
+    """Returns the (frame, token) pairs with more than LANGUAGE of a frame's occurrences in a text.
+
+    Each text is counted separately, so that an intruder in copies of a report in several texts is no language.
+    """
+    common = []
+    for number in np.unique(file):
+        values, count = np.unique(pairs[file == number], return_counts=True)
         frame = np.unique(values >> 16, return_inverse=True)[1]
         total = np.bincount(frame, weights=count)[frame]
-        found.append(values[count > np.maximum(2, LANGUAGE * total)])
-    return np.unique(np.concatenate(found))
+        common.append(values[count > np.maximum(2, LANGUAGE * total)])
+    return np.unique(np.concatenate(common))
 
 
 def _without_loose(frames: Frames, tokens: np.ndarray, offsets: np.ndarray) -> Frames:
-    """Without the frames that have, for their places, far too many insertions or deletions: those are other phrases."""
+    """Drops the frames with significantly too many insertions or deletions, which are other phrases."""
     from scipy.stats import binom
 
     which, _, outcomes = _matches(frames, tokens, offsets)
@@ -284,7 +287,7 @@ def _without_loose(frames: Frames, tokens: np.ndarray, offsets: np.ndarray) -> F
     np.add.at(counts, (which, outcomes), 1)
     places = counts.sum(axis=1)
     kept = places > 0
-    for _ in range(5):  # the common rates settle after two or three rounds
+    for _ in range(5):  # the common rates converge in two or three rounds
         for outcome in (INSERTED, DELETED):
             rate = counts[kept, outcome].sum() / max(places[kept].sum(), 1)
             kept &= binom.sf(counts[:, outcome] - 1, places, max(rate, 1e-9)) > UNLIKELY
@@ -292,31 +295,30 @@ def _without_loose(frames: Frames, tokens: np.ndarray, offsets: np.ndarray) -> F
 
 
 def _matches(frames: Frames, tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where frames are seen: index of the frame, place of its middle in `tokens`, and outcome, (n,) each."""
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    """Finds occurrences of frames: index of the frame, position of its middle in `tokens`, and outcome, (n,) each."""
+    matches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for gap in (1, 2, 0):
         places, hashes = _contexts(tokens, offsets, frames.width, gap)
         which = np.minimum(np.searchsorted(frames.contexts, hashes), max(len(frames.contexts) - 1, 0))
-        known = frames.contexts[which] == hashes if len(frames.contexts) else np.zeros(len(hashes), dtype=bool)
-        places, which, hashes = places[known], which[known], hashes[known]
+        matched = frames.contexts[which] == hashes if len(frames.contexts) else np.zeros(len(hashes), dtype=bool)
+        places, which, hashes = places[matched], which[matched], hashes[matched]
         word = frames.words[which]
         if gap == 0:
-            found.append((which, places, np.full(len(places), DELETED)))
+            matches.append((which, places, np.full(len(places), DELETED)))
         elif gap == 1:
             intact = tokens[places] == word
             language = np.isin(combine(hashes, tokens[places]), frames.alternatives)
             kept = intact | ~language
-            found.append((which[kept], places[kept], np.where(intact[kept], INTACT, REPLACED)))
+            matches.append((which[kept], places[kept], np.where(intact[kept], INTACT, REPLACED)))
         else:
             kept = (tokens[places] == word) ^ (tokens[places + 1] == word)
-            found.append((which[kept], places[kept], np.full(int(kept.sum()), INSERTED)))
-    which, places, outcomes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            matches.append((which[kept], places[kept], np.full(int(kept.sum()), INSERTED)))
+    which, places, outcomes = (np.concatenate(parts) for parts in zip(*matches, strict=True))
     return which, places, outcomes
 
 
 def _contexts(tokens: np.ndarray, offsets: np.ndarray, width: int, gap: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places with `width` tokens before them and `width` behind a gap of `gap` tokens, all in one report, and hashes
-    of those tokens."""
+    """Returns positions of middles of `gap` tokens with `width` tokens on each side in the report, and their hashes."""
     before, behind = width, gap + width  # a place p needs tokens[p - before : p + behind]
     lengths = np.diff(offsets)
     positions = np.arange(len(tokens))

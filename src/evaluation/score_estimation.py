@@ -1,19 +1,17 @@
-"""What a run will score on a test file whose labels nobody has.
+"""Estimation of a run's official score on a test file without labels.
 
-How much a prediction is worth under a shift is learned where labels are: on the out-of-fold predictions of the train
-rows, as they are and with noise up to the tests'. A logistic regression of the labels tells how probable a label truly
-is, given the run's own logit, the mean logit of the other runs (their committee: where they differ from a run, it is
-unsure of itself for a reason), how like the report is to what the models have seen, and how noisy its file is. So a run
-that is surer of itself than it may be on strange, noisy reports is told from one that is not. On the test file the same
-four things are known, and with them the expected loss of every prediction.
+A calibrator is fitted to out-of-fold predictions of train rows, plain and with noise up to that of the test files. It
+is a logistic regression of the labels on four features: the run's logit, the mean logit of the other runs (committee),
+the report's similarity to the model's training reports, and the noise of the file. The calibrator shows whether a run
+is overconfident on dissimilar, noisy reports. On the test file it gives the probability of each label, and so the
+expected loss of each prediction.
 
-Two things more. Out-of-fold predictions are by one fold's models, and the mean over folds loses less, by as much as the
-folds differ: `fold_gain`, which is exact and needs no labels. And reports of another pool cost more than their likeness
-tells, because no train row is so strange. What that costs cannot be learned from train; in the proof
-(notebooks/validation.ipynb) it is about as much as the fold gain of a single model, another measure of how unsure a
-model is where it has seen little. So the expected loss is that of a fold, less the gain of the run, plus the mean gain
-of its models: for a single model the last two cancel, a blend keeps the difference. To credit the gain alone would make
-the error more than twice as large.
+Two corrections follow. Out-of-fold predictions come from one fold's models; the mean over folds has a lower loss, by
+`fold_gain`, which is exact and needs no labels. Reports of another source have a higher loss than train reports of
+equal similarity. That excess cannot be learned from train; in the experiment of notebooks/validation.ipynb it is about
+the fold gain of a single model. The expected loss is therefore that of a fold, minus the fold gain of the run, plus the
+mean fold gain of its models: for a single model both terms cancel, a blend keeps the difference. Without the last term
+the error would be more than twice as large.
 """
 
 from __future__ import annotations
@@ -28,88 +26,101 @@ from src.data.tasks import LabelGroup, Task
 from src.evaluation.metrics import sigmoid
 
 TRANSFER_ERROR = 0.009
-"""What no sample size takes away: a little more than the root mean square error in the proof (0.008, nine runs and four
-files), on which the method was chosen too."""
+"""Standard error of the method for a file of any size: a little more than the root mean square error in the experiment
+on which the method was chosen (0.008, nine runs and four files)."""
 QUANTILE = 1.96
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Predictions of train rows by models that have not seen them: S versions (as they are, noisy copies), M rows."""
+class LabelledPredictions:
+    """Out-of-fold predictions of M train rows in S versions: plain and noisy copies."""
 
     logits: np.ndarray
-    """(S, M, L) of the run."""
+    """Logits of the run, (S, M, L)."""
     committee: np.ndarray
-    """(S, M, L) mean of the other runs' logits; the run's own where there are no others."""
+    """Mean logits of the other runs, (S, M, L); the run's logits if there are no others."""
     labels: np.ndarray
-    """(M, L)"""
+    """Labels, (M, L)."""
     similarity: np.ndarray
-    """(S, M) largest cosine to a report that the model has seen."""
+    """Largest cosine to a training report of the model, (S, M)."""
     noise: np.ndarray
-    """(S,) share of tokens hit."""
+    """Share of tokens with noise, (S,)."""
 
 
 @dataclass(frozen=True)
-class Unjudged:
-    """Predictions of a test file by each of k folds' models, m rows."""
+class UnlabelledPredictions:
+    """Predictions of m rows of a test file by the models of k folds."""
 
     logits: np.ndarray
-    """(k, m, L)"""
+    """Logits of the run, (k, m, L)."""
     committee: np.ndarray
-    """(k, m, L)"""
+    """Mean logits of the other runs, (k, m, L)."""
     models: Sequence[np.ndarray]
-    """(k, m, L) of each model that the run is blended of; of the run itself if it is no blend."""
+    """Logits of each model of a blend, (k, m, L) each; the run's logits if the run is no blend."""
     similarity: np.ndarray
-    """(m,)"""
+    """Largest cosine to a training report, (m,)."""
     noise: float
+    """Share of tokens with noise."""
     reports: int
-    """Reports of the whole file, of which the m are all or a sample."""
+    """Reports of the whole file; the m rows are all of them or a sample."""
 
 
 @dataclass(frozen=True)
 class Expectation:
+    """Expected score with its 95% interval (low, high) for the sampling of reports and TRANSFER_ERROR."""
+
     value: float
     low: float
     high: float
-    """95% interval: chance in which reports the file holds, and TRANSFER_ERROR."""
 
 
 class Calibrator:
-    """Probability of a label, group by group, from a prediction and its circumstances."""
+    """Logistic regression for each label group: label probability from predictions, similarity and noise."""
 
-    def __init__(self, task: Task, judged: Judged):
+    def __init__(self, task: Task, labelled: LabelledPredictions):
         from sklearn.linear_model import LogisticRegression
 
         self.task = task
-        # One version has one noise level: nothing to learn from it.
-        self.levels = len(np.unique(judged.noise)) > 1
+        # A single noise level is no feature.
+        self.levels = len(np.unique(labelled.noise)) > 1
         self.models = {}
         for group in task.groups:
-            rows, columns = task.counted(group, judged.labels), task.columns[group.name]
-            logits, committee = judged.logits[:, rows, columns], judged.committee[:, rows, columns]
-            labels = np.broadcast_to(judged.labels[None, rows, columns], logits.shape)
-            features = self._features(logits, committee, judged.similarity[:, rows], judged.noise)
+            rows, columns = task.counted(group, labelled.labels), task.columns[group.name]
+            logits, committee = labelled.logits[:, rows, columns], labelled.committee[:, rows, columns]
+            labels = np.broadcast_to(labelled.labels[None, rows, columns], logits.shape)
+            features = self._features(logits, committee, labelled.similarity[:, rows], labelled.noise)
             if labels.min() < labels.max():
                 self.models[group.name] = LogisticRegression(C=1e4, max_iter=500).fit(features, labels.ravel())
 
-    def probabilities(self, unjudged: Unjudged, group: LabelGroup) -> np.ndarray:
-        """(k, m, size of the group)."""
+    def probabilities(self, test: UnlabelledPredictions, group: LabelGroup) -> np.ndarray:
+        """Returns the probabilities of a group's labels: (k, m, size of the group)."""
         columns = self.task.columns[group.name]
-        logits, committee = unjudged.logits[..., columns], unjudged.committee[..., columns]
+        logits, committee = test.logits[..., columns], test.committee[..., columns]
         if group.name not in self.models:
             return sigmoid(logits)
-        similarity = np.broadcast_to(unjudged.similarity, logits.shape[:2])
-        features = self._features(logits, committee, similarity, np.full(len(logits), unjudged.noise))
+        similarity = np.broadcast_to(test.similarity, logits.shape[:2])
+        features = self._features(logits, committee, similarity, np.full(len(logits), test.noise))
         return self.models[group.name].predict_proba(features)[:, 1].reshape(logits.shape)
 
     def _features(
         self, logits: np.ndarray, committee: np.ndarray, similarity: np.ndarray, noise: np.ndarray
     ) -> np.ndarray:
-        """(cells, features) of logits (S, M, L), similarity (S, M) and noise (S,). Slopes and offset of the logits vary
-        with both; the squares let very sure predictions be worth less than they say."""
+        """Returns the features (cells, features) of logits (S, M, L), similarity (S, M) and noise (S,).
+
+        Slopes and offset of the logits vary with similarity and noise; squares model the overconfidence of extreme
+        logits.
+        """
         own, others = np.asarray(logits, dtype=np.float64), np.asarray(committee, dtype=np.float64)
-        like = np.broadcast_to(similarity[:, :, None], own.shape)
-        columns = [own, others, own * np.abs(own) / 10, others * np.abs(others) / 10, own * like, others * like, like]
+        close = np.broadcast_to(similarity[:, :, None], own.shape)
+        columns = [
+            own,
+            others,
+            own * np.abs(own) / 10,
+            others * np.abs(others) / 10,
+            own * close,
+            others * close,
+            close,
+        ]
         if self.levels:
             level = np.broadcast_to(noise[:, None, None], own.shape)
             columns += [own * level, others * level, level]
@@ -117,28 +128,28 @@ class Calibrator:
 
 
 def fold_gain(logits: np.ndarray) -> np.ndarray:
-    """(m, L): by how much the mean logit of k folds, (k, m, L), loses less than they do on average, whatever the label.
+    """Returns the mean loss of k folds' `logits` (k, m, L) minus the loss of their mean logit: (m, L).
 
-    The cross-entropy of a logit is convex in it but for a term that is linear, which the mean keeps (Heskes 1998,
-    Neural Computation 10, 1425-1433).
+    The gain does not depend on the label: the label enters the cross-entropy of a logit only by a linear term, which
+    the mean keeps (Heskes 1998, Neural Computation 10, 1425-1433).
     """
     logits = np.asarray(logits, dtype=np.float64)
     return np.logaddexp(0, logits).mean(axis=0) - np.logaddexp(0, logits.mean(axis=0))
 
 
-def expect_score(task: Task, calibrator: Calibrator, unjudged: Unjudged) -> Expectation:
-    """The official score to expect, and its interval.
+def expect_score(task: Task, calibrator: Calibrator, test: UnlabelledPredictions) -> Expectation:
+    """Returns the expected official score and its interval.
 
-    A group that counts only some reports, such as the types, is averaged with the probability that a report counts.
+    For a group that counts only some reports, such as the types, reports are weighted by the probability to count.
     """
-    score, per_report, chance = 0.0, np.zeros(unjudged.logits.shape[1]), np.zeros(unjudged.logits.shape[1])
-    probabilities = {group.name: calibrator.probabilities(unjudged, group) for group in task.groups}
+    score, per_report, chance = 0.0, np.zeros(test.logits.shape[1]), np.zeros(test.logits.shape[1])
+    probabilities = {group.name: calibrator.probabilities(test, group) for group in task.groups}
     for group in task.groups:
-        logits = np.asarray(unjudged.logits[..., task.columns[group.name]], dtype=np.float64)
+        logits = np.asarray(test.logits[..., task.columns[group.name]], dtype=np.float64)
         truth = probabilities[group.name]
         losses = (np.logaddexp(0, logits) - truth * logits).mean(axis=(0, 2))
-        strangeness = np.mean([fold_gain(model[..., task.columns[group.name]]) for model in unjudged.models], axis=0)
-        losses += (strangeness - fold_gain(logits)).mean(axis=1)
+        transfer_loss = np.mean([fold_gain(model[..., task.columns[group.name]]) for model in test.models], axis=0)
+        losses += (transfer_loss - fold_gain(logits)).mean(axis=1)
         counts = np.ones(len(losses))
         if group.counted_given is not None:
             counts = 1 - np.prod(1 - probabilities[group.counted_given].mean(axis=0), axis=1)
@@ -146,9 +157,9 @@ def expect_score(task: Task, calibrator: Calibrator, unjudged: Unjudged) -> Expe
         weight = group.weight * group.loss_scale
         score += group.weight - weight * float((share * losses).mean())
         per_report += weight * share * losses
-        # What the labels, once they are drawn, add: z^2 p (1 - p) a cell.
+        # Variance of the loss over random labels: z^2 p (1 - p) a cell.
         mean, truth = logits.mean(axis=0), truth.mean(axis=0)
         chance += (weight * share / group.size) ** 2 * (mean**2 * truth * (1 - truth)).sum(axis=1)
-    sampling = (per_report.var() + chance.mean()) / unjudged.reports
+    sampling = (per_report.var() + chance.mean()) / test.reports
     spread = QUANTILE * math.sqrt(sampling + TRANSFER_ERROR**2)
     return Expectation(score, score - spread, score + spread)

@@ -1,4 +1,4 @@
-"""What ./run.sh shift found, for people: a paragraph, tables, a picture."""
+"""Summary of ./run.sh shift: a paragraph, tables and a figure."""
 
 from __future__ import annotations
 
@@ -16,92 +16,93 @@ from src.core.storage import Output
 from src.core.terminal import result, show_table
 
 NOTICEABLE = 0.01
-"""Noise that differs by less, in hits a token, is taken for equal."""
+"""Smallest difference of noise, as a share of tokens, that is reported."""
 APART = 0.6
-"""AUC from which train and test are called different."""
+"""AUC from which train and test are reported as different."""
 FILES_A_TABLE = 2
+"""Test files in a table of 80 columns."""
 RATES = ("replacement", "insertion", "deletion", "dispersion")
 
 
 def headline(facts: dict[str, Any]) -> str:
-    """One line: noise and AUC of every file."""
+    """Returns a line with noise and AUC of every file."""
     parts = [f"train {_percent(facts['train']['noise'])}"]
     parts += [
-        f"{name} {_percent(found['noise'])}, AUC {_two(found['adversarial']['auc'])}"
-        for name, found in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True)
+        f"{name} {_percent(test['noise'])}, AUC {_two(test['adversarial']['auc'])}"
+        for name, test in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True)
     ]
-    return "tokens hit: " + "; ".join(parts)
+    return "tokens with noise: " + "; ".join(parts)
 
 
 def paragraph(facts: dict[str, Any]) -> str:
-    """What differs and what to do, in words."""
+    """Returns a paragraph on the differences between train and test files, with advice."""
     tests = facts["tests"]
     if not tests:
-        return "There is no test file to compare with: validation on the train reports as they are is all there is."
+        return "There is no test file to compare with. Models are validated on the plain train reports only."
     train_noise, sentences = facts["train"]["noise"], []
     if train_noise is None:
-        sentences.append("The files hold too few frequent phrases to tell how noisy they are.")
+        sentences.append("The files have too few frequent phrases for an estimate of their noise.")
     elif _total(train_noise) < NOTICEABLE:
-        sentences.append("The train reports are free of noise.")
+        sentences.append("The train reports have no noise.")
     else:
         sentences.append(
             f"In train {train_noise['rates']['replacement']:.0%} of the tokens are replaced, "
-            f"{train_noise['rates']['insertion']:.0%} have an intruder beside them and "
-            f"{train_noise['rates']['deletion']:.0%} are missing."
+            f"{train_noise['rates']['insertion']:.0%} have an inserted neighbour and "
+            f"{train_noise['rates']['deletion']:.0%} are deleted."
         )
     advice = set()
-    for name, found in zip(short_names(tests).values(), tests.values(), strict=True):
-        auc, matched = found["adversarial"]["auc"], found["adversarial"]["auc_noise_matched"]
+    for name, test in zip(short_names(tests).values(), tests.values(), strict=True):
+        auc, matched = test["adversarial"]["auc"], test["adversarial"]["auc_noise_matched"]
         clauses = []
-        if found["noise"] is not None and train_noise is not None:
-            more = _total(found["noise"]) - _total(train_noise)
-            word = "noisier" if more > NOTICEABLE else "cleaner" if more < -NOTICEABLE else "as noisy"
-            clauses.append(f"is {word} ({_percent(found['noise'])} of tokens hit, {_percent(train_noise)} in train)")
+        measured = test["noise"] is not None and train_noise is not None
+        if measured:
+            more = _total(test["noise"]) - _total(train_noise)
+            word = "more" if more > NOTICEABLE else "less" if more < -NOTICEABLE else "as much"
+            clauses.append(f"has {word} noise ({_percent(test['noise'])} of tokens; train {_percent(train_noise)})")
             if more > NOTICEABLE:
-                advice.add("train and validate with that much noise added (train.noise, select_on=shifted)")
-        known = found["noise"] is not None and train_noise is not None
+                advice.add("train and validate with added noise (train.noise, select_on=shifted)")
         if auc is None:
-            clauses.append("has too few reports to be told from train")
+            clauses.append("has too few reports for adversarial validation")
         elif auc >= APART:
-            rest = f", {matched:.2f} with noise made equal" if abs(matched - auc) > 0.005 else ""
-            pool = " and comes from another pool" if matched >= APART else " but only noise tells it apart"
-            clauses.append(f"can be told from train (AUC {auc:.2f}{rest}){pool if known else ''}")
+            rest = f", {matched:.2f} with equal noise" if abs(matched - auc) > 0.005 else ""
+            source = ", as a file from another pool does" if matched >= APART else ", only because of noise"
+            clauses.append(f"differs from train (AUC {auc:.2f}{rest}){source if measured else ''}")
             if matched >= APART:
-                advice.add("trust out-of-fold scores less the better they are, and go by the expected leaderboard")
+                advice.add("trust high out-of-fold scores less, and compare runs by the expected leaderboard")
         else:
-            clauses.append(f"looks like train (AUC {auc:.2f})")
-        near, far = found["similarity"]["test"]["median"], found["similarity"]["train"]["median"]
+            clauses.append(f"does not differ from train (AUC {auc:.2f})")
+        near, far = test["similarity"]["test"]["median"], test["similarity"]["train"]["median"]
         if near < far - 0.02:
-            clauses.append(f"has less like it in train (median cosine {near:.2f}; {far:.2f} between train reports)")
+            clauses.append(f"is less similar to train (median cosine {near:.2f}; {far:.2f} between train reports)")
         sentences.append(f"{name} {'; it '.join(clauses)}.")
     families = facts["train"]["families"]
     sentences.append(
         f"{families['share_of_reports']:.0%} of the train reports belong to families of near-duplicates "
-        f"(largest {families['largest']}), so random folds are somewhat optimistic (folds.scheme=families keeps them "
-        "together)."
+        f"(largest {families['largest']}), so random folds are somewhat optimistic (folds.scheme=families keeps "
+        "families together)."
     )
-    todo = "; ".join(sorted(advice)) or "nothing special: random cross-validation should foretell these files well"
+    todo = "; ".join(sorted(advice)) or "nothing; random cross-validation predicts the scores of these files well"
     return " ".join(sentences) + f" What to do: {todo}."
 
 
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, columns and rows of each table."""
+    """Returns title, columns and rows of each table."""
     short, train = short_names(facts["tests"]), facts["train"]
-    names, found = list(short.values()), list(facts["tests"].values())
-    shared = [train["shared_long_ngrams"], *(test["shared_long_ngrams"] for test in found)]
-    noises = [train["noise"], *(test["noise"] for test in found)]
+    names, tests = list(short.values()), list(facts["tests"].values())
+    shared = [train["shared_long_ngrams"], *(test["shared_long_ngrams"] for test in tests)]
+    noises = [train["noise"], *(test["noise"] for test in tests)]
     noise_rows = [
-        ["frames with another word", *(_cell(noise, lambda found: f"{found['odd_middles']:.1%}") for noise in noises)],
+        ["frames with another word", *(_cell(noise, lambda known: f"{known['odd_middles']:.1%}") for noise in noises)],
         *([rate, *(_cell(noise, partial(_rate, rate=rate)) for noise in noises)] for rate in RATES),
-        ["hit in any way", *(_cell(noise, lambda found: f"{_total(found):.1%}") for noise in noises)],
-        ["a report's, p10–p90", *(_cell(noise, _report) for noise in noises)],
-        ["intruders flat (1: even)", *(_cell(noise, _flat) for noise in noises)],
-        ["places judged", *(_cell(noise, lambda found: f"{found['outcomes']:,}") for noise in noises)],
+        ["tokens with noise", *(_cell(noise, lambda known: f"{_total(known):.1%}") for noise in noises)],
+        ["by report, p10–p90", *(_cell(noise, _report) for noise in noises)],
+        ["flatness (1: uniform)", *(_cell(noise, _flat) for noise in noises)],
+        ["frames counted", *(_cell(noise, lambda known: f"{known['outcomes']:,}") for noise in noises)],
     ]
-    profiles = [train["held_out"], *(test["profile"] for test in found)]
+    profiles = [train["held_out"], *(test["profile"] for test in tests)]
     text_rows = [
-        ["reports looked at", *(f"{count:,}" for count in facts["sampled"].values())],
-        ["of", *(f"{count:,}" for count in facts["rows"].values())],
+        ["reports compared", *(f"{count:,}" for count in facts["sampled"].values())],
+        ["reports in the file", *(f"{count:,}" for count in facts["rows"].values())],
         ["tokens a report", *(f"{p['length']['mean']:.1f}" for p in profiles)],
         ["shortest, longest", *(f"{p['length']['min']}–{p['length']['max']}" for p in profiles)],
         ["words", *(str(p["words"]) for p in profiles)],
@@ -111,15 +112,15 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         ["share a 10-gram with train", *(f"{share:.0%}" for share in shared)],
     ]
     apart_rows = [
-        ["AUC train against test", *(_auc(test) for test in found)],
-        ["with noise made equal", *(_matched(test, train["noise"]) for test in found)],
-        ["cosine to nearest seen: test", *(f"{test['similarity']['test']['median']:.2f}" for test in found)],
-        ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in found)],
-        ["train, noised alike", *(_median(test["similarity"]["train_noised"]) for test in found)],
-        ["effective size, weighted", *(f"{test['effective_size']['weighted']:,.0f}" for test in found)],
-        ["effective size, shifted", *(f"{test['effective_size']['shifted']:,.0f}" for test in found)],
+        ["AUC train against test", *(_auc(test) for test in tests)],
+        ["with equal noise", *(_matched(test, train["noise"]) for test in tests)],
+        ["similarity to train: test", *(f"{test['similarity']['test']['median']:.2f}" for test in tests)],
+        ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in tests)],
+        ["train, with equal noise", *(_median(test["similarity"]["train_noised"]) for test in tests)],
+        ["effective size, weighted", *(f"{test['effective_size']['weighted']:,.0f}" for test in tests)],
+        ["effective size, shifted", *(f"{test['effective_size']['shifted']:,.0f}" for test in tests)],
     ]
-    telling_rows = [
+    indicative_rows = [
         [
             f"{short[name]}: {' '.join(map(str, ngram['tokens']))}",
             f"{ngram['train']:.1%}",
@@ -131,14 +132,14 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
     ]
     return [
         ("Noise in %, with 95% intervals", ["", "train", *names], noise_rows),
-        ("Text, beside four fifths of train", ["", "held-out train", *names], text_rows),
-        *([("Apart from train", ["", *names], apart_rows)] if names else []),
-        *([("N-grams that tell", ["n-gram", "train", "test", "z"], telling_rows)] if names else []),
+        ("Text, compared with four fifths of train", ["", "held-out train", *names], text_rows),
+        *([("Difference from train", ["", *names], apart_rows)] if names else []),
+        *([("Most indicative n-grams", ["n-gram", "train", "test", "z"], indicative_rows)] if names else []),
     ]
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """File names without their ending and without the words that all begin with."""
+    """Returns each file name's stem without the prefix that all stems share."""
     stems = {name: Path(name).stem for name in names}
     common = os.path.commonprefix(list(stems.values())) if len(stems) > 1 else ""
     return {name: stem[common.rfind("_") + 1 :] for name, stem in stems.items()}
@@ -146,7 +147,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 def show(facts: dict[str, Any]) -> None:
     names = list(facts["tests"])
-    for start in range(0, max(len(names), 1), FILES_A_TABLE):  # as many as 80 columns hold
+    for start in range(0, max(len(names), 1), FILES_A_TABLE):  # 80 columns
         tests = {name: facts["tests"][name] for name in names[start : start + FILES_A_TABLE]}
         rows = {name: count for name, count in facts["rows"].items() if name == "train" or name in tests}
         sampled = {name: count for name, count in facts["sampled"].items() if name in rows}
@@ -156,23 +157,24 @@ def show(facts: dict[str, Any]) -> None:
 
 
 def as_markdown(facts: dict[str, Any]) -> str:
-    parts = ["# How the test files differ from train", paragraph(facts), "![noise and similarity](shift.png)"]
+    parts = ["# Differences between train and test files", paragraph(facts), "![noise and similarity](shift.png)"]
     for title, columns, rows in tables(facts):
         lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         parts.append(f"## {title}\n\n" + "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
     parts.append(
-        "A frame is a frequent phrase of three tokens, a word and three tokens; in so many another token has the place "
-        "of the word. "
-        "The rates are corrected for what wide frames miss; dispersion is the correlation of hits within a report. "
-        "Flat: perplexity of the intruders beside that of as many drawn evenly from the vocabulary. "
-        "Held-out train: a fifth of the train reports "
-        "against the other four, as the test files are."
+        "A frame is a frequent phrase of three tokens, a word and three tokens; frames with another word have another "
+        "token instead of the word. "
+        "Rates are corrected for the noise that wide frames miss; dispersion is the intra-class correlation of noise "
+        "within a report. "
+        "Flatness: perplexity of the replacing tokens relative to uniformly drawn tokens. "
+        "Held-out train: a fifth of the train reports, compared with the other four fifths like the test files. "
+        "Similarity: median cosine to the nearest training report."
     )
     return "\n\n".join(parts) + "\n"
 
 
 def draw(path: Path, output: Output, facts: dict[str, Any]) -> None:
-    """Noise rates with their intervals, and how like the seen reports those of each file are."""
+    """Draws noise rates with their intervals, and each file's distribution of similarity to the training reports."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -190,23 +192,23 @@ def draw(path: Path, output: Output, facts: dict[str, Any]) -> None:
         errors = np.abs(bounds - values)
         left.bar(places + (i - (len(noises) - 1) / 2) * width, values, width, yerr=errors, capsize=2, label=name)
     left.set_xticks(places, RATES[:3])
-    left.set_ylabel("hits a token")
+    left.set_ylabel("share of tokens")
     left.set_title("Noise, with 95% intervals")
     if noises:
         left.legend(fontsize=8)
     bins = np.linspace(0, 1, 51)
     for i, name in enumerate(facts["tests"]):
         folder = output.shift_of(name)
-        seen = np.load(folder / "similarity.npy")
+        similarity = np.load(folder / "similarity.npy")
         if i == 0:
-            right.hist(seen[0], bins, density=True, histtype="step", label="train, out of fold")
-        if len(seen) > 1:
-            label = f"train, noised like {name}"
-            right.hist(seen[1:].ravel(), bins, density=True, histtype="step", linestyle=":", label=label)
+            right.hist(similarity[0], bins, density=True, histtype="step", label="train, out of fold")
+        if len(similarity) > 1:
+            label = f"train, with the noise of {name}"
+            right.hist(similarity[1:].ravel(), bins, density=True, histtype="step", linestyle=":", label=label)
         right.hist(np.load(folder / "test_similarity.npy"), bins, density=True, histtype="step", label=name)
-    right.set_xlabel("largest cosine to a report that the model has seen")
+    right.set_xlabel("largest cosine to a training report of the model")
     right.set_ylabel("density of reports")
-    right.set_title("Likeness to what was seen")
+    right.set_title("Similarity to training reports")
     if facts["tests"]:
         right.legend(fontsize=8)
     buffer = io.BytesIO()
@@ -222,8 +224,8 @@ def _percent(noise: dict[str, Any] | None) -> str:
     return "unknown" if noise is None else f"{_total(noise):.1%}"
 
 
-def _cell(noise: dict[str, Any] | None, shown: Callable[[dict[str, Any]], str]) -> str:
-    return "–" if noise is None else shown(noise)
+def _cell(noise: dict[str, Any] | None, text: Callable[[dict[str, Any]], str]) -> str:
+    return "–" if noise is None else text(noise)
 
 
 def _report(noise: dict[str, Any]) -> str:
@@ -244,8 +246,8 @@ def _two(value: float | None) -> str:
 
 
 def _matched(test: dict[str, Any], train_noise: dict[str, Any] | None) -> str:
-    known = test["noise"] is not None and train_noise is not None and test["adversarial"]["auc"] is not None
-    return f"{test['adversarial']['auc_noise_matched']:.3f}" if known else "–"
+    measured = test["noise"] is not None and train_noise is not None and test["adversarial"]["auc"] is not None
+    return f"{test['adversarial']['auc_noise_matched']:.3f}" if measured else "–"
 
 
 def _auc(test: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.evaluation import label_shift, metrics, runs
 from src.evaluation.runs import RunFolder
-from src.evaluation.score_estimation import Calibrator, Judged, Unjudged, expect_score
+from src.evaluation.score_estimation import Calibrator, LabelledPredictions, UnlabelledPredictions, expect_score
 from src.evaluation.shift_summary import short_names
 from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, ValidationSets, fitting_runs, validation
 
@@ -126,7 +126,7 @@ def _tests(
     for test in shift.tests:
         by_fold = one.fold_logits(test.name)
         others = np.mean([other.fold_logits(test.name) for other in committee or [one]], axis=0)
-        unjudged = Unjudged(
+        unjudged = UnlabelledPredictions(
             by_fold,
             others,
             [model.fold_logits(test.name) for model in one.models()],
@@ -144,7 +144,7 @@ def _tests(
 
 def _judged(
     one: RunFolder, committee: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ValidationSets
-) -> Judged:
+) -> LabelledPredictions:
     """What expectations are learned from: the rows that were looked at, as they are and in noisy copies."""
     kept = folds.first[shift.rows] >= 0
     rows = shift.rows[kept]
@@ -160,7 +160,7 @@ def _judged(
     similarity = [first.array("similarity")[0], *(test.array("similarity")[1 + draw] for test, draw in copies)]
     noise = [first.noise_levels[0], *(test.noise_levels[1 + draw] for test, draw in copies)]
     others = np.mean([versions(other) for other in committee], axis=0)
-    return Judged(versions(one), others, labels[rows], np.stack(similarity)[:, kept], np.array(noise))
+    return LabelledPredictions(versions(one), others, labels[rows], np.stack(similarity)[:, kept], np.array(noise))
 
 
 def _validations(

@@ -66,7 +66,7 @@ def score_shifted(
     rate = pool.missing_replacement() if replacement is None else replacement
     info(f"predict: for noised {rate:.1%} of the tokens are replaced")
     noisy = pool.replaced(rate)
-    plain, noised = (pool.likeness(text).weights for text in (pool.text, noisy))
+    plain, noised = (pool.density_ratio(text).weights for text in (pool.text, noisy))
     # Reports as they are for the first, so that their predictions are those of the file itself.
     versions = (("plain", "weighted", pool.reports, plain), ("noised", "both", pool.with_text(noisy), noised))
     scores: dict[str, dict[str, Estimate]] = {}

@@ -53,7 +53,7 @@ def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
             shutil.copyfile(path, workshop / path.name)
     for name, weighted in (("plain", "weighted"), ("noised", "both")):
         text, everything = texts[name], np.arange(len(labels))
-        like = pool.likeness(text)
+        like = pool.density_ratio(text)
         size, shares = int(effective_size(like.weights)), like.weights / like.weights.sum()
         drawn = np.sort(rng.choice(len(shares), size, replace=False, p=shares))
         for made, rows in ((name, everything), (weighted, drawn)):

@@ -30,7 +30,7 @@ def section(findings: Findings) -> Section:
         told = "Noise is estimated from frames of frequent phrases. Reports with a near relative in train are easier."
         found.parts.append(Chart(pictures, told))
     tables = shift_summary.tables(facts)
-    found.parts += [Table(columns, rows, title, title == "Apart from train") for title, columns, rows in tables]
+    found.parts += [Table(columns, rows, title, title == "Difference from train") for title, columns, rows in tables]
     return found
 
 
