@@ -13,7 +13,8 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.data.line_parser import DELIMITER, Errors, open_bytes, read_id, repeated_ids, show, split_fields
+from src.data.line_parser import Errors, open_bytes, read_id, repeated_ids, show, split_fields
+from src.data.tasks import LINE_FORMAT
 
 BLOCK = 1 << 14
 """Lines written or read at a time: a large file's numbers as Python objects would fill the memory."""
@@ -21,8 +22,10 @@ SUBMISSION_LAYOUT = "id|,|p0 p1 …"
 _NUMBER = re.compile(rb"\d+(\.\d+)?(e[+-]\d+)?")
 
 
-def write_submission(path: Path | str, ids: np.ndarray, probabilities: np.ndarray, eps: float) -> None:
-    """Writes one line `id|,|p0 p1 …` a report, with the probabilities clipped to [eps, 1 - eps].
+def write_submission(
+    path: Path | str, ids: np.ndarray, probabilities: np.ndarray, eps: float, line_format: str = LINE_FORMAT
+) -> None:
+    """Writes one line a report, as Task.line_format says, with the probabilities clipped to [eps, 1 - eps].
 
     `ids` (N,), `probabilities` (N, n). Numbers have at least nine significant digits, and enough to distinguish 1 - eps
     from 1. The file gets its name only after it was read back and holds these ids and values. Raises UserError for
@@ -47,7 +50,9 @@ def write_submission(path: Path | str, ids: np.ndarray, probabilities: np.ndarra
     def write(file: IO[bytes]) -> None:
         for rows, clipped in blocks():
             for name, row in zip(names[rows].tolist(), clipped.tolist(), strict=True):
-                file.write(name + DELIMITER + " ".join([f"{p:.{digits}g}" for p in row]).encode() + b"\n")
+                numbers = " ".join([f"{p:.{digits}g}" for p in row])
+                line = line_format.format(id=name.decode(errors="surrogateescape"), values=numbers)
+                file.write(line.encode(errors="surrogateescape") + b"\n")
 
     def check(written: Path) -> None:
         names_back, values_back = read_submission(written)

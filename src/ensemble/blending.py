@@ -25,7 +25,7 @@ import numpy as np
 
 from src.core.errors import UserError, unknown
 from src.data.tasks import LabelGroup, Task
-from src.evaluation.metrics import Estimate, official_score, paired_difference, sigmoid
+from src.evaluation.metrics import Estimate, official_score, paired_difference
 
 LADDER = ("mean", "temperature", "weights")  # from the simplest to the most flexible
 METHODS = (*LADDER, "greedy", "auto")
@@ -243,7 +243,7 @@ def greedy_steps(evidence: Evidence, task: Task, groups: Sequence[LabelGroup] = 
         (member, bag), *others = map(next, paths)
         for (_, other), rows in zip(others, judged, strict=True):
             logits[rows, bag.columns] = other.apply([one[rows] for one in evidence.members])
-        now, weighed = sigmoid(logits), (evidence.weights, evidence.reports)
+        now, weighed = task.decode(logits), (evidence.weights, evidence.reports)
         score = official_score(scored, labels, now, *weighed)
         gain = paired_difference(scored, labels, now, before, *weighed) if steps else None
         steps.append(GreedyStep(member, bag, score, gain, sum(other == member for other, _ in others), len(others)))
@@ -284,10 +284,12 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
                     mix = 1 / (1 - weight), -weight / (1 - weight)
                     temperature = 1 / _best_scale(share, whole, wrong[i], mix, 1 / temperature)[1]
                 without[i, rows, group.columns] = GroupBlend(group.start, group.stop, rest, temperature).apply(judged)
-    full = sigmoid(apply_folds(blends, members, evidence.folds))
+    full = task.decode(apply_folds(blends, members, evidence.folds))
     weighed = evidence.weights, evidence.reports
     return [
-        None if np.isnan(logits).any() else paired_difference(task, evidence.labels, full, sigmoid(logits), *weighed)
+        None
+        if np.isnan(logits).any()
+        else paired_difference(task, evidence.labels, full, task.decode(logits), *weighed)
         for logits in without
     ]
 
@@ -302,7 +304,7 @@ def contributions(
     the blend loses without it (`leave_one_out`), null where nothing is left.
     """
     rows = evidence.labels, evidence.weights, evidence.reports
-    alone = [official_score(task, rows[0], sigmoid(member), *rows[1:]) for member in evidence.members]
+    alone = [official_score(task, rows[0], task.decode(member), *rows[1:]) for member in evidence.members]
     lost = leave_one_out(evidence, task, blends)
     return {
         "greedy": [
@@ -368,10 +370,10 @@ def _check_evidence(evidence: Evidence, task: Task) -> None:
 
 def _choose(evidence: Evidence, task: Task, per_group: bool) -> str:
     evidence = evidence.dealt()
-    chosen, best = LADDER[0], sigmoid(mean_logits(evidence.members))
+    chosen, best = LADDER[0], task.decode(mean_logits(evidence.members))
     for method in LADDER[1:]:
         blends = fit_folds(evidence, task, method, per_group)
-        candidate = sigmoid(apply_folds(blends, evidence.members, evidence.folds))
+        candidate = task.decode(apply_folds(blends, evidence.members, evidence.folds))
         gain = paired_difference(task, evidence.labels, candidate, best, evidence.weights, evidence.reports)
         if gain.value > gain.standard_error:
             chosen, best = method, candidate

@@ -118,7 +118,7 @@ class Base:
         weights = np.array([variation.get(f"weight_{run}", 1.0) for run in self.runs])
         weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1 / len(weights))
         logits = sum(weight * np.asarray(one, dtype=np.float64) for weight, one in zip(weights, members, strict=True))
-        probabilities = metrics.sigmoid(logits / variation["temperature"] + variation["label_shift"] * self.odds)
+        probabilities = self.task.decode(logits / variation["temperature"] + variation["label_shift"] * self.odds)
         return (1 - variation["shrinkage"]) * probabilities + variation["shrinkage"] * self.rates
 
 

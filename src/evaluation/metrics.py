@@ -17,6 +17,7 @@ import numpy as np
 
 from src.core.errors import UserError
 from src.data.tasks import Task
+from src.data.tasks import sigmoid as sigmoid  # beside its inverse, logit()
 
 EPS = 1e-7  # probabilities are clipped to [EPS, 1 - EPS] before logarithms; the organisers' own clip is unknown
 THRESHOLD = 0.5  # a label is predicted when its probability is at or above this
@@ -44,13 +45,6 @@ class Estimate:
     def as_gain(self) -> str:
         """Text of a difference for a table: +0.0022±3, the standard error in units of the last digit."""
         return f"{self.value:+.4f}±{1e4 * self.standard_error:.0f}"
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Maps logits of any shape to probabilities, in float64: float32 would round logits above 17 to exactly 1."""
-    logits = np.asarray(logits, dtype=np.float64)
-    small = np.exp(-np.abs(logits))  # at most 1: nothing overflows, and nothing near 0 is lost
-    return np.where(logits < 0, small, 1.0) / (1 + small)
 
 
 def logit(probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
@@ -170,8 +164,8 @@ def _section(task: Task, labels: np.ndarray, probabilities: np.ndarray, n_boot: 
             for k, name in enumerate(task.label_names)
         },
     }
-    for name, figure_of in FIGURES.items():  # one metric at a time: each holds (L, N) floats
-        figures = [figure_of(labels[:, k], probabilities[:, k], cells[:, k], draws) for k in range(task.n_labels)]
+    for name in task.metrics:  # one metric at a time: each holds (L, N) floats
+        figures = [FIGURES[name](labels[:, k], probabilities[:, k], cells[:, k], draws) for k in range(task.n_labels)]
         for label, figure in zip(section["labels"].values(), figures, strict=True):
             label[name] = _estimate(figure).to_json()
         section["macro"][name] = _macro(figures)
@@ -224,8 +218,9 @@ def _score(
                 f"because none has a positive label among the {group.counted_given}"
             )
         losses.append(_ratio(cells[:, task.columns[group.name]].mean(axis=1) * counted, counted))
-    score = -sum(group.weight * group.loss_scale * loss for group, loss in zip(task.groups, losses, strict=True))
-    score[0] += sum(group.weight for group in task.groups)
+    names = [group.name for group in task.groups]
+    score = task.score(dict(zip(names, losses, strict=True)))
+    score[1:] -= task.score(dict.fromkeys(names, 0.0))  # noise is a change of the score, without its constant
     return score, losses
 
 

@@ -221,7 +221,7 @@ def score_oof(dataset: Dataset, logits: np.ndarray, folds: Folds, how: str, opti
     """
     rows = folds.scored
     labels = np.asarray(dataset.train.labels)[rows]
-    probabilities = metrics.sigmoid(logits[rows].astype(np.float64))
+    probabilities = dataset.task.decode(logits[rows])
     fold_of_row = None if folds.scheme == "holdout" else folds.first[rows]
     return {
         "how": how,

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.data.tasks import LabelGroup, Task
-from src.evaluation.metrics import sigmoid
 
 TRANSFER_ERROR = 0.009
 """Standard error of the method for a file of any size: a little more than the root mean square error in the experiment
@@ -97,7 +96,7 @@ class Calibrator:
         columns = self.task.columns[group.name]
         logits, committee = test.logits[..., columns], test.committee[..., columns]
         if group.name not in self.models:
-            return sigmoid(logits)
+            return self.task.decode(logits)
         similarity = np.broadcast_to(test.similarity, logits.shape[:2])
         features = self._features(logits, committee, similarity, np.full(len(logits), test.noise))
         return self.models[group.name].predict_proba(features)[:, 1].reshape(logits.shape)

@@ -304,7 +304,7 @@ def score_of(
         total[chosen] += logits
         count[chosen] += 1
     where = rows.rows if rows.copies is None else rows.copies
-    probabilities = metrics.sigmoid(total[where] / count[where])
+    probabilities = dataset.task.decode(total[where] / count[where])
     labels = np.asarray(dataset.train.labels)[rows.rows]
     return metrics.official_score(dataset.task, labels, probabilities, rows.weights, rows.rows)
 

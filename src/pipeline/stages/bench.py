@@ -33,7 +33,7 @@ from src.core.storage import Output
 from src.core.terminal import duration, info, result, show_table, warn
 from src.data.dataset import Dataset
 from src.data.tasks import Task
-from src.evaluation.metrics import official_score, paired_difference, sigmoid
+from src.evaluation.metrics import official_score, paired_difference
 
 COMMITTED = ROOT / "docs" / "bench.json"
 TOLERANCE = 0.4
@@ -274,7 +274,10 @@ def agree(config: Config, seeds: int) -> dict[str, Any]:
         )
         for name in config.runs:
             made = {
-                way: [sigmoid(np.load(Path(folder) / f"{name}.{way}.{seed}.npy")) for seed in range(1, seeds + 1)]
+                way: [
+                    dataset.task.decode(np.load(Path(folder) / f"{name}.{way}.{seed}.npy"))
+                    for seed in range(1, seeds + 1)
+                ]
                 for way in WAYS
             }
             measured[name] = _agreement(dataset.task, labels, made)

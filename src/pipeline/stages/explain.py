@@ -55,7 +55,7 @@ def run(config: Config, name: str | None = None) -> None:
     train = dataset.train
     rows = np.flatnonzero(dataset.load_folds().scored)
     labels = np.asarray(train.labels)[rows]
-    probabilities = metrics.sigmoid(source.oof()[rows].astype(np.float64))
+    probabilities = dataset.task.decode(source.oof()[rows])
     many = _carrying(labels, probabilities, config.explain.per_label)
     shown = _hardest(labels, probabilities) + _typical(labels, probabilities)
     cells = list(dict.fromkeys([(int(rows[i]), k) for i, k in many] + [(int(rows[i]), k) for _, i, k in shown]))
@@ -134,7 +134,7 @@ def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str]
     is_train = folder == dataset.train_folder
     if is_train and not dataset.load_folds().scored[row]:
         raise UserError(f"report {report}: every model has learned from it (folds.scheme=holdout); name another")
-    said = metrics.sigmoid((source.oof() if is_train else source.test_logits(where))[row].astype(np.float64))
+    said = dataset.task.decode((source.oof() if is_train else source.test_logits(where))[row])
     truth = np.asarray(corpus.labels)[row] if is_train else None
     if not labels:
         told = said >= 0.5 if truth is None else (said >= 0.5) | (truth == 1)

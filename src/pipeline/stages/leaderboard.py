@@ -170,7 +170,7 @@ def _validations(
     labels, found = np.asarray(dataset.train.labels), {}
     for name in VALIDATIONS:
         rows = validation(name, shift.rows, test, folds).only(folds.scored)
-        probabilities = metrics.sigmoid(rows.logits(oof, copies))
+        probabilities = dataset.task.decode(rows.logits(oof, copies))
         score = metrics.official_score(dataset.task, labels[rows.rows], probabilities, rows.weights, rows.rows)
         found[name] = {**score.to_json(), "reports": len(np.unique(rows.rows)), "effective_size": rows.effective_size}
     return found
@@ -184,7 +184,7 @@ def _label_rates(
     logits = one.test_logits(test.name)
     oof = rows.logits(one.oof(), one.copies(test.name))
     _, _, corrected = label_shift.adapt(oof, labels[rows.rows], rows.weights, logits)
-    predicted = metrics.sigmoid(logits).mean(axis=0)
+    predicted = one.task.decode(logits).mean(axis=0)
     return {"train": labels.mean(axis=0).tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
 
 
@@ -227,7 +227,7 @@ def _show_gains(
             name: metrics.paired_difference(
                 dataset.task,
                 labels[rows.rows],
-                *(metrics.sigmoid(rows.logits(*two)) for two in (own, logits)),
+                *(dataset.task.decode(rows.logits(*two)) for two in (own, logits)),
                 rows.weights,
                 rows.rows,
             )

@@ -97,7 +97,7 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
     number = 1 + len([one for one in register.submissions() if "made_of" in one.how])
     path = output.root / f"submission_ask{number}_{target.name}"
     ids = np.asarray(Corpus.load(dataset.test_folder(target.name)).ids)
-    write_submission(path, ids, base.predict(proposal.settings), config.submit.eps)
+    write_submission(path, ids, base.predict(proposal.settings), config.submit.eps, dataset.task.line_format)
     noted = register.made(
         path,
         storage.file_sha256(path),
@@ -281,7 +281,7 @@ def _gain(
 ) -> metrics.Estimate:
     rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
     labels = np.asarray(dataset.train.labels)[rows.rows]
-    both = (metrics.sigmoid(rows.logits(run.oof(), run.copies(target.name))) for run in (one, other))
+    both = (dataset.task.decode(rows.logits(run.oof(), run.copies(target.name))) for run in (one, other))
     return metrics.paired_difference(dataset.task, labels, *both, rows.weights, rows.rows)
 
 

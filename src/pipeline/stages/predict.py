@@ -76,7 +76,7 @@ def score_shifted(
         _warn_of_training(source, pool.reports)
         scores[source.name], gains[source.name] = found, gained = {}, {}
         for unweighted, weighted, reports, weights in versions:
-            probabilities = metrics.sigmoid(_predict(config, output, source, reports).astype(np.float64))
+            probabilities = source.task.decode(_predict(config, output, source, reports))
             if source.name == against:
                 compared[unweighted] = probabilities
             for name, weigh in ((unweighted, None), (weighted, weights)):
@@ -127,8 +127,8 @@ def _write_prediction(config: Config, name: str, file: Path, to: Path | None) ->
         raise UserError(f"--to {path} is a folder; name a file")
     reports = read_reports(file)
     logits = _predict(config, output, source, reports)
-    probabilities = metrics.sigmoid(logits.astype(np.float64))
-    write_submission(path, reports.ids, probabilities, config.submit.eps)
+    probabilities = source.task.decode(logits)
+    write_submission(path, reports.ids, probabilities, config.submit.eps, source.task.line_format)
     result(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
     if reports.labels is not None:
         try:

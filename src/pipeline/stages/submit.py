@@ -13,7 +13,7 @@ from src.data.corpus import Corpus
 from src.data.dataset import Dataset
 from src.data.submission_files import write_submission
 from src.ensemble.submission_log import SubmissionLog
-from src.evaluation import label_shift, metrics, runs
+from src.evaluation import label_shift, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import ValidationSets, validation
 
@@ -37,7 +37,7 @@ def run(config: Config, name: str | None = None) -> None:
             logits = _moved(config, dataset, source, test, logits)
         ids = np.asarray(Corpus.load(dataset.test_folder(test)).ids)
         path = output.submission(test, name)
-        write_submission(path, ids, metrics.sigmoid(logits.astype(np.float64)), config.submit.eps)
+        write_submission(path, ids, dataset.task.decode(logits), config.submit.eps, dataset.task.line_format)
         noted = SubmissionLog(output.submissions).made(
             path,
             sha := storage.file_sha256(path),

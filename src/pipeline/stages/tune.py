@@ -204,7 +204,7 @@ def _try_blend(
     per_group = chosen.get("blend.per_group", config.blend.per_group)
     fitted = blending.fit_folds(rows, dataset.task, method, per_group)
     judged = rows.folds >= 0
-    probabilities = metrics.sigmoid(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
+    probabilities = dataset.task.decode(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
     estimate = metrics.official_score(
         dataset.task, rows.labels[judged], probabilities, rows.weights[judged], rows.reports[judged]
     )

@@ -30,7 +30,7 @@ def section(findings: Findings) -> Section:
     rows = np.flatnonzero(findings.folds.scored)
     train = findings.dataset.train
     labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
-    probabilities = metrics.sigmoid(best.oof()[rows].astype(np.float64))
+    probabilities = findings.dataset.task.decode(best.oof()[rows])
     losses = metrics.log_loss_cells(labels, probabilities).mean(axis=1)
     names = findings.dataset.task.label_names
     found.parts.append(
@@ -88,7 +88,7 @@ def suspicious_table(findings: Findings) -> str:
     rows = np.flatnonzero(findings.folds.scored)
     train = findings.dataset.train
     labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
-    probabilities = metrics.sigmoid(findings.best.oof()[rows].astype(np.float64))
+    probabilities = findings.dataset.task.decode(findings.best.oof()[rows])
     for i, k in suspicious_labels(labels, probabilities):
         name = findings.dataset.task.label_names[k]
         writer.writerow([ids[i].decode(), name, int(labels[i, k]), f"{probabilities[i, k]:.4f}"])

@@ -126,7 +126,7 @@ def _curves(findings: Findings, best) -> list:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     labels, logits = _scored(findings, best)
-    losses = metrics.log_loss_cells(labels, metrics.sigmoid(logits)).mean(axis=0)
+    losses = metrics.log_loss_cells(labels, findings.dataset.task.decode(logits)).mean(axis=0)
     ranked = [k for k in np.argsort(-losses) if 0 < labels[:, k].sum() < len(labels)]
     curves = {}
     for k in ranked:
@@ -181,7 +181,7 @@ def _reliability(findings: Findings, best) -> list:
         cooled = logits / temperatures[:, None]
         with charts.picture(f"Reliability on train reports {name}", 3.0, charts.PANEL) as drawn:
             for colour, (which, seen) in enumerate((("as predicted", logits), ("with a temperature", cooled))):
-                x, y = _reliable(labels, metrics.sigmoid(seen), weights[name])
+                x, y = _reliable(labels, findings.dataset.task.decode(seen), weights[name])
                 drawn.axes.plot(x, y, "o-", markersize=3, linewidth=1, color=charts.COLOURS[colour], label=which)
             drawn.axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
             drawn.axes.set_title(f"Reliability, train reports {name}")
