@@ -7,16 +7,15 @@ import fcntl
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from tests.waiting import PATIENCE
 
-LONGEST = 600
-"""Seconds that a browser may be open."""
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Browser:
@@ -36,22 +35,18 @@ class Browser:
         )
         for end in (to_child, from_child, *ends):
             os.close(end)
-        self.write, self.read = os.fdopen(from_parent, "wb"), os.fdopen(to_parent, "rb")
-        self.watch = threading.Timer(LONGEST, self.process.kill)  # one that hangs would never answer
-        self.watch.start()
+        self.write, self.read, self.unread = os.fdopen(from_parent, "wb"), to_parent, bytearray()
         self.numbers, self.session, self.events = itertools.count(1), None, []
-        targets = self.ask("Target.getTargets")["targetInfos"]
-        tab = next(target["targetId"] for target in targets if target["type"] == "page")
+        tab = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.ask("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
 
     def close(self) -> None:
-        self.watch.cancel()
         self.write.close()
-        self.read.close()
+        os.close(self.read)
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE)
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """The answer to one request; what comes before it goes to `events`."""
@@ -68,11 +63,14 @@ class Browser:
         return message["result"]
 
     def _next(self) -> dict[str, Any]:
-        text = bytearray()
-        while (byte := self.read.read(1)) != b"\0":
-            if not byte:
+        while b"\0" not in self.unread:
+            if not select.select([self.read], [], [], PATIENCE)[0]:
+                raise RuntimeError(f"the browser has not answered in {PATIENCE} seconds")
+            part = os.read(self.read, 2**16)
+            if not part:
                 raise RuntimeError("the browser has ended")
-            text += byte
+            self.unread += part
+        text, _, self.unread = self.unread.partition(b"\0")
         return json.loads(text)
 
     def open(self, page: Path, width: int, dark: bool = False, media: str = "screen") -> None:

@@ -6,19 +6,23 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # tiny matrices: threads would only wait for each other
 
+import fcntl
 import getpass
 import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from src.__main__ import main
+from src.core import terminal
 from src.core.errors import UserError
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1, ROUND2
+from tests.waiting import PATIENCE
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -31,24 +35,80 @@ TINY = [
 """Command-line words that make a pipeline run in seconds."""
 
 
+LARGE_ROWS, LARGE_TEST_ROWS = 4000, 1000
+
+LIBRARIES = ("PYTEST_", "KMP_", "TORCH", "MLFLOW_")
+"""Starts of the names of environment variables that belong to them."""
+
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """Fails a test that leaves the process in another state than it found: the next test would run in that state."""
+
+    def state() -> dict[str, object]:
+        # Variables that libraries set when they are imported are no state of a test.
+        variables = {f"variable {k}": v for k, v in os.environ.items() if not k.startswith(LIBRARIES)}
+        modes = {name: getattr(terminal, name) for name in ("_is_quiet", "_is_json", "_is_dependency")}
+        return {**variables, **modes, "folder": os.getcwd()}
+
+    before = state().items()
+    yield
+    assert state().items() ^ before == set()
+
+
 @pytest.fixture(scope="session")
-def tiny_input(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MadeOnce:
+    """Function that returns a new copy of a folder, which is made once for all workers of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own / "shared" if worker_id == "master" else own.parent / "shared"
+
+    def copied(name: str, make: Callable[[Path], None]) -> Path:
+        whole, complete = shared / name, shared / f"{name}.complete"
+        shared.mkdir(exist_ok=True)
+        with (shared / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases the lock of a worker that dies
+            if not complete.exists():
+                shutil.rmtree(whole, ignore_errors=True)
+                whole.mkdir()
+                make(whole)
+                complete.touch()
+        return Path(shutil.copytree(whole, tmp_path_factory.mktemp(name) / name, copy_function=shutil.copy2))
+
+    return copied
+
+
+@pytest.fixture(scope="session")
+def tiny_input(made_once) -> Path:
     """300 labelled reports of round 1 and two test files of 40."""
-    folder = tmp_path_factory.mktemp("round1")
-    make_sample(folder, rows=300, test_rows=40, task=ROUND1, seed=7)
-    return folder
+    return made_once("round1", lambda folder: make_sample(folder, rows=300, test_rows=40, task=ROUND1, seed=7))
 
 
 def words(input_folder: Path, output: Path, *more: str) -> list[str]:
     return [*TINY, f"paths.input={input_folder}", f"paths.output={output}", *more]
 
 
+def run_command(arguments: list[str]) -> None:
+    """Runs a command of the project in this process; it must succeed."""
+    assert main(arguments) == 0
+
+
 @pytest.fixture(scope="session")
-def done(tmp_path_factory, tiny_input) -> Path:
+def done(made_once, tiny_input) -> Path:
     """Output of a finished pipeline; tests that change it work on a copy."""
-    output = tmp_path_factory.mktemp("done")
-    assert main(words(tiny_input, output)) == 0
-    return output
+    return made_once("done", lambda output: run_command(words(tiny_input, output)))
+
+
+@pytest.fixture(scope="module")
+def shifted(made_once) -> Path:
+    """input/: LARGE_ROWS reports of round 1, enough to estimate noise; output/: a finished shift stage."""
+
+    def make(folder: Path) -> None:
+        make_sample(folder / "input", rows=LARGE_ROWS, test_rows=LARGE_TEST_ROWS, task=ROUND1, seed=3)
+        run_command(["shift", *words(folder / "input", folder / "output")])
+
+    return made_once("shifted", make)
 
 
 @pytest.fixture
@@ -57,10 +117,8 @@ def copy(done, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_input_round2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("round2")
-    make_sample(folder, rows=300, test_rows=40, task=ROUND2, seed=7)
-    return folder
+def tiny_input_round2(made_once) -> Path:
+    return made_once("round2", lambda folder: make_sample(folder, rows=300, test_rows=40, task=ROUND2, seed=7))
 
 
 @pytest.fixture(scope="session")
@@ -91,11 +149,11 @@ def postgres():
         port = free.getsockname()[1]
     data, log = folder / "data", folder / "log"
     name = "tester" if user else getpass.getuser()
-    run = {"check": True, "capture_output": True, "cwd": folder, "timeout": 120}
+    run = {"check": True, "capture_output": True, "cwd": folder, "timeout": PATIENCE}
     subprocess.run([*user, initdb, "-D", data, "-U", name, "-A", "trust", "--no-sync"], **run)
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
     subprocess.run(
-        [*user, pg_ctl, "-D", data, "-l", log, "-w", "-o", options, "start"],
+        [*user, pg_ctl, "-D", data, "-l", log, "-w", "-t", str(PATIENCE), "-o", options, "start"],
         **{**run, "capture_output": False, "stdout": subprocess.DEVNULL},
     )
     yield f"postgresql://{name}@127.0.0.1:{port}/postgres"

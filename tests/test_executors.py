@@ -12,6 +12,7 @@ import pytest
 from src.core import settings
 from src.core.errors import UserError
 from src.core.executors import Job, LocalProcesses, available_cores, make_executor, raise_failures, run_shown
+from tests.waiting import PATIENCE, wait_until
 
 HERE = "tests.test_executors"
 
@@ -54,7 +55,7 @@ def count(payload, progress):
 
 def sleep(payload, progress):
     Path(payload["out"]).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(2 * PATIENCE)
 
 
 class Recorder:
@@ -169,15 +170,19 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     parent = subprocess.Popen(
         [sys.executable, str(script), str(out)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
     )
-    deadline = time.monotonic() + 30
-    while not (out.exists() and out.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: out.exists() and out.read_text(), parent)
     worker = int(out.read_text())
     parent.kill()
     parent.wait()
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{worker}").exists()
+    wait_until(lambda: not is_alive(worker))
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_failures_are_raised_together():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from src.data.tasks import ROUND1
 from src.evaluation import metrics
 from src.evaluation.runs import RunFolder
 from src.reporting.explanations import carriers, explain, member_shares
-from tests.conftest import words
+from tests.conftest import run_command, words
 
 TRAINED = [
     "--preset", "sample", "executor.threads=1", "folds.scheme=holdout", "baselines=[]", "train.noise.replacement=0",
@@ -28,16 +29,21 @@ TRAINED = [
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory):
+def learned(made_once):
     """Output and command-line words of a GRU that has learned reports without noise well."""
-    folder = tmp_path_factory.mktemp("clean")
-    make_sample(folder, rows=3500, test_rows=40, task=ROUND1, seed=3, noise=False)
-    given = [*TRAINED, f"paths.input={folder}", f"paths.output={folder / 'output'}"]
-    assert main(["train", "--model", "gru", *given]) == 0
-    assert main(["explain", "gru", *given]) == 0
+
+    def given(folder: Path) -> list[str]:
+        return [*TRAINED, f"paths.input={folder}", f"paths.output={folder / 'output'}"]
+
+    def learn(folder: Path) -> None:
+        make_sample(folder, rows=3500, test_rows=40, task=ROUND1, seed=3, noise=False)
+        run_command(["train", "--model", "gru", *given(folder)])
+        run_command(["explain", "gru", *given(folder)])
+
+    folder = made_once("explained", learn)
     output = Output(folder / "output")
     assert json.loads((output.run("gru") / "score.json").read_text())["overall"]["score"]["value"] > 0.93
-    return output, given
+    return output, given(folder)
 
 
 def own_words(region: int) -> set[int]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.__main__ import main
 from src.core.settings import Config
 from src.core.settings_loader import load_config
 from src.data import input_files, near_duplicates
@@ -18,19 +17,14 @@ from src.data.tasks import ROUND1
 from src.evaluation import covariate_shift, noise_estimation
 from src.evaluation.external_dataset import Pool
 from src.evaluation.validation_sets import ValidationSets
-from tests.conftest import TINY, error_of
-
-ROWS, TEST_ROWS = 4000, 1000
+from tests.conftest import LARGE_TEST_ROWS as TEST_ROWS
+from tests.conftest import error_of, words
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Config:
+def config(shifted) -> Config:
     """Settings of a measured shift."""
-    folder = tmp_path_factory.mktemp("pool")
-    make_sample(folder / "input", rows=ROWS, test_rows=TEST_ROWS, task=ROUND1, seed=3)
-    words = [f"paths.input={folder / 'input'}", f"paths.output={folder / 'output'}"]
-    assert main(["shift", *TINY, *words]) == 0
-    return load_config("sample", [word for word in TINY if "=" in word] + words)
+    return load_config("sample", [word for word in words(shifted / "input", shifted / "output") if "=" in word])
 
 
 def load(config: Config, name: str = "answers_A.csv") -> Pool:

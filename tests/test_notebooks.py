@@ -14,6 +14,7 @@ from src.__main__ import main
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1
 from tests.conftest import TINY, error_of
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -35,7 +36,7 @@ def proof(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("path", "start"),
     [
-        pytest.param(path, start, marks=[pytest.mark.slow] if path == WITH_OUTPUTS else [], id=path.stem)
+        pytest.param(path, start, id=path.stem)
         for path, start in zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"]), strict=False)
     ],
 )
@@ -48,7 +49,8 @@ def test_a_notebook_runs(path, start, request, monkeypatch):
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(start)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    limits = {"timeout": PATIENCE, "startup_timeout": PATIENCE}
+    NotebookClient(notebook, kernel_name="python3", resources=where, **limits).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert len(outputs) >= 5 and not any(output.get("name") == "stderr" for output in outputs)
     shown = "".join(kind + str(content) for output in outputs for kind, content in output.get("data", {}).items())

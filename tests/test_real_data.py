@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src.__main__ import main
 from src.data.submission_files import read_submission
+from tests.conftest import run_command
 
 
 @pytest.fixture(scope="module")
-def round1(real_data, tmp_path_factory):
+def round1(real_data, made_once):
     """Output of every stage before training, on round 1."""
-    output = tmp_path_factory.mktemp("round1")
-    words = ["--preset", "quick", f"paths.input={real_data / 'round1'}", f"paths.output={output}"]
-    assert main(["baselines", *words]) == 0
-    return output, words
+
+    def words(output: Path) -> list[str]:
+        return ["--preset", "quick", f"paths.input={real_data / 'round1'}", f"paths.output={output}"]
+
+    output = made_once("baselines_of_round1", lambda output: run_command(["baselines", *words(output)]))
+    return output, words(output)
 
 
 def test_round_1_is_recognised(round1, capsys):

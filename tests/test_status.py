@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from src.tuning import study
 from tests.conftest import words
 from tests.test_architecture import HEAVY
 from tests.test_pipeline import imported
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,9 +66,7 @@ def test_an_empty_output_folder(tiny_input, tmp_path, status):
 
 def test_a_finished_pipeline(done, tiny_input, status):
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
-    started = time.perf_counter()
     found = status(words(tiny_input, done))
-    assert time.perf_counter() - started < 5
     assert states(found).items() >= dict.fromkeys(PARTS[:-2], "done").items()
     assert (found["train lstm"]["done"], found["train lstm"]["of"]) == (2, 2)
     assert {path: path.stat().st_mtime_ns for path in done.rglob("*")} == before, "nothing is written"
@@ -139,10 +137,7 @@ def begun(command: list[str], folder: Path, state: str) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-m", "src", *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
-    while not list(folder.rglob(state)):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: list(folder.rglob(state)), process)
     return process
 
 
@@ -156,10 +151,8 @@ def test_running_and_interrupted_are_told_apart(copy, tiny_input, status):
         process.wait()
     assert found["pretrain lstm"]["state"] == "done" and found["pretrain lstm"]["note"] == "1 of 1 epochs"
     assert found["train lstm"]["state"] == "running" and " of 2000" in found["train lstm"]["note"]
-    deadline = time.monotonic() + 30
-    while (found := status(long))["train lstm"]["state"] == "running" and time.monotonic() < deadline:
-        time.sleep(0.05)  # workers end with their parent
-    assert found["train lstm"]["state"] == "interrupted"
+    wait_until(lambda: status(long)["train lstm"]["state"] == "interrupted")  # workers end with their parent
+    found = status(long)
     assert "0 of 2 folds; fold " in found["train lstm"]["note"]
     assert found["train lstm"]["note"].endswith("of 2000; goes on with the same command")
     assert list((copy / "working").iterdir()), "marks that the kill left; they say nothing now"

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import fcntl
+import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,9 @@ def test_a_lock_is_waited_for_and_dies_with_its_holder(tmp_path):
     waiter = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
     )
-    time.sleep(1)
-    assert waiter.poll() is None
+    with (tmp_path / "lock").open("a") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert select.select([waiter.stdout], [], [], 1)[0] == [], "it waits"
     holder.kill()
     assert waiter.stdout.readline() == b"held\n"
     waiter.kill()

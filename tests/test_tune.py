@@ -21,6 +21,7 @@ from src.core.settings_loader import load_config
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1
 from tests.conftest import TINY, words
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[1]
 SPACE = """
@@ -115,7 +116,7 @@ def test_two_machines_make_the_trials_of_one_study(postgres, tiny_input, tmp_pat
 
     machines = ["here", "there"]
     running = [subprocess.Popen(command(machine), cwd=ROOT, stdout=subprocess.PIPE, text=True) for machine in machines]
-    told = [process.communicate(timeout=300)[0] for process in running]
+    told = [process.communicate(timeout=PATIENCE)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], told
     again = subprocess.run(command("here"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "all 4 trials are made" in again
@@ -174,9 +175,8 @@ def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
     journal, log = tmp_path / "tune/lstm/journal.log", (tmp_path / "log").open("w")
     for _ in range(5):
         process = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, cwd=ROOT)
-        size, patience = journal.stat().st_size if journal.exists() else 0, time.monotonic() + 60
-        while (not journal.exists() or journal.stat().st_size <= size) and time.monotonic() < patience:
-            time.sleep(0.1)
+        size = journal.stat().st_size if journal.exists() else 0
+        wait_until(lambda n=size, p=process: p.poll() is not None or (journal.exists() and journal.stat().st_size > n))
         time.sleep(draw.uniform(0, 4))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -21,28 +21,19 @@ from src.data.synthetic import TEST_NOISE, TRAIN_NOISE, make_sample
 from src.data.tasks import ROUND1
 from src.evaluation import covariate_shift, metrics, noise_estimation, shift_summary
 from src.evaluation.validation_sets import VALIDATIONS, ValidationSets, validation
-from tests.conftest import TINY, error_of
-
-ROWS, TEST_ROWS = 4000, 1000
-
-
-def words(input_folder: Path, output: Path, *more: str) -> list[str]:
-    return [*TINY, f"paths.input={input_folder}", f"paths.output={output}", *more]
+from tests.conftest import LARGE_ROWS as ROWS
+from tests.conftest import LARGE_TEST_ROWS as TEST_ROWS
+from tests.conftest import error_of, words
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reports")
-    make_sample(folder, rows=ROWS, test_rows=TEST_ROWS, task=ROUND1, seed=3)
-    return folder
+@pytest.fixture
+def reports(shifted) -> Path:
+    return shifted / "input"
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory, reports) -> Path:
-    """Output with a finished shift stage."""
-    output = tmp_path_factory.mktemp("measured")
-    assert main(["shift", *words(reports, output)]) == 0
-    return output
+@pytest.fixture
+def measured(shifted) -> Path:
+    return shifted / "output"
 
 
 def load(output: Path) -> tuple[Dataset, ValidationSets]:
