@@ -1,4 +1,4 @@
-"""Blends: the optimum is the optimum, ties go to equal weights, and no fold is judged by its own labels."""
+"""Blends: fits reach the optimum, ties go to equal weights, and no fold is scored by a fit on its own labels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.
 
 
 def make(task, n, noises, seed=0, scale=1.0):
-    """True logits, labels drawn from them, and members that see the truth through noise of the given sizes."""
+    """Draws true logits, labels, and members that are the true logits plus noise of the given sizes."""
     generator = np.random.default_rng(seed)
     truth = generator.normal(-1, 2, (n, task.n_labels))
     labels = (generator.random(truth.shape) < sigmoid(truth)).astype(np.int8)
@@ -338,7 +338,7 @@ def test_the_gains_shown_are_what_the_official_score_says():
 
 
 def test_a_member_that_knows_the_answers_of_one_fold_is_not_credited_for_them():
-    """It is right about fold 0 and noise elsewhere: what judges fold 0 comes from the other folds, which see noise."""
+    """A member with fold 0's labels and noise elsewhere gains nothing: the blend of fold 0 is fitted on other folds."""
     _, labels, (honest,) = make(ROUND1, 900, [0.5])
     folds = np.arange(900) % 3
     noise = np.random.default_rng(3).normal(size=labels.shape)
@@ -383,25 +383,25 @@ def test_a_member_without_weight_is_not_missed_and_one_that_is_all_cannot_be():
 def test_malformed_input_raises():
     _, labels, members = make(ROUND2, 20, [1, 2])
     folds = np.arange(20) % 2
-    with pytest.raises(UserError, match="unknown blend method 'wieghts'. Did you mean 'weights'"):
+    with pytest.raises(UserError, match="'wieghts'.*'weights'"):
         cross_fitted(members, labels, folds, ROUND2, "wieghts")
-    with pytest.raises(ValueError, match="two folds or more, given \\[0\\]"):
+    with pytest.raises(ValueError, match="\\[0\\]"):
         cross_fitted(members, labels, folds * 0, ROUND2, "mean")
-    with pytest.raises(ValueError, match="want members of one"):
+    with pytest.raises(ValueError, match="members"):
         mean_logits([members[0], members[1][:10]])
-    with pytest.raises(ValueError, match="want members of one"):
+    with pytest.raises(ValueError, match="members"):
         mean_logits([])
-    with pytest.raises(ValueError, match="round1 has 17 labels"):
+    with pytest.raises(ValueError, match="round1.*17"):
         fit_weights(rows(members, labels), ROUND1, per_group=False)
-    with pytest.raises(ValueError, match="labels of 0 or 1"):
+    with pytest.raises(ValueError, match="labels"):
         fit_weights(rows(members, sigmoid(members[0])), ROUND2, per_group=False)
-    with pytest.raises(ValueError, match="labels of 0 or 1"):
+    with pytest.raises(ValueError, match="labels"):
         greedy_steps(rows(members, sigmoid(members[0])), ROUND2)
-    with pytest.raises(ValueError, match="fitted on 2 members of 29 labels, given 1 of 29"):
+    with pytest.raises(ValueError, match="2 members of 29 .* 1 of 29"):
         fit_weights(rows(members, labels), ROUND2, per_group=False).apply(members[:1])
     members[0][3, 4] = np.nan
-    with pytest.raises(ValueError, match="not predicted"):
+    with pytest.raises(ValueError, match="predicted"):
         fit_weights(rows(members, labels), ROUND2, per_group=False)
     labels[:, :17] = 0
-    with pytest.raises(UserError, match="counts for the types"):
+    with pytest.raises(UserError, match="types"):
         fit_weights(rows([members[1]], labels), ROUND2, per_group=True)

@@ -1,4 +1,4 @@
-"""What to submit next: proposals learn from answers, and ten of them beat the local best where it is wrong."""
+"""Proposals use online scores, and ten proposals beat the local optimum where it is wrong."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ RUNS = ["a", "b"]
 
 @pytest.fixture(scope="module")
 def board():
-    """A base whose runs are right on the local rows, and too sure by 1.5 on the test file, where labels are commoner.
-    The public half of the test's labels answers, the private half is the truth."""
+    """Runs that are calibrated on the local rows, and overconfident by 1.5 on the test file, where labels are more
+    frequent. The public half of the test labels gives online scores, the private half the truth."""
     rng = np.random.default_rng(0)
     rates = np.linspace(0.05, 0.4, 17)
 
@@ -52,16 +52,16 @@ def test_the_first_proposal_leaves_the_label_rates_alone(board):
 
 def test_ten_answers_beat_the_local_best_on_both_halves(board):
     base, public, private = board
-    told = [((first := base.ask([], seed=0)).settings, public(first.settings))]
+    tried = [((first := base.ask([], seed=0)).settings, public(first.settings))]
     for seed in range(1, 10):
-        proposal = base.ask(told, seed)
-        told.append((proposal.settings, public(proposal.settings)))
-    best, score = max(told, key=lambda pair: pair[1])
+        proposal = base.ask(tried, seed)
+        tried.append((proposal.settings, public(proposal.settings)))
+    best, score = max(tried, key=lambda pair: pair[1])
     assert best["temperature"] > 1.2 and best["label_shift"] > 0.3
-    assert score > told[0][1] + 0.005
-    assert private(best) > private(told[0][0]) + 0.005
+    assert score > tried[0][1] + 0.005
+    assert private(best) > private(tried[0][0]) + 0.005
     assert abs(private(best) - public(best)) < 0.01
-    last = base.ask(told, 10)
+    last = base.ask(tried, 10)
     assert last.expected == pytest.approx(public(last.settings), abs=4 * last.spread + 0.002)
 
 

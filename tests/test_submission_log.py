@@ -1,4 +1,4 @@
-"""The register of submissions: nothing that was noted is lost, whoever writes beside."""
+"""Submission log: no event is lost with several writers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from src.ensemble.submission_log import SubmissionLog, entered_on
 from tests.conftest import error_of
 
 
-def made(register: SubmissionLog, sha: str, **more):
+def made(log: SubmissionLog, sha: str, **more):
     about = {"test": "testB.csv", "run": "lstm", "fingerprint": "f", "how": {}, **more}
-    return register.made(Path("submission.csv"), sha, **about)
+    return log.made(Path("submission.csv"), sha, **about)
 
 
 def write_many(path: Path, writer: int) -> None:
-    register = SubmissionLog(path)
+    log = SubmissionLog(path)
     for i in range(20):
-        register.scored(made(register, f"{writer}-{i}"), i / 100, "online")
+        log.scored(made(log, f"{writer}-{i}"), i / 100, "online")
 
 
 def test_several_writers_lose_nothing(tmp_path):
@@ -37,30 +37,30 @@ def test_several_writers_lose_nothing(tmp_path):
 
 
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
-    register = SubmissionLog(tmp_path / "submissions.jsonl")
-    made(register, "a")
-    with register.path.open("a") as file:
+    log = SubmissionLog(tmp_path / "submissions.jsonl")
+    made(log, "a")
+    with log.path.open("a") as file:
         file.write('{"at": "2026-01-01T00:00:00+00:00", "event": "made", "id": "s2", "sha')
-    assert [one.id for one in register.submissions()] == ["s1"] and register.broken == 1
-    register.scored(register.find("s1"), 0.9, "online")
-    assert made(register, "b").id == "s2"
-    assert [(one.id, one.score("online")) for one in register.submissions()] == [("s1", 0.9), ("s2", None)]
-    assert register.broken == 1
+    assert [one.id for one in log.submissions()] == ["s1"] and log.broken == 1
+    log.scored(log.find("s1"), 0.9, "online")
+    assert made(log, "b").id == "s2"
+    assert [(one.id, one.score("online")) for one in log.submissions()] == [("s1", 0.9), ("s2", None)]
+    assert log.broken == 1
 
 
 def test_lines_that_were_lost_or_edited(tmp_path):
-    register = SubmissionLog(tmp_path / "submissions.jsonl")
+    log = SubmissionLog(tmp_path / "submissions.jsonl")
     for sha in "abc":
-        made(register, sha)
-    register.scored(register.find("s3"), 0.9, "online")
-    lines = register.path.read_text().splitlines(keepends=True)
-    register.path.write_text("".join([lines[0], *lines[2:]]))
-    assert made(register, "d").id == "s4", "a number is never given twice"
-    with register.path.open("a") as file:
+        made(log, sha)
+    log.scored(log.find("s3"), 0.9, "online")
+    lines = log.path.read_text().splitlines(keepends=True)
+    log.path.write_text("".join([lines[0], *lines[2:]]))
+    assert made(log, "d").id == "s4", "a number is never given twice"
+    with log.path.open("a") as file:
         file.write('{"at": "2026-01-01T00:00:00+00:00", "event": "scored", "id": "s1"}\n')
         file.write('{"at": "2026-01-01T00:00:00+00:00", "event": "scored", "id": "s9", "board": "b", "score": 1}\n7\n')
-    assert register.broken == 3
-    assert [(one.id, one.score("online")) for one in register.submissions()] == [
+    assert log.broken == 3
+    assert [(one.id, one.score("online")) for one in log.submissions()] == [
         ("s1", None),
         ("s3", 0.9),
         ("s4", None),
@@ -68,22 +68,22 @@ def test_lines_that_were_lost_or_edited(tmp_path):
 
 
 def test_the_same_file_is_noted_once_and_its_last_score_counts(tmp_path):
-    register = SubmissionLog(tmp_path / "submissions.jsonl")
-    assert register.submissions() == []
-    one = made(register, "a")
-    assert made(register, "a").id == one.id == "s1"
-    assert made(register, "a", test="testA.csv").id == "s2"
-    register.scored(one, 0.5, "online", "typed wrongly")
-    register.scored(one, 0.9, "online")
-    register.scored(one, 0.8, "private")
-    register.judged(one, {"validations": {}, "expected": {"value": 0.7}})
-    before = register.path.read_bytes()
-    register.judged(one, {"validations": {}, "expected": {"value": 0.6}})
-    assert register.path.read_bytes() == before, "judged once"
-    found = register.find("s1")
+    log = SubmissionLog(tmp_path / "submissions.jsonl")
+    assert log.submissions() == []
+    one = made(log, "a")
+    assert made(log, "a").id == one.id == "s1"
+    assert made(log, "a", test="testA.csv").id == "s2"
+    log.scored(one, 0.5, "online", "typed wrongly")
+    log.scored(one, 0.9, "online")
+    log.scored(one, 0.8, "private")
+    log.judged(one, {"validations": {}, "expected": {"value": 0.7}})
+    before = log.path.read_bytes()
+    log.judged(one, {"validations": {}, "expected": {"value": 0.6}})
+    assert log.path.read_bytes() == before, "judged once"
+    found = log.find("s1")
     assert (found.score("online"), found.score("private"), found.score("other")) == (0.9, 0.8, None)
     assert found.judged["expected"]["value"] == 0.7 and found.online[0].note == "typed wrongly"
-    assert "no submission 's9'" in error_of(register.find, "s9")
+    assert "'s9'" in error_of(log.find, "s9")
     today = datetime.now().date()
-    assert entered_on(register.submissions(), "online", today) == 1, "a correction is no second submission"
-    assert entered_on(register.submissions(), "online", today - timedelta(days=1)) == 0
+    assert entered_on(log.submissions(), "online", today) == 1, "a correction is no second submission"
+    assert entered_on(log.submissions(), "online", today - timedelta(days=1)) == 0

@@ -1,8 +1,8 @@
-"""Every submission that was made and what it scored online, in one file that is only ever appended to.
+"""Append-only log of submissions and their online scores, output/submissions.jsonl.
 
-output/submissions.jsonl has a line for each event, JSON that a person can read: a submission was made, its run was
-judged by the validations, an online score was entered. Lines are written whole and under a lock, so that several
-writers do not mix; a line that a full disk or a power cut left half is passed over, and the next begins on its own.
+The file has a line of JSON for each event: a submission was made, its run was scored by the validations (`judged`), an
+online score was entered. Whole lines are appended under a lock, so that several writers do not mix. An incomplete line
+(full disk, power cut) is ignored, and the next event starts on a new line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from src.core.errors import UserError
 
 @dataclass(frozen=True)
 class Online:
-    """A score that the user entered."""
+    """Online score entered by the user."""
 
     score: float
     board: str
@@ -31,25 +31,27 @@ class Online:
 
 @dataclass
 class Submission:
+    """Submission file with its origin and scores."""
+
     id: str
-    """Short, such as s3: the third."""
+    """Short name, such as s3 for the third submission."""
     file: str
     sha256: str
     test: str | None
-    """The test file that it predicts; None for a file from elsewhere."""
+    """Name of the predicted test file; None for a file from elsewhere."""
     run: str | None
     fingerprint: str | None
-    """Of the run's score.json when it was made."""
+    """Fingerprint of the run's score.json when the submission was made."""
     at: datetime
     how: dict[str, Any]
-    """What was done to the run's probabilities, and for ./run.sh leaderboard ask what the study drew."""
+    """Changes to the run's probabilities, such as the settings proposed by ./run.sh leaderboard ask."""
     judged: dict[str, Any] | None = None
-    """Of the run: validations with standard errors, and the expected score."""
+    """Validation scores of the run with standard errors, and the expected score."""
     online: list[Online] = field(default_factory=list)
 
     def score(self, board: str) -> float | None:
-        """The last that was entered for a board."""
-        entered = [one.score for one in self.online if one.board == board]
+        """Returns the last score entered for a board, or None."""
+        entered = [online.score for online in self.online if online.board == board]
         return entered[-1] if entered else None
 
 
@@ -58,59 +60,61 @@ class SubmissionLog:
         self.path = path
 
     def submissions(self) -> list[Submission]:
-        """In the order in which they were made."""
+        """Returns all submissions in the order of their making."""
         return list(_replayed(self._events()[0]).values())
 
     @property
     def broken(self) -> int:
-        """Lines that are no events."""
+        """Number of lines that are no events."""
         return self._events()[1]
 
     def made(self, file: Path, sha256: str, **about: Any) -> Submission:
-        """Notes a submission file; one of the same content, test file and making that is known already is not noted
-        again."""
+        """Logs a submission file unless content, test file and `how` are known; returns its entry."""
 
-        def is_it(one: Submission) -> bool:
-            return (one.sha256, one.test, one.how) == (sha256, about["test"], about["how"])
+        def is_same(submission: Submission) -> bool:
+            return (submission.sha256, submission.test, submission.how) == (sha256, about["test"], about["how"])
 
-        def event(known: dict[str, Submission]) -> dict[str, Any] | None:
-            if any(map(is_it, known.values())):
+        def event(submissions: dict[str, Submission]) -> dict[str, Any] | None:
+            if any(map(is_same, submissions.values())):
                 return None
-            return {"event": "made", "id": f"s{_last(known) + 1}", "file": file.name, "sha256": sha256, **about}
+            return {"event": "made", "id": f"s{_last(submissions) + 1}", "file": file.name, "sha256": sha256, **about}
 
-        return next(filter(is_it, self._append(event).values()))
+        return next(filter(is_same, self._append(event).values()))
 
-    def judged(self, submission: Submission, found: dict[str, Any]) -> None:
+    def judged(self, submission: Submission, scores: dict[str, Any]) -> None:
+        """Logs the validation scores of a submission, unless the log has some."""
         self._append(
-            lambda known: None if known[submission.id].judged else {"event": "judged", "id": submission.id, **found}
+            lambda submissions: (
+                None if submissions[submission.id].judged else {"event": "judged", "id": submission.id, **scores}
+            )
         )
 
     def scored(self, submission: Submission, score: float, board: str, note: str = "") -> None:
         self._append(
-            lambda known: {"event": "scored", "id": submission.id, "board": board, "score": score, "note": note}
+            lambda submissions: {"event": "scored", "id": submission.id, "board": board, "score": score, "note": note}
         )
 
     def find(self, name: str) -> Submission:
-        """By its id. Raises UserError for one that is not known."""
-        known = {one.id: one for one in self.submissions()}
-        if name not in known:
-            raise UserError(f"there is no submission {name!r} in {self.path}. Known: {', '.join(known) or 'none'}")
-        return known[name]
+        """Returns the submission with the id `name`. Raises UserError for an unknown id."""
+        by_id = {submission.id: submission for submission in self.submissions()}
+        if name not in by_id:
+            raise UserError(f"there is no submission {name!r} in {self.path}. Known: {', '.join(by_id) or 'none'}")
+        return by_id[name]
 
     def _append(self, event: Callable[[dict[str, Submission]], dict[str, Any] | None]) -> dict[str, Submission]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             events = self._events()[0]
-            if made := event(_replayed(events)):
-                made = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **made}
-                text = json.dumps(made, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            if new := event(_replayed(events)):
+                new = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **new}
+                text = json.dumps(new, ensure_ascii=False, allow_nan=False).encode() + b"\n"
                 if file.tell() and not self._ends_whole():
                     text = b"\n" + text
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-                events.append(made)
+                events.append(new)
         return _replayed(events)
 
     def _ends_whole(self) -> bool:
@@ -121,11 +125,11 @@ class SubmissionLog:
     def _events(self) -> tuple[list[dict[str, Any]], int]:
         if not self.path.exists():
             return [], 0
-        events, broken, known = [], 0, {}
+        events, broken, submissions = [], 0, {}
         for line in self.path.read_bytes().splitlines():
             try:
                 event = json.loads(line)
-                _apply(event, known)
+                _apply(event, submissions)
                 events.append(event)
             except (ValueError, KeyError, TypeError, AttributeError):
                 broken += bool(line.strip())
@@ -133,34 +137,34 @@ class SubmissionLog:
 
 
 def entered_on(submissions: list[Submission], board: str, day: date) -> int:
-    """Submissions whose first score on a board was entered on a day, by this machine's clock."""
-    firsts = [min((o.at for o in one.online if o.board == board), default=None) for one in submissions]
+    """Counts the submissions whose first score on a board was entered on `day`, in local time."""
+    firsts = [min((o.at for o in each.online if o.board == board), default=None) for each in submissions]
     return sum(first is not None and first.astimezone().date() == day for first in firsts)
 
 
-def _last(known: dict[str, Submission]) -> int:
-    """Number of the newest submission; a line that was lost leaves a gap."""
-    return max((int(name[1:]) for name in known), default=0)
+def _last(submissions: dict[str, Submission]) -> int:
+    """Returns the number of the newest submission; a lost line leaves a gap."""
+    return max((int(name[1:]) for name in submissions), default=0)
 
 
 def _replayed(events: list[dict[str, Any]]) -> dict[str, Submission]:
-    """Submissions by id, with all that was noted of them."""
-    known: dict[str, Submission] = {}
+    """Returns the submissions by id, with all their events."""
+    submissions: dict[str, Submission] = {}
     for event in events:
-        _apply(event, known)
-    return known
+        _apply(event, submissions)
+    return submissions
 
 
-def _apply(event: dict[str, Any], known: dict[str, Submission]) -> None:
-    """Raises KeyError, TypeError, ValueError or AttributeError for what is no event."""
+def _apply(event: dict[str, Any], submissions: dict[str, Submission]) -> None:
+    """Adds an event to `submissions`. Raises KeyError, TypeError, ValueError or AttributeError if malformed."""
     at, kind, name = datetime.fromisoformat(event["at"]), event["event"], event["id"]
     if kind == "made":
         int(name.removeprefix("s"))
         fields = {key: event[key] for key in ("file", "sha256", "test", "run", "fingerprint", "how")}
-        known[name] = Submission(id=name, at=at, **fields)
+        submissions[name] = Submission(id=name, at=at, **fields)
     elif kind == "judged":
-        known[name].judged = {key: event[key] for key in ("validations", "expected")}
+        submissions[name].judged = {key: event[key] for key in ("validations", "expected")}
     elif kind == "scored":
-        known[name].online.append(Online(float(event["score"]), event["board"], event["note"], at))
+        submissions[name].online.append(Online(float(event["score"]), event["board"], event["note"], at))
     else:
         raise ValueError(kind)
