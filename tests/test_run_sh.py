@@ -1,4 +1,4 @@
-"""run.sh with a Python that only notes what it is asked, in a folder of its own."""
+"""run.sh and .ci/run, in folders of their own, with programs that only note what they are asked."""
 
 from __future__ import annotations
 
@@ -94,3 +94,72 @@ def test_without_python_it_says_what_is_needed(project, tmp_path):
     done = subprocess.run([folder / "run.sh"], env={"PATH": str(tools)}, capture_output=True, text=True)
     assert done.returncode == 1 and "no Python 3.11 or newer found" in done.stderr
     assert not (folder / ".venv").exists()
+
+
+class CI:
+    """A project whose .ci/run finds no programs but those of `tools`; each call of a fake one is a line of `calls`."""
+
+    TOOLS = ("bash", "dirname", "env")
+
+    def __init__(self, folder: Path):
+        self.folder, self.calls = folder, folder / "calls"
+        for part in (".ci", ".venv/bin", "tools"):
+            (folder / part).mkdir(parents=True)
+        shutil.copy(ROOT / ".ci/run", folder / ".ci/run")
+        for name in self.TOOLS:
+            (folder / "tools" / name).symlink_to(shutil.which(name))
+        self.add("tools/initdb")
+        self.add("tools/apt-get")
+        self.add("tools/id", "echo 0")
+        self.add(".venv/bin/python")
+        self.add("run.sh", '[ "$1" = --help ] || exit 5')
+
+    def add(self, name: str, does: str = "") -> None:
+        path = self.folder / name
+        path.write_text(f'#!/usr/bin/env bash\necho "{path.name} $*" >>"{self.calls}"\n{does}\n')
+        path.chmod(0o755)
+
+    def run(self) -> tuple[list[str], str]:
+        self.calls.write_text("")
+        environment = {"PATH": str(self.folder / "tools")}
+        done = subprocess.run([self.folder / ".ci/run"], cwd="/", env=environment, capture_output=True, text=True)
+        assert done.returncode == 5 and done.stdout == "", "the status and the last line are those of the tests"
+        calls = self.calls.read_text().splitlines()
+        assert calls[-1] == "run.sh test"
+        return [call for call in calls if call.startswith(("apt-get", "sudo"))], done.stderr
+
+
+INSTALL = "install -qq -y --no-install-recommends chromium"
+
+
+@pytest.fixture
+def ci(tmp_path) -> CI:
+    return CI(tmp_path)
+
+
+def test_ci_installs_what_tests_miss(ci):
+    assert ci.run()[0] == ["apt-get update -qq", f"apt-get {INSTALL}"]
+    assert "python -m pip install" in (calls := ci.calls.read_text()) and "docs/requirements-tracking.txt" in calls
+    assert calls.index("run.sh --help") < calls.index("python -m pip"), ".venv is made first"
+    ci.add("tools/chromium")
+    assert ci.run() == ([], "")
+
+
+def test_ci_installs_by_sudo_only_without_a_password(ci):
+    ci.add("tools/id", "echo 1000")
+    ci.add("tools/sudo", "exit 1")
+    calls, told = ci.run()
+    assert calls == ["sudo -n true"] and "chromium" in told
+    ci.add("tools/sudo", 'shift; "$@"')
+    calls, _ = ci.run()
+    assert f"apt-get {INSTALL}" in calls and f"sudo -n env DEBIAN_FRONTEND=noninteractive apt-get {INSTALL}" in calls
+
+
+def test_ci_runs_the_tests_where_nothing_can_be_installed(ci):
+    ci.add("tools/apt-get", "exit 100")
+    ci.add(".venv/bin/python", "exit 1")
+    _, told = ci.run()
+    assert "chromium" in told and "docs/requirements-tracking.txt" in told
+    (ci.folder / "tools/apt-get").unlink()
+    calls, told = ci.run()
+    assert calls == [] and "chromium" in told
