@@ -71,7 +71,7 @@ def _print_document(
         "exit_status": status,
         **({"error": error} if error is not None else {}),
         "seconds": round(seconds, 3),
-        **transcript.found,
+        **transcript.values,
         "tables": transcript.tables,
         "lines": transcript.lines,
         "warnings": transcript.warnings,

@@ -89,8 +89,8 @@ def test_a_job_is_stopped_by_the_answer_to_its_news(tmp_path):
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text(), "the process lives on"
 
 
-def test_jobs_may_depend_on_what_others_told(tmp_path):
-    """Two chains of three jobs; each job is known when the one before it is done."""
+def test_jobs_may_depend_on_the_progress_of_others(tmp_path):
+    """Two chains of three jobs; each job follows from the result of the job before."""
     open_, done = [("a", 0), ("b", 0)], []
 
     class Chains(Recorder):
@@ -114,7 +114,7 @@ def test_jobs_may_depend_on_what_others_told(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_failing_jobs_are_told_and_the_others_go_on(tmp_path, workers):
+def test_failing_jobs_are_reported_and_the_others_go_on(tmp_path, workers):
     jobs = [
         job("crash", "crash"),
         job("die", "die"),

@@ -67,7 +67,7 @@ def test_lists_and_text():
         (["preset=quick"], ["--preset quick"]),
         (["executor.workers=0"], ["executor.workers"]),
         (["blend.members=[lsmt]"], ["blend.members: unknown run 'lsmt'", "Did you mean 'lstm'?"]),
-        (["train.seeds=[1,1]"], ["one is given twice"]),
+        (["train.seeds=[1,1]"], ["different"]),
         (["train.seeds=[-1]"], ["train.seeds", "greater than or equal to 0"]),
     ],
 )
@@ -79,11 +79,9 @@ def test_bad_overrides_name_the_key_and_what_is_known(words, expected):
 
 
 def test_unknown_preset_and_model_list_the_known():
-    with pytest.raises(
-        UserError, match=r"unknown preset 'quikc'. Did you mean 'quick'\? Known: ablation, full, proof, quick"
-    ):
+    with pytest.raises(UserError, match=r"preset 'quikc'.*'quick'.*ablation, full, proof, quick"):
         load_config("quikc")
-    with pytest.raises(UserError, match=r"unknown model 'lstmm'. Did you mean 'lstm'\?.*transformer"):
+    with pytest.raises(UserError, match=r"model 'lstmm'.*'lstm'.*transformer"):
         load_config("quick", models=["lstmm"])
 
 
@@ -110,14 +108,14 @@ def test_holdout_takes_one_seed():
 
 
 def test_a_run_brings_what_it_needs():
-    """--model names one run: its teachers are trained too, and who denoises for it is there to be pretrained."""
+    """--model with one run adds its teachers, which are trained, and its denoiser run, which is pretrained."""
     config = load_config("standard", models=["lstm"])
     assert list(config.runs) == ["lstm"] and list(config.denoisers) == ["transformer"]
     assert config.denoisers["transformer"] == load_config("standard").runs["transformer"]
     assert list(load_config("standard", models=["student"]).runs) == ["student", "transformer", "lstm"]
     assert load_config("standard").denoisers == {}
     assert load_config("standard", ["denoise.by=null"], ["lstm"]).denoisers == {}
-    # What is said of the named runs is not said of the reader, unless by name.
+    # Words for all runs do not apply to the denoiser run; words with its name do.
     config = load_config("quick", ["model.hidden_size=64", "runs.transformer.pretrain.epochs=2"], ["lstm"])
     assert config.runs["lstm"].model.hidden_size == 64 and config.denoisers["transformer"].pretrain.epochs == 2
     assert "unknown key 'readers'" in error_of(load_config, "quick", ["readers.x=1"])

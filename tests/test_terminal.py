@@ -1,4 +1,4 @@
-"""What is said to people and to scripts: off and on a terminal, quietly, as JSON."""
+"""Output of commands on and off a terminal, with --quiet and with --json."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def on_a_terminal(code: str, **environment: str) -> str:
-    """What a program shows where its stdout is a terminal."""
+    """Returns the output of a program whose stdout is a terminal."""
     here, there = pty.openpty()
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLORTERM")}
     environment = {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100", **environment}
@@ -91,7 +91,7 @@ def test_a_file_gets_no_escapes(variable):
 
 
 def check_shown(shown: str, columns: list[str], rows: list[list[str]]) -> None:
-    """That a table fits, and that nothing of it is cut off."""
+    """Asserts that a table fits and that no cell is truncated."""
     assert max(map(len, shown.splitlines())) <= 80, shown
     texts = [*columns, *(cell for row in rows for cell in row)]
     for text in texts:
@@ -122,7 +122,7 @@ def test_words_are_wrapped_in_their_column(capsys):
 
 
 def test_quiet_leaves_results_and_warnings(capsys):
-    with output_mode(quiet=True, as_json=False) as told:
+    with output_mode(quiet=True, as_json=False) as printed:
         info("news")
         with dependency():
             result("on the way")
@@ -135,7 +135,7 @@ def test_quiet_leaves_results_and_warnings(capsys):
     shown = capsys.readouterr()
     assert "the end" in shown.out and "the table" in shown.out and shown.err == "warning: careful\n"
     assert not any(text in shown.out for text in ("news", "on the way", "one"))
-    assert told.lines == ["news", "on the way", "the end"] and told.warnings == ["careful"]
+    assert printed.lines == ["news", "on the way", "the end"] and printed.warnings == ["careful"]
     info("loud again")
     assert "loud again" in capsys.readouterr().out
 
@@ -156,19 +156,19 @@ def document(capsys, arguments: list[str], status: int = 0) -> tuple[dict, str]:
 
 
 def test_json_is_one_document(done, tiny_input, capsys):
-    found, told = document(capsys, ["score", "--json", *words(tiny_input, done)])
+    found, printed = document(capsys, ["score", "--json", *words(tiny_input, done)])
     assert (found["verb"], found["exit_status"]) == ("score", 0) and found["seconds"] > 0
     (table,) = found["tables"]
     assert {"tfidf", "lstm", "blend"} <= {row["run"] for row in table["rows"]}
     assert table["columns"] == list(table["rows"][0]) and "error" not in found
 
-    found, told = document(capsys, ["--json", *words(tiny_input, done)])
+    found, printed = document(capsys, ["--json", *words(tiny_input, done)])
     assert found["verb"] == "pipeline" and any(line.startswith("pipeline: done") for line in found["lines"])
-    assert "train: all 4 folds are up to date" in told and str(done / "pipeline.json") in found["written"]
+    assert "train: all 4 folds are up to date" in printed and str(done / "pipeline.json") in found["written"]
     assert str(done / "submission_sample_testA.csv") in found["written"]
 
-    found, told = document(capsys, ["submit", "--json", "--quiet", *words(tiny_input, done)])
-    assert told == "" and len(found["lines"]) == 2
+    found, printed = document(capsys, ["submit", "--json", "--quiet", *words(tiny_input, done)])
+    assert printed == "" and len(found["lines"]) == 2
     found, _ = document(capsys, ["config", "--json", *words(tiny_input, done)])
     assert found["settings"]["folds"]["k"] == 2
 
@@ -176,15 +176,15 @@ def test_json_is_one_document(done, tiny_input, capsys):
 def test_json_tells_what_went_wrong(done, tiny_input, tmp_path, capsys, monkeypatch):
     nothing = ["submit", *words(tiny_input, tmp_path)]
     for arguments in (["trian"], ["train", "train.epocs=3"], ["train", "--modle"], nothing):
-        found, told = document(capsys, [*arguments, "--json"], status=2)
-        assert found["exit_status"] == 2 and told == f"error: {found['error']}\n"
+        found, printed = document(capsys, [*arguments, "--json"], status=2)
+        assert found["exit_status"] == 2 and printed == f"error: {found['error']}\n"
 
     def broken(*_) -> None:
         raise ZeroDivisionError("a fault of the code")
 
     monkeypatch.setattr("src.pipeline.stages.score.run", broken)
-    found, told = document(capsys, ["score", "--json", *words(tiny_input, done)], status=1)
-    assert found["error"] == "ZeroDivisionError: a fault of the code" and "Traceback" in told
+    found, printed = document(capsys, ["score", "--json", *words(tiny_input, done)], status=1)
+    assert found["error"] == "ZeroDivisionError: a fault of the code" and "Traceback" in printed
 
 
 def test_quiet_verbs_say_what_they_were_asked_for(done, tiny_input, capsys):
@@ -197,7 +197,7 @@ def test_quiet_verbs_say_what_they_were_asked_for(done, tiny_input, capsys):
 
 
 def test_tables_of_all_stages_fit_80_columns(copy, tiny_input, tmp_path, capsys):
-    """With the names of the real files; nothing is trained again, as the reports are the same."""
+    """Tables fit with the names of the real files; equal reports under other names retrain nothing."""
     folder = tmp_path / "round1"
     folder.mkdir()
     for name, real in (("train", "train_20210222"), ("testA", "testA_20210222"), ("testB", "testB")):

@@ -1,7 +1,7 @@
-"""Runs jobs (fold x seed x model, predictions, baselines) side by side and survives those that die.
+"""Executors: run jobs (fold x seed x model, predictions, baselines) in parallel and report failed ones.
 
-A job is a function's name and a dictionary, and writes its own results to its own folder: running it twice, or
-somewhere else, does no harm. Another engine is another class with `run`; no stage would change.
+A job is a function's name and a dictionary. A job writes its results to its own folder, so it may run twice or on
+another machine. Another engine is another class with `run`.
 """
 
 from __future__ import annotations
@@ -34,61 +34,63 @@ KEPT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without which products on a GPU are not the same each time
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # for deterministic products on a GPU
 }
-"""What workers keep for the next step, and how. glibc gives large arrays back to the system as soon as they are freed:
-keeping them saves a thousand page faults and 3 to 5% of a step. oneDNN generates code for each shape of a product and
-keeps 1,024 of them: batches of a hundred widths need more, and generating them anew takes a third of a step."""
+"""Environment of workers. glibc returns freed large arrays to the system: keeping them saves a thousand page faults and
+3 to 5% of a step. oneDNN caches the code of 1,024 shapes of products: batches of a hundred widths need more, and
+generating code again takes a third of a step."""
 START = "spawn" if sys.platform == "darwin" else "forkserver"
-"""macOS may end a process that is forked after its frameworks were loaded."""
+"""Start method of workers; macOS may end a process that is forked after its frameworks were loaded."""
 PRELOADED = ["src.training.classification", "src.training.prediction", "src.training.pretraining"]
-"""What most jobs are, with all that they import."""
+"""Modules of most jobs, imported once by the server."""
 
 
 @dataclass(frozen=True)
 class Job:
     name: str
-    """Unique among the jobs of one call; shown to the user."""
+    """Name for the user, unique among the jobs of a call."""
     function: str
     """`module:function`, called with the payload and a function that takes progress dictionaries."""
     payload: dict[str, Any]
     work: float = 1.0
-    """How much it is, in any unit; the largest start first, so that no long job is left for the end."""
+    """Relative cost; jobs start in descending order of cost, so that no long job is last."""
 
 
 @dataclass(frozen=True)
 class Failure:
     job: Job
     reason: str
-    """A sentence for the user, or a traceback."""
+    """Message for the user, or a traceback."""
 
 
 class Watcher(Protocol):
     def step(self, job: Job, news: dict[str, Any]) -> bool | None:
-        """News of a job, which waits for the answer: true stops it."""
+        """Receives the progress of a job; returns True to stop the job, which waits for the answer."""
         ...
 
     def finish(self, job: Job, failure: Failure | None) -> None:
-        """Also of a job that was stopped."""
+        """Receives the end of a job, also of a stopped one."""
         ...
 
 
 class Executor(Protocol):
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Failure]:
-        """Runs every job, also after others failed, and returns the failures."""
+        """Runs every job, also after failures of others, and returns the failures."""
         ...
 
     def run_as_they_come(self, next_job: Callable[[], Job | None], watcher: Watcher) -> list[Failure]:
-        """The same for jobs that depend on what others told. `next_job` is called whenever a worker is free: None says
-        that there is none now, and with no job running, that there is none left."""
+        """Runs jobs that depend on the progress of others, and returns the failures.
+
+        `next_job` is called whenever a worker is free; None: no job now, or, with no job running, no further job.
+        """
         ...
 
 
 class LocalProcesses:
-    """Worker processes of this machine, each with a fixed number of threads.
+    """Executor with worker processes of this machine, each with a fixed number of threads.
 
-    Workers are forked from a server that has imported torch and has run nothing: so the seconds of the import are
-    spent once a command. Forked from this process, they would inherit the locks of its threads.
+    Workers are forked from a server that has only imported torch, so that a command imports it once. Workers forked
+    from this process would inherit the locks of its threads.
     """
 
     def __init__(self, workers: int, threads: int):
@@ -138,10 +140,10 @@ class _Worker:
         if START == "forkserver":
             context.set_forkserver_preload(PRELOADED)
             _stop_server_at_exit()
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
+        self.connection, worker_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(worker_end, threads), daemon=True)
         self.job: Job | None = None
-        # Libraries read these once, when they are imported: they must stand before the first worker's server starts.
+        # Libraries read these variables when they are imported, so they are set before the server starts.
         settings = {**dict.fromkeys(THREAD_VARIABLES, "1"), **KEPT, "PYTHONPATH": _python_path()}
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
@@ -152,11 +154,11 @@ class _Worker:
                 os.environ.pop(name)
                 if value is not None:
                     os.environ[name] = value
-        theirs.close()
+        worker_end.close()
 
     def give(self, job: Job) -> None:
         self.job = job
-        with contextlib.suppress(BrokenPipeError):  # the worker died while idle: hear() tells
+        with contextlib.suppress(BrokenPipeError):  # the worker died while idle: hear() reports it
             self.connection.send((job.function, job.payload))
 
     def answer(self, stop: bool) -> None:
@@ -169,9 +171,9 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"gone with exit code {code}"
+            cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
-            return "failed", f"its process was {how}{hint}."
+            return "failed", f"its process {cause}{hint}."
 
     def stop(self) -> None:
         self.connection.close()
@@ -180,19 +182,19 @@ class _Worker:
 
 
 class _Stopped(BaseException):
-    """Not an Exception, so that a job that tells its news within a try does not take it for a failure of its own."""
+    """Stop of a job by its watcher; not an Exception, so that `except Exception` in a job does not catch it."""
 
 
 def _serve(connection: Connection, threads: int) -> None:
-    """The life of a worker: jobs in, news out, until its parent is gone."""
+    """Runs the jobs of a worker and sends their progress, until the parent ends."""
     _limit_threads(threads)
 
-    def tell(news: dict[str, Any]) -> None:
+    def report(news: dict[str, Any]) -> None:
         connection.send(("progress", news))
         if connection.recv():
             raise _Stopped
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -201,7 +203,7 @@ def _serve(connection: Connection, threads: int) -> None:
             return
         try:
             module, name = function.split(":")
-            getattr(importlib.import_module(module), name)(payload, tell)
+            getattr(importlib.import_module(module), name)(payload, report)
         except _Stopped:
             connection.send(("done", None))
         except UserError as error:
@@ -214,18 +216,17 @@ def _serve(connection: Connection, threads: int) -> None:
 
 @functools.cache  # once
 def _stop_server_at_exit() -> None:
-    """Waits for the server, as nobody else does: then what workers took is part of what the system says that this
-    command took (GNU time, os.wait4)."""
+    """Waits for the server at exit, so that the system counts workers' resources for this command (GNU time, wait4)."""
     atexit.register(forkserver._forkserver._stop)
 
 
 def _python_path() -> str:
-    """With the project's root, where the server finds what it imports."""
+    """Returns PYTHONPATH with the project's root, for the imports of the server."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def _limit_threads(threads: int) -> None:
-    """For libraries that are imported already, and for those that are yet to be."""
+    """Limits the threads of imported libraries and of later imports."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -240,7 +241,7 @@ def _end_with_parent() -> None:
 
 
 class _Shown:
-    """Hands the news of jobs to a progress display, and to whoever else wants them."""
+    """Watcher that passes progress to a display and to another watcher."""
 
     def __init__(
         self,
@@ -270,10 +271,10 @@ def run_shown(
     describe: Callable[[dict[str, Any]], tuple[float, str]] | None = None,
     also: Watcher | None = None,
 ) -> list[Failure]:
-    """Runs jobs under a progress display; `describe` turns a job's news into its share done and a note. `also` is told
-    the same news, and cannot stop a job.
+    """Runs jobs with a progress display and returns the failures.
 
-    Without it the jobs are short ones that send no news, and a log gets one line for all of them.
+    `describe` maps a job's progress to its share done and a note; without it a log has one line for all jobs. `also`
+    is a watcher that cannot stop jobs.
     """
     if not jobs:
         return []
@@ -282,21 +283,21 @@ def run_shown(
 
 
 def raise_failures(failures: list[Failure]) -> None:
-    """One UserError that tells every failure; nothing where there is none."""
+    """Raises one UserError that lists all failures, if there are failures."""
     if failures:
-        told = "\n".join(f"{failure.job.name}: {failure.reason.strip()}" for failure in failures)
+        reasons = "\n".join(f"{failure.job.name}: {failure.reason.strip()}" for failure in failures)
         raise UserError(
-            f"{told}\n{len(failures)} jobs failed; what the others made is kept, and the same command goes on from "
-            "there."
+            f"{reasons}\n{len(failures)} jobs failed; the results of the other jobs are kept. Run the same command to "
+            "continue."
         )
 
 
 def make_executor(settings: ExecutorSettings, device: str, n_jobs: int) -> LocalProcesses:
-    """Executor for the `n_jobs` jobs of a command, on `device` (cpu or cuda).
+    """Returns the executor for the `n_jobs` jobs of a command on `device` (cpu or cuda).
 
-    Workers and threads that the settings name are taken as they are. Auto: on a CPU a worker for each job, as far as
-    there are cores, which the workers share out as threads; on a GPU one worker with one thread. Count jobs that are
-    done too: then a command that was killed goes on with as many threads, and makes the same bytes.
+    Numbers in the settings are used unchanged. Auto: on a CPU a worker for each job, at most one a core, and the cores
+    divided among the workers as threads; on a GPU one worker with one thread. `n_jobs` includes finished jobs: a
+    resumed command then has the same threads and writes the same bytes.
     """
     cores, workers, threads = available_cores(), settings.workers, settings.threads
     if workers == "auto":
@@ -308,7 +309,7 @@ def make_executor(settings: ExecutorSettings, device: str, n_jobs: int) -> Local
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which taskset or a container's quota can make fewer than the machine has."""
+    """Returns the number of cores that this process may use, under taskset or a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if CPU_QUOTA.exists():
         quota, period = CPU_QUOTA.read_text().split()

@@ -1,4 +1,4 @@
-"""Every setting: typed, documented at the field, checked at birth. settings_loader.py fills them in."""
+"""Definitions of all settings, with types, descriptions and checks. settings_loader.py reads their values."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from src.core.errors import unknown
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("model", "pretrain", "denoise", "train")
-"""Of a run; given for all runs of a preset, or on the command line, they reach each."""
+"""Parts of a run's settings; given for a whole preset or on the command line, a part applies to every run."""
 
 
 class Settings(BaseModel):
-    """Frozen, and a key that names nothing is an error."""
+    """Base of all settings: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 def _different(values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
-        raise ValueError("one is given twice")
+        raise ValueError("values must be different")
     return values
 
 
@@ -33,22 +33,22 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterV
 
 class Paths(Settings):
     input: Path = ROOT / "input"
-    """Folder of the competition's files; never written, but for input/sample/."""
+    """Folder of the competition's files; only input/sample/ is written."""
     output: Path = ROOT / "output"
-    """Folder for everything made; deletable, but for submissions.jsonl, where online scores are noted."""
+    """Folder of all results; it can be deleted, except submissions.jsonl, which has the online scores."""
     train: str = "*train*.csv"
     """Glob of the labelled files in `input`."""
     test: str = "*test*.csv"
     """Glob of the files to predict in `input`."""
     extra: str = "*extra*.csv"
-    """Glob of further reports in `input`, with or without labels, from any source: never validated, never predicted."""
+    """Glob of further reports in `input`, with or without labels, from any source: used in training only."""
 
 
 class Data(Settings):
     max_len: int = Field(104, ge=1)
     """Tokens kept of a report; 104 is the longest of round 1."""
     keep: Literal["head", "tail"] = "head"
-    """Which end of a longer report is kept."""
+    """Kept end of a longer report."""
 
 
 class Folds(Settings):
@@ -56,56 +56,59 @@ class Folds(Settings):
     """kfold: multilabel-stratified k-fold. families: k-fold in which near-duplicates share a fold. holdout: train,
     valid and test parts of 8:1:1."""
     k: int = Field(5, ge=2)
+    """Number of folds, except under holdout."""
     threshold: float | None = Field(None, ge=0.3, le=1)
-    """Of families: the TF-IDF cosine above which two reports are near-duplicates. null: the lowest at which no family
-    grows large, see similarity.families."""
+    """TF-IDF cosine above which two reports are near-duplicates (scheme families). null: the lowest threshold without
+    large families, see near_duplicates.families."""
     max_compared: int = Field(20_000, ge=2)
-    """Of families: so many different reports are compared each with each; of more, each with some only that share
-    n-grams with it, see similarity.likely_pairs; that takes some 8 GB of memory for each million."""
+    """Number of different reports up to which all pairs are compared (scheme families); above it only likely pairs
+    are, see near_duplicates.likely_pairs, with some 8 GB of memory for each million reports."""
     max_rows: int = Field(1_000_000, ge=2)
-    """Of kfold and holdout: so many different reports are stratified one by one; of more, reports with the same labels
-    are dealt out, and only the rest is stratified."""
+    """Number of different reports up to which all are stratified (schemes kfold and holdout); above it reports with the
+    same labels are dealt to the folds, and only the rest is stratified."""
     seeds: Seeds = [2021]
-    """Seeds of the split; several repeat the k-fold, and each report is then predicted once for each."""
+    """Seeds of the split; with several the k-fold is repeated, and each report is predicted once for each seed."""
 
     @model_validator(mode="after")
     def _one_holdout(self) -> Folds:
         if self.scheme == "holdout" and len(self.seeds) > 1:
-            raise ValueError("scheme holdout takes one seed: with several there would be no test part common to all")
+            raise ValueError("scheme holdout takes one seed: several seeds have no common test part")
         return self
 
     @model_validator(mode="after")
     def _threshold_of_families(self) -> Folds:
         if self.threshold is not None and self.scheme != "families":
-            raise ValueError(f"threshold is for scheme families; scheme {self.scheme} compares no reports")
+            raise ValueError(f"threshold is for scheme families only, not for scheme {self.scheme}")
         return self
 
 
 class Sample(Settings):
+    """Size and seed of the sample data."""
+
     rows: int = Field(5000, ge=10)
-    """Labelled reports of the sample data."""
+    """Number of labelled reports."""
     test_rows: int = Field(1000, ge=1)
-    """Reports of each of its two test files."""
+    """Number of reports in each of the two test files."""
     seed: int = Field(2021, ge=0)
 
 
 class Shift(Settings):
-    """How the difference between train and each test file is measured."""
+    """Measurement of the difference between train and each test file."""
 
     max_rows: int = Field(20_000, ge=100)
-    """Reports of each file that are looked at; of more, so many are drawn at random."""
+    """Maximum number of compared reports of a file; a random sample of larger files is compared."""
     draws: int = Field(2, ge=1)
-    """Copies of the train reports with noise up to that of each test file."""
+    """Number of copies of the train reports with the noise of each test file."""
     weights: Literal["similarity", "odds"] = "similarity"
-    """What train reports are weighted by to be like those of a test file. similarity: histogram of the largest cosine
-    to a report that the model has seen; odds: those of adversarial validation."""
+    """Weights that make train reports distributed like a test file. similarity: by the histogram of the largest cosine
+    to a training report of the model; odds: by adversarial validation."""
     clip: float = Field(10.0, gt=1)
-    """No report weighs more than so many times the average."""
+    """Maximum weight of a report relative to the mean weight."""
     seed: int = Field(0, ge=0)
 
 
 class Noise(Settings):
-    """Token noise put on training reports, drawn afresh each epoch. See noise.NoiseRates."""
+    """Rates of token noise added to training reports, drawn anew each epoch, see corruption.NoiseRates."""
 
     replacement: float = Field(0.0, ge=0, lt=1)
     insertion: float = Field(0.0, ge=0, lt=1)
@@ -114,18 +117,19 @@ class Noise(Settings):
 
 
 class Model(Settings):
-    """What every model has: an embedding before its encoder, a pooling and a linear head behind it."""
+    """Settings common to all models: embedding, pooling and linear head."""
 
     embedding_size: int = Field(128, ge=2)
     embedding_init: Literal["random", "ppmi"] = "ppmi"
-    """ppmi: start from the factorised co-occurrences of all text (train, test and extra), see embeddings.py."""
+    """ppmi: factorised co-occurrences of words in all text (train, test and extra), see embeddings.py."""
     spatial_dropout: float = Field(0.2, ge=0, lt=1)
-    """Share of embedding dimensions dropped for a whole report."""
+    """Probability that an embedding dimension is dropped for a whole report."""
     pooling: Literal["last", "max", "mean", "maxmean", "attention", "hierarchical", "label"] = "maxmean"
-    """hierarchical: attention within windows of tokens, then over the windows; label: attention of each label's own."""
+    """hierarchical: attention within windows of tokens, then over windows; label: one attention for each label."""
     head_dropout: float = Field(0.2, ge=0, lt=1)
     dropout_samples: int = Field(1, ge=1)
-    """Draws of the head's dropout in a training step, whose logits are averaged (multi-sample dropout, Inoue 2019)."""
+    """Number of dropout masks of the head in a training step, whose logits are averaged (multi-sample dropout, Inoue
+    2019)."""
 
 
 class Recurrent(Model):
@@ -135,7 +139,7 @@ class Recurrent(Model):
     layers: int = Field(1, ge=1)
     bidirectional: bool = True
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Between layers."""
+    """Dropout between layers."""
 
 
 class Transformer(Model):
@@ -158,33 +162,33 @@ class Transformer(Model):
 class TextCNN(Model):
     encoder: Literal["textcnn"] = "textcnn"
     widths: list[Annotated[int, Field(ge=1)]] = Field([2, 3, 4, 5], min_length=1)
-    """Tokens that a filter sees, for each of the parallel convolutions."""
+    """Filter width in tokens of each parallel convolution."""
     filters: int = Field(128, ge=1)
-    """Of each width."""
+    """Number of filters of each width."""
 
 
 class DPCNN(Model):
     encoder: Literal["dpcnn"] = "dpcnn"
     size: int = Field(128, ge=1)
-    """Filters of every convolution."""
+    """Number of filters of every convolution."""
     blocks: int = Field(3, ge=1)
-    """Each reaches twice as far as the one before: a feature sees 2 ** (blocks + 2) - 1 tokens."""
+    """Number of blocks; the receptive field is 2 ** (blocks + 2) - 1 tokens."""
     dropout: float = Field(0.1, ge=0, lt=1)
-    """On what a block adds."""
+    """Dropout of each block's residual branch."""
 
 
 class RCNN(Model):
     encoder: Literal["rcnn"] = "rcnn"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
     hidden_size: int = Field(128, ge=1)
-    """Of the left and of the right context."""
+    """Size of the left and of the right context."""
     size: int = Field(128, ge=1)
-    """Features of a token, made of its contexts and its embedding."""
+    """Number of features of a token, computed from its contexts and its embedding."""
 
     @model_validator(mode="after")
     def _not_last(self) -> RCNN:
         if self.pooling == "last":
-            raise ValueError("pooling last is not for rcnn: nothing stands to the right of the last token")
+            raise ValueError("pooling last is not for rcnn: the last token has no right context")
         return self
 
 
@@ -192,110 +196,111 @@ AnyModel = Annotated[Recurrent | Transformer | TextCNN | DPCNN | RCNN, Field(dis
 
 
 class Optimisation(Settings):
-    """What every training loop has, of pretraining and of training."""
+    """Settings of a training loop, common to pretraining and training."""
 
     epochs: int = Field(12, ge=0)
     batch_size: int = Field(64, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of matrix products in training and in the validation loss of each epoch; predictions are always fp32. auto: bf16
-    where the processor has it and a probe finds it sound."""
+    """Precision of matrix products in training and in the validation loss of each epoch; predictions are always fp32.
+    auto: bf16 if the processor supports it and passes a probe."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """adam: weight_decay is added to the gradient; adamw: decoupled."""
     learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    """On matrices only (parameters with two dimensions or more)."""
+    """Weight decay of matrices (parameters with two dimensions or more); other parameters have none."""
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of all steps over which the learning rate rises; it then falls along a cosine to zero."""
+    """Share of steps with a rising learning rate; afterwards the learning rate falls to zero along a cosine."""
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
-    """Predict with an exponential moving average of the weights; 0 is off."""
+    """Decay of an exponential moving average of the weights, which then predicts; 0: no average."""
 
 
 class Pretrain(Optimisation):
-    """Learning the language of the reports from all text before any label is seen, see pretraining.py."""
+    """Masked-language-model pretraining of an encoder on all text without labels, see pretraining.py."""
 
     epochs: int = Field(0, ge=0)
-    """Over all text; 0: no pretraining."""
+    """Epochs over all text; 0: no pretraining."""
     stop_loss: float | None = Field(None, gt=0)
-    """Stop after the first epoch whose training loss is below it."""
+    """Training loss of an epoch below which pretraining stops."""
     select: float = Field(0.2, gt=0, le=1)
-    """Share of tokens that the model is asked for, drawn anew each epoch."""
+    """Share of tokens to predict, selected anew each epoch."""
     masked: float = Field(0.6, ge=0, le=1)
-    """Share of these that are hidden behind MASK."""
+    """Share of selected tokens that MASK replaces."""
     replaced: float = Field(0.3, ge=0, le=1)
-    """Share of these in whose place another word stands, as noise would put it; the rest is shown as it is."""
+    """Share of selected tokens that another word replaces, like noise; the other selected tokens are unchanged."""
     spans: list[Annotated[float, Field(ge=0)]] = Field([0.5, 0.3, 0.2], min_length=1)
-    """How often one, two, three, … neighbours are asked for together (n-gram masking)."""
+    """Relative frequencies of selected spans of one, two, three, … tokens (n-gram masking)."""
     detection: float = Field(0.0, ge=0)
-    """Weight of a second loss: which of the words shown were put there by us (replaced-token detection)."""
+    """Weight of the loss of replaced-token detection."""
     seed: int = Field(1, ge=0)
 
     @model_validator(mode="after")
     def _shares(self) -> Pretrain:
         if self.masked + self.replaced > 1:
-            raise ValueError(f"masked {self.masked} and replaced {self.replaced} are more than all selected tokens")
+            raise ValueError(f"masked {self.masked} and replaced {self.replaced} must not sum to more than 1")
         if not sum(self.spans):
             raise ValueError("spans must not all be zero")
         return self
 
 
 class Denoise(Settings):
-    """Putting right what a pretrained encoder takes for noise, before a model reads a report, see denoising.py."""
+    """Denoising of reports by a pretrained encoder before a model reads them, see denoising.py."""
 
     by: str | None = None
-    """The run whose pretrained encoder does it, of the same experiment; null: reports are read as they are."""
+    """Denoiser run: run of the experiment whose pretrained encoder denoises; null: no denoising."""
     prior: float = Field(0.2, gt=0, lt=1)
-    """Share of words that are expected to be wrong."""
+    """Prior share of words that are noise."""
     confidence: float = Field(0.8, gt=0, lt=1)
-    """A word is replaced where it is wrong with a higher probability than this."""
+    """Probability of noise above which a word is replaced."""
     in_training: bool = True
-    """false: models are trained on noisy reports as they are, in half the time, and only predict denoised ones."""
+    """true: train on denoised reports. false: train on noisy reports, in half the time; predictions are denoised."""
     views: Annotated[list[Literal["hard", "soft"]], AfterValidator(_different)] = Field(["hard"], min_length=1)
-    """How a model is shown what was found. hard: the words put right; soft: at each place the likeliest words, mixed
-    by their probabilities. With both, training draws one for each pool of batches, and predictions are their mean."""
+    """Form of denoised reports. hard: the most likely words; soft: embeddings of the likely words, averaged by their
+    probabilities. With both, each pool of training batches has a random one, and predictions are the mean of both."""
 
 
 class Train(Optimisation):
+    """Settings of the training of a run."""
+
     seeds: Seeds = [1]
-    """One model for each seed in each fold; their logits are averaged."""
+    """Seeds of training; each fold has a model for each seed, and their logits are averaged."""
     epochs: int = Field(12, ge=1)
     patience: int = Field(0, ge=0)
-    """Stop after so many epochs without a better validation loss and keep the best; 0 trains all `epochs` and keeps
-    the last. The loss is that of `select_on`. Under kfold and families the scored fold then chose its own epoch, which
-    makes its score optimistic: score.json says so."""
+    """Early stopping: number of epochs without a better validation loss (on `select_on`), after which the best epoch is
+    kept; 0: the last of all `epochs` is kept. Under kfold and families the scored fold then selects its own epoch,
+    which makes its score optimistic; score.json has a note of it."""
     compile: bool = False
-    """Train through torch.compile. On a GPU that captures CUDA graphs, one for each width of batches. On a CPU it needs
-    a C++ compiler and was measured to gain 1% of a step and to cost half a minute a job: see docs/speed.md."""
+    """Use torch.compile. On a GPU it captures CUDA graphs, one for each width of batches. On a CPU it needs a C++
+    compiler, gains 1% of a step and costs half a minute a job, see docs/speed.md."""
     pos_weight: Literal["none", "balanced"] = "none"
-    """balanced: weight of a positive = negatives / positives of the label. It ruins the calibration of the log loss."""
+    """balanced: weight of positives = negatives / positives of the label, which ruins the calibration."""
     noise: Noise = Noise()
     target_weight: float = Field(0.0, ge=0, le=1)
-    """Reports count in the loss by how often the target test file has their like: 1 as much as `weighted` validation
-    says, 0 all alike, between them a power of it."""
+    """Exponent of the density ratio to the target test file as sample weight: 1: the weights of `weighted` validation;
+    0: equal weights."""
     extra_weight: float = Field(0.0, ge=0)
-    """How much a labelled report of the extra files (paths.extra) counts beside a train report; 0: their text alone is
-    used. They are trained on in every fold and never validated."""
+    """Sample weight of a labelled report of the extra files (paths.extra) relative to a train report; 0: the labels are
+    not used. Extra reports are training rows of every fold and never validated."""
     teachers: list[str] = []
-    """Runs of the same experiment that label the reports of the test and extra files for this one: soft labels, each
-    fold's by the teachers' models of that fold, which have not seen what the fold is validated on."""
+    """Runs of the experiment whose predictions are soft labels of the test and extra files for this run. Soft labels of
+    a fold come from the teachers' models of this fold, which were not trained on its validation rows."""
     teacher_weight: float = Field(0.5, ge=0)
-    """How much such a report counts beside a train report."""
+    """Sample weight of a report with soft labels relative to a train report."""
     consistency: float = Field(0.0, ge=0)
-    """Weight of the distance between the predictions for two noisy copies of each report (R-Drop); 0 is off, else each
-    step goes through two copies."""
+    """Weight of the distance between the predictions for two noisy copies of each report (R-Drop), which doubles a
+    step; 0: no second copy."""
     attack: Literal["none", "fgm", "awp"] = "none"
-    """Each step also learns from the weights moved against it. fgm: the embedding's, along the gradient; awp: all
-    matrices'. Both cost a second forward and backward pass."""
+    """Adversarial training: a second loss at weights moved against the loss. fgm: the embedding, along the gradient;
+    awp: all matrices. Both cost a second forward and backward pass."""
     attack_size: float | None = Field(None, gt=0)
-    """fgm: length of the step on the embedding, 0.5 where none is given. awp: length relative to that of each matrix,
-    0.005 where none is given."""
+    """Size of the move. fgm: its length, default 0.5. awp: its length relative to each matrix, default 0.005."""
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """Factor on the learning rate from the head to the encoder's last layer, from there to the one below, and so on
-    down to the embedding; for pretrained weights."""
+    """Factor on the learning rate from each layer to the layer below, from the head down to the embedding; for
+    pretrained weights."""
 
 
 class Run(Settings):
-    """One model of an experiment, fully resolved."""
+    """Complete settings of one model of an experiment."""
 
     model: AnyModel = Recurrent()
     pretrain: Pretrain = Pretrain()
@@ -304,72 +309,82 @@ class Run(Settings):
 
 
 class Blend(Settings):
+    """Settings of the blend of runs."""
+
     members: list[str] = []
-    """Runs of the preset that the pipeline blends, such as students without their teachers; none: all. Where --model
-    leaves out all of these, what it names is blended."""
+    """Runs of the preset to blend; empty: all runs. If --model selects none of the members, the selected runs are
+    blended."""
     method: Literal["auto", "mean", "temperature", "weights", "greedy"] = "auto"
-    """auto: the simplest of mean, temperature and weights that no later one beats by more than one standard error on
-    cross-fitted predictions; greedy: members added one at a time, with replacement."""
+    """auto: the simplest of mean, temperature and weights within one standard error of the next, cross-fitted; greedy:
+    members added one at a time, with replacement."""
     per_group: bool = False
-    """Fit weights and temperature for regions and types apart (round 2)."""
+    """Fit weights and temperature separately for regions and types (round 2)."""
 
 
 class Tune(Settings):
-    """A search for better settings of one run, see study.py."""
+    """Hyperparameter search for a run, see study.py."""
 
     use: bool = False
-    """Runs take the settings of output/tune/RUN/best.yaml where there is one."""
+    """Use the settings of output/tune/RUN/best.yaml for each run with such a file."""
     sampler: Literal["tpe", "gp", "random"] = "tpe"
     pruner: Literal["halving", "hyperband", "median", "none"] = "halving"
-    """What gives up a trial by how it does in the first epochs and folds. halving and hyperband let one in `reduction`
-    go on at each of a few marks; median those better than the median of the others there."""
+    """Pruner of trials by their scores after the first epochs and folds. halving and hyperband continue one trial in
+    `reduction` at each of a few steps; median continues trials above the median."""
     reduction: int = Field(3, ge=2)
+    """Reduction factor of halving and hyperband."""
     startup: int = Field(10, ge=1)
-    """Trials at random before the sampler learns from those that were made."""
+    """Number of random trials before the sampler uses results."""
     objectives: Annotated[list[Literal["score", "seconds"]], AfterValidator(_different)] = Field(
         ["score"], min_length=1
     )
-    """score: that of select_on; seconds: of training. With both, the trials that no other beats in both are kept, and
-    none is given up early."""
+    """score: score on select_on; seconds: training time. With both, the Pareto front is kept and no trial is pruned."""
     top: int = Field(5, ge=1)
-    """Best trials whose settings are kept."""
+    """Number of best trials whose settings are written."""
     seed: int = Field(0, ge=0)
 
 
 class Leaderboard(Settings):
+    """Settings of the leaderboard."""
+
     board: str = "online"
-    """Where scores are from that are entered without --board."""
+    """Default board of entered scores."""
     daily_limit: int = Field(3, ge=1)
-    """Submissions that the board takes a day; its rules tell."""
+    """Maximum number of submissions a day under the board's rules."""
 
 
 class Explain(Settings):
+    """Settings of explanations in the pipeline."""
+
     per_label: int = Field(20, ge=0)
-    """Reports with a label by which the pipeline tells what carries it; 0: it explains nothing."""
+    """Number of positive reports explained for each label; 0: no explanations."""
 
 
 class Submit(Settings):
+    """Settings of submission files."""
+
     eps: float = Field(1e-6, gt=0, lt=0.5)
     """Probabilities are clipped to [eps, 1 - eps]; the official clip is unknown."""
     label_shift: bool = False
-    """Move probabilities to the label rates that the test file itself speaks for, see label_shift.py. Off: where the
-    texts differ too, what it takes for granted does not hold. ./run.sh leaderboard RUN shows the rates."""
+    """Adapt probabilities to the estimated label rates of the test file, see label_shift.py. The estimate assumes equal
+    texts in train and test, hence the default. ./run.sh leaderboard RUN shows the rates."""
 
 
 class Executor(Settings):
-    """Jobs side by side and threads of each, see make_executor() in executors.py."""
+    """Parallel jobs and threads, see make_executor() in executors.py."""
 
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Jobs side by side. auto: as many as there are jobs and cores; one on a GPU."""
+    """Number of parallel jobs. auto: number of jobs, at most the number of cores; 1 on a GPU."""
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Threads of each job. auto: the cores are shared out among the workers; one on a GPU. Another number of threads
-    orders sums differently: results agree, but not in their last bits."""
+    """Number of threads of each job. auto: cores divided by workers; 1 on a GPU. Another number of threads changes the
+    order of sums, and so the last bits of results."""
 
 
 class Config(Settings):
+    """Complete settings of a command."""
+
     preset: str
     overrides: list[str] = []
-    """The key=value words that were given, but for those of `track`, so that a run can tell how it was made."""
+    """Words key=value of the command line, except those of `track`, recorded with each run."""
     paths: Paths = Paths()
     task: Literal["auto", "round1", "round2"] = "auto"
     """auto: recognised from the label field of the train files (sample data: round1)."""
@@ -378,34 +393,33 @@ class Config(Settings):
     folds: Folds = Folds()
     shift: Shift = Shift()
     select_on: Literal["clean", "noised", "weighted", "shifted"] = "shifted"
-    """Validation rows that early stopping, blends and the order of runs go by. clean: as they are; noised: with noise
-    up to the target's; weighted: those like the target's count more; shifted: both. notebooks/validation.ipynb shows
-    how well each foretells scores elsewhere."""
+    """Validation rows for early stopping, blends and the order of runs. clean: plain rows; noised: with the noise of
+    the target; weighted: weighted by density ratio to the target; shifted: noised and weighted.
+    notebooks/validation.ipynb compares how well each predicts scores on other files."""
     target: str = "last"
-    """The test file that select_on has in view, such as track1_round1_testB; last: the last by name."""
+    """Target test file of select_on, such as track1_round1_testB; last: the last by name."""
     runs: dict[str, Run]
-    """The models of the experiment, by run name."""
+    """Models of the experiment, by run name."""
     models: list[str] = []
-    """Those of them that were asked for; others are there as their teachers, and key=value words for all runs do not
-    reach these."""
+    """Selected runs; further runs are their teachers, to which key=value words for all runs do not apply."""
     denoisers: dict[str, Run] = {}
-    """Runs of the preset that --model leaves out, but whose pretrained encoder denoises for those that it names."""
+    """Denoiser runs that --model does not select but that selected runs need."""
     baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]
-    """Rungs of the ladder that scores are shown beside."""
+    """Baselines that are shown with scores."""
     blend: Blend = Blend()
     tune: Tune = Tune()
     tuned: dict[str, Path] = {}
-    """The file of a study that a run's settings are from, by run (tune.use)."""
+    """Study file of each run with settings of a study (tune.use)."""
     leaderboard: Leaderboard = Leaderboard()
     explain: Explain = Explain()
     submit: Submit = Submit()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     track: Literal["none", "tensorboard", "mlflow"] = "none"
-    """Where scores and the learning curves of training and pretraining are written too, see tracking.py; it takes
-    docs/requirements-tracking.txt. Results do not depend on it."""
+    """Tracker that also gets scores and learning curves of training and pretraining, see tracking.py; it needs
+    docs/requirements-tracking.txt and does not change results."""
     track_uri: str | None = Field(None, pattern=r"^\w[\w+]*://")
-    """Database of MLflow; null: sqlite, mlflow.db in the output folder."""
+    """URI of MLflow's database; null: the SQLite file mlflow.db in the output folder."""
 
     @model_validator(mode="after")
     def _uri_of_mlflow(self) -> Config:
@@ -420,13 +434,13 @@ class Config(Settings):
                 known = {**self.denoisers, **self.runs}
                 if run.denoise.by not in known:
                     raise ValueError(f"runs.{name}.denoise.by: {unknown('run', run.denoise.by, known)}")
-                reader = known[run.denoise.by].pretrain
-                if not reader.epochs:
+                denoiser = known[run.denoise.by].pretrain
+                if not denoiser.epochs:
                     raise ValueError(f"runs.{name}.denoise.by: {run.denoise.by} is not pretrained (pretrain.epochs)")
-                if not reader.replaced or reader.masked + reader.replaced == 1:
+                if not denoiser.replaced or denoiser.masked + denoiser.replaced == 1:
                     raise ValueError(
-                        f"runs.{name}.denoise.by: {run.denoise.by} must have been shown words that are replaced and "
-                        "words that are not (pretrain.replaced above 0, pretrain.masked + pretrain.replaced below 1)"
+                        f"runs.{name}.denoise.by: {run.denoise.by} must be pretrained with replaced and with unchanged "
+                        "words (pretrain.replaced above 0, pretrain.masked + pretrain.replaced below 1)"
                     )
             for teacher in run.train.teachers:
                 if teacher not in self.runs:
@@ -437,6 +451,6 @@ class Config(Settings):
 
 
 def fingerprint(value: Any) -> str:
-    """16 hexadecimal digits that stand for a JSON-able value; the order of keys does not matter."""
+    """Returns a hash of a JSON value, 16 hexadecimal digits; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

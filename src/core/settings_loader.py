@@ -1,9 +1,10 @@
-"""From a preset and key=value words to a Config, and what is wrong with them in the words of the command line.
+"""Loader of settings: from a preset and key=value words to a Config, with errors in terms of the command line.
 
     defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml <- output/tune/NAME/best.yaml (tune.use)
         <- key=value on the command line
 
-On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` reach every selected run, `runs.NAME.train.*` one.
+On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` apply to all selected runs, `runs.NAME.train.*` to
+the run NAME.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from src.core.settings import PARTS, ROOT, Config, Paths, Run, Settings
 
 PRESETS = ROOT / "src" / "presets"
 MADE = {"overrides", "models", "denoisers", "tuned"}
-"""Fields of Config that no file and no word sets."""
+"""Fields of Config that only this module sets."""
 UNNOTED = {"track", "track_uri"}
-"""Keys that do not matter to what is made: its bytes are the same with and without them."""
+"""Keys without influence on results, which are not recorded."""
 
 
 def preset_names() -> list[str]:
@@ -37,12 +38,11 @@ def model_names() -> list[str]:
 
 
 def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
-    """The configuration of `preset` (a name, or a YAML file of the same form), with key=value `overrides`; `models`
-    keeps only those runs, and the teachers that they learn from.
+    """Loads `preset` (a name, or a YAML file of the same form) with key=value `overrides`.
 
-    A run has the settings of the model of its name, or of the one that it is `like`. A model that the preset does not
-    run is taken from presets/models/. Raises UserError for a preset, model or key that does not exist (listing the
-    known ones), and for a value that its field does not take.
+    `models` selects runs; their teachers are kept, too. A run has the settings of the model of its name, or of the
+    model named by `like`. A model that is no run of the preset is taken from presets/models/. Raises UserError for an
+    unknown preset, model or key (listing the known names), and for an invalid value.
     """
     overrides = list(overrides)
     layers = _read_preset(preset)
@@ -56,34 +56,34 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     for name in dict.fromkeys([*chosen, *specs]):
         spec = dict(specs.get(name) or {})
         base = {} if _is_whole(spec) else _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
-        # A copy, or an override of one run would reach the mappings that it shares with the others.
+        # A copy, because runs share mappings, and an override of one run must not change the others.
         built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
     tree: dict[str, Any] = {**layers, "preset": preset, "models": chosen}
     tree["overrides"] = [text for text in overrides if text.split("=")[0] not in UNNOTED]
     tuned = _tuned(tree, overrides, [*built, "blend"])
-    built |= {name: found["runs"][name] for name, found in tuned.items() if name in built}
+    built |= {name: study["runs"][name] for name, study in tuned.items() if name in built}
     if "blend" in tuned:
         tree["blend"] = tuned["blend"]["blend"]
-    used = "".join(f" (tune.use takes the settings of {tuned_file(_output(overrides), name)})" for name in tuned)
+    used = "".join(f" (tune.use reads settings from {tuned_file(_output(overrides), name)})" for name in tuned)
     tree["tuned"] = {name: str(tuned_file(_output(overrides), name)) for name in tuned}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
-            raise UserError(f"{text!r}: a preset is chosen with --preset {value}")
+            raise UserError(f"{text!r}: choose a preset with --preset {value}")
         if key[0] in MADE:
             raise unknown("key", key[0], Config.model_fields.keys() - MADE)
         if key[0] in PARTS:
             for name in chosen:
                 _set(built[name], key, value, text)
         elif key[:1] == ["runs"] and len(key) > 1:
-            # Also a run of the preset that --model leaves out: the words of a whole experiment serve a part of it.
+            # Runs that --model does not select are accepted, so that the words of an experiment work for parts of it.
             if key[1] not in built:
                 raise unknown("run", key[1], built)
             _set(built, key[1:], value, text)
         else:
             _set(tree, key, value, text)
     if "runs" not in tree:
-        tree["runs"], tree["denoisers"] = _with_what_they_need(chosen, built)
+        tree["runs"], tree["denoisers"] = _with_dependencies(chosen, built)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -95,17 +95,17 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
 
 
 def tuned_file(output: Path, run: str) -> Path:
-    """Where a study leaves the best settings of a run."""
+    """Returns the path of a study's best settings of a run."""
     return output / "tune" / run / "best.yaml"
 
 
 def _tuned(tree: Mapping[str, Any], overrides: list[str], names: Iterable[str]) -> dict[str, Any]:
-    """The presets that studies of these runs found, where tune.use asks for them."""
-    asked = {**tree.get("tune", {}), **dict(text.split("=", 1) for text in overrides if "=" in text)}
+    """Reads the presets of finished studies of these runs, if tune.use is set."""
+    given = {**tree.get("tune", {}), **dict(text.split("=", 1) for text in overrides if "=" in text)}
     try:
-        used = TypeAdapter(bool).validate_python(asked.get("tune.use", asked.get("use", False)))
+        used = TypeAdapter(bool).validate_python(given.get("tune.use", given.get("use", False)))
     except ValidationError:
-        return {}  # Config refuses it
+        return {}  # Config raises the error
     files = {name: tuned_file(_output(overrides), name) for name in names}
     return {name: _read_preset(str(path)) for name, path in files.items() if used and path.exists()}
 
@@ -116,38 +116,35 @@ def _output(overrides: list[str]) -> Path:
 
 
 def _read_preset(preset: str) -> dict[str, Any]:
-    """By its name, or from a file such as output/tune/lstm/best.yaml."""
+    """Reads a preset by its name, or from a file such as output/tune/lstm/best.yaml."""
     if not preset.endswith((".yaml", ".yml")):
         if preset not in preset_names():
             raise unknown("preset", preset, preset_names())
         return _read_yaml(PRESETS / f"{preset}.yaml")
     try:
-        found = _read_yaml(Path(preset))
+        content = _read_yaml(Path(preset))
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"--preset {preset}: {getattr(error, 'strerror', None) or error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("runs"), dict) or not found["runs"]:
-        raise UserError(f"--preset {preset}: a preset has runs, such as those of src/presets/quick.yaml")
-    for name, spec in found["runs"].items():
+    if not isinstance(content, dict) or not isinstance(content.get("runs"), dict) or not content["runs"]:
+        raise UserError(f"--preset {preset}: the key runs is missing or empty; see src/presets/quick.yaml")
+    for name, spec in content["runs"].items():
         like = (spec or {}).get("like", name)
         if like not in model_names() and not _is_whole(spec or {}):
             raise UserError(f"--preset {preset}: runs.{name}.like: {unknown('model', str(like), model_names())}")
-    return found
+    return content
 
 
 def _is_whole(spec: Mapping[str, Any]) -> bool:
-    """Whether a run of a preset is like no model, but names its own encoder, as those do that a study writes."""
+    """Returns True if a run of a preset names its own encoder instead of a model, like runs written by a study."""
     return "encoder" in (spec.get("model") or {})
 
 
-def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The chosen runs and their teachers; and further runs that denoise for them.
-
-    Names that do not exist are left for Config to refuse.
-    """
+def _with_dependencies(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the chosen runs with their teachers, and further denoiser runs; unknown names are left to Config."""
 
     def named(name: str, part: str, key: str) -> Any:
-        found = built[name].get(part)
-        return found.get(key) if isinstance(found, Mapping) else None
+        settings = built[name].get(part)
+        return settings.get(key) if isinstance(settings, Mapping) else None
 
     def known(name: Any) -> bool:
         return isinstance(name, str) and name in built
@@ -155,13 +152,13 @@ def _with_what_they_need(chosen: list[str], built: dict[str, Any]) -> tuple[dict
     wanted = list(chosen)
     for name in wanted:  # grows
         teachers = named(name, "train", "teachers")
-        wanted += [one for one in teachers or () if isinstance(teachers, list) and known(one) and one not in wanted]
+        wanted += [run for run in teachers or () if isinstance(teachers, list) and known(run) and run not in wanted]
     denoisers = {by for name in wanted if known(by := named(name, "denoise", "by")) and by not in wanted}
     return {name: built[name] for name in wanted}, {name: built[name] for name in sorted(denoisers)}
 
 
 def run_from_yaml(path: Path) -> Run:
-    """The Run that was written to a run's config.yaml."""
+    """Reads the Run of a run's config.yaml. Raises UserError if it is invalid."""
     try:
         return Run.model_validate(_read_yaml(path))
     except ValidationError as error:
@@ -173,7 +170,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, mapping by mapping."""
+    """Merges `above` into `below`, mapping by mapping."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
@@ -203,7 +200,7 @@ def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:
 
 
 def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]:
-    """What pydantic found, in the words of the command line."""
+    """Returns pydantic's errors in terms of the command line, one sentence each."""
     sentences = []
     for item in error.errors():
         where, settings = _locate(top, item["loc"])
@@ -217,14 +214,14 @@ def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]
 
 
 def _locate(settings: Any, loc: tuple[str | int, ...]) -> tuple[str, type[Settings]]:
-    """The dotted key of a pydantic location, and the settings class that its last part belongs to."""
+    """Returns the dotted key of a pydantic location, and the settings class of its last part."""
     shown, owner = [], settings
     for part in loc:
         kinds = _settings_in(settings)
         tagged = [
             kind for kind in kinds if "encoder" in kind.model_fields and kind.model_fields["encoder"].default == part
         ]
-        if tagged:  # the tag of a discriminated union stands in the location, but not in the key
+        if tagged:  # the tag of a discriminated union is part of the location, not of the key
             settings = tagged[0]
             continue
         shown.append(str(part))

@@ -1,7 +1,6 @@
-"""What a person sees: lines, tables of at most 80 columns off a terminal, and the progress of long work. With --quiet
-only what was asked for; with --json the same as one document for scripts.
+"""Output of commands: lines, tables (80 columns unless on a terminal), progress; --quiet and --json.
 
-rich is imported by what draws: the front desk answers --help without it.
+rich is imported only by functions that draw, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ NARROW = 80
 GAP = 2
 """Blanks between columns."""
 EVERY = 10.0
-"""Seconds after which a log is told how far jobs are that have no lines of their own."""
+"""Seconds between progress lines of jobs without lines of their own, off a terminal."""
 
 
 @dataclass
 class Transcript:
-    """What a command said and wrote, for the document of --json."""
+    """Output and written files of a command, for the document of --json."""
 
     lines: list[str] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     written: dict[Path, None] = field(default_factory=dict)
-    """By this process; those of its workers are not known here."""
-    found: dict[str, Any] = field(default_factory=dict)
-    """What else a verb has for scripts, by name."""
+    """Files written by this process, without its workers."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Further JSON values of a verb, by name."""
 
 
 _transcript = Transcript()
@@ -45,8 +44,10 @@ _is_quiet = _is_json = _is_dependency = False
 
 @contextlib.contextmanager
 def output_mode(quiet: bool, as_json: bool) -> Iterator[Transcript]:
-    """How all that follows is told. quiet: only conclusions, tables, warnings and errors. as_json: stdout is left to
-    the document, and what is said on the way goes to stderr, of which quiet leaves warnings and errors.
+    """Sets the output mode within the context and yields its transcript.
+
+    quiet: only results, tables, warnings and errors. as_json: stdout is reserved for the document; lines go to stderr,
+    with quiet only warnings and errors.
     """
     global _transcript, _is_quiet, _is_json
     before = _transcript, _is_quiet, _is_json
@@ -60,7 +61,7 @@ def output_mode(quiet: bool, as_json: bool) -> Iterator[Transcript]:
 
 @contextlib.contextmanager
 def dependency() -> Iterator[None]:
-    """Stages that the verb needs, but that were not asked for: what they conclude is news."""
+    """Marks stages that the verb needs but does not name: their results are printed like info."""
     global _is_dependency
     before, _is_dependency = _is_dependency, True
     try:
@@ -70,36 +71,38 @@ def dependency() -> Iterator[None]:
 
 
 def info(text: str) -> None:
-    """News, which --quiet leaves out."""
+    """Prints a line, except with --quiet."""
     _transcript.lines += text.strip().splitlines()
     _show(text)
 
 
 def result(text: str) -> None:
-    """A line that ends a stage: what it made, and where."""
+    """Prints the line that ends a stage: its result and the result's place."""
     _transcript.lines += text.strip().splitlines()
-    _show(text, news=_is_dependency)
+    _show(text, is_info=_is_dependency)
 
 
 def warn(text: str) -> None:
+    """Prints a warning on stderr."""
     _transcript.warnings.append(text)
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def add_json(name: str, value: Any) -> None:
-    """Something for scripts alone: JSON-able."""
-    _transcript.found[name] = value
+    """Adds a JSON value to the document of --json."""
+    _transcript.values[name] = value
 
 
 def wrote(path: Path) -> None:
+    """Adds a written file to the document of --json."""
     _transcript.written[path] = None
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[str] = ()) -> None:
-    """The first column and those of `words` are left-aligned, the others right-aligned.
+    """Prints a table; the first column and the columns in `words` are left-aligned, the others right-aligned.
 
-    Nothing is cut off: names and words are wrapped, and what is still too wide goes into further tables, each with the
-    first column.
+    No cell is truncated: names and words are wrapped, and columns beyond the width go into further tables, each with
+    the first column.
     """
     rows = [list(row) for row in rows]
     _transcript.tables.append(
@@ -127,13 +130,13 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 def _parts(
     columns: Sequence[str], rows: list[list[str]], width: int, words: Collection[str]
 ) -> tuple[int | None, list[list[int]]]:
-    """How wide the first column may be, and which columns, by number, stand side by side."""
+    """Returns the width of the first column, and the numbers of the columns of each part."""
     from rich.cells import cell_len
 
     if words:
         return None, [list(range(len(columns)))]
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
-    # A long first column is wrapped rather than that it takes the place of the others.
+    # A long first column is wrapped to leave room for the others.
     first = min(widths[0], max(width // 2, width - sum(widths[1:]) - GAP * len(widths)))
     parts, left = [[0]], width - first
     for i, size in enumerate(widths[1:], start=1):
@@ -145,14 +148,14 @@ def _parts(
     return first, parts
 
 
-def _show(text: str, news: bool = True) -> None:
-    if not (_is_quiet and (news or _is_json)):
+def _show(text: str, is_info: bool = True) -> None:
+    if not (_is_quiet and (is_info or _is_json)):
         print(text, flush=True)
 
 
 def _console(soft_wrap: bool = True) -> Console:
-    """Made at each call, so that a redirected stdout (tests, pipes) is honoured. Off a terminal there are no escapes,
-    whatever FORCE_COLOR says: nobody wants them in a file."""
+    """Returns a console for the current stdout, which may be redirected; off a terminal it writes no escapes, even with
+    FORCE_COLOR."""
     from rich.console import Console
 
     live = sys.stdout.isatty()
@@ -161,12 +164,14 @@ def _console(soft_wrap: bool = True) -> Console:
 
 
 MARKS = 3
-"""Signs behind a token where there are no colours: as many as its strength, from 0 to 1, has thirds."""
+"""Number of signs behind a token of strength 1, on terminals without colours."""
 
 
 def show_heat(title: str, tokens: Iterable[tuple[str, float, bool]]) -> None:
-    """A line of tokens (word, strength from -1 to 1, whether it is noise), blue where they speak for, orange where
-    against, underlined noise; without colours +, - and ? behind them."""
+    """Prints tokens (word, strength from -1 to 1, noise flag).
+
+    Positive strength is blue, negative orange, noise underlined; without colours the signs +, - and ? follow a token.
+    """
     from rich.text import Text
 
     tokens = list(tokens)
@@ -198,14 +203,14 @@ def duration(seconds: float) -> str:
 
 
 class JobProgress:
-    """Progress of jobs that run side by side: bars on a terminal, a line for each finished step otherwise.
+    """Progress of parallel jobs: bars on a terminal, a line for each finished step otherwise.
 
-    Time left is judged from the share of work done: `work` tells how much each job is, in any unit. After a resumed
-    start it is too hopeful at first, as the work done before counts.
+    The time left is estimated from the share of `work` done, the relative cost of each job. After a resumed start the
+    estimate is too low at first, since earlier work counts.
     """
 
     def __init__(self, title: str, work: dict[str, float], lines: bool = True):
-        """`lines` false: off a terminal, a line now and then and one when all is done."""
+        """Starts without output. `lines` false: off a terminal, a line every EVERY seconds and one at the end."""
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._title = title
@@ -213,7 +218,7 @@ class JobProgress:
         self._done = dict.fromkeys(work, 0.0)
         self._finished = 0
         self._lines = lines
-        self._started = self._last_told = time.monotonic()
+        self._started = self._last_shown = time.monotonic()
         console = _console(soft_wrap=False)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -239,7 +244,7 @@ class JobProgress:
 
     @property
     def is_live(self) -> bool:
-        """Whether a person watches: where not, each step is a line."""
+        """True on a terminal with bars; otherwise each step is a line."""
         return self._live
 
     @property
@@ -247,11 +252,11 @@ class JobProgress:
         return list(self._work)
 
     def rename(self, job: str, name: str) -> None:
-        """Of one that has not begun."""
+        """Renames a job that has not begun."""
         self._work[name], self._done[name] = self._work.pop(job), self._done.pop(job)
 
     def step(self, job: str, share: float, note: str) -> None:
-        """`job` has done `share` (0 to 1) of its work."""
+        """Shows that `job` has done `share` (0 to 1) of its work."""
         self._done[job] = share * self._work[job]
         if self._live:
             if job not in self._tasks:
@@ -259,7 +264,7 @@ class JobProgress:
             self._bars.update(self._tasks[job], completed=share, note=note)
             self._bars.update(self._total, completed=self._share(), note=self._left())
         else:
-            self._tell(job, note)
+            self._show_line(job, note)
 
     def finish(self, job: str, note: str) -> None:
         self._done[job] = self._work[job]
@@ -271,14 +276,14 @@ class JobProgress:
                 self._bars.console.print(f"{job}  {note}")
             self._bars.update(self._total, completed=self._share(), note=self._left())
         else:
-            self._tell(job, note)
+            self._show_line(job, note)
 
-    def _tell(self, job: str, note: str) -> None:
-        """Progress is no part of what --json records."""
+    def _show_line(self, job: str, note: str) -> None:
+        """Prints a progress line, which is not in the document of --json."""
         if self._lines:
             _show(f"{job}  {note}  {self._left()}".rstrip())
-        elif self._share() < 1 and time.monotonic() - self._last_told > EVERY:
-            self._last_told = time.monotonic()
+        elif self._share() < 1 and time.monotonic() - self._last_shown > EVERY:
+            self._last_shown = time.monotonic()
             _show(f"{self._title}: {self._finished} of {len(self._work)} jobs {self._left()}")
 
     def _share(self) -> float:
