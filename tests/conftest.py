@@ -62,7 +62,7 @@ def nothing_left_behind():
 def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MadeOnce:
     """Function that returns a new copy of a folder, which is made once for all workers of pytest-xdist."""
     own = tmp_path_factory.getbasetemp()
-    shared = own / "shared" if worker_id == "master" else own.parent / "shared"
+    shared = (own if worker_id == "master" else own.parent) / "made_once"
 
     def copied(name: str, make: Callable[[Path], None]) -> Path:
         whole, complete = shared / name, shared / f"{name}.complete"

@@ -182,7 +182,7 @@ def test_soft_labels_are_the_mean_of_the_teachers(done):
     assert set(rows.weights) == {np.float32(0.25)} and len(rows) == len(corpus)
     train = Rows.of(Corpus.load(done / "data/train"), np.array([5, 2]))
     joined = Rows.joined([train, rows])
-    np.testing.assert_array_equal(joined.inputs["tokens"][joined.chosen[:2]], train.tokens[[5, 2]])
+    np.testing.assert_array_equal(joined.inputs["tokens"][joined.chosen[:2]], train.inputs["tokens"][[5, 2]])
     np.testing.assert_array_equal(joined.inputs["tokens"][joined.chosen[2:]], corpus.tokens)
     np.testing.assert_array_equal(joined.domain, [0, 0, *[1] * len(corpus)])
     np.testing.assert_array_equal(joined.lengths[joined.chosen[2:]], corpus.lengths)
