@@ -209,7 +209,8 @@ def test_explanations_rest_on_the_blend(copy, tiny_input, status):
 def test_studies_are_counted(copy, tiny_input, status):
     folder = copy / "tune/lstm"
     made = words(tiny_input, copy)
-    trials = study.open_study(study.journal(folder / "journal.log")[0], "lstm", Tune(), 2, {})
+    folder.mkdir(parents=True)
+    trials = study.open_study(study.local(folder), "lstm", Tune(), 2, {})
     for state in (study.TrialState.COMPLETE, study.TrialState.FAIL, study.TrialState.PRUNED):
         value = 0.5 if state == study.TrialState.COMPLETE else None
         trials.add_trial(optuna.trial.create_trial(state=state, value=value))
@@ -220,7 +221,10 @@ def test_studies_are_counted(copy, tiny_input, status):
         assert status(made)["tune lstm"]["state"] == "running"
     found = status(made)["tune lstm"]
     assert found["state"] == "interrupted" and "1 under way" in found["note"] and found["done"] == 3
-    journal = folder / "journal.log"
-    journal.write_bytes(journal.read_bytes().replace(b'{"op_code":4', b'{"op_co', 1))
-    before = journal.read_bytes()
-    assert "damaged" in status(made)["tune lstm"]["note"] and journal.read_bytes() == before
+    trials._storage._backend.engine.dispose()
+    database = folder / "study.db"
+    before = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+    assert status(made)["tune lstm"]["done"] == 3
+    assert [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())] == before, "it is only read"
+    database.write_bytes(b"x" * 4096)
+    assert str(database) in status(made)["tune lstm"]["note"]

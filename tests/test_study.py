@@ -1,14 +1,16 @@
-"""Studies: a journal that was damaged is mended, trials are taken up again, and restarts draw the same."""
+"""Studies: kills and damage lose no finished trial, running trials are continued, and restarts draw the same."""
 
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from src.core.errors import UserError
 from src.core.settings import Tune
 from src.tuning import study
 from tests.conftest import error_of
@@ -17,8 +19,8 @@ SETTINGS = Tune(startup=3)
 
 
 def opened(folder: Path, settings: Tune = SETTINGS, **made_of) -> optuna.Study:
-    storage, _ = study.journal(folder / "journal.log")
-    return study.open_study(storage, "one", settings, 5, made_of)
+    folder.mkdir(exist_ok=True)
+    return study.open_study(study.local(folder), "one", settings, 5, made_of)
 
 
 def work(trials: optuna.Study, number: int) -> None:
@@ -72,58 +74,67 @@ def test_one_process_works_on_a_study(tmp_path):
         pass
 
 
-def damaged(folder: Path, change) -> list[str]:
-    """What is dropped of the journal of three trials after `change` of its bytes."""
-    work(opened(folder), 3)
-    path = folder / "journal.log"
-    path.write_bytes(change(path.read_bytes()))
-    return study.journal(path)[1]
+KILLED = """
+import sys
+from pathlib import Path
+from src.core.errors import UserError
+from src.core.settings import Tune
+from src.tuning import study
+
+with study.opened(Path(sys.argv[1]), None) as backend:
+    trials = study.open_study(backend, "one", Tune(startup=3), 5, {})
+    for _ in range(1000):
+        trial = study.ask(trials, Tune(startup=3), "me")
+        trials.tell(trial, -trial.suggest_float("x", -2, 2) ** 2)
+        print(trial.number, flush=True)
+"""
 
 
-def test_a_record_that_was_cut_off_is_dropped(tmp_path):
-    dropped = damaged(tmp_path, lambda text: text + b'{"op_code":4,"worker_id":"x","stu')
-    assert len(dropped) == 1 and '"stu' in dropped[0]
-    work(again := opened(tmp_path), 2)
-    assert [trial.state for trial in again.trials] == [TrialState.COMPLETE] * 5
-    assert opened(tmp_path).trials[4].number == 4
-    assert '"stu' in (tmp_path / "journal.damaged").read_text()
+def test_a_killed_study_has_all_that_was_told(tmp_path):
+    finished = -1
+    for _ in range(3):
+        command = [sys.executable, "-c", KILLED, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            told = [int(process.stdout.readline()) for _ in range(5)]
+            process.kill()
+            told += map(int, process.stdout.read().split())
+        assert told == list(range(told[0], told[0] + len(told))) and told[0] > finished
+        finished = told[-1]
+        counts, running = study.counted(tmp_path)
+        assert counts["complete"] > finished - 3 and running <= 3
+        with study.opened(tmp_path, None) as backend:
+            trials = study.open_study(backend, "one", SETTINGS, 5, {})
+            assert all(trials.trials[number].state == TrialState.COMPLETE for number in told)
+            for number in study.left_running(trials, "me", is_shared=False):
+                trial = study.take_up(trials, SETTINGS, number)
+                trials.tell(trial, -(trial.suggest_float("x", -2, 2) ** 2))
 
 
-def test_a_whole_record_behind_a_torn_one_is_kept(tmp_path):
-    def glue(text: bytes) -> bytes:
-        lines = text.splitlines()
-        at = next(i for i, line in enumerate(lines) if json.loads(line)["op_code"] == 6)  # the end of trial 0
-        return b"\n".join([*lines[:at], lines[at][:20] + lines[at], *lines[at + 1 :]]) + b"\n"
-
-    dropped = damaged(tmp_path, glue)
-    assert len(dropped) == 1
-    assert [trial.state for trial in opened(tmp_path).trials] == [TrialState.COMPLETE] * 3
+def test_a_file_that_is_no_database_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "study.db").write_bytes(b"x" * 4096)
+    with pytest.raises(UserError, match=str(tmp_path / "study.db")), study.opened(tmp_path, None):
+        pass
+    assert str(tmp_path / "study.db") in error_of(study.counted, tmp_path)
 
 
-def test_a_trial_whose_first_record_is_lost_keeps_its_number(tmp_path):
-    def spoil(text: bytes) -> bytes:
-        lines = text.splitlines()
-        at = [i for i, line in enumerate(lines) if json.loads(line)["op_code"] == 4][1]
-        return b"\n".join([*lines[:at], b"\x00" * 30, *lines[at + 1 :]]) + b"\n"
-
-    work(whole := opened(tmp_path / "whole"), 3)
-    values = [trial.value for trial in whole.trials]
-    dropped = damaged(tmp_path / "spoilt", spoil)
-    trials = opened(tmp_path / "spoilt").trials
-    assert len(dropped) == 1 and len(trials) == 3
-    assert trials[1].state == TrialState.FAIL and trials[1].user_attrs["reason"] == "its record was damaged"
-    assert [trials[0].value, trials[2].value] == [values[0], values[2]]
+def test_a_full_disk_is_an_error_and_loses_no_trial(tmp_path):
+    with pytest.raises(UserError, match="full"), study.opened(tmp_path, None) as backend:
+        trials = study.open_study(backend, "one", SETTINGS, 5, {})
+        work(trials, 2)
+        with backend.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")
+        for _ in range(1000):
+            work(trials, 1)
+    assert study.counted(tmp_path)[0]["complete"] >= 2
 
 
-def test_a_journal_without_its_head_is_refused(tmp_path):
-    work(opened(tmp_path), 1)
-    path = tmp_path / "journal.log"
-    path.write_bytes(b"garbage\n" + path.read_bytes().split(b"\n", 1)[1])
-    assert "damaged where it names its study" in error_of(study.journal, path)
-
-
-def test_a_sound_journal_is_left_alone(tmp_path):
-    assert damaged(tmp_path, lambda text: text) == [] and not (tmp_path / "journal.damaged").exists()
+def test_a_journal_of_an_older_version_is_told_and_kept(tmp_path, capsys):
+    (tmp_path / "journal.log").write_text("older\n")
+    with study.opened(tmp_path, None):
+        assert str(tmp_path / "journal.log") in capsys.readouterr().err
+    with study.opened(tmp_path, None):
+        assert not capsys.readouterr().err
+    assert (tmp_path / "journal.log").read_text() == "older\n"
 
 
 @pytest.mark.parametrize("pruner", ["halving", "hyperband", "median", "none"])
@@ -151,9 +162,11 @@ def test_marks_of_a_fold():
     assert [study.rung(epoch, 2) for epoch in range(3)] == [0, 2, 4]
 
 
-def test_databases_that_are_not_there_are_told():
+def test_databases_that_are_not_there_are_told(tmp_path):
     assert "shared by postgresql://" in error_of(study.database, "sqlite:///x.db")
-    assert "--storage" in error_of(study.database, "postgresql://nobody@127.0.0.1:1/none")
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    with pytest.raises(UserError, match="--storage"), study.opened(tmp_path, url):
+        pass
 
 
 def test_machines_share_a_study_in_a_database(postgres):

@@ -20,6 +20,8 @@ from src.__main__ import main
 from src.core.settings_loader import load_config
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1
+from src.pipeline.stages import tune
+from src.tuning import study
 from tests.conftest import TINY, words
 from tests.waiting import PATIENCE, wait_until
 
@@ -127,7 +129,7 @@ def test_two_machines_make_the_trials_of_one_study(postgres, tiny_input, tmp_pat
     assert yaml.safe_load(best[0])["runs"]["lstm"]["train"]["learning_rate"] in [
         float(trial["train.learning_rate"]) for trial in trials
     ]
-    assert not (tmp_path / "here/tune/lstm/journal.log").exists(), "the database is the storage"
+    assert not (tmp_path / "here/tune/lstm/study.db").exists(), "the database is the storage"
 
 
 def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path, capsys):
@@ -172,11 +174,16 @@ def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
     command = [sys.executable, "-m", "src", "tune", "lstm", "--trials", "12", *made]
     assert main(["shift", *words(tiny_input, tmp_path)]) == 0
     draw = random.Random(5)
-    journal, log = tmp_path / "tune/lstm/journal.log", (tmp_path / "log").open("w")
+    log = (tmp_path / "log").open("w")
+
+    def written() -> int:
+        records = tmp_path / "tune/lstm/study.db-wal"
+        return records.stat().st_mtime_ns if records.exists() else 0
+
     for _ in range(5):
         process = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, cwd=ROOT)
-        size = journal.stat().st_size if journal.exists() else 0
-        wait_until(lambda n=size, p=process: p.poll() is not None or (journal.exists() and journal.stat().st_size > n))
+        before = written()
+        wait_until(lambda n=before, p=process: p.poll() is not None or written() > n)
         time.sleep(draw.uniform(0, 4))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -209,6 +216,24 @@ def test_a_study_of_the_blend(copy, tiny_input, capsys):
     assert main(["leaderboard", *made, "tune.use=true"]) == 0
     board = json.loads((copy / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
     assert board["validations"]["shifted"]["value"] == pytest.approx(score, abs=1e-6)
+
+
+def test_a_killed_trial_of_a_blend_is_finished_where_fewer_trials_are_asked_for(copy, tiny_input, monkeypatch):
+    made = words(tiny_input, copy)
+    finish = tune._try_blend
+
+    def killed(*arguments):
+        if arguments[-1].number == 2:
+            raise KeyboardInterrupt
+        finish(*arguments)
+
+    monkeypatch.setattr(tune, "_try_blend", killed)
+    assert main(["tune", "blend", "--trials", "5", *made]) == 130
+    assert study.counted(copy / "tune/blend")[1] == 1
+    monkeypatch.setattr(tune, "_try_blend", finish)
+    assert main(["tune", "blend", "--trials", "2", *made]) == 0
+    counts, running = study.counted(copy / "tune/blend")
+    assert running == 0 and sum(counts.values()) == 3
 
 
 def test_a_taught_run_is_tuned_beside_its_teachers(tiny_input, tmp_path, space, capsys):

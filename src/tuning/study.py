@@ -1,53 +1,42 @@
-"""A study: Optuna's record of trials, that outlives kills, damage and the machine, and what is drawn from it.
+"""Study: Optuna's record of trials in a SQLite file, or in a PostgreSQL database that several machines share.
 
-The process that asks and tells is the only one of its machine that writes; what workers find comes to it. Optuna's own
-heartbeats work within `optimize` alone, so a trial that a kill left RUNNING is taken up again by the next start of the
-same command, with the parameters that it had.
+One process of a machine asks for trials and tells their results; workers send results to that process. Optuna's
+heartbeats work within `optimize` alone. So a trial that a kill left RUNNING is continued by the next start of the same
+command, with the parameters that the trial had.
 
-Trial n draws from a generator seeded with the study's seed and n: a study that was killed and one that was not draw the
-same, as far as the same trials were told before.
+Trial n draws from a generator seeded with the study's seed and n: a study that was killed and a study that was not
+draw the same parameters, as long as the same trials finished before.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import math
+import sqlite3
 import time
-import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
-from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Tune
+from src.core.terminal import warn
 
 RUNGS = 4
 """Marks in the training of a fold at which a trial may be given up."""
 FIRST_RUNG = RUNGS // 2
 """Half a fold: before it, the learning rate still rises and tells more than the settings do."""
 OWNER = "owner"
-CREATE_TRIAL = 4
-"""Operation of a journal's record, as JournalOperation has it."""
-LOST = {
-    "op_code": CREATE_TRIAL,
-    "worker_id": "repaired",
-    "study_id": 0,
-    "datetime_start": "1970-01-01T00:00:00",
-    "datetime_complete": "1970-01-01T00:00:00",
-    "state": int(TrialState.FAIL),
-    "user_attrs": {"reason": "its record was damaged"},
-}
-"""Takes the place of a trial's first record: trials are numbered by these, in order."""
+DATABASE = "study.db"
+"""SQLite file in the folder of a study."""
 
 
 @contextmanager
@@ -95,81 +84,60 @@ def open_study(backend: BaseStorage, name: str, settings: Tune, n_folds: int, ma
     return found
 
 
-def journal(path: Path) -> tuple[BaseStorage, list[str]]:
-    """Storage in one file, mended if it was damaged, and what was dropped of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A lock that a killed process left; alone() keeps others out.
-    Path(f"{path}.lock").unlink(missing_ok=True)
-    dropped = repair(path) if path.exists() else []
-    return JournalStorage(JournalFileBackend(str(path))), dropped
+@contextmanager
+def opened(folder: Path, url: str | None) -> Iterator[RDBStorage]:
+    """Storage of a study: the database at `url`, or the SQLite file of `folder`, which one process at a time opens.
+
+    Raises UserError for a storage that cannot be opened, read or written.
+    """
+    with alone(folder):
+        storage = None
+        try:
+            storage = database(url) if url else local(folder)
+            yield storage
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            place = "--storage" if url else folder / DATABASE
+            raise UserError(f"{place}: {reason}. The same command continues once this is mended") from None
+        finally:
+            if storage is not None:
+                storage.engine.dispose()
 
 
-def database(url: str) -> BaseStorage:
-    """Storage that several machines share. Raises UserError for one that is not there."""
-    from sqlalchemy.exc import SQLAlchemyError
+def local(folder: Path) -> RDBStorage:
+    """Storage in the SQLite file of a study's folder."""
+    path, older = folder / DATABASE, folder / "journal.log"
+    if older.exists() and not path.exists():
+        warn(
+            f"{older} is a study of an older version, which is kept but not continued: a new study starts, whose "
+            "best.yaml takes the place of the older one (--name NAME keeps both)"
+        )
 
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, check_same_thread=False)
+        # A write-ahead log costs a write a record, where SQLite's default waits for the disk several times.
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("PRAGMA synchronous = normal")
+        return connection
+
+    # `connect` opens the file: in a URL, characters of its path could have a meaning.
+    return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
+
+
+def database(url: str) -> RDBStorage:
+    """Storage in a PostgreSQL database, which several machines share. Raises UserError without its Python module."""
     if not url.startswith("postgresql"):
         raise UserError(f"--storage {url.split(':')[0]}: a study is shared by postgresql://USER:PASSWORD@HOST/DATABASE")
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        try:
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        except (IntegrityError, ProgrammingError):  # another machine made the same tables at this moment
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except ModuleNotFoundError as error:
         raise UserError(
             f"--storage {url}: Python module {error.name} is missing. .venv/bin/pip install {error.name}"
         ) from None
-    except (SQLAlchemyError, ImportError) as error:
-        raise UserError(f"--storage: {str(error).splitlines()[0]}") from None
-
-
-def repair(path: Path) -> list[str]:
-    """Takes what is not a record out of a journal, and says what it was.
-
-    A record that was cut off by a full disk or a power cut stands at the end, or has the next one in its line; Optuna
-    reads no journal that has one. Nobody acted upon a record that was not written to its end.
-    """
-    lines, records, dropped = path.read_bytes().split(b"\n"), [], []
-    whole = lines.pop() == b""  # a whole journal ends with a line end
-    if not whole:
-        lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        at_end = number == len(lines) and not whole
-        found = None if at_end else _record(line)
-        if found is None and (start := line.rfind(b'{"op_code"')) > 0 and not at_end:
-            found = _record(line[start:])
-            line = line[:start]
-            dropped.append(f"line {number}: {_shown(line)}")
-        elif found is None:
-            dropped.append(f"line {number}: {_shown(line)}")
-        records.append(found)
-    if not dropped:
-        return []
-    if records[0] is None or "study_name" not in records[0]:
-        raise UserError(
-            f"{path} is damaged where it names its study. Delete its folder, or give the new study a --name"
-        )
-    # What is left names trials by their number. If one has no first record, that was it.
-    known = sum(record is not None and record.get("op_code") == CREATE_TRIAL for record in records)
-    named = max((record["trial_id"] for record in records if record and "trial_id" in record), default=-1) + 1
-    for i, record in enumerate(records):
-        if record is None and known < named:
-            records[i], known = LOST, known + 1
-    kept = [json.dumps(record, separators=(",", ":")) for record in records if record is not None]
-    storage.write_text(path.with_suffix(".damaged"), path.read_text(errors="replace"))
-    storage.write_text(path, "".join(f"{line}\n" for line in kept))
-    return dropped
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and "op_code" in record else None
-
-
-def _shown(line: bytes) -> str:
-    text = line.decode(errors="replace")
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def make_pruner(settings: Tune, n_folds: int) -> optuna.pruners.BasePruner:
@@ -184,15 +152,12 @@ def make_pruner(settings: Tune, n_folds: int) -> optuna.pruners.BasePruner:
 
 
 def ask(study: optuna.Study, settings: Tune, owner: str) -> optuna.Trial:
-    """A new trial, of the process called `owner`; parameters are drawn when they are asked for.
-
-    It is signed from its first record on, so that a kill leaves none that nobody knows.
-    """
-    sign = {OWNER: owner, "sign": uuid.uuid4().hex}
-    study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=sign))
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    (number,) = (one.number for one in running if one.user_attrs.get("sign") == sign["sign"])
-    return take_up(study, settings, number)
+    """A new trial, owned by the process called `owner`; parameters are drawn when they are asked for."""
+    # study.ask() would name the owner in a second transaction, and a kill between the two would leave a trial without.
+    owned = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={OWNER: owner})
+    trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, owned))
+    study.sampler = make_sampler(settings, trial.number)
+    return trial
 
 
 def take_up(study: optuna.Study, settings: Tune, number: int) -> optuna.Trial:
@@ -248,17 +213,21 @@ STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "given up", TrialS
 """Of finished trials, in words."""
 
 
-def counted(journal: Path) -> tuple[dict[str, int], int]:
-    """How many trials of a journal are in each of the finished STATES, and how many are begun. The file is only read;
-    raises UserError for one that is damaged."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+def counted(folder: Path) -> tuple[dict[str, int], int]:
+    """Number of trials in each of the finished STATES, and number of unfinished trials, of the study in `folder`.
+
+    The file is only read. Raises UserError for a file that cannot be read.
+    """
+    path = folder / DATABASE
+    # Without a log beside it the file is whole, and SQLite need not make one to read it.
+    mode = "mode=ro" if path.with_name(f"{DATABASE}-wal").exists() else "immutable=1"
     try:
-        backend = JournalStorage(JournalFileBackend(str(journal)))
-        trials = [one for each in backend.get_all_studies() for one in backend.get_all_trials(each._study_id, False)]
-    except (ValueError, KeyError, IndexError):
-        raise UserError("the journal is damaged; the same command mends it") from None
-    counts = {word: sum(one.state == state for one in trials) for state, word in STATES.items()}
-    return counts, len(trials) - sum(counts.values())
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
+            found = dict(connection.execute("SELECT state, COUNT(*) FROM trials GROUP BY state"))
+    except sqlite3.Error as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    counts = {word: found.get(state.name, 0) for state, word in STATES.items()}
+    return counts, sum(found.values()) - sum(counts.values())
 
 
 def rung(epoch: int, epochs: int) -> int:

@@ -376,19 +376,19 @@ def _pages(config: Config, output: Output) -> list[Status]:
 
 
 def _studies(output: Output) -> list[Status]:
-    journals = sorted(output.tune.glob("*/journal.log"))
-    if not journals:
+    folders = sorted(path.parent for path in output.tune.glob("*/study.db"))
+    if not folders:
         return []
     from src.tuning import study
 
     found = []
-    for journal in journals:
-        is_running = is_held(journal.parent / "study.lock")
+    for folder in folders:
+        is_running = is_held(folder / "study.lock")
         try:
-            counts, left = study.counted(journal)
+            counts, left = study.counted(folder)
         except UserError as error:
             state = "running" if is_running else "interrupted"
-            found.append(Status("tune", journal.parent.name, state, str(error)))
+            found.append(Status("tune", folder.name, state, str(error)))
             continue
         told = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none finished"
         done = sum(counts.values())
@@ -398,5 +398,5 @@ def _studies(output: Output) -> list[Status]:
             state, told = "interrupted", f"{told}; {left} under way; {GOES_ON}"
         else:
             state = "done"
-        found.append(Status("tune", journal.parent.name, state, f"trials: {told}", done))
+        found.append(Status("tune", folder.name, state, f"trials: {told}", done))
     return found

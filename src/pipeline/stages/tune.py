@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import optuna
 import yaml
-from optuna.storages import BaseStorage
 
 from src.core import storage, versions
 from src.core.errors import UserError
@@ -32,7 +31,7 @@ from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import load_config, model_names
 from src.core.storage import Output
-from src.core.terminal import JobProgress, duration, info, result, show_table, warn
+from src.core.terminal import JobProgress, duration, info, result, show_table
 from src.data.dataset import Dataset
 from src.data.splits import Folds
 from src.ensemble import blending
@@ -96,8 +95,8 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         "device": [here.device, here.precision(config.runs[model].train.precision)],
         "version": [versions.TRAIN, versions.PRETRAIN, versions.SCORE],
     }
-    with study.alone(folder):
-        trials = study.open_study(_storage(wishes, folder), name, config.tune, n_folds, made_of)
+    with study.opened(folder, wishes.storage) as backend:
+        trials = study.open_study(backend, name, config.tune, n_folds, made_of)
         owner = _owner(folder)
         _release(trials, owner, wishes)
         search = Search(
@@ -161,13 +160,13 @@ def run_blend(config: Config, wishes: Wishes) -> None:
         **_made_of(config, dataset, folds, shift),
         "version": versions.BLEND,
     }
-    with study.alone(folder):
-        trials = study.open_study(_storage(wishes, folder), name, settings, 1, made_of)
+    with study.opened(folder, wishes.storage) as backend:
+        trials = study.open_study(backend, name, settings, 1, made_of)
         owner = _owner(folder)
         _release(trials, owner, wishes)
-        left = max(0, wishes.trials - len(study.finished(trials)))
-        info(f"tune: {name}: {left} of {wishes.trials} trials to go, by {config.select_on}, cross-fitted")
         running = study.left_running(trials, owner, bool(wishes.storage))
+        left = max(len(running), wishes.trials - len(study.finished(trials)))  # running ones are always finished
+        info(f"tune: {name}: {left} of {wishes.trials} trials to go, by {config.select_on}, cross-fitted")
         labels = np.asarray(dataset.train.labels)
         evidence = {run: evidence_of(config, [part], labels, folds, shift)[0].dealt() for run, part in parts.items()}
         deadline = time.monotonic() + wishes.hours * 3600 if wishes.hours else math.inf
@@ -249,15 +248,6 @@ def _made_of(config: Config, dataset: Dataset, folds: Folds, shift: ValidationSe
         "folds": storage.array_hash(folds.table),
         "noisy copies": shift.fingerprint,
     }
-
-
-def _storage(wishes: Wishes, folder: Path) -> BaseStorage:
-    if wishes.storage:
-        return study.database(wishes.storage)
-    backend, dropped = study.journal(folder / "journal.log")
-    for one in dropped:
-        warn(f"{folder / 'journal.log'} was damaged; dropped {one}")
-    return backend
 
 
 def _usual_space(run: Run) -> str:
