@@ -21,8 +21,10 @@ from src.core.settings_loader import load_config
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1
 from src.pipeline.stages import tune
+from src.training.tracking import Tracking
 from src.tuning import study
-from tests.conftest import TINY, words
+from tests.conftest import TINY, error_of, words
+from tests.test_tracking import Kept
 from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -41,11 +43,22 @@ def space(tmp_path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def kept(monkeypatch) -> Kept:
+    """Tracker of commands with track=mlflow, whether MLflow is installed or not."""
+    kept = Kept()
+    monkeypatch.setattr("src.training.tracking.check", lambda config: None)
+    monkeypatch.setattr(
+        "src.pipeline.stages.tune.tracking_of", lambda config: Tracking(None if config.track == "none" else kept)
+    )
+    return kept
+
+
 def table(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "trials.csv").open()))
 
 
-def test_a_study_ends_in_a_preset_that_train_takes(tiny_input, tmp_path, space, capsys):
+def test_a_study_ends_in_a_preset_that_train_takes(tiny_input, tmp_path, space, capsys, kept):
     made = words(tiny_input, tmp_path, "train.epochs=4")
     search = ["tune", "lstm", "--trials", "5", "--jobs", "2", "--space", space, *made]
     assert main(search) == 0
@@ -65,8 +78,15 @@ def test_a_study_ends_in_a_preset_that_train_takes(tiny_input, tmp_path, space, 
     assert len(list((folder / "top").iterdir())) == min(len(complete), 5)
     assert (folder / "history.png").stat().st_size > 5000
 
-    assert main(search) == 0
-    assert "all 5 trials are made" in capsys.readouterr().out
+    for _ in range(2):
+        assert main([*search, "track=mlflow"]) == 0
+        assert "all 5 trials are made" in capsys.readouterr().out
+    tracked = {(name.split(".")[0], value) for name, what, _, value in kept.points if what == "score"}
+    assert tracked == {(f"tune_lstm/trial_{trial['trial']}", -score) for score, trial in complete}
+    assert len(kept.points) == 3 * len(complete), "each figure once"
+    assert {given["train.learning_rate"] for given in kept.settings.values()} == {
+        float(trial["train.learning_rate"]) for _, trial in complete
+    }
     assert main([*search[:3], "6", *search[4:], "train.epochs=3"]) == 2
     assert "study lstm was made with other settings than there are now" in capsys.readouterr().err
 
@@ -194,9 +214,9 @@ def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
     assert "which were running" in (tmp_path / "log").read_text()
 
 
-def test_a_study_of_the_blend(copy, tiny_input, capsys):
+def test_a_study_of_the_blend(copy, tiny_input, capsys, kept):
     made = words(tiny_input, copy)
-    assert main(["tune", "blend", "--trials", "12", *made]) == 0
+    assert main(["tune", "blend", "--trials", "12", *made, "track=mlflow"]) == 0
     trials = table(copy / "tune/blend")
     assert len(trials) == 12
     without = [
@@ -209,6 +229,7 @@ def test_a_study_of_the_blend(copy, tiny_input, capsys):
     assert set(best["runs"]) == {"lstm", "transformer"} and set(best["blend"]["members"]) <= set(best["runs"])
     score = max(float(trial["score"]) for trial in trials if trial["state"] == "complete")
     assert f"{score:.4f}" in capsys.readouterr().out
+    assert len(kept.finished) == len(trials) - len(without)
 
     # The pipeline's blend takes it up, and has the score that the study has.
     assert main(["blend", *made, "tune.use=true"]) == 0
@@ -234,6 +255,22 @@ def test_a_killed_trial_of_a_blend_is_finished_where_fewer_trials_are_asked_for(
     assert main(["tune", "blend", "--trials", "2", *made]) == 0
     counts, running = study.counted(copy / "tune/blend")
     assert running == 0 and sum(counts.values()) == 3
+
+
+def test_tuned_settings_are_looked_for_where_the_preset_has_its_output(tmp_path):
+    preset, elsewhere = tmp_path / "mine.yaml", tmp_path / "elsewhere"
+    preset.write_text(f"runs: {{lstm: {{}}}}\npaths: {{output: {tmp_path / 'output'}}}\ntune: {{use: true}}")
+    for output, epochs in ((tmp_path / "output", 3), (elsewhere, 4)):
+        (output / "tune/lstm").mkdir(parents=True)
+        best = load_config("sample", [f"train.epochs={epochs}"], ["lstm"]).runs["lstm"].model_dump(mode="json")
+        (output / "tune/lstm/best.yaml").write_text(yaml.safe_dump({"runs": {"lstm": best}}))
+    found = load_config(str(preset))
+    assert found.tuned == {"lstm": tmp_path / "output/tune/lstm/best.yaml"}
+    assert found.runs["lstm"].train.epochs == 3
+    assert load_config(str(preset), [f"paths.output={elsewhere}"]).runs["lstm"].train.epochs == 4
+    assert load_config(str(preset), [f"paths={{output: {elsewhere}}}"]).runs["lstm"].train.epochs == 4
+    assert load_config(str(preset), ["tune.use=false"]).tuned == {}
+    assert "tune.use" in error_of(load_config, str(preset), ["tune.use=perhaps"])
 
 
 def test_a_taught_run_is_tuned_beside_its_teachers(tiny_input, tmp_path, space, capsys):

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from src.core.errors import UserError, unknown
-from src.core.settings import PARTS, ROOT, Config, Paths, Run, Settings
+from src.core.settings import PARTS, ROOT, Config, Paths, Run, Settings, Tune
 
 PRESETS = ROOT / "src" / "presets"
 MADE = {"overrides", "models", "denoisers", "tuned"}
@@ -60,12 +60,13 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
     tree: dict[str, Any] = {**layers, "preset": preset, "models": chosen}
     tree["overrides"] = [text for text in overrides if text.split("=")[0] not in UNNOTED]
-    tuned = _tuned(tree, overrides, [*built, "blend"])
+    files = _tuned_files(tree, overrides, [*built, "blend"])
+    tuned = {name: _read_preset(str(file)) for name, file in files.items()}
     built |= {name: study["runs"][name] for name, study in tuned.items() if name in built}
     if "blend" in tuned:
         tree["blend"] = tuned["blend"]["blend"]
-    used = "".join(f" (tune.use reads settings from {tuned_file(_output(overrides), name)})" for name in tuned)
-    tree["tuned"] = {name: str(tuned_file(_output(overrides), name)) for name in tuned}
+    used = "".join(f" (tune.use reads settings from {file})" for file in files.values())
+    tree["tuned"] = {name: str(file) for name, file in files.items()}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
@@ -94,25 +95,30 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     return config
 
 
+def with_words(config: Config, words: Iterable[str] = (), models: Iterable[str] | None = None) -> Config:
+    """Returns the same configuration with further key=value words, or of other `models`. Tracking is as before."""
+    found = load_config(config.preset, [*config.overrides, *words], config.models if models is None else models)
+    return found.model_copy(update={name: getattr(config, name) for name in UNNOTED})
+
+
 def tuned_file(output: Path, run: str) -> Path:
     """Returns the path of a study's best settings of a run."""
     return output / "tune" / run / "best.yaml"
 
 
-def _tuned(tree: Mapping[str, Any], overrides: list[str], names: Iterable[str]) -> dict[str, Any]:
-    """Reads the presets of finished studies of these runs, if tune.use is set."""
-    given = {**tree.get("tune", {}), **dict(text.split("=", 1) for text in overrides if "=" in text)}
+def _tuned_files(layers: Mapping[str, Any], overrides: list[str], names: Iterable[str]) -> dict[str, Path]:
+    """Returns the files with the settings that studies found for these runs, by run; none without tune.use."""
+    given = {"paths": copy.deepcopy(layers.get("paths", {})), "tune": copy.deepcopy(layers.get("tune", {}))}
+    for text in overrides:
+        key, value = _parse_override(text)
+        if key[0] in given:
+            _set(given, key, value, text)
     try:
-        used = TypeAdapter(bool).validate_python(given.get("tune.use", given.get("use", False)))
+        output, tune = Paths.model_validate(given["paths"]).output, Tune.model_validate(given["tune"])
     except ValidationError:
         return {}  # Config raises the error
-    files = {name: tuned_file(_output(overrides), name) for name in names}
-    return {name: _read_preset(str(path)) for name, path in files.items() if used and path.exists()}
-
-
-def _output(overrides: list[str]) -> Path:
-    given = [text.removeprefix("paths.output=") for text in overrides if text.startswith("paths.output=")]
-    return Path(given[-1]) if given else Paths().output
+    files = {name: tuned_file(output, name) for name in names}
+    return {name: file for name, file in files.items() if tune.use and file.exists()}
 
 
 def _read_preset(preset: str) -> dict[str, Any]:

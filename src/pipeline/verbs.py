@@ -13,7 +13,7 @@ from pathlib import Path
 
 from src.core.errors import UserError
 from src.core.settings import Config
-from src.core.settings_loader import load_config
+from src.core.settings_loader import with_words
 from src.core.terminal import add_json, dependency
 
 
@@ -155,7 +155,7 @@ def _tune(settings: Config, parsed: argparse.Namespace) -> None:
         return
     if parsed.model:
         raise UserError(f"./run.sh tune takes one RUN: leave --model {parsed.model[0]} out")
-    config = load_config(settings.preset, settings.overrides, [parsed.run])
+    config = with_words(settings, models=[parsed.run])
     with dependency():
         pipeline.measure_shift(config)
         if config.denoisers:

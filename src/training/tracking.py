@@ -23,7 +23,7 @@ import yaml
 from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import Failure, Job
-from src.core.settings import Config
+from src.core.settings import Config, fingerprint
 from src.core.storage import Output
 from src.core.terminal import warn
 from src.training.job_specs import FoldJob, PretrainJob
@@ -89,6 +89,11 @@ class Tracking:
             figures = {key: overall[key] for key in SCORES} | {key: overall["macro"][key] for key in MEANS}
             values = {key: figure["value"] for key, figure in figures.items() if figure["value"] is not None}
             self._write(f"{run.name}/score.{score['fingerprint'][:8]}", settings, [(0, values)], is_whole=True)
+
+    def trial(self, study: str, number: int, settings: dict[str, Any], values: dict[str, float]) -> None:
+        """Writes the settings and figures of a complete trial of a study."""
+        stamp = fingerprint({"settings": settings, "values": values})
+        self._write(f"tune_{study}/trial_{number}.{stamp[:8]}", settings, [(0, values)], is_whole=True)
 
     def _write(
         self,

@@ -19,7 +19,7 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import Failure, Job, LocalProcesses
 from src.core.settings import Config
-from src.core.settings_loader import load_config
+from src.core.settings_loader import with_words
 from src.core.terminal import JobProgress, duration, info
 from src.data.dataset import Dataset
 from src.data.splits import HOLDOUT_PARTS, Folds
@@ -150,7 +150,7 @@ class Search:
         self._progress.rename(next(name for name in self._progress.jobs if name.startswith("(")), shown)
         chosen = self._space.suggest(trial)
         try:
-            config = with_words(self._config, self._model, search_spaces.words(chosen))
+            config = with_words(self._config, search_spaces.words(chosen), [self._model])
         except UserError as error:
             self._tell_failed(trial, shown, str(error))
             return None
@@ -307,8 +307,3 @@ def score_of(
     probabilities = dataset.task.decode(total[where] / count[where])
     labels = np.asarray(dataset.train.labels)[rows.rows]
     return metrics.official_score(dataset.task, labels, probabilities, rows.weights, rows.rows)
-
-
-def with_words(config: Config, model: str, words: list[str]) -> Config:
-    """The configuration of run `model` with further key=value words."""
-    return load_config(config.preset, [*config.overrides, *words], [model])

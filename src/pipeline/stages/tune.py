@@ -29,7 +29,7 @@ from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.settings import PARTS, Config, Run
-from src.core.settings_loader import load_config, model_names
+from src.core.settings_loader import model_names, with_words
 from src.core.storage import Output
 from src.core.terminal import JobProgress, duration, info, result, show_table
 from src.data.dataset import Dataset
@@ -45,9 +45,10 @@ from src.training.device_cache import Machine
 from src.training.job_specs import is_trained
 from src.training.planning import fold_jobs, unlabelled
 from src.training.prediction import prediction_jobs
+from src.training.tracking import Tracking, tracking_of
 from src.tuning import search_spaces, study, study_plots
 from src.tuning.search_spaces import CategoricalDimension, Space
-from src.tuning.trial_runner import MOST_FAILURES, Search, with_words
+from src.tuning.trial_runner import MOST_FAILURES, Search
 
 MEMBER = "member."
 """Begins the name of the setting that says whether a run is in a blend."""
@@ -79,7 +80,7 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
     folds = dataset.load_folds()
     shift = ValidationSets.load(dataset, config)
     space = search_spaces.load_space(wishes.spaces or [_usual_space(config.runs[model])], PARTS)
-    space.check(lambda words: with_words(config, model, words))
+    space.check(lambda words: with_words(config, words, [model]))
     name = _name(config, model, wishes)
     folder = output.tune / name
     here = device_cache.find(output, config.device)
@@ -95,6 +96,7 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         "device": [here.device, here.precision(config.runs[model].train.precision)],
         "version": [versions.TRAIN, versions.PRETRAIN, versions.SCORE],
     }
+    tracking = tracking_of(config)
     with study.opened(folder, wishes.storage) as backend:
         trials = study.open_study(backend, name, config.tune, n_folds, made_of)
         owner = _owner(folder)
@@ -126,6 +128,7 @@ def run(config: Config, model: str, wishes: Wishes) -> None:
         else:
             info(f"tune: {name}: all {wishes.trials} trials are made")
         _write(config, model, trials, folder, name)
+        _track(tracking, name, trials)
         if search.has_given_up:
             raise UserError(
                 f"{MOST_FAILURES} trials in a row failed; no further ones are begun. The last: {search.last_failure}"
@@ -146,7 +149,7 @@ def run_blend(config: Config, wishes: Wishes) -> None:
     check_settings(config, parts.values())
     shift.check_fits(parts.values())
     space = search_spaces.load_space(wishes.spaces or ["blend"], ["blend"])
-    space.check(lambda words: load_config(config.preset, [*config.overrides, *words], config.models))
+    space.check(lambda words: with_words(config, words))
     members = {f"{MEMBER}{name}": CategoricalDimension(type="categorical", choices=[True, False]) for name in parts}
     space = Space({**space.dimensions, **members})
     name = _name(config, "blend", wishes)
@@ -160,6 +163,7 @@ def run_blend(config: Config, wishes: Wishes) -> None:
         **_made_of(config, dataset, folds, shift),
         "version": versions.BLEND,
     }
+    tracking = tracking_of(config)
     with study.opened(folder, wishes.storage) as backend:
         trials = study.open_study(backend, name, settings, 1, made_of)
         owner = _owner(folder)
@@ -181,6 +185,7 @@ def run_blend(config: Config, wishes: Wishes) -> None:
                 _try_blend(config, dataset, evidence, space.suggest(trial), trials, trial)
                 progress.finish(f"trial {i}", "done")
         _write(config, "blend", trials, folder, name)
+        _track(tracking, name, trials)
 
 
 def _try_blend(
@@ -310,6 +315,19 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
     result(f"tune: {folder}")
 
 
+def _track(tracking: Tracking, name: str, trials: optuna.Study) -> None:
+    """Writes settings, score and time of each complete trial."""
+    for trial in trials.get_trials(deepcopy=False, states=(study.TrialState.COMPLETE,)):
+        settings = {key: search_spaces.from_study(value) for key, value in trial.params.items()}
+        score = trial.user_attrs["score"]
+        values = {
+            "score": score["value"],
+            "standard_error": score["standard_error"],
+            "seconds": trial.user_attrs["seconds"],
+        }
+        tracking.trial(name, trial.number, settings, values)
+
+
 def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name: str, rank: str) -> str:
     """A preset of the run with the trial's settings and of the runs that it needs; of a blend, of all its runs."""
     chosen = {key: search_spaces.from_study(value) for key, value in trial.params.items()}
@@ -317,9 +335,9 @@ def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name
     words = search_spaces.words({key: chosen[key] for key in settings})
     if model == "blend":
         members = [key.removeprefix(MEMBER) for key, value in chosen.items() if key.startswith(MEMBER) and value]
-        found = load_config(config.preset, [*config.overrides, *words, f"blend.members={members}"], config.models)
+        found = with_words(config, [*words, f"blend.members={members}"])
     else:
-        found = with_words(config, model, words)
+        found = with_words(config, words, [model])
     kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
     runs = {one: run.model_dump(mode="json") for one, run in {**found.denoisers, **found.runs}.items()}
     score = trial.user_attrs["score"]
