@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over two pipes (its DevTools protocol): what a page looks like can be measured."""
+"""Headless Chromium, controlled over two pipes (DevTools protocol), to measure the layout of a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 class Browser:
-    """One process with one tab. What the page asked for, said and failed at since open() is in `events`."""
+    """Process with one tab. Requests, console lines and failures of the page since open() are in `events`."""
 
     def __init__(self, profile: Path):
         to_child, from_parent = os.pipe()
@@ -49,7 +49,7 @@ class Browser:
         self.process.wait(timeout=PATIENCE)
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The answer to one request; what comes before it goes to `events`."""
+        """Returns the answer to a request; earlier messages go to `events`."""
         number = next(self.numbers)
         request = {"id": number, "method": method, "params": parameters}
         if self.session:
@@ -74,7 +74,7 @@ class Browser:
         return json.loads(text)
 
     def open(self, page: Path, width: int, dark: bool = False, media: str = "screen") -> None:
-        """Shows a file in a window of this width, a phone's below 600, and waits until it is loaded."""
+        """Loads a file in a window of `width` pixels (below 600: a phone) and waits until it is loaded."""
         phone = width < 600
         size = {"width": width, "height": 900, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
         self.ask("Emulation.setDeviceMetricsOverride", **size)
@@ -87,7 +87,7 @@ class Browser:
 
     @property
     def complaints(self) -> list[str]:
-        """What the console was told, and what was asked of other places, since open()."""
+        """Returns console lines and requests to other hosts since open()."""
         found = []
         for event in self.events:
             given = event["params"]
@@ -100,13 +100,13 @@ class Browser:
         return found
 
     def evaluate(self, script: str) -> Any:
-        told = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
-        if "exceptionDetails" in told:
-            raise RuntimeError(told["exceptionDetails"])
-        return told["result"].get("value")
+        answer = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"])
+        return answer["result"].get("value")
 
     def picture(self, file: Path) -> Path:
-        """PNG of the whole page."""
-        told = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(told["data"]))
+        """Writes a PNG of the whole page."""
+        answer = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(answer["data"]))
         return file

@@ -1,4 +1,4 @@
-"""The report page: whole, self-contained, the same for the same output, and readable in a browser of any width."""
+"""Report page: complete, self-contained, deterministic, and readable in a browser of any width."""
 
 from __future__ import annotations
 
@@ -26,13 +26,23 @@ from tests.browser import CHROMIUM, Browser
 from tests.conftest import words
 
 SECTIONS = [
-    *("Data", "Shift", "Folds and learning", "Scores", "Blend", "Errors", "Tuning", "Leaderboard", "How it was made"),
+    *(
+        "Data",
+        "Shift",
+        "Folds and learning curves",
+        "Scores",
+        "Blend",
+        "Errors",
+        "Tuning",
+        "Leaderboard",
+        "Environment",
+    ),
 ]
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 class Checker(html.parser.HTMLParser):
-    """Collects ids, links and headings, and fails where elements are not closed in order."""
+    """Parser that collects ids, links and headings, and fails if elements are not closed in order."""
 
     def __init__(self):
         super().__init__()
@@ -73,7 +83,7 @@ def checked(path: Path) -> Checker:
 
 @pytest.fixture(scope="module")
 def reported(done, tiny_input, tiny_input_round2, made_once) -> Path:
-    """With a study, and with more than one submission that was scored online; in round2/ the data of the other task."""
+    """Output folder with a study and several online scores; its folder round2/ has data of the other task."""
     return made_once("reported", lambda output: report_on(done, tiny_input, tiny_input_round2, output))
 
 
@@ -176,7 +186,7 @@ def test_parts_whose_artefacts_are_missing_are_left_out(tiny_input, tmp_path):
     assert (tmp_path / "suspicious.csv").read_text() == "report,label,said,probability\n"
     assert main(["folds", *made]) == 0
     assert main(["report", *made]) == 0
-    assert checked(tmp_path / "report.html").headings == ["Data", "Folds and learning"]
+    assert checked(tmp_path / "report.html").headings == ["Data", "Folds and learning curves"]
 
 
 def test_suspicious_labels_are_those_that_were_spoilt():
@@ -339,5 +349,5 @@ def test_what_is_wrong_with_a_page_is_found(browser, tmp_path, spoilt, complaint
     page = tmp_path / "page.html"
     page.write_text(sound.replace("</main>", f"{spoilt}</main>"))
     browser.open(page, 390)
-    told = complaints(browser)
-    assert any(complaint in one for one in told) if complaint else told == []
+    reported = complaints(browser)
+    assert any(complaint in line for line in reported) if complaint else reported == []

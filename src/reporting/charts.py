@@ -1,6 +1,6 @@
-"""Pictures as SVG text: sharp at any size, readable on light and on dark paper, the same bytes for the same data.
+"""Charts as SVG text, deterministic, for light and dark pages.
 
-Lines and text take the colour of the page (currentColor), so that a dark page needs no second picture.
+Lines and text have the colour of the page (currentColor), so that a chart fits both.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 INK, FAINT = "#010203", "#040506"
-"""Stand for the colour of the page's text, and for one that is fainter; no picture uses them otherwise."""
+"""Placeholders of the page's text colour and of a fainter colour; charts use them for nothing else."""
 COLOURS = ("#3d7edb", "#cc7316", "#28986a", "#cf5250", "#8f6bbd", "#808080", "#a67d00", "#1593a8")
-"""At least 3 to 1 beside light and dark paper."""
+"""Colours of data, with a contrast of at least 3 to 1 on light and on dark pages."""
 DEEPEST = 0.7
-"""How much of a colour a ground takes, so that the page's text stays readable on it."""
+"""Maximum opacity of a background colour under text."""
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ct",
@@ -50,12 +50,12 @@ STYLE = {
     "savefig.facecolor": "none",
 }
 WIDTH, PANEL, SMALL = 4.8, 3.6, 1.8
-"""Inches: of a picture that stands alone, of one of a row, of one of many. A phone shows about 5, so that no text gets
-smaller there than it is here."""
+"""Widths in inches of a single picture, of one in a row, and of one of many. A phone shows about 5 inches, so that text
+keeps its size."""
 
 
 class Picture:
-    """What picture() yields: its axes while it is drawn, its SVG text afterwards."""
+    """Result of picture(): axes within the context, SVG text afterwards."""
 
     def __init__(self, axes: Axes):
         self.axes = axes
@@ -64,48 +64,48 @@ class Picture:
 
 @contextmanager
 def picture(what: str, height: float = 2.4, width: float = WIDTH) -> Iterator[Picture]:
-    """A figure of so many inches; `what` it shows is told to those who cannot see it."""
+    """Yields a figure of `height` and `width` inches; `what` is its description for screen readers."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        drawn = Picture(figure.subplots())
-        yield drawn
+        chart = Picture(figure.subplots())
+        yield chart
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    drawn.svg = _embedded(file.getvalue(), what)
+    chart.svg = _embedded(file.getvalue(), what)
 
 
 def _embedded(text: str, what: str) -> str:
-    """SVG to stand within a page: no header, no size of its own, ids that are its own, the page's colours."""
+    """Returns SVG to embed in a page: without header and size, with unique ids and the page's colours."""
     text = text[text.index("<svg") :]
     stamp = f"g{abs(hash_of(text)):x}"
     text = re.sub(r'\bid="([^"]+)"', rf'id="{stamp}-\1"', text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{stamp}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{stamp}-\1)", text)
     text = text.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
-    text = re.sub(r"font-family: [^;]*; ", "", text)  # that of the page
+    text = re.sub(r"font-family: [^;]*; ", "", text)  # the page sets the font
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # A hundredth of a point is less than can be seen; what is written stays as it is.
+    # A hundredth of a point is invisible; text between tags is unchanged.
     text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag.group()), text)
     head = re.match(r"<svg[^>]*>", text).group()
     box = re.search(r'viewBox="[^"]*"', head).group()
-    size = f'style="--points: {box.split()[2]}"'  # of which the page decides how large each is shown
+    size = f'style="--points: {box.split()[2]}"'  # from which the page computes the size
     label = what.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {names} {box} {size} role="img" aria-label="{label}">' + text[len(head) :].strip()
 
 
 def hash_of(text: str) -> int:
-    """The same on every machine, where Python's own changes from start to start."""
+    """Returns a hash that is equal in every process, unlike Python's hash()."""
     import zlib
 
     return zlib.crc32(text.encode())
 
 
 def bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: int = 0, spread: Any = None) -> None:
-    """Vertical bars with their names below them."""
+    """Draws vertical bars with their names below."""
     places = np.arange(len(names))
     axes.bar(places, values, color=COLOURS[colour], width=0.72, yerr=spread, ecolor=INK)
     axes.set_xticks(places, names)
@@ -120,7 +120,7 @@ def lines(axes: Axes, x: Sequence[float], series: dict[str, Sequence[float]]) ->
 
 
 def steps(axes: Axes, edges: np.ndarray, series: dict[str, np.ndarray]) -> None:
-    """Histograms as outlines, so that several can be compared."""
+    """Draws histograms as outlines, to compare several."""
     for i, (name, counts) in enumerate(series.items()):
         axes.stairs(counts, edges, color=COLOURS[i % len(COLOURS)], label=name, linewidth=1.4)
     if len(series) > 1:
@@ -128,25 +128,24 @@ def steps(axes: Axes, edges: np.ndarray, series: dict[str, np.ndarray]) -> None:
 
 
 def heat(values: np.ndarray, names: Sequence[str], what: str, form: Callable[[float], str]) -> str:
-    """SVG: a square of figures, each on a ground that is the deeper the larger it is."""
+    """Returns the SVG of a square of numbers on a background that is deeper for larger numbers."""
     widest = max(map(len, names))
     size = 0.35 + 0.07 * widest + 0.28 * len(names)
     paint = np.zeros((*values.shape, 4))
     paint[..., :3] = [int(COLOURS[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
     paint[..., 3] = DEEPEST * np.maximum(np.nan_to_num(values), 0) / max(np.nanmax(values, initial=0.0), 1e-12)
-    with picture(what, size, size) as drawn:
-        drawn.axes.imshow(paint)
-        drawn.axes.set_xticks(range(len(names)), names, rotation=90 if widest > 2 else 0)
-        drawn.axes.set_yticks(range(len(names)), names)
-        drawn.axes.grid(visible=False)
+    with picture(what, size, size) as chart:
+        chart.axes.imshow(paint)
+        chart.axes.set_xticks(range(len(names)), names, rotation=90 if widest > 2 else 0)
+        chart.axes.set_yticks(range(len(names)), names)
+        chart.axes.grid(visible=False)
         for i, j in np.argwhere(np.isfinite(values)):
-            drawn.axes.text(j, i, form(values[i, j]), ha="center", va="center", fontsize=7, in_layout=False)
-    return drawn.svg
+            chart.axes.text(j, i, form(values[i, j]), ha="center", va="center", fontsize=7, in_layout=False)
+    return chart.svg
 
 
 def plain_log(axis: Axis, shown: Callable[[float], float] = lambda value: value) -> None:
-    """A logarithmic axis whose figures, or what is `shown` for them, are written out: 0.02, not a power of ten in small
-    print."""
+    """Makes an axis logarithmic with plain numbers (0.02, not a power of ten), mapped by `shown`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})

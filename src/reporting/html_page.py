@@ -1,4 +1,4 @@
-"""One HTML page that stands alone: sections of text, tables and pictures, for a screen of any width and for paper."""
+"""Self-contained HTML page: sections of text, tables and pictures, for screens of any width and for paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import jinja2
 
 LONG = 14
-"""Characters of a name that a phone has no room for in one line."""
+"""Number of characters above which a name may be wrapped on a phone."""
 TEMPLATES = [Path(__file__).with_name(name) for name in ("page.html.j2", "section.html.j2")]
 
 
@@ -21,11 +21,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str = ""
     open: bool = True
-    """Whether it is unfolded."""
+    """True if the table is unfolded."""
 
     @property
     def kinds(self) -> list[str]:
-        """Of each column: figures stand to the right, words to the left, and long names may be broken on a phone."""
+        """Kind of each column: figures are right-aligned, words left-aligned, long names may be wrapped on a phone."""
         first, *others = zip(*self.rows, strict=True)
         name = "long" if max(map(len, first)) > LONG else "word"
         return [name, *("figure" if all(map(_is_figure, cells)) else "word" for cells in others)]
@@ -34,10 +34,10 @@ class Table:
 @dataclass(frozen=True)
 class Chart:
     svg: str | Sequence[str] = field(repr=False)
-    """One picture, or several that stand side by side where there is room."""
+    """A picture, or several, side by side on wide screens."""
     caption: str = ""
     wide: bool = False
-    """Too fine for a phone: shown there in a box of its own that scrolls."""
+    """True for a picture that scrolls on a phone."""
 
     @property
     def panels(self) -> Sequence[str]:
@@ -60,16 +60,15 @@ class Code:
 class Token:
     word: str
     strength: float
-    """From -1 (speaks against) to 1 (speaks for)."""
+    """Contribution, from -1 (negative) to 1 (positive)."""
     noise: bool
-    """Whether it is probably noise."""
-    told: str
-    """What is shown of it on request."""
+    """True for probable noise."""
+    tooltip: str
 
 
 @dataclass(frozen=True)
 class Heat:
-    """A text whose tokens are coloured by their strength."""
+    """Text with tokens coloured by their strength."""
 
     title: str
     tokens: Sequence[Token]
@@ -89,11 +88,11 @@ class Section:
 
     @property
     def shown(self) -> list[Part]:
-        """Tables without a row are left out."""
+        """Parts without empty tables."""
         return [part for part in self.parts if not isinstance(part, Table) or part.rows]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it; its pictures take their faint colour from the page, so it is set here."""
+        """Returns the section for a notebook, with the faint colour that pictures take from the page."""
         body = _template("section.html.j2").render(section=self, is_=_is)
         return f'<div style="max-width: 50rem; --faint: #9aa5b1">{body}</div>'
 
@@ -103,9 +102,11 @@ def _is_figure(cell: str) -> bool:
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], made_from: str = "") -> str:
-    """The page, without tables that have no row and sections that have no part. All text is escaped but that of charts.
-    `made_from` is a stamp that the page keeps, not shown."""
-    shown = [one for one in sections if one.shown]
+    """Returns the page, without empty tables and sections. Text is escaped, except the SVG of charts.
+
+    `made_from` is a hidden stamp of the page's sources.
+    """
+    shown = [section for section in sections if section.shown]
     template = _template("page.html.j2")
     return template.render(title=title, subtitle=subtitle, sections=shown, made_from=made_from, is_=_is)
 

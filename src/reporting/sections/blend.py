@@ -1,4 +1,4 @@
-"""What the blend is made of."""
+"""Report section on blends: weights, contributions and diversity of members."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
 MANY = 12
-"""Members whose correlations a phone cannot show at once."""
+"""Number of members above which the correlation table scrolls on a phone."""
 
 
 def section(findings: Findings) -> Section:
-    found = Section("Blend")
+    result = Section("Blend")
     for name, run in findings.runs.items():
         if not run.is_blend:
             continue
         record, members = run.record, list(run.record["members"])
         groups = record["weights"]["groups"]
-        found.parts.append(Text(f"{name}: {run.score['how']}."))
+        result.parts.append(Text(f"{name}: {run.score['how']}."))
         rows = [
             [f"labels {group['start']} to {group['stop'] - 1}", f"{group['temperature']:.3f}",
              *(f"{weight:.3f}" for weight in group["weights"])]
             for group in groups
         ]  # fmt: skip
-        found.parts.append(Table(["weights of", "temperature", *members], rows))
-        worth = record.get("contributions")
-        if worth:
+        result.parts.append(Table(["weights of", "temperature", *members], rows))
+        contributions = record.get("contributions")
+        if contributions:
             rows = [
                 [
                     member,
-                    f"{worth['members'][member]['score']['value']:.4f}",
-                    _gain(worth["members"][member]["lost_without"]),
+                    f"{contributions['members'][member]['score']['value']:.4f}",
+                    _gain(contributions["members"][member]["lost_without"]),
                 ]
                 for member in members
             ]
-            found.parts.append(
-                Table(["member", "alone", "the blend loses without it"], rows, f"Cross-fitted, on {worth['on']}")
+            result.parts.append(
+                Table(
+                    ["member", "score alone", "loss without the member"],
+                    rows,
+                    f"Contributions, cross-fitted on {contributions['on']}",
+                )
             )
             rows = [
                 [
@@ -46,20 +50,18 @@ def section(findings: Findings) -> Section:
                     _gain(step["gain"]),
                     f"{step['agree']} of {step['folds']}",
                 ]
-                for step in worth["greedy"]
+                for step in contributions["greedy"]
             ]
-            found.parts.append(
-                Table(["added", "score", "gain", "folds agree"], rows, "Added one at a time, the best first")
-            )
+            result.parts.append(Table(["added", "score", "gain", "folds agree"], rows, "Greedy selection"))
         correlation = np.array(
             [[np.nan if value is None else value for value in line] for line in record["diversity"]["correlation"]]
         )
         if len(members) > 1:
             np.fill_diagonal(correlation, np.nan)
             heat = charts.heat(correlation, members, f"Correlation of the errors of {name}'s members", "{:.2f}".format)
-            told = f"{name}: correlation of the members' errors. The less alike they are, the more a blend gains."
-            found.parts.append(Chart(heat, told, wide=len(members) > MANY))
-    return found
+            caption = f"{name}: correlation of the members' errors. The lower, the more a blend gains."
+            result.parts.append(Chart(heat, caption, wide=len(members) > MANY))
+    return result
 
 
 def _gain(estimate: dict | None) -> str:

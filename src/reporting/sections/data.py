@@ -1,4 +1,4 @@
-"""What the reports are like, before any model: labels, lengths, words."""
+"""Report section on the data: labels, lengths, words."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
 
 TOP_WORDS = 15
-TELLING = 12
-"""Words for each side that tell normal from abnormal reports."""
+INDICATIVE = 12
+"""Number of most indicative words of abnormal and of normal reports."""
 PRIOR = 0.01
-"""Of each word's share, in log odds (Monroe, Colaresi and Quinn 2008, "Fightin' Words")."""
+"""Weight of the prior in log odds (Monroe, Colaresi and Quinn 2008, "Fightin' Words")."""
 
 
 def section(dataset: Dataset) -> Section:
     train, labels = dataset.train, np.asarray(dataset.train.labels)
     tests = {short: Corpus.load(dataset.test_folder(name)) for name, short in short_names(dataset.test_files).items()}
-    found = Section("Data")
-    found.parts.append(Text(f"{dataset.manifest['summary'][0].upper()}{dataset.manifest['summary'][1:]}."))
-    found.parts.append(
+    result = Section("Data")
+    result.parts.append(Text(f"{dataset.manifest['summary'][0].upper()}{dataset.manifest['summary'][1:]}."))
+    result.parts.append(
         Table(
             ["file", "role", "reports", "sha256"],
             [
@@ -31,10 +31,10 @@ def section(dataset: Dataset) -> Section:
             ],
         )
     )
-    found.parts += _labels(dataset, labels)
-    found.parts.append(_lengths(train, tests, labels))
-    found.parts += _words(dataset, train, tests, labels)
-    return found
+    result.parts += _labels(dataset, labels)
+    result.parts.append(_lengths(train, tests, labels))
+    result.parts += _words(dataset, train, tests, labels)
+    return result
 
 
 def _labels(dataset: Dataset, labels: np.ndarray) -> list[Chart]:
@@ -42,24 +42,24 @@ def _labels(dataset: Dataset, labels: np.ndarray) -> list[Chart]:
     with charts.picture("Share of train reports with each label", 2.4, charts.PANEL) as common:
         charts.bars(common.axes, names, 100 * rates)
         common.axes.set_ylabel("% of reports")
-        common.axes.set_title("How common each label is")
+        common.axes.set_title("Rate of each label")
         common.axes.tick_params(axis="x", labelsize=7.5, labelrotation=90 if len(names) > 20 else 0)
     counts = np.bincount(labels.sum(axis=1))
     with charts.picture("Number of labels of a report", 2.4, charts.PANEL) as many:
         charts.bars(many.axes, list(map(str, range(len(counts)))), counts, 1)
         many.axes.set_xlabel("labels")
         many.axes.set_ylabel("reports")
-        many.axes.set_title("How many labels a report has")
+        many.axes.set_title("Number of labels of a report")
     normal = 1 - labels.any(axis=1).mean()
-    told = f"{normal:.0%} of the reports have no label: they are normal. {labels.sum(axis=1).mean():.2f} on average."
+    caption = f"{normal:.0%} of the reports have no label (normal). Mean: {labels.sum(axis=1).mean():.2f} labels."
     together = labels.T.astype(np.float64) @ labels
     with np.errstate(invalid="ignore", divide="ignore"):
         given = together / np.diag(together)[:, None]
     np.fill_diagonal(given, np.nan)
-    heat = charts.heat(given, names, "How often a label is there where another is", lambda share: f"{100 * share:.0f}")
+    heat = charts.heat(given, names, "Conditional rates of labels", lambda share: f"{100 * share:.0f}")
     return [
-        Chart([common.svg, many.svg], told),
-        Chart(heat, "Of the reports with the label of the row, the % that have that of the column.", wide=True),
+        Chart([common.svg, many.svg], caption),
+        Chart(heat, "Percentage of reports with the row's label that also have the column's label.", wide=True),
     ]
 
 
@@ -70,13 +70,13 @@ def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> Cha
     kinds = {"normal": train.lengths[~abnormal], "abnormal": train.lengths[abnormal]}
     pictures = []
     for groups, title in ((files, "by file"), (kinds, "of train, by label")):
-        with charts.picture(f"Lengths of reports {title}", 2.4, charts.PANEL) as drawn:
+        with charts.picture(f"Lengths of reports {title}", 2.4, charts.PANEL) as chart:
             shares = {name: 100 * np.histogram(n, edges)[0] / max(len(n), 1) for name, n in groups.items()}
-            charts.steps(drawn.axes, edges, shares)
-            drawn.axes.set_title(f"Tokens of a report, {title}")
-            drawn.axes.set_xlabel("tokens")
-            drawn.axes.set_ylabel("% of reports")
-        pictures.append(drawn.svg)
+            charts.steps(chart.axes, edges, shares)
+            chart.axes.set_title(f"Tokens of a report, {title}")
+            chart.axes.set_xlabel("tokens")
+            chart.axes.set_ylabel("% of reports")
+        pictures.append(chart.svg)
     means = ", ".join(f"{name} {np.mean(n):.1f}" for name, n in {**files, **kinds}.items() if len(n))
     return Chart(pictures, f"Mean lengths: {means}.")
 
@@ -84,38 +84,40 @@ def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> Cha
 def _words(dataset: Dataset, train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart | Table]:
     words, size = dataset.vocabulary.words, len(dataset.vocabulary)
     counts = {name: _counts(corpus, size) for name, corpus in {"train": train, **tests}.items()}
-    with charts.picture("Shares of words by rank") as drawn:
-        ordered = {name: 100 * np.sort(found)[::-1] / max(found.sum(), 1) for name, found in counts.items()}
-        charts.lines(drawn.axes, np.arange(1, size - N_SPECIAL + 1), ordered)
-        charts.plain_log(drawn.axes.xaxis)
-        charts.plain_log(drawn.axes.yaxis)
-        drawn.axes.set_title("How common words are, the commonest first")
-        drawn.axes.set_xlabel("rank")
-        drawn.axes.set_ylabel("% of tokens")
-    ranked = Chart(drawn.svg, "Noise lifts the rare words: an intruder is as likely to be one as any other.")
+    with charts.picture("Shares of words by rank") as chart:
+        ordered = {name: 100 * np.sort(count)[::-1] / max(count.sum(), 1) for name, count in counts.items()}
+        charts.lines(chart.axes, np.arange(1, size - N_SPECIAL + 1), ordered)
+        charts.plain_log(chart.axes.xaxis)
+        charts.plain_log(chart.axes.yaxis)
+        chart.axes.set_title("Word frequencies by rank")
+        chart.axes.set_xlabel("rank")
+        chart.axes.set_ylabel("% of tokens")
+    ranked = Chart(chart.svg, "Noise raises the shares of rare words, since intruders are nearly uniform over words.")
     top = np.argsort(-counts["train"])[:TOP_WORDS]
-    shares = {name: found / max(found.sum(), 1) for name, found in counts.items()}
+    shares = {name: count / max(count.sum(), 1) for name, count in counts.items()}
     common = Table(
         ["word", *counts],
         [[str(words[i]), *(f"{share[i]:.2%}" for share in shares.values())] for i in top],
-        f"The {len(top)} commonest words of train, and their shares",
+        f"The {len(top)} most frequent words of train and their shares",
         open=False,
     )
     scores = word_odds(dataset, labels.any(axis=1))
     order = np.argsort(scores)
-    telling = [*order[::-1][:TELLING], *order[:TELLING]]
-    tells = Table(
+    extremes = [*order[::-1][:INDICATIVE], *order[:INDICATIVE]]
+    indicative = Table(
         ["word", "log odds, in standard errors"],
-        [[str(words[i]), f"{scores[i]:+.1f}"] for i in telling],
-        "Words that tell an abnormal report (above zero) from a normal one (below)",
+        [[str(words[i]), f"{scores[i]:+.1f}"] for i in extremes],
+        "Words that indicate an abnormal report (positive) or a normal one (negative)",
         open=False,
     )
-    return [ranked, common, tells]
+    return [ranked, common, indicative]
 
 
 def word_odds(dataset: Dataset, chosen: np.ndarray) -> np.ndarray:
-    """Of each word, (words,), how much commoner it is in the train reports that are chosen, bool (N,), than in the
-    others: difference of log odds in standard errors, with a prior like both texts together."""
+    """Returns the log odds ratio of each word, (words,), between the train reports `chosen`, bool (N,), and the others.
+
+    The unit is standard errors; the prior is proportional to the counts in both.
+    """
     size = len(dataset.vocabulary)
     here, there = (_counts(dataset.train, size, rows) for rows in (chosen, ~chosen))
     prior = PRIOR * (here + there) + 1e-9
@@ -124,11 +126,11 @@ def word_odds(dataset: Dataset, chosen: np.ndarray) -> np.ndarray:
 
 
 def _counts(corpus: Corpus, size: int, rows: np.ndarray | None = None) -> np.ndarray:
-    """How often each word occurs: int64 (words,)."""
+    """Counts each word: int64 (words,)."""
     tokens = corpus.tokens if rows is None else corpus.tokens[rows]
     return np.bincount(np.asarray(tokens).ravel(), minlength=size)[N_SPECIAL:]
 
 
 def _short(names: list[str]) -> list[str]:
-    """region_3 -> 3, type_2 -> t2."""
+    """Shortens label names: region_3 to 3, type_2 to t2."""
     return [name.removeprefix("region_").replace("type_", "t") for name in names]

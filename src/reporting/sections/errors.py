@@ -1,7 +1,7 @@
-"""Where the best run is wrong: which reports, which labels for which, and whether length, noise or rarity do it.
+"""Report section on the errors of the best run: hardest reports, confused labels, causes, suspicious labels.
 
-Suspicious labels: confident learning in its simplest form (Northcutt, Jiang and Chuang 2021). A label is suspicious
-where the out-of-fold probability of the other answer is above the mean probability that reports with that answer get.
+Suspicious labels follow confident learning in its simplest form (Northcutt, Jiang and Chuang 2021): a label is
+suspicious if the out-of-fold probability of the opposite label exceeds the mean probability of reports with that label.
 """
 
 from __future__ import annotations
@@ -23,63 +23,66 @@ GROUPS = 8
 
 
 def section(findings: Findings) -> Section:
-    found = Section("Errors")
+    result = Section("Errors")
     best = findings.best
     if best is None:
-        return found
+        return result
     rows = np.flatnonzero(findings.folds.scored)
     train = findings.dataset.train
     labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
     probabilities = findings.dataset.task.decode(best.oof()[rows])
     losses = metrics.log_loss_cells(labels, probabilities).mean(axis=1)
     names = findings.dataset.task.label_names
-    found.parts.append(
-        Text(f"Of {best.name}, out of fold: each report is judged by models that did not learn from it.")
-    )
-    found.parts.append(_share(losses))
-    found.parts.append(_against(findings, rows, losses))
-    found.parts.append(_hardest(ids, labels, probabilities, losses, names))
-    found.parts.append(_pairs(labels, probabilities, names))
+    result.parts += [
+        Text(f"Out-of-fold predictions of {best.name}, by models that were not trained on the report."),
+        _share(losses),
+        _against(findings, rows, losses),
+        _hardest(ids, labels, probabilities, losses, names),
+        _pairs(labels, probabilities, names),
+    ]
     suspicious = suspicious_labels(labels, probabilities)
-    found.parts.append(_doubts(labels, suspicious, names))
-    shown = [
-        [ids[i].decode(), names[k], "there" if labels[i, k] else "not there", f"{probabilities[i, k]:.3f}"]
+    result.parts.append(_contradictions(labels, suspicious, names))
+    first = [
+        [ids[i].decode(), names[k], _sign(labels[i, k]), f"{probabilities[i, k]:.3f}"]
         for i, k in suspicious[:SUSPICIOUS]
     ]
-    told = f"{len(suspicious):,} labels may be wrong; the {len(shown)} most suspicious (all are in suspicious.csv)"
-    found.parts.append(Table(["report", "label", "is said to be", "probability"], shown, told))
-    return found
+    caption = f"{len(suspicious):,} labels may be wrong; the {len(first)} most suspicious (suspicious.csv has all)"
+    result.parts.append(Table(["report", "label", "value", "probability"], first, caption))
+    return result
 
 
-def _doubts(labels: np.ndarray, suspicious: list[tuple[int, int]], names: list[str]) -> Table:
-    """How often what is said of a label contradicts a sure prediction."""
+def _sign(label: int) -> str:
+    return "positive" if label else "negative"
+
+
+def _contradictions(labels: np.ndarray, suspicious: list[tuple[int, int]], names: list[str]) -> Table:
+    """Returns the numbers of positives and negatives of each label that confident predictions contradict."""
     counts = np.zeros((len(names), 2), dtype=int)
     for i, k in suspicious:
         counts[k, labels[i, k]] += 1
-    there = labels.sum(axis=0)
     rows = [
-        [name, f"{n:,}", f"{wrong[1]:,}", f"{len(labels) - n:,}", f"{wrong[0]:,}"]
-        for name, n, wrong in zip(names, there, counts, strict=True)
+        [name, f"{n:,}", f"{suspect[1]:,}", f"{len(labels) - n:,}", f"{suspect[0]:,}"]
+        for name, n, suspect in zip(names, labels.sum(axis=0), counts, strict=True)
     ]
-    columns = ["label", "said to be there", "surely not", "said not to be there", "surely there"]
-    return Table(columns, rows, "What is said of each label, and how often the run is sure of the contrary", open=False)
+    columns = ["label", "positives", "suspicious positives", "negatives", "suspicious negatives"]
+    return Table(columns, rows, "Labels that confident predictions contradict", open=False)
 
 
 def suspicious_labels(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, int]]:
-    """(row, label) of cells whose label contradicts a sure prediction, the surest first."""
-    found = []
+    """Returns (row, label) of cells whose label contradicts a confident prediction, the most confident first."""
+    cells = []
     for k in range(labels.shape[1]):
-        there = labels[:, k] == 1
-        if not there.any() or there.all():
+        positive = labels[:, k] == 1
+        if not positive.any() or positive.all():
             continue
         p = probabilities[:, k]
-        wrong = (~there & (p >= p[there].mean())) | (there & (1 - p >= (1 - p[~there]).mean()))
-        found += [(int(i), k) for i in np.flatnonzero(wrong)]
-    return sorted(found, key=lambda cell: -abs(labels[cell] - probabilities[cell]))
+        wrong = (~positive & (p >= p[positive].mean())) | (positive & (1 - p >= (1 - p[~positive]).mean()))
+        cells += [(int(i), k) for i in np.flatnonzero(wrong)]
+    return sorted(cells, key=lambda cell: -abs(labels[cell] - probabilities[cell]))
 
 
 def suspicious_table(findings: Findings) -> str:
-    """CSV of all of them, for review; without a run the head alone."""
+    """Returns a CSV of all suspicious labels, for review; without a run only the header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["report", "label", "said", "probability"])
@@ -99,46 +102,50 @@ def _share(losses: np.ndarray) -> Chart:
     ordered = np.sort(losses)[::-1]
     share = np.cumsum(ordered) / max(ordered.sum(), 1e-12)
     kept = np.unique(np.linspace(0, len(share) - 1, 200).astype(int))
-    with charts.picture("Share of the loss by share of the reports", 2.2) as drawn:
-        drawn.axes.plot(100 * (kept + 1) / len(share), 100 * share[kept], color=charts.COLOURS[0])
-        drawn.axes.set_xlabel("% of reports, the hardest first")
-        drawn.axes.set_ylabel("% of the loss")
-        drawn.axes.set_title("A few reports make most of the loss")
-    return Chart(drawn.svg, f"The hardest tenth of the reports makes {share[max(len(share) // 10 - 1, 0)]:.0%} of it.")
+    with charts.picture("Share of the loss by share of the reports", 2.2) as chart:
+        chart.axes.plot(100 * (kept + 1) / len(share), 100 * share[kept], color=charts.COLOURS[0])
+        chart.axes.set_xlabel("% of reports, hardest first")
+        chart.axes.set_ylabel("% of the loss")
+        chart.axes.set_title("Concentration of the loss")
+    return Chart(
+        chart.svg, f"The hardest tenth of the reports has {share[max(len(share) // 10 - 1, 0)]:.0%} of the loss."
+    )
 
 
 def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
-    """Loss in groups of equal size along what may cause it."""
-    known = {"tokens": np.asarray(findings.dataset.train.lengths)[rows].astype(float)}
+    """Returns the mean loss in groups of equal size by length, similarity and noise."""
+    causes = {"tokens": np.asarray(findings.dataset.train.lengths)[rows].astype(float)}
     shift = findings.shift
     if shift is not None and shift.tests:
         place = {row: i for i, row in enumerate(shift.rows)}
-        like = np.array([shift.tests[0].array("similarity")[0][place[row]] if row in place else np.nan for row in rows])
-        known["likeness to other folds"] = like
+        cosines = np.array(
+            [shift.tests[0].array("similarity")[0][place[row]] if row in place else np.nan for row in rows]
+        )
+        causes["similarity to other folds"] = cosines
         path = shift.output.shift / "report_noise.npy"
         if path.exists() and len(noise := np.load(path)[:, 0]) == len(shift.rows):
-            known["estimated share of tokens hit"] = np.array(
+            causes["estimated share of tokens with noise"] = np.array(
                 [noise[place[row]] if row in place else np.nan for row in rows]
             )
     pictures = []
-    for name, values in known.items():
-        seen = np.isfinite(values)
-        edges = np.unique(np.quantile(values[seen], np.linspace(0, 1, GROUPS + 1)))
-        group = np.clip(np.searchsorted(edges, values[seen], side="right") - 1, 0, max(len(edges) - 2, 0))
+    for name, values in causes.items():
+        finite = np.isfinite(values)
+        edges = np.unique(np.quantile(values[finite], np.linspace(0, 1, GROUPS + 1)))
+        group = np.clip(np.searchsorted(edges, values[finite], side="right") - 1, 0, max(len(edges) - 2, 0))
         sizes = np.maximum(np.bincount(group), 1)
-        means, centres = (np.bincount(group, cells) / sizes for cells in (losses[seen], values[seen]))
-        spread = np.sqrt(np.maximum(np.bincount(group, losses[seen] ** 2) / sizes - means**2, 0) / sizes)
+        means, centres = (np.bincount(group, cells) / sizes for cells in (losses[finite], values[finite]))
+        spread = np.sqrt(np.maximum(np.bincount(group, losses[finite] ** 2) / sizes - means**2, 0) / sizes)
         kept = np.bincount(group) > 0
-        with charts.picture(f"Loss against {name}", 2.2, charts.PANEL) as drawn:
-            drawn.axes.errorbar(
+        with charts.picture(f"Loss against {name}", 2.2, charts.PANEL) as chart:
+            chart.axes.errorbar(
                 centres[kept], means[kept], spread[kept], fmt="o-", markersize=3, linewidth=1, color=charts.COLOURS[0]
             )
-            drawn.axes.set_xlabel(name)
-            drawn.axes.set_ylabel("mean loss")
-            drawn.axes.set_ylim(bottom=0)
-        pictures.append(drawn.svg)
+            chart.axes.set_xlabel(name)
+            chart.axes.set_ylabel("mean loss")
+            chart.axes.set_ylim(bottom=0)
+        pictures.append(chart.svg)
     return Chart(
-        pictures, "Groups of equally many reports, ± a standard error. Likeness is the cosine to the nearest report."
+        pictures, "Groups of equal size, ± one standard error. Similarity is the cosine to the nearest report."
     )
 
 
@@ -149,23 +156,21 @@ def _hardest(
     for i in np.argsort(-losses)[:HARDEST]:
         cells = metrics.log_loss_cells(labels[i : i + 1], probabilities[i : i + 1])[0]
         worst = [k for k in np.argsort(-cells)[:3] if cells[k] > 0.5]
-        told = ", ".join(
-            f"{names[k]} {'there' if labels[i, k] else 'not there'}, {probabilities[i, k]:.2f}" for k in worst
-        )
-        rows.append([ids[i].decode(), f"{losses[i]:.3f}", told])
+        errors = ", ".join(f"{names[k]} {_sign(labels[i, k])}, {probabilities[i, k]:.2f}" for k in worst)
+        rows.append([ids[i].decode(), f"{losses[i]:.3f}", errors])
     caption = f"The {len(rows)} hardest reports"
-    return Table(["report", "loss", "what it got wrong, and the probability it gave"], rows, caption)
+    return Table(["report", "loss", "wrong labels with their predicted probability"], rows, caption)
 
 
 def _pairs(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> Table:
-    """Labels that are said where another is the truth: of reports that lack the one and have the other."""
+    """Returns the most frequent pairs of a false negative and a false positive label in one report."""
     missed = ((labels == 1) & (probabilities < 0.5)).astype(np.float64)
-    invented = ((labels == 0) & (probabilities >= 0.5)).astype(np.float64)
-    both = missed.T @ invented
+    false = ((labels == 0) & (probabilities >= 0.5)).astype(np.float64)
+    both = missed.T @ false
     order = [np.unravel_index(i, both.shape) for i in np.argsort(-both, axis=None)[:PAIRS]]
     rows = [[names[a], names[b], f"{both[a, b]:.0f}", f"{missed[:, a].sum():.0f}"] for a, b in order if both[a, b] > 0]
     return Table(
-        ["is there but missed", "said instead", "reports", "missed in all"],
+        ["false negative", "false positive", "reports", "false negatives in all"],
         rows,
-        "Labels that are taken for one another",
+        "Confused labels: false negative and false positive in one report",
     )

@@ -1,4 +1,4 @@
-"""What ./run.sh explain found of the best run: the words that carry each label, the hardest reports, typical ones."""
+"""Report section on explanations of the best run: important words of each label, hardest and typical reports."""
 
 from __future__ import annotations
 
@@ -12,47 +12,46 @@ from src.reporting.html_page import Heat, Section, Table, Text, Token
 from src.reporting.sections import Findings
 
 PHRASE = 3
-"""Tokens of the phrases that are told of beside single words."""
+"""Length of phrases in tokens."""
 WORDS, PHRASES = 6, 3
-"""That are shown of each label."""
+"""Numbers of words and of phrases shown for each label."""
 LEGEND = (
-    "Tokens that speak for the label are blue (+), those against it orange (-), by integrated gradients; what is "
-    "probably noise is underlined (?)."
+    "Tokens with a positive contribution to the label (integrated gradients) are blue (+), with a negative one orange "
+    "(-); probable noise is underlined (?)."
 )
 
 
 def section(findings: Findings) -> Section:
-    found = Section("Explanations")
+    result = Section("Explanations")
     best = findings.best
     path = findings.dataset.output.explained(best.name) if best is not None else None
     if path is None or not path.exists():
-        return found
-    told = storage.read_json(path)
-    if told["run"] != best.score["fingerprint"]:
-        found.parts.append(Text(f"{best.name} was made anew since it was explained: ./run.sh explain does it again."))
-        return found
-    found.parts.append(
+        return result
+    record = storage.read_json(path)
+    if record["run"] != best.score["fingerprint"]:
+        result.parts.append(Text(f"{best.name} was trained again after its explanation. Run: ./run.sh explain"))
+        return result
+    result.parts.append(
         Text(
-            f"What {best.name} goes by: what each token adds to the logit of a label, on reports that it has not "
-            "learned from. A figure behind a word is the mean of what it adds where it stands."
+            f"Contributions of tokens to the logits of {best.name}, out of fold. The number after a word is the mean "
+            "contribution of its occurrences."
         )
     )
     rows = [
-        [label, f"{one['reports']}", _grams(one["words"][:WORDS]), _grams(one["phrases"][:PHRASES])]
-        for label, one in told["labels"].items()
+        [label, f"{grams['reports']}", _grams(grams["words"][:WORDS]), _grams(grams["phrases"][:PHRASES])]
+        for label, grams in record["labels"].items()
     ]
-    caption = "Words and phrases that carry each label"
-    found.parts.append(Table(["label", "reports", "words", "phrases"], rows, caption))
-    found.parts.append(Text(LEGEND))
-    for one in told["reports"]:
-        truth = "is there" if one["there"] else "is not there"
-        title = f"{one['kind']}: report {one['report']}: {one['label']} {truth}, probability {one['probability']:.3f}"
-        found.parts.append(heat(title, one["tokens"], np.array(one["contributions"]), np.array(one["noise"])))
-    return found
+    result.parts.append(Table(["label", "reports", "words", "phrases"], rows, "Most important words and phrases"))
+    result.parts.append(Text(LEGEND))
+    for report in record["reports"]:
+        truth = f"{report['label']} {'positive' if report['there'] else 'negative'}"
+        title = f"{report['kind']}: report {report['report']}: {truth}, probability {report['probability']:.3f}"
+        result.parts.append(heat(title, report["tokens"], np.array(report["contributions"]), np.array(report["noise"])))
+    return result
 
 
 def heat(title: str, words: Sequence[int], contributions: np.ndarray, noise: np.ndarray) -> Heat:
-    """A report's tokens by what they add to a logit, the strongest in full colour."""
+    """Returns a report's tokens coloured by their contribution to a logit, the largest in full colour."""
     most = max(float(np.abs(contributions).max(initial=0)), 1e-9)
     return Heat(
         title,
@@ -63,5 +62,5 @@ def heat(title: str, words: Sequence[int], contributions: np.ndarray, noise: np.
     )
 
 
-def _grams(found: list[Any]) -> str:
-    return ", ".join(f"{' '.join(map(str, gram))} ({value:+.1f})" for gram, value, _ in found)
+def _grams(grams: list[Any]) -> str:
+    return ", ".join(f"{' '.join(map(str, gram))} ({value:+.1f})" for gram, value, _ in grams)

@@ -1,4 +1,4 @@
-"""How good the runs are: the ladder, the validations, label by label, and how far probabilities can be believed."""
+"""Report section on scores: baselines and runs, validations, labels, and calibration."""
 
 from __future__ import annotations
 
@@ -12,67 +12,68 @@ from src.reporting.html_page import Chart, Section, Table
 from src.reporting.sections import Findings
 
 INTERVAL = 1.96
-"""Standard errors to each side of a 95% interval."""
+"""Standard errors on each side of a 95% interval."""
 PERFECT = 1e-6
-"""Loss of a score that a logarithmic scale can show."""
+"""Smallest loss on the logarithmic scale."""
 ROOM = 0.15
-"""Of the width of the ladder, for the figure beside the best."""
+"""Share of the chart's width for the number beside the best score."""
 BINS = 12
+"""Bins of a reliability diagram."""
 FITTED = 5000
-"""Rows that a temperature is fitted on."""
+"""Maximum number of rows to fit a temperature on."""
 CURVES = 5
-"""Labels whose curves are drawn, those with the largest share of the loss."""
+"""Number of labels with coloured curves, those with the largest share of the loss."""
 
 
 def section(findings: Findings) -> Section:
-    found = Section("Scores")
+    result = Section("Scores")
     if not findings.runs:
-        return found
+        return result
     baselines = {
         path.parent.name: storage.read_json(path) for path in findings.dataset.output.baselines.glob("*/score.json")
     }
-    now = findings.runs[list(findings.runs)[-1]].score["folds_table"]
-    scores = {name: score for name, score in baselines.items() if score.get("folds_table") == now}
+    current = findings.runs[list(findings.runs)[-1]].score["folds_table"]
+    scores = {name: score for name, score in baselines.items() if score.get("folds_table") == current}
     scores |= {name: run.score for name, run in findings.runs.items()}
-    found.parts += _ladder(findings, scores)
-    found.parts += validations(findings)
+    result.parts += _all_scores(findings, scores)
+    result.parts += validations(findings)
     best = findings.best
     if best is not None:
-        found.parts += _labels(findings, best)
-        found.parts += _curves(findings, best)
-        found.parts += _reliability(findings, best)
-    return found
+        result.parts += _labels(findings, best)
+        result.parts += _curves(findings, best)
+        result.parts += _reliability(findings, best)
+    return result
 
 
-def _ladder(findings: Findings, scores: dict) -> list:
+def _all_scores(findings: Findings, scores: dict) -> list:
     ordered = sorted(scores, key=lambda name: scores[name]["overall"]["score"]["value"])
     values = [scores[name]["overall"]["score"] for name in ordered]
-    with charts.picture("Scores out of fold with their 95% intervals", 0.7 + 0.24 * len(ordered)) as drawn:
+    with charts.picture("Scores out of fold with their 95% intervals", 0.7 + 0.24 * len(ordered)) as chart:
         for place, (name, score) in enumerate(zip(ordered, values, strict=True)):
             lost, colour = max(1 - score["value"], PERFECT), charts.COLOURS[0 if name in findings.runs else 5]
             spread = INTERVAL * (score["standard_error"] or 0.0)
-            drawn.axes.errorbar(lost, place, xerr=spread, fmt="o", markersize=4, color=colour, ecolor=charts.INK)
+            chart.axes.errorbar(lost, place, xerr=spread, fmt="o", markersize=4, color=colour, ecolor=charts.INK)
             at, beside = (lost, place), {"textcoords": "offset points", "xytext": (10, 0), "va": "center"}
-            drawn.axes.annotate(f"{score['value']:.4f}", at, fontsize=8, **beside)
-        charts.plain_log(drawn.axes.xaxis, lambda lost: 1 - lost)
-        low, high = drawn.axes.get_xlim()
-        drawn.axes.set_xlim(high, low * (low / high) ** ROOM)
-        drawn.axes.set_yticks(range(len(ordered)), ordered)
-        drawn.axes.set_ylim(-0.6, len(ordered) - 0.4)
-        drawn.axes.set_title("Official score out of fold, with 95% intervals")
-    told = "On the reports as they are; grey is the ladder of baselines. The scale is that of the loss, logarithmic."
+            chart.axes.annotate(f"{score['value']:.4f}", at, fontsize=8, **beside)
+        charts.plain_log(chart.axes.xaxis, lambda lost: 1 - lost)
+        low, high = chart.axes.get_xlim()
+        chart.axes.set_xlim(high, low * (low / high) ** ROOM)
+        chart.axes.set_yticks(range(len(ordered)), ordered)
+        chart.axes.set_ylim(-0.6, len(ordered) - 0.4)
+        chart.axes.set_title("Official score out of fold, with 95% intervals")
+    caption = "On plain reports; baselines are grey. The axis is logarithmic in the loss (1 - score)."
     rows = []
     for name in reversed(ordered):
         overall = scores[name]["overall"]
         cells = [overall["score"], overall["exact_match"], overall["calibration_error"]]
         macro = [overall["macro"][key] for key in ("roc_auc", "pr_auc")]
         rows.append([name, *(_with_error(cell) for cell in cells), *(_figure(cell["value"]) for cell in macro)])
-    columns = ["run", "score", "all labels right", "calibration error", "ROC-AUC", "PR-AUC"]
-    return [Chart(drawn.svg, told), Table(columns, rows, "Out of fold, ± one standard error")]
+    columns = ["run", "score", "exact match", "calibration error", "ROC-AUC", "PR-AUC"]
+    return [Chart(chart.svg, caption), Table(columns, rows, "Out of fold, ± one standard error")]
 
 
 def validations(findings: Findings) -> list[Table]:
-    """The runs under each validation for the target, and what they are expected to score there."""
+    """Returns the scores of the runs under each validation for the target, and the expected scores."""
     if findings.shift is None or not findings.shift.tests:
         return []
     target, rows = findings.shift.target(findings.config.target), []
@@ -84,8 +85,8 @@ def validations(findings: Findings) -> list[Table]:
             rows.append([name, *cells, f"{expected['value']:.3f} ({expected['low']:.3f} to {expected['high']:.3f})"])
     if not rows:
         return []
-    told = f"By validation, for {target.name}; choices go by {findings.config.select_on}"
-    return [Table(["run", *VALIDATIONS, "expected online"], rows, told)]
+    caption = f"Validation scores for {target.name}; models are selected on {findings.config.select_on}"
+    return [Table(["run", *VALIDATIONS, "expected online"], rows, caption)]
 
 
 def _labels(findings: Findings, best) -> list:
@@ -113,11 +114,11 @@ def _labels(findings: Findings, best) -> list:
         "sensitivity",
         "specificity",
     ]
-    return [Table(columns, rows, f"{best.name}, label by label, out of fold")]
+    return [Table(columns, rows, f"{best.name} by label, out of fold")]
 
 
 def _scored(findings: Findings, best) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and logits of the scored rows."""
+    """Returns labels and logits of the scored rows, (n, L) each."""
     rows = findings.folds.scored
     return np.asarray(findings.dataset.train.labels)[rows], best.oof()[rows].astype(np.float64)
 
@@ -138,35 +139,35 @@ def _curves(findings: Findings, best) -> list:
     for place, (title, x_name, y_name) in enumerate(
         [("ROC", "false positive rate", "true positive rate"), ("Precision and recall", "recall", "precision")]
     ):
-        with charts.picture(f"{title} of each label", 3.0, charts.PANEL) as drawn:
+        with charts.picture(f"{title} of each label", 3.0, charts.PANEL) as chart:
             for rank, k in reversed(list(enumerate(ranked))):
                 x, y = curves[k][place]
                 kept = np.unique(np.linspace(0, len(x) - 1, 200).astype(int))
-                told = rank < CURVES
-                drawn.axes.plot(
+                coloured = rank < CURVES
+                chart.axes.plot(
                     np.maximum(x[kept], least) if place == 0 else x[kept],
                     y[kept],
-                    color=charts.COLOURS[rank] if told else charts.FAINT,
-                    label=findings.dataset.task.label_names[k] if told else None,
-                    linewidth=1.3 if told else 0.6,
+                    color=charts.COLOURS[rank] if coloured else charts.FAINT,
+                    label=findings.dataset.task.label_names[k] if coloured else None,
+                    linewidth=1.3 if coloured else 0.6,
                 )
             if place == 0:
-                charts.plain_log(drawn.axes.xaxis)
-            drawn.axes.set_title(title)
-            drawn.axes.set_xlabel(x_name)
-            drawn.axes.set_ylabel(y_name)
-            drawn.axes.legend(reverse=True)
-        pictures.append(drawn.svg)
+                charts.plain_log(chart.axes.xaxis)
+            chart.axes.set_title(title)
+            chart.axes.set_xlabel(x_name)
+            chart.axes.set_ylabel(y_name)
+            chart.axes.legend(reverse=True)
+        pictures.append(chart.svg)
     costly = min(CURVES, len(ranked))
-    told = f"{best.name}, out of fold: in colour the {costly} labels that cost most, the others faint."
-    return [Chart(pictures, told)]
+    caption = f"{best.name}, out of fold; the {costly} labels with the largest loss are coloured."
+    return [Chart(pictures, caption)]
 
 
 def _reliability(findings: Findings, best) -> list:
-    """On reports as they are and on those of select_on; a temperature fitted on four fifths is shown on the rest."""
-    kinds = {"as they are": _scored(findings, best)}
-    weights = {"as they are": None}
-    reports = {"as they are": np.arange(int(findings.folds.scored.sum()))}
+    """Returns reliability diagrams on plain reports and on those of select_on, with a cross-fitted temperature."""
+    kinds = {"plain": _scored(findings, best)}
+    weights = {"plain": None}
+    reports = {"plain": np.arange(int(findings.folds.scored.sum()))}
     if findings.shift is not None and findings.shift.tests and findings.config.select_on != "clean":
         target = findings.shift.target(findings.config.target)
         rows = validation(findings.config.select_on, findings.shift.rows, target, findings.folds).only(
@@ -175,24 +176,24 @@ def _reliability(findings: Findings, best) -> list:
         all_labels = np.asarray(findings.dataset.train.labels)
         kinds[findings.config.select_on] = (all_labels[rows.rows], rows.logits(best.oof(), best.copies(target.name)))
         weights[findings.config.select_on], reports[findings.config.select_on] = rows.weights, rows.rows
-    said, pictures = [], []
+    fitted, pictures = [], []
     for name, (labels, logits) in kinds.items():
         temperatures = _temperatures(labels, logits, weights[name], reports[name])
         cooled = logits / temperatures[:, None]
-        with charts.picture(f"Reliability on train reports {name}", 3.0, charts.PANEL) as drawn:
-            for colour, (which, seen) in enumerate((("as predicted", logits), ("with a temperature", cooled))):
-                x, y = _reliable(labels, findings.dataset.task.decode(seen), weights[name])
-                drawn.axes.plot(x, y, "o-", markersize=3, linewidth=1, color=charts.COLOURS[colour], label=which)
-            drawn.axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
-            drawn.axes.set_title(f"Reliability, train reports {name}")
-            drawn.axes.set_xlabel("predicted")
-            drawn.axes.set_ylabel("observed")
-            drawn.axes.legend()
-        pictures.append(drawn.svg)
-        said.append(f"{name}: {temperatures.mean():.2f}")
+        with charts.picture(f"Reliability on {name} train reports", 3.0, charts.PANEL) as chart:
+            for colour, (which, values) in enumerate((("as predicted", logits), ("with a temperature", cooled))):
+                x, y = _reliable(labels, findings.dataset.task.decode(values), weights[name])
+                chart.axes.plot(x, y, "o-", markersize=3, linewidth=1, color=charts.COLOURS[colour], label=which)
+            chart.axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
+            chart.axes.set_title(f"Reliability, {name} train reports")
+            chart.axes.set_xlabel("predicted")
+            chart.axes.set_ylabel("observed")
+            chart.axes.legend()
+        pictures.append(chart.svg)
+        fitted.append(f"{name}: {temperatures.mean():.2f}")
     caption = (
-        f"{best.name}: of the labels given a probability, the share that is there. Temperatures, cross-fitted: "
-        f"{'; '.join(said)}; above 1 it is too sure."
+        f"{best.name}: positive rate of labels by predicted probability. Cross-fitted temperatures: "
+        f"{'; '.join(fitted)}; above 1 the run is overconfident."
     )
     return [Chart(pictures, caption)]
 
@@ -200,12 +201,12 @@ def _reliability(findings: Findings, best) -> list:
 def _temperatures(
     labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None, reports: np.ndarray
 ) -> np.ndarray:
-    """(N,) the temperature fitted on reports of the four fifths that a row's is not in."""
+    """Returns for each row, (N,), the temperature fitted on the reports of the other four fifths."""
     from scipy.optimize import minimize_scalar
 
     rng = np.random.default_rng(0)
     deal = (rng.permutation(reports.max() + 1) % 5)[reports]
-    found = np.empty(len(labels))
+    result = np.empty(len(labels))
 
     def loss(log_temperature: float, rows: np.ndarray) -> float:
         cells = metrics.log_loss_cells(labels[rows], metrics.sigmoid(logits[rows] / np.exp(log_temperature)))
@@ -213,14 +214,14 @@ def _temperatures(
 
     for part in range(5):
         others = rng.permutation(np.flatnonzero(deal != part))[:FITTED]
-        found[deal == part] = np.exp(minimize_scalar(loss, bounds=(-1, 1.5), args=(others,), method="bounded").x)
-    return found
+        result[deal == part] = np.exp(minimize_scalar(loss, bounds=(-1, 1.5), args=(others,), method="bounded").x)
+    return result
 
 
 def _reliable(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean prediction and observed share in bins of equal width."""
+    """Returns mean prediction and positive rate in bins of equal width."""
     weigh = np.ones(len(labels)) if weights is None else weights
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1).ravel()
     weigh = np.repeat(weigh, labels.shape[1])

@@ -1,10 +1,10 @@
-"""What was submitted, and the leaderboard beside the validations."""
+"""Report section on submissions: online scores compared with validations."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from src.ensemble.submission_log import SubmissionLog
+from src.ensemble.submission_log import Submission, SubmissionLog
 from src.evaluation.validation_sets import VALIDATIONS
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table
@@ -12,45 +12,49 @@ from src.reporting.sections import Findings
 
 
 def section(findings: Findings) -> Section:
-    found = Section("Leaderboard")
+    result = Section("Leaderboard")
     submissions = SubmissionLog(findings.dataset.output.submissions).submissions()
-    boards = sorted({entry.board for one in submissions for entry in one.online})
+    boards = sorted({online.board for submission in submissions for online in submission.online})
     rows = []
-    for one in submissions:
-        values = [one.judged["validations"][name]["value"] for name in VALIDATIONS] if one.judged else [None] * 4
-        expected = one.judged["expected"]["value"] if one.judged else None
-        figures = map(_figure, [*(one.score(board) for board in boards), expected, *values])
-        rows.append([one.id, one.run or "–", *figures, one.at.strftime("%Y-%m-%d"), one.file])
+    for submission in submissions:
+        judged = submission.judged
+        values = [judged["validations"][name]["value"] for name in VALIDATIONS] if judged else [None] * 4
+        expected = judged["expected"]["value"] if judged else None
+        figures = map(_figure, [*(submission.score(board) for board in boards), expected, *values])
+        rows.append(
+            [submission.id, submission.run or "–", *figures, submission.at.strftime("%Y-%m-%d"), submission.file]
+        )
     if rows:
-        found.parts.append(Table(["id", "run", *boards, "expected", *VALIDATIONS, "made", "file"], rows))
+        result.parts.append(Table(["id", "run", *boards, "expected", *VALIDATIONS, "made", "file"], rows))
     for board in boards:
-        known = [one for one in submissions if one.judged and one.score(board) is not None]
-        if len(known) > 1:
-            found.parts.append(_against(findings, board, known))
-    return found
+        scored = [each for each in submissions if each.judged and each.score(board) is not None]
+        if len(scored) > 1:
+            result.parts.append(_against(board, scored))
+    return result
 
 
-def _against(findings: Findings, board: str, known: list) -> Chart:
-    online = np.array([one.score(board) for one in known])
-    measures = {name: [one.judged["validations"][name]["value"] for one in known] for name in VALIDATIONS}
-    measures["expected"] = [one.judged["expected"]["value"] for one in known]
+def _against(board: str, scored: list[Submission]) -> Chart:
+    """Draws the online scores against each validation and the expected score."""
+    online = np.array([each.score(board) for each in scored])
+    measures = {name: [each.judged["validations"][name]["value"] for each in scored] for name in VALIDATIONS}
+    measures["expected"] = [each.judged["expected"]["value"] for each in scored]
     low, high = online.min(), online.max()
     pictures = []
     for i, (name, values) in enumerate(measures.items()):
-        with charts.picture(f"{name} against {board}", 2.0, charts.SMALL) as drawn:
-            drawn.axes.plot([low, high], [low, high], color=charts.FAINT, linewidth=0.8)
-            drawn.axes.plot(values, online, "o", markersize=4, color=charts.COLOURS[i])
-            if len(known) > 2 and np.ptp(values) > 0:
+        with charts.picture(f"{name} against {board}", 2.0, charts.SMALL) as chart:
+            chart.axes.plot([low, high], [low, high], color=charts.FAINT, linewidth=0.8)
+            chart.axes.plot(values, online, "o", markersize=4, color=charts.COLOURS[i])
+            if len(scored) > 2 and np.ptp(values) > 0:
                 slope, start = np.polyfit(values, online, 1)
                 ends = np.array([min(values), max(values)])
-                drawn.axes.plot(ends, start + slope * ends, color=charts.COLOURS[i], linewidth=0.8)
-            drawn.axes.set_xlabel(f"by {name}" if name in VALIDATIONS else name)
-            drawn.axes.set_ylabel(f"on {board}")
-            drawn.axes.locator_params(nbins=4)
-            drawn.axes.tick_params(labelsize=7.5)
-        pictures.append(drawn.svg)
-    told = f"From {len(known)} submissions, with the line that fits them best; the faint line is where both agree."
-    return Chart(pictures, told)
+                chart.axes.plot(ends, start + slope * ends, color=charts.COLOURS[i], linewidth=0.8)
+            chart.axes.set_xlabel(name)
+            chart.axes.set_ylabel(board)
+            chart.axes.locator_params(nbins=4)
+            chart.axes.tick_params(labelsize=7.5)
+        pictures.append(chart.svg)
+    caption = f"{len(scored)} submissions with a regression line; on the faint line both scores are equal."
+    return Chart(pictures, caption)
 
 
 def _figure(value: float | None) -> str:

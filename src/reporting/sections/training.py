@@ -1,4 +1,4 @@
-"""Folds and learning curves."""
+"""Report section on folds and learning curves."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
 MOST = 12
-"""Runs whose curves are drawn."""
-LOSSES = [("train_loss", "-", "learns from"), ("valid_loss", "--", "validated on")]
+"""Maximum number of runs with chart curves."""
+LOSSES = [("train_loss", "-", "training"), ("valid_loss", "--", "validation")]
 
 
 def section(findings: Findings) -> Section:
-    found = Section("Folds and learning")
+    result = Section("Folds and learning curves")
     if findings.folds is None:
-        return found
-    found.parts.append(_folds(findings))
+        return result
+    result.parts.append(_folds(findings))
     trained = {name: run for name, run in findings.runs.items() if (run.path / "history.csv").exists()}
     shown = dict(list(trained.items())[-MOST:])
     if not shown:
-        return found
-    said = "" if len(shown) == len(trained) else f" Of {len(trained)} runs the best {len(shown)}."
-    found.parts.append(
+        return result
+    note = "" if len(shown) == len(trained) else f" The best {len(shown)} of {len(trained)} runs are shown."
+    result.parts.append(
         Chart(
             [_curves(name, list(csv.DictReader((run.path / "history.csv").open()))) for name, run in shown.items()],
-            "Learning curves, a line for each fold and seed: loss on what it learns from (noisy, as it is shown) and, "
-            f"dashed, on what it is validated on, after each epoch.{said}",
+            "Learning curves, a line for each fold and seed: training loss (with noise) and, dashed, validation loss "
+            f"of each epoch.{note}",
         )
     )
-    return found
+    return result
 
 
 def _folds(findings: Findings) -> Table | Text:
@@ -55,16 +55,18 @@ def _curves(name: str, history: list[dict[str, str]]) -> str:
     by_fold: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in history:
         by_fold.setdefault((row["fold"], row["seed"]), []).append(row)
-    with charts.picture(f"Learning curves of {name}", 2.5, charts.PANEL) as drawn:
+    with charts.picture(f"Learning curves of {name}", 2.5, charts.PANEL) as chart:
         for i, rows in enumerate(by_fold.values()):
             epochs = [int(row["epoch"]) for row in rows]
-            for colour, (column, form, told) in enumerate(LOSSES):
+            for colour, (column, form, name_of_loss) in enumerate(LOSSES):
                 style = {"color": charts.COLOURS[colour], "linewidth": 0.9, "alpha": 0.8}
-                drawn.axes.plot(epochs, [float(row[column]) for row in rows], form, label=None if i else told, **style)
-        charts.plain_log(drawn.axes.yaxis)
-        drawn.axes.xaxis.get_major_locator().set_params(integer=True)
-        drawn.axes.set_title(name)
-        drawn.axes.set_xlabel("epoch")
-        drawn.axes.set_ylabel("loss")
-        drawn.axes.legend()
-    return drawn.svg
+                chart.axes.plot(
+                    epochs, [float(row[column]) for row in rows], form, label=None if i else name_of_loss, **style
+                )
+        charts.plain_log(chart.axes.yaxis)
+        chart.axes.xaxis.get_major_locator().set_params(integer=True)
+        chart.axes.set_title(name)
+        chart.axes.set_xlabel("epoch")
+        chart.axes.set_ylabel("loss")
+        chart.axes.legend()
+    return chart.svg
