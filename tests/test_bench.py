@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.bench import agree, measure, ours, plain, scale
+from src.bench import agree, measure, plain, product, scale
 from src.bench.data import MAX_LEN, encoded, synthetic
 from src.bench.measure import Contender, compare
 from src.bench.parts import PARTS, Setting
@@ -29,7 +29,7 @@ LSTM = load_config(
 
 
 def works(work: int = 10, found: float = 1.0, cpu: float = 0.0, meet: str = "", crew: int = 1):
-    """A contender that does `work` in each turn but its first, the warm-up, and uses `cpu` seconds of the processor.
+    """Contender with `work` in each turn but the first, the warm-up, and with `cpu` processor seconds.
 
     The `crew` processes of a contender wait for each other in the folder `meet`.
     """
@@ -44,7 +44,7 @@ def works(work: int = 10, found: float = 1.0, cpu: float = 0.0, meet: str = "", 
             pass
         return {"work": work if turn else 1, "found": found}
 
-    return once, {"told": work}
+    return once, {"info": work}
 
 
 def broken():
@@ -52,7 +52,7 @@ def broken():
 
 
 def test_contenders_are_timed_by_unit_of_work(tmp_path, monkeypatch):
-    """The clock of the test moves by one second a turn, however long the turn takes."""
+    """Seconds a turn by the clock of the test, which moves by one second a turn."""
     monkeypatch.setattr(measure.time, "perf_counter", itertools.count().__next__)
     one = Contender("one", "One", "tests.test_bench:works")
     pair = {"meet": str(tmp_path), "crew": 2}
@@ -65,7 +65,7 @@ def test_contenders_are_timed_by_unit_of_work(tmp_path, monkeypatch):
         assert found[name]["seconds"] == {"min": seconds, "median": seconds, "max": seconds, "n": turns}
         assert 5 < found[name]["peak_megabytes"]["median"] < 1000
     assert found["one"]["cpu_seconds"]["median"] < 0.2 / 5 <= found["rare"]["cpu_seconds"]["min"]
-    assert found["rare"]["info"] == {"told": 5}
+    assert found["rare"]["info"] == {"info": 5}
 
 
 def test_threads_and_memory_are_set_before_the_child_starts():
@@ -76,13 +76,13 @@ def test_threads_and_memory_are_set_before_the_child_starts():
 
 
 def variables():
-    told = {"threads": os.environ["OMP_NUM_THREADS"], "kept": os.environ.get("MALLOC_TRIM_THRESHOLD_")}
-    return lambda: {"work": 1}, told
+    info = {"threads": os.environ["OMP_NUM_THREADS"], "kept": os.environ.get("MALLOC_TRIM_THRESHOLD_")}
+    return lambda: {"work": 1}, info
 
 
-def test_contenders_that_find_something_else_or_fail_are_told():
+def test_contenders_that_disagree_or_fail_are_named():
     one, other = (Contender(str(i), str(i), "tests.test_bench:works", {"found": i}) for i in (5, 6))
-    with pytest.raises(UserError, match=r"6: found is 6, but 5 for 5: not the same work"):
+    with pytest.raises(UserError, match=r"6: found is 6, but 5 for 5"):
         compare([one, other], repeats=1)
     with pytest.raises(UserError, match=r"(?s)benchmark of B failed:.*ValueError: no such thing"):
         compare([Contender("b", "B", "tests.test_bench:broken")], repeats=1)
@@ -93,12 +93,12 @@ def test_the_plain_side_does_the_same_work(tmp_path):
     path = str(tmp_path / "made.csv")
     write_reports(tmp_path / "made.csv", made)
     total = {"work": 200, "rows": 200, "tokens": len(made.tokens), "sum": int(made.tokens.sum(dtype=np.int64))}
-    assert ours.read(path)() == plain.read_tokens(path)() == total
+    assert product.read(path)() == plain.read_tokens(path)() == total
     assert plain.read_columns(path)() == {"work": 200, "rows": 200}
-    assert ours.tfidf(300)() == pytest.approx(plain.tfidf(300)(), rel=1e-5)
-    assert ours.batches(100, 16)() == plain.batches(100, 16)()
-    once, told = ours.predict(LSTM, 40, [7])
-    assert told["flops"] > 0
+    assert product.tfidf(300)() == pytest.approx(plain.tfidf(300)(), rel=1e-5)
+    assert product.batches(100, 16)() == plain.batches(100, 16)()
+    once, info = product.predict(LSTM, 40, [7])
+    assert info["flops"] > 0
     found = once()
     assert found == pytest.approx(
         {**plain.predict(LSTM, 40, 16)(), **plain.predict(LSTM, 7, 1)(), "work": 40}, rel=1e-4
@@ -113,11 +113,11 @@ def test_operations_are_those_of_the_matrix_products():
 
     tokens, lengths, _ = encoded(64)
     batches = length_batches({"tokens": tokens}, np.full(64, 50, dtype=np.int32), 16, torch.device("cpu"))
-    model = ours.built(LSTM)
+    model = product.built(LSTM)
     size, gates, directions = 8, 4 * 8, 2
     recurrence = 2 * 50 * directions * (size + size) * gates
     head, mean = 2 * 4 * size * 17, 2 * 50 * 2 * size
-    assert ours.flops(model, batches) == recurrence + head + mean
+    assert product.flops(model, batches) == recurrence + head + mean
 
 
 def test_the_textbook_loop_learns(tmp_path):
@@ -175,7 +175,7 @@ def test_every_part_can_be_made(tmp_path):
         assert len(set(names)) == len(names) > 0
         for contender in part.contenders:
             module, function = contender.function.split(":")
-            assert callable(getattr({"src.bench.ours": ours, "src.bench.plain": plain}[module], function)), name
+            assert callable(getattr({"src.bench.product": product, "src.bench.plain": plain}[module], function)), name
 
 
 def test_worse_ratios_fail_the_check(tmp_path, monkeypatch, capsys):
@@ -221,11 +221,11 @@ def test_agreement_is_measured_against_the_textbook():
 @pytest.mark.slow
 def test_scale_runs_the_stages_on_generated_files(tmp_path):
     assert scale.sizes(1_000_000) == [10_000, 100_000, 1_000_000] and scale.sizes(50_000) == [10_000, 50_000]
-    told = []
-    found = scale.measure(600, tmp_path, told.append)
+    info = []
+    found = scale.measure(600, tmp_path, info.append)
     reports = read_reports(tmp_path / "in/train.csv")
     assert len(reports) == 600 and reports.labels.any() and len(read_reports(tmp_path / "in/test.csv")) == 60
-    assert set(found) == {"megabytes", "prepare", "folds", "shift", "train", "predict"} and len(told) == 3
+    assert set(found) == {"megabytes", "prepare", "folds", "shift", "train", "predict"} and len(info) == 3
     for stage in scale.STAGES:
         assert found[stage]["seconds"] > 0 and 30 < found[stage]["peak_megabytes"] < 3000
     assert min(found[name]["reports_per_second"] for name in ("train", "predict")) > 0
@@ -255,7 +255,7 @@ def test_unknown_parts_are_refused(tmp_path):
 
 def test_the_textbook_loop_refuses_what_it_does_not_know():
     run = {**LSTM, "train": {**LSTM["train"], "ema_decay": 0.9}}
-    with pytest.raises(UserError, match="the textbook loop knows of train"):
+    with pytest.raises(UserError, match="textbook loop.*noise.replacement"):
         plain.epoch(run, 20, 10, "fp32")
 
 
@@ -275,7 +275,8 @@ def test_both_ways_of_training_are_judged_on_the_same_rows(tmp_path, way):
 
 
 def test_the_time_to_score_with_the_textbook_loop(tmp_path, monkeypatch):
-    """4 + 6 epochs of 8,000 reports in five folds, and 10,000 + 5 x 2 x 3,000 + 2 x 2 x 10,000 predictions each."""
+    """4 + 6 epochs of 8,000 reports in five folds, and 10,000 + 5 x 2 x 3,000 + 2 x 2 x 10,000
+    predictions each."""
     commands = []
     fixed = ["folds.k=5", "runs.transformer.train.epochs=4", "runs.lstm.train.epochs=6"]
     monkeypatch.setattr(bench, "load_config", lambda preset: load_config(preset, fixed))

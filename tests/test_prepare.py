@@ -18,12 +18,12 @@ from src.training.initialization import _word_vectors
 TRAIN = "0|,|1 2 3|,|0\n1|,|4 5|,|\n2|,|1 9 3 2|,|1 16\n"
 TEST = "0|,|1 2 7\n"
 EXTRA = "0|,|4 5|,|3,2\n1|,|600 1 2|,|0 16,\n2|,|7 4|,|,\n3|,|1 2 3 |,|5,0\n"
-"""Labels of round 2; the first and the last have the text of a train report."""
+"""Reports with labels of round 2; the first and the last have the text of a train report."""
 
 
 @pytest.fixture
 def prepare(tmp_path, capsys):
-    """Writes the files and prepares them, in the same folders each time; what is prepared, and what was told."""
+    """Writes the files, prepares them in fixed folders, and returns the dataset and the output."""
 
     def run(files: dict[str, str], *more: str) -> tuple[Dataset, str]:
         folder = tmp_path / "input"

@@ -1,5 +1,5 @@
-"""How fast the product is: what it is measured against, and how. Nothing else imports this package.
+"""Benchmark of the product's speed. No other package imports this one.
 
-plain.py is the code that one would write without this project; ours.py calls the product to do the same; parts.py says
-which of them meet; measure.py lets them take turns in processes of their own.
+product.py calls the product; plain.py does the same work with common libraries; parts.py lists the comparisons;
+measure.py runs the contenders in turns, in separate processes.
 """

@@ -1,4 +1,4 @@
-"""Does the fast path learn as much as the textbook loop? One fold, several seeds, both ways, the same rows to judge."""
+"""Comparison of scores by the product's training and by the textbook loop, on one fold with several seeds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from src.core import storage
 from src.data.corpus import Corpus
 
 WAYS = {"fit": "auto", "fit_fp32": "fp32", "textbook": "fp32"}
-"""Way of training, and its precision. The first is what users get."""
+"""Precision of each way of training; the first is the default of the product."""
 
 
 def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
-    """One job: trains a run on a fold in one way with one seed, writes the logits of its validation rows."""
+    """Trains a run on a fold in one way with one seed, and writes the logits of the validation rows (a job)."""
     import torch
 
     from src.bench.plain import Textbook
@@ -31,13 +31,13 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
 
     corpus, cpu = Corpus.load(Path(payload["corpus"])), torch.device("cpu")
     rows, seed = (np.load(payload[name]) for name in ("train_rows", "valid_rows")), payload["seed"]
-    train_rows, valid_rows = (Rows.of(corpus, one) for one in rows)
+    train_rows, valid_rows = (Rows.of(corpus, part) for part in rows)
     settings, way = Run.model_validate(payload["run"]), payload["way"]
     n_labels = train_rows.labels.shape[1]
     if way == "textbook":
         arrays = [
-            (np.asarray(one.inputs["tokens"][one.chosen]), np.asarray(one.lengths[one.chosen]), one.labels)
-            for one in (train_rows, valid_rows)
+            (np.asarray(part.inputs["tokens"][part.chosen]), np.asarray(part.lengths[part.chosen]), part.labels)
+            for part in (train_rows, valid_rows)
         ]
         loop = Textbook(payload["run"], *arrays, n_labels, payload["vocabulary_size"], WAYS[way], seed)
         for epoch in range(1, settings.train.epochs + 1):

@@ -1,4 +1,4 @@
-"""Generated reports of the real files' shape. Their words are drawn at random: speed does not depend on the sense."""
+"""Random reports with the lengths and label rates of the real files, for speed measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LEN = 104
 
 
 def synthetic(rows: int, seed: int = 0) -> Reports:
-    """Reports of the real files' shape (mean length 42, 0 to a few regions), drawn at random."""
+    """Draws `rows` reports with uniform words (mean length 42, 0 to a few regions)."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.gamma(5, 42 / 5, rows).round().astype(np.int64), 4, MAX_LEN)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
@@ -25,7 +25,7 @@ def synthetic(rows: int, seed: int = 0) -> Reports:
 
 
 def encoded(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same as models read them: tokens (rows, 104) uint16, lengths (rows,) int32, labels (rows, 17) uint8."""
+    """Draws encoded reports: tokens (rows, 104) uint16, lengths (rows,) int32, labels (rows, 17) uint8."""
     reports = synthetic(rows, seed)
     tokens, lengths = pad(reports.tokens + np.uint16(N_SPECIAL), reports.offsets, MAX_LEN)
     return tokens, lengths, reports.labels

@@ -1,7 +1,7 @@
-"""Contenders take turns on the same work, each in processes of its own that live through the whole comparison.
+"""Timing of contenders that take turns on the same work, each in separate processes for the whole comparison.
 
-So the machine's mood strikes all alike, no contender inherits another's memory, and imports and set-up are not timed.
-Compare the ratios of one run, not seconds of different runs.
+Other load on the machine thus affects all contenders, memory is not shared, and imports and set-up are not timed.
+Compare ratios within a run, not seconds of different runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from src.core.executors import KEPT, THREAD_VARIABLES
 from src.core.settings import ROOT
 
 AGREE = 1e-3
-"""Relative difference up to which two contenders found the same."""
+"""Relative tolerance for equal results of contenders."""
 CHILD = "from src.bench.measure import serve; serve()"
 
 
@@ -35,31 +35,31 @@ class Contender:
     name: str
     title: str
     function: str
-    """`module:function`: takes the payload, prepares all that is not timed, and returns the timed function. That one
-    returns how much it did ("work") and facts on which contenders must agree."""
+    """`module:function` that takes the payload, does the set-up and returns the timed function. The timed function
+    returns the amount of work ("work") and facts on which contenders must agree."""
     payload: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
-    """So many do the work side by side, each all of it."""
+    """Number of parallel processes, each with all the work."""
     threads: int = 1
     product: bool = False
-    """Runs as the product's workers run."""
+    """True to run in the environment of the product's workers."""
     rarely: bool = False
-    """A slow one: a single turn counts."""
+    """True for a slow contender with a single timed turn."""
 
 
 def compare(contenders: Sequence[Contender], repeats: int) -> dict[str, dict[str, Any]]:
-    """By contender: seconds and processor seconds for a unit of work, peak memory of a process in MB (1e6 bytes), each
-    as min, median, max and n; and what its set-up told.
+    """Times contenders in turns and returns by contender: title, set-up info, and measurements.
 
-    Raises UserError for a contender that fails, and where two do not find the same.
+    Measurements are seconds and processor seconds for a unit of work and peak memory of a process in MB (1e6 bytes),
+    each as min, median, max and n. Raises UserError if a contender fails or two contenders disagree.
     """
     with contextlib.ExitStack() as stack:
         crews = [stack.enter_context(_crew(contender)) for contender in contenders]
-        infos = [[member.hear() for member in crew][0] for crew in crews]
+        infos = [[member.receive() for member in crew][0] for crew in crews]
         taken: list[list[dict[str, float]]] = [[] for _ in contenders]
         facts: dict[str, tuple[str, float]] = {}
         for contender, crew in zip(contenders, crews, strict=True):
-            _turn(contender, crew, facts)  # warms caches and is not counted
+            _turn(contender, crew, facts)  # warm-up, not counted
         for repeat in range(repeats):
             for contender, crew, turns in zip(contenders, crews, taken, strict=True):
                 if repeat == 0 or not contender.rarely:
@@ -73,18 +73,18 @@ def compare(contenders: Sequence[Contender], repeats: int) -> dict[str, dict[str
 def _turn(contender: Contender, crew: list[_Member], facts: dict[str, tuple[str, float]]) -> dict[str, float]:
     started = time.perf_counter()
     for member in crew:
-        member.tell("go")
-    heard = [member.hear() for member in crew]
+        member.send("go")
+    answers = [member.receive() for member in crew]
     seconds = time.perf_counter() - started
-    for name, value in heard[0]["facts"].items():
+    for name, value in answers[0]["facts"].items():
         other, expected = facts.setdefault(name, (contender.title, value))
         if not math.isclose(value, expected, rel_tol=AGREE):
-            raise UserError(f"{contender.title}: {name} is {value}, but {expected} for {other}: not the same work")
-    work = sum(one["work"] for one in heard)
+            raise UserError(f"{contender.title}: {name} is {value}, but {expected} for {other}: the work differs")
+    work = sum(answer["work"] for answer in answers)
     return {
         "seconds": seconds / work,
-        "cpu_seconds": sum(one["cpu_seconds"] for one in heard) / work,
-        "peak_megabytes": max(one["peak_megabytes"] for one in heard),
+        "cpu_seconds": sum(answer["cpu_seconds"] for answer in answers) / work,
+        "peak_megabytes": max(answer["peak_megabytes"] for answer in answers),
     }
 
 
@@ -96,7 +96,7 @@ def _summary(turns: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 class _Member:
-    """A child process that does a contender's work when told."""
+    """Child process of a contender."""
 
     def __init__(self, contender: Contender):
         variables = dict.fromkeys(THREAD_VARIABLES, str(contender.threads))
@@ -110,14 +110,14 @@ class _Member:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.tell(json.dumps({"function": contender.function, "payload": contender.payload}))
+        self.send(json.dumps({"function": contender.function, "payload": contender.payload}))
 
-    def tell(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died: hear() tells
+    def send(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died: receive() reports it
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
             raise UserError(f"the benchmark of {self._title} failed:\n{self._process.stderr.read().strip()}")
@@ -139,8 +139,8 @@ def _crew(contender: Contender) -> Iterator[list[_Member]]:
 
 
 def serve() -> None:
-    """The life of a child: one line says what to do, each further one starts a turn."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not stand between the answers
+    """Runs a child process: the first line of stdin is the job, each further line starts a turn."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # lines printed by libraries must not mix with the answers
 
     def answer(content: dict[str, Any]) -> None:
         answers.write(json.dumps(content) + "\n")
@@ -156,22 +156,22 @@ def serve() -> None:
 
 
 def timed(once: Callable[[], dict[str, float]]) -> dict[str, Any]:
-    """One turn: its work, what it found, processor seconds and the most memory that this process has held."""
+    """Runs a turn and returns its work, facts, processor seconds and the process's peak memory."""
     started = time.process_time()
-    found = once()
+    facts = once()
     cpu_seconds = time.process_time() - started
     return {
-        "work": found.pop("work"),
-        "facts": found,
+        "work": facts.pop("work"),
+        "facts": facts,
         "cpu_seconds": cpu_seconds,
         "peak_megabytes": peak_megabytes(),
     }
 
 
 def peak_megabytes() -> float:
-    """Most memory this process has held. (getrusage's figure would include the parent's, up to the exec.)"""
+    """Returns the peak memory of this process in MB. (getrusage would include the parent's memory before the exec.)"""
     try:
         status = Path("/proc/self/status").read_text()
     except FileNotFoundError:
-        raise UserError("the benchmark measures memory by /proc, so it needs Linux") from None
+        raise UserError("the benchmark measures memory by /proc/self/status: run it on Linux") from None
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6

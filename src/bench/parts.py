@@ -1,4 +1,4 @@
-"""Which contenders meet on which work. The first of each part is the product; the others are compared with it."""
+"""Parts of the benchmark: contenders on the same work, the product first."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from src.bench.measure import Contender
 from src.core.settings_loader import load_config
 from src.data.report_reader import write_reports
 
-OURS, PLAIN = "src.bench.ours:", "src.bench.plain:"
+PRODUCT, PLAIN = "src.bench.product:", "src.bench.plain:"
 TRAIN_ROWS, VALID_ROWS = 2048, 512
-"""Four to one, as in five folds, so that an epoch's shares of training and validation are those of a real one."""
+"""Reports of an epoch and of its validation, four to one like in five folds."""
 PREDICT_ROWS = 4096
 
 
@@ -21,23 +21,23 @@ PREDICT_ROWS = 4096
 class Setting:
     cores: int
     rows: int
-    """Reports in the file that is read."""
+    """Number of reports in the file for the reading part."""
     folder: Path
-    """For what has to be made; deleted at the end."""
+    """Folder for temporary files, deleted at the end."""
     onnx: bool
-    """Whether onnxruntime takes part."""
+    """True to include onnxruntime."""
 
 
 @dataclass(frozen=True)
 class Part:
     title: str
     unit: str
-    """What a unit of work is: report, run, flop or byte."""
+    """Unit of work: report, run, flop or byte."""
     contenders: list[Contender]
 
 
 def _side_by_side(setting: Setting) -> dict:
-    """As the product lays work out on this machine's cores by default."""
+    """Returns the product's default arrangement on this machine's cores."""
     return {"processes": setting.cores, "threads": 1, "product": True}
 
 
@@ -54,7 +54,7 @@ def read(setting: Setting) -> Part:
         f"Reading {setting.rows:,} reports, {megabytes:,.0f} MB",
         "report",
         [
-            Contender("ours", "read_reports, checked", OURS + "read", given),
+            Contender("ours", "read_reports, checked", PRODUCT + "read", given),
             Contender("columns", "pandas, text alone", PLAIN + "read_columns", given),
             Contender("tokens", "pandas, then integers", PLAIN + "read_tokens", given, rarely=True),
         ],
@@ -67,7 +67,7 @@ def batch(setting: Setting) -> Part:
         "Batches of an epoch of 8,000 reports, with noise",
         "report",
         [
-            Contender("ours", "pools, trimmed", OURS + "batches", given),
+            Contender("ours", "pools, trimmed", PRODUCT + "batches", given),
             Contender("dataloader", "DataLoader, padded to 104", PLAIN + "batches", given),
         ],
     )
@@ -81,9 +81,11 @@ def _train(setting: Setting, model: str) -> Part:
         f"Training {model}: epochs of {TRAIN_ROWS:,} reports, validated on {VALID_ROWS}",
         "report",
         [
-            Contender("ours", "folds side by side", OURS + "epoch", auto, **_side_by_side(setting)),
-            Contender("in_turn", "folds in turn, all threads", OURS + "epoch", auto, product=True, **_in_turn(setting)),
-            Contender("fp32", "side by side, fp32", OURS + "epoch", whole, **_side_by_side(setting)),
+            Contender("ours", "folds side by side", PRODUCT + "epoch", auto, **_side_by_side(setting)),
+            Contender(
+                "in_turn", "folds in turn, all threads", PRODUCT + "epoch", auto, product=True, **_in_turn(setting)
+            ),
+            Contender("fp32", "side by side, fp32", PRODUCT + "epoch", whole, **_side_by_side(setting)),
             Contender("textbook", "textbook loop", PLAIN + "epoch", whole, **_in_turn(setting)),
             Contender("textbook_bf16", "textbook loop, bf16", PLAIN + "epoch", half, rarely=True, **_in_turn(setting)),
         ],
@@ -92,10 +94,10 @@ def _train(setting: Setting, model: str) -> Part:
 
 def _predict(setting: Setting, model: str, overrides: tuple[str, ...] = ()) -> Part:
     run = load_config("quick", overrides, models=[model]).runs[model].model_dump(mode="json")
-    given, one = {"run": run, "rows": PREDICT_ROWS}, 256
+    given, few = {"run": run, "rows": PREDICT_ROWS}, 256
     contenders = [
         Contender(
-            "ours", "sorted by length", OURS + "predict", given | {"check_rows": [one]}, **_side_by_side(setting)
+            "ours", "sorted by length", PRODUCT + "predict", given | {"check_rows": [few]}, **_side_by_side(setting)
         ),
         Contender(
             "padded", "padded, batches of 64", PLAIN + "predict", given | {"batch_size": 64}, **_in_turn(setting)
@@ -104,7 +106,7 @@ def _predict(setting: Setting, model: str, overrides: tuple[str, ...] = ()) -> P
             "one",
             "padded, one at a time",
             PLAIN + "predict",
-            given | {"rows": one, "batch_size": 1},
+            given | {"rows": few, "batch_size": 1},
             **_in_turn(setting),
         ),
     ]
@@ -121,7 +123,7 @@ def tfidf(setting: Setting) -> Part:
         "TF-IDF of 1- to 3-grams, 5,000 reports",
         "report",
         [
-            Contender("ours", "similarity.tfidf", OURS + "tfidf", given),
+            Contender("ours", "near_duplicates.tfidf", PRODUCT + "tfidf", given),
             Contender("sklearn", "scikit-learn, from text", PLAIN + "tfidf", given),
         ],
     )
@@ -132,7 +134,7 @@ def blend(setting: Setting) -> Part:
     return Part(
         "Choosing and fitting a blend of two runs, 10,000 reports, five folds",
         "report",
-        [Contender("ours", "blend.method auto", OURS + "blend", given, rarely=True)],
+        [Contender("ours", "blend.method auto", PRODUCT + "blend", given, rarely=True)],
     )
 
 
@@ -141,20 +143,20 @@ def start(setting: Setting) -> Part:
         "Start-up",
         "run",
         [
-            Contender("ours", "python -m src --help", OURS + "start", {"arguments": ["--help"]}),
+            Contender("ours", "python -m src --help", PRODUCT + "start", {"arguments": ["--help"]}),
             Contender("python", "a bare interpreter", PLAIN + "start"),
         ],
     )
 
 
 def limits(setting: Setting) -> Part:
-    """What the machine can do: everything else is a share of it."""
+    """Returns the part that measures the machine's speed limit."""
     size = {"size": 1024}
     return Part(
         "Matrix products, all cores",
         "flop",
         [
-            Contender(kind, kind, OURS + "products", size | {"precision": kind}, **_side_by_side(setting))
+            Contender(kind, kind, PRODUCT + "products", size | {"precision": kind}, **_side_by_side(setting))
             for kind in ("fp32", "bf16")
         ],
     )
@@ -165,7 +167,7 @@ def bandwidth(setting: Setting) -> Part:
     return Part(
         "Memory, all cores",
         "byte",
-        [Contender("copy", "copying 256 MB", OURS + "copies", given, **_side_by_side(setting))],
+        [Contender("copy", "copying 256 MB", PRODUCT + "copies", given, **_side_by_side(setting))],
     )
 
 
@@ -183,6 +185,6 @@ PARTS: dict[str, Callable[[Setting], Part]] = {
     },
     "predict_lstm": lambda setting: _predict(setting, "lstm"),
     "predict_gru": lambda setting: _predict(setting, "gru"),
-    # The exporter to ONNX knows no complex numbers, so this model has relative positions for rotary ones.
+    # The exporter to ONNX supports no complex numbers, so this model has relative positions instead of rotary ones.
     "predict_transformer": lambda setting: _predict(setting, "transformer", ("model.positions=relative",)),
 }

@@ -1,8 +1,8 @@
-"""What one would plainly write without this project: the other side of each comparison. Used by the benchmark alone.
+"""Contenders that use common libraries instead of the product.
 
-pandas with a regular expression for the files; for training and prediction the textbook PyTorch loop: every report
-padded to 104, a Dataset and a DataLoader, AdamW and its defaults, all threads, the loss read at every step. Models are
-the product's own, so that the same is computed.
+Files are read by pandas with a regular expression. Training and prediction use the textbook PyTorch loop: reports
+padded to 104, a Dataset and a DataLoader, AdamW with its defaults, all threads, the loss read at every step. Models are
+those of the product, so that both compute the same.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from src.bench.data import encoded, synthetic
 from src.core.errors import UserError
 
 OWN = ("seeds", "epochs", "batch_size", "precision", "learning_rate", "weight_decay", "warmup", "clip_norm")
-"""Settings of training that the textbook loop follows."""
+"""Training settings that the textbook loop supports."""
 
 
 def read_columns(path: str) -> Callable[[], dict]:
-    """Columns of text; nothing is checked and the tokens are not numbers yet."""
+    """Times reading columns of text, without checks and without parsing tokens."""
     import pandas as pd
 
     def once() -> dict:
@@ -32,13 +32,13 @@ def read_columns(path: str) -> Callable[[], dict]:
 
 
 def read_tokens(path: str) -> Callable[[], dict]:
-    """The descriptions as arrays of integers, too; labels stay text, and nothing is checked."""
+    """Times reading descriptions as arrays of integers, without checks and without parsing labels."""
     import pandas as pd
 
     def once() -> dict:
         table = pd.read_csv(path, sep=r"\|,\|", engine="python", header=None)
         reports = [np.array([int(token) for token in text.split()], np.uint16) for text in table[1]]
-        total = sum(int(one.sum()) for one in reports)
+        total = sum(int(tokens.sum()) for tokens in reports)
         return {"work": len(table), "rows": len(reports), "tokens": sum(map(len, reports)), "sum": total}
 
     return once
@@ -64,12 +64,15 @@ def _dataset(
 
 
 class Textbook:
-    """The loop of a PyTorch tutorial for one Run: what fit() computes, one plain step after the other."""
+    """Training loop of a PyTorch tutorial for a Run, with the computations of fit()."""
 
     def __init__(
         self, run: dict, train: tuple, valid: tuple, n_labels: int, vocabulary: int, precision: str, seed: int
     ):
-        """`train` and `valid` are tokens (N, max_len), lengths (N,) and labels (N, n_labels)."""
+        """Prepares the loop for `train` and `valid`: tokens (N, max_len), lengths (N,) and labels (N, n_labels).
+
+        Raises UserError for training settings that the loop does not support.
+        """
         import torch
 
         from src.core.settings import Run, Train
@@ -82,7 +85,7 @@ class Textbook:
             **{name: getattr(settings, name) for name in OWN}, noise={"replacement": settings.noise.replacement}
         )
         if settings != plain:
-            raise UserError(f"the textbook loop knows of train.* only noise.replacement and {', '.join(OWN)}")
+            raise UserError(f"the textbook loop supports only train.noise.replacement and {', '.join(OWN)} of train.*")
         torch.manual_seed(seed)
         np.random.seed(seed)
         train_data, valid_data = _dataset(*train, settings.noise.replacement, vocabulary), _dataset(*valid)
@@ -121,7 +124,7 @@ class Textbook:
         return total / len(self.train_loader)
 
     def predict(self) -> np.ndarray:
-        """Logits of the validation reports (N, n_labels)."""
+        """Returns the logits of the validation reports, (N, n_labels)."""
         import torch
 
         from src.training.devices import autocast
@@ -133,7 +136,7 @@ class Textbook:
 
 
 def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> Callable[[], dict]:
-    """One epoch of the textbook loop over `rows` reports, with its validation and its checkpoint."""
+    """Times an epoch of the textbook loop over `rows` reports, with validation and checkpoint."""
     import torch
 
     loop = Textbook(run, encoded(rows, seed=1), encoded(valid_rows, seed=2), 17, 861, precision, seed=0)
@@ -148,7 +151,7 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> Callable[[],
 
 
 def batches(rows: int, batch_size: int) -> Callable[[], dict]:
-    """The batches of an epoch from a DataLoader, with replacement noise, and no model."""
+    """Times the batches of an epoch from a DataLoader with replacement noise, without a model."""
     import torch
 
     data = encoded(rows)
@@ -157,10 +160,10 @@ def batches(rows: int, batch_size: int) -> Callable[[], dict]:
 
 
 def predict(run: dict, rows: int, batch_size: int) -> Callable[[], dict]:
-    """Logits of `rows` reports, padded to 104; batch_size 1 is how published code does it."""
+    """Times the logits of `rows` reports, padded to 104; published code has batch_size 1."""
     import torch
 
-    from src.bench.ours import built
+    from src.bench.product import built
 
     model = built(run)
     loader = torch.utils.data.DataLoader(_dataset(*encoded(rows)), batch_size)
@@ -174,7 +177,7 @@ def predict(run: dict, rows: int, batch_size: int) -> Callable[[], dict]:
 
 
 def predict_onnx(run: dict, rows: int) -> Callable[[], dict]:
-    """onnxruntime on the product's own batches, in its fastest arrangement: a process a core, one thread each."""
+    """Times onnxruntime on the product's batches in its fastest arrangement: a process a core, one thread each."""
     import logging
     import os
     import warnings
@@ -186,12 +189,12 @@ def predict_onnx(run: dict, rows: int) -> Callable[[], dict]:
         import onnxruntime
     except ImportError as error:
         raise SystemExit(f"{error}. Install it with: pip install -r docs/requirements-bench.txt") from None
-    from src.bench.ours import built
+    from src.bench.product import built
     from src.training.batching import length_batches
     from src.training.inference import BATCH_SIZE
 
     class OfTokens(torch.nn.Module):
-        """The model with tensors alone as inputs, as the exporter wants them."""
+        """Model with tensors as inputs, which the exporter needs."""
 
         def __init__(self):
             super().__init__()
@@ -205,7 +208,7 @@ def predict_onnx(run: dict, rows: int) -> Callable[[], dict]:
     example = (torch.full((2, 5), 3, dtype=torch.int32), torch.tensor([5, 4]))
     logging.disable(logging.WARNING)
     with warnings.catch_warnings():
-        # The exporter that replaces it fixes the batch size of recurrences.
+        # The new exporter fixes the batch size of recurrences.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             OfTokens().eval(), example, file, dynamo=False, opset_version=17, input_names=list(axes), dynamic_axes=axes
@@ -227,7 +230,7 @@ def predict_onnx(run: dict, rows: int) -> Callable[[], dict]:
 
 
 def tfidf(rows: int) -> Callable[[], dict]:
-    """TF-IDF of 1- to 3-grams with scikit-learn, from the descriptions as text."""
+    """Times TF-IDF of 1- to 3-grams with scikit-learn, from descriptions as text."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     reports = synthetic(rows)
@@ -237,14 +240,14 @@ def tfidf(rows: int) -> Callable[[], dict]:
         vectorizer = TfidfVectorizer(
             ngram_range=(1, 3), token_pattern=r"\S+", lowercase=False, min_df=2, sublinear_tf=True
         )
-        found = vectorizer.fit_transform(texts)
-        return {"work": rows, "features": found.shape[1], "values": found.nnz, "sum": float(found.sum())}
+        vectors = vectorizer.fit_transform(texts)
+        return {"work": rows, "features": vectors.shape[1], "values": vectors.nnz, "sum": float(vectors.sum())}
 
     return once
 
 
 def start() -> Callable[[], dict]:
-    """A bare interpreter, started and ended."""
+    """Times the start and end of a bare interpreter."""
     import subprocess
     import sys
 

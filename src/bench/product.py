@@ -1,4 +1,4 @@
-"""The product's side of each comparison, by the functions that the stages call."""
+"""Contenders that call the product, by the functions of its stages."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def read(path: str) -> Callable[[], dict]:
     from src.data.report_reader import read_reports
 
     def once() -> dict:
-        found = read_reports(Path(path))
-        total = int(found.tokens.sum(dtype=np.int64))
-        return {"work": len(found), "rows": len(found), "tokens": len(found.tokens), "sum": total}
+        reports = read_reports(Path(path))
+        total = int(reports.tokens.sum(dtype=np.int64))
+        return {"work": len(reports), "rows": len(reports), "tokens": len(reports.tokens), "sum": total}
 
     return once
 
 
 def built(run: dict) -> Any:
-    """The run's model with random weights, always the same, ready to predict."""
+    """Returns the run's model with fixed random weights, in evaluation mode."""
     import torch
 
     from src.core.settings import Run
@@ -52,9 +52,9 @@ def _rows(count: int, seed: int) -> Any:
 
 
 def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callable[[], dict], dict]:
-    """fit() for one epoch of `rows` reports with its validation and its checkpoint, on a model that goes on learning.
+    """Times fit() for an epoch of `rows` reports with validation and checkpoint; turns continue the training.
 
-    Tells the floating-point operations of the matrix products of a report: forwards and backwards, padding included.
+    The info has the floating-point operations of a report's matrix products, forwards and backwards, with padding.
     """
     import torch
 
@@ -72,7 +72,7 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
     picked = pick_precision(precision, cpu)
     reader = EpochReader(train, train_settings, cpu)
     batches = [batch for batch, _ in reader.batches(np.random.default_rng(0))]
-    operations = flops(model, batches) * 3  # backwards, each product has two of its size
+    operations = flops(model, batches) * 3  # the backward pass has two products for each
 
     def once() -> dict:
         with tempfile.TemporaryDirectory() as folder:
@@ -84,8 +84,7 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
 
 
 def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
-    """Steps of an epoch over a whole prepared corpus, without the clipping and the averages of fit(). What an epoch
-    does once, such as drawing its order, is not timed."""
+    """Times training steps on a prepared corpus, without fit()'s clipping and averages and an epoch's set-up."""
     import itertools
 
     import torch
@@ -122,7 +121,7 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
 
 
 def predict_corpus(run: dict, corpus: str) -> Callable[[], dict]:
-    """predict_logits on a prepared corpus, or on reports drawn from all of it where it is large."""
+    """Times predict_logits on a prepared corpus, or on PREDICTED random reports of a larger one."""
     import torch
 
     from src.bench.scale import PREDICTED
@@ -140,7 +139,7 @@ def predict_corpus(run: dict, corpus: str) -> Callable[[], dict]:
 
 
 def batches(rows: int, batch_size: int) -> Callable[[], dict]:
-    """The batches of an epoch with replacement noise, and no model."""
+    """Times the batches of an epoch with replacement noise, without a model."""
     import torch
 
     from src.core.settings import Train
@@ -150,14 +149,14 @@ def batches(rows: int, batch_size: int) -> Callable[[], dict]:
     reader = EpochReader(_rows(rows, seed=0), settings, torch.device("cpu"))
 
     def once() -> dict:
-        found = sum(wanted.targets.sum().item() for _, wanted in reader.batches(np.random.default_rng(0)))
-        return {"work": rows, "labels": float(found)}
+        total = sum(wanted.targets.sum().item() for _, wanted in reader.batches(np.random.default_rng(0)))
+        return {"work": rows, "labels": float(total)}
 
     return once
 
 
 def predict(run: dict, rows: int, check_rows: list[int]) -> tuple[Callable[[], dict], dict]:
-    """predict_logits; its answers on the first `check_rows` are what other contenders must find."""
+    """Times predict_logits; facts are the mean logits, also on `check_rows` reports for other contenders."""
     import torch
 
     from src.training.batching import length_batches
@@ -168,7 +167,7 @@ def predict(run: dict, rows: int, check_rows: list[int]) -> tuple[Callable[[], d
     tokens, lengths, _ = encoded(rows)
     inputs = {"tokens": tokens}
     firsts = {}
-    for count in check_rows:  # other generated files, as their size draws other reports
+    for count in check_rows:  # separate random files: the size changes the drawn reports
         first_tokens, first_lengths, _ = encoded(count)
         mean = np.abs(predict_logits(model, {"tokens": first_tokens}, first_lengths, cpu)).mean()
         firsts[f"logits of {count}"] = float(mean)
@@ -181,9 +180,9 @@ def predict(run: dict, rows: int, check_rows: list[int]) -> tuple[Callable[[], d
 
 
 def flops(model: Any, batches: list) -> float:
-    """Floating-point operations of the matrix products of one report, forwards, on average over `batches`.
+    """Counts the floating-point operations of a report's matrix products, forwards, as a mean over `batches`.
 
-    Counted by torch on kernels that it can look into: oneDNN's recurrence and fused attention are switched off.
+    oneDNN's recurrence and fused attention are switched off, since torch cannot count their operations.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -202,14 +201,14 @@ def tfidf(rows: int) -> Callable[[], dict]:
     reports = synthetic(rows)
 
     def once() -> dict:
-        (found,) = tfidf([(reports.tokens, reports.offsets)], max_n=3, min_df=2)
-        return {"work": rows, "features": found.shape[1], "values": found.nnz, "sum": float(found.sum())}
+        (vectors,) = tfidf([(reports.tokens, reports.offsets)], max_n=3, min_df=2)
+        return {"work": rows, "features": vectors.shape[1], "values": vectors.nnz, "sum": float(vectors.sum())}
 
     return once
 
 
 def blend(rows: int, members: int) -> Callable[[], dict]:
-    """Weights and temperature of `members` runs, chosen and fitted as the blend stage does it, once for each fold."""
+    """Times the choice and fit of a blend of `members` runs, once for each fold, like the blend stage."""
     from src.data.tasks import ROUND1
     from src.ensemble import blending
 
@@ -226,7 +225,7 @@ def blend(rows: int, members: int) -> Callable[[], dict]:
 
 
 def start(arguments: list[str]) -> Callable[[], dict]:
-    """A command of the product, from the start of the interpreter to its end."""
+    """Times a command of the product, from the start of the interpreter to its end."""
     import subprocess
     import sys
 
@@ -238,7 +237,7 @@ def start(arguments: list[str]) -> Callable[[], dict]:
 
 
 def products(size: int, precision: str) -> Callable[[], dict]:
-    """The machine's limit: floating-point operations in products of square matrices that fit its caches."""
+    """Times floating-point operations in products of square matrices that fit the caches (the machine's limit)."""
     import torch
 
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -254,7 +253,7 @@ def products(size: int, precision: str) -> Callable[[], dict]:
 
 
 def copies(megabytes: int) -> Callable[[], dict]:
-    """The machine's other limit: bytes read and written in copying an array that fits no cache."""
+    """Times bytes read and written in copying an array that fits no cache (the machine's memory bandwidth)."""
     source = np.zeros(megabytes * 125_000)
     target = np.ones_like(source)
 

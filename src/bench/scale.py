@@ -1,4 +1,4 @@
-"""Does it stay linear in time and bounded in memory? The stages on ten thousand to ten million generated reports."""
+"""Time and memory of the stages on ten thousand to ten million random reports."""
 
 from __future__ import annotations
 
@@ -20,48 +20,50 @@ from src.core.settings_loader import load_config
 from src.data.report_reader import write_reports
 
 PIECE = 20_000
-"""Reports that are generated and written at a time. Few, as a child's peak memory counts its parent's at the start."""
+"""Reports drawn and written at a time; few, since a child's peak memory includes its parent's at the start."""
 SMALLEST = 10_000
 TEST_ROWS = 1_000_000
-"""The test file has a tenth of the reports of train, but no more than this."""
+"""Maximum size of the test file, which has a tenth of the reports of train."""
 BATCHES = 96
+"""Number of timed training batches."""
 PREDICTED = 100_000
+"""Maximum number of predicted reports."""
 STAGES = ("prepare", "folds", "shift")
 
 
 def sizes(largest: int) -> list[int]:
-    """10,000, 100,000 and so on, and the largest."""
-    found, size = [], SMALLEST
+    """Returns SMALLEST, ten times SMALLEST and so on, and `largest`."""
+    result, size = [], SMALLEST
     while size < largest:
-        found.append(size)
+        result.append(size)
         size *= 10
-    return [*found, largest]
+    return [*result, largest]
 
 
 def measure(rows: int, folder: Path, info: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds and peak memory in MB (1e6 bytes) of each stage, and reports a second in training and prediction."""
+    """Measures seconds and peak MB (1e6 bytes) of the stages, and reports a second in training and prediction."""
     inputs, output = folder / "in", folder / "out"
     inputs.mkdir(parents=True)
     write(inputs / "train.csv", rows, labelled=True)
     write(inputs / "test.csv", min(rows // 10, TEST_ROWS), labelled=False)
-    found: dict[str, Any] = {"megabytes": (inputs / "train.csv").stat().st_size / 1e6}
-    for stage in STAGES:  # each does those before it as well, which then are up to date
-        found[stage] = run([stage, "--preset", "quick", f"paths.input={inputs}", f"paths.output={output}"])
-        info(f"bench: {rows:,} reports: {stage} {found[stage]['seconds']:.1f} s")
+    result: dict[str, Any] = {"megabytes": (inputs / "train.csv").stat().st_size / 1e6}
+    for stage in STAGES:  # each finds the stages before it up to date
+        result[stage] = run([stage, "--preset", "quick", f"paths.input={inputs}", f"paths.output={output}"])
+        info(f"bench: {rows:,} reports: {stage} {result[stage]['seconds']:.1f} s")
     run_settings = load_config("quick", models=["lstm"]).runs["lstm"].model_dump(mode="json")
     given = {"run": run_settings, "corpus": str(output / "data/train")}
     for name in ("train", "predict"):
-        contender = Contender(name, name, f"src.bench.ours:{name}_corpus", given, product=True)
+        contender = Contender(name, name, f"src.bench.product:{name}_corpus", given, product=True)
         figures = compare([contender], repeats=1)[name]
-        found[name] = {
+        result[name] = {
             "reports_per_second": 1 / figures["seconds"]["median"],
             "peak_megabytes": figures["peak_megabytes"]["max"],
         }
-    return found
+    return result
 
 
 def write(path: Path, rows: int, labelled: bool) -> None:
-    """A file of generated reports, a piece at a time."""
+    """Writes a file of random reports, PIECE reports at a time."""
     part = path.with_suffix(".part")
     with path.open("wb") as file:
         for start in range(0, rows, PIECE):
@@ -73,7 +75,7 @@ def write(path: Path, rows: int, labelled: bool) -> None:
 
 
 def run(arguments: list[str]) -> dict[str, float]:
-    """A command of the product: its seconds, and the peak memory of its largest process in MB."""
+    """Runs a command of the product; returns its seconds and the peak memory of its largest process in MB."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "src", *arguments],

@@ -27,9 +27,9 @@ from src.evaluation import metrics
 TEMPERATURES = (0.7, 1.8)
 SHRINKAGE = (0.0, 0.15)
 CANDIDATES = 256
-"""Number of random variations that a proposal is chosen from, and of further ones near the best so far."""
+"""Number of random candidates for a proposal, and of further candidates near the best variation so far."""
 NEAR = 0.08
-"""Standard deviation of the latter from the best, relative to the range of each setting."""
+"""Standard deviation of the near candidates from the best variation, relative to the range of each setting."""
 LABEL_SHIFT_COST = 0.003
 """Prior cost in score of label_shift=1, as measured on labelled proxy tests. Local rows cannot measure the cost, and
 without it the first proposals would have an arbitrary label_shift."""
@@ -85,7 +85,7 @@ class Base:
         }
 
     def ask(self, tried: list[tuple[dict[str, float], float | None]], seed: int) -> Proposal:
-        """Proposes the next variation after `tried` ones with their online scores (None while a score is unknown)."""
+        """Proposes a variation after the `tried` variations with their online scores (None for an unknown score)."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # otherwise it logs the new study
         sampler = DifferenceSampler(self.space, self._prior, self.plain, seed)
         study = optuna.create_study(direction="maximize", sampler=sampler)
