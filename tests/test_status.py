@@ -209,19 +209,18 @@ def test_explanations_rest_on_the_blend(copy, tiny_input, status):
 def test_studies_are_counted(copy, tiny_input, status):
     folder = copy / "tune/lstm"
     made = words(tiny_input, copy)
-    folder.mkdir(parents=True)
-    trials = study.open_study(study.local(folder), "lstm", Tune(), 2, {})
-    for state in (study.TrialState.COMPLETE, study.TrialState.FAIL, study.TrialState.PRUNED):
-        value = 0.5 if state == study.TrialState.COMPLETE else None
-        trials.add_trial(optuna.trial.create_trial(state=state, value=value))
+    options = study.Options(trials=4)
+    with study.opened(folder, Tune(), options, 2, {}) as trials:
+        for state in (study.TrialState.COMPLETE, study.TrialState.FAIL, study.TrialState.PRUNED):
+            value = 0.5 if state == study.TrialState.COMPLETE else None
+            trials.record.add_trial(optuna.trial.create_trial(state=state, value=value))
     found = status(made)["tune lstm"]
     assert found["state"] == "done" and found["note"] == "trials: 1 complete, 1 given up, 1 failed"
-    study.ask(trials, Tune(), "here")
-    with study.alone(folder):
+    with study.opened(folder, Tune(), options, 2, {}) as trials:
+        trials.ask()
         assert status(made)["tune lstm"]["state"] == "running"
     found = status(made)["tune lstm"]
     assert found["state"] == "interrupted" and "1 under way" in found["note"] and found["done"] == 3
-    trials._storage._backend.engine.dispose()
     database = folder / "study.db"
     before = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
     assert status(made)["tune lstm"]["done"] == 3

@@ -4,67 +4,82 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
 from src.core.errors import UserError
 from src.core.settings import Tune
 from src.tuning import study
+from src.tuning.study import Options, Study
 from tests.conftest import error_of
 
 SETTINGS = Tune(startup=3)
 
 
-def opened(folder: Path, settings: Tune = SETTINGS, **made_of) -> optuna.Study:
-    folder.mkdir(exist_ok=True)
-    return study.open_study(study.local(folder), "one", settings, 5, made_of)
+@contextmanager
+def opened(folder: Path, settings: Tune = SETTINGS, trials: int = 100, url: str | None = None, **made_of):
+    with study.opened(folder, settings, Options(trials, storage=url), 5, made_of) as found:
+        yield found
 
 
-def work(trials: optuna.Study, number: int) -> None:
+def work(trials: Study, number: int) -> None:
     for _ in range(number):
-        trial = study.ask(trials, SETTINGS, "me")
+        trial = trials.ask()
         x = trial.suggest_float("x", -2, 2)
-        trials.tell(trial, -(x**2))
+        trials.record.tell(trial, -(x**2))
 
 
 def test_a_restarted_study_draws_as_one_that_ran_through(tmp_path):
-    work(through := opened(tmp_path / "a"), 12)
+    with opened(tmp_path / "a") as through:
+        work(through, 12)
+        drawn = [trial.params["x"] for trial in through.trials()]
+        best = through.best(3)
+        assert [trial.value for trial in best] == sorted((one.value for one in through.trials()), reverse=True)[:3]
     for _ in range(4):
-        work(opened(tmp_path / "b"), 3)
-    drawn = [[trial.params["x"] for trial in one.trials] for one in (through, opened(tmp_path / "b"))]
-    assert drawn[0] == drawn[1] and len(set(drawn[0])) == 12
-    best = study.best_trials(through, ["score"], 3)
-    assert [trial.value for trial in best] == sorted((trial.value for trial in through.trials), reverse=True)[:3]
+        with opened(tmp_path / "b") as again:
+            work(again, 3)
+            assert [trial.params["x"] for trial in again.trials()] == drawn[: len(again.trials())]
+    assert len(set(drawn)) == 12
 
 
-def test_trials_that_were_running_are_taken_up_with_what_they_had(tmp_path):
-    first = opened(tmp_path)
-    trial = study.ask(first, SETTINGS, "me")
-    x = trial.suggest_float("x", -2, 2)
-    trial.report(0.5, 2)
-    study.ask(first, SETTINGS, "another")  # or the same, on a machine of another name
-    again = opened(tmp_path)
-    assert study.left_running(again, "me", is_shared=False) == [0, 1], "nobody else works on a study of one's own"
-    assert study.left_running(again, "me", is_shared=True) == [0]
-    trial = study.take_up(again, SETTINGS, 0)
-    assert trial.suggest_float("x", -2, 2) == x
-    again.tell(trial, 1.0)
-    assert [one.number for one in study.finished(again)] == [0]
-    assert study.release(again, "me") == 1 and study.release(again, "me") == 0
-    assert again.trials[1].state == TrialState.FAIL
-    assert opened(tmp_path).trials[0].state == TrialState.COMPLETE
+def test_trials_that_were_running_are_continued_with_what_they_had(tmp_path):
+    with opened(tmp_path, trials=1) as first:
+        trial = first.next_trial()
+        x = trial.suggest_float("x", -2, 2)
+        trial.report(0.5, 2)
+        assert first.next_trial() is None
+    with opened(tmp_path, trials=1) as again:
+        assert again.interrupted == [0] and again.left == 1
+        trial = again.next_trial()
+        assert trial.number == 0 and trial.suggest_float("x", -2, 2) == x
+        assert again.trials()[0].intermediate_values == {2: 0.5}
+        again.record.tell(trial, 1.0)
+        assert again.next_trial() is None and again.left == 0
+    with opened(tmp_path) as later:
+        assert later.trials()[0].state == TrialState.COMPLETE and later.interrupted == []
+
+
+def test_no_trial_starts_after_the_time_limit(tmp_path):
+    with opened(tmp_path) as found:
+        found.ask()
+    with study.opened(tmp_path, SETTINGS, Options(100, hours=1e-9), 5, {}) as late:
+        assert late.next_trial().number == 0, "one that was running is finished"
+        assert late.next_trial() is None
 
 
 def test_a_study_of_something_else_is_refused(tmp_path):
-    opened(tmp_path, folds="a", code="b")
-    opened(tmp_path, folds="a", code="b")
-    assert "made with other code than there are now" in error_of(opened, tmp_path, folds="a", code="c")
-    assert "made with other objectives" in error_of(
-        opened, tmp_path, Tune(objectives=["score", "seconds"]), folds="a", code="b"
-    )
+    def again(**made_of):
+        with opened(tmp_path, **made_of):
+            pass
+
+    again(folds="a", code="b")
+    again(folds="a", code="b")
+    told = error_of(again, folds="a", code="c")
+    assert "code" in told and "folds" not in told
+    assert "objectives" in error_of(again, settings=Tune(objectives=["score", "seconds"]), folds="a", code="b")
 
 
 def test_one_process_works_on_a_study(tmp_path):
@@ -80,12 +95,11 @@ from pathlib import Path
 from src.core.errors import UserError
 from src.core.settings import Tune
 from src.tuning import study
+from src.tuning.study import Options, Study
 
-with study.opened(Path(sys.argv[1]), None) as backend:
-    trials = study.open_study(backend, "one", Tune(startup=3), 5, {})
-    for _ in range(1000):
-        trial = study.ask(trials, Tune(startup=3), "me")
-        trials.tell(trial, -trial.suggest_float("x", -2, 2) ** 2)
+with study.opened(Path(sys.argv[1]), Tune(startup=3), study.Options(1000), 5, {}) as trials:
+    while trial := trials.next_trial():
+        trials.record.tell(trial, -trial.suggest_float("x", -2, 2) ** 2)
         print(trial.number, flush=True)
 """
 
@@ -98,63 +112,58 @@ def test_a_killed_study_has_all_that_was_told(tmp_path):
             told = [int(process.stdout.readline()) for _ in range(5)]
             process.kill()
             told += map(int, process.stdout.read().split())
-        assert told == list(range(told[0], told[0] + len(told))) and told[0] > finished
+        assert sorted(told) == list(range(told[0], told[0] + len(told))) and told[0] > finished
         finished = told[-1]
         counts, running = study.counted(tmp_path)
         assert counts["complete"] > finished - 3 and running <= 3
-        with study.opened(tmp_path, None) as backend:
-            trials = study.open_study(backend, "one", SETTINGS, 5, {})
-            assert all(trials.trials[number].state == TrialState.COMPLETE for number in told)
-            for number in study.left_running(trials, "me", is_shared=False):
-                trial = study.take_up(trials, SETTINGS, number)
-                trials.tell(trial, -(trial.suggest_float("x", -2, 2) ** 2))
+        with opened(tmp_path) as trials:
+            assert all(trials.trials()[number].state == TrialState.COMPLETE for number in told)
+            assert len(trials.interrupted) == running
+    assert finished >= 14
 
 
 def test_a_file_that_is_no_database_is_an_error_that_names_it(tmp_path):
     (tmp_path / "study.db").write_bytes(b"x" * 4096)
-    with pytest.raises(UserError, match=str(tmp_path / "study.db")), study.opened(tmp_path, None):
+    with pytest.raises(UserError, match=str(tmp_path / "study.db")), opened(tmp_path):
         pass
     assert str(tmp_path / "study.db") in error_of(study.counted, tmp_path)
 
 
 def test_a_full_disk_is_an_error_and_loses_no_trial(tmp_path):
-    with pytest.raises(UserError, match="full"), study.opened(tmp_path, None) as backend:
-        trials = study.open_study(backend, "one", SETTINGS, 5, {})
+    with pytest.raises(UserError, match="full"), opened(tmp_path) as trials:
         work(trials, 2)
-        with backend.engine.connect() as connection:
+        with trials.record._storage._backend.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA max_page_count = 1")
-        for _ in range(1000):
-            work(trials, 1)
+        work(trials, 1000)
     assert study.counted(tmp_path)[0]["complete"] >= 2
 
 
 def test_a_journal_of_an_older_version_is_told_and_kept(tmp_path, capsys):
     (tmp_path / "journal.log").write_text("older\n")
-    with study.opened(tmp_path, None):
+    with opened(tmp_path):
         assert str(tmp_path / "journal.log") in capsys.readouterr().err
-    with study.opened(tmp_path, None):
+    with opened(tmp_path):
         assert not capsys.readouterr().err
     assert (tmp_path / "journal.log").read_text() == "older\n"
 
 
 @pytest.mark.parametrize("pruner", ["halving", "hyperband", "median", "none"])
 def test_pruners_give_up_what_does_worse(tmp_path, pruner):
-    settings = Tune(pruner=pruner, startup=4)
-    trials = opened(tmp_path, settings)
-    for number in range(12):
-        trial = study.ask(trials, settings, "me")
-        trial.suggest_float("x", 0, 1)
-        for step in range(1, 5 * study.RUNGS):
-            trial.report(-number, step)
-            if trial.should_prune():
-                trials.tell(trial, state=TrialState.PRUNED)
-                break
-        else:
-            trials.tell(trial, -number)
-    states = [trial.state for trial in trials.trials]
-    assert states[0] == TrialState.COMPLETE
-    assert (TrialState.PRUNED in states) == (pruner != "none")
-    assert all(trial.last_step >= study.FIRST_RUNG for trial in trials.trials)
+    with opened(tmp_path, Tune(pruner=pruner, startup=4)) as trials:
+        for number in range(12):
+            trial = trials.ask()
+            trial.suggest_float("x", 0, 1)
+            for step in range(1, 5 * study.RUNGS):
+                trial.report(-number, step)
+                if trial.should_prune():
+                    trials.record.tell(trial, state=TrialState.PRUNED)
+                    break
+            else:
+                trials.record.tell(trial, -number)
+        states = [trial.state for trial in trials.trials()]
+        assert states[0] == TrialState.COMPLETE
+        assert (TrialState.PRUNED in states) == (pruner != "none")
+        assert all(trial.last_step >= study.FIRST_RUNG for trial in trials.trials())
 
 
 def test_marks_of_a_fold():
@@ -163,22 +172,26 @@ def test_marks_of_a_fold():
 
 
 def test_databases_that_are_not_there_are_told(tmp_path):
-    assert "shared by postgresql://" in error_of(study.database, "sqlite:///x.db")
-    url = "postgresql://nobody@127.0.0.1:1/none"
-    with pytest.raises(UserError, match="--storage"), study.opened(tmp_path, url):
+    for url in ("sqlite:///x.db", "postgresql://nobody@127.0.0.1:1/none"):
+        with pytest.raises(UserError, match="--storage"), opened(tmp_path, url=url):
+            pass
+
+
+def test_machines_share_a_study_in_a_database(postgres, tmp_path):
+    """Two folders of one machine are two owners."""
+    here, there = tmp_path / "here/shared", tmp_path / "there/shared"
+    with opened(here, url=postgres, folds="a") as mine, opened(there, url=postgres, folds="a") as theirs:
+        trials = mine.ask(), theirs.ask(), theirs.ask()
+        assert [trial.number for trial in trials] == [0, 1, 2]
+        for one, trial in ((mine, trials[0]), (theirs, trials[1])):
+            one.record.tell(trial, trial.suggest_float("x", -2, 2))
+        assert [len(one.finished()) for one in (mine, theirs)] == [2, 2]
+    with opened(there, url=postgres, folds="a") as again:
+        assert again.interrupted == [2] and again.others() == []
+    with opened(here, url=postgres, folds="a", trials=3) as again:
+        assert again.interrupted == [] and again.next_trial() is None, "trials of other machines count"
+        assert [one.number for one in again.others()] == [2]
+        assert again.release() == 1 and again.release() == 0
+        assert again.trials()[2].state == TrialState.FAIL
+    with pytest.raises(UserError, match="folds"), opened(here, url=postgres, folds="b"):
         pass
-
-
-def test_machines_share_a_study_in_a_database(postgres):
-    here, there = (study.open_study(study.database(postgres), "shared", SETTINGS, 5, {"folds": "a"}) for _ in range(2))
-    mine = study.ask(here, SETTINGS, "here")
-    theirs = study.ask(there, SETTINGS, "there")
-    assert (mine.number, theirs.number) == (0, 1)
-    here.tell(mine, mine.suggest_float("x", -2, 2))
-    assert study.left_running(here, "here", is_shared=True) == []
-    assert study.left_running(here, "there", is_shared=True) == [1]
-    there.tell(theirs, theirs.suggest_float("x", -2, 2))
-    assert [len(study.finished(one)) for one in (here, there)] == [2, 2]
-    assert "made with other folds" in error_of(
-        study.open_study, study.database(postgres), "shared", SETTINGS, 5, {"folds": "b"}
-    )

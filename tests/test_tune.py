@@ -241,20 +241,20 @@ def test_a_study_of_the_blend(copy, tiny_input, capsys, kept):
 
 def test_a_killed_trial_of_a_blend_is_finished_where_fewer_trials_are_asked_for(copy, tiny_input, monkeypatch):
     made = words(tiny_input, copy)
-    finish = tune._try_blend
+    assert main(["tune", "blend", "--trials", "2", *made]) == 0
 
-    def killed(*arguments):
-        if arguments[-1].number == 2:
-            raise KeyboardInterrupt
-        finish(*arguments)
+    def killed(*_):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(tune, "_try_blend", killed)
-    assert main(["tune", "blend", "--trials", "5", *made]) == 130
-    assert study.counted(copy / "tune/blend")[1] == 1
-    monkeypatch.setattr(tune, "_try_blend", finish)
+    with monkeypatch.context() as patched:
+        patched.setattr(tune, "_blend_score", killed)
+        assert main(["tune", "blend", "--trials", "20", *made]) == 130
+    counts, running = study.counted(copy / "tune/blend")
+    finished = sum(counts.values())
+    assert running == 1 and finished < 20
     assert main(["tune", "blend", "--trials", "2", *made]) == 0
     counts, running = study.counted(copy / "tune/blend")
-    assert running == 0 and sum(counts.values()) == 3
+    assert running == 0 and sum(counts.values()) == finished + 1
 
 
 def test_tuned_settings_are_looked_for_where_the_preset_has_its_output(tmp_path):

@@ -143,15 +143,21 @@ def _train(settings: Config, parsed: argparse.Namespace) -> None:
 def _tune(settings: Config, parsed: argparse.Namespace) -> None:
     from src.pipeline.stages import pipeline, pretrain, train, tune
 
-    wishes = tune.Wishes(
-        parsed.trials, parsed.hours, parsed.jobs, parsed.space, parsed.storage, parsed.name, parsed.release
+    options = tune.Options(
+        trials=parsed.trials,
+        hours=parsed.hours,
+        jobs=parsed.jobs,
+        spaces=parsed.space,
+        storage=parsed.storage,
+        name=parsed.name,
+        release=parsed.release,
     )
     if parsed.release and not parsed.storage:
         raise UserError("--release is for --storage")
     if parsed.run == "blend":
         if parsed.jobs:
             raise UserError("--jobs is for trials that train; those of blend take a second each, one after the other")
-        tune.run_blend(settings, wishes)
+        tune.run_blend(settings, options)
         return
     if parsed.model:
         raise UserError(f"./run.sh tune takes one RUN: leave --model {parsed.model[0]} out")
@@ -164,14 +170,16 @@ def _tune(settings: Config, parsed: argparse.Namespace) -> None:
             teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
             pretrain.run(teaching)
             train.run(teaching)
-    tune.run(config, parsed.run, wishes)
+    tune.run(config, parsed.run, options)
 
 
 def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run of the preset, a model, or blend")
-    parser.add_argument("--trials", type=_count, default=30, metavar="N", help="of the study, in all (default: 30)")
-    parser.add_argument("--hours", type=_hours, metavar="H", help="begin no further trial after so many")
-    parser.add_argument("--jobs", type=_count, metavar="J", help="trials side by side (default: what trains fastest)")
+    parser.add_argument(
+        "--trials", type=_count, default=30, metavar="N", help="trials of the study in all (default: 30)"
+    )
+    parser.add_argument("--hours", type=_hours, metavar="H", help="time limit in hours; a running trial is finished")
+    parser.add_argument("--jobs", type=_count, metavar="J", help="trials side by side (default: one a core)")
     parser.add_argument(
         "--space",
         action="append",
@@ -180,8 +188,8 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
         help="a search space of src/presets/spaces, or a YAML file; may be given again (default: the model's)",
     )
     parser.add_argument("--storage", metavar="URL", help="postgresql://…, to share the study between machines")
-    parser.add_argument("--name", metavar="NAME", help="of the study (default: the run's)")
-    parser.add_argument("--release", action="store_true", help="end trials of machines that are gone (--storage)")
+    parser.add_argument("--name", metavar="NAME", help="name of the study (default: the run's)")
+    parser.add_argument("--release", action="store_true", help="end the trials of machines that are gone (--storage)")
 
 
 def _count(text: str) -> int:

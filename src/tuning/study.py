@@ -12,36 +12,175 @@ from __future__ import annotations
 
 import fcntl
 import math
+import platform
 import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from src.core.errors import UserError
 from src.core.settings import Tune
 from src.core.terminal import warn
+from src.evaluation.metrics import Estimate
 
 RUNGS = 4
-"""Marks in the training of a fold at which a trial may be given up."""
+"""Marks in the training of a fold at which a trial may be pruned."""
 FIRST_RUNG = RUNGS // 2
-"""Half a fold: before it, the learning rate still rises and tells more than the settings do."""
+"""Half a fold. Before it the learning rate still rises, and the loss says little about the settings."""
 OWNER = "owner"
+"""Attribute of a trial: machine and folder of the process that runs it."""
 DATABASE = "study.db"
 """SQLite file in the folder of a study."""
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}
+"""Words for the states of finished trials."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of one ./run.sh tune command."""
+
+    trials: int
+    """Number of trials of the study in all."""
+    hours: float | None = None
+    """Time limit; a running trial is finished."""
+    jobs: int | None = None
+    """Trials side by side; None: as many as there are cores."""
+    spaces: tuple[str, ...] = ()
+    """Search spaces by name or file; none: that of the model."""
+    storage: str | None = None
+    """URL of the database that machines share."""
+    name: str | None = None
+    """Name of the study; None: that of the run."""
+    release: bool = False
+    """End the running trials of other machines."""
+
+
+@dataclass
+class Study:
+    """Trials of a study, and the options of the command that makes more of them."""
+
+    record: optuna.Study
+    settings: Tune
+    folder: Path
+    options: Options
+    interrupted: list[int] = field(init=False)
+    """Numbers of the trials that a kill left running, which are continued first."""
+    deadline: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deadline = time.monotonic() + 3600 * self.options.hours if self.options.hours else math.inf
+        self.interrupted = [
+            one.number
+            for one in self.trials(TrialState.RUNNING)
+            if not self.options.storage or one.user_attrs.get(OWNER) == self.owner
+        ]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def owner(self) -> str:
+        return f"{platform.node()}:{self.folder.resolve()}"
+
+    @property
+    def left(self) -> int:
+        """Number of trials to make. Interrupted trials are finished even if fewer are asked for now."""
+        return max(len(self.interrupted), self.options.trials - len(self.finished()))
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.record.get_trials(deepcopy=False, states=states or None)
+
+    def finished(self) -> list[FrozenTrial]:
+        return self.trials(*STATES)
+
+    def best(self, top: int) -> list[FrozenTrial]:
+        """The best complete trials, best first; with two objectives the Pareto front, by score."""
+        objectives = self.settings.objectives
+        if len(objectives) > 1:
+            return sorted(self.record.best_trials, key=lambda trial: -trial.values[0])
+        sign = -1 if objectives == ["score"] else 1
+        return sorted(self.trials(TrialState.COMPLETE), key=lambda trial: sign * trial.value)[:top]
+
+    def next_trial(self) -> optuna.Trial | None:
+        """The next trial to run; None if there are enough, those of other machines included, or the time is over."""
+        if self.interrupted:
+            return self.resume(self.interrupted.pop(0))
+        if time.monotonic() > self.deadline or len(self.trials()) >= self.options.trials:
+            return None
+        return self.ask()
+
+    def ask(self) -> optuna.Trial:
+        """A new trial. Its parameters are drawn when they are asked for."""
+        # record.ask() would name the owner in a second transaction, and a kill between the two would lose the owner.
+        owned = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={OWNER: self.owner})
+        trial = optuna.Trial(self.record, self.record._storage.create_new_trial(self.record._study_id, owned))
+        self.record.sampler = make_sampler(self.settings, trial.number)
+        return trial
+
+    def resume(self, number: int) -> optuna.Trial:
+        """The running trial `number`, which draws the parameters that it has not drawn yet."""
+        self.record.sampler = make_sampler(self.settings, number)
+        return optuna.Trial(self.record, self.trials()[number]._trial_id)
+
+    def complete(self, trial: optuna.Trial, score: Estimate, seconds: float) -> None:
+        trial.set_user_attr("score", score.to_json())
+        trial.set_user_attr("seconds", round(seconds, 2))
+        values = {"score": score.value, "seconds": seconds}
+        self.record.tell(trial, [values[name] for name in self.settings.objectives], skip_if_finished=True)
+
+    def fail(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr("reason", reason)
+        self.record.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    def others(self) -> list[FrozenTrial]:
+        """Running trials of other machines."""
+        return [one for one in self.trials(TrialState.RUNNING) if one.user_attrs.get(OWNER) != self.owner]
+
+    def release(self) -> int:
+        """Ends the running trials of other machines as failed. Returns their number."""
+        others = self.others()
+        for one in others:
+            self.record.tell(one.number, state=TrialState.FAIL)
+        return len(others)
+
+
+@contextmanager
+def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of: dict[str, Any]) -> Iterator[Study]:
+    """The study of a folder, which one process at a time opens; a new one where there is none.
+
+    `made_of` is what the scores of its trials depend on. Raises UserError for a study that was made of something else,
+    and for a storage that cannot be opened, read or written.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with alone(folder):
+        storage = None
+        try:
+            storage = shared_storage(options.storage) if options.storage else local_storage(folder)
+            record = _load(storage, folder.name, settings, n_folds, made_of)
+            yield Study(record, settings, folder, options)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            place = "--storage" if options.storage else folder / DATABASE
+            raise UserError(f"{place}: {reason}. The same command continues once this is mended") from None
+        finally:
+            if storage is not None:
+                storage.engine.dispose()
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Raises UserError where another process works on the study of this folder."""
+    """Lock on the study of a folder. Raises UserError if another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "study.lock").open("a") as file:
         for is_last in (False, True):
@@ -53,58 +192,11 @@ def alone(folder: Path) -> Iterator[None]:
                     raise UserError(
                         f"another ./run.sh tune works in {folder}. Wait for it, or give this study a --name"
                     ) from None
-            time.sleep(0.1)  # ./run.sh status holds it for an instant
+            time.sleep(0.1)  # ./run.sh status holds the lock for an instant
         yield
 
 
-def open_study(backend: BaseStorage, name: str, settings: Tune, n_folds: int, made_of: dict[str, Any]) -> optuna.Study:
-    """The study called `name`, made if need be. Raises UserError where it was made of something else."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    made_of = {"objectives": list(settings.objectives), **made_of}
-    directions = ["maximize" if objective == "score" else "minimize" for objective in settings.objectives]
-    try:
-        found = optuna.create_study(
-            storage=backend,
-            study_name=name,
-            directions=directions,
-            pruner=make_pruner(settings, n_folds),
-            load_if_exists=True,
-        )
-    except ValueError as error:
-        raise UserError(f"study {name}: {error}") from None
-    before = found.user_attrs.get("made_of")
-    if before is None:
-        found.set_user_attr("made_of", made_of)
-        found.set_user_attr("optuna", optuna.__version__)
-    elif other := [key for key in made_of if before.get(key) != made_of[key]]:
-        raise UserError(
-            f"study {name} was made with other {', '.join(other)} than there are now, and its trials cannot be "
-            "compared with new ones. Give the new study a --name, or delete the old one"
-        )
-    return found
-
-
-@contextmanager
-def opened(folder: Path, url: str | None) -> Iterator[RDBStorage]:
-    """Storage of a study: the database at `url`, or the SQLite file of `folder`, which one process at a time opens.
-
-    Raises UserError for a storage that cannot be opened, read or written.
-    """
-    with alone(folder):
-        storage = None
-        try:
-            storage = database(url) if url else local(folder)
-            yield storage
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
-            place = "--storage" if url else folder / DATABASE
-            raise UserError(f"{place}: {reason}. The same command continues once this is mended") from None
-        finally:
-            if storage is not None:
-                storage.engine.dispose()
-
-
-def local(folder: Path) -> RDBStorage:
+def local_storage(folder: Path) -> RDBStorage:
     """Storage in the SQLite file of a study's folder."""
     path, older = folder / DATABASE, folder / "journal.log"
     if older.exists() and not path.exists():
@@ -115,17 +207,17 @@ def local(folder: Path) -> RDBStorage:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, check_same_thread=False)
-        # A write-ahead log costs a write a record, where SQLite's default waits for the disk several times.
+        # With a write-ahead log a record costs one write; by default SQLite waits for the disk several times a record.
         connection.execute("PRAGMA journal_mode = wal")
         connection.execute("PRAGMA synchronous = normal")
         return connection
 
-    # `connect` opens the file: in a URL, characters of its path could have a meaning.
+    # `connect` opens the file, since characters of its path could have a meaning in a URL.
     return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
 
 
-def database(url: str) -> RDBStorage:
-    """Storage in a PostgreSQL database, which several machines share. Raises UserError without its Python module."""
+def shared_storage(url: str) -> RDBStorage:
+    """Storage in a PostgreSQL database. Raises UserError for another URL, or without the database's Python module."""
     if not url.startswith("postgresql"):
         raise UserError(f"--storage {url.split(':')[0]}: a study is shared by postgresql://USER:PASSWORD@HOST/DATABASE")
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
@@ -136,12 +228,37 @@ def database(url: str) -> RDBStorage:
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except ModuleNotFoundError as error:
         raise UserError(
-            f"--storage {url}: Python module {error.name} is missing. .venv/bin/pip install {error.name}"
+            f"--storage: Python module {error.name} is missing. .venv/bin/pip install {error.name}"
         ) from None
 
 
+def _load(storage: RDBStorage, name: str, settings: Tune, n_folds: int, made_of: dict[str, Any]) -> optuna.Study:
+    made_of = {"objectives": list(settings.objectives), **made_of}
+    directions = ["maximize" if objective == "score" else "minimize" for objective in settings.objectives]
+    try:
+        record = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=directions,
+            pruner=make_pruner(settings, n_folds),
+            load_if_exists=True,
+        )
+    except ValueError as error:
+        raise UserError(f"study {name}: {error}") from None
+    before = record.user_attrs.get("made_of")
+    if before is None:
+        record.set_user_attr("made_of", made_of)
+        record.set_user_attr("optuna", optuna.__version__)
+    elif other := [key for key in made_of if before.get(key) != made_of[key]]:
+        raise UserError(
+            f"study {name} was made with other {', '.join(other)} than there are now, and its trials cannot be "
+            "compared with new ones. Give the new study a --name, or delete the old one"
+        )
+    return record
+
+
 def make_pruner(settings: Tune, n_folds: int) -> optuna.pruners.BasePruner:
-    """By marks of training, RUNGS in each fold; with two objectives Optuna gives up no trial."""
+    """Pruner that compares trials at RUNGS marks a fold. Optuna prunes no trial of a study with two objectives."""
     if settings.pruner == "none" or len(settings.objectives) > 1:
         return optuna.pruners.NopPruner()
     if settings.pruner == "median":
@@ -151,23 +268,8 @@ def make_pruner(settings: Tune, n_folds: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.SuccessiveHalvingPruner(FIRST_RUNG, settings.reduction)
 
 
-def ask(study: optuna.Study, settings: Tune, owner: str) -> optuna.Trial:
-    """A new trial, owned by the process called `owner`; parameters are drawn when they are asked for."""
-    # study.ask() would name the owner in a second transaction, and a kill between the two would leave a trial without.
-    owned = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={OWNER: owner})
-    trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, owned))
-    study.sampler = make_sampler(settings, trial.number)
-    return trial
-
-
-def take_up(study: optuna.Study, settings: Tune, number: int) -> optuna.Trial:
-    """The running trial `number`, which draws what it has not drawn yet."""
-    study.sampler = make_sampler(settings, number)
-    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
-
-
 def make_sampler(settings: Tune, number: int) -> optuna.samplers.BaseSampler:
-    """Of trial `number`."""
+    """Sampler of trial `number`."""
     seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
     if settings.sampler == "random":
         return optuna.samplers.RandomSampler(seed)
@@ -175,42 +277,10 @@ def make_sampler(settings: Tune, number: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=settings.startup)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, which conditional spaces need
-        # The arguments that Optuna 5 changed are named: with another version they would be others.
+        # Optuna 5 changed the defaults of these arguments; named, they are the same in other versions.
         return optuna.samplers.TPESampler(
             n_startup_trials=settings.startup, multivariate=True, group=True, constant_liar=True, seed=seed
         )
-
-
-def left_running(study: optuna.Study, owner: str, is_shared: bool) -> list[int]:
-    """Numbers of the trials that a killed process left: all that run, or of a shared study those of the same owner."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [one.number for one in running if not is_shared or one.user_attrs.get(OWNER) == owner]
-
-
-def release(study: optuna.Study, owner: str) -> int:
-    """Ends the trials of owners other than this one as failed, and says how many there were."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    theirs = [one.number for one in running if one.user_attrs.get(OWNER) != owner]
-    for number in theirs:
-        study.tell(number, state=TrialState.FAIL)
-    return len(theirs)
-
-
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-
-
-def best_trials(study: optuna.Study, objectives: list[str], top: int) -> list[FrozenTrial]:
-    """The best complete trials, best first; of two objectives the Pareto front, by score."""
-    if len(objectives) > 1:
-        return sorted(study.best_trials, key=lambda trial: -trial.values[0])
-    done = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
-    better = sorted(done, key=lambda trial: -trial.value if objectives == ["score"] else trial.value)
-    return better[:top]
-
-
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}
-"""Of finished trials, in words."""
 
 
 def counted(folder: Path) -> tuple[dict[str, int], int]:
@@ -231,5 +301,5 @@ def counted(folder: Path) -> tuple[dict[str, int], int]:
 
 
 def rung(epoch: int, epochs: int) -> int:
-    """How many marks of its fold a training has passed after an epoch: 0 to RUNGS."""
+    """Number of marks of a fold that its training has passed after `epoch` of `epochs`: 0 to RUNGS."""
     return math.floor(RUNGS * epoch / epochs)

@@ -1,29 +1,25 @@
-"""What a study found: the table of its trials, what mattered, and pictures of both and of how the search went."""
+"""Table and plots of the trials of a study."""
 
 from __future__ import annotations
 
 import csv
 import io
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
 from src.core import storage
 from src.core.terminal import info
-
-if TYPE_CHECKING:
-    import optuna
+from src.tuning.study import Study
 
 FEWEST = 4
-"""Complete trials that importances are taken from."""
+"""Complete trials that importances need."""
 
 
-def table(study: optuna.Study) -> str:
-    """CSV: a line for each trial, with what was drawn and what came of it; `reported` is what
-    was last told of its folds, one minus their loss, which in round 2 is no official score."""
-    trials = study.get_trials(deepcopy=False)
+def table(study: Study) -> str:
+    """CSV with a line for each trial: parameters and results. `reported` is the mean of its folds at the last mark:
+    one minus the loss, which in round 2 is not the official score."""
+    trials = study.trials()
     names = sorted({name for trial in trials for name in trial.params})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -46,39 +42,42 @@ def table(study: optuna.Study) -> str:
     return text.getvalue()
 
 
-def importances(study: optuna.Study) -> dict[str, float]:
-    """Share of each setting in the differences between scores (fANOVA), the largest first; none from few trials."""
+def importances(study: Study) -> dict[str, float]:
+    """Share of each setting in the variance of the first objective (fANOVA), largest first; none from few trials."""
     from optuna.importance import get_param_importances
 
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    complete = study.trials(TrialState.COMPLETE)
     if len(complete) < FEWEST or len({trial.values[0] for trial in complete}) < 2:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return get_param_importances(study, target=lambda trial: trial.values[0])
-        except (ValueError, RuntimeError):  # no setting that all trials have, or one that never changed
+            return get_param_importances(study.record, target=lambda trial: trial.values[0])
+        except (ValueError, RuntimeError):  # all trials share no setting, or one never changed
             return {}
 
 
-def draw(study: optuna.Study, folder: Path, objectives: list[str]) -> None:
-    """history.png, importances.png and parallel.png in the study's folder; of two objectives the Pareto front too."""
+def draw(study: Study) -> None:
+    """Writes importances.json, history.png, importances.png and parallel.png to the study's folder; with two objectives
+    also the Pareto front."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from optuna.visualization import matplotlib as charts
 
+    shares, record, objectives = importances(study), study.record, study.settings.objectives
+    storage.write_json(study.folder / "importances.json", shares)
     scored = {"target": lambda trial: trial.values[0], "target_name": objectives[0]}
-    pictures = {"history": lambda: charts.plot_optimization_history(study, **scored)}
-    if importances(study):
-        pictures["importances"] = lambda: charts.plot_param_importances(study, **scored)
-        pictures["parallel"] = lambda: charts.plot_parallel_coordinate(study, **scored)
+    pictures = {"history": lambda: charts.plot_optimization_history(record, **scored)}
+    if shares:
+        pictures["importances"] = lambda: charts.plot_param_importances(record, **scored)
+        pictures["parallel"] = lambda: charts.plot_parallel_coordinate(record, **scored)
     if len(objectives) > 1:
-        pictures["pareto"] = lambda: charts.plot_pareto_front(study, target_names=objectives)
+        pictures["pareto"] = lambda: charts.plot_pareto_front(record, target_names=objectives)
     for name, make in pictures.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna's pictures are experimental, and say so each time
+            warnings.simplefilter("ignore")  # each of Optuna's pictures warns that it is experimental
             try:
                 axes = make()
             except (ValueError, RuntimeError) as error:  # too few trials that have all settings
@@ -86,7 +85,6 @@ def draw(study: optuna.Study, folder: Path, objectives: list[str]) -> None:
                 continue
         figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
         figure.set_size_inches(9, 5)
-        storage.write_atomic(
-            folder / f"{name}.png", lambda file, figure=figure: figure.savefig(file, bbox_inches="tight")
-        )
+        path = study.folder / f"{name}.png"
+        storage.write_atomic(path, lambda file, figure=figure: figure.savefig(file, bbox_inches="tight"))
         pyplot.close(figure)

@@ -1,10 +1,11 @@
-"""A search for better settings of one run: trials side by side, each a chain of jobs that may be given up.
+"""Runs the trials of a study of one run: trials side by side, each a chain of jobs that may be pruned.
 
-A trial trains one fold after the other and is given up as soon as it looks worse than others did at the same mark.
+A trial trains one fold after the other and is pruned as soon as it looks worse than others did at the same mark.
 """
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,105 +18,98 @@ import optuna
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.executors import Failure, Job, LocalProcesses
+from src.core.executors import Executor, Failure, Job
 from src.core.settings import Config
 from src.core.settings_loader import with_words
+from src.core.storage import Output
 from src.core.terminal import JobProgress, duration, info
 from src.data.dataset import Dataset
 from src.data.splits import HOLDOUT_PARTS, Folds
 from src.evaluation import metrics
 from src.evaluation.validation_sets import ValidationSets, validation
+from src.training import device_cache
 from src.training.device_cache import Machine
 from src.training.initialization import pretrain_jobs
 from src.training.job_specs import FoldJob, PretrainJob, is_pretrained
 from src.training.planning import fold_jobs
 from src.tuning import search_spaces, study
 from src.tuning.search_spaces import Space
+from src.tuning.study import Study
 
 MOST_FAILURES = 5
-"""In a row, after which a study ends: it will not be the settings."""
+"""Failures in a row after which no further trial starts: the cause is not the settings of a trial."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Settings and data that all trials of a study share."""
+
+    config: Config
+    dataset: Dataset
+    folds: Folds
+    shift: ValidationSets
+
+    @classmethod
+    def load(cls, config: Config) -> Inputs:
+        dataset = Dataset.load(Output(config.paths.output))
+        return cls(config, dataset, dataset.load_folds(), ValidationSets.load(dataset, config))
+
+    @functools.cached_property
+    def machine(self) -> Machine:
+        return device_cache.find(self.dataset.output, self.config.device)
 
 
 @dataclass
-class Trial:
-    """One that is running."""
-
+class RunningTrial:
     trial: optuna.Trial
     config: Config
-    shown: str
     pretraining: list[PretrainJob]
-    """What is left of it."""
+    """Jobs of pretraining that are not done."""
+    seconds: float
+    """Time of the jobs that are done, also before a kill."""
     folds: list[FoldJob] | None = None
     """None until all is pretrained."""
     scores: list[float] = field(default_factory=list)
-    """Of the folds that are done: one minus the loss of the rows of select_on."""
+    """One minus the loss on the rows of select_on, for each fold that is done."""
     is_busy: bool = False
-    is_given_up: bool = False
+    is_pruned: bool = False
     job_started: float = 0.0
-    seconds: float = 0.0
-    """Of jobs that are done, those before a kill included."""
+
+    @property
+    def shown(self) -> str:
+        return f"trial {self.trial.number}"
 
 
-class Search:
-    """Asks the study for trials, hands out their jobs, and tells it what came of them. The only one that does."""
+class TrialRunner:
+    """Asks the study for trials, hands out their jobs, and tells the study their results. A Watcher of the jobs."""
 
-    def __init__(
-        self,
-        config: Config,
-        model: str,
-        dataset: Dataset,
-        folds: Folds,
-        shift: ValidationSets,
-        here: Machine,
-        space: Space,
-        trials: optuna.Study,
-        owner: str,
-        folder: Path,
-        most: int,
-        hours: float | None,
-        is_shared: bool,
-    ):
-        """`most` trials are to be made in all, and none begun after so many `hours`; is_shared: with other machines."""
-        self._config, self._model, self._space, self._trials = config, model, space, trials
-        self._prepared, self._folds, self._shift, self._here = dataset, folds, shift, here
-        self._owner, self._folder, self._most = owner, folder, most
-        self._left_running = study.left_running(trials, owner, is_shared)
-        self._active: list[Trial] = []
+    def __init__(self, inputs: Inputs, model: str, space: Space, trials: Study):
+        self._inputs, self._model, self._space, self._study = inputs, model, space, trials
+        self._active: list[RunningTrial] = []
         self._failures_in_a_row = 0
         self.last_failure = ""
         self._choosing: list[float] = []
         """Seconds to ask for each trial and make its jobs."""
         self._starting: list[float] = []
-        """Seconds of each job beside training and predicting."""
-        self._deadline = time.monotonic() + hours * 3600 if hours else None
+        """Seconds of each job besides training and predicting."""
         self._progress: JobProgress | None = None
 
     @property
-    def left(self) -> int:
-        """Trials that are to be made, those that are running included."""
-        return max(0, self._most - len(study.finished(self._trials)))
-
-    @property
     def has_given_up(self) -> bool:
-        """Whether trial after trial failed."""
+        """True after MOST_FAILURES failures in a row."""
         return self._failures_in_a_row >= MOST_FAILURES
 
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether trials were left running, which are brought to an end even where fewer are asked for now."""
-        return bool(self._left_running)
-
-    def go(self, executor: LocalProcesses) -> None:
-        """Makes trials until there are enough, time is over, or trial after trial fails."""
+    def run(self, executor: Executor) -> None:
+        """Runs trials until there are enough, the time is over, or MOST_FAILURES trials in a row failed."""
         self._clean_up()
-        if self._left_running:
-            info(f"tune: goes on with trials {', '.join(map(str, self._left_running))}, which were running")
-        waiting = {f"({i})": 1.0 for i in range(max(self.left, len(self._left_running)))}
+        if interrupted := self._study.interrupted:
+            info(f"tune: continues trials {', '.join(map(str, interrupted))}, which were running")
+        waiting = {f"({i})": 1.0 for i in range(self._study.left)}
         with JobProgress("tune", waiting) as self._progress:
             executor.run_as_they_come(self.next_job, self)
         if self._choosing and self._starting:
             info(
-                f"tune: beside training and predicting a trial takes {np.median(self._choosing):.2f} s to be chosen, "
+                f"tune: besides training and predicting a trial takes {np.median(self._choosing):.2f} s to be chosen, "
                 f"and each fold {np.median(self._starting):.2f} s"
             )
 
@@ -123,68 +117,56 @@ class Search:
         for one in list(self._active):
             if not one.is_busy and (job := self._job_of(one)):
                 return job
-        while self._wants_more():
-            started = time.perf_counter()
-            if (begun := self._begin()) and (job := self._job_of(begun)):
+        started = time.perf_counter()
+        while not self.has_given_up and (trial := self._study.next_trial()):
+            if (begun := self._begin(trial)) and (job := self._job_of(begun)):
                 self._choosing.append(time.perf_counter() - started)
                 return job
         return None
 
-    def _wants_more(self) -> bool:
-        if self._left_running:
-            return True
-        if self.has_given_up:
-            return False
-        if self._deadline and time.monotonic() > self._deadline:
-            return False
-        # Trials of other machines count as well, from when they begin.
-        return len(self._trials.get_trials(deepcopy=False)) < self._most
-
-    def _begin(self) -> Trial | None:
-        """The next trial; None for one whose settings exclude each other, which is told as failed."""
-        if self._left_running:
-            trial = study.take_up(self._trials, self._config.tune, self._left_running.pop(0))
-        else:
-            trial = study.ask(self._trials, self._config.tune, self._owner)
+    def _begin(self, trial: optuna.Trial) -> RunningTrial | None:
+        """Adds a trial to the running ones. Returns None for settings that exclude each other: the trial failed."""
         shown = f"trial {trial.number}"
         self._progress.rename(next(name for name in self._progress.jobs if name.startswith("(")), shown)
-        chosen = self._space.suggest(trial)
+        seconds = trial.user_attrs.get("seconds", 0.0)
         try:
-            config = with_words(self._config, search_spaces.words(chosen), [self._model])
+            config = with_words(self._inputs.config, search_spaces.words(self._space.suggest(trial)), [self._model])
         except UserError as error:
-            self._tell_failed(trial, shown, str(error))
+            self._tell_failed(trial, str(error))
             return None
-        jobs = pretrain_jobs(config, self._prepared, self._here)
+        jobs = pretrain_jobs(config, self._inputs.dataset, self._inputs.machine)
         missing = {job.folder: job for job in jobs.values() if not is_pretrained(job)}
-        before = self._trials.get_trials(deepcopy=False)[trial.number].user_attrs.get("seconds", 0.0)
-        begun = Trial(trial, config, shown, list(missing.values()), seconds=before)
+        begun = RunningTrial(trial, config, list(missing.values()), seconds)
         self._active.append(begun)
         return begun
 
-    def _job_of(self, one: Trial) -> Job | None:
-        """None for a trial whose settings are refused, which is told as failed."""
-        if one.pretraining:
-            one.is_busy, one.job_started = True, time.perf_counter()
-            return Job(one.shown, "src.training.pretraining:pretrain_encoder", asdict(one.pretraining[0]))
-        if one.folds is None:
-            home = self._trial_folder(one.trial.number)
+    def _job_of(self, one: RunningTrial) -> Job | None:
+        """The next job of a trial. Returns None for settings that folds refuse: the trial failed."""
+        if not one.pretraining and one.folds is None:
             try:
-                jobs = fold_jobs(
-                    one.config,
-                    self._prepared,
-                    self._folds,
-                    self._shift,
-                    self._here,
-                    judged=[self._model],
-                    folder_of=lambda name: home if name == self._model else self._prepared.output.run(name),
-                )
+                one.folds = self._fold_jobs(one)
             except UserError as error:
                 self._close(one)
-                self._tell_failed(one.trial, one.shown, str(error))
+                self._tell_failed(one.trial, str(error))
                 return None
-            one.folds = jobs[self._model]
         one.is_busy, one.job_started = True, time.perf_counter()
+        if one.pretraining:
+            return Job(one.shown, "src.training.pretraining:pretrain_encoder", asdict(one.pretraining[0]))
         return Job(one.shown, "src.training.classification:train_fold", asdict(one.folds[len(one.scores)]))
+
+    def _fold_jobs(self, one: RunningTrial) -> list[FoldJob]:
+        """Jobs of all folds of a trial, in a folder of its own; teachers are those of the experiment."""
+        inputs, home = self._inputs, self._trial_folder(one.trial.number)
+        jobs = fold_jobs(
+            one.config,
+            inputs.dataset,
+            inputs.folds,
+            inputs.shift,
+            inputs.machine,
+            judged=[self._model],
+            folder_of=lambda name: home if name == self._model else inputs.dataset.output.run(name),
+        )
+        return jobs[self._model]
 
     # Watcher
 
@@ -199,7 +181,7 @@ class Search:
         if before < mark < study.RUNGS:
             spent = one.seconds + time.perf_counter() - one.job_started
             self._report(one, [*one.scores, 1 - news["valid_loss"]], spent, done * study.RUNGS + mark)
-        return one.is_given_up
+        return one.is_pruned
 
     def finish(self, job: Job, failure: Failure | None) -> None:
         one = self._of(job)
@@ -209,11 +191,11 @@ class Search:
         one.trial.set_user_attr("seconds", round(one.seconds, 2))
         if failure:
             self._close(one)
-            self._tell_failed(one.trial, one.shown, failure.reason)
+            self._tell_failed(one.trial, failure.reason)
         elif one.pretraining:
             one.pretraining.pop(0)
-        elif one.is_given_up:
-            self._tell_given_up(one)
+        elif one.is_pruned:
+            self._tell_pruned(one)
         else:
             result = storage.read_json(Path(one.folds[len(one.scores)].folder) / "result.json")
             if (beside := seconds - result["seconds_since_last_start"]) > 0:  # else it was trained before
@@ -223,73 +205,66 @@ class Search:
                 self._tell_complete(one)
                 return
             self._report(one, one.scores, one.seconds, len(one.scores) * study.RUNGS)
-            if one.is_given_up:
-                self._tell_given_up(one)
+            if one.is_pruned:
+                self._tell_pruned(one)
 
-    def _report(self, one: Trial, scores: list[float], seconds: float, step: int) -> None:
-        """What the folds so far speak for; a trial that was running before has told some already."""
-        if len(self._config.tune.objectives) > 1:
+    def _report(self, one: RunningTrial, scores: list[float], seconds: float, step: int) -> None:
+        """Reports the mean score of the folds so far, and prunes. A trial that was resumed has reported some steps."""
+        objectives = self._study.settings.objectives
+        if len(objectives) > 1 or step in self._study.trials()[one.trial.number].intermediate_values:
             return
-        known = self._trials.get_trials(deepcopy=False)[one.trial.number].intermediate_values
-        value = float(np.mean(scores)) if self._config.tune.objectives == ["score"] else seconds
-        if step not in known:
-            one.trial.report(value, step)
-            one.is_given_up = one.trial.should_prune()
+        one.trial.report(float(np.mean(scores)) if objectives == ["score"] else seconds, step)
+        one.is_pruned = one.trial.should_prune()
 
-    def _tell_complete(self, one: Trial) -> None:
-        estimate = score_of(self._config, self._prepared, self._folds, self._shift, one.folds)
-        one.trial.set_user_attr("score", estimate.to_json())
-        found = {"score": estimate.value, "seconds": one.seconds}
-        values = [found[objective] for objective in self._config.tune.objectives]
-        self._trials.tell(one.trial, values, skip_if_finished=True)
+    def _tell_complete(self, one: RunningTrial) -> None:
+        estimate = score_of(self._inputs, one.folds)
+        self._study.complete(one.trial, estimate, one.seconds)
         self._failures_in_a_row = 0
-        best = study.best_trials(self._trials, self._config.tune.objectives, 1)[0]
+        best = self._study.best(1)[0]
         note = f"{estimate.value:.4f} ± {estimate.standard_error:.4f} in {duration(one.seconds)}"
         self._close(one)
         self._progress.finish(one.shown, f"{note}; best: trial {best.number}, {best.user_attrs['score']['value']:.4f}")
 
-    def _tell_given_up(self, one: Trial) -> None:
-        frozen = self._trials.tell(one.trial, state=study.TrialState.PRUNED, skip_if_finished=True)
+    def _tell_pruned(self, one: RunningTrial) -> None:
+        frozen = self._study.record.tell(one.trial, state=study.TrialState.PRUNED, skip_if_finished=True)
         self._failures_in_a_row = 0
         self._close(one)
         marks = f"{frozen.last_step / study.RUNGS:.1f} of {len(one.folds)} folds"
         self._progress.finish(one.shown, f"given up after {marks}, {duration(one.seconds)}")
 
-    def _tell_failed(self, trial: optuna.Trial, shown: str, reason: str) -> None:
-        trial.set_user_attr("reason", reason.strip())
-        self._trials.tell(trial, state=study.TrialState.FAIL, skip_if_finished=True)
-        self._failures_in_a_row += 1
-        self._progress.finish(shown, f"FAILED: {reason.strip().splitlines()[-1]}")
+    def _tell_failed(self, trial: optuna.Trial, reason: str) -> None:
         self.last_failure = reason.strip()
+        self._failures_in_a_row += 1
+        self._study.fail(trial, self.last_failure)
+        self._progress.finish(f"trial {trial.number}", f"FAILED: {self.last_failure.splitlines()[-1]}")
 
-    def _close(self, one: Trial) -> None:
-        """Weights and logits of a trial are of no use any more, and take megabytes."""
+    def _close(self, one: RunningTrial) -> None:
+        """Removes a trial from the running ones, and its weights and logits, which take megabytes."""
         self._active.remove(one)
         shutil.rmtree(self._trial_folder(one.trial.number), ignore_errors=True)
 
     def _clean_up(self) -> None:
-        """What a kill left of trials between their end and their cleaning."""
-        for trial in study.finished(self._trials):
-            if trial.user_attrs.get(study.OWNER) == self._owner:
+        """Removes files that a kill left of finished trials."""
+        for trial in self._study.finished():
+            if trial.user_attrs.get(study.OWNER) == self._study.owner:
                 shutil.rmtree(self._trial_folder(trial.number), ignore_errors=True)
 
     def _trial_folder(self, number: int) -> Path:
-        return self._folder / "trials" / f"{number:04d}"
+        return self._study.folder / "trials" / f"{number:04d}"
 
-    def _of(self, job: Job) -> Trial:
+    def _of(self, job: Job) -> RunningTrial:
         return next(one for one in self._active if one.shown == job.name)
 
 
-def score_of(
-    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, jobs: Sequence[FoldJob]
-) -> metrics.Estimate:
-    """The official score of one run's trained folds on the rows of select_on, as ./run.sh leaderboard gives it; under
-    holdout that of the validation part.
+def score_of(inputs: Inputs, jobs: Sequence[FoldJob]) -> metrics.Estimate:
+    """The official score of one run's trained folds on the rows of select_on, as ./run.sh leaderboard computes it; of a
+    holdout the score of its validation part.
     """
-    target = shift.target(config.target)
-    rows = validation(config.select_on, shift.rows, target, folds)
-    if folds.scheme == "holdout":
-        rows = rows.only(folds.first == HOLDOUT_PARTS["valid"])
+    dataset, shift = inputs.dataset, inputs.shift
+    target = shift.target(inputs.config.target)
+    rows = validation(inputs.config.select_on, shift.rows, target, inputs.folds)
+    if inputs.folds.scheme == "holdout":
+        rows = rows.only(inputs.folds.first == HOLDOUT_PARTS["valid"])
     size = len(dataset.train) if rows.copies is None else len(shift.rows) * len(target.noised)
     total, count = np.zeros((size, dataset.task.n_labels)), np.zeros((size, 1))
     for job in jobs:

@@ -1,29 +1,29 @@
-"""./run.sh tune RUN: trials of other settings, each by the fold function of training; the best become a YAML file.
+"""./run.sh tune RUN: searches for better settings of a run; the best become a preset.
 
     ./run.sh tune lstm --preset quick --trials 30
     ./run.sh train --preset output/tune/lstm/best.yaml --model lstm
     ./run.sh tune blend --preset quick
 
-A trial trains one fold after the other and is given up as soon as it looks worse than others did there. Trials go side
-by side. Killed at any moment, the same command goes on with the trials that were running. Of the blend a trial is a
+A trial trains one fold after the other and is pruned as soon as it looks worse than others did there. Trials run side
+by side. Killed at any moment, the same command continues with the trials that were running. A trial of the blend is a
 method and a choice of members, among runs that are trained.
 """
 
 from __future__ import annotations
 
-import math
-import platform
 import re
 import shlex
 import shutil
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import yaml
+from optuna.trial import FrozenTrial, TrialState
 
 from src.core import storage, versions
 from src.core.errors import UserError
@@ -32,270 +32,199 @@ from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import model_names, with_words
 from src.core.storage import Output
 from src.core.terminal import JobProgress, duration, info, result, show_table
-from src.data.dataset import Dataset
-from src.data.splits import Folds
+from src.data.tasks import Task
 from src.ensemble import blending
 from src.ensemble.blend_data import evidence_of
 from src.ensemble.blending import Evidence
 from src.evaluation import metrics
 from src.evaluation.runs import RunFolder, check_fits, check_settings, command
-from src.evaluation.validation_sets import ValidationSets
-from src.training import device_cache
-from src.training.device_cache import Machine
 from src.training.job_specs import is_trained
 from src.training.planning import fold_jobs, unlabelled
 from src.training.prediction import prediction_jobs
 from src.training.tracking import Tracking, tracking_of
 from src.tuning import search_spaces, study, study_plots
 from src.tuning.search_spaces import CategoricalDimension, Space
-from src.tuning.trial_runner import MOST_FAILURES, Search
+from src.tuning.study import Options, Study
+from src.tuning.trial_runner import MOST_FAILURES, Inputs, TrialRunner
 
 MEMBER = "member."
-"""Begins the name of the setting that says whether a run is in a blend."""
+"""Prefix of the parameters that say whether a run is in a blend."""
 MADE_HERE = {"preset", "overrides", "models", "denoisers", "tuned", "runs"}
 NOT_KEPT = MADE_HERE | {"paths", "sample", "executor", "device", "tune", "baselines", "submit", "leaderboard"}
 NOT_KEPT |= {"explain", "track", "track_uri"}
-"""Of the settings, what best.yaml does not hold: it is not of the run, or not of the experiment."""
+"""Settings that best.yaml leaves out: they do not belong to the run, or not to the experiment."""
 
 
-@dataclass
-class Wishes:
-    """What the command line asks for."""
-
-    trials: int
-    """In all, of the study."""
-    hours: float | None
-    jobs: int | None
-    """Trials side by side."""
-    spaces: list[str]
-    storage: str | None
-    name: str | None
-    release: bool = False
-
-
-def run(config: Config, model: str, wishes: Wishes) -> None:
-    """A study of run `model` of the configuration."""
-    output = Output(config.paths.output)
-    dataset = Dataset.load(output)
-    folds = dataset.load_folds()
-    shift = ValidationSets.load(dataset, config)
-    space = search_spaces.load_space(wishes.spaces or [_usual_space(config.runs[model])], PARTS)
+def run(config: Config, model: str, options: Options) -> None:
+    """Searches for settings of run `model`."""
+    inputs = Inputs.load(config)
+    space = search_spaces.load_space(options.spaces or [_usual_space(config.runs[model])], PARTS)
     space.check(lambda words: with_words(config, words, [model]))
-    name = _name(config, model, wishes)
-    folder = output.tune / name
-    here = device_cache.find(output, config.device)
-    n_folds = len(list(folds.splits())) * len(config.runs[model].train.seeds)
-    made_of = {
-        "settings": config.runs[model].model_dump(mode="json"),
-        "search space": space.to_json(),
-        "settings of the runs that it needs": {
-            one: run.model_dump(mode="json") for one, run in {**config.denoisers, **config.runs}.items() if one != model
-        },
-        **_made_of(config, dataset, folds, shift),
-        "extra files": [dataset.extra_texts, dataset.extra_labels],
-        "device": [here.device, here.precision(config.runs[model].train.precision)],
-        "version": [versions.TRAIN, versions.PRETRAIN, versions.SCORE],
-    }
-    tracking = tracking_of(config)
-    with study.opened(folder, wishes.storage) as backend:
-        trials = study.open_study(backend, name, config.tune, n_folds, made_of)
-        owner = _owner(folder)
-        _release(trials, owner, wishes)
-        search = Search(
-            config,
-            model,
-            dataset,
-            folds,
-            shift,
-            here,
-            space,
-            trials,
-            owner,
-            folder,
-            wishes.trials,
-            wishes.hours,
-            bool(wishes.storage),
-        )
-        if search.left or search.is_interrupted:
-            _check_teachers(config, model, dataset, folds, shift, here)
-            side_by_side = config.executor.model_copy(update={"workers": wishes.jobs} if wishes.jobs else {})
-            executor = make_executor(side_by_side, here.device, wishes.trials)
+    n_folds = len(list(inputs.folds.splits())) * len(config.runs[model].train.seeds)
+    with _opened(config, model, options, n_folds, _run_inputs(inputs, model, space)) as trials:
+        runner = TrialRunner(inputs, model, space, trials)
+        if trials.left:
+            _label_by_teachers(inputs, model)
+            side_by_side = config.executor.model_copy(update={"workers": options.jobs} if options.jobs else {})
+            executor = make_executor(side_by_side, inputs.machine.device, options.trials)
             info(
-                f"tune: {name}: {search.left} of {wishes.trials} trials to go, {executor.workers} side by side, "
-                f"by {config.select_on}; {len(space.dimensions)} settings, {config.tune.sampler}, {config.tune.pruner}"
+                f"tune: {trials.name}: {trials.left} of {options.trials} trials to go, {executor.workers} side by "
+                f"side, by {config.select_on}; {len(space.dimensions)} settings, {config.tune.sampler}, {config.tune.pruner}"
             )
-            search.go(executor)
+            runner.run(executor)
         else:
-            info(f"tune: {name}: all {wishes.trials} trials are made")
-        _write(config, model, trials, folder, name)
-        _track(tracking, name, trials)
-        if search.has_given_up:
-            raise UserError(
-                f"{MOST_FAILURES} trials in a row failed; no further ones are begun. The last: {search.last_failure}"
-            )
+            info(f"tune: {trials.name}: all {options.trials} trials are made")
+    if runner.has_given_up:
+        raise UserError(
+            f"{MOST_FAILURES} trials in a row failed; no further ones start. The last: {runner.last_failure}"
+        )
 
 
-def run_blend(config: Config, wishes: Wishes) -> None:
-    """A study of the blend of the configuration's runs, all of which must be trained.
+def run_blend(config: Config, options: Options) -> None:
+    """Searches for the method and the members of the blend of the configuration's runs.
 
-    Raises UserError, with the command, for one that is not, or was made with other settings.
+    Raises UserError, with the command, for a run that is not trained or was trained with other settings.
     """
-    output = Output(config.paths.output)
-    dataset = Dataset.load(output)
-    folds = dataset.load_folds()
-    shift = ValidationSets.load(dataset, config)
-    parts = {name: RunFolder.load(output, name, config) for name in config.runs}
-    check_fits(parts.values(), dataset, folds)
+    config = config.model_copy(
+        update={"tune": config.tune.model_copy(update={"objectives": ["score"], "pruner": "none"})}
+    )
+    inputs = Inputs.load(config)
+    parts = {name: RunFolder.load(inputs.dataset.output, name, config) for name in config.runs}
+    check_fits(parts.values(), inputs.dataset, inputs.folds)
     check_settings(config, parts.values())
-    shift.check_fits(parts.values())
-    space = search_spaces.load_space(wishes.spaces or ["blend"], ["blend"])
+    inputs.shift.check_fits(parts.values())
+    space = search_spaces.load_space(options.spaces or ["blend"], ["blend"])
     space.check(lambda words: with_words(config, words))
     members = {f"{MEMBER}{name}": CategoricalDimension(type="categorical", choices=[True, False]) for name in parts}
     space = Space({**space.dimensions, **members})
-    name = _name(config, "blend", wishes)
-    folder = output.tune / name
-    settings = config.tune.model_copy(update={"objectives": ["score"], "pruner": "none"})
-    config = config.model_copy(update={"tune": settings})
     made_of = {
-        "runs": {run: part.score["fingerprint"] for run, part in parts.items()},
+        "runs": {name: part.score["fingerprint"] for name, part in parts.items()},
         "search space": space.to_json(),
         "settings of the blend": config.blend.model_dump(mode="json"),
-        **_made_of(config, dataset, folds, shift),
+        **_data_inputs(inputs),
         "version": versions.BLEND,
     }
-    tracking = tracking_of(config)
-    with study.opened(folder, wishes.storage) as backend:
-        trials = study.open_study(backend, name, settings, 1, made_of)
-        owner = _owner(folder)
-        _release(trials, owner, wishes)
-        running = study.left_running(trials, owner, bool(wishes.storage))
-        left = max(len(running), wishes.trials - len(study.finished(trials)))  # running ones are always finished
-        info(f"tune: {name}: {left} of {wishes.trials} trials to go, by {config.select_on}, cross-fitted")
-        labels = np.asarray(dataset.train.labels)
-        evidence = {run: evidence_of(config, [part], labels, folds, shift)[0].dealt() for run, part in parts.items()}
-        deadline = time.monotonic() + wishes.hours * 3600 if wishes.hours else math.inf
-        with JobProgress("tune", {f"trial {i}": 1.0 for i in range(left)}, lines=False) as progress:
-            for i in range(left):
-                if not running and (time.monotonic() > deadline or len(trials.get_trials(False)) >= wishes.trials):
+    with _opened(config, "blend", options, 1, made_of) as trials:
+        info(
+            f"tune: {trials.name}: {trials.left} of {options.trials} trials to go, by {config.select_on}, cross-fitted"
+        )
+        labels = np.asarray(inputs.dataset.train.labels)
+        evidence = {
+            name: evidence_of(config, [part], labels, inputs.folds, inputs.shift)[0].dealt()
+            for name, part in parts.items()
+        }
+        with JobProgress("tune", {f"trial {i}": 1.0 for i in range(trials.left)}, lines=False) as progress:
+            for name in progress.jobs:
+                if (trial := trials.next_trial()) is None:
                     break
-                number = running.pop(0) if running else None
-                trial = (
-                    study.ask(trials, settings, owner) if number is None else study.take_up(trials, settings, number)
-                )
-                _try_blend(config, dataset, evidence, space.suggest(trial), trials, trial)
-                progress.finish(f"trial {i}", "done")
-        _write(config, "blend", trials, folder, name)
-        _track(tracking, name, trials)
+                started, chosen = time.perf_counter(), space.suggest(trial)
+                if any(chosen[member] for member in members):
+                    estimate = _blend_score(config, inputs.dataset.task, evidence, chosen)
+                    trials.complete(trial, estimate, time.perf_counter() - started)
+                else:
+                    trials.fail(trial, "no member")
+                progress.finish(name, "done")
 
 
-def _try_blend(
-    config: Config,
-    dataset: Dataset,
-    evidence: dict[str, Evidence],
-    chosen: dict[str, Any],
-    trials: optuna.Study,
-    trial: optuna.Trial,
-) -> None:
-    started = time.perf_counter()
-    members = [run for run in evidence if chosen[f"{MEMBER}{run}"]]
-    if not members:
-        trial.set_user_attr("reason", "no member")
-        trials.tell(trial, state=study.TrialState.FAIL)
-        return
-    first = evidence[members[0]]
-    rows = replace(first, members=[evidence[run].members[0] for run in members])
+def _blend_score(config: Config, task: Task, evidence: dict[str, Evidence], chosen: dict[str, Any]) -> metrics.Estimate:
+    """Cross-fitted score of the blend of the chosen members."""
+    members = [one for name, one in evidence.items() if chosen[f"{MEMBER}{name}"]]
+    rows = replace(members[0], members=[one.members[0] for one in members])
     method = chosen.get("blend.method", config.blend.method)
     per_group = chosen.get("blend.per_group", config.blend.per_group)
-    fitted = blending.fit_folds(rows, dataset.task, method, per_group)
+    fitted = blending.fit_folds(rows, task, method, per_group)
     judged = rows.folds >= 0
-    probabilities = dataset.task.decode(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
-    estimate = metrics.official_score(
-        dataset.task, rows.labels[judged], probabilities, rows.weights[judged], rows.reports[judged]
-    )
-    trial.set_user_attr("score", estimate.to_json())
-    trial.set_user_attr("seconds", round(time.perf_counter() - started, 2))
-    trials.tell(trial, estimate.value)
+    probabilities = task.decode(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
+    return metrics.official_score(task, rows.labels[judged], probabilities, rows.weights[judged], rows.reports[judged])
 
 
-def _name(config: Config, model: str, wishes: Wishes) -> str:
-    """Of the study. tune.use looks for that of a run by the run's name, so no other may have it."""
-    name = wishes.name or model
+@contextmanager
+def _opened(config: Config, model: str, options: Options, n_folds: int, made_of: dict[str, Any]) -> Iterator[Study]:
+    """The study of a run or of the blend. Its best settings, table, plots and tracked trials are written at the end."""
+    name = options.name or model
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
     if name != model and name in {*model_names(), *config.runs, *config.denoisers, "blend"}:
+        # tune.use looks for the study of a run by the run's name
         raise UserError(f"--name {name!r} is the name of a run, whose own study is called so. Give this one another")
-    return name
+    tracking = tracking_of(config)
+    with study.opened(Output(config.paths.output).tune / name, config.tune, options, n_folds, made_of) as trials:
+        if options.release:
+            info(f"tune: {trials.release()} trials of other machines are ended (--release)")
+        elif others := sorted({one.user_attrs.get(study.OWNER, "unknown") for one in trials.others()}):
+            info(f"tune: trials run at {', '.join(others)}; --release ends them, if a machine is gone")
+        yield trials
+        _write(config, model, trials)
+        _track(tracking, trials)
 
 
-def _owner(folder: Path) -> str:
-    return f"{platform.node()}:{folder.resolve()}"
+def _run_inputs(inputs: Inputs, model: str, space: Space) -> dict[str, Any]:
+    """What the scores of trials of a run depend on."""
+    config, dataset = inputs.config, inputs.dataset
+    others = {name: run for name, run in {**config.denoisers, **config.runs}.items() if name != model}
+    return {
+        "settings": config.runs[model].model_dump(mode="json"),
+        "search space": space.to_json(),
+        "settings of the runs that it needs": {name: run.model_dump(mode="json") for name, run in others.items()},
+        **_data_inputs(inputs),
+        "extra files": [dataset.extra_texts, dataset.extra_labels],
+        "device": [inputs.machine.device, inputs.machine.precision(config.runs[model].train.precision)],
+        "version": [versions.TRAIN, versions.PRETRAIN, versions.SCORE],
+    }
 
 
-def _release(trials: optuna.Study, owner: str, wishes: Wishes) -> None:
-    """Trials of machines that are gone, which would wait for ever, are ended where that is asked for, or told."""
-    if not wishes.storage:
-        return
-    if wishes.release:
-        info(f"tune: {study.release(trials, owner)} trials of other machines are ended (--release)")
-        return
-    running = trials.get_trials(deepcopy=False, states=(study.TrialState.RUNNING,))
-    others = sorted({one.user_attrs.get(study.OWNER, "unknown") for one in running} - {owner})
-    if others:
-        info(f"tune: trials run at {', '.join(others)}; if one of these is gone for good, end its trials by --release")
-
-
-def _made_of(config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets) -> dict[str, Any]:
-    """What scores of trials rest on."""
+def _data_inputs(inputs: Inputs) -> dict[str, Any]:
+    """The data that scores of trials depend on."""
+    config, shift = inputs.config, inputs.shift
     return {
         "select_on": [config.select_on, shift.target(config.target).name if shift.tests else None],
-        "train reports": dataset.manifest["train"],
-        "test files": dataset.test_texts,
-        "folds": storage.array_hash(folds.table),
+        "train reports": inputs.dataset.manifest["train"],
+        "test files": inputs.dataset.test_texts,
+        "folds": storage.array_hash(inputs.folds.table),
         "noisy copies": shift.fingerprint,
     }
 
 
 def _usual_space(run: Run) -> str:
-    """By the model's kind, so that a run of any name has one."""
+    """Name of the search space for the kind of model, so that a run of any name has one."""
     if run.model.encoder != "recurrent":
         return run.model.encoder
     return "han" if run.model.pooling == "hierarchical" else run.model.cell
 
 
-def _check_teachers(
-    config: Config, model: str, dataset: Dataset, folds: Folds, shift: ValidationSets, here: Machine
-) -> None:
-    """That they are trained, and have labelled what trials learn from. Raises UserError, with the command."""
+def _label_by_teachers(inputs: Inputs, model: str) -> None:
+    """Predicts what trials learn from by their teachers. Raises UserError, with the command, for an untrained one."""
+    config, machine = inputs.config, inputs.machine
     teachers = config.runs[model].train.teachers
     if not teachers:
         return
     own = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
-    jobs = fold_jobs(own, dataset, folds, shift, here)
+    jobs = fold_jobs(own, inputs.dataset, inputs.folds, inputs.shift, machine)
     for name in teachers:
         if not all(map(is_trained, jobs[name])):
             raise UserError(f"teacher {name} is not trained. Run: ./run.sh {command('train', config, '--model', name)}")
     trained = [Path(job.folder) for name in teachers for job in jobs[name]]
-    executor = make_executor(config.executor, here.device, len(trained))
-    raise_failures(run_shown(executor, "predict", prediction_jobs(trained, unlabelled(dataset), here.device)))
+    executor = make_executor(config.executor, machine.device, len(trained))
+    predictions = prediction_jobs(trained, unlabelled(inputs.dataset), machine.device)
+    raise_failures(run_shown(executor, "predict", predictions))
 
 
-def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name: str) -> None:
-    """best.yaml, top/, trials.csv and the pictures, of what is there."""
-    best = study.best_trials(trials, config.tune.objectives, config.tune.top)
-    done = study.finished(trials)
-    kinds = {state.name.lower(): sum(trial.state == state for trial in done) for state in study.TrialState}
-    told = f"{kinds['complete']} complete, {kinds['pruned']} given up, {kinds['fail']} failed"
-    storage.write_text(folder / "trials.csv", study_plots.table(trials))
+def _write(config: Config, model: str, trials: Study) -> None:
+    """Writes best.yaml, top/, trials.csv and the plots of the finished trials, and shows the best."""
+    best, done = trials.best(config.tune.top), trials.finished()
+    counts = ", ".join(f"{sum(one.state == state for one in done)} {word}" for state, word in study.STATES.items())
+    storage.write_text(trials.folder / "trials.csv", study_plots.table(trials))
     if not best:
-        result(f"tune: {name}: {told}; nothing to choose from yet")
+        result(f"tune: {trials.name}: {counts}; nothing to choose from yet")
         return
-    shutil.rmtree(folder / "top", ignore_errors=True)
-    for rank, trial in reversed(list(enumerate(best, start=1))):
-        text = _as_preset(config, model, trial, name, f"{rank} of {len(done)} trials by {config.select_on}")
-        storage.write_text(folder / "top" / f"{rank}.yaml", text)
-    storage.write_text(folder / "best.yaml", text)
-    storage.write_json(folder / "importances.json", study_plots.importances(trials))
-    study_plots.draw(trials, folder, config.tune.objectives)
+    shutil.rmtree(trials.folder / "top", ignore_errors=True)
+    for rank, trial in enumerate(best, start=1):
+        head = f"# Study {trials.name}, trial {trial.number}: rank {rank} of {len(done)} trials by {config.select_on}"
+        text = _as_preset(config, model, trial, head)
+        storage.write_text(trials.folder / "top" / f"{rank}.yaml", text)
+        if rank == 1:
+            storage.write_text(trials.folder / "best.yaml", text)
+    study_plots.draw(trials)
     rows = [
         [
             str(trial.number),
@@ -304,48 +233,41 @@ def _write(config: Config, model: str, trials: optuna.Study, folder: Path, name:
         ]
         for trial in best
     ]
-    show_table(f"Best trials of {name}", ["trial", config.select_on, "time"], rows)
+    show_table(f"Best trials of {trials.name}", ["trial", config.select_on, "time"], rows)
     result(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
-    what = "Blend so: ./run.sh blend" if model == "blend" else "Train the best: ./run.sh train"
-    words = [
-        *([] if model == "blend" else ["--model", model]),
-        *(w for w in config.overrides if w.startswith("paths.")),
-    ]
-    result(f"tune: {name}: {told}. {what} {shlex.join(['--preset', str(folder / 'best.yaml'), *words])}")
-    result(f"tune: {folder}")
+    verb, run_words = ("blend", []) if model == "blend" else ("train", ["--model", model])
+    paths = [word for word in config.overrides if word.startswith("paths.")]
+    words = shlex.join([verb, "--preset", str(trials.folder / "best.yaml"), *run_words, *paths])
+    result(f"tune: {trials.name}: {counts}. To use the best: ./run.sh {words}")
+    result(f"tune: {trials.folder}")
 
 
-def _track(tracking: Tracking, name: str, trials: optuna.Study) -> None:
-    """Writes settings, score and time of each complete trial."""
-    for trial in trials.get_trials(deepcopy=False, states=(study.TrialState.COMPLETE,)):
-        settings = {key: search_spaces.from_study(value) for key, value in trial.params.items()}
-        score = trial.user_attrs["score"]
-        values = {
-            "score": score["value"],
-            "standard_error": score["standard_error"],
-            "seconds": trial.user_attrs["seconds"],
-        }
-        tracking.trial(name, trial.number, settings, values)
-
-
-def _as_preset(config: Config, model: str, trial: optuna.trial.FrozenTrial, name: str, rank: str) -> str:
-    """A preset of the run with the trial's settings and of the runs that it needs; of a blend, of all its runs."""
+def _as_preset(config: Config, model: str, trial: FrozenTrial, head: str) -> str:
+    """Preset with the trial's settings: of the run and of the runs that it needs, or of the blend and all its runs."""
     chosen = {key: search_spaces.from_study(value) for key, value in trial.params.items()}
-    settings = [key for key in chosen if not key.startswith(MEMBER)]
-    words = search_spaces.words({key: chosen[key] for key in settings})
+    words = search_spaces.words({key: value for key, value in chosen.items() if not key.startswith(MEMBER)})
     if model == "blend":
         members = [key.removeprefix(MEMBER) for key, value in chosen.items() if key.startswith(MEMBER) and value]
         found = with_words(config, [*words, f"blend.members={members}"])
     else:
         found = with_words(config, words, [model])
     kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
-    runs = {one: run.model_dump(mode="json") for one, run in {**found.denoisers, **found.runs}.items()}
+    runs = {name: run.model_dump(mode="json") for name, run in {**found.denoisers, **found.runs}.items()}
     score = trial.user_attrs["score"]
     return (
-        f"# Study {name}, trial {trial.number}: rank {rank}, {score['value']:.4f} ± {score['standard_error']:.4f}.\n"
-        f"# {command('tune', config, model)} (study {name})\n"
+        f"{head}, {score['value']:.4f} ± {score['standard_error']:.4f}.\n"
+        f"# {command('tune', config, model)}\n"
         + yaml.safe_dump({**kept, "runs": runs}, sort_keys=False, allow_unicode=True)
     )
+
+
+def _track(tracking: Tracking, trials: Study) -> None:
+    """Writes settings, score and time of each complete trial to the tracker."""
+    for trial in trials.trials(TrialState.COMPLETE):
+        settings = {key: search_spaces.from_study(value) for key, value in trial.params.items()}
+        score, seconds = trial.user_attrs["score"], trial.user_attrs["seconds"]
+        figures = {"score": score["value"], "standard_error": score["standard_error"], "seconds": seconds}
+        tracking.trial(trials.name, trial.number, settings, figures)
 
 
 def _shown(value: Any) -> str:
