@@ -32,6 +32,8 @@ CHILD = "from src.bench.measure import serve; serve()"
 
 @dataclass(frozen=True)
 class Contender:
+    """Function to time, with its processes and threads."""
+
     name: str
     title: str
     function: str

@@ -19,6 +19,8 @@ PREDICT_ROWS = 4096
 
 @dataclass(frozen=True)
 class Setting:
+    """Conditions of a benchmark run."""
+
     cores: int
     rows: int
     """Number of reports in the file for the reading part."""
@@ -30,6 +32,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Part:
+    """Comparison of contenders on the same work."""
+
     title: str
     unit: str
     """Unit of work: report, run, flop or byte."""

@@ -47,6 +47,8 @@ PRELOADED = ["src.training.classification", "src.training.prediction", "src.trai
 
 @dataclass(frozen=True)
 class Job:
+    """Call of a function in a worker, as plain data."""
+
     name: str
     """Name for the user, unique among the jobs of a call."""
     function: str
@@ -58,12 +60,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
+    """Job that ended with an error."""
+
     job: Job
     reason: str
     """Message for the user, or a traceback."""
 
 
 class Watcher(Protocol):
+    """Receiver of jobs' progress."""
+
     def step(self, job: Job, news: dict[str, Any]) -> bool | None:
         """Receives the progress of a job; returns True to stop the job, which waits for the answer."""
         ...
@@ -74,6 +80,8 @@ class Watcher(Protocol):
 
 
 class Executor(Protocol):
+    """Runner of jobs."""
+
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Failure]:
         """Runs every job, also after failures of others, and returns the failures."""
         ...

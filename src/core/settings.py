@@ -32,6 +32,8 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterV
 
 
 class Paths(Settings):
+    """Folders, and globs of the input files."""
+
     input: Path = ROOT / "input"
     """Folder of the competition's files; only input/sample/ is written."""
     output: Path = ROOT / "output"
@@ -45,6 +47,8 @@ class Paths(Settings):
 
 
 class Data(Settings):
+    """Length of encoded reports."""
+
     max_len: int = Field(104, ge=1)
     """Tokens kept of a report; 104 is the longest of round 1."""
     keep: Literal["head", "tail"] = "head"
@@ -52,6 +56,8 @@ class Data(Settings):
 
 
 class Folds(Settings):
+    """Cross-validation scheme."""
+
     scheme: Literal["kfold", "families", "holdout"] = "kfold"
     """kfold: multilabel-stratified k-fold. families: k-fold in which near-duplicates share a fold. holdout: train,
     valid and test parts of 8:1:1."""
@@ -133,6 +139,8 @@ class Model(Settings):
 
 
 class Recurrent(Model):
+    """LSTM, GRU or plain recurrence."""
+
     encoder: Literal["recurrent"] = "recurrent"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
     hidden_size: int = Field(128, ge=1)
@@ -143,6 +151,8 @@ class Recurrent(Model):
 
 
 class Transformer(Model):
+    """Pre-norm Transformer encoder."""
+
     encoder: Literal["transformer"] = "transformer"
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
@@ -160,6 +170,8 @@ class Transformer(Model):
 
 
 class TextCNN(Model):
+    """Parallel convolutions of several widths."""
+
     encoder: Literal["textcnn"] = "textcnn"
     widths: list[Annotated[int, Field(ge=1)]] = Field([2, 3, 4, 5], min_length=1)
     """Filter width in tokens of each parallel convolution."""
@@ -168,6 +180,8 @@ class TextCNN(Model):
 
 
 class DPCNN(Model):
+    """Deep pyramid CNN with dilation."""
+
     encoder: Literal["dpcnn"] = "dpcnn"
     size: int = Field(128, ge=1)
     """Number of filters of every convolution."""
@@ -178,6 +192,8 @@ class DPCNN(Model):
 
 
 class RCNN(Model):
+    """Embedding with left and right recurrent contexts (Lai et al. 2015)."""
+
     encoder: Literal["rcnn"] = "rcnn"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
     hidden_size: int = Field(128, ge=1)

@@ -21,6 +21,8 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class InputFiles:
+    """Paths of the input files by role, sorted by name."""
+
     train: list[Path]
     test: list[Path]
     extra: list[Path]

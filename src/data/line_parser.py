@@ -66,6 +66,7 @@ class Part:
 
 
 def open_bytes(path: Path) -> BinaryIO:
+    """Opens a file for reading. Raises UserError if it is missing, no regular file, or unreadable."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; expected a file")
     try:
@@ -127,6 +128,7 @@ def split_fields(line: bytes, layout: str, messages: list[str]) -> list[bytes]:
 
 
 def read_id(name: bytes, messages: list[str]) -> bytes:
+    """Returns a valid id unchanged; returns b"" and appends to `messages` on an error."""
     if not name:
         messages.append("an empty id")
     elif len(name.split()) != 1 or name.strip() != name:
@@ -165,6 +167,7 @@ def _labels(text: bytes, messages: list[str]) -> tuple[int, list[int]]:
 
 
 def show(text: bytes, longest: int = 40) -> str:
+    """Quotes the first `longest` bytes of a text for a message."""
     shown = text[:longest].decode("ascii", "backslashreplace")
     return repr(shown + "…" * (len(text) > longest))
 

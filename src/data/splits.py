@@ -64,6 +64,8 @@ class Families:
 
 @dataclass(frozen=True)
 class Folds:
+    """Fold of each report for each seed."""
+
     scheme: str
     seeds: list[int]
     table: np.ndarray
@@ -74,6 +76,7 @@ class Folds:
     """True if these folds have just been made of more reports than settings.max_rows."""
 
     def splits(self) -> list[Split]:
+        """Returns the training, validation and predicted rows of every fold and seed."""
         if self.scheme == "holdout":
             part = {name: np.flatnonzero(self.table[:, 0] == value) for name, value in HOLDOUT_PARTS.items()}
             predicted = np.sort(np.concatenate([part["valid"], part["test"]]))

@@ -56,6 +56,8 @@ class Submission:
 
 
 class SubmissionLog:
+    """Reader and writer of output/submissions.jsonl."""
+
     def __init__(self, path: Path):
         self.path = path
 
@@ -90,6 +92,7 @@ class SubmissionLog:
         )
 
     def scored(self, submission: Submission, score: float, board: str, note: str = "") -> None:
+        """Logs an online score of a submission on a board."""
         self._append(
             lambda submissions: {"event": "scored", "id": submission.id, "board": board, "score": score, "note": note}
         )

@@ -124,6 +124,7 @@ class Pool:
         return self.noised(NoiseRates(replacement=rate), np.random.default_rng(SEED))
 
     def noised(self, extra: NoiseRates, rng: np.random.Generator) -> Text:
+        """Returns the pool's text with the noise `extra`."""
         return corrupt(*self.text, extra, rng, self.words)
 
     def density_ratio(self, text: Text) -> DensityRatio:

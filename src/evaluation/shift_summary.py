@@ -146,6 +146,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def show(facts: dict[str, Any]) -> None:
+    """Prints the tables and the paragraph, with FILES_A_TABLE test files a table."""
     names = list(facts["tests"])
     for start in range(0, max(len(names), 1), FILES_A_TABLE):  # 80 columns
         tests = {name: facts["tests"][name] for name in names[start : start + FILES_A_TABLE]}
@@ -157,6 +158,7 @@ def show(facts: dict[str, Any]) -> None:
 
 
 def as_markdown(facts: dict[str, Any]) -> str:
+    """Returns paragraph, figure and tables as Markdown."""
     parts = ["# Differences between train and test files", paragraph(facts), "![noise and similarity](shift.png)"]
     for title, columns, rows in tables(facts):
         lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

@@ -17,6 +17,8 @@ TEMPLATES = [Path(__file__).with_name(name) for name in ("page.html.j2", "sectio
 
 @dataclass(frozen=True)
 class Table:
+    """Table with a caption."""
+
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
@@ -33,6 +35,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
+    """Charts with a caption."""
+
     svg: str | Sequence[str] = field(repr=False)
     """A picture, or several, side by side on wide screens."""
     caption: str = ""
@@ -46,6 +50,8 @@ class Chart:
 
 @dataclass(frozen=True)
 class Text:
+    """Paragraph."""
+
     text: str
 
 
@@ -58,6 +64,8 @@ class Code:
 
 @dataclass(frozen=True)
 class Token:
+    """Token of a coloured text."""
+
     word: str
     strength: float
     """Contribution, from -1 (negative) to 1 (positive)."""
@@ -79,6 +87,8 @@ Part = Table | Chart | Text | Code | Heat
 
 @dataclass
 class Section:
+    """Section of the page."""
+
     title: str
     parts: list[Part] = field(default_factory=list)
 
