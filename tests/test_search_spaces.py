@@ -1,4 +1,4 @@
-"""Search spaces: every shipped one fits its model, and what is wrong with a file is told."""
+"""Search spaces: every shipped one fits its model, and what is wrong with a file is an error."""
 
 from __future__ import annotations
 
@@ -62,31 +62,32 @@ def test_a_later_space_lies_over_an_earlier_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        ("", "has no settings"),
-        ("- train.epochs", "has no settings"),
-        ("a: [", "not valid YAML"),
-        ("paths.input: {type: categorical, choices: [x]}", "paths.input: a study changes settings of model, pretrain"),
-        ("train: {type: int, low: 1, high: 2}", "train: a study changes"),
-        ("train.epochs: {type: int, low: 3, high: 2}", "low 3 is above high 2"),
-        ("train.epochs: {type: int, low: 3, high: 6, step: 2}", "not a whole number of steps"),
-        ("train.epochs: {type: int, low: 1, high: 8, step: 7, log: true}", "log and step exclude each other"),
-        ("train.learning_rate: {type: float, low: 0, high: 2, log: true}", "log needs a low above 0"),
-        ("train.epochs: {type: integer, low: 3, high: 5}", "integer"),
-        ("train.epochs: {type: int, low: 3}", "high"),
-        ("train.epochs: {type: int, low: 3, high: 5, stop: 1}", "unknown key 'stop'"),
-        ("train.attack: {type: categorical, choices: []}", "choices"),
-        ("train.epochs: {type: int, low: 1, high: 2, when: {train.attack: fgm}}", "names train.attack, which is no"),
+        ("", ["space.yaml"]),
+        ("- train.epochs", ["space.yaml"]),
+        ("a: [", ["space.yaml", "YAML"]),
+        ("paths.input: {type: categorical, choices: [x]}", ["paths.input", *PARTS]),
+        ("train: {type: int, low: 1, high: 2}", ["train", *PARTS]),
+        ("train.epochs: {type: int, low: 3, high: 2}", ["train.epochs", "low 3", "high 2"]),
+        ("train.epochs: {type: int, low: 3, high: 6, step: 2}", ["train.epochs", "high 6", "2 from low 3"]),
+        ("train.epochs: {type: int, low: 1, high: 8, step: 7, log: true}", ["train.epochs", "log", "step"]),
+        ("train.learning_rate: {type: float, low: 0, high: 2, log: true}", ["train.learning_rate", "log", "low"]),
+        ("train.epochs: {type: integer, low: 3, high: 5}", ["train.epochs", "integer"]),
+        ("train.epochs: {type: int, low: 3}", ["train.epochs", "high"]),
+        ("train.epochs: {type: int, low: 3, high: 5, stop: 1}", ["train.epochs", "'stop'"]),
+        ("train.attack: {type: categorical, choices: []}", ["train.attack", "choices"]),
+        ("train.epochs: {type: int, low: 1, high: 2, when: {train.attack: fgm}}", ["train.epochs", "train.attack"]),
         (
             "train.attack: {type: categorical, choices: [none]}\n"
             "train.epochs: {type: int, low: 1, high: 2, when: {train.attack: fgm}}",
-            "wants train.attack to be fgm, which is none of",
+            ["train.epochs", "train.attack", "fgm", "['none']"],
         ),
     ],
 )
-def test_what_is_wrong_with_a_space_is_told(tmp_path, text, message):
-    assert message in error_of(space_of, tmp_path, text)
+def test_an_error_names_the_setting_and_what_it_had(tmp_path, text, facts):
+    error = error_of(space_of, tmp_path, text)
+    assert [fact for fact in facts if fact not in error] == []
 
 
 def test_values_that_settings_refuse_are_told_before_anything_runs(tmp_path):
@@ -94,10 +95,10 @@ def test_values_that_settings_refuse_are_told_before_anything_runs(tmp_path):
         return load_config("quick", words, ["lstm"])
 
     for line, message in (
-        ("train.epoch: {type: int, low: 1, high: 2}", "unknown key 'epoch'"),
-        ("train.epochs: {type: int, low: 0, high: 2}", "train.epochs up to 0, but"),
-        ("train.attack: {type: categorical, choices: [none, fmg]}", "train.attack up to fmg"),
+        ("train.epoch: {type: int, low: 1, high: 2}", "'epoch'"),
+        ("train.epochs: {type: int, low: 0, high: 2}", "train.epochs"),
+        ("train.attack: {type: categorical, choices: [none, fmg]}", "fmg"),
     ):
         assert message in error_of(space_of(tmp_path, line).check, build)
-    assert "unknown search space 'lstmm'. Did you mean 'lstm'?" in error_of(load_space, ["lstmm"], PARTS)
-    assert "No such file" in error_of(load_space, [str(tmp_path / "none.yaml")], PARTS)
+    assert "'lstm'" in error_of(load_space, ["lstmm"], PARTS)
+    assert str(tmp_path / "none.yaml") in error_of(load_space, [str(tmp_path / "none.yaml")], PARTS)

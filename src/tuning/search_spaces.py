@@ -1,12 +1,12 @@
-"""Search spaces: which settings a study may change, and between what. A YAML file, one line a setting.
+"""Search spaces: settings that a study may change, and their ranges. A space is a YAML file, one line a setting.
 
     train.learning_rate: {type: float, low: 0.002, high: 0.02, log: true}
     train.epochs: {type: int, low: 4, high: 10}
     train.attack: {type: categorical, choices: [none, fgm]}
     train.attack_size: {type: float, low: 0.1, high: 2.0, log: true, when: {train.attack: fgm}}
 
-src/presets/spaces/ has one for every model, and those of pretraining, of training's noise and of blending; a file of
-the user's own serves as well.
+src/presets/spaces/ has a space for every model, and further ones for pretraining, for augmentation and for blends. A
+study also takes a file of the user's own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ Value = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 class Dimension(Settings):
     when: dict[str, Any] = {}
-    """Other settings of the space, with the value or the list of values that they must have for this one to matter."""
+    """Conditions: other settings of the space, each with the value, or the list of values, that it must have. Without
+    them this setting is not drawn."""
 
 
 class FloatDimension(Dimension):
@@ -41,7 +42,7 @@ class FloatDimension(Dimension):
     low: float
     high: float
     log: bool = False
-    """As likely between 0.001 and 0.01 as between 0.01 and 0.1."""
+    """Log-uniform: as likely between 0.001 and 0.01 as between 0.01 and 0.1."""
 
     @model_validator(mode="after")
     def _range(self) -> FloatDimension:
@@ -83,7 +84,7 @@ class CategoricalDimension(Dimension):
     choices: list[Value] = Field(min_length=1)
 
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
-        # As JSON, since a study stores nothing but scalars, and 1 and true would be the same to it.
+        # JSON texts, because a study stores scalars only, and takes 1 and true for the same choice.
         return from_study(trial.suggest_categorical(name, list(map(json.dumps, self.choices))))
 
     @property
@@ -97,10 +98,10 @@ AnyDimension = Annotated[FloatDimension | IntDimension | CategoricalDimension, F
 @dataclass(frozen=True)
 class Space:
     dimensions: dict[str, AnyDimension]
-    """By the key of the setting, such as train.learning_rate; what others depend on stands before them."""
+    """Key of each setting, such as train.learning_rate, and its range. A setting stands after those of its `when`."""
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
-        """A value for each setting that matters, given those before it."""
+        """Draws a value for each setting whose conditions hold."""
         chosen: dict[str, Value] = {}
         for name, dimension in self.dimensions.items():
             if all(name_ in chosen and chosen[name_] in _several(want) for name_, want in dimension.when.items()):
@@ -108,7 +109,8 @@ class Space:
         return chosen
 
     def check(self, build: Callable[[list[str]], object]) -> None:
-        """Raises UserError for a setting that `build`, given key=value words, refuses at an end of its range."""
+        """Calls `build` with key=value words for both ends of each range. Raises the UserError of `build`, with the
+        setting."""
         for name, dimension in self.dimensions.items():
             given = {other: _several(want)[0] for other, want in dimension.when.items()}
             for value in dimension.ends:
@@ -122,12 +124,12 @@ class Space:
 
 
 def words(chosen: dict[str, Value]) -> list[str]:
-    """key=value words that set what was chosen."""
+    """Returns key=value words for the command line that set the chosen values."""
     return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in chosen.items()]
 
 
 def from_study(value: bool | int | float | str) -> Value:
-    """The value of a setting from how a study keeps it: text is the JSON of a choice."""
+    """Returns the value of a setting from a trial's parameter, where text is the JSON of a choice."""
     return json.loads(value) if isinstance(value, str) else value
 
 
@@ -136,9 +138,10 @@ def space_names() -> list[str]:
 
 
 def load_space(names: Sequence[str], parts: Iterable[str]) -> Space:
-    """Spaces of the project, by name, and files, one laid over the other: the last to name a setting has it.
+    """Merges spaces, each the name of one in src/presets/spaces or a YAML file. If several have a setting, the last
+    one's range counts.
 
-    `parts` are what keys may begin with. Raises UserError for a file that is not there, and for what is not a space.
+    `parts` are the first parts that keys may have. Raises UserError for a missing file and for invalid content.
     """
     dimensions: dict[str, AnyDimension] = {}
     for name in names:
@@ -150,10 +153,10 @@ def load_space(names: Sequence[str], parts: Iterable[str]) -> Space:
     for i, (name, dimension) in enumerate(dimensions.items()):
         for other, want in dimension.when.items():
             if other not in list(dimensions)[:i]:
-                raise UserError(f"{name}: when names {other}, which is no setting of the space that stands before it")
+                raise UserError(f"{name}: when names {other}, which is not a setting above it in the space")
             known = dimensions[other]
             if isinstance(known, CategoricalDimension) and not all(one in known.choices for one in _several(want)):
-                raise UserError(f"{name}: when wants {other} to be {want}, which is none of {known.choices}")
+                raise UserError(f"{name}: when asks for {other}={want}, which is none of {known.choices}")
     return Space(dimensions)
 
 
@@ -165,10 +168,10 @@ def _read(path: Path, parts: Iterable[str]) -> dict[str, AnyDimension]:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(lines, dict) or not lines:
-        raise UserError(f"{path} has no settings; a line is such as train.epochs: {{type: int, low: 4, high: 10}}")
+        raise UserError(f"{path} has no settings. Write lines like train.epochs: {{type: int, low: 4, high: 10}}")
     for name in lines:
         if not isinstance(name, str) or name.split(".")[0] not in parts or "." not in name:
-            raise UserError(f"{path}: {name}: a study changes settings of {', '.join(parts)} alone")
+            raise UserError(f"{path}: {name}: a study can change only settings of {', '.join(parts)}")
     try:
         return TypeAdapter(dict[str, AnyDimension]).validate_python(lines)
     except ValidationError as error:

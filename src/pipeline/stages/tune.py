@@ -67,9 +67,10 @@ def run(config: Config, model: str, options: Options) -> None:
             _label_by_teachers(inputs, model)
             side_by_side = config.executor.model_copy(update={"workers": options.jobs} if options.jobs else {})
             executor = make_executor(side_by_side, inputs.machine.device, options.trials)
+            to_go = f"{trials.left} of {options.trials} trials to go, {executor.workers} side by side"
             info(
-                f"tune: {trials.name}: {trials.left} of {options.trials} trials to go, {executor.workers} side by "
-                f"side, by {config.select_on}; {len(space.dimensions)} settings, {config.tune.sampler}, {config.tune.pruner}"
+                f"tune: {trials.name}: {to_go}, by {config.select_on}; {len(space.dimensions)} settings, "
+                f"{config.tune.sampler}, {config.tune.pruner}"
             )
             runner.run(executor)
         else:
