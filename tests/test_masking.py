@@ -68,5 +68,5 @@ def test_each_draw_asks_for_something_else():
 
 def test_settings_that_contradict_each_other_are_refused():
     told = error_of(load_config, "quick", ["pretrain.masked=0.8", "pretrain.replaced=0.3"])
-    assert "masked 0.8 and replaced 0.3 are more than all" in told
+    assert "masked 0.8" in told and "replaced 0.3" in told
     assert "spans must not all be zero" in error_of(load_config, "quick", ["pretrain.spans=[0, 0]"])
