@@ -268,7 +268,8 @@ def test_both_ways_of_training_are_judged_on_the_same_rows(tmp_path, way):
         np.save(tmp_path / f"{name}.npy", array)
     given = {name: str(tmp_path / f"{name}.npy") for name in rows}
     run = {**LSTM, "train": {**LSTM["train"], "epochs": 2}}
-    payload = {"run": run, "corpus": str(tmp_path / "corpus"), "vocabulary_size": 861, "way": way, "seed": 1}
+    payload = {"run": run, "task": "round1", "vocabulary_size": 861, "way": way, "seed": 1}
+    payload["corpus"] = str(tmp_path / "corpus")
     news = []
     agree.train({**payload, **given, "out": str(tmp_path / "logits.npy")}, news.append)
     assert np.load(tmp_path / "logits.npy").shape == (20, 17) and news[-1]["epoch"] == 2

@@ -13,18 +13,21 @@ from sklearn.metrics import log_loss
 from src.core.errors import UserError
 from src.core.settings import Denoise, Recurrent, Run, Train, Transformer
 from src.data.corpus import N_SPECIAL
+from src.data.tasks import LabelGroup, Task
 from src.models.classifier import build_model
-from src.training import checkpoints, epoch_reader, loop
+from src.training import checkpoints, devices, epoch_reader, loop
 from src.training.batching import POOL
-from src.training.classification import Classification, disagreement, positive_weight
+from src.training.classification import Classification, positive_weight
 from src.training.epoch_reader import EpochReader
 from src.training.inference import predict_logits
-from src.training.loop import fit, make_optimizer, schedule, update_average
+from src.training.loop import fit, update_average
+from src.training.optimizers import make_optimizer, schedule
 from src.training.rows import Rows
 
 CPU = torch.device("cpu")
 SMALL = Recurrent(embedding_size=8, embedding_init="random", hidden_size=6, spatial_dropout=0.1, head_dropout=0.1)
 SIZE = 30
+TASK = Task("tiny", "tiny", (LabelGroup("labels", 3, weight=1.0, loss_scale=1.0),))
 
 
 def rows(n: int = 96, seed: int = 0) -> Rows:
@@ -69,15 +72,15 @@ def train(folder, settings: Train, data: Rows | None = None, stop_after: int | N
             raise KeyboardInterrupt
 
     try:
-        objective = Classification(model, data, rows(48, seed=9), settings, CPU, "fp32")
-        history = fit(objective, settings, (seed, 0), folder, progress)
+        objective = Classification(TASK, model, data, rows(48, seed=9), settings, CPU, "fp32")
+        history = fit(objective, (seed, 0), folder, progress)
     except KeyboardInterrupt:
         return None, model
     return history, model
 
 
 def fit_from(model, settings: Train, folder) -> None:
-    fit(Classification(model, rows(), rows(48), settings, CPU, "fp32"), settings, (1, 0), folder, lambda news: None)
+    fit(Classification(TASK, model, rows(), rows(48), settings, CPU, "fp32"), (1, 0), folder, lambda news: None)
 
 
 def weights(model) -> bytes:
@@ -183,6 +186,52 @@ def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch, what):
     assert not list(tmp_path.glob("*.safetensors")), "nothing may be kept of a broken epoch"
 
 
+def test_a_validation_loss_that_is_not_finite_names_the_validation_reports(tmp_path):
+    """A word that only two validation reports hold has a weight that is not finite."""
+    model, valid = build_model(SMALL, SIZE, 3), rows(48)
+    torch.nn.init.constant_(model.input_layer.embedding.weight[SIZE - 1 :], float("nan"))
+    train_rows = rows()
+    for data in (train_rows, valid):
+        data.inputs["tokens"][data.inputs["tokens"] == SIZE - 1] = 10
+    valid.inputs["tokens"][[5, 40], 0] = SIZE - 1
+    valid = replace(valid, ids=np.array([b"valid%d" % i for i in range(48)]))
+    settings = Train(epochs=2, batch_size=16, weight_decay=0.0)
+    objective = Classification(TASK, model, train_rows, valid, settings, CPU, "fp32")
+    with pytest.raises(UserError, match=r"validation loss became nan \(epoch 1\).* valid5, valid40 \(2 in all\)"):
+        fit(objective, (1, 0), tmp_path, lambda news: None)
+    assert not list(tmp_path.glob("*.safetensors")), "nothing may be kept of a broken epoch"
+
+
+def test_another_way_of_learning_replaces_the_step(tmp_path):
+    """fit() takes the gradients that step() leaves, whatever they are."""
+
+    class Still(Classification):
+        def step(self, batch, wanted):
+            return torch.tensor(1.0)
+
+    torch.manual_seed(1)
+    model = build_model(SMALL, SIZE, 3)
+    before = weights(model)
+    objective = Still(TASK, model, rows(), rows(48), Train(epochs=1, batch_size=16), CPU, "fp32")
+    history = fit(objective, (1, 0), tmp_path, lambda news: None)
+    assert weights(model) == before and history[0]["train_loss"] == 1.0
+
+
+def test_an_attack_is_part_of_the_step():
+    data, found = rows(16), []
+    for attack in ("none", "fgm", "awp"):
+        torch.manual_seed(1)
+        model = build_model(SMALL.model_copy(update={"spatial_dropout": 0.0, "head_dropout": 0.0}), SIZE, 3)
+        objective = Classification(TASK, model, data, data, Train(batch_size=16, attack=attack), CPU, "fp32")
+        ((batch, wanted),) = objective.batches(np.random.default_rng(0))
+        objective.step(batch, wanted)
+        found.append(model.head.weight.grad.clone())
+    plain, *attacked = found
+    for gradient in attacked:
+        ratio = gradient.norm() / plain.norm()
+        assert 1.5 < ratio < 3, "the gradients of two passes are added up"
+
+
 def test_weights_that_are_not_finite_are_told(tmp_path):
     model = build_model(SMALL, SIZE, 3)
     torch.nn.init.constant_(model.head.weight, float("inf"))
@@ -274,8 +323,9 @@ def test_disagreement_is_the_symmetric_divergence():
     p, q = left.sigmoid().double(), right.sigmoid().double()
     divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     other = q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()
-    torch.testing.assert_close(disagreement(left, right).double(), (divergence + other) / 2, atol=1e-6, rtol=1e-5)
-    assert disagreement(left, left).abs().max() == 0
+    expected = (divergence + other).mean(dim=1) / 2
+    torch.testing.assert_close(TASK.disagreement(left, right).double(), expected, atol=1e-6, rtol=1e-5)
+    assert TASK.disagreement(left, left).abs().max() == 0
 
 
 def test_weights_of_reports_count_in_the_loss():
@@ -286,7 +336,7 @@ def test_weights_of_reports_count_in_the_loss():
 
     def loss(chosen, weights):
         part = part_of(data, np.array(chosen), np.array(weights, np.float32))
-        objective = Classification(model, part, data, settings, CPU, "fp32")
+        objective = Classification(TASK, model, part, data, settings, CPU, "fp32")
         ((batch, wanted),) = objective.batches(np.random.default_rng(0))
         return objective.loss(model, batch, wanted).item()
 
@@ -296,7 +346,7 @@ def test_weights_of_reports_count_in_the_loss():
 
 def test_lower_layers_learn_more_slowly_under_layer_decay():
     model = build_model(SMALL.model_copy(update={"layers": 2}), SIZE, 3)
-    groups = make_optimizer(model, Train(layer_decay=0.5)).param_groups
+    groups = make_optimizer(model, Train(), layer_decay=0.5).param_groups
     share = {id(p): group["share"] for group in groups for p in group["params"]}
     assert share[id(model.head.weight)] == 1.0
     assert share[id(model.encoder.forwards[1].weight_hh_l0)] == share[id(model.encoder.backwards[1].bias_ih_l0)] == 0.5
@@ -393,7 +443,7 @@ def test_compiled_training_learns_the_same(tmp_path):
 
 
 def test_compiling_without_a_compiler_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.shutil, "which", lambda name: None)
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"train.compile=true needs a C\+\+ compiler"):
         train(tmp_path, Train(epochs=1, compile=True))
 
@@ -406,8 +456,8 @@ def test_a_gpu_learns_and_predicts_the_same(tmp_path, model, compile):
     device, settings = torch.device("cuda"), Train(epochs=12, batch_size=16, learning_rate=0.01, compile=compile)
     torch.manual_seed(0)
     fitted = build_model(model, SIZE, 3).to(device)
-    objective = Classification(fitted, rows(600), rows(200, seed=5), settings, device, "bf16")
-    history = fit(objective, settings, (1, 0), tmp_path, lambda news: None)
+    objective = Classification(TASK, fitted, rows(600), rows(200, seed=5), settings, device, "bf16")
+    history = fit(objective, (1, 0), tmp_path, lambda news: None)
     assert history[-1]["valid_loss"] < 0.7 * history[0]["valid_loss"]
     fresh = rows(200, seed=6)
     there = predict_logits(fitted, fresh.inputs, fresh.lengths, device)

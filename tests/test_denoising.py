@@ -26,7 +26,7 @@ MODEL = Transformer(**SMALL, heads=2, layers=1, feedforward_size=32, dropout=0.0
 def language(tmp_path_factory) -> MaskedLanguageModel:
     torch.manual_seed(1)
     objective = Language(MaskedLanguageModel(build_model(MODEL, SIZE, 1)), text(800), PRETRAIN, CPU, "fp32")
-    fit(objective, PRETRAIN, (1, 0), tmp_path_factory.mktemp("language"), lambda news: None)
+    fit(objective, (1, 0), tmp_path_factory.mktemp("language"), lambda news: None)
     return objective.model
 
 

@@ -17,12 +17,15 @@ from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
 from src.data.report_reader import read_reports
 from src.data.submission_files import read_submission
+from src.data.tasks import ROUND1
 from src.evaluation.metrics import sigmoid
 from src.models.classifier import build_model
 from src.training import checkpoints
-from src.training.inference import predict_logits
+from src.training.inference import mean_logits, predict_logits
+from src.training.trained_fold import TrainedFold
 from tests.conftest import error_of, run_command, words
 
+CPU = torch.device("cpu")
 PRETRAINED = ["pretrain.epochs=1", "pretrain.batch_size=64"]
 TAUGHT = ["runs.transformer.train.teachers=[lstm]", "folds.seeds=[2021, 7]"]
 
@@ -124,7 +127,7 @@ def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
     views = [np.load(next((output / "data/train/denoised").glob(f"*.{view}.npy"))) for view in ("hard", "soft")]
     assert (views[0] != train.tokens).any(), "some words are taken for noise"
     for name in ("lstm", "transformer"):
-        assert jobs_of(output, name)[-1]["denoiser"].startswith("transformer.")
+        assert jobs_of(output, name)[-1]["denoiser"].startswith("pretrained/transformer.")
     # What a run predicts is of the denoised reports.
     file = tmp_path / "again.csv"
     reports = [line.rsplit(b"|,|", 1)[0] for line in (with_extra / "sample_train.csv").read_bytes().splitlines()]
@@ -176,7 +179,7 @@ def test_soft_labels_are_the_mean_of_the_teachers(done):
     for i in range(2):
         files.append(str(done / f"teacher_{i}.npy"))
         np.save(files[-1], rng.normal(size=(len(corpus), 17)).astype(np.float32))
-    rows = Rows.beside(Beside(str(folder), None, files, 0.25))
+    rows = Rows.beside(Beside(str(folder), None, files, 0.25), Path, ROUND1)
     expected = sigmoid((np.load(files[0]) + np.load(files[1])) / 2)
     np.testing.assert_allclose(rows.labels, expected, atol=1e-6)
     assert set(rows.weights) == {np.float32(0.25)} and len(rows) == len(corpus)
@@ -195,7 +198,7 @@ def test_extra_reports_are_trained_on_but_not_those_that_are_validated(done, wit
     from src.training.job_specs import Beside
 
     folder = done / "data/extra/more_extra"
-    rows = Rows.beside(Beside(str(folder), str(done / "data/extra/more_extra.rows.npy"), [], 0.5))
+    rows = Rows.beside(Beside(str(folder), str(done / "data/extra/more_extra.rows.npy"), [], 0.5), Path, ROUND1)
     assert len(rows) == 30 and set(rows.ids).isdisjoint(np.asarray(Corpus.load(folder).ids)[:10])
     truth = read_reports(with_extra / "more_extra.csv").labels[10:]
     np.testing.assert_array_equal(rows.labels, truth)
@@ -250,3 +253,20 @@ def test_words_for_all_runs_do_not_reach_a_teacher_that_came_along(with_extra, t
     assert "train.learning_rate=0.001" in records["transformer"]
     assert "train.learning_rate=0.001" not in records["lstm"]
     assert any(word.startswith("runs.lstm.") for word in records["lstm"])
+
+
+def test_a_fold_and_its_encoder_can_be_loaded_from_any_folder(denoised, tmp_path):
+    output, _ = denoised
+    folds = (output / "runs/lstm").glob("fold_0.*")
+    fold = next(path for path in folds if json.loads((path / "result.json").read_text())["denoiser"])
+    encoder = json.loads((fold / "result.json").read_text())["denoiser"]
+    moved = Path(shutil.copytree(fold, tmp_path / "bundle/models/fold"))
+    error = error_of(TrainedFold.load, moved, CPU)
+    assert encoder in error and "./run.sh pretrain" in error
+    with_output = TrainedFold.load(moved, CPU, output)
+    shutil.copytree(output / encoder, tmp_path / "bundle" / encoder)
+    lengths, logits = Corpus.load(output / "data/train").lengths, []
+    for trained in (TrainedFold.load(fold, CPU), with_output, TrainedFold.load(moved, CPU)):
+        logits.append(mean_logits(trained.model, trained.views(output / "data/train"), lengths, trained.device))
+    assert trained.denoiser == tmp_path / "bundle" / encoder and trained.task is ROUND1
+    assert np.array_equal(logits[0], logits[1]) and np.array_equal(logits[0], logits[2])

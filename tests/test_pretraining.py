@@ -40,7 +40,7 @@ def test_the_language_is_learned(tmp_path, model):
     """Hidden words are found by their neighbours, and so are those that stand in another's place."""
     settings = Pretrain(epochs=30, batch_size=16, learning_rate=0.01, select=0.4, detection=1.0, spans=[1.0])
     objective = language(settings, model, 800)
-    history = fit(objective, settings, (1, 0), tmp_path, lambda news: None)
+    history = fit(objective, (1, 0), tmp_path, lambda news: None)
     assert history[-1]["valid_loss"] < 0.5 * math.log(SIZE - N_SPECIAL) < history[0]["valid_loss"]
     tokens, lengths, *_ = text(400, seed=5)
     tokens, lengths = tokens[lengths > 8], lengths[lengths > 8]
@@ -96,7 +96,7 @@ def test_resumed_pretraining_ends_in_the_same_bytes(tmp_path):
                 raise KeyboardInterrupt
 
         try:
-            fit(objective, settings, (1, 0), folder, progress)
+            fit(objective, (1, 0), folder, progress)
         except KeyboardInterrupt:
             return None
         return b"".join(tensor.numpy().tobytes() for tensor in objective.model.state_dict().values())
@@ -108,12 +108,10 @@ def test_resumed_pretraining_ends_in_the_same_bytes(tmp_path):
 
 def test_stop_loss_leaves_it_underfitted(tmp_path):
     settings = Pretrain(epochs=30, batch_size=16, learning_rate=0.01)
-    losses = [
-        epoch["train_loss"] for epoch in fit(language(settings), settings, (1, 0), tmp_path / "a", lambda n: None)
-    ]
+    losses = [epoch["train_loss"] for epoch in fit(language(settings), (1, 0), tmp_path / "a", lambda n: None)]
     limit = sorted(losses)[20]
     stopped = settings.model_copy(update={"stop_loss": limit})
-    history = fit(language(stopped), stopped, (1, 0), tmp_path / "b", lambda news: None)
+    history = fit(language(stopped), (1, 0), tmp_path / "b", lambda news: None)
     assert 1 < len(history) < 30
     assert history[-1]["train_loss"] < limit <= min(epoch["train_loss"] for epoch in history[:-1])
 
@@ -135,9 +133,28 @@ def test_classifiers_start_from_the_body_alone(tmp_path):
         checkpoints.load_parts(tmp_path / "none.safetensors", other, BODY)
 
 
+@pytest.mark.parametrize("detection", [0.0, 1.0])
+def test_a_validation_loss_that_is_not_finite_names_the_validation_reports(detection):
+    objective = language(Pretrain(batch_size=16, detection=detection))
+    valid = objective._valid
+    objective._text.lengths[valid[:2]] = 1  # the only reports with this one word, which is asked for or shown
+    objective._text.tokens[objective._text.tokens == SIZE - 1] = N_SPECIAL
+    objective._text.tokens[valid[:2]] = PAD
+    objective._text.tokens[valid[:2], 0] = SIZE - 1
+    with torch.no_grad():
+        objective.model.bias[-1] = float("nan")
+    loss, broken = objective.validate(objective.model)
+    assert math.isnan(loss) and len(broken) == len(valid), "each prediction of a word is a share of all"
+    with torch.no_grad():
+        objective.model.bias[-1] = -torch.inf
+    loss, broken = objective.validate(objective.model)
+    assert math.isinf(loss)
+    np.testing.assert_array_equal(broken, objective.ids(valid[:2]))
+
+
 def test_padding_stays_nothing(tmp_path):
     """The word head ends in the embedding: padding must not become a word by it."""
     settings = Pretrain(epochs=2, batch_size=16, learning_rate=0.01)
     objective = language(settings)
-    fit(objective, settings, (1, 0), tmp_path, lambda news: None)
+    fit(objective, (1, 0), tmp_path, lambda news: None)
     assert objective.model.input_layer.embedding.weight[PAD].abs().max() == 0

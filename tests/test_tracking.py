@@ -62,7 +62,7 @@ def test_each_point_is_written_once_however_often_a_command_is_killed(done):
     killed = Tracking(kept)
     killed.step(Job("lstm", "", {"folder": folder, "run": {"model": 1}}), {**epochs[0], "epoch": 1, "epochs": 2})
     assert len(kept.points) == 3 and not kept.finished
-    job = SimpleNamespace(folder=folder, run={"model": 1})
+    job = SimpleNamespace(folder=folder, path=Path(folder), run={"model": 1})
     again = Tracking(kept)
     for tracking in (again, again, Tracking(kept)):
         tracking.history(job)

@@ -11,6 +11,7 @@ import numpy as np
 
 from src.core import storage
 from src.data.corpus import Corpus
+from src.data.tasks import get_task
 
 WAYS = {"fit": "auto", "fit_fp32": "fp32", "textbook": "fp32"}
 """Precision of each way of training; the first is the default of the product."""
@@ -33,23 +34,23 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
     rows, seed = (np.load(payload[name]) for name in ("train_rows", "valid_rows")), payload["seed"]
     train_rows, valid_rows = (Rows.of(corpus, part) for part in rows)
     settings, way = Run.model_validate(payload["run"]), payload["way"]
-    n_labels = train_rows.labels.shape[1]
+    task = get_task(payload["task"])
     if way == "textbook":
         arrays = [
             (np.asarray(part.inputs["tokens"][part.chosen]), np.asarray(part.lengths[part.chosen]), part.labels)
             for part in (train_rows, valid_rows)
         ]
-        loop = Textbook(payload["run"], *arrays, n_labels, payload["vocabulary_size"], WAYS[way], seed)
+        loop = Textbook(payload["run"], *arrays, task.n_labels, payload["vocabulary_size"], WAYS[way], seed)
         for epoch in range(1, settings.train.epochs + 1):
             loss = loop.train_epoch()
             progress({"epoch": epoch, "epochs": settings.train.epochs, "train_loss": loss})
         logits = loop.predict()
     else:
         torch.manual_seed(seed)
-        model = build_model(settings.model, payload["vocabulary_size"], n_labels)
+        model = build_model(settings.model, payload["vocabulary_size"], task.n_labels)
         precision = pick_precision(WAYS[way], cpu)
         with tempfile.TemporaryDirectory() as folder:
-            objective = Classification(model, train_rows, valid_rows, settings.train, cpu, precision)
-            fit(objective, settings.train, (seed, 0), Path(folder), progress)
+            objective = Classification(task, model, train_rows, valid_rows, settings.train, cpu, precision)
+            fit(objective, (seed, 0), Path(folder), progress)
         logits = predict_logits(model, {"tokens": corpus.tokens}, corpus.lengths, cpu, valid_rows.chosen)
     storage.write_npy(Path(payload["out"]), logits)

@@ -77,7 +77,7 @@ class Textbook:
 
         from src.core.settings import Run, Train
         from src.models.classifier import build_model
-        from src.training.loop import schedule
+        from src.training.optimizers import schedule
 
         self.settings, self.precision = Run.model_validate(run), precision
         settings = self.settings.train

@@ -11,6 +11,7 @@ import numpy as np
 
 from src.bench.data import VOCABULARY, encoded, synthetic
 from src.data.corpus import N_SPECIAL
+from src.data.tasks import ROUND1
 
 
 def read(path: str) -> Callable[[], dict]:
@@ -32,7 +33,7 @@ def built(run: dict) -> Any:
     from src.models.classifier import build_model
 
     torch.manual_seed(0)
-    return build_model(Run.model_validate(run).model, VOCABULARY + N_SPECIAL, 17).eval()
+    return build_model(Run.model_validate(run).model, VOCABULARY + N_SPECIAL, ROUND1.n_labels).eval()
 
 
 def _rows(count: int, seed: int) -> Any:
@@ -76,8 +77,8 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
 
     def once() -> dict:
         with tempfile.TemporaryDirectory() as folder:
-            objective = Classification(model, train, valid, train_settings, cpu, picked)
-            fit(objective, train_settings, (0, 0), Path(folder), lambda news: None)
+            objective = Classification(ROUND1, model, train, valid, train_settings, cpu, picked)
+            fit(objective, (0, 0), Path(folder), lambda news: None)
         return {"work": rows}
 
     return once, {"flops": operations * (1 + valid_rows / rows / 3), "precision": picked}
@@ -88,14 +89,13 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     import itertools
 
     import torch
-    from torch.nn import functional
 
     from src.bench.scale import BATCHES
     from src.core.settings import Run
     from src.data.corpus import Corpus
     from src.training.devices import autocast, pick_precision
     from src.training.epoch_reader import EpochReader
-    from src.training.loop import make_optimizer
+    from src.training.optimizers import make_optimizer
     from src.training.rows import Rows
 
     cpu, settings, loaded = torch.device("cpu"), Run.model_validate(run).train, Corpus.load(Path(corpus))
@@ -110,7 +110,7 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
         for batch, wanted in itertools.islice(epochs, BATCHES):
             with autocast(precision, cpu):
                 logits = model(batch.inputs, batch.lengths)
-            loss = functional.binary_cross_entropy_with_logits(logits.float(), wanted.targets)
+            loss = ROUND1.loss(logits.float(), wanted.targets, wanted.weights)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -209,7 +209,6 @@ def tfidf(rows: int) -> Callable[[], dict]:
 
 def blend(rows: int, members: int) -> Callable[[], dict]:
     """Times the choice and fit of a blend of `members` runs, once for each fold, like the blend stage."""
-    from src.data.tasks import ROUND1
     from src.ensemble import blending
 
     rng = np.random.default_rng(0)

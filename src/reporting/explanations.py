@@ -17,6 +17,7 @@ from src.core.terminal import JobProgress
 from src.data.corpus import Corpus
 from src.ensemble.blending import BlendWeights
 from src.evaluation.runs import RunFolder
+from src.training.job_specs import reference
 
 LONGEST = 3
 """Tokens of an n-gram."""
@@ -123,8 +124,9 @@ def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
 
     device = torch.device("cpu")
     devices.set_up(device)
-    folder = Path(payload["corpus"])
-    trained = TrainedFold.load(Path(payload["fold"]), device)
+    output = Path(payload["output"])
+    folder = output / payload["corpus"]
+    trained = TrainedFold.load(output / payload["fold"], device, output)
     model, corpus, views = trained.model, Corpus.load(folder), trained.views(folder)
     denoiser = Denoiser.load(trained.denoiser, trained.run.denoise, device, "fp32") if trained.denoiser else None
     for i, (row, labels) in enumerate(zip(payload["rows"], payload["labels"], strict=True)):
@@ -176,8 +178,16 @@ def _payload(
         rows = [row for row in rows if row in allowed]
     if not rows:
         return None
-    given = {"fold": str(fold), "corpus": str(corpus), "rows": rows, "labels": [wanted[row] for row in rows]}
-    return given | {"steps": steps, "occlude": occlude}
+    output = model.config.paths.output
+    return {
+        "output": str(output),
+        "fold": reference(fold, output),
+        "corpus": reference(corpus, output),
+        "rows": rows,
+        "labels": [wanted[row] for row in rows],
+        "steps": steps,
+        "occlude": occlude,
+    }
 
 
 class _Collector:

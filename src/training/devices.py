@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,6 +51,19 @@ def pick_precision(name: str, device: torch.device) -> str:
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
     """Matrix products in `precision`; weights, sums and the loss stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
+    """Compiles the model; the weights stay shared. Raises UserError where a CPU has no compiler for it."""
+    if device.type == "cuda":
+        # Each width is compiled for itself, and the last batch of an epoch for its size. Past its usual limit of eight
+        # torch would run the rest as they are, with a warning alone.
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1024
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        return torch.compile(model, mode="reduce-overhead", dynamic=False)
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise UserError("train.compile=true needs a C++ compiler on a CPU, such as g++, and finds none.")
+    return torch.compile(model, dynamic=True)
 
 
 def _has_bf16(device: torch.device) -> bool:

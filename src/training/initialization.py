@@ -15,7 +15,7 @@ from src.data.dataset import Dataset
 from src.evaluation.runs import command
 from src.models import embeddings
 from src.training.device_cache import Machine
-from src.training.job_specs import PretrainJob, is_pretrained
+from src.training.job_specs import PretrainJob, is_pretrained, reference
 
 HEAD = ("pooling", "head_dropout", "dropout_samples")
 """Settings of a model that pretraining does not see."""
@@ -48,7 +48,7 @@ def starts_of(config: Config, dataset: Dataset, here: Machine) -> dict[str, Star
         found[name] = Start(
             vectors_file,
             str(job.weights) if job else None,
-            denoiser.folder if denoiser else None,
+            str(denoiser.path) if denoiser else None,
             fingerprint(
                 [
                     job.fingerprint if job else vectors_file and Path(vectors_file).name,
@@ -85,12 +85,13 @@ def pretrain_jobs(
         )
         jobs[name] = PretrainJob(
             run=settings,
-            corpora=list(map(str, folders)),
+            corpora=[reference(folder, dataset.output.root) for folder in folders],
             vocabulary_size=len(dataset.vocabulary),
-            vectors=vectors_of[name],
+            vectors=vectors_of[name] and reference(vectors_of[name], dataset.output.root),
             device=here.device,
             precision=precision,
-            folder=str(dataset.output.pretrained / f"{run.model.encoder}.{stamp}"),
+            output=str(dataset.output.root),
+            folder=reference(dataset.output.pretrained / f"{run.model.encoder}.{stamp}", dataset.output.root),
             fingerprint=stamp,
         )
     return jobs

@@ -4,9 +4,54 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from src.core import storage
+
+
+def reference(path: Path | str, output: Path | str) -> str:
+    """Names a file by its place in the output folder, `runs/lstm/run.json`; a file outside it by its absolute path."""
+    path = Path(path)
+    return path.relative_to(output).as_posix() if path.is_relative_to(output) else str(path.absolute())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """One model to train. Made of text and numbers alone, so that it can be sent to another process or machine.
+
+    Files and folders are references (see reference()); where the same output tree lies elsewhere, `output` alone is
+    another.
+    """
+
+    files: ClassVar[tuple[str, ...]]
+    """What a finished job has beside its result.json."""
+
+    run: dict[str, Any]
+    """Settings of the run, as settings.Run"""
+    vocabulary_size: int
+    vectors: str | None
+    """File of the vectors that start the embedding."""
+    device: str
+    precision: str
+    """fp32 or bf16."""
+    output: str
+    """The output folder, on the machine that runs the job."""
+    folder: str
+    """Where results go; result.json is written last."""
+    fingerprint: str
+
+    def locate(self, reference: str) -> Path:
+        """Path of a reference on this machine."""
+        return Path(self.output) / reference
+
+    @property
+    def path(self) -> Path:
+        """Folder of the results on this machine."""
+        return self.locate(self.folder)
+
+    def is_done(self) -> bool:
+        """Whether all results are there and current."""
+        return storage.is_current(self.path / "result.json", self.fingerprint, self.files)
 
 
 @dataclass(frozen=True)
@@ -15,80 +60,66 @@ class Beside:
 
     corpus: str
     rows: str | None
-    """File of those that are taken; None: all."""
+    """File of the rows that are taken; None: all."""
     logits: list[str]
-    """Files of teachers' logits, whose mean says what is to be learned; none: the corpus has labels."""
+    """Files of teachers' logits, whose mean is the target; none: the corpus has labels."""
     weight: float
-    """Of each, where a train row has one on average."""
+    """Sample weight; train rows average 1."""
 
 
-@dataclass(frozen=True)
-class FoldJob:
-    """One model on one fold. Made of text and numbers alone, so that it can be sent to another process."""
+@dataclass(frozen=True, kw_only=True)
+class FoldJob(TrainingJob):
+    """One model on one fold."""
 
-    run: dict[str, Any]
-    """The resolved config.Run."""
+    files = ("last.safetensors", "best.safetensors", "history.csv", "logits.npy")
+
+    task: str
+    """Name of the task, see data/tasks.py."""
     corpus: str
     """Folder of the encoded train corpus."""
-    vocabulary_size: int
-    vectors: str | None
-    """File of the vectors that start the embedding."""
     pretrained: str | None
-    """Weights that the embedding and the encoder start from."""
+    """Weights that the input layer and the encoder start from."""
     denoiser: str | None
-    """Folder of the PretrainJob whose encoder puts reports right before they are read."""
+    """Folder of the PretrainJob whose encoder denoises reports before the model reads them."""
     split: str
     """File with train_rows, valid_rows and predicted_rows."""
     weights: str | None
-    """File of how much each train row counts, (N,); None: all alike."""
+    """File with the sample weight of each train row, (N,); None: all 1."""
     beside: list[dict[str, Any]]
     """What else is trained on: Beside as dictionaries."""
     valid: str | None
-    """File with what epochs are judged by, if that is not the valid_rows as they are: `chosen` rows of the
-    valid_corpora one behind the other, the train `rows` that they are copies of, and weights."""
+    """File with the rows that epochs are validated on, if these are not the valid_rows as they are: `chosen` rows of
+    the valid_corpora one behind the other, the train `rows` that they are copies of, and weights."""
     valid_corpora: list[str]
     """Folders of encoded train reports, as they are or in noisy copies."""
     fold: int
     seed: int
-    device: str
-    precision: str
-    """fp32 or bf16."""
-    folder: str
-    """Where results go; its result.json is written last."""
-    fingerprint: str
 
 
 def is_trained(job: FoldJob) -> bool:
-    files = ("last.safetensors", "best.safetensors", "history.csv", "logits.npy")
-    return storage.is_current(Path(job.folder) / "result.json", job.fingerprint, files)
+    return job.is_done()
 
 
-@dataclass(frozen=True)
-class PretrainJob:
-    """One encoder on all text. Made of text and numbers alone, as FoldJob is."""
+@dataclass(frozen=True, kw_only=True)
+class PretrainJob(TrainingJob):
+    """One encoder on all text. Of its run, pooling and head are not used."""
 
-    run: dict[str, Any]
-    """The config.Run: its model, of which pooling and head do not matter here, and its pretrain."""
+    files = ("last.safetensors", "history.csv")
+
     corpora: list[str]
     """Folders of encoded text."""
-    vocabulary_size: int
-    vectors: str | None
-    device: str
-    precision: str
-    folder: str
-    fingerprint: str
 
     @property
     def weights(self) -> Path:
-        return Path(self.folder) / "last.safetensors"
+        return self.path / "last.safetensors"
 
 
 def is_pretrained(job: PretrainJob) -> bool:
-    return storage.is_current(Path(job.folder) / "result.json", job.fingerprint, ["last.safetensors", "history.csv"])
+    return job.is_done()
 
 
 def described(news: dict[str, Any]) -> tuple[float, str]:
-    """What a job tells after each epoch: the share that is done, and a line for the user."""
+    """Turns the progress that a job reports after each epoch into the share done and a line for the user."""
     note = (
         f"epoch {news['epoch']:2d}/{news['epochs']}  train {news['train_loss']:.4f}  "
         f"valid {news['valid_loss']:.4f}  {news['seconds']:.1f} s"

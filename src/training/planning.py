@@ -5,6 +5,7 @@ Training does them all; tuning does those of one run, with other settings each t
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Collection
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from src.data.splits import Folds, Split
 from src.evaluation.validation_sets import ValidationSets, validation
 from src.training.device_cache import Machine
 from src.training.initialization import starts_of
-from src.training.job_specs import Beside, FoldJob
+from src.training.job_specs import Beside, FoldJob, reference
 from src.training.prediction import logits_path
 
 
@@ -41,6 +42,7 @@ def fold_jobs(
     save = _named if dataset.only_looks else _save_arrays
     made_by = [versions.TRAIN, storage.libraries("torch"), here.device]
     starts = starts_of(config, dataset, here)
+    ref = functools.partial(reference, output=dataset.output.root)
     jobs: dict[str, list[FoldJob]] = {}
     for name, run in sorted(config.runs.items(), key=lambda item: bool(item[1].train.teachers)):  # teachers first
         settings = run.model_dump(mode="json")
@@ -82,21 +84,23 @@ def fold_jobs(
             jobs[name].append(
                 FoldJob(
                     run=settings,
-                    corpus=str(dataset.train_folder),
+                    task=dataset.task.name,
+                    corpus=ref(dataset.train_folder),
                     vocabulary_size=len(dataset.vocabulary),
-                    vectors=start.vectors,
-                    pretrained=start.pretrained,
-                    denoiser=start.denoiser,
-                    split=str(save(folder / "split.npz", **_rows_of(split))),
-                    weights=str(save(folder / "weights.npy", weights)) if weights is not None else None,
+                    vectors=start.vectors and ref(start.vectors),
+                    pretrained=start.pretrained and ref(start.pretrained),
+                    denoiser=start.denoiser and ref(start.denoiser),
+                    split=ref(save(folder / "split.npz", **_rows_of(split))),
+                    weights=ref(save(folder / "weights.npy", weights)) if weights is not None else None,
                     beside=[asdict(one) for one in extra + _pseudo_labelled(dataset, run, teachers)],
-                    valid=str(save(folder / "valid.npz", **valid)) if valid else None,
-                    valid_corpora=list(map(str, copies or [dataset.train_folder])),
+                    valid=ref(save(folder / "valid.npz", **valid)) if valid else None,
+                    valid_corpora=list(map(ref, copies or [dataset.train_folder])),
                     fold=split.fold,
                     seed=seed,
                     device=here.device,
                     precision=precision,
-                    folder=str(folder),
+                    output=str(dataset.output.root),
+                    folder=ref(folder),
                     fingerprint=stamp,
                 )
             )
@@ -149,8 +153,9 @@ def _extra(dataset: Dataset, run: Run) -> list[Beside]:
     """The labelled reports of the extra files, by extra_weight."""
     if not run.train.extra_weight:
         return []
+    ref = functools.partial(reference, output=dataset.output.root)
     return [
-        Beside(str(dataset.extra_folder(name)), str(dataset.extra_rows_path(name)), [], run.train.extra_weight)
+        Beside(ref(dataset.extra_folder(name)), ref(dataset.extra_rows_path(name)), [], run.train.extra_weight)
         for name in dataset.extra_labelled
     ]
 
@@ -159,13 +164,14 @@ def _pseudo_labelled(dataset: Dataset, run: Run, teachers: list[FoldJob]) -> lis
     """The reports that teachers label: those of the tests, and the extra ones whose own labels are not used."""
     if not teachers:
         return []
+    ref = functools.partial(reference, output=dataset.output.root)
     used = dataset.extra_labelled if run.train.extra_weight else []
     folders = [folder for folder in unlabelled(dataset) if folder not in map(dataset.extra_folder, used)]
     return [
         Beside(
-            str(folder),
+            ref(folder),
             None,
-            [str(logits_path(Path(teacher.folder), folder)) for teacher in teachers],
+            [ref(logits_path(teacher.path, folder)) for teacher in teachers],
             run.train.teacher_weight,
         )
         for folder in folders

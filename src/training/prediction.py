@@ -11,35 +11,38 @@ import numpy as np
 from src.core import storage
 from src.core.executors import Job
 from src.data.corpus import BLOCK, Corpus
+from src.training.job_specs import reference
 
 
-def prediction_jobs(folds: list[Path], corpora: list[Path], device: str, rows: Path | None = None) -> list[Job]:
-    """The predictions that are not there yet: folders of trained folds x folders of encoded corpora.
+def prediction_jobs(
+    output: Path, folds: list[Path], corpora: list[Path], device: str, rows: Path | None = None
+) -> list[Job]:
+    """Makes a job for each missing prediction: folders of trained folds x folders of encoded corpora.
 
     `rows` is the file of the train rows (M,) that the corpora are copies of: then each fold predicts only the copies of
     those that it may judge. Neighbours in the list are on different corpora: the first job on one denoises it, and
-    others on it would wait.
+    others on it would wait. Files in the folder `output` are named by references (job_specs.reference).
     """
     jobs, names = [], [_name(corpus, rows) for corpus in corpora]
     for fold in folds:
         for corpus, name in zip(corpora, names, strict=True):
-            out = fold / name
-            if not out.exists():
-                payload = {"fold": str(fold), "corpus": str(corpus), "out": str(out), "device": device}
-                payload |= {"rows": str(rows)} if rows else {}
+            if not (fold / name).exists():
+                files = {"fold": fold, "corpus": corpus, "out": fold / name} | ({"rows": rows} if rows else {})
+                payload = {key: reference(path, output) for key, path in files.items()}
                 on = f"{corpus.parent.name}/{corpus.name}"  # copies are called alike for each test file
                 label = f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')} on {on}"
+                payload |= {"output": str(output), "device": device}
                 jobs.append(Job(label, "src.training.prediction:predict_fold", payload))
     return jobs
 
 
 def logits_path(fold: Path, corpus: Path) -> Path:
-    """Where a trained fold keeps its logits of a corpus."""
+    """Path of the logits that a trained fold keeps of a corpus."""
     return fold / _name(corpus)
 
 
 def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
-    """Logits (N, n_labels) float32: the mean over trained folds whose predictions are there."""
+    """Averages the logits of trained folds on a corpus: (N, n_labels) float32."""
     name = _name(corpus)
     parts = [np.load(storage.require(fold / name, "train"), mmap_mode="r") for fold in folds]
     mean = np.empty(parts[0].shape, dtype=np.float32)
@@ -50,7 +53,7 @@ def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
 
 
 def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels: int) -> np.ndarray:
-    """Logits (M, n_labels) float32 of a corpus of copies of train rows, each by the models that may judge the row.
+    """Averages the logits of copies of train rows over the models that may judge each row: (M, n_labels) float32.
 
     NaN for a row that no model may judge.
     """
@@ -65,29 +68,30 @@ def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels
 
 
 def judged_copies(fold: Path, train_rows: np.ndarray) -> np.ndarray:
-    """Which of `train_rows` (M,) the model of this fold may judge: indices."""
+    """Finds which of `train_rows` (M,) the model of this fold was not trained on: indices."""
     with np.load(fold / "split.npz") as split:
         return np.flatnonzero(np.isin(train_rows, split["predicted_rows"]))
 
 
 def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
-    """One job: loads the weights that the fold's result.json names, writes logits (N, n_labels)."""
+    """Runs one job: a trained fold on a corpus. Writes logits (N, n_labels)."""
     import torch
 
     from src.training import devices
     from src.training.inference import mean_logits
     from src.training.trained_fold import TrainedFold
 
-    fold, folder = Path(payload["fold"]), Path(payload["corpus"])
+    output = Path(payload["output"])
+    fold, folder = output / payload["fold"], output / payload["corpus"]
     device = torch.device(payload["device"])
     devices.set_up(device)
-    trained = TrainedFold.load(fold, device)
-    judged = judged_copies(fold, np.load(payload["rows"])) if "rows" in payload else None
+    trained = TrainedFold.load(fold, device, output)
+    judged = judged_copies(fold, np.load(output / payload["rows"])) if "rows" in payload else None
     logits = mean_logits(trained.model, trained.views(folder), Corpus.load(folder).lengths, device, judged)
-    storage.write_npy(Path(payload["out"]), logits)
+    storage.write_npy(output / payload["out"], logits)
 
 
 def _name(corpus: Path, rows: Path | None = None) -> str:
-    """Of the file beside a fold's weights that holds its logits of a corpus."""
+    """Name of the file with logits of a corpus in a fold's folder."""
     arrays = [np.load(corpus / "tokens.npy", mmap_mode="r"), *([np.load(rows)] if rows else [])]
     return f"{'copies' if rows else 'logits'}.{storage.array_hash(*arrays)}.npy"

@@ -6,28 +6,26 @@ model is shown wrong ones, which it must find and undo: it learns to read past t
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.core import storage
 from src.core.settings import Pretrain, Run
 from src.data.corpus import MASK, N_SPECIAL, Corpus, Stacked
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel
-from src.training import checkpoints, devices
 from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
 from src.training.devices import autocast
-from src.training.job_specs import PretrainJob, is_pretrained
-from src.training.loop import fit, seed_of
+from src.training.job_runner import Work, run_job
+from src.training.job_specs import PretrainJob
+from src.training.loop import seed_of
 from src.training.masking import Questions, ask
+from src.training.objective import History, Objective, Validated
 from src.training.rows import n_files, numbered_on
 
 HELD_OUT = 50
@@ -67,22 +65,18 @@ class Asked(NamedTuple):
     """(B, T) float32: one where we put another word"""
 
 
-class Language:
-    """The objective of pretraining (see loop.Objective): cross-entropy of the words asked for, at their places alone,
-    and, times settings.detection, of whether each word shown was put there by us.
+class Language(Objective):
+    """Cross-entropy of the words asked for, at their places alone, and, times settings.detection, of which shown words
+    are replacements.
     """
 
+    part = "pretrain"
+
     def __init__(
-        self,
-        model: MaskedLanguageModel,
-        text: Text,
-        settings: Pretrain,
-        device: torch.device,
-        precision: str,
+        self, model: MaskedLanguageModel, text: Text, settings: Pretrain, device: torch.device, precision: str
     ):
-        self.model, self.device = model, device
-        self._text = text
-        self._settings, self._precision = settings, precision
+        super().__init__(model, settings, device)
+        self._text, self._precision = text, precision
         dealt = np.random.default_rng(settings.seed).permutation(len(text.tokens))
         held_out = max(1, len(text.tokens) // HELD_OUT)
         self._valid, self._train = np.sort(dealt[:held_out]), np.sort(dealt[held_out:])
@@ -90,7 +84,7 @@ class Language:
         self.n_batches = -(-len(self._train) // settings.batch_size)
 
     def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
-        order, size = rng.permutation(self._train), self._settings.batch_size
+        order, size = rng.permutation(self._train), self.settings.batch_size
         for start in range(0, len(order), POOL * size):
             pool = list(self._questions(order[start : start + POOL * size], size, rng))
             for i in rng.permutation(len(pool)):
@@ -100,26 +94,43 @@ class Language:
         with autocast(self._precision, self.device):
             words, odd = compute(batch.inputs, batch.lengths, wanted.places)
         loss = functional.cross_entropy(words.float(), wanted.words)
-        if not self._settings.detection:
+        if not self.settings.detection:
             return loss
         cells = functional.binary_cross_entropy_with_logits(odd.float(), wanted.replaced, reduction="none")
-        return loss + self._settings.detection * (cells * wanted.shown).sum() / wanted.shown.sum().clamp_min(1)
+        return loss + self.settings.detection * (cells * wanted.shown).sum() / wanted.shown.sum().clamp_min(1)
 
-    def validate(self, model: MaskedLanguageModel) -> float:
-        """The same questions each time."""
+    def validate(self, model: MaskedLanguageModel) -> Validated:
+        """Asks the same questions each time."""
         model.eval()
-        total = 0.0
+        total, broken = 0.0, []
         with torch.inference_mode():
             for batch, wanted in self._questions(self._valid, JUDGED, np.random.default_rng(0)):
-                total += self.loss(model, batch, wanted).item() * len(batch.rows)
-        return total / len(self._valid)
+                loss = self.loss(model, batch, wanted).item()
+                total += loss * len(batch.rows)
+                if not math.isfinite(loss):
+                    broken.append(batch.rows[self._is_broken(model, batch, wanted)])
+        return Validated(total / len(self._valid), self.ids(np.concatenate([*broken, self._valid[:0]])))
 
-    def named(self, rows: np.ndarray) -> np.ndarray:
+    def _is_broken(self, model: MaskedLanguageModel, batch: Batch, wanted: Asked) -> np.ndarray:
+        """Finds the reports of a batch whose own loss is not finite: bool (B,)."""
+        with autocast(self._precision, self.device):
+            words, odd = model(batch.inputs, batch.lengths, wanted.places)
+        losses = functional.cross_entropy(words.float(), wanted.words, reduction="none")
+        is_broken = (~odd.isfinite() & wanted.shown).any(dim=1) & bool(self.settings.detection)
+        is_broken[wanted.places[~losses.isfinite()] // odd.shape[1]] = True
+        return is_broken.cpu().numpy()
+
+    def ids(self, rows: np.ndarray) -> np.ndarray:
         return self._text.ids[rows]
+
+    def is_over(self, history: History) -> bool:
+        """Whether the last epoch's training loss is below stop_loss."""
+        limit = self.settings.stop_loss
+        return bool(history) and limit is not None and history[-1]["train_loss"] < limit
 
     def _questions(self, rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
         tokens, lengths, domain = self._text.tokens[rows], self._text.lengths[rows], self._text.domain[rows]
-        questions = ask(tokens, lengths, self._settings, self._alphabet, rng)
+        questions = ask(tokens, lengths, self.settings, self._alphabet, rng)
         inputs = {"tokens": questions.shown}
         for batch in length_batches(inputs, lengths, batch_size, self.device, WIDTHS, domain=domain):
             width = batch.inputs["tokens"].shape[1]
@@ -136,36 +147,17 @@ def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]
     result.json.
     """
     job = PretrainJob(**payload)
-    folder = Path(job.folder)
-    with storage.lock(folder / "job.lock"):
-        if is_pretrained(job):
-            return
-        run = Run.model_validate(job.run)
-        text = Text.of([Corpus.load(Path(corpus)) for corpus in job.corpora])
-        device = torch.device(job.device)
-        devices.set_up(device)
-        torch.manual_seed(seed_of(run.pretrain.seed))
-        vectors = torch.from_numpy(np.load(job.vectors)) if job.vectors else None
-        model = MaskedLanguageModel(build_model(run.model, job.vocabulary_size, 1, vectors)).to(device)
-        storage.remove_temporaries(folder)
-        started = time.perf_counter()
-        objective = Language(model, text, run.pretrain, device, job.precision)
-        history = fit(objective, run.pretrain, (run.pretrain.seed, 0), folder, progress)
-        checkpoints.save_weights(folder / "last.safetensors", model)
-        (folder / "best.safetensors").unlink(missing_ok=True)
-        storage.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
-        checkpoints.remove_all(folder)
-        storage.write_json(
-            folder / "result.json",
-            {
-                "fingerprint": job.fingerprint,
-                "run": job.run,
-                "vocabulary_size": job.vocabulary_size,
-                "reports": len(text.tokens),
-                "epochs": len(history),
-                "last_train_loss": history[-1]["train_loss"],
-                "last_valid_loss": history[-1]["valid_loss"],
-                "seconds_since_last_start": round(time.perf_counter() - started, 2),
-                "environment": storage.environment(devices.name_of(device), job.precision),
-            },
-        )
+    run_job(job, lambda run, device: _prepare(job, run, device), progress)
+
+
+def _prepare(job: PretrainJob, run: Run, device: torch.device) -> Work:
+    text = Text.of([Corpus.load(job.locate(corpus)) for corpus in job.corpora])
+    torch.manual_seed(seed_of(run.pretrain.seed))
+    vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
+    model = MaskedLanguageModel(build_model(run.model, job.vocabulary_size, 1, vectors)).to(device)
+
+    def finish(history: History) -> dict[str, Any]:
+        (job.path / "best.safetensors").unlink(missing_ok=True)
+        return {"reports": len(text.tokens)}
+
+    return Work(Language(model, text, run.pretrain, device, job.precision), (run.pretrain.seed, 0), finish)

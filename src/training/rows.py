@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from src.data.corpus import Corpus, Stacked
-from src.evaluation.metrics import sigmoid
+from src.data.tasks import Task
 from src.training.job_specs import Beside
 
 
@@ -44,15 +44,16 @@ class Rows:
         return cls._taken(corpus, rows, np.asarray(corpus.labels[rows]), 1.0)
 
     @classmethod
-    def beside(cls, beside: Beside) -> Rows:
-        """Loads reports of another corpus, with their own labels or with the mean prediction of teachers."""
-        corpus = Corpus.load(Path(beside.corpus))
-        rows = np.arange(len(corpus)) if beside.rows is None else np.load(beside.rows)
+    def beside(cls, beside: Beside, locate: Callable[[str], Path], task: Task) -> Rows:
+        """Loads reports of another corpus, with their own labels or with the mean prediction of teachers. `locate`
+        turns a reference into a path, as TrainingJob.locate."""
+        corpus = Corpus.load(locate(beside.corpus))
+        rows = np.arange(len(corpus)) if beside.rows is None else np.load(locate(beside.rows))
         if beside.logits:
             total = 0.0
             for file in beside.logits:  # one after the other: all at once would take their number times the memory
-                total = total + np.load(file, mmap_mode="r")[rows]
-            labels = sigmoid(total / len(beside.logits)).astype(np.float32)
+                total = total + np.load(locate(file), mmap_mode="r")[rows]
+            labels = task.decode(total / len(beside.logits)).astype(np.float32)
         else:
             labels = np.asarray(corpus.labels[rows])
         return cls._taken(corpus, rows, labels, beside.weight)

@@ -75,7 +75,7 @@ class Tracking:
     def history(self, job: FoldJob | PretrainJob) -> None:
         """What is not written yet of a job that is done."""
         if self._tracker is not None:
-            with (Path(job.folder) / "history.csv").open() as file:
+            with (job.path / "history.csv").open() as file:
                 points = [(int(row["epoch"]), _curves(row)) for row in csv.DictReader(file)]
             self._write(_name(job.folder), job.run, points, is_whole=True)
 

@@ -1,4 +1,4 @@
-"""A trained fold, as it lies in its folder: the model, and what it reads of a corpus."""
+"""TrainedFold: a model with its weights, and the inputs that it reads of a corpus."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from src.core import storage
+from src.core.errors import UserError
 from src.core.settings import Run
 from src.data.corpus import Corpus
+from src.data.tasks import Task, get_task
 from src.models.classifier import Classifier, build_model
 from src.training import checkpoints
 from src.training.denoising import denoised_tokens
@@ -19,24 +21,26 @@ from src.training.denoising import denoised_tokens
 @dataclass(frozen=True)
 class TrainedFold:
     model: Classifier
+    task: Task
     run: Run
-    """The settings that it was trained by."""
+    """Settings of its training."""
     denoiser: Path | None
-    """The folder of the encoder that corrects what it reads; None: it reads reports as they are."""
+    """Folder of the encoder that denoises reports before the model reads them; None: reports are read as they are."""
     precision: str
-    """Of training, and so of its denoised copies."""
+    """Precision of training, and so of its denoised copies."""
     device: torch.device
 
     @classmethod
-    def load(cls, fold: Path, device: torch.device) -> TrainedFold:
-        """With the weights that result.json names. Raises UserError where the fold is not there."""
+    def load(cls, fold: Path, device: torch.device, output: Path | None = None) -> TrainedFold:
+        """Loads the weights that result.json names. The fold may lie in any folder; its denoiser is looked for in the
+        folder `output`, or in the nearest folder above the fold that holds it. Raises UserError where one is missing.
+        """
         result = storage.read_json(storage.require(fold / "result.json", "train"))
-        run = Run.model_validate(result["run"])
-        model = build_model(run.model, result["vocabulary_size"], result["n_labels"])
+        run, task = Run.model_validate(result["run"]), get_task(result["task"])
+        model = build_model(run.model, result["vocabulary_size"], task.n_labels)
         checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
-        name = result.get("denoiser")  # runs from before there was denoising have none
-        denoiser = storage.Output(fold.parents[2]).pretrained / name if name else None
-        return cls(model.to(device), run, denoiser, result["environment"]["precision"], device)
+        denoiser = result["denoiser"] and _find(result["denoiser"], fold, output)
+        return cls(model.to(device), task, run, denoiser, result["environment"]["precision"], device)
 
     def views(self, folder: Path) -> list[dict[str, np.ndarray]]:
         """Inputs of the corpus in `folder`, as the model reads them: one dictionary for each view."""
@@ -44,3 +48,15 @@ class TrainedFold:
             return [{"tokens": Corpus.load(folder).tokens}]
         views = denoised_tokens(folder, self.denoiser, self.run.denoise, self.device, self.precision)
         return [{"tokens": tokens} for tokens in views]
+
+
+def _find(reference: str, fold: Path, output: Path | None) -> Path:
+    """Folder of the denoiser that a fold's result.json names by its place in the output folder."""
+    roots = [output] if output else list(fold.absolute().parents)
+    for root in roots:
+        if (root / reference / "result.json").exists():
+            return root / reference
+    raise UserError(
+        f"{fold} reads reports through the encoder {reference}, which is not in {' or '.join(map(str, roots))}. "
+        "Make it with: ./run.sh pretrain, or copy its folder there."
+    )

@@ -197,7 +197,7 @@ class TrialRunner:
         elif one.is_pruned:
             self._tell_pruned(one)
         else:
-            result = storage.read_json(Path(one.folds[len(one.scores)].folder) / "result.json")
+            result = storage.read_json(one.folds[len(one.scores)].path / "result.json")
             if (beside := seconds - result["seconds_since_last_start"]) > 0:  # else it was trained before
                 self._starting.append(beside)
             one.scores.append(1 - result[f"{result['weights']}_valid_loss"])
@@ -269,13 +269,13 @@ def score_of(inputs: Inputs, jobs: Sequence[FoldJob]) -> metrics.Estimate:
     total, count = np.zeros((size, dataset.task.n_labels)), np.zeros((size, 1))
     for job in jobs:
         if job.valid:
-            with np.load(job.valid) as valid:
+            with np.load(job.locate(job.valid)) as valid:
                 chosen = valid["chosen"]
-            logits = np.load(Path(job.folder) / "valid_logits.npy")
+            logits = np.load(job.path / "valid_logits.npy")
         else:
-            with np.load(job.split) as split:
+            with np.load(job.locate(job.split)) as split:
                 chosen = split["predicted_rows"]
-            logits = np.load(Path(job.folder) / "logits.npy")
+            logits = np.load(job.path / "logits.npy")
         total[chosen] += logits
         count[chosen] += 1
     where = rows.rows if rows.copies is None else rows.copies

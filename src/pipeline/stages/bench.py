@@ -260,6 +260,7 @@ def agree(config: Config, seeds: int) -> dict[str, Any]:
             payload = {
                 "run": config.runs[name].model_dump(mode="json"),
                 "corpus": str(dataset.train_folder),
+                "task": dataset.task.name,
                 "vocabulary_size": len(dataset.vocabulary),
                 "way": way,
                 "seed": seed,

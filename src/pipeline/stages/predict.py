@@ -175,10 +175,9 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
         warn(f"{losses.truncated:,} reports are longer than max_len={data['max_len']}: their {data['keep']} is kept")
     parts = [source.path / part for part in source.record["fold_folders"]]
     for part in parts:
-        denoiser = storage.read_json(part / "result.json").get("denoiser")  # none where runs are from before it
-        if denoiser:
-            storage.require(output.pretrained / denoiser / "result.json", source.remedy)
+        if denoiser := storage.read_json(part / "result.json")["denoiser"]:
+            storage.require(output.root / denoiser / "result.json", source.remedy)
     device = pick_device(config.device)
     executor = make_executor(config.executor, device.type, len(parts))
-    raise_failures(run_shown(executor, "predict", prediction_jobs(parts, [folder], device.type)))
+    raise_failures(run_shown(executor, "predict", prediction_jobs(output.root, parts, [folder], device.type)))
     return mean_prediction(parts, folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 from src.core import storage
 from src.core.executors import Job, make_executor, raise_failures, run_shown
@@ -56,7 +55,7 @@ def _pretrain(config: Config, dataset: Dataset) -> None:
     for job in chosen.values():
         tracking.history(job)
     for folder, names in users.items():
-        made = storage.read_json(Path(folder) / "result.json")
+        made = storage.read_json(chosen[folder].path / "result.json")
         result(
             f"pretrain: {', '.join(names)}: {made['epochs']} epochs over {made['reports']:,} reports, "
             f"loss {made['last_train_loss']:.3f}, on reports not learned from {made['last_valid_loss']:.3f}"

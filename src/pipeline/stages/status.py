@@ -211,12 +211,12 @@ def _machine(config: Config, output: Output) -> Machine:
 
 def _epochs_done(job: FoldJob | PretrainJob) -> int:
     """By its newest checkpoint, see checkpoints.py."""
-    names = [path.stem.removeprefix("state_") for path in Path(job.folder).glob("state_*.json")]
+    names = [path.stem.removeprefix("state_") for path in job.path.glob("state_*.json")]
     return max(map(int, names), default=0)
 
 
 def _is_running(job: FoldJob | PretrainJob) -> bool:
-    return is_held(Path(job.folder) / "job.lock")
+    return is_held(job.path / "job.lock")
 
 
 def _pretrain(config: Config, output: Output, dataset: Dataset | None) -> list[Status]:
@@ -237,7 +237,7 @@ def _encoder(output: Output, job: PretrainJob, names: list[str]) -> Status:
     epochs, of = _epochs_done(job), job.run["pretrain"]["epochs"]
     shown, at = ", ".join(names), f"epoch {epochs} of {of}"
     if is_pretrained(job):
-        made = storage.read_json(Path(job.folder) / "result.json")["epochs"]
+        made = storage.read_json(job.path / "result.json")["epochs"]
         return Status("pretrain", shown, "done", f"{made} of {of} epochs", made, of)
     if _is_running(job):
         return Status("pretrain", shown, "running", at, epochs, of)

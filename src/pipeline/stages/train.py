@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,7 +75,7 @@ def _train(
     """Trains what is missing of these runs, and assembles those that are whole."""
     executor = make_executor(config.executor, device, total)
     missing = [
-        (f"{name} {Path(job.folder).name.rsplit('.', 1)[0].replace('.', ' ')}", job)
+        (f"{name} {job.path.name.rsplit('.', 1)[0].replace('.', ' ')}", job)
         for name, group in jobs.items()
         for job in group
         if not is_trained(job)
@@ -91,19 +90,19 @@ def _train(
         if is_trained(job):
             tracking.history(job)
 
-    failed = {failure.job.payload["folder"] for failure in failures}
+    root, failed = dataset.output.root, {failure.job.payload["folder"] for failure in failures}
     # A run that is whole has no use for the predictions of its folds any more, unless others learn from them.
     lacking = [name for name, group in jobs.items() if not is_assembled(config, dataset, folds, shift, name, group)]
-    trained = [Path(job.folder) for name in lacking for job in jobs[name] if job.folder not in failed]
-    predictions = prediction_jobs(trained, [dataset.test_folder(name) for name in dataset.test_files], device)
+    trained = [job.path for name in lacking for job in jobs[name] if job.folder not in failed]
+    predictions = prediction_jobs(root, trained, [dataset.test_folder(name) for name in dataset.test_files], device)
     copies = [copy for test in shift.tests for copy in test.noised]
-    predictions += prediction_jobs(trained, copies, device, shift.rows_path)
+    predictions += prediction_jobs(root, trained, copies, device, shift.rows_path)
     teachers = {teacher for name in taught for teacher in config.runs[name].train.teachers}
-    teaching = [Path(job.folder) for name in teachers & jobs.keys() for job in jobs[name] if job.folder not in failed]
+    teaching = [job.path for name in teachers & jobs.keys() for job in jobs[name] if job.folder not in failed]
     known = {prediction.payload["out"] for prediction in predictions}
     predictions += [
         prediction
-        for prediction in prediction_jobs(teaching, unlabelled(dataset), device)
+        for prediction in prediction_jobs(root, teaching, unlabelled(dataset), device)
         if prediction.payload["out"] not in known
     ]
     failures += run_shown(executor, "predict", predictions)
@@ -150,7 +149,7 @@ def _assemble(
     """The run folder's own files, from those of its folds; score.json last."""
     folder = dataset.output.run(name)
     (folder / "score.json").unlink(missing_ok=True)
-    parts = [Path(job.folder) for job in jobs]
+    parts = [job.path for job in jobs]
     run = config.runs[name]
     storage.write_text(folder / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
     made_by = {part.name: storage.read_json(part / "result.json")["environment"] for part in parts}
@@ -205,7 +204,7 @@ def _history(jobs: list[FoldJob]) -> pd.DataFrame:
 
     tables = []
     for job in jobs:
-        table = pd.read_csv(Path(job.folder) / "history.csv")
+        table = pd.read_csv(job.path / "history.csv")
         table.insert(0, "seed", job.seed)
         table.insert(0, "fold", job.fold)
         tables.append(table)
@@ -216,9 +215,9 @@ def _mean_of_parts(jobs: list[FoldJob], n_rows: int, n_labels: int) -> np.ndarra
     """Logits (n_rows, n_labels): the mean over seeds and repetitions, each by a model that did not train on the row."""
     total, count = np.zeros((n_rows, n_labels)), np.zeros((n_rows, 1))
     for job in jobs:
-        with np.load(job.split) as split:
+        with np.load(job.locate(job.split)) as split:
             rows = split["predicted_rows"]
-        total[rows] += np.load(Path(job.folder) / "logits.npy")
+        total[rows] += np.load(job.path / "logits.npy")
         count[rows] += 1
     with np.errstate(invalid="ignore"):
         return (total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
@@ -229,9 +228,7 @@ def _by_fold(jobs: list[FoldJob], dataset: Dataset, test: ShiftedTest) -> np.nda
     models. An out-of-fold prediction is by one fold too, so that the two can be compared."""
     corpus, rows = dataset.test_folder(test.name), test.array("test_rows")
     folds = sorted({job.fold for job in jobs})
-    return np.stack(
-        [mean_prediction([Path(job.folder) for job in jobs if job.fold == fold], corpus)[rows] for fold in folds]
-    )
+    return np.stack([mean_prediction([job.path for job in jobs if job.fold == fold], corpus)[rows] for fold in folds])
 
 
 def _how(config: Config, run: Run, folds: Folds) -> tuple[str, bool]:

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,9 +203,9 @@ def _label_by_teachers(inputs: Inputs, model: str) -> None:
     for name in teachers:
         if not all(map(is_trained, jobs[name])):
             raise UserError(f"teacher {name} is not trained. Run: ./run.sh {command('train', config, '--model', name)}")
-    trained = [Path(job.folder) for name in teachers for job in jobs[name]]
+    trained = [job.path for name in teachers for job in jobs[name]]
     executor = make_executor(config.executor, machine.device, len(trained))
-    predictions = prediction_jobs(trained, unlabelled(inputs.dataset), machine.device)
+    predictions = prediction_jobs(inputs.dataset.output.root, trained, unlabelled(inputs.dataset), machine.device)
     raise_failures(run_shown(executor, "predict", predictions))
 
 

@@ -1,0 +1,62 @@
+"""run_job(): what every job of training does around its objective. A kill at any moment only delays the job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from src.core import storage
+from src.core.settings import Run
+from src.training import checkpoints, devices
+from src.training.job_specs import TrainingJob
+from src.training.loop import fit
+from src.training.objective import History, Objective
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job that is ready to be fitted."""
+
+    objective: Objective
+    seeds: tuple[int, int]
+    finish: Callable[[History], dict[str, Any]]
+    """Writes the job's own files after fit() and returns what result.json says beyond the facts of every job."""
+
+
+def run_job(
+    job: TrainingJob, prepare: Callable[[Run, torch.device], Work], progress: Callable[[dict[str, Any]], None]
+) -> None:
+    """Fits a job and saves last.safetensors, history.csv and, written last, result.json; returns at once if they are
+    current. Other processes with the same job wait."""
+    with storage.lock(job.path / "job.lock"):
+        if job.is_done():
+            return
+        device = torch.device(job.device)
+        devices.set_up(device)
+        work = prepare(Run.model_validate(job.run), device)
+        storage.remove_temporaries(job.path)
+        started = time.perf_counter()
+        history = fit(work.objective, work.seeds, job.path, progress)
+        checkpoints.save_weights(job.path / "last.safetensors", work.objective.model)
+        facts = work.finish(history)
+        storage.write_text(job.path / "history.csv", pd.DataFrame(history).to_csv(index=False))
+        checkpoints.remove_all(job.path)
+        storage.write_json(
+            job.path / "result.json",
+            {
+                "fingerprint": job.fingerprint,
+                "run": job.run,
+                "vocabulary_size": job.vocabulary_size,
+                **facts,
+                "epochs": len(history),
+                "last_train_loss": history[-1]["train_loss"],
+                "last_valid_loss": history[-1]["valid_loss"],
+                "seconds_since_last_start": round(time.perf_counter() - started, 2),
+                "environment": storage.environment(devices.name_of(device), job.precision),
+            },
+        )

@@ -1,0 +1,70 @@
+"""Objective: what fit() makes a model better at. Training (Classification) and pretraining (Language) are two."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.core.settings import Optimisation
+from src.training.batching import Batch
+from src.training.optimizers import make_optimizer
+
+History = list[dict[str, float]]
+"""epoch, learning_rate, train_loss and valid_loss of each finished epoch."""
+
+
+class Validated(NamedTuple):
+    """Result of a validation."""
+
+    loss: float
+    broken: np.ndarray
+    """(K,) bytes: ids of the validation reports whose loss is not finite"""
+
+
+class Objective(abc.ABC):
+    """Batches, loss and step of a model that fit() trains in place.
+
+    step() is what other ways of learning replace (adversarial, meta or federated training); the loop stays.
+    """
+
+    part: str
+    """Section of the settings, for messages: train or pretrain."""
+    n_batches: int
+    """Batches of an epoch."""
+
+    def __init__(self, model: nn.Module, settings: Optimisation, device: torch.device):
+        self.model, self.settings, self.device = model, settings, device
+
+    @abc.abstractmethod
+    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Any]]:
+        """Yields each batch of an epoch with its targets."""
+
+    @abc.abstractmethod
+    def loss(self, compute: Callable[..., Any], batch: Batch, wanted: Any) -> Tensor:
+        """Loss of one batch; `compute` is the model, as it is, compiled, or its moving average."""
+
+    @abc.abstractmethod
+    def validate(self, model: nn.Module) -> Validated:
+        """Loss of `model` on reports that are not trained on."""
+
+    @abc.abstractmethod
+    def ids(self, rows: np.ndarray) -> np.ndarray:
+        """Ids (B,) bytes of the reports that a batch has in its `rows`."""
+
+    def step(self, batch: Batch, wanted: Any) -> Tensor:
+        """Adds the gradients of one batch to those of the model and returns the loss."""
+        loss = self.loss(self.model, batch, wanted)
+        loss.backward()
+        return loss
+
+    def is_over(self, history: History) -> bool:
+        """Whether training stops before its last epoch."""
+        return False
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return make_optimizer(self.model, self.settings)
