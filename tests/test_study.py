@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -195,3 +196,13 @@ def test_machines_share_a_study_in_a_database(postgres, tmp_path):
         assert again.trials()[2].state == TrialState.FAIL
     with pytest.raises(UserError, match="folds"), opened(here, url=postgres, folds="b"):
         pass
+
+
+def test_machines_that_start_together_share_a_new_database(postgres):
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE fresh")
+    url = f"{postgres.rpartition('/')[0]}/fresh"
+    with ThreadPoolExecutor(4) as pool:
+        for storage in pool.map(study.shared_storage, [url] * 4):
+            storage.engine.dispose()

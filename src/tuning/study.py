@@ -26,7 +26,8 @@ import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from src.core.errors import UserError
 from src.core.settings import Tune
@@ -222,9 +223,9 @@ def shared_storage(url: str) -> RDBStorage:
         raise UserError(f"--storage {url.split(':')[0]}: a study is shared by postgresql://USER:PASSWORD@HOST/DATABASE")
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
-        try:
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        except (IntegrityError, ProgrammingError):  # another machine made the same tables at this moment
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            # RDBStorage makes missing tables, and fails if another machine makes the same ones at this moment.
+            connection.execute(text("SELECT pg_advisory_xact_lock(2021)"))
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except ModuleNotFoundError as error:
         raise UserError(
