@@ -16,11 +16,13 @@ def test_every_report_stands_in_exactly_one_batch(n, batch_size, seed):
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 31, size=n).astype(np.int32)
     tokens = np.where(np.arange(30) < lengths[:, None], rng.integers(1, 2**16, size=(n, 30)), 0).astype(np.uint16)
-    batches = length_batches({"tokens": tokens}, lengths, batch_size, CPU)
+    domain = rng.integers(0, 4, size=n).astype(np.uint8)
+    batches = length_batches({"tokens": tokens}, lengths, batch_size, CPU, domain=domain)
     np.testing.assert_array_equal(np.sort(np.concatenate([batch.rows for batch in batches])), np.arange(n))
     assert [len(batch.rows) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
     for batch in batches:
         np.testing.assert_array_equal(batch.lengths, lengths[batch.rows])
+        np.testing.assert_array_equal(batch.domain, domain[batch.rows])
         np.testing.assert_array_equal(batch.inputs["tokens"], tokens[batch.rows, : lengths[batch.rows].max()])
 
 

@@ -14,6 +14,7 @@ from src.core.settings import DPCNN, RCNN, Model, Recurrent, TextCNN, Transforme
 from src.core.settings_loader import load_config, model_names
 from src.models.classifier import ENCODERS, build_model
 from src.models.input_layers import INPUT_LAYERS
+from src.models.language import MaskedLanguageModel
 from src.models.layers import (
     WINDOW,
     Convolution,
@@ -98,6 +99,24 @@ def test_prediction_is_independent_of_the_batch_size_and_of_the_kind_of_tokens(s
     mixed = mixture(torch.stack([words, words.flip(0)], dim=2), shares).numpy()
     found = predict_logits(model, {"tokens": mixed}, lengths, torch.device("cpu"))
     np.testing.assert_allclose(found, together, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("settings", family()[:: len(POOLINGS)])
+def test_a_language_model_is_independent_of_padding_batch_mates_and_order(settings):
+    torch.manual_seed(1)
+    model = MaskedLanguageModel(build_model(settings, SIZE, LABELS)).eval()
+    inputs, lengths = batch()
+    tokens, first = inputs["tokens"], torch.arange(len(lengths))  # asked for: the first word of each report
+    with torch.inference_mode():
+        words, odd = model(inputs, lengths, first * 12)
+        wider, _ = model({"tokens": torch.nn.functional.pad(tokens, (0, 30))}, lengths, first * 42)
+        backwards, _ = model({"tokens": tokens.flip(0)}, lengths.flip(0), first * 12)
+        single = [({"tokens": tokens[i : i + 1, : lengths[i]]}, lengths[i : i + 1], first[:1]) for i in first]
+        alone = [model(*one) for one in single]
+    for other in (wider, backwards.flip(0), torch.cat([found[0] for found in alone])):
+        torch.testing.assert_close(other, words, atol=1e-5, rtol=1e-4)
+    for i, (_, found) in enumerate(alone):
+        torch.testing.assert_close(found[0], odd[i, : lengths[i]], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("settings", family())

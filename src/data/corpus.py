@@ -111,7 +111,7 @@ class Stacked:
     def __init__(self, parts: Sequence[np.ndarray]):
         self._parts = parts
         self._starts = np.cumsum([0, *map(len, parts)])
-        self.dtype = parts[0].dtype
+        self.dtype = np.result_type(*(part.dtype for part in parts))
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -11,10 +11,9 @@ from src.models.layers import Convolution, valid_positions
 class DPCNNEncoder(nn.Module):
     """Embedded reports (B, T, E) -> features (B, T, size).
 
-    The paper halves the length after each block, so that the next reaches twice as far. Here the dilation of the next
-    doubles instead, which reaches about as far and leaves one feature vector a token: any pooling and the prediction of
-    masked tokens take them as they are. It costs more: a block of the paper takes half the time of the one before, a
-    block here the same.
+    The paper halves the length after each block, so that the next block reaches twice as far. Here the dilation doubles
+    instead: the reach is about the same, and each token keeps one feature vector, which any pooling and the prediction
+    of masked tokens can use. Each block costs as much as the one before; in the paper, half as much.
     """
 
     def __init__(self, settings: DPCNN):

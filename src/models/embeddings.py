@@ -1,8 +1,8 @@
-"""Word vectors from co-occurrence: positive pointwise mutual information, factorised.
+"""Word vectors: factorised positive pointwise mutual information (PPMI) of co-occurring words.
 
 Levy and Goldberg (2014), "Neural word embedding as implicit matrix factorization", with context-distribution
-smoothing and singular values to the power one half as in Levy, Goldberg and Dagan (2015). They use all text, train,
-test and extra, and no label.
+smoothing and singular values to the power one half as in Levy, Goldberg and Dagan (2015). They are made from all
+text (train, test and extra) and from no label.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ SMOOTHING = 0.75
 def ppmi_vectors(texts: list[np.ndarray], vocabulary_size: int, size: int) -> np.ndarray:
     """Padded texts [(N, max_len)] -> vectors (vocabulary_size, size), float32.
 
-    Scaled to a standard deviation of 0.1 over the words, as random embeddings would start; the reserved indices are
-    zero. `size` may exceed the number of words: the columns beyond it are zero.
+    Vectors have a standard deviation of 0.1 over the words, like random embeddings; the reserved indices are zero.
+    `size` may exceed the number of words: the columns beyond it are zero.
     """
     counts = np.zeros((vocabulary_size, vocabulary_size))
     for tokens in texts:
@@ -28,7 +28,7 @@ def ppmi_vectors(texts: list[np.ndarray], vocabulary_size: int, size: int) -> np
             for start in range(0, len(tokens), BLOCK):
                 block = tokens[start : start + BLOCK]
                 left, right = block[:, :-distance].ravel(), block[:, distance:].ravel()
-                # Padding would cost time alone: the counts of reserved indices are dropped below.
+                # Only to save time: the counts of reserved indices are dropped below.
                 pairs = (left != PAD) & (right != PAD)
                 # Near neighbours count more: weight 1/distance, as in GloVe.
                 np.add.at(at_distance, left[pairs].astype(np.int64) * len(counts) + right[pairs], 1 / distance)

@@ -1,4 +1,4 @@
-"""Pieces that every encoder shares."""
+"""Layers that several models share."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FULL = 0x7FFF
-"""The share of a word that has a place to itself, in a mixture."""
+"""Integer that stands for a share of 1 in a mixture."""
 
 WINDOW = 8
 """Tokens of a window of hierarchical pooling, about a phrase."""
 
 
 def valid_positions(lengths: Tensor, width: int) -> Tensor:
-    """lengths (B,) -> bool (B, width), true inside each report."""
+    """Mask of real positions from lengths (B,): bool (B, width)."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
 def closed(valid: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores to leave padding out: 0 where `valid` is true, -inf elsewhere."""
+    """Additive mask for scores: 0 where `valid` is true, -inf in the padding."""
     return torch.zeros(valid.shape, dtype=dtype, device=valid.device).masked_fill_(~valid, -torch.inf)
 
 
 def mixture(words: Tensor, shares: Tensor) -> Tensor:
-    """Words and the shares that they have in a place, both (..., K) -> one int32 for each, so that mixtures are kept
-    and moved like tokens."""
+    """Packs words and their shares of a place, both (..., K), into one int32 each: mixtures are stored like tokens."""
     return (shares * FULL).round().int() << 16 | words.int()
 
 
 def words_and_shares(mixed: Tensor) -> tuple[Tensor, Tensor]:
-    """What mixture() was given: int32 and float32, shares to within 1 / FULL."""
+    """Unpacks mixture(): words int32 and shares float32, exact to 1 / FULL."""
     return mixed & 0xFFFF, (mixed >> 16).float() / FULL
 
 
@@ -85,16 +84,15 @@ class SpatialDropout(nn.Module):
 class Pooling(nn.Module):
     """Features (B, T, D) -> (B, size), over the real positions only; kind `label` -> (B, n_labels, size).
 
-    hierarchical: hierarchical attention (Yang et al. 2016), tokens to windows and windows to the report. Where a
-    sentence ends is unknown in desensitised text, so windows of WINDOW tokens stand for sentences; and as the encoder
-    reads across them, windows have no encoder of their own. They are counted from the first token, so that padding
-    moves none of them.
-    label: a query of each label over the positions (CAML, Mullenbach et al. 2018).
+    hierarchical: hierarchical attention (Yang et al. 2016), tokens to windows and windows to the report. Desensitised
+    text shows no ends of sentences, so windows of WINDOW tokens stand for them. Windows have no encoder of their own,
+    because the encoder reads across them. They are counted from the first token, so padding moves none of them.
+    label: attention with one query for each label (CAML, Mullenbach et al. 2018).
     """
 
     def __init__(self, kind: str, feature_size: int, backward_size: int = 0, n_labels: int = 1):
-        """`backward_size`: how many of the last features read right to left, so that `last` takes them at the start.
-        `n_labels`: queries of kind `label`."""
+        """The last `backward_size` features read right to left: pooling `last` takes them at the first token.
+        `n_labels`: number of queries of pooling `label`."""
         super().__init__()
         self.kind = kind
         self.forward_size = feature_size - backward_size
@@ -118,7 +116,7 @@ class Pooling(nn.Module):
             return attended if self.kind == "label" else attended[:, 0]
         pooled = []
         if self.kind in ("max", "maxmean"):
-            # Adding -inf to the padding is several times faster than filling it, backwards above all.
+            # Adding -inf to the padding is several times faster than filling it, most of all in the backward pass.
             pooled.append((features + closed(valid, features.dtype)[:, :, None]).amax(dim=1))
         if self.kind in ("mean", "maxmean"):
             pooled.append(weighted_sum(valid, features) / lengths[:, None].to(features.dtype))
@@ -130,14 +128,13 @@ class Pooling(nn.Module):
         tokens = functional.pad(features, (0, 0, 0, missing)).reshape(-1, WINDOW, size)
         valid = functional.pad(valid, (0, missing)).reshape(-1, WINDOW)
         real = valid.any(dim=1)
-        # A window of padding alone would divide nought by nought; it weighs nothing in the report.
+        # A window of padding alone would give 0 / 0; it has no weight in the report.
         windows = attention(self.score(tokens), tokens, valid | ~real[:, None]).view(batch, -1, size)
         return attention(self.window_score(windows), windows, real.view(batch, -1))[:, 0]
 
 
 class LabelHead(nn.Linear):
-    """Features of each label (B, n_labels, D) -> logits (B, n_labels): as a linear layer, but each label's weights meet
-    its own features."""
+    """Linear layer in which each label has its own features: (B, n_labels, D) -> logits (B, n_labels)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x * self.weight).sum(dim=2) + self.bias

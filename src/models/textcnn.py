@@ -12,7 +12,7 @@ from src.models.layers import Convolution, valid_positions
 class TextCNNEncoder(nn.Module):
     """Embedded reports (B, T, E) -> features (B, T, widths * filters).
 
-    The paper keeps the maximum of each filter, which is the pooling's part here: so features stay one a token.
+    The paper keeps only the maximum of each filter. Here that is a pooling, and the encoder keeps features per token.
     """
 
     def __init__(self, settings: TextCNN):

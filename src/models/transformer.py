@@ -10,7 +10,7 @@ from src.core.settings import Transformer
 from src.models.layers import closed, valid_positions
 
 FARTHEST = 32
-"""Relative positions beyond this distance share one bias."""
+"""Distance in tokens beyond which relative positions share one bias."""
 
 
 class TransformerEncoder(nn.Module):
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention over the real positions; where a token stands is told relative to where it is read from."""
+    """Multi-head attention over the real positions, with relative positions."""
 
     def __init__(self, size: int, heads: int, positions: str):
         super().__init__()

@@ -1,11 +1,11 @@
-"""Why a model says what it says: what each token of a report adds to the logit of a label.
+"""Attribution: how much each token of a report contributes to the logit of a label.
 
-Integrated gradients (Sundararajan, Taly and Yan 2017): the gradients along the straight way from a report that says
-nothing, with the mean of all words' embeddings in each place, to the report, times what each embedding changes. Their
-sum is what the logit changes on that way. Zeros, the usual start, would not do: a layer norm makes the same of a small
-embedding as of a large one, so that all would happen in the first step.
+Integrated gradients (Sundararajan, Taly and Yan 2017): the mean gradient along the straight line from a baseline to the
+report, times the difference of the embeddings. The contributions add up to the difference of the logits. The baseline
+has the mean embedding of all words in each place. Zeros, the usual baseline, fail here: a layer norm maps small and
+large embeddings to the same values, so that all change would lie in the first step.
 
-Occlusion, without gradients, is the check: how far the logit falls when the token is left out.
+Occlusion is the check that needs no gradients: how far the logit falls when the token is left out.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 from src.models.classifier import Classifier
 
 STEPS = 32
-"""Points on the way, in the middle of as many equal parts. Transformers are the least smooth: with 32 the sum misses
-the change of the logit by a few hundredths."""
+"""Points on the line, each in the middle of one of as many equal parts. Transformers are the least smooth: with 32, the
+sum misses the change of the logit by a few hundredths."""
 
 
 def integrated_gradients(model: Classifier, tokens: np.ndarray, labels: Sequence[int], steps: int = STEPS) -> Tensor:
-    """One report without padding, tokens (T,) or mixtures (T, K) -> (len(labels), T): what each place adds to the logit
-    of each of these labels."""
+    """Contribution of each place to the logit of each of `labels`: (len(labels), T), for one report without padding,
+    tokens (T,) or mixtures (T, K)."""
     model.eval()
     with torch.no_grad():
         nothing, whole = _ends(model, tokens)
@@ -40,8 +40,8 @@ def integrated_gradients(model: Classifier, tokens: np.ndarray, labels: Sequence
 
 
 def logit_without(model: Classifier, tokens: np.ndarray) -> Tensor:
-    """The same report -> logits (T, n_labels) with each of its tokens left out in turn. A report of one token has
-    nothing left without it, and gets that of a report that says nothing."""
+    """Logits (T, n_labels) of one report with each of its tokens left out in turn. A report of one token gets those of
+    the baseline."""
     model.eval()
     length = len(tokens)
     with torch.inference_mode():
@@ -52,17 +52,17 @@ def logit_without(model: Classifier, tokens: np.ndarray) -> Tensor:
 
 
 def start_and_end(model: Classifier, tokens: np.ndarray) -> Tensor:
-    """The same report -> logits (2, n_labels) of one that says nothing, as long as this, and of the report itself."""
+    """Logits (2, n_labels) of the baseline, as long as the report, and of the report itself."""
     model.eval()
     with torch.inference_mode():
         return _logits_of_embedded(model, torch.stack(_ends(model, tokens)))
 
 
 def attention_weights(model: Classifier, tokens: np.ndarray) -> Tensor | None:
-    """(1 or n_labels, T): how much each place weighs in the pooling, where that is attention; else None.
+    """Weight of each place in an attention pooling: (1 or n_labels, T); None for other poolings.
 
-    They say where the pooling looks. That is no measure of what a prediction rests on (Jain and Wallace 2019): the
-    encoder has mixed the places before.
+    The weights show where the pooling looks, not what a prediction rests on (Jain and Wallace 2019): the encoder has
+    mixed the places before.
     """
     model.eval()
     if model.pooling.kind not in ("attention", "label"):
@@ -73,14 +73,13 @@ def attention_weights(model: Classifier, tokens: np.ndarray) -> Tensor | None:
 
 
 def _ends(model: Classifier, tokens: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Embeddings (T, E) of a report that says nothing and of this report."""
+    """Embeddings (T, E) of the baseline and of the report."""
     whole = model.input_layer.embed(_inputs(tokens[None]))[0]
     return model.input_layer.baseline().expand_as(whole), whole
 
 
 def _logits_of_embedded(model: Classifier, embedded: Tensor) -> Tensor:
-    """What the model makes of embeddings (B, T, E) of reports that fill all places; as its forward() without dropout,
-    with gradients."""
+    """Logits of embeddings (B, T, E) without padding, as by forward() without dropout, with gradients."""
     lengths = torch.full((len(embedded),), embedded.shape[1])
     return model.head(model.pooling(model.encoder(embedded, lengths), lengths))
 

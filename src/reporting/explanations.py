@@ -1,5 +1,8 @@
-"""What each token of some reports adds to what a run says of them: a job for each trained fold, then the mean over the
-folds and seeds that may judge a report, and over the members of a blend by their weights, as for its logits."""
+"""Explanations of a run's predictions: contribution of each token to the logits of chosen labels.
+
+A job for each trained fold; then the mean over the folds and seeds that were not trained on a report, and over the
+members of a blend by their weights, as for its logits.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +28,21 @@ LONGEST = 3
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of what a run says of one label of one report."""
+    """Explanation of the logit of one label of one report."""
 
     row: int
     label: int
     start: float
-    """The logit of a report of the same length that says nothing."""
+    """Logit of the baseline, a report of the same length without information."""
     logit: float
     contributions: np.ndarray
-    """(T,) what each token adds to the logit, by integrated gradients: together nearly logit - start."""
+    """(T,) contribution of each token to the logit, by integrated gradients; their sum is nearly logit - start."""
     falls: np.ndarray | None
-    """(T,) by how much the logit falls without each token, where that was asked for."""
+    """(T,) fall of the logit without each token; None unless `occlude`."""
     attention: np.ndarray | None
-    """(T,) shares of the pooling, of a single model that pools by attention."""
+    """(T,) weights of the pooling; only of a single model that pools by attention."""
     noise: np.ndarray | None
-    """(T,) probability that the token is noise, by the encoder that denoises for the run, where there is one."""
+    """(T,) probability that each token is noise, by the run's denoiser; None without one."""
 
 
 def explain(
@@ -51,8 +54,11 @@ def explain(
     steps: int,
     occlude: bool,
 ) -> list[Explanation]:
-    """Of `cells` (row, label) of an encoded corpus, in their order. `judged`: the corpus is train, and each report is
-    explained by the models that have not learned from it. Raises UserError for jobs that fail."""
+    """Explains `cells` (row, label) of an encoded corpus, in their order.
+
+    `judged`: the corpus is train, and each report is explained by the models that were not trained on it. Raises
+    UserError for jobs that fail.
+    """
     wanted: dict[int, list[int]] = defaultdict(list)
     for row, label in cells:
         wanted[row].append(label)
@@ -76,7 +82,7 @@ def explain(
 
 
 def member_shares(run: RunFolder) -> dict[str, np.ndarray]:
-    """By what each trained model's logits are multiplied to be summed up to the run's: (n_labels,) float64."""
+    """Weight (n_labels,) float64 of each trained model's logits in the run's logits, which are their sum."""
     if not run.is_blend:
         return {run.name: np.ones(run.task.n_labels)}
     run.check_members()
@@ -95,8 +101,8 @@ def member_shares(run: RunFolder) -> dict[str, np.ndarray]:
 def carriers(
     tokens: Sequence[np.ndarray], contributions: Sequence[np.ndarray], n: int, least: int
 ) -> list[tuple[tuple[int, ...], float, int]]:
-    """Which n-grams carry a label: (n-gram, mean sum of contributions where it stands, reports that hold it), those
-    first that add most over all these reports together. Those in fewer than `least` reports are left out."""
+    """Finds the n-grams with the largest contributions: (n-gram, mean contribution of an occurrence, reports that hold
+    it), ordered by the contribution to all reports together, without n-grams in fewer than `least` reports."""
     sums: dict[tuple[int, ...], float] = defaultdict(float)
     times: dict[tuple[int, ...], int] = defaultdict(int)
     holders: dict[tuple[int, ...], set[int]] = defaultdict(set)
@@ -112,8 +118,8 @@ def carriers(
 
 
 def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
-    """One job: a trained fold on some reports, each told as soon as it is done. In float32, on the CPU: reports are
-    worked on one by one."""
+    """Runs one job: a trained fold on some reports, each sent as soon as it is done. In float32 on the CPU, because
+    reports are explained one by one."""
     import torch
 
     from src.models.layers import words_and_shares
@@ -170,7 +176,7 @@ def _payload(
     steps: int,
     occlude: bool,
 ) -> dict[str, Any] | None:
-    """Nothing where the fold may judge none of the reports."""
+    """Payload of one job; None if the fold may explain none of the reports."""
     fold, rows = model.path / part, list(wanted)
     if judged:
         with np.load(fold / "split.npz") as split:
@@ -191,7 +197,7 @@ def _payload(
 
 
 class _Collector:
-    """Keeps what jobs tell, by model and report."""
+    """Keeps the news of jobs, by model and report."""
 
     def __init__(self, progress: JobProgress, found: dict[tuple[str, int], list[dict[str, Any]]]):
         self._progress, self._found = progress, found
@@ -214,15 +220,15 @@ def _combined(
     found: dict[tuple[str, int], list[dict[str, Any]]],
 ) -> Explanation:
     def total(key: str) -> Any:
-        """Over models by their shares, of the means over folds."""
+        """Sum over models by their weights, of the means over folds."""
         parts = [(share[label], found[model, row]) for model, share in shares.items() if share.any()]
         if any(key not in told for _, group in parts for told in group):
             return None
-        # Folds tell as they finish; sorted sums have the same last bits each time.
+        # Folds finish in any order; sorted sums have the same last bits each time.
         return sum(share * np.sort([told[key][place] for told in group], axis=0).mean(axis=0) for share, group in parts)
 
     def plain(key: str) -> np.ndarray | None:
-        """Of what is no part of a logit, the mean over all that tell of it."""
+        """Mean over all models and folds that have it, of a figure that is no part of a logit."""
         told = [one[key] for model in shares for one in found.get((model, row), []) if key in one]
         return np.sort(told, axis=0).mean(axis=0) if told else None
 

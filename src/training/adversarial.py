@@ -1,4 +1,4 @@
-"""Adversarial weights: a step also learns from where the loss is worse nearby.
+"""Adversarial training: a step also learns from weights moved to where the loss is higher.
 
 FGM: Miyato, Dai and Goodfellow (2017), "Adversarial training methods for semi-supervised text classification": the
 embedding is moved along its gradient. AWP: Wu, Xia and Wang (2020), "Adversarial weight perturbation helps robust
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 SIZES = {"fgm": 0.5, "awp": 0.005}
-"""Usual sizes of each kind."""
+"""Default size of each kind."""
 
 
 @contextlib.contextmanager

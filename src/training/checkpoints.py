@@ -30,7 +30,7 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Into `model`, in place. Raises UserError where the file is missing or of another model."""
+    """Loads weights into `model`, in place. Raises UserError if the file is missing or holds another model."""
     storage.require(path, "train")
     try:
         model.load_state_dict(load(path.read_bytes()))
@@ -41,8 +41,8 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_parts(path: Path, model: nn.Module, parts: Sequence[str]) -> None:
-    """Into those children of `model` alone, from the weights of a model that has the same. Raises UserError where the
-    file is missing or holds other shapes.
+    """Loads only the named children of `model`, from a model that has the same. Raises UserError if the file is missing
+    or holds other shapes.
     """
     storage.require(path, "pretrain")
     try:
@@ -62,7 +62,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     history: list[dict[str, float]],
 ) -> None:
-    """The state after the last epoch of `history`; states older than the last two are removed."""
+    """Saves the state after the last epoch of `history` and removes states older than the last two."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
@@ -80,7 +80,7 @@ def save(
 def resume(
     folder: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
 ) -> list[dict[str, float]]:
-    """Loads the newest sound state of `folder`, in place, and returns its history; [] where there is none."""
+    """Loads the newest sound state of `folder`, in place, and returns its history; [] if there is none."""
     for path in _states(folder):
         weights = path.with_suffix(".safetensors")
         content = weights.read_bytes() if weights.exists() else b""
@@ -104,18 +104,18 @@ def resume(
 
 
 def remove_all(folder: Path) -> None:
-    """Once the job has its result, its states have served."""
+    """Removes all states, once the job has its result."""
     for path in folder.glob("state_*"):
         path.unlink()
 
 
 def _states(folder: Path) -> list[Path]:
-    """Newest first."""
+    """JSON files of the states, newest first."""
     return sorted(folder.glob("state_*.json"), reverse=True)
 
 
 def _remove(state: Path) -> None:
-    # The JSON last: a kill between the two leaves a state that resume() knows for unsound, not a file nobody owns.
+    # The JSON goes last: a kill between the two leaves a state that resume() skips and a later save() removes.
     state.with_suffix(".safetensors").unlink(missing_ok=True)
     state.unlink()
 

@@ -1,8 +1,8 @@
-"""Reports with the words put right that a pretrained encoder takes for noise.
+"""Denoiser: corrects words that a pretrained encoder takes for noise.
 
-The noise is known: a word is replaced by any other with the same chance, whatever stands around it. So Bayes' rule
-tells from what the language model expects at a place whether the word that stands there belongs there. Models then read
-less noise than the tests hold, and the gap between train and tests narrows.
+The noise model is known: a word is replaced by any other with equal probability, independent of its neighbours. Bayes'
+rule then gives, from the language model's prediction at a place, the probability that the shown word is noise. Models
+read less noise than the test files hold, and the gap between train and test narrows.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from src.training.devices import autocast
 
 BATCH_SIZE = 128
 MIXED = 4
-"""Words of a mixture."""
+"""Words in a mixture."""
 LARGE = 80.0
 """Log odds beyond which float32 has no numbers."""
 
 
 class Denoiser:
-    """Padded tokens (N, max_len) and lengths (N,) -> the same as the model is to see them, one array for each view.
+    """Padded tokens (N, max_len) and lengths (N,) -> denoised tokens, one array for each view.
 
     hard: tokens (N, max_len), in which a word is replaced where it is wrong with a probability above
     settings.confidence, by the likeliest one there if that is more likely than not. soft: mixtures (N, max_len, MIXED)
@@ -44,14 +44,14 @@ class Denoiser:
         self, model: MaskedLanguageModel, pretrain: Pretrain, settings: Denoise, device: torch.device, precision: str
     ):
         self._model, self.settings, self._device, self._precision = model.eval(), settings, device, precision
-        # The model learned from places where replaced words were as common as its questions made them. Here they are
-        # rarer, and the odds of the word that is shown rise by as much.
+        # In pretraining, replaced words were as common as settings.replaced made them. Here they are as rare as the
+        # prior says, so the odds of the shown word are higher by the ratio of both.
         taught = (1 - pretrain.masked - pretrain.replaced) / pretrain.replaced
         self._lift = math.log((1 - settings.prior) / settings.prior) - math.log(taught)
 
     @classmethod
     def load(cls, folder: Path, settings: Denoise, device: torch.device, precision: str) -> Denoiser:
-        """Of a PretrainJob's folder."""
+        """Loads the encoder in the folder of a PretrainJob."""
         result = storage.read_json(storage.require(folder / "result.json", "pretrain"))
         run = Run.model_validate(result["run"])
         model = MaskedLanguageModel(build_model(run.model, result["vocabulary_size"], 1))
@@ -80,7 +80,7 @@ class Denoiser:
         places = (inside & (tokens >= N_SPECIAL)).flatten().nonzero()[:, 0]
         logits = self._model({"tokens": tokens}, lengths, places)[0]  # (K, V)
         words = tokens.flatten()[places].long() - N_SPECIAL
-        # Relative to the odds of the word that is shown, which alone are lifted: so no (K, V) is written anew.
+        # Odds relative to the shown word, the only one whose odds change: no second (K, V) array is needed.
         likely, word = logits.topk(MIXED if "soft" in views else 1, dim=1)
         shown = logits.gather(1, words[:, None])[:, 0].float()
         others = (logits.logsumexp(dim=1).float() - shown).clamp(0, LARGE).expm1()
@@ -108,9 +108,9 @@ class Denoiser:
 def denoised_tokens(
     corpus: Path, denoiser: Path, settings: Denoise, device: torch.device, precision: str
 ) -> list[np.ndarray]:
-    """The tokens (N, max_len) of an encoded corpus in each of settings.views, by the encoder in the folder `denoiser`.
+    """Denoises an encoded corpus by the encoder in the folder `denoiser`: tokens for each of settings.views.
 
-    Made once and kept beside the corpus; of several jobs that ask, one makes them and the others wait.
+    The arrays are made once and kept beside the corpus; if several jobs need them, one makes them and the others wait.
     """
     loaded = Corpus.load(corpus)
     made_by = storage.read_json(storage.require(denoiser / "result.json", "pretrain"))["fingerprint"]

@@ -1,4 +1,4 @@
-"""What this machine computes with: its device, and the precision that it is fast and sound in."""
+"""Device of this machine, and the precision that is fast and sound on it."""
 
 from __future__ import annotations
 

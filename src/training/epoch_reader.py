@@ -18,8 +18,7 @@ from src.training.denoising import Denoiser
 from src.training.rows import Rows
 
 GRAPH_WIDTHS = 16
-"""Where CUDA graphs are captured, widths of batches are multiples of this: seven graphs serve all batches but the last
-of an epoch."""
+"""Widths of batches are multiples of this with CUDA graphs: seven graphs serve all batches but the last of an epoch."""
 
 
 class Wanted(NamedTuple):
@@ -30,7 +29,7 @@ class Wanted(NamedTuple):
     weights: Tensor
     """(B,) float32"""
     twin: Batch | None
-    """The same reports with other noise."""
+    """Copy of the batch with other noise."""
 
 
 class EpochReader:

@@ -1,4 +1,4 @@
-"""What pretraining asks: which words of a report are hidden, replaced, or shown as they are. Drawn anew each time."""
+"""Questions of pretraining: which words of a report are hidden, replaced, or shown as they are."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from src.data.corpus import MASK
 
 class Questions(NamedTuple):
     shown: np.ndarray
-    """(N, max_len) what the model sees, of the type of the tokens"""
+    """(N, max_len) tokens that the model sees, of the same type"""
     asked: np.ndarray
-    """(N, max_len) bool: where it must say which word belongs there"""
+    """(N, max_len) bool: places where the model predicts the word"""
     replaced: np.ndarray
-    """(N, max_len) bool: where another word stands than the report has"""
+    """(N, max_len) bool: places where the shown word is another than the report's"""
 
 
 def ask(

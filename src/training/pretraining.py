@@ -1,7 +1,7 @@
-"""pretrain_encoder(): an encoder learns the language of the reports from all text, without labels, before training.
+"""pretrain_encoder(): masked language model on all text, without labels, before training.
 
-The text is noised by random words, and the tests more than train. So beside hidden words (masked language model) the
-model is shown wrong ones, which it must find and undo: it learns to read past the noise.
+The text has random wrong words, more of them in the test files than in train. So besides hidden words the model is
+shown wrong ones, which it learns to find and to correct.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from src.training.objective import History, Objective, Validated
 from src.training.rows import n_files, numbered_on
 
 HELD_OUT = 50
-"""One report in so many is not learned from and tells the validation loss."""
+"""One report in so many is held out for the validation loss."""
 JUDGED = 256
-"""Reports of a batch of these."""
+"""Reports in a validation batch."""
 
 
 class Text(NamedTuple):
@@ -53,16 +53,16 @@ class Text(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a batch is trained towards."""
+    """Targets of a batch."""
 
     places: Tensor
     """(K,) int64 in the flattened batch"""
     words: Tensor
-    """(K,) int64, those that belong there, counted from the first word"""
+    """(K,) int64 right words at these places, counted from the first word"""
     shown: Tensor
-    """(B, T) bool: words that may be out of place, so neither hidden ones nor padding"""
+    """(B, T) bool: words that may be replacements, so neither hidden words nor padding"""
     replaced: Tensor
-    """(B, T) float32: one where we put another word"""
+    """(B, T) float32: 1 where the shown word is a replacement"""
 
 
 class Language(Objective):
