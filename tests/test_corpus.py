@@ -11,7 +11,7 @@ import pytest
 
 from src.core import storage
 from src.data import corpus
-from src.data.corpus import MASK, N_SPECIAL, PAD, UNK, Corpus, Vocabulary, encode, pad, token_counts, unpad
+from src.data.corpus import MASK, N_SPECIAL, PAD, UNK, Corpus, Stacked, Vocabulary, encode, pad, token_counts, unpad
 from src.data.report_reader import Reports
 
 
@@ -160,3 +160,8 @@ def save_and_load():
 _, dealt = peak(save_and_load)
 print(json.dumps({"encode": encoded, "folds": dealt}))
 """
+
+
+def test_stacked_arrays_keep_long_ids():
+    stacked = Stacked([np.array([b"1", b"2"]), np.array([b"1234567"])])
+    assert stacked[np.array([2, 0])].tolist() == [b"1234567", b"1"] and len(stacked) == 3
