@@ -64,7 +64,7 @@ def test_contenders_are_timed_by_unit_of_work(tmp_path, monkeypatch):
     for name, (seconds, turns) in wanted.items():
         assert found[name]["seconds"] == {"min": seconds, "median": seconds, "max": seconds, "n": turns}
         assert 5 < found[name]["peak_megabytes"]["median"] < 1000
-    assert found["one"]["cpu_seconds"]["median"] < 0.2 / 5 <= found["rare"]["cpu_seconds"]["min"]
+    assert found["one"]["cpu_seconds"]["median"] < 0.2 / 5 <= found["rare"]["cpu_seconds"]["min"] < 0.4 / 5
     assert found["rare"]["info"] == {"info": 5}
 
 
