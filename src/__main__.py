@@ -1,4 +1,4 @@
-"""The front desk: which verb, which settings, in which order.
+"""Front desk: finds the command and the settings of a command line and runs the command.
 
 python -m src VERB [options] [key=value …]        ./run.sh does the same and sets up first
 
@@ -9,20 +9,30 @@ the functions that need them import them, or the modules that stand on them. tes
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
 import time
 import traceback
+from pathlib import Path
+from types import ModuleType
 
 from src.core import settings_loader, terminal
 from src.core.errors import UserError, unknown
 from src.core.settings import Config
 from src.core.settings_loader import load_config
+from src.core.terminal import info
 from src.data import input_files
-from src.pipeline.verbs import VERBS, Verb
+from src.pipeline.command import COMMANDS, get_command
 
 KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
+
+MENDABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EADDRINUSE, errno.ECONNREFUSED,
+}  # fmt: skip
+"""Errors of the system that the user can mend, such as a full disk; other OSErrors are faults of the program."""
 
 
 def main(arguments: list[str]) -> int:
@@ -48,7 +58,7 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
         return 0, None
     except BrokenPipeError:
         raise
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2, str(error)
     except KeyboardInterrupt:
@@ -56,6 +66,9 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
         print(told, file=sys.stderr)
         return 130, told
     except Exception as fault:
+        if isinstance(fault, OSError) and fault.errno in MENDABLE:
+            print(f"error: {fault}", file=sys.stderr)
+            return 2, str(fault)
         if not as_json:
             raise
         traceback.print_exc()  # a fault of ours; the script gets its document all the same
@@ -84,68 +97,81 @@ def _run(arguments: list[str]) -> None:
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(_overview())
         return
-    verb, parsed, overrides = parse(arguments)
+    command, parsed, overrides = parse(arguments)
     settings = _load(parsed.preset, overrides, parsed.model)
     if settings.paths.output.exists() and not settings.paths.output.is_dir():
         raise UserError(f"paths.output: {settings.paths.output} is not a folder")
+    from src.evaluation.workspace import Workspace
+
     if settings.track != "none":
         from src.training import tracking
 
         tracking.check(settings)
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
-            terminal.info(f"{name}: settings of {file} (tune.use)")
-    verb.run(settings, parsed)
+            info(f"{name}: settings of {file} (tune.use)")
+    command.run(Workspace(settings), parsed)
 
 
 def verb_of(arguments: list[str]) -> str:
-    """The verb may follow --quiet and --json."""
+    """The verb, which may follow --quiet and --json; pipeline where there is none."""
     arguments = [word for word in arguments if word not in ("--quiet", "--json")]
     return "pipeline" if not arguments or arguments[0].startswith("-") or "=" in arguments[0] else arguments[0]
 
 
-def parse(arguments: list[str]) -> tuple[Verb, argparse.Namespace, list[str]]:
-    """The verb, its options, and the key=value words. Raises UserError for what is not understood."""
+def parse(arguments: list[str]) -> tuple[ModuleType, argparse.Namespace, list[str]]:
+    """The command, its options, and the key=value words. Raises UserError for what is not understood."""
     name = verb_of(arguments)
-    if name not in VERBS:
-        raise unknown("verb", name, [*VERBS, "test"])
-    verb = VERBS[name]
+    if name not in COMMANDS:
+        raise unknown("verb", name, [*COMMANDS, "test"])
+    command = get_command(name)
+    example = getattr(command, "EXAMPLE", "")
     parser = _Parser(
         prog=f"./run.sh {name}",
-        description=verb.summary,
-        epilog="\n".join(filter(None, [KEYS, verb.example and f"Example: {verb.example}"])),
+        description=COMMANDS[name],
+        epilog="\n".join(filter(None, [KEYS, example and f"Example: {example}"])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--preset", metavar="NAME", help=f"one of {', '.join(settings_loader.preset_names())}, or a file"
-    )
+    presets, models = ", ".join(settings_loader.preset_names()), ", ".join(settings_loader.model_names())
+    parser.add_argument("--preset", metavar="NAME", help=f"one of {presets}, or a file")
     parser.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="NAME",
-        help="only this model of the preset and what it needs, or another of "
-        f"{', '.join(settings_loader.model_names())}; may be given again",
+        help=f"only this model of the preset and what it needs, or another of {models}; may be given again",
     )
     # Read by main(), before anything is said.
     parser.add_argument("--quiet", action="store_true", help="only results, warnings and errors")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
-    verb.arguments(parser)
+    if hasattr(command, "arguments"):
+        command.arguments(parser)
     first = next((i for i, word in enumerate(arguments) if word not in ("--quiet", "--json")), None)
     named = first is not None and arguments[first] == name
-    rest = arguments[:first] + arguments[first + 1 :] if named else arguments
-    # key=value may stand anywhere, so it is taken out before argparse assigns the positional arguments.
-    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
-    parsed = parser.parse_args([word for word in rest if word not in overrides])
+    overrides, rest = parser.split(arguments[:first] + arguments[first + 1 :] if named else arguments)
+    parsed = parser.parse_args(rest)
     # An option whose destination is a key stands for key=value.
     overrides += [f"{key}={value}" for key, value in vars(parsed).items() if "." in key and value is not None]
-    return verb, parsed, overrides
+    return command, parsed, overrides
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         raise UserError(f"{message}. See {self.prog} --help")
+
+    def split(self, words: list[str]) -> tuple[list[str], list[str]]:
+        """Key=value words, which may stand anywhere, and the others, in their order.
+
+        The value of an option is no setting, whatever it holds, and neither is the name of a file that is there.
+        """
+        settings, others, is_value = [], [], False
+        for word in words:
+            is_setting = not is_value and not word.startswith("-") and "=" in word and not Path(word).exists()
+            (settings if is_setting else others).append(word)
+            option = self._option_string_actions.get(word)
+            is_value = not is_value and option is not None and option.nargs != 0
+        return settings, others
 
 
 def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config:
@@ -161,8 +187,8 @@ def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS)) + 2
-    verbs = "\n".join(f"  {name:<{width}}{verb.summary}" for name, verb in VERBS.items())
+    width = max(map(len, COMMANDS)) + 2
+    verbs = "\n".join(f"  {name:<{width}}{summary}" for name, summary in COMMANDS.items())
     return (
         f"usage: ./run.sh [VERB] [--preset NAME] [--model NAME] [--quiet] [--json] [key=value …]\n\n"
         f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"

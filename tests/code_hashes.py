@@ -20,8 +20,9 @@ NOTED = Path(__file__).with_name("versions.json")
 MESSAGES = {"UserError", "info", "result", "warn", "add_json", "show_table"}
 """Functions whose arguments are for people alone."""
 IGNORED = {
-    "src.core.errors", "src.core.executors", "src.core.settings", "src.core.settings_loader", "src.core.storage",
-    "src.core.terminal", "src.core.versions", "src.training.tracking",
+    "src.core.errors", "src.core.executors", "src.core.locks", "src.core.settings", "src.core.settings_loader",
+    "src.core.storage", "src.core.targets", "src.core.terminal", "src.core.versions", "src.pipeline.online_scores",
+    "src.pipeline.stage", "src.training.tracking",
 }  # fmt: skip
 """Modules that store, tell and start: they change no result. Settings are in fingerprints as values."""
 ROOTS = {

@@ -20,7 +20,8 @@ from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
 from src.data.report_reader import read_reports, write_reports
 from src.data.tasks import ROUND1
-from src.pipeline.stages import bench
+from src.evaluation.workspace import Workspace
+from src.pipeline.commands import bench
 from tests.waiting import wait_until
 
 LSTM = load_config(
@@ -145,15 +146,15 @@ def test_synthetic_reports_are_like_the_real_ones(tmp_path):
     assert np.array_equal(found.tokens, made.tokens) and np.array_equal(found.labels, made.labels)
 
 
-def config(tmp_path, *words: str):
-    return load_config("quick", [f"paths.output={tmp_path / 'out'}", *words])
+def workspace(tmp_path, *words: str) -> Workspace:
+    return Workspace(load_config("quick", [f"paths.output={tmp_path / 'out'}", *words]))
 
 
 def test_the_verb_measures_shows_and_writes(tmp_path, capsys, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.setattr(bench.tempfile, "tempdir", str(work))
-    result = bench.run(config(tmp_path), ["read", "limits"], rows=2000, repeats=1)
+    result = bench.measure(workspace(tmp_path), ["read", "limits"], rows=2000, repeats=1)
     assert json.loads((tmp_path / "out/bench.json").read_text()) == result
     assert not list(work.iterdir())
     assert list(result["parts"]) == ["limits", "read"]  # limits come first: the others are a share of them
@@ -186,17 +187,17 @@ def test_worse_ratios_fail_the_check(tmp_path, monkeypatch, capsys):
         bench.COMMITTED.write_text(json.dumps({"machine": machine, "ratios": ratios}))
 
     commit({"read/columns": 1e-6, "train_lstm/textbook": 6.0})
-    bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
+    bench.measure(workspace(tmp_path), ["read"], rows=500, repeats=1, check=True)
     assert "1 ratios are not more than 40% below those of committed.json" in capsys.readouterr().out
     commit({"read/columns": 1e6, "read/tokens": 1e-6})
     with pytest.raises(UserError, match=r"(?s)1 of 2 ratios are worse by more than 40%:\nread/columns: .*1000000"):
-        bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
+        bench.measure(workspace(tmp_path), ["read"], rows=500, repeats=1, check=True)
     commit({"batch/dataloader": 1.0})
     with pytest.raises(UserError, match="nothing can be compared"):
-        bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
+        bench.measure(workspace(tmp_path), ["read"], rows=500, repeats=1, check=True)
     commit({"read/columns": 1e-6}, {"cores": 99})
     with pytest.raises(UserError, match="measured on 99 cores"):
-        bench.run(config(tmp_path), ["read"], rows=500, repeats=1, check=True)
+        bench.measure(workspace(tmp_path), ["read"], rows=500, repeats=1, check=True)
     bench._check({"a": 0.61}, {"a": 1.0})
     with pytest.raises(UserError):
         bench._check({"a": 0.59}, {"a": 1.0})
@@ -239,18 +240,18 @@ def test_a_failing_command_is_no_measurement(tmp_path):
 @pytest.mark.parametrize(("rows", "repeats"), [(0, 1), (10, 0)])
 def test_numbers_below_one_are_refused(tmp_path, rows, repeats):
     with pytest.raises(UserError, match="at least 1"):
-        bench.run(config(tmp_path), ["read"], rows, repeats)
+        bench.measure(workspace(tmp_path), ["read"], rows, repeats)
 
 
 def test_unknown_parts_are_refused(tmp_path):
     with pytest.raises(UserError, match="(?s)part of the benchmark.*'raed'.*read"):
-        bench.run(config(tmp_path), ["raed"])
+        bench.measure(workspace(tmp_path), ["raed"])
     with pytest.raises(UserError, match="agree takes no turns"):
-        bench.run(config(tmp_path), ["agree", "read"])
+        bench.measure(workspace(tmp_path), ["agree", "read"])
     with pytest.raises(UserError, match="scale takes no turns .* and has no ratios"):
-        bench.run(config(tmp_path), ["scale"], check=True)
+        bench.measure(workspace(tmp_path), ["scale"], check=True)
     with pytest.raises(UserError, match="scale begins with 10,000 reports"):
-        bench.run(config(tmp_path), ["scale"], rows=5000)
+        bench.measure(workspace(tmp_path), ["scale"], rows=5000)
 
 
 def test_the_textbook_loop_refuses_what_it_does_not_know():

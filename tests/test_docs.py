@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src.__main__ import VERBS, parse
+from src.__main__ import COMMANDS, parse
 from src.core.settings_loader import load_config, model_names, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +60,7 @@ def test_every_command_parses(command):
     if words[:1] in (["test"], ["--help"]):
         return
     if "--help" in words:
-        assert words[0] in VERBS
+        assert words[0] in COMMANDS
         return
     _, parsed, overrides = parse(words)
     made = parsed.preset and parsed.preset.startswith("output/")  # by a study
@@ -71,10 +71,10 @@ def test_every_command_parses(command):
 def test_commands_in_the_prose_parse(page):
     for command in re.findall(r"`\./run\.sh ([^`]+)`", prose(page)):
         verb, *words = shlex.split(command.replace("…", ""))
-        if verb in VERBS and words or verb.startswith("-"):
+        if verb in COMMANDS and words or verb.startswith("-"):
             parse([verb, *words])
         else:
-            assert verb in {*VERBS, "VERB", "test"}, command
+            assert verb in {*COMMANDS, "VERB", "test"}, command
 
 
 def test_readme_has_the_two_commands():
@@ -121,7 +121,7 @@ def test_the_index_names_every_page():
     assert {page.name for page in DOCS} - {"README.md"} <= listed
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "test"])
+@pytest.mark.parametrize("verb", [*COMMANDS, "test"])
 def test_the_guide_has_a_section_for_every_verb(verb):
     guide = (ROOT / "docs/guide.md").read_text()
     section = re.search(rf"^## {verb}\n(.*?)(?=^## |\Z)", guide, re.DOTALL | re.MULTILINE)

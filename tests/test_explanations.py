@@ -14,11 +14,10 @@ from src.core.executors import make_executor
 from src.core.settings import Executor
 from src.core.settings_loader import load_config
 from src.core.storage import Output
-from src.data.dataset import Dataset
 from src.data.synthetic import PAIRS, language, make_sample
 from src.data.tasks import ROUND1
 from src.evaluation import metrics
-from src.evaluation.runs import RunFolder
+from src.evaluation.workspace import Workspace
 from src.reporting.explanations import carriers, explain, member_shares
 from tests.conftest import run_command, words
 
@@ -78,7 +77,7 @@ def test_the_words_that_decide_are_those_that_are_found(learned):
 def test_of_a_report_the_deciding_tokens_lead_and_occlusion_agrees(learned):
     output, given = learned
     config = load_config("sample", [word for word in given if "=" in word], ["gru"])
-    dataset, run = Dataset.load(output), RunFolder.load(output, "gru", config)
+    dataset, run = Workspace(config).dataset, Workspace(config).run("gru")
     train, said = dataset.train, metrics.sigmoid(run.oof().astype(np.float64))
     sure = np.argwhere((np.asarray(train.labels) == 1) & (said > 0.9))
     cells = [(int(row), int(label)) for row, label in sure[:: max(len(sure) // 40, 1)][:40]]
@@ -113,11 +112,10 @@ def test_attention_is_told_apart_from_contributions(copy, tiny_input):
 
 def test_a_blend_is_explained_by_its_members_shares(done, tiny_input):
     config = load_config("sample", [word for word in words(tiny_input, done) if "=" in word])
-    output = Output(done)
-    dataset, blend = Dataset.load(output), RunFolder.load(output, "blend", config)
+    dataset, blend = Workspace(config).dataset, Workspace(config).run("blend")
     shares = member_shares(blend)
     assert set(shares) == {"lstm", "transformer"}
-    members = [RunFolder.load(output, name, config) for name in shares]
+    members = [Workspace(config).run(name) for name in shares]
     # Its own out-of-fold logits are cross-fitted; these are by the weights that are used for tests.
     weighted = sum(shares[member.name] * member.oof() for member in members)
     test = dataset.test_files[0]

@@ -10,13 +10,14 @@ import pytest
 
 from src.core.settings import Config
 from src.core.settings_loader import load_config
-from src.data import input_files, near_duplicates
+from src.data import near_duplicates
 from src.data.report_reader import read_reports
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1
 from src.evaluation import covariate_shift, noise_estimation
 from src.evaluation.external_dataset import Pool
 from src.evaluation.validation_sets import ValidationSets
+from src.evaluation.workspace import Workspace
 from tests.conftest import LARGE_TEST_ROWS as TEST_ROWS
 from tests.conftest import error_of, words
 
@@ -28,7 +29,7 @@ def config(shifted) -> Config:
 
 
 def load(config: Config, name: str = "answers_A.csv") -> Pool:
-    return Pool.load(config, input_files.find_files(config.paths), read_reports(config.paths.input / name), "predict")
+    return Pool.load(Workspace(config), read_reports(config.paths.input / name), "predict")
 
 
 def test_as_many_frames_hold_another_word_as_in_the_target(config):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from src.__main__ import main
 from src.core.settings_loader import load_config
-from src.core.storage import Output
 from src.data.report_reader import read_reports
 from src.data.submission_files import read_submission
 from src.data.tasks import ROUND1
 from src.ensemble.submission_log import SubmissionLog
 from src.evaluation import metrics
-from src.pipeline.stages.online import advice
+from src.evaluation.workspace import Workspace
+from src.pipeline.online_scores import advice
 from tests.conftest import words
 
 
@@ -113,4 +113,4 @@ def test_advice_without_validations_is_to_make_them(copy, tiny_input):
     for path in copy.glob("runs/*/leaderboard.json"):
         path.unlink()
     config = load_config("sample", [f"paths.output={copy}"])
-    assert advice(config, Output(copy), []).startswith("next: ./run.sh leaderboard --preset sample")
+    assert advice(Workspace(config), []).startswith("next: ./run.sh leaderboard --preset sample")

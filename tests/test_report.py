@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.__main__ import VERBS, main
+from src.__main__ import COMMANDS, main
 from src.core import storage
 from src.core.settings_loader import load_config
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import make
 from src.pipeline.stages import report
 from src.reporting import charts
 from src.reporting.html_page import TEMPLATES, Chart, Code, Section, Table, Text, render
@@ -111,7 +113,7 @@ def test_the_page_has_every_part_and_stands_alone(reported):
     ladder = page[page.index("Scores out of fold") :]
     written = re.findall(r"<text[^>]*>([^<]*)</text>", ladder[: ladder.index("</svg>")])
     assert f"{scores['blend']['overall']['score']['value']:.4f}" in [text.strip() for text in written]
-    assert set(re.findall(r"\./run\.sh ([a-z]+)", page)) <= VERBS.keys()
+    assert set(re.findall(r"\./run\.sh ([a-z]+)", page)) <= set(COMMANDS)
     board = json.loads((reported / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
     assert f"{board['validations']['shifted']['value']:.4f}" in page and "0.6000" in page
     losses = [label["log_loss"]["value"] for label in scores["blend"]["overall"]["labels"].values()]
@@ -149,12 +151,11 @@ def test_a_page_of_other_findings_is_made_anew(copy, tiny_input, capsys):
 
 def test_every_text_that_a_page_is_made_from_is_in_its_stamp(reported, tiny_input):
     config = load_config("sample", [word for word in words(tiny_input, reported) if "=" in word])
-    output = storage.Output(reported)
     (reported / "report.html").unlink()
     opened = set()
     listening.append(lambda event, given: event == "open" and opened.add(str(given[0])))
     try:
-        report.run(config)
+        make(Workspace(config), report.STAGE)
     finally:
         listening.clear()
     read = {Path(name).relative_to(reported) for name in opened if name.startswith(str(reported)) and "." in name}
@@ -162,15 +163,15 @@ def test_every_text_that_a_page_is_made_from_is_in_its_stamp(reported, tiny_inpu
     stamped = {path.relative_to(reported) for pattern in report.READ for path in reported.glob(pattern)}
     others = {Path("pipeline.json"), Path("data/vocabulary.json"), Path("suspicious.csv")}
     assert len(read) > 20 and read <= stamped | others, read - stamped - others
-    before = report.made_from(config, output)
+    before = report.made_from(Workspace(config))
     for path in sorted(stamped):
         text = (reported / path).read_bytes()
         (reported / path).write_bytes(text + b" ")
-        assert report.made_from(config, output) != before, path
+        assert report.made_from(Workspace(config)) != before, path
         (reported / path).write_bytes(text)
     for setting in ({"target": "sample_testA"}, {"select_on": "clean"}, {"overrides": ["paths.input=elsewhere"]}):
-        assert report.made_from(config.model_copy(update=setting), output) != before
-    assert report.made_from(config, output) == before
+        assert report.made_from(Workspace(config.model_copy(update=setting))) != before
+    assert report.made_from(Workspace(config)) == before
 
 
 listening: list[Callable[[str, tuple], object]] = []

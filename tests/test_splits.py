@@ -46,7 +46,7 @@ def test_label_rates_are_balanced():
     whole = corpus(2000)
     made = splits.make_folds(whole, FoldSettings(k=5))
     worst, _ = splits.largest_imbalance(whole.labels, made)
-    shuffled = splits.Folds("kfold", [1], np.random.default_rng(0).permutation(2000)[:, None] % 5)
+    shuffled = splits.Splits("kfold", [1], np.random.default_rng(0).permutation(2000)[:, None] % 5)
     assert worst < 0.01 < splits.largest_imbalance(whole.labels, shuffled)[0]
     for fold in range(5):
         assert whole.labels[made.first == fold].sum(axis=0).min() > 0
@@ -277,7 +277,7 @@ def test_families_are_balanced(seed):
     made = splits.make_folds(whole, FoldSettings(scheme="families", k=5, seeds=[seed]))
     labels = np.column_stack([whole.labels, ~whole.labels.any(axis=1)])
     at_random = np.random.default_rng(seed).permutation(len(FAMILY_SIZES)) % 5
-    dealt = splits.Folds("families", [1], at_random[family][:, None])
+    dealt = splits.Splits("families", [1], at_random[family][:, None])
     assert splits.largest_imbalance(labels, made)[0] < 0.02 < 0.04 < splits.largest_imbalance(labels, dealt)[0]
     np.testing.assert_allclose(np.bincount(made.first), len(family) / 5, rtol=0.02)
 
@@ -389,9 +389,9 @@ UP_TO_DATE = "folds: up to date"
 
 def test_labels_that_a_fold_has_none_of():
     labels = np.array([[1, 0], [0, 0], [1, 1], [0, 1]])
-    made = splits.Folds("kfold", [1], np.array([[0], [0], [1], [1]]))
+    made = splits.Splits("kfold", [1], np.array([[0], [0], [1], [1]]))
     np.testing.assert_array_equal(splits.missing_labels(labels, made), [1])
-    several = splits.Folds("kfold", [1, 2], np.array([[0, 0], [0, 1], [1, 0], [1, 1]]))
+    several = splits.Splits("kfold", [1, 2], np.array([[0, 0], [0, 1], [1, 0], [1, 1]]))
     np.testing.assert_array_equal(splits.missing_labels(labels, several), [0, 1])
 
 
@@ -413,7 +413,7 @@ def test_the_command_reports_families(tiny_input, tmp_path, capsys):
     assert UP_TO_DATE not in shown and "families" in shown and "300" in shown
     for fact in (facts["families"], f"{facts['share_of_reports']:.1%}", facts["largest"], 0.4):
         assert str(fact) in shown
-    assert Dataset.load(Output(tmp_path)).load_folds().scheme == "families"
+    assert Dataset.load(Output(tmp_path)).load_splits().scheme == "families"
     assert UP_TO_DATE in output_of("folds.scheme=families", "folds.threshold=0.4")
     assert UP_TO_DATE not in output_of("folds.scheme=families")
     assert UP_TO_DATE in output_of("folds.scheme=families", "folds.threshold=null")
@@ -421,7 +421,7 @@ def test_the_command_reports_families(tiny_input, tmp_path, capsys):
     assert "max_rows" not in output_of("folds.scheme=kfold")
     shown = output_of("folds.max_rows=299")
     assert UP_TO_DATE not in shown and "folds.max_rows=299" in shown
-    assert Dataset.load(Output(tmp_path)).folds_settings()["max_rows"] == 299
+    assert Dataset.load(Output(tmp_path)).splits_settings()["max_rows"] == 299
     assert UP_TO_DATE in output_of("folds.max_rows=299") and UP_TO_DATE not in output_of("folds.max_rows=300")
     assert UP_TO_DATE in output_of()
     assert "folds.max_compared=100" in output_of("folds.scheme=families", "folds.max_compared=100")

@@ -21,6 +21,7 @@ from src.data.synthetic import TEST_NOISE, TRAIN_NOISE, make_sample
 from src.data.tasks import ROUND1
 from src.evaluation import covariate_shift, metrics, noise_estimation, shift_summary
 from src.evaluation.validation_sets import VALIDATIONS, ValidationSets, validation
+from src.evaluation.workspace import Workspace
 from tests.conftest import LARGE_ROWS as ROWS
 from tests.conftest import LARGE_TEST_ROWS as TEST_ROWS
 from tests.conftest import error_of, words
@@ -37,10 +38,9 @@ def measured(shifted) -> Path:
 
 
 def load(output: Path) -> tuple[Dataset, ValidationSets]:
-    from src.core.storage import Output
 
-    dataset = Dataset.load(Output(output))
-    return dataset, ValidationSets.load(dataset, load_config("sample", []))
+    workspace = Workspace(load_config("sample", [f"paths.output={output}"]))
+    return workspace.dataset, workspace.validation_sets
 
 
 def test_noise_is_found_and_told(measured):
@@ -92,7 +92,7 @@ def test_noisy_copies_are_of_the_same_reports(measured):
 
 def test_a_rows_likeness_leaves_out_its_own_fold(measured):
     dataset, shift = load(measured)
-    folds = dataset.load_folds().first
+    folds = dataset.load_splits().first
     train = unpad(np.asarray(dataset.train.tokens), np.asarray(dataset.train.lengths))
     vectors = near_duplicates.tfidf([train], 2)[0]
     cosines = (vectors[:50] @ vectors.T).toarray()
@@ -103,7 +103,7 @@ def test_a_rows_likeness_leaves_out_its_own_fold(measured):
 @pytest.mark.parametrize("name", VALIDATIONS)
 def test_validations_pick_the_right_rows(measured, name):
     dataset, shift = load(measured)
-    folds, test = dataset.load_folds(), shift.tests[0]
+    folds, test = dataset.load_splits(), shift.tests[0]
     rows = validation(name, shift.rows, test, folds)
     oof = np.arange(ROWS)[:, None].astype(float)
     copies = np.stack([oof + 0.25, oof + 0.5])
@@ -133,7 +133,7 @@ def test_a_sample_of_large_files_is_looked_at(reports, tmp_path, capsys):
     dataset, shift = load(tmp_path)
     assert len(shift.rows) == 1500 < len(dataset.train)
     assert len(shift.tests[0].array("test_rows")) == 1000
-    rows = validation("shifted", shift.rows, shift.tests[0], dataset.load_folds())
+    rows = validation("shifted", shift.rows, shift.tests[0], dataset.load_splits())
     assert set(rows.rows) == set(shift.rows.tolist())
 
 
@@ -150,7 +150,7 @@ def test_clean_train_and_test_of_one_pool_are_called_alike(tmp_path, capsys):
     dataset, shift = load(tmp_path / "output")
     test = shift.tests[0]
     assert not test.noised
-    rows = validation("noised", shift.rows, test, dataset.load_folds())
+    rows = validation("noised", shift.rows, test, dataset.load_splits())
     assert rows.copies is None and len(rows.rows) == 3000
     assert abs(test.facts["adversarial"]["auc"] - 0.5) < 0.06
     assert test.facts["effective_size"]["weighted"] > 2000
@@ -163,14 +163,14 @@ def test_train_files_alone(reports, tmp_path, capsys):
     assert "There is no test file to compare with" in capsys.readouterr().out
     dataset, shift = load(tmp_path / "output")
     assert shift.target("last") is None
-    rows = validation("shifted", shift.rows, None, dataset.load_folds())
+    rows = validation("shifted", shift.rows, None, dataset.load_splits())
     assert rows.copies is None and rows.described(None) == "train rows as they are"
 
 
 def test_a_holdout_compares_with_its_train_part(reports, tmp_path):
     assert main(["shift", *words(reports, tmp_path, "folds.scheme=holdout", "shift.draws=1")]) == 0
     dataset, shift = load(tmp_path)
-    folds, test = dataset.load_folds(), shift.tests[0]
+    folds, test = dataset.load_splits(), shift.tests[0]
     rows = validation("shifted", shift.rows, test, folds)
     assert (folds.first[rows.rows] >= 0).all() and len(rows.rows) == (folds.first >= 0).sum()
     corpora = dataset.train, Corpus.load(dataset.test_folder(test.name))

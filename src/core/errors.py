@@ -10,6 +10,10 @@ class UserError(Exception):
     """Error that the user can fix; the command prints its message without a traceback and exits with status 2."""
 
 
+class OutOfDate(UserError):
+    """A result was made of other inputs or settings than are there now."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Returns a UserError that lists the `known` names of a `kind` and suggests the name most similar to `name`."""
     known = sorted(known)

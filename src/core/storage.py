@@ -1,10 +1,7 @@
-"""Where every output lives, how it is written so that a kill never leaves half of it, and when it is up to date."""
+"""Places of all outputs, and writing them so that a kill never leaves half a file."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -12,19 +9,15 @@ import os
 import platform
 import re
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from src.core import terminal
 from src.core.errors import UserError
-
-if TYPE_CHECKING:
-    from src.core.settings import Config
 
 
 class Output:
@@ -53,7 +46,7 @@ class Output:
         self.bench = root / "bench.json"
         self.agreement = root / "agree.json"
         self.scale = root / "scale.json"
-        self.working = root / "working"
+        self.locks = root / "locks"
 
     def run(self, name: str) -> Path:
         return self.runs / name
@@ -169,14 +162,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}). Delete it and run the same command again.") from None
 
 
-def is_current(path: Path, fingerprint: str, beside: Iterable[str] = ()) -> bool:
-    """Whether the result file `path` is there, with the files `beside` it that were written before it, and was made
-    from what `fingerprint` stands for."""
-    if not all((path.parent / name).exists() for name in (path.name, *beside)):
-        return False
-    return read_json(path).get("fingerprint") == fingerprint
-
-
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -205,92 +190,3 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "precision": precision,
         "packages": libraries("torch", "numpy", "pandas", "scipy", "scikit-learn", "iterative-stratification"),
     }
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Holds `path` for this process; waits while another has it. The kernel lets go of a lock when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process has the lock `path`, by lock() or at_work(): of one that was killed, the kernel let go."""
-    for pause in (0.0, 0.02):  # another that asks holds it for an instant
-        time.sleep(pause)
-        try:
-            with path.open("r+") as file:  # NFS locks for one process alone only what is open for writing
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return False
-        except (FileNotFoundError, PermissionError):
-            return False
-        except BlockingIOError:
-            continue
-    return True
-
-
-@contextlib.contextmanager
-def at_work(output: Output, *stages: str) -> Iterator[None]:
-    """Meanwhile is_at_work() of these stages, for other processes. Several may be at work on one stage.
-
-    Where no mark can be set, as in a folder that is read alone, there is none: a stage that finds all done needs none.
-    """
-    is_new = not output.root.exists()
-    try:
-        with contextlib.ExitStack() as marks:
-            for stage in stages:
-                with contextlib.suppress(OSError):
-                    marks.enter_context(_mark(output.working / f"{stage}.lock"))
-            yield
-    finally:
-        with contextlib.suppress(OSError):  # not empty: others are at work, or something was made
-            output.working.rmdir()
-            if is_new:
-                output.root.rmdir()
-
-
-def is_at_work(output: Output, stage: str) -> bool:
-    return is_held(output.working / f"{stage}.lock")
-
-
-def marked(stage: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """at_work() for the function of a stage, whose first argument is the Config."""
-
-    def wrapped(run: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(run)
-        def marking(config: Config, *arguments: Any, **keywords: Any) -> None:
-            with at_work(Output(config.paths.output), stage):
-                run(config, *arguments, **keywords)
-
-        return marking
-
-    return wrapped
-
-
-@contextlib.contextmanager
-def _mark(path: Path) -> Iterator[None]:
-    """A file that is there, and held, as long as some process holds its mark."""
-    file = _shared(path)
-    while file is None:
-        file = _shared(path)
-    with file:
-        try:
-            yield
-        finally:
-            with contextlib.suppress(BlockingIOError):  # another holds it too
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-
-
-def _shared(path: Path) -> IO[str] | None:
-    """`path`, made if need be, held with whoever else holds it; None where the last of them just took it away."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
-        file = opened.enter_context(path.open("a+"))  # NFS shares only what is open for reading
-        fcntl.flock(file, fcntl.LOCK_SH)
-        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            opened.pop_all()
-            return file
-    return None

@@ -15,6 +15,7 @@ from src.core.settings import fingerprint
 from src.core.storage import Output
 from src.data import splits
 from src.data.corpus import Corpus, Vocabulary
+from src.data.splits import Splits
 from src.data.tasks import Task, get_task
 
 
@@ -22,13 +23,13 @@ from src.data.tasks import Task, get_task
 class Dataset:
     output: Output
     manifest: dict[str, Any]
-    only_looks: bool = False
-    """Nothing is written, whatever is asked."""
+    read_only: bool = False
+    """Nothing is written, not even a cache."""
 
     @classmethod
-    def load(cls, output: Output, only_looks: bool = False) -> Dataset:
+    def load(cls, output: Output, read_only: bool = False) -> Dataset:
         manifest = storage.read_json(storage.require(output.data / "manifest.json", "prepare"))
-        return cls(output, manifest, only_looks)
+        return cls(output, manifest, read_only)
 
     @property
     def task(self) -> Task:
@@ -92,31 +93,40 @@ class Dataset:
     def _extra(self) -> list[dict[str, Any]]:
         return [file for file in self.manifest["files"] if file["role"] == "extra"]
 
-    def folds_settings(self) -> dict[str, Any]:
+    def splits_settings(self) -> dict[str, Any]:
+        """Settings that folds.json notes."""
         return storage.read_json(storage.require(self.output.folds_manifest, "folds"))["settings"]
 
-    def find_folds(self, settings: FoldSettings) -> splits.Folds | None:
+    def find_splits(self, settings: FoldSettings) -> Splits | None:
         """The folds in folds.csv for this corpus, or None where it lacks a report or a seed.
 
-        They are kept as an array beside the corpus, named by what it was made of: every stage asks, and to match the
-        table with the reports takes a hash of each report's text.
+        They are kept as an array beside the corpus, named by what it was made of: to match the table with the reports
+        takes a hash of each report's text.
         """
         table = storage.file_sha256(self.output.folds)
         stamp = fingerprint([self.manifest["fingerprint"], table, settings.seeds, versions.FOLDS])
         kept = self.output.data / f"folds.{stamp}.npy"
         if kept.exists():
-            return splits.Folds(settings.scheme, settings.seeds, np.load(kept))
+            return Splits(settings.scheme, settings.seeds, np.load(kept))
         found = splits.load(self.output.folds, self.train, settings)
-        if found is not None and not self.only_looks:
+        if found is not None and not self.read_only:
             storage.write_npy(kept, found.table)
             for other in set(self.output.data.glob("folds.*.npy")) - {kept}:
                 other.unlink(missing_ok=True)
         return found
 
-    def load_folds(self) -> splits.Folds:
+    def load_splits(self) -> Splits:
         """The folds that `./run.sh folds` made for this corpus, by the settings that it noted."""
         storage.require(self.output.folds, "folds")
-        found = self.find_folds(FoldSettings(**self.folds_settings()))
+        found = self.find_splits(FoldSettings(**self.splits_settings()))
         if found is None:
             raise UserError(f"{self.output.folds} was made for other reports. Run: ./run.sh folds")
         return found
+
+    def made_of(self, made: Splits) -> dict[str, Any]:
+        """Fingerprints of the train reports, the test reports and the folds, as runs and validation sets note them."""
+        return {
+            "train": self.manifest["train"],
+            "tests": self.test_texts,
+            "folds": storage.array_hash(made.table),
+        }

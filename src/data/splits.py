@@ -1,6 +1,6 @@
 """Cross-validation folds: a table made once, keyed by report id and a hash of the report's text.
 
-Folds are stratified by all labels (Sechidis et al. 2011) with the iterative-stratification package. Families of
+Splits are stratified by all labels (Sechidis et al. 2011) with the iterative-stratification package. Families of
 near-duplicates, which that package would split, are stratified as groups by _deal.
 """
 
@@ -63,7 +63,7 @@ class Families:
 
 
 @dataclass(frozen=True)
-class Folds:
+class Splits:
     """Fold of each report for each seed."""
 
     scheme: str
@@ -99,7 +99,7 @@ class Folds:
         return self.table[:, 0]
 
 
-def make_folds(corpus: Corpus, settings: FoldSettings) -> Folds:
+def make_folds(corpus: Corpus, settings: FoldSettings) -> Splits:
     """Makes new folds. The order of rows in the files has no influence: rows are split in the order of their keys.
 
     Copies of a report (same id and text) share a fold; under scheme families all near-duplicates do, or, above
@@ -121,13 +121,13 @@ def make_folds(corpus: Corpus, settings: FoldSettings) -> Folds:
             remedy = "Set a smaller folds.k or a higher folds.threshold"
             raise UserError(f"{n} families of near-duplicates cannot be split into {k} parts. {remedy}.")
         columns = [_deal(families.of_row, labels, k, seed) for seed in settings.seeds]
-        return Folds(settings.scheme, settings.seeds, np.column_stack(columns), families)
+        return Splits(settings.scheme, settings.seeds, np.column_stack(columns), families)
     dealt = len(keys) > settings.max_rows
     split = _stratify_many if dealt else _stratify
     columns = [split(labels[first], k, seed)[inverse] for seed in settings.seeds]
     if settings.scheme == "holdout":
         columns = [np.where(column <= 1, column, -1).astype(np.int16) for column in columns]
-    return Folds(settings.scheme, settings.seeds, np.column_stack(columns), dealt=dealt)
+    return Splits(settings.scheme, settings.seeds, np.column_stack(columns), dealt=dealt)
 
 
 def recorded(settings: FoldSettings, rows: int) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _deal(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarr
     return fold[groups]
 
 
-def largest_imbalance(labels: np.ndarray, folds: Folds) -> tuple[float, int]:
+def largest_imbalance(labels: np.ndarray, folds: Splits) -> tuple[float, int]:
     """Returns the largest difference between a label's rate in a fold and in all rows, and the label's column."""
     rates = labels.mean(axis=0)
     worst, where = 0.0, 0
@@ -227,13 +227,13 @@ def largest_imbalance(labels: np.ndarray, folds: Folds) -> tuple[float, int]:
     return worst, where
 
 
-def missing_labels(labels: np.ndarray, folds: Folds) -> np.ndarray:
+def missing_labels(labels: np.ndarray, folds: Splits) -> np.ndarray:
     """Returns the columns of labels without a positive row in some fold."""
     present = [labels[column == fold].any(axis=0) for column in folds.table.T for fold in np.unique(column)]
     return np.flatnonzero(~np.all(present, axis=0))
 
 
-def save(path: Path, folds: Folds, corpus: Corpus, sources: list[str]) -> None:
+def save(path: Path, folds: Splits, corpus: Corpus, sources: list[str]) -> None:
     """Writes a CSV with one line a report, in the corpus's order; `sources` are the file names of corpus.sources."""
 
     def write(file: IO[bytes]) -> None:
@@ -254,7 +254,7 @@ def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def load(path: Path, corpus: Corpus, settings: FoldSettings) -> Folds | None:
+def load(path: Path, corpus: Corpus, settings: FoldSettings) -> Splits | None:
     """Reads the folds of `corpus` in its row order; returns None if the table lacks a report or a seed."""
     content = _read_table(path, [f"fold_{seed}" for seed in settings.seeds])
     if content is None:
@@ -263,7 +263,7 @@ def load(path: Path, corpus: Corpus, settings: FoldSettings) -> Folds | None:
     keys, inverse = np.unique(_keys(corpus.ids, corpus.text_hashes()), return_inverse=True)
     if not np.array_equal(table_keys, keys):
         return None
-    return Folds(settings.scheme, settings.seeds, content[1][first][inverse])
+    return Splits(settings.scheme, settings.seeds, content[1][first][inverse])
 
 
 def _read_table(path: Path, columns: list[str]) -> tuple[np.ndarray, np.ndarray] | None:

@@ -18,14 +18,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.settings import Config
 from src.data.corruption import NoiseRates, corrupt
 from src.data.report_reader import Reports, write_reports
-from src.data.tasks import Task
+from src.data.tasks import Task, get_task
 
 Ragged = tuple[np.ndarray, np.ndarray]  # tokens end to end, and offsets (N + 1,) int64
 
@@ -266,6 +268,12 @@ def is_complete(folder: Path) -> bool:
 def was_made_with(folder: Path, *, rows: int, test_rows: int, task: Task, seed: int) -> bool:
     """Returns True if `folder` holds the complete sample that make_sample writes with these arguments."""
     return is_complete(folder) and (folder / NOTE).read_text() == _note(rows, test_rows, task, seed, noise=True)
+
+
+def arguments(settings: Config) -> dict[str, Any]:
+    """Arguments of make_sample: the settings, and the round, which is the first unless one is named."""
+    task = get_task("round1" if settings.task == "auto" else settings.task)
+    return {**settings.sample.model_dump(), "task": task}
 
 
 def make_sample(folder: Path, *, rows: int, test_rows: int, task: Task, seed: int, noise: bool = True) -> list[Path]:

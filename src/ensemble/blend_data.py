@@ -1,25 +1,23 @@
-"""Rows to fit and to choose a blend of runs on."""
+"""Rows that a blend of runs is fitted on and chosen by."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from src.core.settings import Config
-from src.data.splits import HOLDOUT_PARTS, Folds
+from src.data.splits import HOLDOUT_PARTS
 from src.ensemble.blending import Evidence
 from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import ValidationSets, validation
+from src.evaluation.workspace import Workspace
 
 
-def evidence_of(
-    config: Config, parts: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ValidationSets
-) -> tuple[Evidence, str]:
-    """Returns the rows of select_on (under holdout, of the validation part) and their description."""
-    target = shift.target(config.target)
-    rows = validation(config.select_on, shift.rows, target, folds)
+def blend_rows(workspace: Workspace, members: Sequence[RunFolder]) -> tuple[Evidence, str]:
+    """Rows of select_on (under holdout those of the validation part), and their description in words."""
+    target, splits = workspace.target, workspace.splits
+    rows = workspace.validation()
     description = rows.described(target)
-    if folds.scheme == "holdout":
-        rows = rows.only(folds.first == HOLDOUT_PARTS["valid"])
-        description += " of the validation part"
-    members = [rows.logits(part.oof(), part.copies(target.name) if target else None) for part in parts]
-    return Evidence(members, labels[rows.rows], folds.first[rows.rows], rows.weights, rows.rows), description
+    if splits.scheme == "holdout":
+        rows = rows.only(splits.first == HOLDOUT_PARTS["valid"])
+        description = f"{description} of the validation part"
+    logits = [rows.logits(member.oof(), member.copies(target.name) if target else None) for member in members]
+    evidence = Evidence(logits, workspace.labels[rows.rows], splits.first[rows.rows], rows.weights, rows.rows)
+    return evidence, description

@@ -48,6 +48,16 @@ class Submission:
     judged: dict[str, Any] | None = None
     """Validation scores of the run with standard errors, and the expected score."""
     online: list[Online] = field(default_factory=list)
+    remade: list[dict[str, Any]] = field(default_factory=list)
+    """Further runs that gave the same bytes: their `run`, `fingerprint` and `how`."""
+
+    def makers(self) -> list[dict[str, Any]]:
+        """Returns every run that made these bytes: `run`, `fingerprint` and `how`."""
+        return [{"run": self.run, "fingerprint": self.fingerprint, "how": self.how}, *self.remade]
+
+    def is_made_of(self, fingerprint: str, how: dict[str, Any]) -> bool:
+        """Whether a run of this fingerprint made these bytes in this way."""
+        return any((maker["fingerprint"], maker["how"]) == (fingerprint, how) for maker in self.makers())
 
     def score(self, board: str) -> float | None:
         """Returns the last score entered for a board, or None."""
@@ -71,15 +81,25 @@ class SubmissionLog:
         return self._events()[1]
 
     def made(self, file: Path, sha256: str, **about: Any) -> Submission:
-        """Logs a submission file unless content, test file and `how` are known; returns its entry."""
+        """Logs a submission file and returns its entry. Known bytes keep their id; a further run that made them, or
+        another way of making them, is logged with that id."""
 
         def is_same(submission: Submission) -> bool:
-            return (submission.sha256, submission.test, submission.how) == (sha256, about["test"], about["how"])
+            board = submission.how.get("board")
+            return (submission.sha256, submission.test, board) == (sha256, about["test"], about["how"].get("board"))
 
         def event(submissions: dict[str, Submission]) -> dict[str, Any] | None:
-            if any(map(is_same, submissions.values())):
-                return None
-            return {"event": "made", "id": f"s{_last(submissions) + 1}", "file": file.name, "sha256": sha256, **about}
+            same = next(filter(is_same, submissions.values()), None)
+            if same is None:
+                return {
+                    "event": "made",
+                    "id": f"s{_last(submissions) + 1}",
+                    "file": file.name,
+                    "sha256": sha256,
+                    **about,
+                }
+            maker = {key: about[key] for key in ("run", "fingerprint", "how")}
+            return None if maker in same.makers() else {"event": "remade", "id": same.id, **maker}
 
         return next(filter(is_same, self._append(event).values()))
 
@@ -165,6 +185,8 @@ def _apply(event: dict[str, Any], submissions: dict[str, Submission]) -> None:
         int(name.removeprefix("s"))
         fields = {key: event[key] for key in ("file", "sha256", "test", "run", "fingerprint", "how")}
         submissions[name] = Submission(id=name, at=at, **fields)
+    elif kind == "remade":
+        submissions[name].remade.append({key: event[key] for key in ("run", "fingerprint", "how")})
     elif kind == "judged":
         submissions[name].judged = {key: event[key] for key in ("validations", "expected")}
     elif kind == "scored":

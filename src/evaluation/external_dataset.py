@@ -11,20 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from src.core.errors import UserError
-from src.core.settings import Config
-from src.core.storage import Output
 from src.core.terminal import info
 from src.data import near_duplicates
 from src.data.corruption import NoiseRates, corrupt
-from src.data.dataset import Dataset
-from src.data.input_files import InputFiles
 from src.data.ngrams import Text, join, take
 from src.data.report_reader import Reports, read_reports
 from src.data.tasks import Task
 from src.evaluation import covariate_shift, noise_estimation
 from src.evaluation.noise_estimation import NoiseEstimate
-from src.evaluation.runs import command
-from src.evaluation.validation_sets import ValidationSets
+from src.evaluation.workspace import Workspace
 
 SEED = 0
 """Seed of the sampled reports and of the noise."""
@@ -62,17 +57,18 @@ class Pool:
     """Maximum weight relative to the mean."""
 
     @classmethod
-    def load(cls, config: Config, files: InputFiles, reports: Reports, verb: str) -> Pool:
-        """Loads train and target from `files`, those of the input folder; `verb` is the command for messages.
+    def load(cls, workspace: Workspace, reports: Reports, verb: str) -> Pool:
+        """Loads train and target from the input folder; `verb` is the command for messages.
 
         Raises UserError if there is no test file, or if the prepared data was made of other files.
         """
-        dataset = Dataset.load(Output(config.paths.output))
-        target = ValidationSets.load(dataset, config).target(config.target)
+        settings, dataset, files = workspace.settings, workspace.dataset, workspace.input_files
+        target = workspace.target
+        folder, max_rows = settings.paths.input, settings.shift.max_rows
         if target is None:
-            raise UserError(f"{config.paths.input} has no test file to compare {reports.path} with. Add a test file.")
-        train = [read_reports(path) for path in files.train]
-        target_reports = [read_reports(path) for path in files.test if path.name == target.name]
+            raise UserError(f"{folder} has no test file to compare {reports.path} with. Add a test file.")
+        train = [read_reports(path) for path in files.train] if files else []
+        target_reports = [read_reports(path) for path in files.test if path.name == target.name] if files else []
         checksums = [
             file["sha256"]
             for file in dataset.manifest["files"]
@@ -80,17 +76,17 @@ class Pool:
         ]
         if [file.sha256 for file in train + target_reports] != checksums:
             raise UserError(
-                f"{dataset.output.data} was made of other files than those in {config.paths.input}. Set paths.input to "
-                f"the folder of its files, or run: ./run.sh {command('shift', config)}"
+                f"{workspace.output.data} was made of other files than those in {folder}. Set paths.input to "
+                f"the folder of its files, or run: ./run.sh {workspace.command('shift')}"
             )
         return cls(
             reports,
             dataset.task,
-            _sampled(join([(file.tokens, file.offsets) for file in train]), config.shift.max_rows, "train", verb),
-            _sampled((target_reports[0].tokens, target_reports[0].offsets), config.shift.max_rows, target.name, verb),
+            _sampled(join([(file.tokens, file.offsets) for file in train]), max_rows, "train", verb),
+            _sampled((target_reports[0].tokens, target_reports[0].offsets), max_rows, target.name, verb),
             target.name,
             dataset.vocabulary.words,
-            config.shift.clip,
+            settings.shift.clip,
         )
 
     @property

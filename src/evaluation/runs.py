@@ -19,20 +19,21 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from src.core import storage
-from src.core.errors import UserError, unknown
+from src.core.errors import OutOfDate
 from src.core.settings import PARTS, Config, Run
-from src.core.settings_loader import model_names, run_from_yaml
-from src.core.storage import Output
+from src.core.settings_loader import run_from_yaml
+from src.core.targets import Target
 from src.core.terminal import result, show_table
-from src.data.dataset import Dataset
-from src.data.splits import Folds
 from src.data.tasks import Task, get_task
 from src.evaluation import metrics
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,14 @@ class RunFolder:
     record: dict[str, Any]
     """What run.json holds."""
     config: Config
-    """Of the command at hand, which may not be the one that made the run."""
+    """Settings of the present command, which may differ from those that made the run."""
 
     @classmethod
-    def load(cls, output: Output, name: str, config: Config) -> RunFolder:
-        """Raises UserError, with the command by these settings, for a run that is not there or not finished."""
-        path = output.run(name)
-        if (path / "run.json").exists():
-            run = cls(path, storage.read_json(path / "run.json"), config)
-            storage.require(path / "score.json", run.remedy)
-            return run
-        if name == "blend":
-            raise UserError(f"{path} is missing. Make it with: ./run.sh {command('blend', config)}")
-        if name in model_names() or name in config.runs:
-            raise UserError(f"{path} is missing. Make it with: ./run.sh {command('train', config, '--model', name)}")
-        raise unknown("run", name, output.run_names())
+    def load(cls, path: Path, settings: Config) -> RunFolder:
+        """Raises UserError, with the command, for a run that is not finished."""
+        run = cls(path, storage.read_json(path / "run.json"), settings)
+        storage.require(path / "score.json", run.remedy)
+        return run
 
     @property
     def name(self) -> str:
@@ -97,13 +91,31 @@ class RunFolder:
         """Raises UserError for a blend of which a member was made anew since."""
         for name, made in self.record.get("members", {}).items():
             path = self.path.parent / name
-            if not storage.is_current(path / "score.json", made, ["run.json"]):
-                raise UserError(f"run {name} was made anew after the blend {self.name}. Run: ./run.sh {self.remedy}")
+            if not Target(name, path / "score.json", made, (path / "run.json",)).is_current():
+                raise OutOfDate(f"run {name} was made anew after the blend {self.name}. Run: ./run.sh {self.remedy}")
             RunFolder(path, storage.read_json(path / "run.json"), self.config).check_members()
 
     @property
     def task(self) -> Task:
         return get_task(self.record["task"])
+
+    def check_fits(self, now: dict[str, Any], words: dict[str, dict[str, Any]]) -> None:
+        """Raises UserError, with the command, where the run, or a member of it, was made of something else.
+
+        `now`: fingerprints of the train reports, test files, folds and noisy copies (None: not compared) that are
+        there now; `words`: the settings of folds and noisy copies, by the first part of their keys.
+        """
+        named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
+        named["shift"] = "with other noisy copies of the train reports (./run.sh shift)"
+        for key, what in named.items():
+            if now[key] is not None and self.record.get(key) != now[key]:
+                part = "shift" if key == "shift" else "folds"
+                changed = [f"{part}.{name}={value}".replace(" ", "") for name, value in words[part].items()]
+                raise OutOfDate(
+                    f"run {self.name} was made {what} than are there now. "
+                    f"Run: ./run.sh {self.remedy} {shlex.join(changed)}"
+                )
+        self.check_members()
 
     @property
     def score(self) -> dict[str, Any]:
@@ -137,7 +149,7 @@ def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
     """Raises UserError, with the command, for a run of the preset that was trained with other settings."""
     for part in parts:
         if not part.is_blend and part.settings != config.runs[part.name]:
-            raise UserError(
+            raise OutOfDate(
                 f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
                 f"Train it again: ./run.sh {command('train', config, '--model', part.name)}. "
                 f"Or blend what is there, by name: ./run.sh blend {' '.join(config.runs)}"
@@ -170,66 +182,44 @@ def command(verb: str, config: Config, *words: str) -> str:
     return shlex.join([verb, *words, "--preset", config.preset, *config.overrides])
 
 
-def make_record(
-    kind: str, config: Config, dataset: Dataset, folds: Folds, shift: str, name: str | None = None
-) -> dict[str, Any]:
-    """The part of run.json that every run has; check_fits reads it. `shift` is the fingerprint of the ShiftFolder."""
+def make_record(workspace: Workspace, kind: str, name: str | None = None) -> dict[str, Any]:
+    """The part of run.json that every run has; RunFolder.check_fits reads it."""
+    settings, dataset = workspace.settings, workspace.dataset
     return {
         "kind": kind,
-        "preset": config.preset,
+        "preset": settings.preset,
         # Where the files lie does not matter to a run, and two places should give the same bytes.
         "overrides": [
             word
-            for word in config.overrides
+            for word in settings.overrides
             if not word.startswith("paths.")
             # Words for all runs do not reach a teacher that --model brought.
-            and (name is None or name in config.models or word.split(".")[0] not in PARTS)
+            and (name is None or name in settings.models or word.split(".")[0] not in PARTS)
         ],
-        "task": dataset.task.name,
-        "data": config.data.model_dump(),
-        "train": dataset.manifest["train"],
+        "task": workspace.task.name,
+        "data": settings.data.model_dump(),
+        **dataset.made_of(workspace.splits),
         "train_files": [file["sha256"] for file in dataset.manifest["files"] if file["role"] == "train"],
-        "folds": storage.array_hash(folds.table),
-        "tests": dataset.test_texts,
-        "shift": shift,
+        "shift": workspace.validation_sets.fingerprint,
     }
 
 
-def check_fits(runs: Iterable[RunFolder], dataset: Dataset, folds: Folds) -> None:
-    """Raises UserError, with the command, for a run made of other reports, folds or test files than those there now."""
-    now = {
-        "train": dataset.manifest["train"],
-        "folds": storage.array_hash(folds.table),
-        "tests": dataset.test_texts,
-    }
-    named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
-    # The folds that are there are named last, or runs of different presets would send the user in circles.
-    settings = {"threshold": "null", **dataset.folds_settings()}  # null takes back that of a run by families
-    words = [f"folds.{key}={value}".replace(" ", "") for key, value in settings.items()]
-    for run in runs:
-        for key, what in named.items():
-            if run.record[key] != now[key]:
-                remedy = f"{run.remedy} {shlex.join(words)}"
-                raise UserError(f"run {run.name} was made {what} than are there now. Run: ./run.sh {remedy}")
-        run.check_members()
-
-
-def score_oof(dataset: Dataset, logits: np.ndarray, folds: Folds, how: str, optimistic: bool = False) -> dict[str, Any]:
+def score_oof(workspace: Workspace, logits: np.ndarray, how: str, optimistic: bool = False) -> dict[str, Any]:
     """The content of a score.json: every metric of out-of-fold logits (N, n_labels), and `how` they came about.
 
     `optimistic`: something, such as the number of epochs, was chosen on the rows that are scored.
     """
-    rows = folds.scored
-    labels = np.asarray(dataset.train.labels)[rows]
-    probabilities = dataset.task.decode(logits[rows])
-    fold_of_row = None if folds.scheme == "holdout" else folds.first[rows]
+    splits, task = workspace.splits, workspace.task
+    rows = splits.scored
+    probabilities = task.decode(logits[rows])
+    fold_of_row = None if splits.scheme == "holdout" else splits.first[rows]
     return {
         "how": how,
         "optimistic": optimistic,
         "rows": int(rows.sum()),
-        "train": dataset.manifest["train"],
-        "folds_table": storage.array_hash(folds.table),
-        **metrics.score_report(dataset.task, labels, probabilities, fold_of_row),
+        "train": workspace.dataset.manifest["train"],
+        "folds_table": storage.array_hash(splits.table),
+        **metrics.score_report(task, workspace.labels[rows], probabilities, fold_of_row),
     }
 
 

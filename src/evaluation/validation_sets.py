@@ -11,8 +11,6 @@ output/shift/
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,9 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError, unknown
-from src.core.settings import Config
 from src.core.storage import Output
-from src.data.dataset import Dataset
-from src.data.splits import Folds
+from src.data.splits import Splits
 from src.evaluation import metrics
-from src.evaluation.runs import RunFolder, check_fits, command
 
 VALIDATIONS = ("clean", "noised", "weighted", "shifted")
 
@@ -61,11 +56,11 @@ class ValidationSets:
     facts: dict[str, Any]
 
     @classmethod
-    def load(cls, dataset: Dataset, config: Config) -> ValidationSets:
-        """Raises UserError, with the command, where it is missing or was made of other files than are there now."""
-        output, remedy = dataset.output, command("shift", config)
+    def load(cls, output: Output, made_of: dict[str, Any], remedy: str) -> ValidationSets:
+        """Raises UserError, with the command `remedy`, where they are missing or were made of other reports or folds
+        than `made_of`."""
         facts = storage.read_json(storage.require(output.shift / "shift.json", remedy))
-        if facts["made_of"] != made_of(dataset):
+        if facts["made_of"] != made_of:
             raise UserError(
                 f"{output.shift} was made of other files or folds than are there now. Run: ./run.sh {remedy}"
             )
@@ -96,14 +91,6 @@ class ValidationSets:
         if not named:
             raise unknown("target", name, tests)
         return named[0]
-
-    def check_fits(self, runs: Iterable[RunFolder]) -> None:
-        """Raises UserError, with the command, for a run whose noisy copies are others than are there now."""
-        words = [f"shift.{key}={value}" for key, value in self.facts["settings"].items()]
-        for run in runs:
-            if run.record.get("shift") != self.fingerprint:
-                remedy = f"{run.remedy} {shlex.join(words)}"
-                raise UserError(f"run {run.name} was made with another ./run.sh shift. Run: ./run.sh {remedy}")
 
 
 @dataclass(frozen=True)
@@ -145,12 +132,12 @@ class Validation:
         return Validation(self.name, self.rows[chosen], weights / max(weights.mean(), 1e-300), copies)
 
 
-def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, folds: Folds) -> Validation:
+def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, splits: Splits) -> Validation:
     """The validation `name` for a test file; without one, or with one no noisier than train, noised is clean.
 
     `rows` (M,) are those of ShiftFolder. Rows that no model may judge are left out.
     """
-    judged = folds.first >= 0
+    judged = splits.first >= 0
     noised = name in ("noised", "shifted") and test is not None and bool(test.noised)
     weighted = name in ("weighted", "shifted") and test is not None
     if name == "clean" or not (noised or weighted):
@@ -162,29 +149,3 @@ def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, folds: Fol
         weights = test.array("weights")[1:] if noised else test.array("weights")[:1]
     copies = np.arange(draws * len(rows)) if noised else None
     return Validation(name, np.tile(rows, draws), weights.ravel(), copies).only(judged)
-
-
-def fitting_runs(
-    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets | None
-) -> tuple[list[RunFolder], list[str]]:
-    """Finished runs of these files, folds and noisy copies, and the names of the others."""
-    fitting, others = [], []
-    for name in dataset.output.run_names():
-        one = RunFolder.load(dataset.output, name, config)
-        try:
-            check_fits([one], dataset, folds)
-            if shift is not None:
-                shift.check_fits([one])
-            fitting.append(one)
-        except UserError:
-            others.append(name)
-    return fitting, others
-
-
-def made_of(dataset: Dataset) -> dict[str, Any]:
-    """What stands for the train and test reports and the folds."""
-    return {
-        "train": dataset.manifest["train"],
-        "tests": dataset.test_texts,
-        "folds": storage.array_hash(dataset.load_folds().table),
-    }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core import storage, versions
+from src.core import locks, storage, versions
 from src.core.settings import Denoise, Pretrain, Run
 from src.data.corpus import BLOCK, N_SPECIAL, PAD, Corpus
 from src.models.classifier import build_model
@@ -118,7 +118,7 @@ def denoised_tokens(
     how = [made_by, precision, found_by, f"{versions.DENOISE} {torch.__version__} {device.type}"]
     stamp = storage.array_hash(loaded.tokens, np.array(how))
     paths = {view: corpus / "denoised" / f"{stamp}.{view}.npy" for view in settings.views}
-    with storage.lock(corpus / "denoised" / f"{stamp}.lock"):
+    with locks.lock(corpus / "denoised" / f"{stamp}.lock"):
         missing = [view for view, path in paths.items() if not path.exists()]
         if missing:
             clean = Denoiser.load(denoiser, settings, device, precision)

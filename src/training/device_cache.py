@@ -14,6 +14,8 @@ from typing import Any
 from src.core import storage, versions
 from src.core.settings import fingerprint
 from src.core.storage import Output
+from src.core.targets import Target
+from src.evaluation.workspace import Workspace
 
 CPUINFO = Path("/proc/cpuinfo")
 GPU_DRIVERS = ("nvidia*", "kfd", "dxg")
@@ -47,10 +49,26 @@ def recall(output: Output, device: str) -> Machine | None:
 
     It serves to see that all is done. Before anything is computed torch is asked again: a driver can fail unseen.
     """
-    if not storage.is_current(_note(output, device), fingerprint(signs())):
+    if not Target("", _note(output, device), fingerprint(signs())).is_current():
         return None
     note = storage.read_json(_note(output, device))
     return Machine(note["device"], note["auto_precision"])
+
+
+def recall_or_find(workspace: Workspace) -> Machine:
+    """The noted answer or, where there is none, torch's. A read-only workspace notes nothing."""
+    output, device = workspace.output, workspace.settings.device
+    noted = recall(output, device)
+    if noted is not None:
+        return noted
+    if not workspace.read_only:
+        return find(output, device)
+    if not output.runs.exists() and not output.pretrained.exists():
+        return Machine("cpu", "fp32")  # nothing is trained, whatever the machine is
+    from src.training import devices
+
+    picked = devices.pick_device(device)
+    return Machine(picked.type, devices.pick_precision("auto", picked))
 
 
 def _note(output: Output, device: str) -> Path:

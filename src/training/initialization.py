@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from src.core import storage, versions
 from src.core.errors import UserError
-from src.core.settings import Config, fingerprint
+from src.core.settings import Run, fingerprint
 from src.data.dataset import Dataset
-from src.evaluation.runs import command
+from src.evaluation.workspace import Workspace
 from src.models import embeddings
 from src.training.device_cache import Machine
 from src.training.job_specs import PretrainJob, is_pretrained, reference
@@ -34,15 +35,16 @@ class Start:
     fingerprint: str
 
 
-def starts_of(config: Config, dataset: Dataset, here: Machine) -> dict[str, Start]:
+def starts_of(workspace: Workspace, here: Machine) -> dict[str, Start]:
     """Of each run. Raises UserError, with the command, where its pretraining is missing, unless this is a mere look."""
-    vectors_of = _word_vectors(config, dataset)
-    jobs, found = pretrain_jobs(config, dataset, here, vectors_of), {}
+    config = workspace.settings
+    vectors_of = _word_vectors(workspace)
+    jobs, found = pretrain_jobs(workspace, here, vectors_of), {}
     for name, run in config.runs.items():
         job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
         for needed in filter(None, (job, denoiser)):
-            if not dataset.only_looks and not is_pretrained(needed):
-                remedy = command("pretrain", config)
+            if not workspace.read_only and not is_pretrained(needed):
+                remedy = workspace.command("pretrain")
                 raise UserError(f"the pretrained encoder for run {name} is missing. Make it with: ./run.sh {remedy}")
         vectors_file = None if job else vectors_of[name]
         found[name] = Start(
@@ -60,18 +62,17 @@ def starts_of(config: Config, dataset: Dataset, here: Machine) -> dict[str, Star
 
 
 def pretrain_jobs(
-    config: Config, dataset: Dataset, here: Machine, vectors_of: dict[str, str | None] | None = None
+    workspace: Workspace, here: Machine, vectors_of: dict[str, str | None] | None = None
 ) -> dict[str, PretrainJob]:
     """The pretraining of each run and reader that asks for one; those of one encoder and settings have one job."""
+    config, dataset = workspace.settings, workspace.dataset
     folders, made_by, jobs = text_folders(dataset), [versions.PRETRAIN, storage.libraries("torch"), here.device], {}
-    vectors_of = vectors_of or _word_vectors(config, dataset)
+    vectors_of = vectors_of or _word_vectors(workspace)
     texts = [dataset.manifest["train"], *dataset.test_texts.values(), *dataset.extra_texts.values()]
     for name, run in {**config.denoisers, **config.runs}.items():
         if not run.pretrain.epochs:
             continue
-        settings = run.model_dump(mode="json", include={"model", "pretrain"})
-        for key in HEAD:
-            del settings["model"][key]
+        settings = pretrain_settings(run)
         precision = here.precision(run.pretrain.precision)
         stamp = fingerprint(
             {
@@ -97,14 +98,23 @@ def pretrain_jobs(
     return jobs
 
 
+def pretrain_settings(run: Run) -> dict[str, Any]:
+    """Settings of a run that its pretrained encoder depends on."""
+    settings = run.model_dump(mode="json", include={"model", "pretrain"})
+    for key in HEAD:
+        del settings["model"][key]
+    return settings
+
+
 def text_folders(dataset: Dataset) -> list[Path]:
     """All text, labelled or not, as folders of corpora."""
     tests, extras = map(dataset.test_folder, dataset.test_files), map(dataset.extra_folder, dataset.extra_files)
     return [dataset.train_folder, *tests, *extras]
 
 
-def _word_vectors(config: Config, dataset: Dataset) -> dict[str, str | None]:
+def _word_vectors(workspace: Workspace) -> dict[str, str | None]:
     """The file of each run's vectors, if it has any: named by the text that they are made from, and made if need be."""
+    config, dataset = workspace.settings, workspace.dataset
     sizes = {
         name: run.model.embedding_size if run.model.embedding_init == "ppmi" else None
         for name, run in {**config.denoisers, **config.runs}.items()
@@ -116,7 +126,7 @@ def _word_vectors(config: Config, dataset: Dataset) -> dict[str, str | None]:
     stamp = fingerprint([*map(storage.array_hash, texts), versions.VECTORS])
     paths = {size: dataset.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
     for size, path in paths.items():
-        if not dataset.only_looks and not path.exists():
+        if not workspace.read_only and not path.exists():
             with threadpool_limits(1):  # another number of threads would give other last bits
                 storage.write_npy(path, embeddings.ppmi_vectors(texts, len(dataset.vocabulary), size))
     return {name: size and str(paths[size]) for name, size in sizes.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from src.core import storage
+from src.core import locks, storage
 from src.core.settings import Run
 from src.training import checkpoints, devices
 from src.training.job_specs import TrainingJob
@@ -33,7 +33,7 @@ def run_job(
 ) -> None:
     """Fits a job and saves last.safetensors, history.csv and, written last, result.json; returns at once if they are
     current. Other processes with the same job wait."""
-    with storage.lock(job.path / "job.lock"):
+    with locks.lock(job.path / "job.lock"):
         if job.is_done():
             return
         device = torch.device(job.device)

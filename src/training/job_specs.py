@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from src.core import storage
+from src.core.locks import is_held
+from src.core.targets import Target
 
 
 def reference(path: Path | str, output: Path | str) -> str:
@@ -49,9 +50,23 @@ class TrainingJob:
         """Folder of the results on this machine."""
         return self.locate(self.folder)
 
+    def target(self, name: str = "") -> Target:
+        """Results of the job, as the target called `name`."""
+        files = tuple(self.path / file for file in self.files)
+        return Target(name, self.path / "result.json", self.fingerprint, files)
+
     def is_done(self) -> bool:
         """Whether all results are there and current."""
-        return storage.is_current(self.path / "result.json", self.fingerprint, self.files)
+        return self.target().is_current()
+
+    def is_running(self) -> bool:
+        """Whether a process works on the job now."""
+        return is_held(self.path / "job.lock")
+
+    def epochs_done(self) -> int:
+        """Epochs that the newest checkpoint holds."""
+        names = [path.stem.removeprefix("state_") for path in self.path.glob("state_*.json")]
+        return max(map(int, names), default=0)
 
 
 @dataclass(frozen=True)

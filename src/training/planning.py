@@ -1,185 +1,202 @@
-"""The FoldJobs of an experiment: each run on each fold with each seed, and the files that they read.
+"""Planning: the jobs of an experiment, each run on each fold with each seed, and the files that they read.
 
-Training does them all; tuning does those of one run, with other settings each time.
+Training does all of them; tuning does those of one run, with other settings in each trial.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from src.core import storage, versions
 from src.core.errors import UserError
-from src.core.settings import Config, Run, fingerprint
+from src.core.settings import Run, fingerprint
 from src.core.terminal import warn
 from src.data.dataset import Dataset
-from src.data.splits import Folds, Split
-from src.evaluation.validation_sets import ValidationSets, validation
+from src.data.splits import Split
+from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
-from src.training.initialization import starts_of
+from src.training.initialization import Start, starts_of
 from src.training.job_specs import Beside, FoldJob, reference
 from src.training.prediction import logits_path
 
 
 def fold_jobs(
-    config: Config,
-    dataset: Dataset,
-    folds: Folds,
-    shift: ValidationSets,
+    workspace: Workspace,
     here: Machine,
     judged: Collection[str] = (),
     folder_of: Callable[[str], Path] | None = None,
 ) -> dict[str, list[FoldJob]]:
-    """The jobs of each run, whether done or not, teachers first; a run's folds lie in `folder_of` its name (default:
-    its run folder). Each epoch of those that are `judged`, or stop early, is judged by the rows of select_on. The
-    arrays that jobs read are written, unless `prepared` only looks.
+    """Jobs of each run, done or not, teachers first. The arrays that jobs read are written, unless the workspace is
+    read only.
+
+    `judged`: names of runs whose epochs are validated on the rows of select_on, as those of runs with early stopping
+    are. `folder_of`: folder of a run's folds by the run's name (default: the run's folder).
     """
-    save = _named if dataset.only_looks else _save_arrays
-    made_by = [versions.TRAIN, storage.libraries("torch"), here.device]
-    starts = starts_of(config, dataset, here)
-    ref = functools.partial(reference, output=dataset.output.root)
+    runs, starts = workspace.settings.runs, starts_of(workspace, here)
     jobs: dict[str, list[FoldJob]] = {}
-    for name, run in sorted(config.runs.items(), key=lambda item: bool(item[1].train.teachers)):  # teachers first
-        settings = run.model_dump(mode="json")
-        del settings["train"]["seeds"]  # a further seed leaves the results of the others standing
-        precision = here.precision(run.train.precision)
-        start = starts[name]
-        weights = _row_weights(config, dataset, shift, run)
-        extra = _extra(dataset, run)
+    for name in sorted(runs, key=lambda name: bool(runs[name].train.teachers)):
+        run = runs[name]
+        planner = _Planner(workspace, here, run, starts[name], name in judged or run.train.patience > 0)
+        folder = (folder_of or workspace.output.run)(name)
         jobs[name] = []
-        for split, seed in itertools.product(folds.splits(), run.train.seeds):
-            valid, copies = None, []
-            if name in judged or run.train.patience:
-                valid, copies = _valid_rows(config, folds, shift, split)
+        for split, seed in itertools.product(workspace.splits.splits(), run.train.seeds):
             teachers = [
                 job
                 for teacher in run.train.teachers
                 for job in jobs[teacher]
-                if Path(job.folder).name.startswith(_part(split.fold, split.seed, ""))
+                if job.path.name.startswith(_part(split.fold, split.seed, ""))
             ]
-            stamp = fingerprint(
-                {
-                    "run": settings,
-                    "train": dataset.manifest["train"],
-                    "vocabulary": dataset.manifest["vocabulary"],
-                    "start": start.fingerprint,
-                    "weights": storage.array_hash(weights) if weights is not None else None,
-                    "extra": [dataset.extra_texts, dataset.extra_labels] if extra else None,
-                    "teachers": [teacher.fingerprint for teacher in teachers],
-                    "unlabelled": [dataset.test_texts, dataset.extra_texts] if teachers else None,
-                    "rows": storage.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
-                    "valid": [storage.array_hash(*valid.values()), shift.fingerprint] if valid else None,
-                    "seed": seed,
-                    "fold": split.fold,
-                    "precision": precision,
-                    "made_by": made_by,
-                }
-            )
-            folder = (folder_of or dataset.output.run)(name) / _part(split.fold, split.seed, f"{seed}.{stamp[:8]}")
-            jobs[name].append(
-                FoldJob(
-                    run=settings,
-                    task=dataset.task.name,
-                    corpus=ref(dataset.train_folder),
-                    vocabulary_size=len(dataset.vocabulary),
-                    vectors=start.vectors and ref(start.vectors),
-                    pretrained=start.pretrained and ref(start.pretrained),
-                    denoiser=start.denoiser and ref(start.denoiser),
-                    split=ref(save(folder / "split.npz", **_rows_of(split))),
-                    weights=ref(save(folder / "weights.npy", weights)) if weights is not None else None,
-                    beside=[asdict(one) for one in extra + _pseudo_labelled(dataset, run, teachers)],
-                    valid=ref(save(folder / "valid.npz", **valid)) if valid else None,
-                    valid_corpora=list(map(ref, copies or [dataset.train_folder])),
-                    fold=split.fold,
-                    seed=seed,
-                    device=here.device,
-                    precision=precision,
-                    output=str(dataset.output.root),
-                    folder=ref(folder),
-                    fingerprint=stamp,
-                )
-            )
+            jobs[name].append(planner.job(folder, split, seed, teachers))
     return jobs
 
 
-def _valid_rows(
-    config: Config, folds: Folds, shift: ValidationSets, split: Split
-) -> tuple[dict[str, np.ndarray] | None, list[Path]]:
-    """What the epochs of one split are judged by: the arrays of FoldJob.valid, and the folders of the noisy copies that
-    it chooses from; none for its valid_rows as they are."""
-    target = shift.target(config.target)
-    if config.select_on == "clean" or target is None:
+class _Planner:
+    """Makes the jobs of one run."""
+
+    def __init__(self, workspace: Workspace, here: Machine, run: Run, start: Start, is_judged: bool):
+        self.workspace, self.here, self.run, self.start, self.is_judged = workspace, here, run, start, is_judged
+        self.settings = run.model_dump(mode="json")
+        del self.settings["train"]["seeds"]  # a further seed leaves the results of the others standing
+        self.weights = _row_weights(workspace, run)
+        self.extra = self._labelled_extras()
+
+    def job(self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob]) -> FoldJob:
+        """Job of one fold and seed; `folder` is that of the run's folds."""
+        dataset, start, ref = self.workspace.dataset, self.start, self._reference
+        precision = self.here.precision(self.run.train.precision)
+        valid, copies = _valid_rows(self.workspace, split) if self.is_judged else (None, [])
+        stamp = fingerprint(
+            {
+                "run": self.settings,
+                "train": dataset.manifest["train"],
+                "vocabulary": dataset.manifest["vocabulary"],
+                "start": start.fingerprint,
+                "weights": storage.array_hash(self.weights) if self.weights is not None else None,
+                "extra": [dataset.extra_texts, dataset.extra_labels] if self.extra else None,
+                "teachers": [teacher.fingerprint for teacher in teachers],
+                "unlabelled": [dataset.test_texts, dataset.extra_texts] if teachers else None,
+                "rows": storage.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
+                "valid": self._valid_stamp(valid),
+                "seed": seed,
+                "fold": split.fold,
+                "precision": precision,
+                "made_by": [versions.TRAIN, storage.libraries("torch"), self.here.device],
+            }
+        )
+        folder = folder / _part(split.fold, split.seed, f"{seed}.{stamp[:8]}")
+        return FoldJob(
+            run=self.settings,
+            task=dataset.task.name,
+            corpus=ref(dataset.train_folder),
+            vocabulary_size=len(dataset.vocabulary),
+            vectors=start.vectors and ref(start.vectors),
+            pretrained=start.pretrained and ref(start.pretrained),
+            denoiser=start.denoiser and ref(start.denoiser),
+            split=ref(self._save(folder / "split.npz", **_rows_of(split))),
+            weights=ref(self._save(folder / "weights.npy", self.weights)) if self.weights is not None else None,
+            beside=[asdict(one) for one in self.extra + self._pseudo_labelled(teachers)],
+            valid=ref(self._save(folder / "valid.npz", **valid)) if valid else None,
+            valid_corpora=list(map(ref, copies or [dataset.train_folder])),
+            fold=split.fold,
+            seed=seed,
+            device=self.here.device,
+            precision=precision,
+            output=str(self.workspace.output.root),
+            folder=ref(folder),
+            fingerprint=stamp,
+        )
+
+    def _reference(self, path: Path | str) -> str:
+        return reference(path, self.workspace.output.root)
+
+    def _valid_stamp(self, valid: dict[str, np.ndarray] | None) -> Any:
+        return [storage.array_hash(*valid.values()), self.workspace.validation_sets.fingerprint] if valid else None
+
+    def _save(self, path: Path, alone: np.ndarray | None = None, **arrays: np.ndarray) -> Path:
+        """Writes one array as .npy, or several as .npz, unless the file is there or the workspace is read only."""
+        if not path.exists() and not self.workspace.read_only:
+            if alone is not None:
+                storage.write_npy(path, alone)
+            else:
+                storage.write_atomic(path, lambda file: np.savez(file, **arrays))
+        return path
+
+    def _labelled_extras(self) -> list[Beside]:
+        """Labelled reports of the extra files, with sample weight extra_weight."""
+        dataset, weight, ref = self.workspace.dataset, self.run.train.extra_weight, self._reference
+        if not weight:
+            return []
+        return [
+            Beside(ref(dataset.extra_folder(name)), ref(dataset.extra_rows_path(name)), [], weight)
+            for name in dataset.extra_labelled
+        ]
+
+    def _pseudo_labelled(self, teachers: Sequence[FoldJob]) -> list[Beside]:
+        """Reports that teachers label: those of the tests, and the extra ones whose own labels are not used."""
+        if not teachers:
+            return []
+        dataset, ref = self.workspace.dataset, self._reference
+        used = dataset.extra_labelled if self.run.train.extra_weight else []
+        folders = [folder for folder in unlabelled(dataset) if folder not in map(dataset.extra_folder, used)]
+        return [
+            Beside(
+                ref(folder),
+                None,
+                [ref(logits_path(teacher.path, folder)) for teacher in teachers],
+                self.run.train.teacher_weight,
+            )
+            for folder in folders
+        ]
+
+
+def _valid_rows(workspace: Workspace, split: Split) -> tuple[dict[str, np.ndarray] | None, list[Path]]:
+    """Arrays of FoldJob.valid for one split, and the folders of the noisy copies that they choose from. None and no
+    folders, if epochs are validated on the split's valid_rows as they are."""
+    target = workspace.target
+    if workspace.settings.select_on == "clean" or target is None:
         return None, []
-    is_valid = np.zeros(len(folds.table), dtype=bool)
+    is_valid = np.zeros(len(workspace.splits.table), dtype=bool)
     is_valid[split.valid_rows] = True
-    rows = validation(config.select_on, shift.rows, target, folds).only(is_valid)
+    rows = workspace.validation().only(is_valid)
     if rows.copies is None:
         return {"rows": rows.rows, "chosen": rows.rows, "weights": rows.weights}, []
     return {"rows": rows.rows, "chosen": rows.copies, "weights": rows.weights}, target.noised
 
 
 def _part(fold: int, split_seed: int, rest: str) -> str:
-    """Name of a fold's folder; with no rest, what it begins with."""
+    """Name of a fold's folder, or, with an empty rest, its prefix."""
     return f"fold_{fold}.split_{split_seed}.seed_{rest}"
 
 
-def _row_weights(config: Config, dataset: Dataset, shift: ValidationSets, run: Run) -> np.ndarray | None:
-    """How much each train row counts, (N,) of mean one, by target_weight; None where all count alike."""
-    target = shift.target(config.target)
+def _row_weights(workspace: Workspace, run: Run) -> np.ndarray | None:
+    """Sample weight of each train row by target_weight, (N,) with mean 1; None if all rows weigh the same."""
+    target = workspace.target
     if not run.train.target_weight or target is None:
         return None
-    if config.folds.scheme == "holdout":
+    if workspace.settings.folds.scheme == "holdout":
         raise UserError(
             "train.target_weight is for folds.scheme=kfold and families: under holdout the train part is what others "
-            "are compared with, and has no likeness of its own"
+            "are compared with, and has no density ratio of its own"
         )
-    weights = np.ones(len(dataset.train))
-    if len(shift.rows) < len(weights):
+    weights, rows = np.ones(len(workspace.labels)), workspace.validation_sets.rows
+    if len(rows) < len(weights):
         warn(
-            f"train.target_weight reaches the {len(shift.rows):,} of {len(weights):,} train reports that ./run.sh "
+            f"train.target_weight reaches the {len(rows):,} of {len(weights):,} train reports that ./run.sh "
             "shift looked at (shift.max_rows); the others count as one"
         )
     found = target.array("weights")[0] ** run.train.target_weight
-    weights[shift.rows] = found / found.mean()
+    weights[rows] = found / found.mean()
     return weights / weights.mean()
 
 
-def _extra(dataset: Dataset, run: Run) -> list[Beside]:
-    """The labelled reports of the extra files, by extra_weight."""
-    if not run.train.extra_weight:
-        return []
-    ref = functools.partial(reference, output=dataset.output.root)
-    return [
-        Beside(ref(dataset.extra_folder(name)), ref(dataset.extra_rows_path(name)), [], run.train.extra_weight)
-        for name in dataset.extra_labelled
-    ]
-
-
-def _pseudo_labelled(dataset: Dataset, run: Run, teachers: list[FoldJob]) -> list[Beside]:
-    """The reports that teachers label: those of the tests, and the extra ones whose own labels are not used."""
-    if not teachers:
-        return []
-    ref = functools.partial(reference, output=dataset.output.root)
-    used = dataset.extra_labelled if run.train.extra_weight else []
-    folders = [folder for folder in unlabelled(dataset) if folder not in map(dataset.extra_folder, used)]
-    return [
-        Beside(
-            ref(folder),
-            None,
-            [ref(logits_path(teacher.path, folder)) for teacher in teachers],
-            run.train.teacher_weight,
-        )
-        for folder in folders
-    ]
-
-
 def unlabelled(dataset: Dataset) -> list[Path]:
-    """Corpora that are not validated on: tests and extra files."""
+    """Folders of the corpora that are not validated on: test and extra files."""
     return [*map(dataset.test_folder, dataset.test_files), *map(dataset.extra_folder, dataset.extra_files)]
 
 
@@ -187,23 +204,9 @@ def _rows_of(split: Split) -> dict[str, np.ndarray]:
     return {"train_rows": split.train_rows, "valid_rows": split.valid_rows, "predicted_rows": split.predicted_rows}
 
 
-def _save_arrays(path: Path, alone: np.ndarray | None = None, **arrays: np.ndarray) -> Path:
-    if path.exists():
-        return path
-    if alone is not None:
-        storage.write_npy(path, alone)
-    else:
-        storage.write_atomic(path, lambda file: np.savez(file, **arrays))
-    return path
-
-
-def _named(path: Path, *arrays: np.ndarray, **named: np.ndarray) -> Path:
-    return path
-
-
 def work_of(job: FoldJob) -> float:
-    """For the order of jobs and the time left: an epoch of a Transformer layer takes longest, TextCNN and RCNN about as
-    long as one recurrent layer, a block of DPCNN half of that."""
+    """Relative cost of the job, used to order jobs and to estimate the time left: an epoch of a Transformer layer takes
+    longest, TextCNN and RCNN as long as a recurrent layer, a block of DPCNN half of that."""
     model = job.run["model"]
     layers = model.get("layers", model.get("blocks", 1))
     return job.run["train"]["epochs"] * layers * {"transformer": 3.0, "dpcnn": 1.0}.get(model["encoder"], 2.0)

@@ -23,7 +23,7 @@ def prediction_jobs(
     those that it may judge. Neighbours in the list are on different corpora: the first job on one denoises it, and
     others on it would wait. Files in the folder `output` are named by references (job_specs.reference).
     """
-    jobs, names = [], [_name(corpus, rows) for corpus in corpora]
+    jobs, names = [], [prediction_name(corpus, rows) for corpus in corpora]
     for fold in folds:
         for corpus, name in zip(corpora, names, strict=True):
             if not (fold / name).exists():
@@ -38,12 +38,12 @@ def prediction_jobs(
 
 def logits_path(fold: Path, corpus: Path) -> Path:
     """Path of the logits that a trained fold keeps of a corpus."""
-    return fold / _name(corpus)
+    return fold / prediction_name(corpus)
 
 
 def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
     """Averages the logits of trained folds on a corpus: (N, n_labels) float32."""
-    name = _name(corpus)
+    name = prediction_name(corpus)
     parts = [np.load(storage.require(fold / name, "train"), mmap_mode="r") for fold in folds]
     mean = np.empty(parts[0].shape, dtype=np.float32)
     for start in range(0, len(mean), BLOCK):  # in one piece it would take twice the memory of all parts together
@@ -57,7 +57,7 @@ def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels
 
     NaN for a row that no model may judge.
     """
-    train_rows, name = np.load(rows), _name(corpus, rows)
+    train_rows, name = np.load(rows), prediction_name(corpus, rows)
     total, count = np.zeros((len(train_rows), n_labels)), np.zeros((len(train_rows), 1))
     for fold in folds:
         judged = judged_copies(fold, train_rows)
@@ -91,7 +91,7 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     storage.write_npy(output / payload["out"], logits)
 
 
-def _name(corpus: Path, rows: Path | None = None) -> str:
+def prediction_name(corpus: Path, rows: Path | None = None) -> str:
     """Name of the file with logits of a corpus in a fold's folder."""
     arrays = [np.load(corpus / "tokens.npy", mmap_mode="r"), *([np.load(rows)] if rows else [])]
     return f"{'copies' if rows else 'logits'}.{storage.array_hash(*arrays)}.npy"

@@ -5,7 +5,6 @@ A trial trains one fold after the other and is pruned as soon as it looks worse 
 
 from __future__ import annotations
 
-import functools
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,13 +20,10 @@ from src.core.errors import UserError
 from src.core.executors import Executor, Failure, Job
 from src.core.settings import Config
 from src.core.settings_loader import with_words
-from src.core.storage import Output
 from src.core.terminal import JobProgress, duration, info
-from src.data.dataset import Dataset
-from src.data.splits import HOLDOUT_PARTS, Folds
+from src.data.splits import HOLDOUT_PARTS
 from src.evaluation import metrics
-from src.evaluation.validation_sets import ValidationSets, validation
-from src.training import device_cache
+from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
 from src.training.initialization import pretrain_jobs
 from src.training.job_specs import FoldJob, PretrainJob, is_pretrained
@@ -38,25 +34,6 @@ from src.tuning.study import Study
 
 MOST_FAILURES = 5
 """Failures in a row after which no further trial starts: the cause is not the settings of a trial."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Settings and data that all trials of a study share."""
-
-    config: Config
-    dataset: Dataset
-    folds: Folds
-    shift: ValidationSets
-
-    @classmethod
-    def load(cls, config: Config) -> Inputs:
-        dataset = Dataset.load(Output(config.paths.output))
-        return cls(config, dataset, dataset.load_folds(), ValidationSets.load(dataset, config))
-
-    @functools.cached_property
-    def machine(self) -> Machine:
-        return device_cache.find(self.dataset.output, self.config.device)
 
 
 @dataclass
@@ -83,8 +60,9 @@ class RunningTrial:
 class TrialRunner:
     """Asks the study for trials, hands out their jobs, and tells the study their results. A Watcher of the jobs."""
 
-    def __init__(self, inputs: Inputs, model: str, space: Space, trials: Study):
-        self._inputs, self._model, self._space, self._study = inputs, model, space, trials
+    def __init__(self, workspace: Workspace, machine: Machine, model: str, space: Space, trials: Study):
+        self._workspace, self._machine, self._model = workspace, machine, model
+        self._space, self._study = space, trials
         self._active: list[RunningTrial] = []
         self._failures_in_a_row = 0
         self.last_failure = ""
@@ -130,11 +108,13 @@ class TrialRunner:
         self._progress.rename(next(name for name in self._progress.jobs if name.startswith("(")), shown)
         seconds = trial.user_attrs.get("seconds", 0.0)
         try:
-            config = with_words(self._inputs.config, search_spaces.words(self._space.suggest(trial)), [self._model])
+            config = with_words(
+                self._workspace.settings, search_spaces.words(self._space.suggest(trial)), [self._model]
+            )
         except UserError as error:
             self._tell_failed(trial, str(error))
             return None
-        jobs = pretrain_jobs(config, self._inputs.dataset, self._inputs.machine)
+        jobs = pretrain_jobs(self._workspace.variant(config), self._machine)
         missing = {job.folder: job for job in jobs.values() if not is_pretrained(job)}
         begun = RunningTrial(trial, config, list(missing.values()), seconds)
         self._active.append(begun)
@@ -156,15 +136,12 @@ class TrialRunner:
 
     def _fold_jobs(self, one: RunningTrial) -> list[FoldJob]:
         """Jobs of all folds of a trial, in a folder of its own; teachers are those of the experiment."""
-        inputs, home = self._inputs, self._trial_folder(one.trial.number)
+        output, home = self._workspace.output, self._trial_folder(one.trial.number)
         jobs = fold_jobs(
-            one.config,
-            inputs.dataset,
-            inputs.folds,
-            inputs.shift,
-            inputs.machine,
+            self._workspace.variant(one.config),
+            self._machine,
             judged=[self._model],
-            folder_of=lambda name: home if name == self._model else inputs.dataset.output.run(name),
+            folder_of=lambda name: home if name == self._model else output.run(name),
         )
         return jobs[self._model]
 
@@ -217,7 +194,7 @@ class TrialRunner:
         one.is_pruned = one.trial.should_prune()
 
     def _tell_complete(self, one: RunningTrial) -> None:
-        estimate = score_of(self._inputs, one.folds)
+        estimate = score_of(self._workspace, one.folds)
         self._study.complete(one.trial, estimate, one.seconds)
         self._failures_in_a_row = 0
         best = self._study.best(1)[0]
@@ -256,17 +233,16 @@ class TrialRunner:
         return next(one for one in self._active if one.shown == job.name)
 
 
-def score_of(inputs: Inputs, jobs: Sequence[FoldJob]) -> metrics.Estimate:
+def score_of(workspace: Workspace, jobs: Sequence[FoldJob]) -> metrics.Estimate:
     """The official score of one run's trained folds on the rows of select_on, as ./run.sh leaderboard computes it; of a
     holdout the score of its validation part.
     """
-    dataset, shift = inputs.dataset, inputs.shift
-    target = shift.target(inputs.config.target)
-    rows = validation(inputs.config.select_on, shift.rows, target, inputs.folds)
-    if inputs.folds.scheme == "holdout":
-        rows = rows.only(inputs.folds.first == HOLDOUT_PARTS["valid"])
-    size = len(dataset.train) if rows.copies is None else len(shift.rows) * len(target.noised)
-    total, count = np.zeros((size, dataset.task.n_labels)), np.zeros((size, 1))
+    target, splits, task = workspace.target, workspace.splits, workspace.task
+    rows = workspace.validation()
+    if splits.scheme == "holdout":
+        rows = rows.only(splits.first == HOLDOUT_PARTS["valid"])
+    size = len(workspace.labels) if rows.copies is None else len(workspace.validation_sets.rows) * len(target.noised)
+    total, count = np.zeros((size, task.n_labels)), np.zeros((size, 1))
     for job in jobs:
         if job.valid:
             with np.load(job.locate(job.valid)) as valid:
@@ -279,6 +255,6 @@ def score_of(inputs: Inputs, jobs: Sequence[FoldJob]) -> metrics.Estimate:
         total[chosen] += logits
         count[chosen] += 1
     where = rows.rows if rows.copies is None else rows.copies
-    probabilities = dataset.task.decode(total[where] / count[where])
-    labels = np.asarray(dataset.train.labels)[rows.rows]
-    return metrics.official_score(dataset.task, labels, probabilities, rows.weights, rows.rows)
+    probabilities = task.decode(total[where] / count[where])
+    labels = workspace.labels[rows.rows]
+    return metrics.official_score(task, labels, probabilities, rows.weights, rows.rows)

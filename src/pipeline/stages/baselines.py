@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,67 +11,70 @@ import numpy as np
 
 from src.core import storage, versions
 from src.core.executors import Job, make_executor, raise_failures, run_shown
-from src.core.settings import Config, fingerprint
-from src.core.storage import Output
+from src.core.settings import fingerprint
+from src.core.targets import Target
 from src.core.terminal import duration, result
 from src.data.corpus import Corpus, unpad
-from src.data.dataset import Dataset
-from src.data.splits import Folds
 from src.evaluation import baselines, runs
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Stage
 
 
-def stamp_of(dataset: Dataset, folds: Folds) -> str:
-    return fingerprint(
-        {
-            "train": dataset.manifest["train"],
-            "folds": storage.array_hash(folds.table),
-            "version": [versions.BASELINES, storage.libraries("scikit-learn", "scipy")],
-        }
-    )
+class Baselines(Stage):
+    name = "baselines"
+    needs = ("folds",)
+    counted = "baselines"
+    is_automatic = True
+
+    def names(self, workspace: Workspace) -> list[str]:
+        return list(workspace.settings.baselines)
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.baselines / name / "score.json"
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        stamp = fingerprint(
+            {
+                "train": workspace.dataset.manifest["train"],
+                "folds": storage.array_hash(workspace.splits.table),
+                "version": [versions.BASELINES, storage.libraries("scikit-learn", "scipy")],
+            }
+        )
+        results = {name: self.result(workspace, name) for name in self.names(workspace)}
+        return [Target(name, path, stamp, (path.with_name("oof.npy"),)) for name, path in results.items()]
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return f"baselines: up to date ({', '.join(self.names(workspace))})"
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        started = time.perf_counter()
+        scores = {}
+        for target in missing:
+            fit = _tfidf if target.name == "tfidf" else _simple
+            oof = fit(workspace, target)
+            storage.write_npy(target.result.with_name("oof.npy"), oof.astype(np.float32))
+            is_fitted = target.name in ("prior", "tfidf")
+            how = "cross-fitted on the same folds as the models" if is_fitted else "nothing is fitted"
+            scores[target.name] = score = runs.score_oof(workspace, oof, how)
+            storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
+        runs.show_scores(scores)
+        result(f"baselines: {workspace.output.baselines} ({duration(time.perf_counter() - started)})")
 
 
-def missing(config: Config, dataset: Dataset, stamp: str) -> list[str]:
-    return [
-        name
-        for name in config.baselines
-        if not storage.is_current(dataset.output.baselines / name / "score.json", stamp, ["oof.npy"])
-    ]
+STAGE = Baselines()
 
 
-@storage.marked("baselines")
-def run(config: Config) -> None:
-    started = time.perf_counter()
-    dataset = Dataset.load(Output(config.paths.output))
-    folds = dataset.load_folds()
-    stamp = stamp_of(dataset, folds)
-    lacking = missing(config, dataset, stamp)
-    if not lacking:
-        result(f"baselines: up to date ({', '.join(config.baselines)})")
-        return
-    scores = {}
-    for name in lacking:
-        oof = _tfidf(config, dataset, folds, stamp) if name == "tfidf" else _simple(name, dataset, folds)
-        folder = dataset.output.baselines / name
-        storage.write_npy(folder / "oof.npy", oof.astype(np.float32))
-        how = "cross-fitted on the same folds as the models" if name in ("prior", "tfidf") else "nothing is fitted"
-        scores[name] = score = runs.score_oof(dataset, oof, folds, how)
-        storage.write_json(folder / "score.json", {"fingerprint": stamp, **score})
-    runs.show_scores(scores)
-    result(f"baselines: {dataset.output.baselines} ({duration(time.perf_counter() - started)})")
+def _simple(workspace: Workspace, target: Target) -> np.ndarray:
+    if target.name == "prior":
+        return baselines.prior(workspace.labels, workspace.splits.first)
+    return {"zeros": baselines.zeros, "random": baselines.random}[target.name](workspace.labels.shape)
 
 
-def _simple(name: str, dataset: Dataset, folds: Folds) -> np.ndarray:
-    labels = np.asarray(dataset.train.labels)
-    if name == "prior":
-        return baselines.prior(labels, folds.first)
-    return {"zeros": baselines.zeros, "random": baselines.random}[name](labels.shape)
-
-
-def _tfidf(config: Config, dataset: Dataset, folds: Folds, stamp: str) -> np.ndarray:
-    """Logits (N, n_labels), each row's by a regression that did not see it."""
-    splits = [split for split in folds.splits() if split.seed == config.folds.seeds[0]]
-    folder = dataset.output.baselines / "tfidf"
-    outs = [folder / f"fold_{split.fold}.{stamp[:8]}.npy" for split in splits]
+def _tfidf(workspace: Workspace, target: Target) -> np.ndarray:
+    """Logits (N, n_labels), each row's by a regression that did not see the row."""
+    settings, dataset = workspace.settings, workspace.dataset
+    splits = [split for split in workspace.splits.splits() if split.seed == settings.folds.seeds[0]]
+    outs = [target.result.with_name(f"fold_{split.fold}.{target.fingerprint[:8]}.npy") for split in splits]
     jobs = []
     for split, out in zip(splits, outs, strict=True):
         if not out.exists():
@@ -80,8 +83,8 @@ def _tfidf(config: Config, dataset: Dataset, folds: Folds, stamp: str) -> np.nda
             storage.write_atomic(rows, lambda file, arrays=arrays: np.savez(file, **arrays))
             payload = {"corpus": str(dataset.train_folder), "rows": str(rows), "out": str(out)}
             jobs.append(Job(f"tfidf fold_{split.fold}", f"{__name__}:fit_tfidf_fold", payload))
-    raise_failures(run_shown(make_executor(config.executor, "cpu", len(splits)), "baselines", jobs))
-    logits = np.full((len(dataset.train), dataset.task.n_labels), np.nan)
+    raise_failures(run_shown(make_executor(settings.executor, "cpu", len(splits)), "baselines", jobs))
+    logits = np.full(workspace.labels.shape, np.nan)
     for split, out in zip(splits, outs, strict=True):
         logits[split.predicted_rows] = np.load(out)
     return logits

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,126 +17,151 @@ from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.settings import Config, fingerprint
 from src.core.settings_loader import model_names
-from src.core.storage import Output
+from src.core.targets import Target
 from src.core.terminal import info, result, show_table
-from src.data.dataset import Dataset
-from src.data.splits import Folds
-from src.data.tasks import Task
 from src.ensemble import blending
-from src.ensemble.blend_data import evidence_of
+from src.ensemble.blend_data import blend_rows
 from src.evaluation import runs
 from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import ValidationSets
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
 
 MOST_PAIRED = 12
 """Members whose correlations are shown pair by pair."""
 
 
-def members_of(config: Config) -> list[str]:
+def members_of(settings: Config) -> list[str]:
     """Runs of the preset that are blended where none are named."""
-    return [name for name in config.blend.members if name in config.runs] or list(config.runs)
+    return [name for name in settings.blend.members if name in settings.runs] or list(settings.runs)
 
 
-def stamp_of(
-    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, fingerprints: dict[str, str]
-) -> str:
-    """`fingerprints` of the members' scores, by name."""
-    return fingerprint(
-        {
-            "members": fingerprints,
-            "settings": _settings(config),
-            "folds": storage.array_hash(folds.table),
-            "tests": dataset.test_texts,
-            "shift": shift.fingerprint,
-            "select_on": [config.select_on, config.target],
-            "version": [versions.BLEND, versions.SCORE, storage.libraries("scipy")],
-        }
-    )
+class Blend(Stage):
+    name = "blend"
+    needs = ("train",)
+
+    def __init__(self, members: Sequence[str] = (), blend: str = "blend"):
+        """`members`: runs that are named (default: blend.members, or the whole preset); `blend`: name of the result."""
+        self._members, self._blend = list(members), blend
+
+    def names(self, workspace: Workspace) -> list[str]:
+        return [self._blend]
+
+    def label(self, name: str) -> str:
+        return "" if name == "blend" else name
+
+    def members(self, workspace: Workspace) -> list[str]:
+        return self._members or members_of(workspace.settings)
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.run(name) / "score.json"
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        folder, parts = workspace.output.run(self._blend), self.parts(workspace)
+        stamp = fingerprint(
+            {
+                "members": {part.name: part.score["fingerprint"] for part in parts},
+                "settings": _settings(workspace),
+                **workspace.dataset.made_of(workspace.splits),
+                "shift": workspace.validation_sets.fingerprint,
+                "select_on": [workspace.settings.select_on, workspace.settings.target],
+                "version": [versions.BLEND, versions.SCORE, storage.libraries("scipy")],
+            }
+        )
+        files = tuple(folder / name for name in runs.files(workspace.dataset.test_files))
+        return [Target(self._blend, folder / "score.json", stamp, files)]
+
+    def parts(self, workspace: Workspace) -> list[RunFolder]:
+        """The members. Raises UserError for one that is missing, or made of other files, folds or settings."""
+        _ = workspace.splits  # what is missing first is told first
+        members = self.members(workspace)
+        if len(set(members)) < len(members):
+            raise UserError(f"a run is named twice: {' '.join(members)}")
+        parts = [workspace.run(member) for member in members]
+        if any(self._blend in (part.name, *part.ancestors()) for part in parts):
+            raise UserError(f"run {self._blend!r} cannot be a member of itself. Give the blend another --name.")
+        workspace.check_fits(parts)
+        if not self._members:
+            runs.check_settings(workspace.settings, parts)
+        return parts
+
+    def lock_names(self, names: Sequence[str]) -> list[str]:
+        return [f"blend.{name}" for name in names]
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        return Progress(", ".join(self.members(workspace)))
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return f"blend: up to date ({targets[0].result.parent})"
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        if self._members and self._blend == "blend":
+            info("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
+        info(f"blend: {', '.join(self.members(workspace))} by method {workspace.settings.blend.method}")
+        _write_blend(workspace, missing[0], self.parts(workspace))
 
 
-def _settings(config: Config) -> dict[str, Any]:
-    return config.blend.model_dump(exclude={"members"})
+STAGE = Blend()
 
 
-def run(config: Config, named: Sequence[str] = (), name: str = "blend") -> None:
-    """Blends the runs `named`, or those that blend.members names of the preset, or all of it."""
+def check_name(name: str) -> None:
+    """Raises UserError for a name that a blend cannot have."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
     if name in model_names():
         raise UserError(f"{name!r} is the name of a model. Give the blend another --name.")
-    with storage.at_work(Output(config.paths.output), f"blend.{name}"):
-        _blend(config, named, name)
 
 
-def _blend(config: Config, named: Sequence[str], name: str) -> None:
-    output = Output(config.paths.output)
-    dataset = Dataset.load(output)
-    folds = dataset.load_folds()
-    members = list(named or members_of(config))
-    if len(set(members)) < len(members):
-        raise UserError(f"a run is named twice: {' '.join(members)}")
-    parts = [RunFolder.load(output, member, config) for member in members]
-    if any(name in (part.name, *part.ancestors()) for part in parts):
-        raise UserError(f"run {name!r} cannot be a member of itself. Give the blend another --name.")
-    runs.check_fits(parts, dataset, folds)
-    if not named:
-        runs.check_settings(config, parts)
-    shift = ValidationSets.load(dataset, config)
-    shift.check_fits(parts)
-    folder = output.run(name)
-    fingerprints = {part.name: part.score["fingerprint"] for part in parts}
-    stamp = stamp_of(config, dataset, folds, shift, fingerprints)
-    if storage.is_current(folder / "score.json", stamp, runs.files(dataset.test_files)):
-        result(f"blend: up to date ({folder})")
-        return
-    if named and name == "blend":
-        info("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
-    (folder / "score.json").unlink(missing_ok=True)
+def _settings(workspace: Workspace) -> dict[str, Any]:
+    return workspace.settings.blend.model_dump(exclude={"members"})
 
-    info(f"blend: {', '.join(members)} by method {config.blend.method}")
-    labels = np.asarray(dataset.train.labels)
-    logits = [part.oof() for part in parts]
-    evidence, on = evidence_of(config, parts, labels, folds, shift)
-    fitted, per_fold, how = _fit(config, evidence, on, folds, dataset.task)
-    judging = folds.first if folds.scheme != "holdout" else np.where(folds.first >= 0, 0, -1)
+
+def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder]) -> None:
+    """Fits a blend of the runs `parts` and writes its run folder; score.json last."""
+    folder, splits, shift, labels = target.result.parent, workspace.splits, workspace.validation_sets, workspace.labels
+    target.result.unlink(missing_ok=True)
+    members, logits = [part.name for part in parts], [part.oof() for part in parts]
+    evidence, on = blend_rows(workspace, parts)
+    fitted, per_fold, how = _fit(workspace, evidence, on)
+    judging = splits.first if splits.scheme != "holdout" else np.where(splits.first >= 0, 0, -1)
     oof = blending.apply_folds(per_fold, logits, judging)
-    storage.write_text(folder / "config.yaml", yaml.safe_dump(_settings(config)))
+    storage.write_text(folder / "config.yaml", yaml.safe_dump(_settings(workspace)))
     storage.write_json(folder / "environment.json", storage.environment("cpu", "fp64"))
     record = {
-        **runs.make_record("blend", config, dataset, folds, shift.fingerprint),
-        "members": fingerprints,
+        **runs.make_record(workspace, "blend"),
+        "members": {part.name: part.score["fingerprint"] for part in parts},
         "weights": fitted.to_json(),
-        "diversity": blending.diversity([member[folds.scored] for member in logits], labels[folds.scored]),
-        "contributions": {"on": on, **_contributions(config, evidence, dataset.task, fitted, per_fold, members)},
+        "diversity": blending.diversity([member[splits.scored] for member in logits], labels[splits.scored]),
+        "contributions": {"on": on, **_contributions(workspace, evidence, fitted, per_fold, members)},
     }
     storage.write_json(folder / "run.json", record)
     storage.write_npy(folder / "oof.npy", oof.astype(np.float32))
     for test in shift.tests:
         blended = fitted.apply([part.test_logits(test.name) for part in parts])
         storage.write_npy(runs.test_path(folder, test.name), blended.astype(np.float32))
-        copies = np.empty((len(test.noised), len(shift.rows), dataset.task.n_labels), dtype=np.float32)
+        copies = np.empty((len(test.noised), len(shift.rows), workspace.task.n_labels), dtype=np.float32)
         for i in range(len(copies)):
             noisy = [part.copies(test.name)[i] for part in parts]
             copies[i] = blending.apply_folds(per_fold, noisy, judging[shift.rows])
         storage.write_npy(runs.copies_path(folder, test.name), copies)
         by_fold = [fitted.apply(one) for one in zip(*(part.fold_logits(test.name) for part in parts), strict=True)]
         storage.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
-    score = runs.score_oof(dataset, oof, folds, how, any(part.score["optimistic"] for part in parts))
-    storage.write_json(folder / "score.json", {"fingerprint": stamp, **score})
+    score = runs.score_oof(workspace, oof, how, any(part.score["optimistic"] for part in parts))
+    storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
     _show(fitted, members, record["diversity"], record["contributions"])
-    result(f"blend: {name} {runs.headline(score)}, in {folder}")
+    result(f"blend: {target.name} {runs.headline(score)}, in {folder}")
 
 
 def _fit(
-    config: Config, evidence: blending.Evidence, on: str, folds: Folds, task: Task
+    workspace: Workspace, evidence: blending.Evidence, on: str
 ) -> tuple[blending.BlendWeights, dict[int, blending.BlendWeights], str]:
     """The blend for new reports, the blend that judges each fold, and how these came about."""
-    method, per_group = config.blend.method, config.blend.per_group
+    task, splits, settings = workspace.task, workspace.splits, workspace.settings.blend
+    method, per_group = settings.method, settings.per_group
     fitted = blending.fit_method(evidence, task, method, per_group)
     if method == "mean":
-        judges = dict.fromkeys(range(int(folds.first.max()) + 1), fitted)
+        judges = dict.fromkeys(range(int(splits.first.max()) + 1), fitted)
         return fitted, judges, "mean of the members' logits, nothing fitted"
-    if folds.scheme == "holdout":
+    if splits.scheme == "holdout":
         return fitted, {0: fitted}, f"{fitted.method}, decided on {on}, scored on the test part"
     chosen = ", the choice of method included" if method == "auto" else ""
     how = f"{fitted.method} fitted on {on}; score cross-fitted over folds{chosen}"
@@ -143,17 +169,17 @@ def _fit(
 
 
 def _contributions(
-    config: Config,
+    workspace: Workspace,
     evidence: blending.Evidence,
-    task: Task,
     fitted: blending.BlendWeights,
     per_fold: dict[int, blending.BlendWeights],
     names: list[str],
 ) -> dict[str, Any]:
     """`blending.contributions`; the one fold of a holdout's validation part is cross-fitted within."""
+    task = workspace.task
     if len(np.unique(evidence.folds)) < 2:
         evidence = evidence.dealt()
-        per_fold = blending.fit_folds(evidence, task, fitted.method, config.blend.per_group)
+        per_fold = blending.fit_folds(evidence, task, fitted.method, workspace.settings.blend.per_group)
     return blending.contributions(evidence, task, per_fold, names)
 
 

@@ -1,9 +1,4 @@
-"""./run.sh explain [RUN]: which tokens make a run say what it says.
-
-./run.sh explain                              the pipeline's blend, or the best run: what carries each label, and the
-                                              hardest and some typical reports, for ./run.sh report
-./run.sh explain blend --id 42 --label 3      one report, token by token, in the terminal and as a page
-"""
+"""./run.sh explain [RUN]: which tokens carry each label, and the hardest and some typical reports, for the report."""
 
 from __future__ import annotations
 
@@ -14,59 +9,113 @@ from pathlib import Path
 import numpy as np
 
 from src.core import storage, versions
-from src.core.errors import UserError, unknown
+from src.core.errors import UserError
 from src.core.executors import LocalProcesses, make_executor
-from src.core.settings import Config, fingerprint
-from src.core.storage import Output
-from src.core.terminal import duration, info, result, show_heat, show_table, warn
+from src.core.settings import fingerprint
+from src.core.targets import Target
+from src.core.terminal import duration, info, result, show_table
 from src.data.corpus import N_SPECIAL, Corpus, unpad
 from src.data.dataset import Dataset
 from src.data.ngrams import join
 from src.evaluation import metrics, noise_estimation
-from src.evaluation.runs import RunFolder, check_fits, command
+from src.evaluation.runs import RunFolder
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
 from src.reporting.explanations import Explanation, carriers, explain
-from src.reporting.html_page import Section, render
-from src.reporting.html_page import Text as Words
 from src.reporting.sections import Findings
-from src.reporting.sections.explanations import LEGEND, PHRASE, heat
+from src.reporting.sections.explanations import PHRASE
 
 STEPS = 16
-"""Of the way to each report, where hundreds are explained. Single ones take twice as many."""
+"""Points on the path of integrated gradients where hundreds of reports are explained; single reports take twice as
+many."""
 HARDEST = TYPICAL = 6
 LIKELY_NOISE = 0.5
-"""Probability above which a token is marked."""
+"""Probability above which a token is marked as noise."""
 LEAST = 3
-"""Reports of a label that an n-gram must stand in to be told of."""
+"""Reports of a label that must hold an n-gram for the n-gram to be shown."""
 
 
-@storage.marked("explain")
-def run(config: Config, name: str | None = None) -> None:
-    """The whole set."""
-    started = time.perf_counter()
-    if not config.explain.per_label:
-        info("explain: off (explain.per_label=0)")
-        return
-    dataset = Dataset.load(Output(config.paths.output))
-    source = _source(config, dataset, name)
-    path = dataset.output.explained(source.name)
-    if is_current(config, source):
-        result(f"explain: up to date ({path})")
-        return
+class Explain(Stage):
+    name = "explain"
+    needs = ("blend",)
+
+    def __init__(self, run: str | None = None):
+        """`run`: the run to explain (default: the pipeline's blend, or the best run)."""
+        self._run = run
+
+    def names(self, workspace: Workspace) -> list[str]:
+        return [self._run or ""] if workspace.settings.explain.per_label else []
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.explained(name or "blend")
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        if not self.names(workspace):
+            return []
+        source = source_of(workspace, self._run)
+        stamp = fingerprint(
+            {
+                "run": source.score["fingerprint"],
+                "per_label": workspace.settings.explain.per_label,
+                "version": versions.EXPLAIN,
+            }
+        )
+        return [Target(self._run or "", workspace.output.explained(source.name), stamp)]
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        return Progress(str(target.result) if target.is_current() else "")
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        if not targets:
+            info("explain: off (explain.per_label=0)")
+            return ""
+        return f"explain: up to date ({targets[0].result})"
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        _explain_set(workspace, source_of(workspace, self._run), missing[0])
+
+
+STAGE = Explain()
+
+
+def source_of(workspace: Workspace, name: str | None) -> RunFolder:
+    """The run called `name`, or the one that the report explains. Raises UserError, with the command, for none."""
+    if name is not None:
+        run = workspace.run(name)
+        workspace.check_fits([run], noisy_copies=False)
+        return run
+    best = Findings.load(workspace).best
+    if best is None:
+        raise UserError(
+            f"no run of these reports is in {workspace.output.runs}. "
+            f"Make one with: ./run.sh {workspace.command('train')}"
+        )
+    return best
+
+
+def explain_executor(workspace: Workspace, source: RunFolder) -> LocalProcesses:
+    """Executor for the jobs of an explanation: one for each fold of each model."""
+    n_jobs = sum(len(model.record["fold_folders"]) for model in source.models())
+    return make_executor(workspace.settings.executor, "cpu", n_jobs)
+
+
+def _explain_set(workspace: Workspace, source: RunFolder, target: Target) -> None:
+    started, dataset = time.perf_counter(), workspace.dataset
     train = dataset.train
-    rows = np.flatnonzero(dataset.load_folds().scored)
-    labels = np.asarray(train.labels)[rows]
-    probabilities = dataset.task.decode(source.oof()[rows])
-    many = _carrying(labels, probabilities, config.explain.per_label)
+    rows = np.flatnonzero(workspace.splits.scored)
+    labels = workspace.labels[rows]
+    probabilities = workspace.task.decode(source.oof()[rows])
+    many = _carrying(labels, probabilities, workspace.settings.explain.per_label)
     shown = _hardest(labels, probabilities) + _typical(labels, probabilities)
     cells = list(dict.fromkeys([(int(rows[i]), k) for i, k in many] + [(int(rows[i]), k) for _, i, k in shown]))
-    executor = _executor(config, source)
+    executor = explain_executor(workspace, source)
     found = {
         (one.row, one.label): one
         for one in explain(executor, source, dataset.train_folder, cells, True, STEPS, occlude=False)
     }
-    noise = _noise(dataset, train, [found[int(rows[i]), k] for _, i, k in shown])
+    noise = noise_marks(dataset, train, [found[int(rows[i]), k] for _, i, k in shown])
     words = dataset.vocabulary.words
-    text = {row: words[_indices(train, row)] for row, _ in cells}
+    text = {row: words[word_indices(train, row)] for row, _ in cells}
     names = dataset.task.label_names
     by_label = {}
     for k, label in enumerate(names):
@@ -91,9 +140,9 @@ def run(config: Config, name: str | None = None) -> None:
             }
         )
     storage.write_json(
-        path,
+        target.result,
         {
-            "fingerprint": _stamp(config, source),
+            "fingerprint": target.fingerprint,
             "run": source.score["fingerprint"],
             "labels": by_label,
             "reports": reports,
@@ -104,116 +153,9 @@ def run(config: Config, name: str | None = None) -> None:
         for label, one in by_label.items()
     ]
     show_table(f"Words that carry each label, by {source.name}", ["label", "reports", "words"], table, ["words"])
-    looked_into = Findings.load(config).best
+    looked_into = Findings.load(workspace).best
     more = "; ./run.sh report shows it" if looked_into is not None and looked_into.name == source.name else ""
-    result(f"explain: {path} ({duration(time.perf_counter() - started)}){more}")
-
-
-def is_current(config: Config, source: RunFolder) -> bool:
-    return storage.is_current(Output(config.paths.output).explained(source.name), _stamp(config, source))
-
-
-def _stamp(config: Config, source: RunFolder) -> str:
-    return fingerprint(
-        {
-            "run": source.score["fingerprint"],
-            "per_label": config.explain.per_label,
-            "version": versions.EXPLAIN,
-        }
-    )
-
-
-def run_one(config: Config, name: str | None, report: str, wanted: Sequence[str], file: str | None) -> None:
-    """One report, in the terminal and as output/explain_RUN_FILE_ID.html."""
-    dataset = Dataset.load(Output(config.paths.output))
-    source = _source(config, dataset, name)
-    names = dataset.task.label_names
-    labels = [_label(names, label) for label in wanted]
-    where, folder, row = _find(dataset, report, file)
-    corpus = Corpus.load(folder)
-    is_train = folder == dataset.train_folder
-    if is_train and not dataset.load_folds().scored[row]:
-        raise UserError(f"report {report}: every model has learned from it (folds.scheme=holdout); name another")
-    said = dataset.task.decode((source.oof() if is_train else source.test_logits(where))[row])
-    truth = np.asarray(corpus.labels)[row] if is_train else None
-    if not labels:
-        told = said >= 0.5 if truth is None else (said >= 0.5) | (truth == 1)
-        labels = [int(k) for k in np.argsort(-said, kind="stable") if told[k]] or [int(said.argmax())]
-    executor = _executor(config, source)
-    found = explain(executor, source, folder, [(row, k) for k in labels], is_train, 2 * STEPS, occlude=True)
-    tokens = dataset.vocabulary.words[_indices(corpus, row)].tolist()
-    noise = _noise(dataset, corpus, found)[row]
-    section = Section(f"Report {report} of {where}")
-    how = "by models that have not learned from it" if is_train else "by the mean of all folds"
-    section.parts.append(Words(f"By {source.name}, {how}. {LEGEND}"))
-    for one in found:
-        title = f"{names[one.label]}: {said[one.label]:.3f}"
-        if truth is not None:
-            title += ", in truth " + ("there" if truth[one.label] else "not there")
-        drawn = heat(title, tokens, one.contributions, noise)
-        section.parts += [drawn, Words(_check(one))]
-        if one.attention is not None:
-            looked = f"{names[one.label]}: where the pooling looks (attention), which is no measure of what counts"
-            section.parts.append(heat(looked, tokens, one.attention, np.zeros(len(tokens), dtype=bool)))
-        show_heat(title, [(token.word, token.strength, token.noise) for token in drawn.tokens])
-        result(_check(one))
-    result(f"explain: {LEGEND}")
-    path = dataset.output.explanation(source.name, where, report)
-    storage.write_text(path, render("CT report anomaly detection", "What tokens add to a prediction", [section]))
-    result(f"explain: {path}")
-
-
-def _executor(config: Config, source: RunFolder) -> LocalProcesses:
-    """Executor with a job for each trained fold of the run, or of a blend's members."""
-    return make_executor(config.executor, "cpu", sum(len(model.record["fold_folders"]) for model in source.models()))
-
-
-def _source(config: Config, dataset: Dataset, name: str | None) -> RunFolder:
-    """The run of that name, or the one that the report looks into."""
-    if name is None:
-        best = Findings.load(config).best
-        if best is None:
-            made = command("train", config)
-            raise UserError(f"no run of these reports is in {dataset.output.runs}. Make one with: ./run.sh {made}")
-        return best
-    source = RunFolder.load(dataset.output, name, config)
-    check_fits([source], dataset, dataset.load_folds())
-    return source
-
-
-def _label(names: list[str], wanted: str) -> int:
-    """By its name, or its number among the labels."""
-    if wanted in names:
-        return names.index(wanted)
-    if wanted.isdecimal() and int(wanted) < len(names):
-        return int(wanted)
-    raise unknown("label", wanted, names)
-
-
-def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, int]:
-    """Name of the file, folder of its corpus, row; of several files that have the id the first, and train is before
-    tests. Train files are one corpus."""
-    train_files = [one["name"] for one in dataset.manifest["files"] if one["role"] == "train"]
-    places = {name: dataset.test_folder(name) for name in dataset.test_files}
-    places = {**dict.fromkeys(train_files, dataset.train_folder), **places}
-    if file is not None and file not in places:
-        raise unknown("file", file, places)
-    found = []
-    for name, folder in places.items():
-        if file in (None, name):
-            corpus = Corpus.load(folder)
-            rows = np.flatnonzero(np.asarray(corpus.ids) == report.encode())
-            if name in train_files:
-                rows = rows[np.asarray(corpus.sources)[rows] == train_files.index(name)]
-            found += [(name, folder, int(row)) for row in rows]
-    if not found:
-        raise UserError(f"no report has the id {report} in {file or ', '.join(places)}")
-    others = [f"--file {name}" for name, _, _ in found[1:] if name != found[0][0]]
-    if others:
-        info(f"explain: report {report} of {found[0][0]}; {' or '.join(others)} has one too")
-    if len(found) - len(others) > 1:
-        warn(f"{found[0][0]} has {len(found) - len(others)} reports {report}; this is the first")
-    return found[0]
+    result(f"explain: {target.result} ({duration(time.perf_counter() - started)}){more}")
 
 
 def _carrying(labels: np.ndarray, probabilities: np.ndarray, most: int) -> list[tuple[int, int]]:
@@ -242,12 +184,12 @@ def _typical(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[str, i
     return found
 
 
-def _indices(corpus: Corpus, row: int) -> np.ndarray:
+def word_indices(corpus: Corpus, row: int) -> np.ndarray:
     """Of a report's tokens in the vocabulary's words; training files hold no unknown word, and tests are part of it."""
     return np.asarray(corpus.tokens[row, : corpus.lengths[row]]).astype(np.int64) - N_SPECIAL
 
 
-def _noise(dataset: Dataset, corpus: Corpus, found: Sequence[Explanation]) -> dict[int, np.ndarray]:
+def noise_marks(dataset: Dataset, corpus: Corpus, found: Sequence[Explanation]) -> dict[int, np.ndarray]:
     """Which tokens are probably noise: bool (T,) by row, by the encoder that denoises for the run or, for runs without
     one, by the frames of all texts."""
     if all(one.noise is not None for one in found):
@@ -258,20 +200,3 @@ def _noise(dataset: Dataset, corpus: Corpus, found: Sequence[Explanation]) -> di
     tokens, offsets = join([unpad(np.asarray(corpus.tokens[[row]]), np.asarray(corpus.lengths[[row]])) for row in rows])
     hit = noise_estimation.hit_tokens(noise_estimation.learn_frames(texts), (tokens, offsets))
     return {row: hit[offsets[i] : offsets[i + 1]] for i, row in enumerate(rows)}
-
-
-def _check(one: Explanation) -> str:
-    """How far the two methods agree, and what integrated gradients leave over."""
-    from scipy.stats import spearmanr
-
-    parts = [f"a report that says nothing has the logit {one.start:+.2f}", f"this one {one.logit:+.2f}"]
-    parts.append(f"of the difference the tokens make {one.contributions.sum():+.2f}")
-    if one.falls is not None and len(one.falls) > 2:
-        rank = spearmanr(one.contributions, one.falls).statistic
-        top = int(one.falls.argmax())
-        place = int((-one.contributions).argsort(kind="stable").tolist().index(top)) + 1
-        parts.append(
-            f"leaving tokens out ranks them alike with a correlation of {rank:.2f}, and the one that is missed most is "
-            f"number {place} here"
-        )
-    return "; ".join(parts) + "."

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from src.core import storage
-from src.core.settings import Config
-from src.core.storage import Output
+from src.core.settings import fingerprint
+from src.core.targets import Target
 from src.core.terminal import info, result, warn
 from src.data import splits
-from src.data.dataset import Dataset
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
 
 WHAT = {"kfold": "{k} folds", "families": "{k} folds of whole families", "holdout": "holdout 8:1:1"}
 LARGE = 100_000
 """Reports that take seconds to split."""
 
 
-def is_made(output: Output) -> bool:
-    return output.folds.exists() and output.folds_manifest.exists()
+class Folds(Stage):
+    name = "folds"
+    needs = ("prepare",)
+    is_automatic = True
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.folds_manifest
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        dataset, settings = workspace.dataset, workspace.settings.folds
+        return [
+            Target(
+                "",
+                self.result(workspace, ""),
+                fingerprint(splits.recorded(settings, len(dataset.train))),
+                (workspace.output.folds,),
+                lambda path: fingerprint(storage.read_json(path)["settings"]),
+                lambda: dataset.find_splits(settings) is not None,
+            )
+        ]
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        return Progress(_described(workspace) if target.is_current() else "")
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return f"folds: up to date ({_described(workspace)})"
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        _split(workspace)
 
 
-def is_current(config: Config, dataset: Dataset) -> bool:
-    """Of folds that are made."""
-    made = dataset.folds_settings()
-    same = made == splits.recorded(config.folds, len(dataset.train))
-    return same and dataset.find_folds(config.folds) is not None
+STAGE = Folds()
 
 
-@storage.marked("folds")
-def run(config: Config) -> None:
-    output = Output(config.paths.output)
-    dataset = Dataset.load(output)
-    corpus = dataset.train
+def _described(workspace: Workspace) -> str:
+    settings = workspace.settings.folds
+    return WHAT[settings.scheme].format(k=settings.k)
+
+
+def _split(workspace: Workspace) -> None:
+    config, output, dataset = workspace.settings, workspace.output, workspace.dataset
+    corpus, what = dataset.train, _described(workspace)
     settings = splits.recorded(config.folds, len(corpus))
-    what = WHAT[config.folds.scheme].format(k=config.folds.k)
-    if is_made(output):
-        if is_current(config, dataset):
-            result(f"folds: up to date ({what})")
-            return
+    if output.folds.exists() and output.folds_manifest.exists():
         info("folds: the reports or the settings have changed; splitting anew")
     if len(corpus) >= LARGE:
         info(f"folds: splitting {len(corpus):,} reports into {what}; a million take some 15 s")

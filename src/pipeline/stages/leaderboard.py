@@ -14,139 +14,145 @@ from threadpoolctl import threadpool_limits
 
 from src.core import storage, versions
 from src.core.errors import UserError
-from src.core.settings import Config, fingerprint
-from src.core.storage import Output
+from src.core.settings import fingerprint
+from src.core.targets import Target
 from src.core.terminal import JobProgress, result, show_table
-from src.data.dataset import Dataset
-from src.data.splits import Folds
-from src.evaluation import label_shift, metrics, runs
+from src.evaluation import label_shift, metrics
 from src.evaluation.runs import RunFolder
 from src.evaluation.score_estimation import Calibrator, LabelledPredictions, UnlabelledPredictions, expect_score
 from src.evaluation.shift_summary import short_names
-from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, ValidationSets, fitting_runs, validation
+from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
+from src.evaluation.workspace import Workspace
+from src.pipeline import online_scores
+from src.pipeline.stage import Stage
 
 MOST_COPIES = 4
 """Noisy copies of the train rows that expectations are learned from; with more, one of each test file."""
 
 
-@storage.marked("leaderboard")
-def run(config: Config, named: Sequence[str] = (), against: str | None = None) -> None:
-    """Of all runs that fit the files and folds that are there now; the runs `named` are also shown in detail.
+class Leaderboard(Stage):
+    name = "leaderboard"
+    needs = ("train", "blend")
+    counted = "runs"
 
-    `against` a run, the target is shown as what each other gains over that one on the very same rows.
-    """
-    output = Output(config.paths.output)
-    dataset = Dataset.load(output)
-    folds = dataset.load_folds()
-    shift = ValidationSets.load(dataset, config)
-    for name in [*named, *([against] if against else [])]:
-        chosen = [RunFolder.load(output, name, config)]
-        runs.check_fits(chosen, dataset, folds)
-        shift.check_fits(chosen)
-    fitting, others = fitting_runs(config, dataset, folds, shift)
-    if not fitting:
-        remedy = runs.command("train", config)
-        raise UserError(f"{output.runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}")
-    lacking = {one.name: 1.0 for one in fitting if not is_current(config, shift, one, fitting)}
-    if lacking:
-        with JobProgress("leaderboard", lacking, lines=False) as progress:
-            for one in fitting:
-                if one.name in lacking:
-                    _write_board(config, dataset, folds, shift, one, fitting)
-                    progress.finish(one.name, "done")
-    boards = {one.name: storage.read_json(_path(one)) for one in fitting}
-    target = shift.target(config.target)
-    for test in shift.tests:
-        _show(boards, test.name, config.select_on, test.name == target.name, short_names([t.name for t in shift.tests]))
-    if against and target is None:
-        raise UserError("--against compares runs under the target test file, and there is no test file")
-    if against:
-        _show_gains(dataset, folds, shift, target, fitting, RunFolder.load(output, against, config), config.select_on)
-    if not shift.tests:
-        result("leaderboard: there is no test file to expect a score on")
-    for name in named:
-        _show_rates(name, boards[name], dataset.task.label_names, shift)
-    if others:
-        result(f"left out, as they were made on other files, folds or shift than are there now: {', '.join(others)}")
+    def __init__(self, named: Sequence[str] = (), against: str | None = None):
+        """`named`: runs that are shown in detail; `against`: the run that gains are computed over, for the target."""
+        self._named, self._against = list(named), against
+
+    def names(self, workspace: Workspace) -> list[str]:
+        return workspace.output.run_names()
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.run(name) / "leaderboard.json"
+
+    def lock_names(self, names: Sequence[str]) -> list[str]:
+        return ["leaderboard"]  # every run's expected score rests on the other runs
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        """One for each run of the files, folds and noisy copies that are there now."""
+        for name in [*self._named, *([self._against] if self._against else [])]:
+            workspace.fitting_run(name)
+        fitting, _ = workspace.fitting_runs()
+        if not fitting:
+            remedy = workspace.command("train")
+            raise UserError(
+                f"{workspace.output.runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}"
+            )
+        return [self._target(workspace, run, fitting) for run in fitting]
+
+    def _target(self, workspace: Workspace, run: RunFolder, fitting: Sequence[RunFolder]) -> Target:
+        stamp = fingerprint(
+            {
+                "run": run.score["fingerprint"],
+                "committee": [other.score["fingerprint"] for other in _committee(run, fitting)],
+                "shift": workspace.validation_sets.fingerprint,
+                "select_on": workspace.settings.select_on,
+                "version": versions.LEADERBOARD,
+            }
+        )
+        return Target(run.name, self.result(workspace, run.name), stamp)
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        fitting, _ = workspace.fitting_runs()
+        by_name = {run.name: run for run in fitting}
+        with JobProgress("leaderboard", {target.name: 1.0 for target in missing}, lines=False) as progress:
+            for target in missing:
+                _write_board(workspace, target, by_name[target.name], _committee(by_name[target.name], fitting))
+                progress.finish(target.name, "done")
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return ""
+
+    def show(self, workspace: Workspace) -> None:
+        fitting, others = workspace.fitting_runs()
+        boards = {run.name: storage.read_json(self.result(workspace, run.name)) for run in fitting}
+        shift, target = workspace.validation_sets, workspace.target
+        short = short_names([test.name for test in shift.tests])
+        for test in shift.tests:
+            _show(boards, test.name, workspace.settings.select_on, test.name == target.name, short)
+        if self._against and target is None:
+            raise UserError("--against compares runs under the target test file, and there is no test file")
+        if self._against:
+            _show_gains(workspace, fitting, workspace.run(self._against))
+        if not shift.tests:
+            result("leaderboard: there is no test file to expect a score on")
+        for name in self._named:
+            _show_rates(name, boards[name], workspace)
+        if others:
+            result(
+                "left out, as they were made on other files, folds or shift than are there now: " + ", ".join(others)
+            )
+        online_scores.show(workspace)
 
 
-def _path(one: RunFolder) -> Path:
-    return one.path / "leaderboard.json"
+STAGE = Leaderboard()
 
 
-def _committee(one: RunFolder, fitting: list[RunFolder]) -> list[RunFolder]:
+def _committee(run: RunFolder, fitting: Sequence[RunFolder]) -> list[RunFolder]:
     """The other trained models."""
-    return [other for other in fitting if not other.is_blend and other.name != one.name]
+    return [other for other in fitting if not other.is_blend and other.name != run.name]
 
 
-def is_current(config: Config, shift: ValidationSets, one: RunFolder, fitting: list[RunFolder]) -> bool:
-    """Whether leaderboard.json of a run, one of those that are `fitting`, is as it would be made now."""
-    return storage.is_current(_path(one), _stamp(config, shift, one, fitting))
-
-
-def _stamp(config: Config, shift: ValidationSets, one: RunFolder, fitting: list[RunFolder]) -> str:
-    return fingerprint(
-        {
-            "run": one.score["fingerprint"],
-            "committee": [other.score["fingerprint"] for other in _committee(one, fitting)],
-            "shift": shift.fingerprint,
-            "select_on": config.select_on,
-            "version": versions.LEADERBOARD,
-        }
-    )
-
-
-def _write_board(
-    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, one: RunFolder, fitting: list[RunFolder]
-) -> None:
+def _write_board(workspace: Workspace, target: Target, run: RunFolder, committee: Sequence[RunFolder]) -> None:
     import sklearn.linear_model  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
 
-    committee = _committee(one, fitting)
     with threadpool_limits(1):  # another number of threads would give other last bits
-        tests = _tests(config, dataset, folds, shift, one, committee)
+        tests = _tests(workspace, run, committee)
     board = {
-        "fingerprint": _stamp(config, shift, one, fitting),
-        "run": one.score["fingerprint"],
+        "fingerprint": target.fingerprint,
+        "run": run.score["fingerprint"],
         "committee": [other.name for other in committee],
         "tests": tests,
     }
-    storage.write_json(_path(one), board)
+    storage.write_json(target.result, board)
 
 
-def _tests(
-    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, one: RunFolder, committee: list[RunFolder]
-) -> dict[str, Any]:
-    """Of each test file: validations, expected score, label rates."""
-    labels = np.asarray(dataset.train.labels)
-    oof = one.oof()
-    calibrator = (
-        Calibrator(dataset.task, _judged(one, committee or [one], labels, folds, shift)) if shift.tests else None
-    )
+def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder]) -> dict[str, Any]:
+    """Validations, expected score and label rates for each test file."""
+    shift, task = workspace.validation_sets, workspace.task
+    calibrator = Calibrator(task, _judged(workspace, run, committee or [run])) if shift.tests else None
     tests = {}
     for test in shift.tests:
-        by_fold = one.fold_logits(test.name)
-        others = np.mean([other.fold_logits(test.name) for other in committee or [one]], axis=0)
         unjudged = UnlabelledPredictions(
-            by_fold,
-            others,
-            [model.fold_logits(test.name) for model in one.models()],
+            run.fold_logits(test.name),
+            np.mean([other.fold_logits(test.name) for other in committee or [run]], axis=0),
+            [model.fold_logits(test.name) for model in run.models()],
             test.array("test_similarity"),
             test.facts["test_noise_total"],
             shift.facts["rows"][test.name],
         )
         tests[test.name] = {
-            "validations": _validations(dataset, folds, shift, test, oof, one.copies(test.name)),
-            "expected": vars(expect_score(dataset.task, calibrator, unjudged)),
-            "label_rates": _label_rates(config, folds, shift, test, labels, one),
+            "validations": _validations(workspace, test, run),
+            "expected": vars(expect_score(task, calibrator, unjudged)),
+            "label_rates": _label_rates(workspace, test, run),
         }
     return tests
 
 
-def _judged(
-    one: RunFolder, committee: list[RunFolder], labels: np.ndarray, folds: Folds, shift: ValidationSets
-) -> LabelledPredictions:
+def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]) -> LabelledPredictions:
     """What expectations are learned from: the rows that were looked at, as they are and in noisy copies."""
-    kept = folds.first[shift.rows] >= 0
+    shift, labels = workspace.validation_sets, workspace.labels
+    kept = workspace.splits.first[shift.rows] >= 0
     rows = shift.rows[kept]
     copies = [(test, draw) for test in shift.tests for draw in range(test.facts["draws"])]
     if len(copies) > MOST_COPIES:
@@ -163,28 +169,25 @@ def _judged(
     return LabelledPredictions(versions(one), others, labels[rows], np.stack(similarity)[:, kept], np.array(noise))
 
 
-def _validations(
-    dataset: Dataset, folds: Folds, shift: ValidationSets, test: ShiftedTest, oof: np.ndarray, copies: np.ndarray
-) -> dict[str, Any]:
-    """Score, standard error, reports and effective number of reports of each validation."""
-    labels, found = np.asarray(dataset.train.labels), {}
+def _validations(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, Any]:
+    """Score, standard error, reports and effective number of reports under each validation."""
+    labels, found = workspace.labels, {}
+    oof, copies = run.oof(), run.copies(test.name)
     for name in VALIDATIONS:
-        rows = validation(name, shift.rows, test, folds).only(folds.scored)
-        probabilities = dataset.task.decode(rows.logits(oof, copies))
-        score = metrics.official_score(dataset.task, labels[rows.rows], probabilities, rows.weights, rows.rows)
+        rows = workspace.validation(name, test).only(workspace.splits.scored)
+        probabilities = workspace.task.decode(rows.logits(oof, copies))
+        score = metrics.official_score(workspace.task, labels[rows.rows], probabilities, rows.weights, rows.rows)
         found[name] = {**score.to_json(), "reports": len(np.unique(rows.rows)), "effective_size": rows.effective_size}
     return found
 
 
-def _label_rates(
-    config: Config, folds: Folds, shift: ValidationSets, test: ShiftedTest, labels: np.ndarray, one: RunFolder
-) -> dict[str, list[float]]:
-    """Of each label: rate in train, mean prediction on the test file, and rate there by expectation maximisation."""
-    rows = validation(config.select_on, shift.rows, test, folds)
-    logits = one.test_logits(test.name)
-    oof = rows.logits(one.oof(), one.copies(test.name))
+def _label_rates(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, list[float]]:
+    """Rate of each label in train, mean prediction on the test file, and rate there by expectation maximisation."""
+    rows, labels = workspace.validation(test=test), workspace.labels
+    logits = run.test_logits(test.name)
+    oof = rows.logits(run.oof(), run.copies(test.name))
     _, _, corrected = label_shift.adapt(oof, labels[rows.rows], rows.weights, logits)
-    predicted = one.task.decode(logits).mean(axis=0)
+    predicted = workspace.task.decode(logits).mean(axis=0)
     return {"train": labels.mean(axis=0).tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
 
 
@@ -206,18 +209,10 @@ def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, sh
         result("± of expected: half of the 95% interval")
 
 
-def _show_gains(
-    dataset: Dataset,
-    folds: Folds,
-    shift: ValidationSets,
-    target: ShiftedTest,
-    fitting: list[RunFolder],
-    base: RunFolder,
-    select_on: str,
-) -> None:
-    """Of each run its gain over `base` with the paired standard error, the largest last."""
-    labels, gains = np.asarray(dataset.train.labels), {}
-    judged = {name: validation(name, shift.rows, target, folds).only(folds.scored) for name in VALIDATIONS}
+def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFolder) -> None:
+    """Gain of each run over `base` with the paired standard error, the largest last."""
+    labels, target, gains = workspace.labels, workspace.target, {}
+    judged = {name: workspace.validation(name).only(workspace.splits.scored) for name in VALIDATIONS}
     logits = base.oof(), base.copies(target.name)
     for one in fitting:
         if one.name == base.name:
@@ -225,9 +220,9 @@ def _show_gains(
         own = one.oof(), one.copies(target.name)
         gains[one.name] = {
             name: metrics.paired_difference(
-                dataset.task,
+                workspace.task,
                 labels[rows.rows],
-                *(dataset.task.decode(rows.logits(*two)) for two in (own, logits)),
+                *(workspace.task.decode(rows.logits(*two)) for two in (own, logits)),
                 rows.weights,
                 rows.rows,
             )
@@ -235,16 +230,16 @@ def _show_gains(
         }
     rows = [
         [name, *(gain.as_gain for gain in found.values())]
-        for name, found in sorted(gains.items(), key=lambda item: item[1][select_on].value)
+        for name, found in sorted(gains.items(), key=lambda item: item[1][workspace.settings.select_on].value)
     ]
     show_table(f"Gain over {base.name} on the same rows, target {target.name}", ["run", *VALIDATIONS], rows)
 
 
-def _show_rates(name: str, board: dict[str, Any], label_names: list[str], shift: ValidationSets) -> None:
-    for test in shift.tests:
+def _show_rates(name: str, board: dict[str, Any], workspace: Workspace) -> None:
+    for test in workspace.validation_sets.tests:
         rates = board["tests"][test.name]["label_rates"]
         rows = [
             [label, *(f"{rates[key][k]:.4f}" for key in ("train", "predicted", "corrected"))]
-            for k, label in enumerate(label_names)
+            for k, label in enumerate(workspace.task.label_names)
         ]
         show_table(f"{name} on {test.name}: label rates", ["label", "train", "predicted", "by EM"], rows)

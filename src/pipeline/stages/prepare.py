@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +12,77 @@ import numpy as np
 from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.settings import Config, fingerprint
-from src.core.storage import Output
+from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
 from src.data import input_files
 from src.data.corpus import Corpus, Losses, Vocabulary, encode, token_counts
 from src.data.input_files import InputFiles
 from src.data.report_reader import Reports, read_reports
 from src.data.tasks import Task, get_task
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
 
 
-def stamp_of(config: Config, files: InputFiles) -> str:
-    return fingerprint(
-        {
-            "task": config.task,
-            "data": config.data.model_dump(),
-            "files": [
-                [role, path.name, storage.file_sha256(path)] for role, paths in vars(files).items() for path in paths
-            ],
-            "version": versions.PREPARE,
-        }
-    )
+class Prepare(Stage):
+    name = "prepare"
+    needs = ("sample",)
+    is_automatic = True
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.data / "manifest.json"
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        """Raises UserError where the input folder has no train file."""
+        settings, data, files = workspace.settings, workspace.output.data, workspace.input_files
+        if files is None:
+            paths = settings.paths
+            if input_files.is_default(paths):
+                raise UserError(f"no reports in {paths.input}: sample data is made first")
+            raise UserError(f"no file in {paths.input} matches {paths.train} or {paths.test} (paths.train, paths.test)")
+        stamp = fingerprint(
+            {
+                "task": settings.task,
+                "data": settings.data.model_dump(),
+                "files": [
+                    [role, path.name, storage.file_sha256(path)]
+                    for role, paths in vars(files).items()
+                    for path in paths
+                ],
+                "version": versions.PREPARE,
+            }
+        )
+        folders = [data / "train", *(data / "test" / path.stem for path in files.test)]
+        folders += [data / "extra" / path.stem for path in files.extra]
+        arrays = [folder / f"{name}.npy" for folder in folders for name in ("tokens", "lengths", "ids", "sources")]
+        made = (data / "vocabulary.json", data / "train" / "labels.npy", *arrays)
+        return [Target("", self.result(workspace, ""), stamp, made)]
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        return Progress(storage.read_json(target.result)["summary"] if target.is_current() else "")
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return f"prepare: up to date ({storage.read_json(targets[0].result)['summary']})"
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        _prepare(workspace, missing[0])
 
 
-def is_current(output: Output, files: InputFiles, stamp: str) -> bool:
-    folders = ["train", *(f"test/{path.stem}" for path in files.test), *(f"extra/{path.stem}" for path in files.extra)]
-    arrays = [f"{folder}/{name}.npy" for folder in folders for name in ("tokens", "lengths", "ids", "sources")]
-    return storage.is_current(output.data / "manifest.json", stamp, ["vocabulary.json", "train/labels.npy", *arrays])
+STAGE = Prepare()
 
 
-@storage.marked("prepare")
-def run(config: Config, files: InputFiles) -> None:
-    output, stamp = Output(config.paths.output), stamp_of(config, files)
-    manifest = output.data / "manifest.json"
-    if is_current(output, files, stamp):
-        result(f"prepare: up to date ({storage.read_json(manifest)['summary']})")
-        return
+def _prepare(workspace: Workspace, target: Target) -> None:
+    settings, output, files = workspace.settings, workspace.output, workspace.input_files
     started = time.perf_counter()
     paths = files.train + files.test + files.extra
     size = sum(path.stat().st_size for path in paths) / 1e6
     info(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
     train, test, extra = _read_all(files)
-    task = _recognise(config.task, train)
+    task = _recognise(settings.task, train)
     labels = np.concatenate([file.labels_for(task) for file in train])
     vocabulary = Vocabulary(np.flatnonzero(token_counts(train + test + extra)))
-    manifest.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
+    target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     vocabulary.save(output.data / "vocabulary.json")
-    keep, max_len = config.data.keep, config.data.max_len
+    keep, max_len = settings.data.keep, settings.data.max_len
     corpus, losses = encode(train, vocabulary, labels, max_len, keep, output.data / "train")
     _tell(train, "train", losses, max_len, keep)
     texts = {}
@@ -64,14 +90,14 @@ def run(config: Config, files: InputFiles) -> None:
         encoded, losses = encode([file], vocabulary, None, max_len, keep, output.data / "test" / file.path.stem)
         texts[file.path.name] = encoded.text_fingerprint
         _tell([file], "test", losses, max_len, keep)
-    further = [_encode_extra(file, vocabulary, task, corpus, config, output.data / "extra") for file in extra]
+    further = [_encode_extra(file, vocabulary, task, corpus, settings, output.data / "extra") for file in extra]
     tests = " + ".join(f"{len(file):,}" for file in test) or "no"
     more = f", {' + '.join(f'{len(file):,}' for file in extra)} extra reports" if extra else ""
     summary = f"{task.title}; {len(corpus):,} train reports, {tests} test reports{more}, {len(vocabulary.words)} words"
     storage.write_json(
-        manifest,
+        target.result,
         {
-            "fingerprint": stamp,
+            "fingerprint": target.fingerprint,
             "summary": summary,
             "task": task.name,
             "vocabulary": vocabulary.fingerprint,
@@ -114,13 +140,13 @@ def _recognise(wanted: str, train: list[Reports]) -> Task:
 
 
 def _encode_extra(
-    file: Reports, vocabulary: Vocabulary, task: Task, train: Corpus, config: Config, folder: Path
+    file: Reports, vocabulary: Vocabulary, task: Task, train: Corpus, settings: Config, folder: Path
 ) -> dict[str, Any]:
     """What the manifest tells of an extra file; its arrays go to `folder`/STEM, and the rows that can train beside."""
     labels, arrays = _labels_that_train(file, task), folder / file.path.stem
     if labels is None:
         (arrays / "labels.npy").unlink(missing_ok=True)  # of another file of this name, or of another round
-    keep, max_len = config.data.keep, config.data.max_len
+    keep, max_len = settings.data.keep, settings.data.max_len
     encoded, losses = encode([file], vocabulary, labels, max_len, keep, arrays)
     _tell([file], "extra", losses, max_len, keep)
     stands_for_labels = None

@@ -8,60 +8,108 @@ Runs of the same encoder and the same settings share one. Training starts from i
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from src.core import storage
 from src.core.executors import Job, make_executor, raise_failures, run_shown
-from src.core.settings import Config
-from src.core.storage import Output
+from src.core.settings import Run, fingerprint
+from src.core.targets import Target
 from src.core.terminal import duration, info, result
-from src.data.dataset import Dataset
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
 from src.training import device_cache
-from src.training.initialization import pretrain_jobs
+from src.training.initialization import pretrain_jobs, pretrain_settings
 from src.training.job_specs import PretrainJob, described, is_pretrained
 from src.training.tracking import tracking_of
 
 
-def run(config: Config) -> None:
-    asking = [name for name, run in {**config.denoisers, **config.runs}.items() if run.pretrain.epochs]
-    if not asking:
-        result("pretrain: nothing to do, no run asks for it (pretrain.epochs)")
-        return
-    output = Output(config.paths.output)
-    with storage.at_work(output, *(f"pretrain.{name}" for name in asking)):
-        _pretrain(config, Dataset.load(output))
+class Pretrain(Stage):
+    name = "pretrain"
+    needs = ("prepare",)
+    is_automatic = True
 
+    def names(self, workspace: Workspace) -> list[str]:
+        """Runs that ask for pretraining; those of one encoder share a name."""
+        return [", ".join(runs) for runs in self._users(workspace).values()]
 
-def _pretrain(config: Config, dataset: Dataset) -> None:
-    started = time.perf_counter()
-    here = device_cache.recall(dataset.output, config.device)
-    if here is None or not all(map(is_pretrained, pretrain_jobs(config, dataset, here).values())):
-        here = device_cache.find(dataset.output, config.device)
-    jobs = pretrain_jobs(config, dataset, here)
-    users: dict[str, list[str]] = {}
-    for name, job in jobs.items():
-        users.setdefault(job.folder, []).append(name)
-    chosen = {job.folder: job for job in jobs.values()}
-    tracking = tracking_of(config)
-    missing = {folder: job for folder, job in chosen.items() if not is_pretrained(job)}
-    if missing:
-        info(f"pretrain: {len(missing)} of {len(chosen)} encoders to pretrain on {here.device}")
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.pretrained / "result.json"  # in a folder that the inputs name
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        return [job.target(name) for name, job in self.jobs(workspace).items()]
+
+    def jobs(self, workspace: Workspace) -> dict[str, PretrainJob]:
+        """Job of each encoder, by the names of its runs."""
+        if not self._asking(workspace):
+            return {}
+        jobs = workspace.keep("pretrain_jobs", lambda: pretrain_jobs(workspace, device_cache.recall_or_find(workspace)))
+        return {", ".join(runs): jobs[runs[0]] for runs in self._users(workspace).values()}
+
+    def _asking(self, workspace: Workspace) -> dict[str, Run]:
+        settings = workspace.settings
+        return {name: run for name, run in {**settings.denoisers, **settings.runs}.items() if run.pretrain.epochs}
+
+    def _users(self, workspace: Workspace) -> dict[str, list[str]]:
+        """Names of the runs that share an encoder, by what the encoder is made from."""
+        users: dict[str, list[str]] = {}
+        for name, run in self._asking(workspace).items():
+            users.setdefault(fingerprint(pretrain_settings(run)), []).append(name)
+        return users
+
+    def lock_names(self, names: Sequence[str]) -> list[str]:
+        return [f"pretrain.{name.replace(', ', '+')}" for name in names]
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        job = self.jobs(workspace)[target.name]
+        total, epochs = job.run["pretrain"]["epochs"], job.epochs_done()
+        if target.is_current():
+            made = storage.read_json(target.result)["epochs"]
+            return Progress(f"{made} of {total} epochs", made, total)
+        note = f"at epoch {epochs} of {total}" if epochs else ""
+        return Progress(note, epochs, total, is_begun=epochs > 0, is_running=job.is_running())
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        if not targets:
+            return "pretrain: nothing to do, no run asks for it (pretrain.epochs)"
+        self._track(workspace)
+        return "\n".join(_described(target) for target in targets)
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        started = time.perf_counter()
+        here = device_cache.find(workspace.output, workspace.settings.device)
+        jobs = self.jobs(workspace)
+        lacking = {name: job for name, job in jobs.items() if not is_pretrained(job)}
+        info(f"pretrain: {len(lacking)} of {len(jobs)} encoders to pretrain on {here.device}")
         work = [
-            Job(" ".join(users[folder]), "src.training.pretraining:pretrain_encoder", asdict(job), _work(job))
-            for folder, job in missing.items()
+            Job(name.replace(", ", " "), "src.training.pretraining:pretrain_encoder", asdict(job), _work(job))
+            for name, job in lacking.items()
         ]
-        executor = make_executor(config.executor, here.device, len(chosen))
+        # For all encoders, done ones included: a resumed command goes on with as many threads as it began with.
+        executor = make_executor(workspace.settings.executor, here.device, len(jobs))
+        tracking = tracking_of(workspace.settings)
         raise_failures(run_shown(executor, "pretrain", work, described, tracking))
-    for job in chosen.values():
-        tracking.history(job)
-    for folder, names in users.items():
-        made = storage.read_json(chosen[folder].path / "result.json")
-        result(
-            f"pretrain: {', '.join(names)}: {made['epochs']} epochs over {made['reports']:,} reports, "
-            f"loss {made['last_train_loss']:.3f}, on reports not learned from {made['last_valid_loss']:.3f}"
-        )
-    result(
-        f"pretrain: {len(chosen)} encoders in {dataset.output.pretrained} ({duration(time.perf_counter() - started)})"
+        self._track(workspace)
+        for target in self.targets(workspace):
+            result(_described(target))
+        seconds = duration(time.perf_counter() - started)
+        result(f"pretrain: {len(jobs)} encoders in {workspace.output.pretrained} ({seconds})")
+
+    def _track(self, workspace: Workspace) -> None:
+        tracking = tracking_of(workspace.settings)
+        for job in self.jobs(workspace).values():
+            tracking.history(job)
+
+
+STAGE = Pretrain()
+
+
+def _described(target: Target) -> str:
+    made = storage.read_json(target.result)
+    return (
+        f"pretrain: {target.name}: {made['epochs']} epochs over {made['reports']:,} reports, "
+        f"loss {made['last_train_loss']:.3f}, on reports not learned from {made['last_valid_loss']:.3f}"
     )
 
 

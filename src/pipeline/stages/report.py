@@ -1,113 +1,107 @@
-"""./run.sh report: all that the output folder tells, as one HTML page; ./run.sh eda: the part before any model."""
+"""./run.sh report: everything in the output folder as one HTML page, and output/suspicious.csv."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.core import storage, versions
-from src.core.settings import Config, fingerprint
-from src.core.storage import Output
+from src.core.settings import fingerprint
+from src.core.targets import Target
 from src.core.terminal import duration, info, result
-from src.data.dataset import Dataset
-from src.reporting.html_page import TEMPLATES, Section, render
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
+from src.reporting.html_page import TEMPLATES, render
 from src.reporting.sections import Findings
 
+TITLE = "CT report anomaly detection"
 READ = (
     *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),
     *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "submissions.jsonl"),
 )
-"""What the page is made from, in the output folder: a test holds that a report opens no other text."""
+"""Files of the output folder that the page is made from. A test checks that the report opens no other text."""
 STAMP = re.compile(r'name="made-from" content="(\w+)"')
 
 
-@storage.marked("report")
-def run(config: Config) -> None:
-    from src.reporting.sections import (
-        blend,
-        data,
-        environment,
-        errors,
-        explanations,
-        scores,
-        shift,
-        submissions,
-        training,
-        tuning,
-    )
+class Report(Stage):
+    name = "report"
+    needs = ("baselines", "train", "blend", "submit", "leaderboard", "explain")
 
-    started = time.perf_counter()
-    output = Output(config.paths.output)
-    stamp = made_from(config, output)  # before anything is read, so that what comes meanwhile is not taken for known
-    if _has(output, stamp):
-        result(f"report: up to date ({output.report})")
-        return
-    info("report: draws what the output folder holds")
-    findings = Findings.load(config)
-    parts = [shift, training, scores, blend, errors, explanations, tuning, submissions, environment]
-    sections = [data.section(findings.dataset), *(part.section(findings) for part in parts)]
-    storage.write_text(output.suspicious, errors.suspicious_table(findings))
-    best = findings.best
-    what = f"; {best.name}: {best.score['overall']['score']['value']:.4f} out of fold" if best else ""
-    _write(output.report, findings.dataset, f"{findings.dataset.task.title}{what}", sections, stamp)
-    _say(output.report, started)
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.report
 
+    def targets(self, workspace: Workspace) -> list[Target]:
+        output = workspace.output
+        return [Target("", output.report, made_from(workspace), (output.suspicious,), stamp_of)]
 
-@storage.marked("eda")
-def run_eda(config: Config) -> None:
-    """The data part alone."""
-    from src.reporting.sections import data
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        return Progress(str(target.result) if target.result.exists() else "")
 
-    started = time.perf_counter()
-    output = Output(config.paths.output)
-    dataset = Dataset.load(output)
-    _write(output.eda, dataset, f"{dataset.task.title}: the data", [data.section(dataset)])
-    _say(output.eda, started)
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return f"report: up to date ({workspace.output.report})"
 
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        from src.reporting.sections import (
+            blend,
+            data,
+            environment,
+            errors,
+            explanations,
+            scores,
+            shift,
+            submissions,
+            training,
+            tuning,
+        )
 
-def is_current(config: Config, output: Output) -> bool:
-    return _has(output, made_from(config, output))
+        started, output = time.perf_counter(), workspace.output
+        (target,) = missing  # its stamp is older than what is read below: what changes meanwhile makes the page stale
+        info("report: draws what the output folder holds")
+        findings = Findings.load(workspace)
+        parts = [shift, training, scores, blend, errors, explanations, tuning, submissions, environment]
+        sections = [data.section(findings.dataset), *(part.section(findings) for part in parts)]
+        storage.write_text(output.suspicious, errors.suspicious_table(findings))
+        best = findings.best
+        score = f"; {best.name}: {best.score['overall']['score']['value']:.4f} out of fold" if best else ""
+        subtitle = f"{workspace.task.title}{score}"
+        storage.write_text(output.report, render(TITLE, subtitle, sections, target.fingerprint))
+        say_page(output.report, started)
 
 
-def _has(output: Output, stamp: str) -> bool:
-    return output.suspicious.exists() and _stamp_of(output.report) == stamp
+STAGE = Report()
 
 
-def made_from(config: Config, output: Output) -> str:
-    """Stands for all that is in the page. Arrays are not read: the files that were written after them tell of them."""
+def made_from(workspace: Workspace) -> str:
+    """Fingerprint of everything in the page. Arrays are not read: the files written after them stand for them."""
+    output, settings = workspace.output, workspace.settings
     files = sorted({path for pattern in READ for path in output.root.glob(pattern)})
     pipeline = storage.read_json(output.seconds) if output.seconds.exists() else {}
     return fingerprint(
         {
             "files": {str(path.relative_to(output.root)): storage.file_sha256(path) for path in files},
             "settings": [
-                config.target,
-                config.select_on,
-                [word for word in config.overrides if word.startswith("paths.")],
+                settings.target,
+                settings.select_on,
+                [word for word in settings.overrides if word.startswith("paths.")],
             ],
             "command": pipeline.get("command"),
             "version": versions.REPORT,
             "templates": [storage.file_sha256(template) for template in TEMPLATES],
-            "libraries": [importlib.metadata.version(name) for name in ("matplotlib", "jinja2", "numpy")],
+            "libraries": storage.libraries("matplotlib", "jinja2", "numpy"),
         }
     )
 
 
-def _stamp_of(page: Path) -> str | None:
-    """What is noted at its top."""
-    if not page.exists():
-        return None
+def stamp_of(page: Path) -> str | None:
+    """The fingerprint that is noted at the top of a page."""
     with page.open() as file:
         noted = STAMP.search(file.read(1000))
     return noted and noted[1]
 
 
-def _write(path: Path, dataset: Dataset, subtitle: str, sections: list[Section], stamp: str = "") -> None:
-    storage.write_text(path, render("CT report anomaly detection", subtitle, sections, stamp))
-
-
-def _say(path: Path, started: float) -> None:
+def say_page(path: Path, started: float) -> None:
+    """Says where a page is, how large, and how long it took since `started`."""
     size, seconds = path.stat().st_size / 1e6, time.perf_counter() - started
     result(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")

@@ -1,27 +1,62 @@
-"""./run.sh sample [--rows N]: make synthetic reports in input/sample, so that anyone can run everything."""
+"""Synthetic reports in input/sample, where the project's own input folder holds no files of the user's."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-from src.core.settings import Config
+from src.core.settings import Config, Sample
+from src.core.targets import Target
 from src.core.terminal import duration, info, result
-from src.data import synthetic
-from src.data.tasks import get_task
+from src.data import input_files, synthetic
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Stage
 
 
-def run(config: Config) -> None:
-    folder = config.paths.input / "sample"
+class SampleData(Stage):
+    name = "sample"
+    is_automatic = True
+
+    def names(self, workspace: Workspace) -> list[str]:
+        paths = workspace.settings.paths
+        is_needed = input_files.is_default(paths) and input_files.find_files(paths) is None
+        return [""] if is_needed else []
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.settings.paths.input / "sample" / synthetic.NOTE
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        settings, folder = workspace.settings, workspace.settings.paths.input / "sample"
+        # Sample data of other settings is used unless the settings ask for something in particular.
+        is_usual = settings.sample == Sample() and settings.task == "auto"
+        is_wanted = is_usual or synthetic.was_made_with(folder, **synthetic.arguments(settings))
+        files = tuple(folder / name for name in synthetic.FILES)
+        return [
+            Target(name, self.result(workspace, name), "", files, lambda path: "", lambda: is_wanted)
+            for name in self.names(workspace)
+        ]
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        info(f"no competition files in {workspace.settings.paths.input}: making sample data")
+        make_from(workspace.settings)
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        folder = workspace.settings.paths.input / "sample"
+        if targets and not synthetic.was_made_with(folder, **synthetic.arguments(workspace.settings)):
+            info(f"sample data of other settings is in {folder} and is used; ./run.sh sample makes the usual")
+        return ""
+
+
+STAGE = SampleData()
+
+
+def make_from(settings: Config) -> None:
+    """Makes the sample data of some settings in the input folder and says so."""
+    folder, given = settings.paths.input / "sample", synthetic.arguments(settings)
     started = time.perf_counter()
-    given = arguments(config)
-    size = f"{config.sample.rows:,} + 2 x {config.sample.test_rows:,}"
+    size = f"{settings.sample.rows:,} + 2 x {settings.sample.test_rows:,}"
     info(f"sample: making {size} reports")
     synthetic.make_sample(folder, **given)
-    took = duration(time.perf_counter() - started)
-    result(f"sample: {size} synthetic reports in {folder} ({given['task'].title}, {took})")
-
-
-def arguments(config: Config) -> dict[str, Any]:
-    """What make_sample is called with: the settings, and the round, which is the first unless one is named."""
-    return {**config.sample.model_dump(), "task": get_task("round1" if config.task == "auto" else config.task)}
+    seconds = duration(time.perf_counter() - started)
+    result(f"sample: {size} synthetic reports in {folder} ({given['task'].title}, {seconds})")

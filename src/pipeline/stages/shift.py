@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,49 +17,65 @@ import numpy as np
 
 from src.core import storage, versions
 from src.core.executors import Job, make_executor, raise_failures, run_shown
-from src.core.settings import Config, fingerprint
+from src.core.settings import fingerprint
 from src.core.storage import Output
+from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
 from src.data import near_duplicates
 from src.data.corpus import N_SPECIAL, Corpus, pad, unpad
 from src.data.corruption import NoiseRates, corrupt
 from src.data.dataset import Dataset
 from src.data.ngrams import Text, take
-from src.data.splits import HOLDOUT_PARTS, Folds
-from src.evaluation import covariate_shift, metrics, noise_estimation, shift_summary, validation_sets
+from src.data.splits import HOLDOUT_PARTS, Splits
+from src.evaluation import covariate_shift, metrics, noise_estimation, shift_summary
 from src.evaluation.noise_estimation import NoiseEstimate
-from src.evaluation.validation_sets import ValidationSets
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
 
 HELD_OUT = 5  # one part in so many of the train rows is compared with the rest, as each test file is
 
 
-def stamp_of(config: Config, dataset: Dataset) -> str:
-    return fingerprint(
-        {
-            "settings": config.shift.model_dump(),
-            "data": config.data.model_dump(),
-            **validation_sets.made_of(dataset),
-            "version": [versions.SHIFT, storage.libraries("scikit-learn", "scipy")],
-        }
-    )
+class Shift(Stage):
+    name = "shift"
+    needs = ("folds",)
+    is_automatic = True
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.shift / "shift.json"
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        folder, settings = workspace.output.shift, workspace.settings
+        stamp = fingerprint(
+            {
+                "settings": settings.shift.model_dump(),
+                "data": settings.data.model_dump(),
+                **workspace.dataset.made_of(workspace.splits),
+                "version": [versions.SHIFT, storage.libraries("scikit-learn", "scipy")],
+            }
+        )
+        files = tuple(folder / name for name in ("rows.npy", "shift.md", "shift.png"))
+        return [Target("", self.result(workspace, ""), stamp, files, is_whole=lambda: _is_whole(workspace))]
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        return Progress(storage.read_json(target.result)["summary"] if target.is_current() else "")
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return f"shift: up to date ({storage.read_json(targets[0].result)['summary']})"
+
+    def show(self, workspace: Workspace) -> None:
+        """Raises UserError for an unknown target now, rather than after hours of training."""
+        _ = workspace.target
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        _measure(workspace, missing[0])
 
 
-def is_current(config: Config, dataset: Dataset, stamp: str) -> bool:
-    result_file = dataset.output.shift / "shift.json"
-    return storage.is_current(result_file, stamp, ["rows.npy", "shift.md", "shift.png"]) and _is_whole(dataset, config)
+STAGE = Shift()
 
 
-@storage.marked("shift")
-def run(config: Config) -> None:
-    output = Output(config.paths.output)
-    dataset = Dataset.load(output)
-    folds = dataset.load_folds()
-    settings, stamp = config.shift.model_dump(), stamp_of(config, dataset)
-    result_file = output.shift / "shift.json"
-    if is_current(config, dataset, stamp):
-        ValidationSets.load(dataset, config).target(config.target)  # an unknown one is told before hours of training
-        result(f"shift: up to date ({storage.read_json(result_file)['summary']})")
-        return
+def _measure(workspace: Workspace, target: Target) -> None:
+    config, output, dataset, folds = workspace.settings, workspace.output, workspace.dataset, workspace.splits
+    settings, stamp, result_file = config.shift.model_dump(), target.fingerprint, target.result
     started = time.perf_counter()
     result_file.unlink(missing_ok=True)
     words = dataset.vocabulary.words
@@ -105,11 +121,10 @@ def run(config: Config) -> None:
 
     facts = _facts(dataset, texts, noise, extras)
     _add_posteriors(output, learned, texts, noise, facts)
-    facts = {"fingerprint": stamp, "made_of": validation_sets.made_of(dataset), "settings": settings, **facts}
+    facts = {"fingerprint": stamp, "made_of": dataset.made_of(folds), "settings": settings, **facts}
     shift_summary.draw(output.shift / "shift.png", output, facts)
     storage.write_text(output.shift / "shift.md", shift_summary.as_markdown(facts))
     storage.write_json(result_file, facts)
-    ValidationSets.load(dataset, config).target(config.target)
     shift_summary.show(facts)
     if any(estimate is None for estimate in noise.values()):
         lacking = ", ".join(name for name, estimate in noise.items() if estimate is None)
@@ -117,12 +132,12 @@ def run(config: Config) -> None:
     result(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
 
 
-def _is_whole(dataset: Dataset, config: Config) -> bool:
+def _is_whole(workspace: Workspace) -> bool:
     """Whether the folders of all test files are there with what was written to them."""
     arrays = ("test_rows", "similarity", "weights", "test_similarity")
     return all(
         (test.folder / f"{name}.npy").exists()
-        for test in ValidationSets.load(dataset, config).tests
+        for test in workspace.validation_sets.tests
         for name in (*arrays, *(f"{copy.name}/{part}" for copy in test.noised for part in ("tokens", "lengths")))
     )
 
@@ -267,7 +282,7 @@ def _corrupted(text: Text, rates: NoiseRates, rng: np.random.Generator, words: i
     return corrupt(*text, rates, rng, np.arange(N_SPECIAL, N_SPECIAL + words))
 
 
-def _groups(folds: Folds) -> np.ndarray:
+def _groups(folds: Splits) -> np.ndarray:
     """(N,) group of each row: a model has seen the rows of all groups but that of the row which it judges. Negative: no
     model has seen it."""
     if folds.scheme == "holdout":

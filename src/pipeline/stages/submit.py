@@ -2,62 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from src.core import storage
-from src.core.settings import Config
-from src.core.storage import Output
+from src.core.targets import Target
 from src.core.terminal import info, result, warn
 from src.data import input_files
 from src.data.corpus import Corpus
-from src.data.dataset import Dataset
 from src.data.submission_files import write_submission
 from src.ensemble.submission_log import SubmissionLog
-from src.evaluation import label_shift, runs
+from src.evaluation import label_shift
 from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import ValidationSets, validation
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
 
 
-@storage.marked("submit")
-def run(config: Config, name: str | None = None) -> None:
-    """Of the run `name`; of the pipeline's blend where none is named."""
-    output = Output(config.paths.output)
-    dataset = Dataset.load(output)
-    source = RunFolder.load(output, name or "blend", config)
-    runs.check_fits([source], dataset, dataset.load_folds())
-    if not dataset.test_files:
-        result(f"submit: nothing to do, no file in the input folder matches paths.test ({config.paths.test})")
-    files = input_files.find_files(config.paths) if config.paths.input.is_dir() else None
-    new = [path.name for path in files.test if path.name not in dataset.test_files] if files else []
-    if new:
-        warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh")
-    for test in dataset.test_files:
-        logits = source.test_logits(test)
-        if config.submit.label_shift:
-            logits = _moved(config, dataset, source, test, logits)
-        ids = np.asarray(Corpus.load(dataset.test_folder(test)).ids)
-        path = output.submission(test, name)
-        write_submission(path, ids, dataset.task.decode(logits), config.submit.eps, dataset.task.line_format)
-        noted = SubmissionLog(output.submissions).made(
-            path,
-            sha := storage.file_sha256(path),
-            test=test,
-            run=source.name,
-            fingerprint=source.score["fingerprint"],
-            how={"label_shift": config.submit.label_shift},
-        )
-        result(
-            f"submit: {path} ({len(ids):,} reports x {logits.shape[1]} probabilities, run {source.name}, "
-            f"sha256 {sha[:8]}…, noted as {noted.id})"
-        )
+class Submit(Stage):
+    name = "submit"
+    needs = ("blend",)
+
+    def __init__(self, run: str | None = None):
+        """`run`: the run to submit (default: the pipeline's blend)."""
+        self._run = run
+
+    def names(self, workspace: Workspace) -> list[str]:
+        return [self._run or ""]
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return next(iter(workspace.output.root.glob("submission_*")), workspace.output.root / "submission_")
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        """One target for all test files: each file is noted in the submission log as made of the run as it is now."""
+        run = self.source(workspace)
+        log = SubmissionLog(workspace.output.submissions)
+        files = self.files(workspace)
+        stamp = str(len(files))
+        noted = {
+            (one.test, one.sha256)
+            for one in log.submissions()
+            if one.is_made_of(run.score["fingerprint"], _how(workspace))
+        }
+        done = [test for test, path in files.items() if path.exists() and (test, storage.file_sha256(path)) in noted]
+        first = next(iter(files.values()), workspace.output.submissions)
+        return [Target(self._run or "", first, stamp, tuple(files.values()), lambda path: str(len(done)))]
+
+    def source(self, workspace: Workspace) -> RunFolder:
+        _ = workspace.splits  # what is missing first is told first
+        run = workspace.run(self._run or "blend")
+        workspace.check_fits([run], noisy_copies=workspace.settings.submit.label_shift)
+        return run
+
+    def files(self, workspace: Workspace) -> dict[str, Path]:
+        """Submission file of each test file."""
+        return {test: workspace.output.submission(test, self._run) for test in workspace.dataset.test_files}
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        done, total = int(target.noted(target.result)), int(target.fingerprint)
+        return Progress(f"{done} of {total} files", done, total)
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return "\n".join(f"submit: up to date ({path})" for path in self.files(workspace).values())
+
+    def show(self, workspace: Workspace) -> None:
+        settings, known = workspace.settings, workspace.dataset.test_files
+        if not known:
+            result(f"submit: nothing to do, no file in the input folder matches paths.test ({settings.paths.test})")
+        files = input_files.find_files(settings.paths) if settings.paths.input.is_dir() else None
+        new = [path.name for path in files.test if path.name not in known] if files else []
+        if new:
+            warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh")
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        source, settings, task = self.source(workspace), workspace.settings.submit, workspace.task
+        for test, path in self.files(workspace).items():
+            logits = source.test_logits(test)
+            if settings.label_shift:
+                logits = _moved(workspace, source, test, logits)
+            ids = np.asarray(Corpus.load(workspace.dataset.test_folder(test)).ids)
+            write_submission(path, ids, task.decode(logits), settings.eps, task.line_format)
+            noted = SubmissionLog(workspace.output.submissions).made(
+                path,
+                sha := storage.file_sha256(path),
+                test=test,
+                run=source.name,
+                fingerprint=source.score["fingerprint"],
+                how=_how(workspace),
+            )
+            result(
+                f"submit: {path} ({len(ids):,} reports x {logits.shape[1]} probabilities, run {source.name}, "
+                f"sha256 {sha[:8]}…, noted as {noted.id})"
+            )
 
 
-def _moved(config: Config, dataset: Dataset, source: RunFolder, test: str, logits: np.ndarray) -> np.ndarray:
+STAGE = Submit()
+
+
+def _how(workspace: Workspace) -> dict[str, Any]:
+    return {"label_shift": workspace.settings.submit.label_shift}
+
+
+def _moved(workspace: Workspace, source: RunFolder, test: str, logits: np.ndarray) -> np.ndarray:
     """Logits moved to the label rates that the test file speaks for."""
-    shift, folds, labels = ValidationSets.load(dataset, config), dataset.load_folds(), np.asarray(dataset.train.labels)
-    shift.check_fits([source])
-    rows = validation(config.select_on, shift.rows, shift.target(test), folds)
+    rows = workspace.validation(test=workspace.validation_sets.target(test))
     oof = rows.logits(source.oof(), source.copies(test))
-    moved, known, rates = label_shift.adapt(oof, labels[rows.rows], rows.weights, logits)
+    moved, known, rates = label_shift.adapt(oof, workspace.labels[rows.rows], rows.weights, logits)
     info(f"submit: label rates of {test} moved by up to {np.abs(rates - known).max():.3f} (submit.label_shift)")
     return moved

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +17,15 @@ import yaml
 
 from src.core import storage, versions
 from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
-from src.core.settings import Config, Run, fingerprint
-from src.core.storage import Output
+from src.core.settings import fingerprint
+from src.core.targets import Target
 from src.core.terminal import duration, info, result
-from src.data.dataset import Dataset
-from src.data.splits import Folds
 from src.evaluation import runs
-from src.evaluation.validation_sets import ShiftedTest, ValidationSets
+from src.evaluation.validation_sets import ShiftedTest
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
 from src.training import device_cache
+from src.training.device_cache import Machine
 from src.training.job_specs import FoldJob, described, is_trained
 from src.training.planning import fold_jobs, unlabelled, work_of
 from src.training.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
@@ -32,174 +35,213 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def run(config: Config) -> None:
-    output = Output(config.paths.output)
-    with storage.at_work(output, *(f"train.{name}" for name in config.runs)):
-        _train_all(config, Dataset.load(output))
+class Train(Stage):
+    name = "train"
+    needs = ("shift", "pretrain")
 
+    def names(self, workspace: Workspace) -> list[str]:
+        return list(workspace.settings.runs)
 
-def _train_all(config: Config, dataset: Dataset) -> None:
-    folds = dataset.load_folds()
-    shift = ValidationSets.load(dataset, config)
-    started = time.perf_counter()
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.run(name) / "score.json"
 
-    device, jobs = _jobs_here(config, dataset, folds, shift)
-    total = sum(map(len, jobs.values()))
-    n_missing = sum(not is_trained(job) for group in jobs.values() for job in group)
-    if n_missing:
-        info(f"train: {n_missing} of {total} folds to train on {device}")
-    else:
-        info(f"train: all {total} folds are up to date")
-    # Those that others learn from come first.
-    taught = {name for name in jobs if config.runs[name].train.teachers}
-    failures, tracking = [], tracking_of(config)
-    for names in (jobs.keys() - taught, taught):
-        if not failures:
-            wave = {name: group for name, group in jobs.items() if name in names}
-            failures += _train(config, dataset, folds, shift, device, wave, total, taught, tracking)
-    raise_failures(failures)
-    result(f"train: {len(jobs)} runs in {dataset.output.runs} ({duration(time.perf_counter() - started)})")
+    def targets(self, workspace: Workspace) -> list[Target]:
+        jobs = _jobs(workspace)
+        return [run_target(workspace, name, jobs[name]) for name in self.names(workspace)]
 
+    def command_words(self, name: str) -> list[str]:
+        return ["--model", name]
 
-def _train(
-    config: Config,
-    dataset: Dataset,
-    folds: Folds,
-    shift: ValidationSets,
-    device: str,
-    jobs: dict[str, list[FoldJob]],
-    total: int,
-    taught: set[str],
-    tracking: Tracking,
-) -> list[Failure]:
-    """Trains what is missing of these runs, and assembles those that are whole."""
-    executor = make_executor(config.executor, device, total)
-    missing = [
-        (f"{name} {job.path.name.rsplit('.', 1)[0].replace('.', ' ')}", job)
-        for name, group in jobs.items()
-        for job in group
-        if not is_trained(job)
-    ]
-    training = [
-        Job(label, "src.training.classification:train_fold", asdict(job), work_of(job)) for label, job in missing
-    ]
-    failures = []
-    if training:
-        failures = run_shown(executor, "train", training, described, tracking)
-    for job in itertools.chain(*jobs.values()):
-        if is_trained(job):
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        jobs = _jobs(workspace)[target.name]
+        left = [job for job in jobs if not is_trained(job)]
+        running = [job for job in left if job.is_running()]
+        begun = [job for job in left if job.epochs_done()]
+        trained = len(jobs) - len(left)
+        notes = [f"{trained} of {len(jobs)} folds", *(_epoch_note(job, jobs) for job in running or begun)]
+        if not left and not target.is_current():
+            notes.append("to be put together anew")
+        elif target.is_current():
+            notes.append(f"score {storage.read_json(target.result)['overall']['score']['value']:.4f}")
+        is_begun = bool(begun) or (trained > 0 and not target.result.exists())
+        return Progress("; ".join(notes), trained, len(jobs), is_begun, bool(running))
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        tracking = tracking_of(workspace.settings)
+        jobs = _jobs(workspace)
+        for job in itertools.chain(*jobs.values()):
             tracking.history(job)
+        info(f"train: all {sum(map(len, jobs.values()))} folds are up to date")
+        for name in jobs:
+            _report_run(workspace, name, tracking)
+        return f"train: {len(jobs)} runs in {workspace.output.runs}"
 
-    root, failed = dataset.output.root, {failure.job.payload["folder"] for failure in failures}
-    # A run that is whole has no use for the predictions of its folds any more, unless others learn from them.
-    lacking = [name for name, group in jobs.items() if not is_assembled(config, dataset, folds, shift, name, group)]
-    trained = [job.path for name in lacking for job in jobs[name] if job.folder not in failed]
-    predictions = prediction_jobs(root, trained, [dataset.test_folder(name) for name in dataset.test_files], device)
-    copies = [copy for test in shift.tests for copy in test.noised]
-    predictions += prediction_jobs(root, trained, copies, device, shift.rows_path)
-    teachers = {teacher for name in taught for teacher in config.runs[name].train.teachers}
-    teaching = [job.path for name in teachers & jobs.keys() for job in jobs[name] if job.folder not in failed]
-    known = {prediction.payload["out"] for prediction in predictions}
-    predictions += [
-        prediction
-        for prediction in prediction_jobs(root, teaching, unlabelled(dataset), device)
-        if prediction.payload["out"] not in known
-    ]
-    failures += run_shown(executor, "predict", predictions)
-    failed |= {failure.job.payload["fold"] for failure in failures if "fold" in failure.job.payload}
-    for name, group in jobs.items():
-        if not failed.isdisjoint(job.folder for job in group):
-            continue
-        if name in lacking:
-            _assemble(config, dataset, folds, shift, name, group)
-        score = storage.read_json(dataset.output.run(name) / "score.json")
-        result(f"train: {name} {runs.headline(score)}")
-        tracking.score(dataset.output.run(name))
-    return failures
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        started = time.perf_counter()
+        here = device_cache.find(workspace.output, workspace.settings.device)
+        training = _Training(workspace, here)
+        training.run()
+        seconds = duration(time.perf_counter() - started)
+        result(f"train: {len(training.jobs)} runs in {workspace.output.runs} ({seconds})")
 
 
-def _jobs_here(
-    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets
-) -> tuple[str, dict[str, list[FoldJob]]]:
-    """The device of this machine, and the jobs of each run on it, whether done or not."""
-    here = device_cache.recall(dataset.output, config.device)
-    if here is not None:
-        jobs = fold_jobs(config, dataset, folds, shift, here)
-        if all(
-            all(map(is_trained, group)) and is_assembled(config, dataset, folds, shift, name, group)
+STAGE = Train()
+
+
+def _jobs(workspace: Workspace) -> dict[str, list[FoldJob]]:
+    """Fold jobs of each run on the device that is noted for this machine."""
+    return workspace.keep("fold_jobs", lambda: fold_jobs(workspace, device_cache.recall_or_find(workspace)))
+
+
+def run_target(workspace: Workspace, name: str, jobs: Sequence[FoldJob]) -> Target:
+    """Target of a run: the files that are put together from its trained folds, which must be trained too."""
+    folder = workspace.output.run(name)
+    stamp = fingerprint(
+        {
+            "jobs": [job.fingerprint for job in jobs],
+            **workspace.dataset.made_of(workspace.splits),
+            "shift": workspace.validation_sets.fingerprint,
+            "data": workspace.settings.data.model_dump(),
+            "version": versions.SCORE,
+        }
+    )
+    names = runs.files(workspace.dataset.test_files, "vocabulary.json", "history.csv")
+    files = tuple(folder / file for file in names)
+    return Target(name, folder / "score.json", stamp, files, is_whole=lambda: all(map(is_trained, jobs)))
+
+
+class _Training:
+    """One call of the stage: trains the missing folds and puts runs together, teachers before their students."""
+
+    def __init__(self, workspace: Workspace, here: Machine):
+        self.workspace, self.here = workspace, here
+        self.settings = workspace.settings
+        self.jobs = fold_jobs(workspace, here)
+        self.students = {name for name in self.jobs if self.settings.runs[name].train.teachers}
+        self.tracking = tracking_of(self.settings)
+
+    def run(self) -> None:
+        jobs = [job for group in self.jobs.values() for job in group]
+        n_missing = sum(not is_trained(job) for job in jobs)
+        if n_missing:
+            info(f"train: {n_missing} of {len(jobs)} folds to train on {self.here.device}")
+        else:
+            info(f"train: all {len(jobs)} folds are up to date")
+        for names in (self.jobs.keys() - self.students, self.students):
+            raise_failures(self._train([name for name in self.jobs if name in names]))
+
+    def _train(self, names: Sequence[str]) -> list[Failure]:
+        """Trains the missing folds of these runs, and puts together the runs that are whole."""
+        jobs = {name: self.jobs[name] for name in names}
+        failures = self._train_folds(jobs)
+        for job in itertools.chain(*jobs.values()):
+            if is_trained(job):
+                self.tracking.history(job)
+        failed = {failure.job.payload["folder"] for failure in failures}
+        targets = {name: run_target(self.workspace, name, group) for name, group in jobs.items()}
+        lacking = [name for name, target in targets.items() if not target.is_current()]
+        failures += self._predict(jobs, lacking, failed)
+        failed |= {failure.job.payload["fold"] for failure in failures if "fold" in failure.job.payload}
+        for name, group in jobs.items():
+            if failed.isdisjoint(job.folder for job in group):
+                if name in lacking:
+                    _assemble(self.workspace, targets[name], group)
+                _report_run(self.workspace, name, self.tracking)
+        return failures
+
+    def _train_folds(self, jobs: dict[str, list[FoldJob]]) -> list[Failure]:
+        work = [
+            Job(
+                f"{name} {job.path.name.rsplit('.', 1)[0].replace('.', ' ')}",
+                "src.training.classification:train_fold",
+                asdict(job),
+                work_of(job),
+            )
             for name, group in jobs.items()
-        ):
-            return here.device, jobs
-    here = device_cache.find(dataset.output, config.device)
-    return here.device, fold_jobs(config, dataset, folds, shift, here)
+            for job in group
+            if not is_trained(job)
+        ]
+        if not work:
+            return []
+        # Laid out for all jobs, done ones included: a resumed command goes on with as many threads as it began with.
+        executor = make_executor(self.settings.executor, self.here.device, sum(map(len, self.jobs.values())))
+        return run_shown(executor, "train", work, described, self.tracking)
+
+    def _predict(self, jobs: dict[str, list[FoldJob]], lacking: Sequence[str], failed: set[str]) -> list[Failure]:
+        """Predicts what the `lacking` runs, and the students of these runs, read; folds in `failed` are left out."""
+        dataset, shift, device = self.workspace.dataset, self.workspace.validation_sets, self.here.device
+        root = self.workspace.output.root
+
+        def folders(names: Iterable[str]) -> list[Path]:
+            return [job.path for name in names for job in jobs[name] if job.folder not in failed]
+
+        trained = folders(lacking)
+        work = prediction_jobs(root, trained, [dataset.test_folder(name) for name in dataset.test_files], device)
+        copies = [copy for test in shift.tests for copy in test.noised]
+        work += prediction_jobs(root, trained, copies, device, shift.rows_path)
+        teachers = {teacher for name in self.students for teacher in self.settings.runs[name].train.teachers}
+        known = {job.payload["out"] for job in work}
+        teaching = prediction_jobs(
+            root, folders(name for name in jobs if name in teachers), unlabelled(dataset), device
+        )
+        work += [job for job in teaching if job.payload["out"] not in known]
+        return run_shown(make_executor(self.settings.executor, device, len(work)), "predict", work)
 
 
-def _labelled_extras(config: Config, dataset: Dataset, run: Run) -> list[str]:
-    """sha256 of the extra files whose labels the run, or a teacher of it, was trained on."""
-    taught_by = [config.runs[teacher] for teacher in run.train.teachers]
-    if not any(one.train.extra_weight for one in [run, *taught_by]):
+def _report_run(workspace: Workspace, name: str, tracking: Tracking) -> None:
+    folder = workspace.output.run(name)
+    result(f"train: {name} {runs.headline(storage.read_json(folder / 'score.json'))}")
+    tracking.score(folder)
+
+
+def _epoch_note(job: FoldJob, jobs: Sequence[FoldJob]) -> str:
+    seed = f" seed {job.seed}" if len({other.seed for other in jobs}) > 1 else ""
+    return f"fold {job.fold}{seed} at epoch {job.epochs_done()} of {job.run['train']['epochs']}"
+
+
+def _labelled_extras(workspace: Workspace, name: str) -> list[str]:
+    """sha256 of the extra files whose labels the run, or a teacher of the run, was trained on."""
+    settings, dataset = workspace.settings, workspace.dataset
+    run = settings.runs[name]
+    teachers = [settings.runs[teacher] for teacher in run.train.teachers]
+    if not any(one.train.extra_weight for one in [run, *teachers]):
         return []
     files = [file for file in dataset.manifest["files"] if file["role"] == "extra"]
     return [file["sha256"] for file in files if file["name"] in dataset.extra_labelled]
 
 
-def _assemble(
-    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, name: str, jobs: list[FoldJob]
-) -> None:
-    """The run folder's own files, from those of its folds; score.json last."""
-    folder = dataset.output.run(name)
-    (folder / "score.json").unlink(missing_ok=True)
+def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob]) -> None:
+    """Writes the run folder's own files, from those of its folds; score.json last."""
+    dataset, shift, name = workspace.dataset, workspace.validation_sets, target.name
+    folder, run = target.result.parent, workspace.settings.runs[name]
+    target.result.unlink(missing_ok=True)
     parts = [job.path for job in jobs]
-    run = config.runs[name]
     storage.write_text(folder / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
     made_by = {part.name: storage.read_json(part / "result.json")["environment"] for part in parts}
     storage.write_json(folder / "environment.json", made_by)
     dataset.vocabulary.save(folder / "vocabulary.json")
     record = {
-        **runs.make_record("model", config, dataset, folds, shift.fingerprint, name),
+        **runs.make_record(workspace, "model", name),
         "fold_folders": [part.name for part in parts],
-        "extra_files": _labelled_extras(config, dataset, run),
+        "extra_files": _labelled_extras(workspace, name),
     }
     storage.write_json(folder / "run.json", record)
     storage.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
-    oof = _mean_of_parts(jobs, len(dataset.train), dataset.task.n_labels)
+    oof = _mean_of_parts(jobs, *workspace.labels.shape)
     storage.write_npy(folder / "oof.npy", oof)
     for test in dataset.test_files:
         storage.write_npy(runs.test_path(folder, test), mean_prediction(parts, dataset.test_folder(test)))
     for test in shift.tests:
-        copies = np.empty((len(test.noised), len(shift.rows), dataset.task.n_labels), dtype=np.float32)
+        copies = np.empty((len(test.noised), len(shift.rows), workspace.task.n_labels), dtype=np.float32)
         for i, copy in enumerate(test.noised):
-            copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, dataset.task.n_labels)
+            copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, workspace.task.n_labels)
         storage.write_npy(runs.copies_path(folder, test.name), copies)
-        storage.write_npy(runs.folds_path(folder, test.name), _by_fold(jobs, dataset, test))
-    score = runs.score_oof(dataset, oof, folds, *_how(config, run, folds))
-    stamp = _stamp(config, dataset, folds, shift, jobs)
-    storage.write_json(folder / "score.json", {"fingerprint": stamp, **score})
+        storage.write_npy(runs.folds_path(folder, test.name), _by_fold(workspace, jobs, test))
+    score = runs.score_oof(workspace, oof, *_how(workspace, name))
+    storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
 
 
-def is_assembled(
-    config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, name: str, jobs: list[FoldJob]
-) -> bool:
-    """Whether _assemble has nothing to do."""
-    beside = runs.files(dataset.test_files, "vocabulary.json", "history.csv")
-    stamp = _stamp(config, dataset, folds, shift, jobs)
-    return storage.is_current(dataset.output.run(name) / "score.json", stamp, beside)
-
-
-def _stamp(config: Config, dataset: Dataset, folds: Folds, shift: ValidationSets, jobs: list[FoldJob]) -> str:
-    return fingerprint(
-        {
-            "jobs": [job.fingerprint for job in jobs],
-            "tests": dataset.test_texts,
-            "folds": storage.array_hash(folds.table),
-            "shift": shift.fingerprint,
-            "data": config.data.model_dump(),
-            "version": versions.SCORE,
-        }
-    )
-
-
-def _history(jobs: list[FoldJob]) -> pd.DataFrame:
+def _history(jobs: Sequence[FoldJob]) -> pd.DataFrame:
     import pandas as pd
 
     tables = []
@@ -211,7 +253,7 @@ def _history(jobs: list[FoldJob]) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def _mean_of_parts(jobs: list[FoldJob], n_rows: int, n_labels: int) -> np.ndarray:
+def _mean_of_parts(jobs: Sequence[FoldJob], n_rows: int, n_labels: int) -> np.ndarray:
     """Logits (n_rows, n_labels): the mean over seeds and repetitions, each by a model that did not train on the row."""
     total, count = np.zeros((n_rows, n_labels)), np.zeros((n_rows, 1))
     for job in jobs:
@@ -223,20 +265,21 @@ def _mean_of_parts(jobs: list[FoldJob], n_rows: int, n_labels: int) -> np.ndarra
         return (total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
 
 
-def _by_fold(jobs: list[FoldJob], dataset: Dataset, test: ShiftedTest) -> np.ndarray:
+def _by_fold(workspace: Workspace, jobs: Sequence[FoldJob], test: ShiftedTest) -> np.ndarray:
     """Logits (k, m, n_labels) of the reports of a test file that were looked at, one for each fold: the mean over its
     models. An out-of-fold prediction is by one fold too, so that the two can be compared."""
-    corpus, rows = dataset.test_folder(test.name), test.array("test_rows")
+    corpus, rows = workspace.dataset.test_folder(test.name), test.array("test_rows")
     folds = sorted({job.fold for job in jobs})
     return np.stack([mean_prediction([job.path for job in jobs if job.fold == fold], corpus)[rows] for fold in folds])
 
 
-def _how(config: Config, run: Run, folds: Folds) -> tuple[str, bool]:
-    """How the scored logits came about, and whether that makes the score optimistic."""
-    if folds.scheme == "holdout":
+def _how(workspace: Workspace, name: str) -> tuple[str, bool]:
+    """How the scored logits of a run came about, and whether that makes the score optimistic."""
+    run, settings = workspace.settings.runs[name], workspace.settings
+    if workspace.splits.scheme == "holdout":
         return "test part of the holdout, on which no choice was made", False
     if run.train.patience:
         return "out of fold, but each fold stopped at its own best epoch: optimistic", True
-    if any(config.runs[teacher].train.patience for teacher in run.train.teachers):
+    if any(settings.runs[teacher].train.patience for teacher in run.train.teachers):
         return "out of fold, but a teacher stopped at its best epoch of each fold: optimistic", True
     return "out of fold, epochs fixed beforehand", False

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,14 +28,15 @@ from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import model_names, with_words
-from src.core.storage import Output
 from src.core.terminal import JobProgress, duration, info, result, show_table
-from src.data.tasks import Task
 from src.ensemble import blending
-from src.ensemble.blend_data import evidence_of
+from src.ensemble.blend_data import blend_rows
 from src.ensemble.blending import Evidence
 from src.evaluation import metrics
-from src.evaluation.runs import RunFolder, check_fits, check_settings, command
+from src.evaluation.runs import check_settings, command
+from src.evaluation.workspace import Workspace
+from src.training import device_cache
+from src.training.device_cache import Machine
 from src.training.job_specs import is_trained
 from src.training.planning import fold_jobs, unlabelled
 from src.training.prediction import prediction_jobs
@@ -44,7 +44,7 @@ from src.training.tracking import Tracking, tracking_of
 from src.tuning import search_spaces, study, study_plots
 from src.tuning.search_spaces import CategoricalDimension, Space
 from src.tuning.study import Options, Study
-from src.tuning.trial_runner import MOST_FAILURES, Inputs, TrialRunner
+from src.tuning.trial_runner import MOST_FAILURES, TrialRunner
 
 MEMBER = "member."
 """Prefix of the parameters that say whether a run is in a blend."""
@@ -54,18 +54,19 @@ NOT_KEPT |= {"explain", "track", "track_uri"}
 """Settings that best.yaml leaves out: they do not belong to the run, or not to the experiment."""
 
 
-def run(config: Config, model: str, options: Options) -> None:
+def run(workspace: Workspace, model: str, options: Options) -> None:
     """Searches for settings of run `model`."""
-    inputs = Inputs.load(config)
+    config = workspace.settings
+    machine = device_cache.find(workspace.output, config.device)
     space = search_spaces.load_space(options.spaces or [_usual_space(config.runs[model])], PARTS)
     space.check(lambda words: with_words(config, words, [model]))
-    n_folds = len(list(inputs.folds.splits())) * len(config.runs[model].train.seeds)
-    with _opened(config, model, options, n_folds, _run_inputs(inputs, model, space)) as trials:
-        runner = TrialRunner(inputs, model, space, trials)
+    n_folds = len(workspace.splits.splits()) * len(config.runs[model].train.seeds)
+    with _opened(workspace, model, options, n_folds, _run_inputs(workspace, machine, model, space)) as trials:
+        runner = TrialRunner(workspace, machine, model, space, trials)
         if trials.left:
-            _label_by_teachers(inputs, model)
+            _label_by_teachers(workspace, machine, model)
             side_by_side = config.executor.model_copy(update={"workers": options.jobs} if options.jobs else {})
-            executor = make_executor(side_by_side, inputs.machine.device, options.trials)
+            executor = make_executor(side_by_side, machine.device, options.trials)
             to_go = f"{trials.left} of {options.trials} trials to go, {executor.workers} side by side"
             info(
                 f"tune: {trials.name}: {to_go}, by {config.select_on}; {len(space.dimensions)} settings, "
@@ -80,19 +81,16 @@ def run(config: Config, model: str, options: Options) -> None:
         )
 
 
-def run_blend(config: Config, options: Options) -> None:
+def run_blend(workspace: Workspace, options: Options) -> None:
     """Searches for the method and the members of the blend of the configuration's runs.
 
     Raises UserError, with the command, for a run that is not trained or was trained with other settings.
     """
-    config = config.model_copy(
-        update={"tune": config.tune.model_copy(update={"objectives": ["score"], "pruner": "none"})}
-    )
-    inputs = Inputs.load(config)
-    parts = {name: RunFolder.load(inputs.dataset.output, name, config) for name in config.runs}
-    check_fits(parts.values(), inputs.dataset, inputs.folds)
+    tune = workspace.settings.tune.model_copy(update={"objectives": ["score"], "pruner": "none"})
+    workspace = workspace.variant(workspace.settings.model_copy(update={"tune": tune}))
+    config = workspace.settings
+    parts = {name: workspace.fitting_run(name) for name in config.runs}
     check_settings(config, parts.values())
-    inputs.shift.check_fits(parts.values())
     space = search_spaces.load_space(options.spaces or ["blend"], ["blend"])
     space.check(lambda words: with_words(config, words))
     members = {f"{MEMBER}{name}": CategoricalDimension(type="categorical", choices=[True, False]) for name in parts}
@@ -101,37 +99,34 @@ def run_blend(config: Config, options: Options) -> None:
         "runs": {name: part.score["fingerprint"] for name, part in parts.items()},
         "search space": space.to_json(),
         "settings of the blend": config.blend.model_dump(mode="json"),
-        **_data_inputs(inputs),
+        **_data_inputs(workspace),
         "version": versions.BLEND,
     }
-    with _opened(config, "blend", options, 1, made_of) as trials:
+    with _opened(workspace, "blend", options, 1, made_of) as trials:
         info(
             f"tune: {trials.name}: {trials.left} of {options.trials} trials to go, by {config.select_on}, cross-fitted"
         )
-        labels = np.asarray(inputs.dataset.train.labels)
-        evidence = {
-            name: evidence_of(config, [part], labels, inputs.folds, inputs.shift)[0].dealt()
-            for name, part in parts.items()
-        }
+        evidence = {name: blend_rows(workspace, [part])[0].dealt() for name, part in parts.items()}
         with JobProgress("tune", {f"trial {i}": 1.0 for i in range(trials.left)}, lines=False) as progress:
             for name in progress.jobs:
                 if (trial := trials.next_trial()) is None:
                     break
                 started, chosen = time.perf_counter(), space.suggest(trial)
                 if any(chosen[member] for member in members):
-                    estimate = _blend_score(config, inputs.dataset.task, evidence, chosen)
+                    estimate = _blend_score(workspace, evidence, chosen)
                     trials.complete(trial, estimate, time.perf_counter() - started)
                 else:
                     trials.fail(trial, "no member")
                 progress.finish(name, "done")
 
 
-def _blend_score(config: Config, task: Task, evidence: dict[str, Evidence], chosen: dict[str, Any]) -> metrics.Estimate:
+def _blend_score(workspace: Workspace, evidence: dict[str, Evidence], chosen: dict[str, Any]) -> metrics.Estimate:
     """Cross-fitted score of the blend of the chosen members."""
+    task, blend = workspace.task, workspace.settings.blend
     members = [one for name, one in evidence.items() if chosen[f"{MEMBER}{name}"]]
     rows = replace(members[0], members=[one.members[0] for one in members])
-    method = chosen.get("blend.method", config.blend.method)
-    per_group = chosen.get("blend.per_group", config.blend.per_group)
+    method = chosen.get("blend.method", blend.method)
+    per_group = chosen.get("blend.per_group", blend.per_group)
     fitted = blending.fit_folds(rows, task, method, per_group)
     judged = rows.folds >= 0
     probabilities = task.decode(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
@@ -139,8 +134,11 @@ def _blend_score(config: Config, task: Task, evidence: dict[str, Evidence], chos
 
 
 @contextmanager
-def _opened(config: Config, model: str, options: Options, n_folds: int, made_of: dict[str, Any]) -> Iterator[Study]:
+def _opened(
+    workspace: Workspace, model: str, options: Options, n_folds: int, made_of: dict[str, Any]
+) -> Iterator[Study]:
     """The study of a run or of the blend. Its best settings, table, plots and tracked trials are written at the end."""
+    config = workspace.settings
     name = options.name or model
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
@@ -148,7 +146,7 @@ def _opened(config: Config, model: str, options: Options, n_folds: int, made_of:
         # tune.use looks for the study of a run by the run's name
         raise UserError(f"--name {name!r} is the name of a run, whose own study is called so. Give this one another")
     tracking = tracking_of(config)
-    with study.opened(Output(config.paths.output).tune / name, config.tune, options, n_folds, made_of) as trials:
+    with study.opened(workspace.output.tune / name, config.tune, options, n_folds, made_of) as trials:
         if options.release:
             info(f"tune: {trials.release()} trials of other machines are ended (--release)")
         elif others := sorted({one.user_attrs.get(study.OWNER, "unknown") for one in trials.others()}):
@@ -158,30 +156,30 @@ def _opened(config: Config, model: str, options: Options, n_folds: int, made_of:
         _track(tracking, trials)
 
 
-def _run_inputs(inputs: Inputs, model: str, space: Space) -> dict[str, Any]:
+def _run_inputs(workspace: Workspace, machine: Machine, model: str, space: Space) -> dict[str, Any]:
     """What the scores of trials of a run depend on."""
-    config, dataset = inputs.config, inputs.dataset
+    config, dataset = workspace.settings, workspace.dataset
     others = {name: run for name, run in {**config.denoisers, **config.runs}.items() if name != model}
     return {
         "settings": config.runs[model].model_dump(mode="json"),
         "search space": space.to_json(),
         "settings of the runs that it needs": {name: run.model_dump(mode="json") for name, run in others.items()},
-        **_data_inputs(inputs),
+        **_data_inputs(workspace),
         "extra files": [dataset.extra_texts, dataset.extra_labels],
-        "device": [inputs.machine.device, inputs.machine.precision(config.runs[model].train.precision)],
+        "device": [machine.device, machine.precision(config.runs[model].train.precision)],
         "version": [versions.TRAIN, versions.PRETRAIN, versions.SCORE],
     }
 
 
-def _data_inputs(inputs: Inputs) -> dict[str, Any]:
+def _data_inputs(workspace: Workspace) -> dict[str, Any]:
     """The data that scores of trials depend on."""
-    config, shift = inputs.config, inputs.shift
+    target, made_of = workspace.target, workspace.dataset.made_of(workspace.splits)
     return {
-        "select_on": [config.select_on, shift.target(config.target).name if shift.tests else None],
-        "train reports": inputs.dataset.manifest["train"],
-        "test files": inputs.dataset.test_texts,
-        "folds": storage.array_hash(inputs.folds.table),
-        "noisy copies": shift.fingerprint,
+        "select_on": [workspace.settings.select_on, target.name if target else None],
+        "train reports": made_of["train"],
+        "test files": made_of["tests"],
+        "folds": made_of["folds"],
+        "noisy copies": workspace.validation_sets.fingerprint,
     }
 
 
@@ -192,20 +190,21 @@ def _usual_space(run: Run) -> str:
     return "han" if run.model.pooling == "hierarchical" else run.model.cell
 
 
-def _label_by_teachers(inputs: Inputs, model: str) -> None:
+def _label_by_teachers(workspace: Workspace, machine: Machine, model: str) -> None:
     """Predicts what trials learn from by their teachers. Raises UserError, with the command, for an untrained one."""
-    config, machine = inputs.config, inputs.machine
+    config = workspace.settings
     teachers = config.runs[model].train.teachers
     if not teachers:
         return
     own = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
-    jobs = fold_jobs(own, inputs.dataset, inputs.folds, inputs.shift, machine)
+    jobs = fold_jobs(workspace.variant(own), machine)
     for name in teachers:
         if not all(map(is_trained, jobs[name])):
-            raise UserError(f"teacher {name} is not trained. Run: ./run.sh {command('train', config, '--model', name)}")
+            remedy = workspace.command("train", "--model", name)
+            raise UserError(f"teacher {name} is not trained. Run: ./run.sh {remedy}")
     trained = [job.path for name in teachers for job in jobs[name]]
     executor = make_executor(config.executor, machine.device, len(trained))
-    predictions = prediction_jobs(inputs.dataset.output.root, trained, unlabelled(inputs.dataset), machine.device)
+    predictions = prediction_jobs(workspace.output.root, trained, unlabelled(workspace.dataset), machine.device)
     raise_failures(run_shown(executor, "predict", predictions))
 
 

@@ -1,5 +1,4 @@
-"""The parts of the report page, each from what lies in the output folder; a part whose artefacts are not there is
-left out."""
+"""Sections of the report page, each made from files of the output folder. A section without its data is left out."""
 
 from __future__ import annotations
 
@@ -7,59 +6,63 @@ from dataclasses import dataclass, replace
 
 from src.core.errors import UserError
 from src.core.settings import Config
-from src.core.storage import Output
 from src.data.dataset import Dataset
-from src.data.splits import Folds
+from src.data.splits import Splits
 from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import ValidationSets, fitting_runs
+from src.evaluation.validation_sets import ValidationSets
+from src.evaluation.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What there is to report on."""
+    """Everything that the report shows."""
 
-    config: Config
+    workspace: Workspace
     dataset: Dataset
-    folds: Folds | None
+    folds: Splits | None
     shift: ValidationSets | None
     runs: dict[str, RunFolder]
-    """Finished runs of these reports, folds and noisy copies, best by select_on last."""
+    """Finished runs of these reports, folds and noisy copies, sorted by select_on, the best last."""
     others: list[str]
-    """Names of finished runs that are of other ones."""
+    """Names of finished runs of other reports, folds or noisy copies."""
 
     @classmethod
-    def load(cls, config: Config) -> Findings:
-        """Raises UserError, with the command, where not even the input files were prepared."""
-        output = Output(config.paths.output)
-        dataset = Dataset.load(output)
-        folds = dataset.load_folds() if output.folds.exists() else None
-        try:
-            shift = ValidationSets.load(dataset, config) if folds is not None else None
-        except UserError:
-            shift = None
-        fitting, others = fitting_runs(config, dataset, folds, shift) if folds is not None else ([], [])
-        runs = {one.name: one for one in fitting}
-        target = shift.target(config.target) if shift is not None else None
+    def load(cls, workspace: Workspace) -> Findings:
+        """Raises UserError, with the command, where the input files are not prepared."""
+        dataset, folds, shift, fitting, others = workspace.dataset, None, None, [], []
+        if workspace.output.folds.exists():
+            folds = workspace.splits
+            try:
+                shift = workspace.validation_sets
+            except UserError:
+                pass  # the page says that the shift was not measured
+            fitting, others = workspace.fitting_runs()
+        target = workspace.target if shift is not None else None
 
-        def worth(name: str) -> float:
-            boards = runs[name].boards()
+        def score(run: RunFolder) -> float:
+            boards = run.boards()
             if target is not None and target.name in boards:
-                return boards[target.name]["validations"][config.select_on]["value"]
-            return runs[name].score["overall"]["score"]["value"]
+                return boards[target.name]["validations"][workspace.settings.select_on]["value"]
+            return run.score["overall"]["score"]["value"]
 
-        return cls(config, dataset, folds, shift, {name: runs[name] for name in sorted(runs, key=worth)}, others)
+        runs = {run.name: run for run in sorted(fitting, key=score)}
+        return cls(workspace, dataset, folds, shift, runs, others)
+
+    @property
+    def config(self) -> Config:
+        return self.workspace.settings
 
     def of(self, name: str | None = None) -> Findings:
-        """What there is to report on one run alone, by default the best. Raises UserError where it is not there."""
+        """Findings of one run alone, by default the best. Raises UserError where there is no such run."""
         name = name or (self.best.name if self.best else "blend")
         if name not in self.runs:
             raise UserError(
-                f"{self.dataset.output.runs} holds no finished run {name} of the files and folds that are there now "
+                f"{self.workspace.output.runs} holds no finished run {name} of the files and folds that are there now "
                 f"(known: {', '.join(self.runs) or 'none'}). ./run.sh makes the runs of a preset and their blend"
             )
         return replace(self, runs={name: self.runs[name]})
 
     @property
     def best(self) -> RunFolder | None:
-        """The run that is looked into: the pipeline's blend, or the best."""
+        """The run that the report explains: the pipeline's blend, or the best run."""
         return self.runs.get("blend") or (list(self.runs.values())[-1] if self.runs else None)

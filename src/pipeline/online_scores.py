@@ -1,4 +1,4 @@
-"""./run.sh leaderboard add|ask|tell: what was submitted, what it scored online, and what to submit next.
+"""Online scores: what was submitted, what it scored, and what to submit next (./run.sh leaderboard add|ask|tell).
 
 ./run.sh leaderboard add output/submission_track1_round1_testB.csv 0.9231 --note "first try"
 ./run.sh leaderboard ask student lstm_student
@@ -16,17 +16,14 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.settings import Config
-from src.core.storage import Output
 from src.core.terminal import result, show_table, warn
 from src.data.corpus import Corpus
-from src.data.dataset import Dataset
-from src.data.splits import Folds
 from src.data.submission_files import write_submission
 from src.ensemble.submission_log import Submission, SubmissionLog, entered_on
 from src.evaluation import label_shift, metrics
-from src.evaluation.runs import RunFolder, check_fits, command
-from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, ValidationSets, fitting_runs, validation
+from src.evaluation.runs import RunFolder
+from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
+from src.evaluation.workspace import Workspace
 
 if TYPE_CHECKING:
     from src.ensemble.leaderboard_search import Base
@@ -38,34 +35,33 @@ FEWEST = 3
 """Submissions with an online score that a correlation is shown of."""
 
 
-def run(config: Config) -> None:
-    """The table of submissions, where any was made."""
-    output = Output(config.paths.output)
-    register = SubmissionLog(output.submissions)
+def show(workspace: Workspace) -> None:
+    """Shows the table of submissions, where any has an online score, and what to submit next."""
+    config, register = workspace.settings, SubmissionLog(workspace.output.submissions)
     if register.broken:
         warn(
             f"{register.broken} lines of {register.path} are no events (cut off, or edited by hand) and are passed over"
         )
     for one in register.submissions():
-        _judge(config, output, register, one)
+        _judge(workspace, register, one)
     submissions = register.submissions()
     if not any(one.online for one in submissions):
         return
     for test in sorted({one.test for one in submissions if one.test}):
         here = [one for one in submissions if one.test == test]
         for board in sorted({entry.board for one in here for entry in one.online}):
-            _show(config, output, here, test, board)
+            _show(workspace, here, test, board)
     for board in sorted({entry.board for one in submissions for entry in one.online}):
         today = entered_on(submissions, board, datetime.now().date())
         limit = config.leaderboard.daily_limit
         result(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
-    if told := advice(config, output, submissions):
+    if told := advice(workspace, submissions):
         result(told)
 
 
-def add(config: Config, file: Path, score: float, board: str | None, note: str) -> None:
+def add(workspace: Workspace, file: Path, score: float, board: str | None, note: str) -> None:
     """Notes the online score of a submission file, one of ours or any other."""
-    output = Output(config.paths.output)
+    output = workspace.output
     register = SubmissionLog(output.submissions)
     if not file.is_file():
         raise UserError(f"{file} is not there. Name the file that was submitted, such as {output.submission('….csv')}")
@@ -76,21 +72,21 @@ def add(config: Config, file: Path, score: float, board: str | None, note: str) 
     else:
         warn(f"{file.name} was not made here, or was changed since: there is nothing to set its score beside")
         one = register.made(file, sha, test=None, run=None, fingerprint=None, how={})
-    _enter(config, register, one, score, board, note)
+    _enter(workspace, register, one, score, board, note)
 
 
-def ask(config: Config, names: list[str], board: str | None) -> None:
+def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     """Proposes the next submission for the target: a variation of the runs, or of the blend. Writes and notes it."""
-    output, board = Output(config.paths.output), board or config.leaderboard.board
-    dataset = Dataset.load(output)
-    target, runs_, base = _base(config, dataset, names)
+    config, output, dataset = workspace.settings, workspace.output, workspace.dataset
+    board = board or config.leaderboard.board
+    target, runs_, base = _base(workspace, names)
     register = SubmissionLog(output.submissions)
     made_of = {run.name: run.score["fingerprint"] for run in runs_}
     told = []
     for one in register.submissions():
         if one.test == target.name and one.how.get("made_of") == made_of and one.how["board"] == board:
             told.append((one.how["settings"], one.score(board)))
-        elif one.test == target.name and list(made_of.values()) == [one.fingerprint] and one.how == AS_IT_IS:
+        elif one.test == target.name and len(made_of) == 1 and one.is_made_of(*made_of.values(), AS_IT_IS):
             if one.score(board) is not None:
                 told.append((base.plain, one.score(board)))
     proposal = base.ask(told, seed=len(told))
@@ -122,26 +118,22 @@ def ask(config: Config, names: list[str], board: str | None) -> None:
     result(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
 
 
-def _base(config: Config, dataset: Dataset, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
-    """The target, the runs that are varied, and what they predict on the validation's rows and on the target."""
+def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
+    """The target, the runs that are varied, and their predictions for the validation's rows and for the target."""
     from src.ensemble.leaderboard_search import Base
 
-    folds, shift = dataset.load_folds(), ValidationSets.load(dataset, config)
-    target = shift.target(config.target)
+    target, labels = workspace.target, workspace.labels
     if target is None:
-        raise UserError(f"there is no test file in {config.paths.input} to make a submission for")
+        raise UserError(f"there is no test file in {workspace.settings.paths.input} to make a submission for")
     if len(set(names)) < len(names):
         raise UserError(f"a run is named twice: {' '.join(names)}")
-    runs_ = [RunFolder.load(dataset.output, name, config) for name in names or ["blend"]]
-    check_fits(runs_, dataset, folds)
-    shift.check_fits(runs_)
-    rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
-    labels = np.asarray(dataset.train.labels)
+    runs_ = [workspace.fitting_run(name) for name in names or ["blend"]]
+    rows = workspace.validation().only(workspace.splits.scored)
     local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
     test = [np.asarray(run.test_logits(target.name)) for run in runs_]
     _, known, rates = label_shift.adapt(np.mean(local, axis=0), labels[rows.rows], rows.weights, np.mean(test, axis=0))
     base = Base(
-        dataset.task,
+        workspace.task,
         [run.name for run in runs_],
         local,
         labels[rows.rows],
@@ -153,37 +145,36 @@ def _base(config: Config, dataset: Dataset, names: list[str]) -> tuple[ShiftedTe
     return target, runs_, base
 
 
-def tell(config: Config, name: str, score: float, board: str | None, note: str) -> None:
-    """The same for a submission by its id."""
-    register = SubmissionLog(Output(config.paths.output).submissions)
+def tell(workspace: Workspace, name: str, score: float, board: str | None, note: str) -> None:
+    """Notes the online score of a submission by its id."""
+    register = SubmissionLog(workspace.output.submissions)
     one = register.find(name)
-    _enter(config, register, one, score, board or one.how.get("board"), note)
+    _enter(workspace, register, one, score, board or one.how.get("board"), note)
 
 
 def _enter(
-    config: Config, register: SubmissionLog, one: Submission, score: float, board: str | None, note: str
+    workspace: Workspace, register: SubmissionLog, one: Submission, score: float, board: str | None, note: str
 ) -> None:
     if not score < 1:
         raise UserError(f"a score is below 1, not {score}")
-    board = board or config.leaderboard.board
+    board = board or workspace.settings.leaderboard.board
     before = one.score(board)
     register.scored(one, score, board, note)
     instead = f" instead of {before}" if before is not None and before != score else ""
     result(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
     try:
-        run(config)
+        show(workspace)
     except UserError as error:  # the score is noted; what it means can be asked again
         warn(f"the score is noted, but cannot be set beside the runs: {error}")
 
 
-def _judge(config: Config, output: Output, register: SubmissionLog, one: Submission) -> None:
-    """Takes over what ./run.sh leaderboard found of its run, if that is still the same."""
-    if one.judged or not one.run:
+def _judge(workspace: Workspace, register: SubmissionLog, one: Submission) -> None:
+    """Takes over what ./run.sh leaderboard found of a submission's run, if that run is still the same."""
+    if one.judged or not one.run or not _is_there(workspace, one):
         return
-    if _is_there(output, one):
-        tests = RunFolder.load(output, one.run, config).boards()
-        if one.test in tests:
-            register.judged(one, {key: tests[one.test][key] for key in ("validations", "expected")})
+    tests = workspace.run(one.run).boards()
+    if one.test in tests:
+        register.judged(one, {key: tests[one.test][key] for key in ("validations", "expected")})
 
 
 @dataclass(frozen=True)
@@ -193,7 +184,7 @@ class _Line:
     """By measure, and `online`."""
 
 
-def _show(config: Config, output: Output, submissions: list[Submission], test: str, board: str) -> None:
+def _show(workspace: Workspace, submissions: list[Submission], test: str, board: str) -> None:
     lines = []
     for one in submissions:
         values: dict[str, float | None] = dict.fromkeys(MEASURES)
@@ -219,75 +210,63 @@ def _show(config: Config, output: Output, submissions: list[Submission], test: s
         told = ", ".join(f"{name} {_spearman([line.values[name] for line in measured], online)}" for name in MEASURES)
         result(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
     if len(measured) > 1:
-        _show_gains(config, output, measured[-1].submission, [line.submission for line in measured[:-1]], test)
+        _show_gains(workspace, measured[-1].submission, [line.submission for line in measured[:-1]], test)
 
 
-def _show_gains(config: Config, output: Output, best: Submission, others: list[Submission], test: str) -> None:
-    """What the best online gains over the others on the validation rows, where their runs are still there."""
-    dataset = Dataset.load(output)
-    folds, shift = dataset.load_folds(), ValidationSets.load(dataset, config)
-    aim = next((one for one in shift.tests if one.name == test), None)
-    fitting = {one.score["fingerprint"]: one for one in fitting_runs(config, dataset, folds, shift)[0]}
-    if aim is None or best.fingerprint not in fitting:
+def _show_gains(workspace: Workspace, best: Submission, others: list[Submission], test: str) -> None:
+    """Gain of the best submission online over the others on the validation rows, where their runs are still there."""
+    target = next((one for one in workspace.validation_sets.tests if one.name == test), None)
+    fitting = {run.score["fingerprint"]: run for run in workspace.fitting_runs()[0]}
+    if target is None or best.fingerprint not in fitting:
         return
     for one in others:
         if one.fingerprint not in fitting or one.fingerprint == best.fingerprint:
             continue
-        gain = _gain(config, dataset, folds, shift, aim, fitting[best.fingerprint], fitting[one.fingerprint])
+        gain = _gain(workspace, target, fitting[best.fingerprint], fitting[one.fingerprint])
         small = ": less than one standard error" if abs(gain.value) < gain.standard_error else ""
-        result(f"{best.id} gains {gain.as_gain} over {one.id} by {config.select_on}{small}")
+        result(f"{best.id} gains {gain.as_gain} over {one.id} by {workspace.settings.select_on}{small}")
 
 
-def advice(config: Config, output: Output, submissions: list[Submission]) -> str:
-    """What to submit next: the best run that was not submitted, beside the best that was. Nothing without a test."""
-    dataset = Dataset.load(output)
-    folds, shift = dataset.load_folds(), ValidationSets.load(dataset, config)
-    target = shift.target(config.target)
+def advice(workspace: Workspace, submissions: list[Submission]) -> str:
+    """What to submit next: the best run that was not submitted, beside the best that was. Empty without a test file."""
+    select_on, target = workspace.settings.select_on, workspace.target
     if target is None:
         return ""
-    loaded = {one.name: one for one in fitting_runs(config, dataset, folds, shift)[0]}
+    loaded = {run.name: run for run in workspace.fitting_runs()[0]}
     boards = {
-        name: one.boards()[target.name]["validations"][config.select_on]["value"]
-        for name, one in loaded.items()
-        if target.name in one.boards()
+        name: run.boards()[target.name]["validations"][select_on]["value"]
+        for name, run in loaded.items()
+        if target.name in run.boards()
     }
-    entered = {one.fingerprint for one in submissions if one.online}
+    entered = {maker["fingerprint"] for one in submissions if one.online for maker in one.makers()}
     done = [name for name in boards if loaded[name].score["fingerprint"] in entered]
     left = sorted((name for name in boards if name not in done), key=lambda name: boards[name])
     if not boards:
-        return f"next: ./run.sh {command('leaderboard', config)}, by which runs are chosen"
+        return f"next: ./run.sh {workspace.command('leaderboard')}, by which runs are chosen"
     if not left:
         return "next: every run was submitted. ./run.sh leaderboard ask proposes variations of them"
     if not done:
-        return f"next: ./run.sh submit {left[-1]}, the best by {config.select_on} ({boards[left[-1]]:.4f})"
+        return f"next: ./run.sh submit {left[-1]}, the best by {select_on} ({boards[left[-1]]:.4f})"
     best = max(done, key=lambda name: boards[name])
-    gain = _gain(config, dataset, folds, shift, target, loaded[left[-1]], loaded[best])
+    gain = _gain(workspace, target, loaded[left[-1]], loaded[best])
     if gain.value > gain.standard_error:
-        return f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {config.select_on}"
+        return f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {select_on}"
     return (
         f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {gain.as_gain} "
-        f"by {config.select_on}). ./run.sh leaderboard ask proposes variations"
+        f"by {select_on}). ./run.sh leaderboard ask proposes variations"
     )
 
 
-def _gain(
-    config: Config,
-    dataset: Dataset,
-    folds: Folds,
-    shift: ValidationSets,
-    target: ShiftedTest,
-    one: RunFolder,
-    other: RunFolder,
-) -> metrics.Estimate:
-    rows = validation(config.select_on, shift.rows, target, folds).only(folds.scored)
-    labels = np.asarray(dataset.train.labels)[rows.rows]
-    both = (dataset.task.decode(rows.logits(run.oof(), run.copies(target.name))) for run in (one, other))
-    return metrics.paired_difference(dataset.task, labels, *both, rows.weights, rows.rows)
+def _gain(workspace: Workspace, target: ShiftedTest, one: RunFolder, other: RunFolder) -> metrics.Estimate:
+    rows = workspace.validation(test=target).only(workspace.splits.scored)
+    both = (workspace.task.decode(rows.logits(run.oof(), run.copies(target.name))) for run in (one, other))
+    return metrics.paired_difference(workspace.task, workspace.labels[rows.rows], *both, rows.weights, rows.rows)
 
 
-def _is_there(output: Output, one: Submission) -> bool:
-    """Whether its run is still the one that it was made of."""
-    return bool(one.run) and storage.is_current(output.run(one.run) / "score.json", one.fingerprint)
+def _is_there(workspace: Workspace, one: Submission) -> bool:
+    """Whether a submission's run is still the one that made the submission."""
+    score = workspace.output.run(one.run) / "score.json"
+    return score.exists() and storage.read_json(score)["fingerprint"] == one.fingerprint
 
 
 def _ranks(values: list[float | None]) -> list[int | None]:

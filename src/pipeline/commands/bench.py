@@ -6,6 +6,7 @@ ratios, not seconds of different runs; `--check` compares them with the committe
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import itertools
 import json
@@ -27,13 +28,12 @@ from src.bench.parts import PARTS, Setting
 from src.core import storage
 from src.core.errors import UserError, unknown
 from src.core.executors import Job, available_cores, make_executor, raise_failures, run_shown
-from src.core.settings import ROOT, Config
+from src.core.settings import ROOT
 from src.core.settings_loader import load_config
-from src.core.storage import Output
 from src.core.terminal import duration, info, result, show_table, warn
-from src.data.dataset import Dataset
 from src.data.tasks import Task
 from src.evaluation.metrics import official_score, paired_difference
+from src.evaluation.workspace import Workspace
 
 COMMITTED = ROOT / "docs" / "bench.json"
 TOLERANCE = 0.4
@@ -43,8 +43,30 @@ ROWS_OF_PIPELINE, TEST_ROWS_OF_PIPELINE = 10_000, 3_000
 """As many as in round 1."""
 
 
-def run(
-    config: Config, parts: Sequence[str] = (), rows: int = 1_000_000, repeats: int = 3, check: bool = False
+EXAMPLE = "./run.sh bench read train_lstm --repeats 5"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all timings; an unknown one lists them")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="reports to read, most of scale (default 1000000)",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="turns of each contender, seeds of agree (default 3)"
+    )
+    parser.add_argument("--check", action="store_true", help="fail where a ratio fell below the committed ones")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    measure(workspace, parsed.parts, parsed.rows, parsed.repeats, parsed.check)
+
+
+def measure(
+    workspace: Workspace, parts: Sequence[str] = (), rows: int = 1_000_000, repeats: int = 3, check: bool = False
 ) -> dict[str, Any]:
     """Measures `parts` (none: all), shows a table each and writes all figures to bench.json of the output folder.
 
@@ -52,7 +74,7 @@ def run(
     """
     if rows < 1 or repeats < 1:
         raise UserError(f"the benchmark needs rows and repeats of at least 1, not {rows} and {repeats}")
-    for alone, does in ((AGREE, lambda: agree(config, repeats)), (SCALE, lambda: scale(config, rows))):
+    for alone, does in ((AGREE, lambda: agree(workspace, repeats)), (SCALE, lambda: scale(workspace, rows))):
         if alone in parts:
             if len(parts) > 1 or check:
                 raise UserError(f"{alone} takes no turns with other parts and has no ratios: run it by itself")
@@ -70,7 +92,7 @@ def run(
     if not onnx:
         warn("onnxruntime is not installed and takes no part. For it: pip install -r docs/requirements-bench.txt")
     measured: dict[str, Any] = {"machine": _machine(), "rows": rows, "repeats": repeats, "parts": {}, "ratios": {}}
-    path = Output(config.paths.output).bench
+    path = workspace.output.bench
     started = time.perf_counter()
     wanted = [name for name in (*PARTS, PIPELINE) if not parts or name in parts]
     with tempfile.TemporaryDirectory() as folder:
@@ -219,7 +241,7 @@ def _check(found: dict[str, float], committed: dict[str, float]) -> None:
     result(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
 
 
-def scale(config: Config, rows: int) -> dict[str, Any]:
+def scale(workspace: Workspace, rows: int) -> dict[str, Any]:
     """The stages on 10,000 reports and ten times as many, up to `rows`; shows and writes seconds and peak memory."""
     if rows < scaling.SMALLEST:
         raise UserError(f"scale begins with {scaling.SMALLEST:,} reports: set --rows to no less")
@@ -237,19 +259,19 @@ def scale(config: Config, rows: int) -> dict[str, Any]:
         lines.append([f"{int(size):,}", *stages, *rates])
     title = "Time or reports a second of one thread, and the largest process in MB"
     show_table(title, ["reports", *scaling.STAGES, "train", "predict"], lines)
-    storage.write_json(Output(config.paths.output).scale, measured)
+    storage.write_json(workspace.output.scale, measured)
     return measured
 
 
-def agree(config: Config, seeds: int) -> dict[str, Any]:
+def agree(workspace: Workspace, seeds: int) -> dict[str, Any]:
     """Trains each run of the preset on the first fold with so many seeds, by fit() and by the textbook loop, and shows
     the scores on the fold's validation rows. Embeddings start at random in all of them.
 
     The standard error of a difference is the larger of that over reports, which are paired, and that over seeds.
     """
-    dataset = Dataset.load(Output(config.paths.output))
-    split = dataset.load_folds().splits()[0]
-    labels = np.asarray(dataset.train.labels[split.valid_rows])
+    config, dataset = workspace.settings, workspace.dataset
+    split = workspace.splits.splits()[0]
+    labels = workspace.labels[split.valid_rows]
     measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         rows = {name: str(Path(folder) / f"{name}.npy") for name in ("train_rows", "valid_rows")}
@@ -290,7 +312,7 @@ def agree(config: Config, seeds: int) -> dict[str, Any]:
         ]
         title = f"{name}: one fold of {config.folds.k}, {len(labels):,} validation reports, mean over seeds"
         show_table(title, columns, lines)
-    storage.write_json(Output(config.paths.output).agreement, measured)
+    storage.write_json(workspace.output.agreement, measured)
     return measured
 
 

@@ -9,6 +9,8 @@ but scores are made of a labelled file: as it is, and with the noise of the targ
 
 from __future__ import annotations
 
+import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +19,8 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
-from src.core.settings import Config
-from src.core.storage import Output
 from src.core.terminal import info, result, show_table, warn
 from src.data.corpus import BLOCK, Vocabulary, encode
-from src.data.input_files import InputFiles
 from src.data.report_reader import Reports, read_reports
 from src.data.submission_files import write_submission
 from src.ensemble.blending import BlendWeights
@@ -29,21 +28,64 @@ from src.evaluation import metrics
 from src.evaluation.external_dataset import Pool
 from src.evaluation.metrics import Estimate
 from src.evaluation.runs import RunFolder
+from src.evaluation.workspace import Workspace
 from src.training.prediction import mean_prediction, prediction_jobs
 
+EXAMPLE = "./run.sh predict blend new_reports.csv"
 SHIFTED = ("plain", "weighted", "noised", "both")
 
 
-def run(config: Config, names: Sequence[str], file: Path, to: Path | None = None) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="trained runs or blends, such as lstm or blend")
+    parser.add_argument("file", type=Path, help="reports, with or without labels")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/prediction_RUN_FILE")
+    parser.add_argument(
+        "--shifted",
+        action="store_true",
+        help="score the runs on a labelled file, as it is and made like the target test file by weights and noise",
+    )
+    parser.add_argument(
+        "--replacement",
+        type=_rate,
+        metavar="R",
+        help="share of tokens to replace for it (default: what the file lacks to the target)",
+    )
+    parser.add_argument("--against", metavar="RUN", help="for --shifted: also what each run gains over this one")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    if not parsed.shifted:
+        if parsed.replacement is not None:
+            raise UserError("--replacement is for --shifted")
+        if parsed.against is not None:
+            raise UserError("--against is for --shifted")
+        predict(workspace, parsed.runs, parsed.file, parsed.to)
+    elif parsed.to is not None:
+        raise UserError("--shifted writes scores, no predictions: leave --to out")
+    else:
+        score_shifted(workspace, parsed.runs, parsed.file, parsed.replacement, parsed.against)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate < 1:
+        raise argparse.ArgumentTypeError(f"want a share of 0 or more and less than 1, not {text}")
+    return rate
+
+
+def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | None) -> None:
+    """Writes the predictions of each run for a report file."""
     if to is not None and len(names) > 1:
         raise UserError(f"--to {to} is one file for {len(names)} runs; leave it out, and each has one of its own")
     for name in names:
-        _write_prediction(config, name, file, to)
+        _write_prediction(workspace, name, file, to)
 
 
 def score_shifted(
-    config: Config,
-    files: InputFiles,
+    workspace: Workspace,
     names: Sequence[str],
     file: Path,
     replacement: float | None = None,
@@ -55,13 +97,10 @@ def score_shifted(
 
     Raises UserError for a file without labels, or where train and target are not at hand.
     """
-    output = Output(config.paths.output)
-    sources = [
-        RunFolder.load(output, name, config) for name in dict.fromkeys([*([against] if against else []), *names])
-    ]
+    sources = [workspace.run(name) for name in dict.fromkeys([*([against] if against else []), *names])]
     if against and len({source.task for source in sources}) > 1:
         raise UserError("--against compares runs of one task, and these have different labels")
-    pool = Pool.load(config, files, read_reports(file, labelled=True), "predict")
+    pool = Pool.load(workspace, read_reports(file, labelled=True), "predict")
     labels = [pool.reports.labels_for(source.task) for source in sources]
     rate = pool.missing_replacement() if replacement is None else replacement
     info(f"predict: for noised {rate:.1%} of the tokens are replaced")
@@ -76,7 +115,7 @@ def score_shifted(
         _warn_of_training(source, pool.reports)
         scores[source.name], gains[source.name] = found, gained = {}, {}
         for unweighted, weighted, reports, weights in versions:
-            probabilities = source.task.decode(_predict(config, output, source, reports))
+            probabilities = source.task.decode(_predict(workspace, source, reports))
             if source.name == against:
                 compared[unweighted] = probabilities
             for name, weigh in ((unweighted, None), (weighted, weights)):
@@ -88,7 +127,7 @@ def score_shifted(
     gains.pop(against, None)
     sizes = {name: float(len(pool.reports)) for name in ("plain", "noised")}
     sizes |= {"weighted": metrics.effective_size(plain), "both": metrics.effective_size(noised)}
-    path = output.shifted_prediction(file.name)
+    path = workspace.output.shifted_prediction(file.name)
     storage.write_json(
         path,
         {
@@ -117,18 +156,17 @@ def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[
     return {name: {key: scores[key].to_json() for key in SHIFTED} for name, scores in found.items()}
 
 
-def _write_prediction(config: Config, name: str, file: Path, to: Path | None) -> None:
-    output = Output(config.paths.output)
-    source = RunFolder.load(output, name, config)
-    path = to or output.root / f"prediction_{name}_{file.name}"
+def _write_prediction(workspace: Workspace, name: str, file: Path, to: Path | None) -> None:
+    source = workspace.run(name)
+    path = to or workspace.output.root / f"prediction_{name}_{file.name}"
     if path.resolve() == file.resolve():
         raise UserError(f"--to {path} is the file of reports itself; name another")
     if path.is_dir():
         raise UserError(f"--to {path} is a folder; name a file")
     reports = read_reports(file)
-    logits = _predict(config, output, source, reports)
+    logits = _predict(workspace, source, reports)
     probabilities = source.task.decode(logits)
-    write_submission(path, reports.ids, probabilities, config.submit.eps, source.task.line_format)
+    write_submission(path, reports.ids, probabilities, workspace.settings.submit.eps, source.task.line_format)
     result(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
     if reports.labels is not None:
         try:
@@ -146,13 +184,13 @@ def _warn_of_training(source: RunFolder, reports: Reports) -> None:
             warn(f"{model.name} was trained on these very reports: the score that follows is not out of fold")
 
 
-def _predict(config: Config, output: Output, source: RunFolder, reports: Reports) -> np.ndarray:
+def _predict(workspace: Workspace, source: RunFolder, reports: Reports) -> np.ndarray:
     """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
     if source.is_blend:
         source.check_members()
-        members = [RunFolder.load(output, member, config) for member in source.record["members"]]
+        members = [workspace.run(member) for member in source.record["members"]]
         blend = BlendWeights.from_json(source.record["weights"])
-        parts = [_predict(config, output, member, reports) for member in members]
+        parts = [_predict(workspace, member, reports) for member in members]
         logits = np.empty_like(parts[0])  # float32, as the blend's own test_*.npy: the same file gives the same bytes
         for start in range(0, len(logits), BLOCK):
             rows = slice(start, start + BLOCK)
@@ -160,6 +198,7 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
         return logits
     from src.training.devices import pick_device  # torch, for which a misspelt name need not wait
 
+    output, settings = workspace.output, workspace.settings
     text = reports.sha256[:16] or storage.array_hash(reports.tokens, reports.offsets)
     folder = output.predictions / f"{source.name}.{text}"
     vocabulary = Vocabulary.load(source.path / "vocabulary.json")
@@ -177,7 +216,7 @@ def _predict(config: Config, output: Output, source: RunFolder, reports: Reports
     for part in parts:
         if denoiser := storage.read_json(part / "result.json")["denoiser"]:
             storage.require(output.root / denoiser / "result.json", source.remedy)
-    device = pick_device(config.device)
-    executor = make_executor(config.executor, device.type, len(parts))
-    raise_failures(run_shown(executor, "predict", prediction_jobs(output.root, parts, [folder], device.type)))
+    device = pick_device(settings.device)
+    jobs = prediction_jobs(output.root, parts, [folder], device.type)
+    raise_failures(run_shown(make_executor(settings.executor, device.type, len(jobs)), "predict", jobs))
     return mean_prediction(parts, folder)

@@ -11,6 +11,7 @@ truth.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +19,28 @@ from pathlib import Path
 import numpy as np
 
 from src.core.errors import UserError
-from src.core.settings import Config
 from src.core.storage import file_sha256
 from src.core.terminal import info, result
-from src.data.input_files import InputFiles
 from src.data.ngrams import take
 from src.data.report_reader import Reports, read_reports, write_reports
 from src.evaluation import noise_estimation
 from src.evaluation.external_dataset import SEED, Pool
 from src.evaluation.metrics import effective_size
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import make_needs
+
+EXAMPLE = "./run.sh standin round2/train.csv --to input/proof"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="labelled reports of another pool, such as round 2's train file")
+    parser.add_argument("--to", type=Path, metavar="DIR", required=True, help="new input folder to make")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    check(parsed.to)
+    make_needs(workspace, "train")
+    make_proxy_tests(workspace, parsed.file, parsed.to)
 
 
 def check(to: Path) -> None:
@@ -35,10 +49,10 @@ def check(to: Path) -> None:
         raise UserError(f"--to {to} is there already; name a folder to make")
 
 
-def run(config: Config, files: InputFiles, file: Path, to: Path) -> None:
-    """`files` are those that the pipeline works on. The folder appears when all is in it."""
-    check(to)
-    pool = Pool.load(config, files, read_reports(file, labelled=True), "standin")
+def make_proxy_tests(workspace: Workspace, file: Path, to: Path) -> None:
+    """Writes the folder `to`, which appears when all is in it."""
+    files = workspace.input_files
+    pool = Pool.load(workspace, read_reports(file, labelled=True), "standin")
     labels = pool.reports.labels_for(pool.task)
     extra = noise_estimation.extra_noise(*(pool.noise(text).rates for text in (pool.text, pool.target)))
     rng = np.random.default_rng(SEED)

@@ -1,0 +1,161 @@
+"""Workspace: the settings of one command and what lies in its output folder, each part loaded once, on first use.
+
+A command makes one and hands it to stages, planning, blending and the report. Nobody else opens the dataset, the
+splits, the validation sets or a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from src.core.errors import UserError, unknown
+from src.core.settings import Config
+from src.core.settings_loader import model_names
+from src.core.storage import Output
+from src.data import input_files, synthetic
+from src.data.dataset import Dataset
+from src.data.input_files import InputFiles
+from src.data.splits import Splits
+from src.data.tasks import Task, get_task
+from src.evaluation.runs import RunFolder, command
+from src.evaluation.validation_sets import ShiftedTest, Validation, ValidationSets, validation
+
+T = TypeVar("T")
+LOADED = ("input_files", "dataset", "splits", "validation_sets", "labels")
+SAME = ("paths", "data", "folds", "shift", "task", "sample")
+"""Settings that what is loaded depends on."""
+
+
+class Workspace:
+    def __init__(self, settings: Config, read_only: bool = False):
+        """`read_only`: nothing is written, not even a cache; for ./run.sh status."""
+        self.settings = settings
+        self.read_only = read_only
+        self.output = Output(settings.paths.output)
+        self._kept: dict[str, Any] = {}
+        self.made: set[str] = set()
+        """Stages that this command has made or found current."""
+
+    def variant(self, settings: Config) -> Workspace:
+        """A workspace of other settings that shares what is loaded, where that does not depend on them."""
+        other = Workspace(settings, self.read_only)
+        if all(getattr(settings, key) == getattr(self.settings, key) for key in SAME):
+            other.__dict__ |= {key: value for key, value in self.__dict__.items() if key in LOADED}
+        return other
+
+    def refresh(self) -> None:
+        """Forgets what is loaded, after a stage wrote something or another command may have."""
+        for key in LOADED:
+            self.__dict__.pop(key, None)
+        self._kept.clear()
+
+    def keep(self, key: str, compute: Callable[[], T]) -> T:
+        """The result of `compute`, which is called once between two refreshes."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
+
+    @cached_property
+    def input_files(self) -> InputFiles | None:
+        """The user's files; in the project's own input folder without any, the sample data; None where neither is
+        there."""
+        paths = self.settings.paths
+        found = input_files.find_files(paths)
+        folder = paths.input / "sample"
+        if found is None and input_files.is_default(paths) and synthetic.is_complete(folder):
+            return input_files.find_files(paths.model_copy(update={"input": folder}))
+        return found
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return Dataset.load(self.output, self.read_only)
+
+    @property
+    def task(self) -> Task:
+        return get_task(self.dataset.manifest["task"])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N, n_labels) uint8, of the train reports."""
+        return np.asarray(self.dataset.train.labels)
+
+    @cached_property
+    def splits(self) -> Splits:
+        return self.dataset.load_splits()
+
+    @cached_property
+    def validation_sets(self) -> ValidationSets:
+        """Raises UserError, with the command, where it is missing or was made of other files or folds."""
+        made_of = self.dataset.made_of(self.splits)
+        return ValidationSets.load(self.output, made_of, self.command("shift"))
+
+    @property
+    def target(self) -> ShiftedTest | None:
+        """The test file that settings.target names; None where there is no test file."""
+        return self.validation_sets.target(self.settings.target)
+
+    def validation(self, name: str | None = None, test: ShiftedTest | None = None) -> Validation:
+        """Rows of the validation `name` (default: select_on) for a test file (default: the target)."""
+        test = test or self.target
+        return validation(name or self.settings.select_on, self.validation_sets.rows, test, self.splits)
+
+    def command(self, verb: str, *words: str) -> str:
+        """A command line, without ./run.sh, with the preset and the settings of this workspace."""
+        return command(verb, self.settings, *words)
+
+    def run(self, name: str) -> RunFolder:
+        """A finished run. Raises UserError, with the command that makes it, where there is none."""
+        path = self.output.run(name)
+        if (path / "run.json").exists():
+            return RunFolder.load(path, self.settings)
+        if name == "blend":
+            raise UserError(f"{path} is missing. Make it with: ./run.sh {self.command('blend')}")
+        if name in model_names() or name in self.settings.runs:
+            raise UserError(f"{path} is missing. Make it with: ./run.sh {self.command('train', '--model', name)}")
+        raise unknown("run", name, self.output.run_names())
+
+    def fitting_run(self, name: str) -> RunFolder:
+        """A finished run of the reports, folds, test files and noisy copies that are there now."""
+        run = self.run(name)
+        self.check_fits([run])
+        return run
+
+    def fitting_runs(self) -> tuple[list[RunFolder], list[str]]:
+        """Finished runs of the reports, folds, test files and noisy copies that are there now; names of the others.
+
+        Where the validation sets are missing, noisy copies are not compared.
+        """
+        fitting, others = [], []
+        for name in self.output.run_names():
+            run = self.run(name)
+            try:
+                self.check_fits([run], self._has_validation_sets)
+                fitting.append(run)
+            except UserError:
+                others.append(name)
+        return fitting, others
+
+    @property
+    def _has_validation_sets(self) -> bool:
+        try:
+            return self.validation_sets is not None
+        except UserError:
+            return False
+
+    def check_fits(self, runs: Iterable[RunFolder], noisy_copies: bool = True) -> None:
+        """Raises UserError, with the command, for a run of other reports, folds, test files or, unless that is not
+        asked for, noisy copies."""
+        runs = list(runs)
+        now = {**self.dataset.made_of(self.splits), "shift": None}
+        # The settings of the folds are named last: they take back those of the run's own command.
+        words = {"folds": {"threshold": "null", **self.dataset.splits_settings()}}
+        for run in runs:
+            run.check_fits(now, words)
+        if noisy_copies:
+            now["shift"], words["shift"] = self.validation_sets.fingerprint, self.validation_sets.facts["settings"]
+            for run in runs:
+                run.check_fits(now, words)

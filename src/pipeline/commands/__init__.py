@@ -1,0 +1,1 @@
+"""One file a command, found by its name. See pipeline/command.py."""

@@ -1,0 +1,27 @@
+"""./run.sh blend [RUN …]: several runs into one, which is again a run.
+
+./run.sh blend lstm transformer blend.method=mean --name two
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
+
+EXAMPLE = "./run.sh blend lstm transformer blend.method=weights"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: blend.members, or the whole preset")
+    parser.add_argument("--name", default="blend", help="name of the blend's own run (default: blend)")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.pipeline.stage import make
+    from src.pipeline.stages.blend import Blend, check_name
+
+    check_name(parsed.name)
+    make(workspace, Blend(parsed.runs, parsed.name))

@@ -1,0 +1,139 @@
+"""./run.sh clean: what the output folder holds that no result needs any more.
+
+./run.sh clean                  shows what could be removed and how much it is; removes nothing
+./run.sh clean --superseded     removes it
+./run.sh clean --all            removes everything but the submissions and their log
+
+Superseded is what neither a finished run nor the present settings use: folds and encoders of other settings, denoised
+copies and predictions of other texts, encoded files of ./run.sh predict, what a killed command left half written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.core import storage
+from src.core.errors import UserError
+from src.core.locks import is_held
+from src.core.terminal import add_json, result, show_table
+from src.evaluation.workspace import Workspace
+from src.pipeline.stages.pretrain import STAGE as PRETRAIN
+from src.training.device_cache import recall_or_find
+from src.training.planning import fold_jobs
+
+EXAMPLE = "./run.sh clean --superseded"
+KEPT = ("submissions.jsonl", "submission_*")
+"""Left standing by --all: what was submitted cannot be made again for certain."""
+
+
+@dataclass(frozen=True)
+class Item:
+    kind: str
+    path: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        files = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        return sum(file.lstat().st_size for file in files if not file.is_dir())
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--superseded", action="store_true", help="remove what is shown")
+    group.add_argument("--all", action="store_true", help="remove everything but the submissions and their log")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    output = workspace.output.root
+    items = list(everything(workspace) if parsed.all else superseded(Workspace(workspace.settings, read_only=True)))
+    sizes = {item: item.size for item in items}
+    rows = [[item.kind, str(item.path.relative_to(output)), _megabytes(sizes[item])] for item in items]
+    add_json("removable", [{"kind": i.kind, "path": str(i.path), "bytes": sizes[i]} for i in items])
+    show_table(f"No result needs these in {output}", ["what", "path", "MB"], rows, words=["path"])
+    total = f"{len(items)} files and folders, {_megabytes(sum(sizes.values()))} MB"
+    if not (parsed.superseded or parsed.all):
+        result(
+            f"clean: {total}; nothing is removed. Remove them with: ./run.sh {workspace.command('clean')} --superseded"
+        )
+        return
+    _check_idle(workspace)
+    for item in items:
+        shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink()
+    result(f"clean: removed {total}")
+
+
+def everything(workspace: Workspace) -> Iterator[Item]:
+    """All of the output folder but KEPT and the project's own README."""
+    for path in sorted(workspace.output.root.glob("*")):
+        if path.name != "README.md" and not any(path.match(pattern) for pattern in KEPT):
+            yield Item("output", path)
+
+
+def superseded(workspace: Workspace) -> Iterator[Item]:
+    """What neither a finished run nor the present settings use. Raises UserError where nothing is prepared."""
+    output = workspace.output
+    needed = _needed(workspace)
+    for run in sorted(output.runs.glob("*")):
+        for fold in sorted(run.glob("fold_*")):
+            if fold not in needed:
+                yield Item("fold of other settings", fold)
+            else:
+                known = _prediction_names(workspace)
+                for path in sorted([*fold.glob("logits.*.npy"), *fold.glob("copies.*.npy")]):
+                    if path.name not in known:
+                        yield Item("predictions of other texts", path)
+    for folder in sorted(output.pretrained.glob("*")):
+        if folder not in needed:
+            yield Item("encoder of other settings", folder)
+    encoders = {storage.read_json(path)["fingerprint"] for path in output.pretrained.glob("*/result.json")}
+    for path in sorted(output.data.glob("**/denoised/*.npy")):
+        if not encoders:
+            yield Item("denoised copy without its encoder", path)
+    for folder in sorted(output.predictions.glob("*")):
+        yield Item("encoded file of ./run.sh predict", folder)
+    for folder in sorted(output.tune.glob("*/trials/*")):
+        if not is_held(folder.parents[1] / "study.lock"):
+            yield Item("trial that is over", folder)
+    for path in sorted(output.root.rglob(".*.tmp")):
+        yield Item("left half written", path)
+
+
+def _needed(workspace: Workspace) -> set[Path]:
+    """Folders of folds and encoders that finished runs or the present settings use."""
+    output = workspace.output
+    jobs = [job for group in fold_jobs(workspace, recall_or_find(workspace)).values() for job in group]
+    needed = {job.path for job in [*jobs, *PRETRAIN.jobs(workspace).values()]}
+    for record in output.runs.glob("*/run.json"):
+        needed |= {record.parent / fold for fold in storage.read_json(record).get("fold_folders", [])}
+    for fold in list(needed):
+        if (fold / "result.json").exists() and (encoder := storage.read_json(fold / "result.json").get("denoiser")):
+            needed.add(output.pretrained / encoder)
+    return needed
+
+
+def _prediction_names(workspace: Workspace) -> set[str]:
+    """Names of the predictions of the texts that are there now."""
+    from src.training.planning import unlabelled
+    from src.training.prediction import prediction_name
+
+    dataset, sets = workspace.dataset, workspace.validation_sets
+    copies = [copy for test in sets.tests for copy in test.noised]
+    names = {prediction_name(folder) for folder in unlabelled(dataset)}
+    return names | {prediction_name(copy, sets.rows_path) for copy in copies}
+
+
+def _check_idle(workspace: Workspace) -> None:
+    """Raises UserError where another command works in the output folder."""
+    output = workspace.output
+    held = [path for path in output.root.rglob("*.lock") if is_held(path)]
+    if held:
+        raise UserError(f"another command works in {output.root} ({held[0].name}): nothing is removed. Wait for it")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f}"

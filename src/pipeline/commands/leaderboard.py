@@ -1,0 +1,63 @@
+"""./run.sh leaderboard [RUN …]: every run under each validation, and its expected score on each test file.
+
+./run.sh leaderboard blend
+./run.sh leaderboard add output/submission_track1_round1_testB.csv 0.9231 --note "first try"
+./run.sh leaderboard ask student lstm_student
+./run.sh leaderboard tell s4 0.9244
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.core.errors import UserError
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
+
+EXAMPLE = "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="runs to show in detail; or `add FILE SCORE`, `tell ID SCORE`: what a submission scored online; or "
+        "`ask [RUN …]`: a variation of runs to submit next",
+    )
+    parser.add_argument("--against", metavar="RUN", help="also what each other run gains over this one")
+    parser.add_argument("--board", metavar="NAME", help="of add, ask and tell: where it is scored (leaderboard.board)")
+    parser.add_argument("--note", metavar="TEXT", help="of add and tell: a note kept with the score")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.pipeline import online_scores
+    from src.pipeline.stage import make
+    from src.pipeline.stages.leaderboard import Leaderboard
+
+    action, *words = parsed.runs or [""]
+    if action in ("add", "ask", "tell") and parsed.against is not None:
+        raise UserError(f"--against is not for ./run.sh leaderboard {action}")
+    if action == "ask":
+        if parsed.note is not None:
+            raise UserError("--note is for ./run.sh leaderboard add and tell")
+        online_scores.ask(workspace, words, parsed.board)
+        return
+    if action not in ("add", "tell"):
+        if parsed.board is not None or parsed.note is not None:
+            raise UserError("--board and --note are for ./run.sh leaderboard add, ask and tell")
+        make(workspace, Leaderboard(parsed.runs, parsed.against))
+        return
+    if len(words) != 2:
+        raise UserError(f"./run.sh leaderboard {action} wants {'a FILE' if action == 'add' else 'an ID'} and a SCORE")
+    try:
+        score = float(words[1])
+    except ValueError:
+        raise UserError(f"./run.sh leaderboard {action}: {words[1]!r} is not a score") from None
+    if action == "add":
+        online_scores.add(workspace, Path(words[0]), score, parsed.board, parsed.note or "")
+    else:
+        online_scores.tell(workspace, words[0], score, parsed.board, parsed.note or "")

@@ -1,0 +1,39 @@
+"""./run.sh: every stage in order, each of which makes only what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
+
+SHOWN = ("submit", "score", "leaderboard", "report")
+"""Stages whose results the pipeline is asked for; the others are the way to them."""
+LEFT_OUT = ("eda",)
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.core import storage
+    from src.core.terminal import dependency, duration, info, result
+    from src.pipeline.stage import STAGES, get_stage, make
+
+    settings, output = workspace.settings, workspace.output
+    runs = ", ".join(settings.runs)
+    info(f"preset {settings.preset}: {runs}; input {settings.paths.input}, output {output.root}")
+    started = time.perf_counter()
+    made = {"command": f"./run.sh {workspace.command('pipeline')}", "seconds": {}}
+    for name in STAGES:
+        if name in LEFT_OUT:
+            continue
+        if name == "report":  # the page tells of the command and its stages
+            storage.write_json(output.seconds, made)
+        stage_started = time.perf_counter()
+        with contextlib.nullcontext() if name in SHOWN else dependency():
+            make(workspace, get_stage(name))
+        workspace.made.add(name)
+        made["seconds"][name] = round(time.perf_counter() - stage_started, 3)
+    storage.write_json(output.seconds, made)
+    result(f"pipeline: done in {duration(time.perf_counter() - started)}")

@@ -1,0 +1,23 @@
+"""./run.sh sample [--rows N]: make synthetic reports in input/sample, so that anyone can run everything."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
+
+EXAMPLE = "./run.sh sample --rows 1000000"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", dest="sample.rows", metavar="N", help="labelled reports")
+    parser.add_argument("--test-rows", dest="sample.test_rows", metavar="N", help="reports of each test file")
+    parser.add_argument("--seed", dest="sample.seed", metavar="N", help="another seed gives other reports")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.pipeline.stages.sample import make_from
+
+    make_from(workspace.settings)

@@ -1,0 +1,137 @@
+"""./run.sh status: what of the present settings is done, running, interrupted, out of date or missing.
+
+Every stage is asked for its targets, as before it runs; nothing is computed and nothing is written. What runs is known
+by locks, which the kernel releases when their holder dies: see core/locks.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from src.core.errors import OutOfDate, UserError
+from src.core.locks import is_held
+from src.core.targets import Target
+from src.core.terminal import add_json, result, show_table
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import STAGES, Progress, Stage, all_needs, get_stage, is_running
+
+GOES_ON = "goes on with the same command"
+LEAST_DONE = ("running", "interrupted", "missing", "stale", "unsure")
+
+
+@dataclass(frozen=True)
+class Status:
+    stage: str
+    """The verb that makes it."""
+    name: str
+    """Name of the run, encoder or study; empty where the stage makes one thing."""
+    state: str
+    """One of targets.STATES."""
+    note: str = ""
+    done: int | None = None
+    """Folds, baselines, runs, epochs or trials that are done, of so many:"""
+    of: int | None = None
+    command: str = ""
+    """Words behind ./run.sh that make it. Empty for a study: the command that began it goes on with it."""
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    workspace = Workspace(workspace.settings, read_only=True)
+    chosen = [word for model in parsed.model for word in ("--model", model)]
+    found = look(workspace, chosen)
+    add_json("stages", [asdict(one) for one in found])
+    rows = [[f"{one.stage} {one.name}".strip(), one.state, one.note] for one in found]
+    title = f"{workspace.output.root} by preset {workspace.settings.preset}"
+    show_table(title, ["stage", "state", "what"], rows, words=["state", "what"])
+    others = sorted(set(workspace.output.run_names()) - {*workspace.settings.runs, "blend"})
+    if others:
+        result(f"\nruns of other settings: {', '.join(others)}")
+    left = [one for one in found if one.state in ("interrupted", "stale", "missing")]
+    if any(one.stage in {*all_needs("submit"), "submit"} for one in left):
+        result(f"\nall that a submission needs: ./run.sh {workspace.command('pipeline', *chosen)}")
+    for one in left:
+        if one.command:
+            result(f"{one.stage} {one.name}".strip() + f": ./run.sh {one.command}")
+
+
+def look(workspace: Workspace, chosen: Sequence[str] = ()) -> list[Status]:
+    """Status of every target of every stage, in the order of the stages, and of every study.
+
+    `chosen`: the --model words of the command.
+    """
+    found: list[Status] = []
+    lacking: set[str] = set()
+    for name in STAGES:
+        stage = get_stage(name)
+        for one in _stage_status(workspace, stage, chosen):
+            if one.state == "done" and lacking & set(all_needs(name)):
+                one = Status(**{**asdict(one), "state": "unsure"})
+            if one.state != "done":
+                lacking.add(name)
+            found.append(one)
+    return [*found, *_studies(workspace)]
+
+
+def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str]) -> list[Status]:
+    reason = ""
+    try:
+        targets = stage.targets(workspace)
+    except UserError as error:
+        reason = str(error) if stage.name == "prepare" else ""
+        # "" is the fingerprint of nothing: what rests on an out-of-date result is out of date itself.
+        fingerprint = "" if isinstance(error, OutOfDate) else None
+        targets = [Target(name, stage.result(workspace, name), fingerprint) for name in stage.names(workspace)]
+    found = [_target_status(workspace, stage, target, reason, chosen) for target in targets]
+    return [_summed(stage, found, workspace, chosen)] if stage.counted else found
+
+
+def _summed(stage: Stage, found: Sequence[Status], workspace: Workspace, chosen: Sequence[str]) -> Status:
+    """One row for all targets of a stage, in the state of the one that is least done."""
+    done = sum(one.state == "done" for one in found)
+    states = [one.state for one in found] or ["missing"]
+    state = next((state for state in LEAST_DONE if state in states), "done")
+    note = f"{done} of {len(found)} {stage.counted}"
+    return Status(stage.name, "", state, note, done, len(found), workspace.command(stage.name, *chosen))
+
+
+def _target_status(workspace: Workspace, stage: Stage, target: Target, reason: str, chosen: Sequence[str]) -> Status:
+    progress = Progress(reason) if not target.fingerprint else stage.progress(workspace, target)
+    is_locked = is_running(workspace, stage, target.name)
+    state = target.state(is_locked or progress.is_running, progress.is_begun)
+    notes = [progress.note]
+    if state == "running" and not progress.is_running and progress.done is not None:
+        notes.append("waits for its turn" if progress.done < progress.total else "predicts")
+    if state == "interrupted":
+        notes.append(GOES_ON)
+    command = workspace.command(stage.name, *(stage.command_words(target.name) or chosen))
+    note = "; ".join(filter(None, notes))
+    return Status(stage.name, stage.label(target.name), state, note, progress.done, progress.total, command)
+
+
+def _studies(workspace: Workspace) -> list[Status]:
+    """Status of each study of ./run.sh tune."""
+    folders = sorted(path.parent for path in workspace.output.tune.glob("*/study.db"))
+    if not folders:
+        return []
+    from src.tuning import study
+
+    found = []
+    for folder in folders:
+        is_working = is_held(folder / "study.lock")
+        try:
+            counts, left = study.counted(folder)
+        except UserError as error:
+            found.append(Status("tune", folder.name, "running" if is_working else "interrupted", str(error)))
+            continue
+        note = "trials: " + (
+            ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none finished"
+        )
+        if is_working or left:
+            note += f"; {left} under way"
+        state = "running" if is_working else "interrupted" if left else "done"
+        if state == "interrupted":
+            note += f"; {GOES_ON}"
+        found.append(Status("tune", folder.name, state, note, sum(counts.values())))
+    return found

@@ -1,0 +1,22 @@
+"""./run.sh submit [RUN]: the submission of each test file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
+
+EXAMPLE = "./run.sh submit lstm"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN", help="default: the pipeline's blend")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.pipeline.stage import make
+    from src.pipeline.stages.submit import Submit
+
+    make(workspace, Submit(parsed.run))

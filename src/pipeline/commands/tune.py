@@ -1,0 +1,86 @@
+"""./run.sh tune RUN: search for better settings of a run. See pipeline/stages/tune.py."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+from src.core.errors import UserError
+from src.core.settings_loader import with_words
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
+
+EXAMPLE = "./run.sh tune lstm --preset quick --trials 30"
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.core.terminal import dependency
+    from src.pipeline.stage import get_stage, make
+    from src.pipeline.stages import tune
+
+    settings = workspace.settings
+    options = tune.Options(
+        trials=parsed.trials,
+        hours=parsed.hours,
+        jobs=parsed.jobs,
+        spaces=parsed.space,
+        storage=parsed.storage,
+        name=parsed.name,
+        release=parsed.release,
+    )
+    if parsed.release and not parsed.storage:
+        raise UserError("--release is for --storage")
+    if parsed.run == "blend":
+        if parsed.jobs:
+            raise UserError("--jobs is for trials that train; those of blend take a second each, one after the other")
+        tune.run_blend(workspace, options)
+        return
+    if parsed.model:
+        raise UserError(f"./run.sh tune takes one RUN: leave --model {parsed.model[0]} out")
+    config = with_words(settings, models=[parsed.run])
+    workspace = workspace.variant(config)
+    with dependency():
+        make(workspace, get_stage("shift"))
+        if config.denoisers:
+            make(workspace.variant(config.model_copy(update={"runs": {}})), get_stage("pretrain"))
+        if teachers := config.runs[parsed.run].train.teachers:
+            teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
+            make(workspace.variant(teaching), get_stage("train"))
+    tune.run(workspace, parsed.run, options)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run of the preset, a model, or blend")
+    parser.add_argument(
+        "--trials", type=_count, default=30, metavar="N", help="trials of the study in all (default: 30)"
+    )
+    parser.add_argument("--hours", type=_hours, metavar="H", help="time limit in hours; a running trial is finished")
+    parser.add_argument("--jobs", type=_count, metavar="J", help="trials side by side (default: one a core)")
+    parser.add_argument(
+        "--space",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a search space of src/presets/spaces, or a YAML file; may be given again (default: the model's)",
+    )
+    parser.add_argument("--storage", metavar="URL", help="postgresql://…, to share the study between machines")
+    parser.add_argument("--name", metavar="NAME", help="name of the study (default: the run's)")
+    parser.add_argument("--release", action="store_true", help="end the trials of machines that are gone (--storage)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"want a whole number above 0, not {text}")
+    return int(text)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not hours > 0:
+        raise argparse.ArgumentTypeError(f"want a number of hours above 0, not {text}")
+    return hours

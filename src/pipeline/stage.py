@@ -1,0 +1,175 @@
+"""Stage: a step of the pipeline that declares what it needs and what it makes. make() runs it where that is missing.
+
+To add a stage: a file in pipeline/stages/ with a subclass of Stage and an instance STAGE, and its name in STAGES below.
+The pipeline's order, `status`, the commands that remedies name and the locks follow from these declarations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.core import locks
+from src.core.errors import UserError
+from src.core.targets import Target
+from src.core.terminal import dependency, result
+from src.evaluation.workspace import Workspace
+
+STAGES = (
+    "sample", "prepare", "folds", "shift", "baselines", "pretrain", "train", "blend", "submit", "score", "leaderboard",
+    "explain", "report", "eda",
+)  # fmt: skip
+"""All stages, each behind those that it needs."""
+TRIES = 3
+"""Times that a stage is begun anew because another command changed what it needs."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a target is, for `status`."""
+
+    note: str = ""
+    done: int | None = None
+    """Folds, baselines, runs or epochs that are done, of so many:"""
+    total: int | None = None
+    is_begun: bool = False
+    """A part of the target is done and kept: the same command goes on from there."""
+    is_running: bool = False
+    """A job of the target runs."""
+
+
+class Stage:
+    name: str
+    needs: tuple[str, ...] = ()
+    """Stages whose results it reads."""
+    counted = ""
+    """Where `status` shows all targets in one row, what they are: baselines, runs."""
+    is_automatic = False
+    """Made without being asked for, where another stage needs it and it is missing."""
+
+    def names(self, workspace: Workspace) -> list[str]:
+        """Names of the targets, known also where an input is missing."""
+        return [""]
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        """One for each of names(), in that order. Raises UserError, with the command, where an input is missing."""
+        raise NotImplementedError(self.name)
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        """File of a target that is written last, known also where an input is missing."""
+        raise NotImplementedError(self.name)
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        """Makes the `missing` targets and says what it made."""
+        raise NotImplementedError(self.name)
+
+    def show(self, workspace: Workspace) -> None:
+        """Shows the results, whether they were just made or not."""
+
+    def label(self, name: str) -> str:
+        """Name of a target for people: empty where the stage's own name says it."""
+        return name
+
+    def command_words(self, name: str) -> list[str]:
+        """Words behind the verb that make the target `name` alone."""
+        return []
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        """What is said where nothing is missing."""
+        return f"{self.name}: up to date"
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        return Progress()
+
+    def lock_names(self, names: Sequence[str]) -> list[str]:
+        return [f"{self.name}.{name}" if name else self.name for name in names]
+
+
+@functools.cache
+def get_stage(name: str) -> Stage:
+    return importlib.import_module(f"src.pipeline.stages.{name}").STAGE
+
+
+def all_needs(name: str) -> list[str]:
+    """Stages that a stage rests on, directly or not, in the order of STAGES."""
+    waiting, found = list(get_stage(name).needs), set()
+    while waiting:
+        need = waiting.pop()
+        if need not in found:
+            found.add(need)
+            waiting += get_stage(need).needs
+    return [one for one in STAGES if one in found]
+
+
+def make(workspace: Workspace, stage: Stage) -> None:
+    """Makes what is missing of a stage, and before it what is missing of the automatic stages that it needs.
+
+    No other command writes what the stage reads or makes meanwhile. Raises UserError, with the command, where a stage
+    that must be asked for is missing.
+    """
+    for _ in range(TRIES):
+        _make_needs(workspace, stage)
+        targets = stage.targets(workspace)
+        if all(target.is_current() for target in targets):
+            if told := stage.current(workspace, targets):
+                result(told)
+            stage.show(workspace)
+            return
+        with holding(workspace, stage, [target.name for target in targets]):
+            workspace.refresh()  # another command may have written while this one waited
+            if _needs_are_current(workspace, stage):
+                if missing := [target for target in stage.targets(workspace) if not target.is_current()]:
+                    stage.run(workspace, missing)
+                workspace.refresh()
+                stage.show(workspace)
+                return
+        workspace.made.clear()
+    raise UserError(
+        f"{stage.name}: another command with other settings works in {workspace.output.root} and changes what this one "
+        "needs. Wait for it, or give one of them another folder: paths.output=DIR"
+    )
+
+
+def make_needs(workspace: Workspace, name: str) -> None:
+    """Makes what is missing of the automatic stages that a stage needs, for a command that is no stage itself."""
+    _make_needs(workspace, get_stage(name))
+
+
+def _make_needs(workspace: Workspace, stage: Stage) -> None:
+    with dependency():
+        for need in stage.needs:
+            if get_stage(need).is_automatic and need not in workspace.made:
+                make(workspace, get_stage(need))
+                workspace.made.add(need)
+
+
+def _needs_are_current(workspace: Workspace, stage: Stage) -> bool:
+    """Whether the automatic stages that it needs are still current, now that nobody else may write them."""
+    for name in all_needs(stage.name):
+        need = get_stage(name)
+        if need.is_automatic and not all(target.is_current() for target in need.targets(workspace)):
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def holding(workspace: Workspace, stage: Stage, names: Sequence[str]) -> Iterator[None]:
+    """Holds the targets `names` of a stage exclusively, and what the stage needs against being written meanwhile."""
+    reads = {lock for name in all_needs(stage.name) for lock in _lock_names(workspace, name)}
+    with locks.hold(workspace.output.locks, stage.lock_names(names), reads, workspace.command(stage.name)):
+        yield
+
+
+def _lock_names(workspace: Workspace, name: str) -> list[str]:
+    stage = get_stage(name)
+    return stage.lock_names(stage.names(workspace))
+
+
+def is_running(workspace: Workspace, stage: Stage, name: str) -> bool:
+    """Whether another command writes the target `name` of a stage now."""
+    (lock,) = stage.lock_names([name])
+    return locks.is_held(workspace.output.locks / f"{lock}.lock")

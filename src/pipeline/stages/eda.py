@@ -1,0 +1,50 @@
+"""./run.sh eda: the reports themselves as one HTML page, before any training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.core import storage, versions
+from src.core.settings import fingerprint
+from src.core.targets import Target
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import Progress, Stage
+from src.pipeline.stages.report import TITLE, say_page, stamp_of
+from src.reporting.html_page import TEMPLATES, render
+
+
+class Eda(Stage):
+    name = "eda"
+    needs = ("prepare",)
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.eda
+
+    def targets(self, workspace: Workspace) -> list[Target]:
+        stamp = fingerprint(
+            {
+                "data": workspace.dataset.manifest["fingerprint"],
+                "version": versions.REPORT,
+                "templates": [storage.file_sha256(template) for template in TEMPLATES],
+            }
+        )
+        return [Target("", workspace.output.eda, stamp, noted=stamp_of)]
+
+    def progress(self, workspace: Workspace, target: Target) -> Progress:
+        return Progress(str(target.result) if target.result.exists() else "")
+
+    def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        return f"eda: up to date ({workspace.output.eda})"
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        from src.reporting.sections import data
+
+        started, dataset = time.perf_counter(), workspace.dataset
+        page = render(TITLE, f"{dataset.task.title}: the data", [data.section(dataset)], missing[0].fingerprint)
+        storage.write_text(workspace.output.eda, page)
+        say_page(workspace.output.eda, started)
+
+
+STAGE = Eda()
