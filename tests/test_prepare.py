@@ -12,6 +12,7 @@ from src.core.settings_loader import load_config
 from src.core.storage import Output
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
+from src.evaluation.workspace import Workspace
 from src.models.embeddings import ppmi_vectors
 from src.training.initialization import _word_vectors
 
@@ -125,10 +126,11 @@ def test_a_torn_extra_file_is_told_with_the_others(tmp_path, capsys):
 
 def test_word_vectors_are_made_from_extra_text_too(prepare):
     files = {"train.csv": TRAIN, "test.csv": TEST}
-    config = load_config("quick", ["model.embedding_size=4", "model.heads=2", "denoise.by=null"], ["transformer"])
+    sizes = ["model.embedding_size=4", "model.heads=2", "denoise.by=null"]
 
     def vectors_file(dataset: Dataset) -> Path:
-        return Path(_word_vectors(config, dataset)["transformer"])
+        config = load_config("quick", [*sizes, f"paths.output={dataset.output.root}"], ["transformer"])
+        return Path(_word_vectors(Workspace(config))["transformer"])
 
     without = vectors_file(prepare(files)[0])
     # All its words are known, so that nothing but the text differs.

@@ -103,7 +103,7 @@ def test_what_is_gone_is_missing_and_its_command_makes_it(copy, tiny_input, stat
     (copy / "submission_sample_testA.csv").write_text("")
     found = status(made)
     assert states(found)["blend"] == "missing" and found["baselines"]["note"] == "3 of 4 baselines"
-    assert found["submit"]["state"] == "stale" and found["leaderboard"]["state"] == "unsure"
+    assert found["submit"]["state"] == "unsure" and found["leaderboard"]["state"] == "unsure"
     for name in ("baselines", "blend", "submit", "leaderboard", "eda"):
         assert main(shlex.split(status(made)[name]["command"])) == 0
     assert states(status(made)) == dict.fromkeys(PARTS, "done") | {"report": "stale"}

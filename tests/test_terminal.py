@@ -162,6 +162,7 @@ def test_json_is_one_document(done, tiny_input, capsys):
     assert {"tfidf", "lstm", "blend"} <= {row["run"] for row in table["rows"]}
     assert table["columns"] == list(table["rows"][0]) and "error" not in found
 
+    (done / "submission_sample_testA.csv").unlink()
     found, printed = document(capsys, ["--json", *words(tiny_input, done)])
     assert found["verb"] == "pipeline" and any(line.startswith("pipeline: done") for line in found["lines"])
     assert "train: all 4 folds are up to date" in printed and str(done / "pipeline.json") in found["written"]
@@ -182,7 +183,7 @@ def test_json_tells_what_went_wrong(done, tiny_input, tmp_path, capsys, monkeypa
     def broken(*_) -> None:
         raise ZeroDivisionError("a fault of the code")
 
-    monkeypatch.setattr("src.pipeline.stages.score.run", broken)
+    monkeypatch.setattr("src.pipeline.stages.score.Score.show", broken)
     found, printed = document(capsys, ["score", "--json", *words(tiny_input, done)], status=1)
     assert found["error"] == "ZeroDivisionError: a fault of the code" and "Traceback" in printed
 
