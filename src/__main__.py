@@ -16,7 +16,6 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from types import ModuleType
 
 from src.core import settings_loader, terminal
 from src.core.errors import UserError, unknown
@@ -24,7 +23,7 @@ from src.core.settings import Config
 from src.core.settings_loader import load_config
 from src.core.terminal import info
 from src.data import input_files
-from src.pipeline.command import COMMANDS, get_command
+from src.pipeline.command import COMMANDS, Command, get_command
 
 KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
 
@@ -119,17 +118,16 @@ def verb_of(arguments: list[str]) -> str:
     return "pipeline" if not arguments or arguments[0].startswith("-") or "=" in arguments[0] else arguments[0]
 
 
-def parse(arguments: list[str]) -> tuple[ModuleType, argparse.Namespace, list[str]]:
+def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]:
     """The command, its options, and the key=value words. Raises UserError for what is not understood."""
     name = verb_of(arguments)
     if name not in COMMANDS:
         raise unknown("verb", name, [*COMMANDS, "test"])
-    command = get_command(name)
-    example = getattr(command, "EXAMPLE", "")
+    command, entry = get_command(name), COMMANDS[name]
     parser = _Parser(
         prog=f"./run.sh {name}",
-        description=COMMANDS[name],
-        epilog="\n".join(filter(None, [KEYS, example and f"Example: {example}"])),
+        description=entry.summary,
+        epilog="\n".join(filter(None, [KEYS, entry.example and f"Example: {entry.example}"])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -145,8 +143,7 @@ def parse(arguments: list[str]) -> tuple[ModuleType, argparse.Namespace, list[st
     # Read by main(), before anything is said.
     parser.add_argument("--quiet", action="store_true", help="only results, warnings and errors")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
-    if hasattr(command, "arguments"):
-        command.arguments(parser)
+    command.arguments(parser)
     first = next((i for i, word in enumerate(arguments) if word not in ("--quiet", "--json")), None)
     named = first is not None and arguments[first] == name
     overrides, rest = parser.split(arguments[:first] + arguments[first + 1 :] if named else arguments)
@@ -188,7 +185,7 @@ def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config
 
 def _overview() -> str:
     width = max(map(len, COMMANDS)) + 2
-    verbs = "\n".join(f"  {name:<{width}}{summary}" for name, summary in COMMANDS.items())
+    verbs = "\n".join(f"  {name:<{width}}{entry.summary}" for name, entry in COMMANDS.items())
     return (
         f"usage: ./run.sh [VERB] [--preset NAME] [--model NAME] [--quiet] [--json] [key=value …]\n\n"
         f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"

@@ -634,7 +634,7 @@ def test_help_of_every_verb(verb, capsys):
         main([verb, "--help"])
     assert left.value.code == 0
     shown = capsys.readouterr().out
-    assert COMMANDS[verb] in shown and "key=value" in shown
+    assert COMMANDS[verb].summary in shown and "key=value" in shown
 
 
 def test_overview(capsys):

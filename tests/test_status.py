@@ -167,6 +167,29 @@ def test_running_and_interrupted_are_told_apart(copy, tiny_input, status):
         assert status(long)["pretrain lstm"]["state"] == "running"
 
 
+def test_a_command_with_other_settings_waits_and_mixes_nothing(copy, tiny_input):
+    """Training reads the data: another command may not write it meanwhile, and says for whom it waits."""
+    long = words(tiny_input, copy, "runs.lstm.train.epochs=2000")
+    trainer = begun(["train", "--model", "lstm", *long], copy / "runs/lstm", "state_*.json")
+    before = (copy / "data/manifest.json").read_bytes()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    other = subprocess.Popen(
+        [sys.executable, "-m", "src", "prepare", *words(tiny_input, copy, "data.max_len=9")],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        told = ""
+        while "waits for" not in told:
+            assert (line := other.stdout.readline()), "it ended without waiting"
+            told += line
+        assert (copy / "data/manifest.json").read_bytes() == before and other.poll() is None
+    finally:
+        trainer.send_signal(signal.SIGKILL)
+        trainer.wait()
+    other.communicate()
+    assert other.returncode == 0 and (copy / "data/manifest.json").read_bytes() != before
+
+
 def test_a_stage_marks_itself(copy, tiny_input, status, monkeypatch):
     """What status tells while the stage is at work, asked from within it."""
     seen = {}

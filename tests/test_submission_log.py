@@ -87,3 +87,14 @@ def test_the_same_file_is_noted_once_and_its_last_score_counts(tmp_path):
     today = datetime.now().date()
     assert entered_on(log.submissions(), "online", today) == 1, "a correction is no second submission"
     assert entered_on(log.submissions(), "online", today - timedelta(days=1)) == 0
+
+
+def test_bytes_that_another_run_made_too_are_noted_for_both(tmp_path):
+    log = SubmissionLog(tmp_path / "submissions.jsonl")
+    first = made(log, "a", run="blend", fingerprint="f1", how={"label_shift": False})
+    again = made(log, "a", run="two", fingerprint="f2", how={"label_shift": False})
+    assert first.id == again.id == "s1" and len(log.submissions()) == 1
+    made(log, "a", run="two", fingerprint="f2", how={"label_shift": False})
+    assert [maker["run"] for maker in log.find("s1").makers()] == ["blend", "two"]
+    assert again.is_made_of("f1", {"label_shift": False}) and again.is_made_of("f2", {"label_shift": False})
+    assert not again.is_made_of("f2", {"label_shift": True})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.corpus import N_SPECIAL, pad
+from src.data.corpus import pad, to_indices
 from src.data.report_reader import Reports
 from src.data.tasks import ROUND1
 
@@ -27,5 +27,5 @@ def synthetic(rows: int, seed: int = 0) -> Reports:
 def encoded(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draws encoded reports: tokens (rows, 104) uint16, lengths (rows,) int32, labels (rows, 17) uint8."""
     reports = synthetic(rows, seed)
-    tokens, lengths = pad(reports.tokens + np.uint16(N_SPECIAL), reports.offsets, MAX_LEN)
+    tokens, lengths = pad(to_indices(reports.tokens), reports.offsets, MAX_LEN)
     return tokens, lengths, reports.labels

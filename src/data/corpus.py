@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from src.core import storage
 from src.data.report_reader import Reports
 
+T = TypeVar("T")
 PAD, UNK, MASK = 0, 1, 2
 N_SPECIAL = 3
 """Number of reserved indices, and index of the first word: token 0 of the files is a real word."""
@@ -22,13 +23,23 @@ BLOCK = 1 << 14
 """Reports encoded or hashed at a time: bounds the memory of the intermediate arrays."""
 
 
+def to_words(indices: T) -> T:
+    """Shifts indices of words to rows of Vocabulary.words; indices below N_SPECIAL have none."""
+    return indices - N_SPECIAL
+
+
+def to_indices(words: T) -> T:
+    """Shifts rows of Vocabulary.words to the indices that models read."""
+    return words + N_SPECIAL
+
+
 class Vocabulary:
     """Token ids of a set of files, numbered in ascending order behind PAD, UNK and MASK."""
 
     def __init__(self, words: np.ndarray):
         self.words = np.unique(np.asarray(words, dtype=np.uint16))
         self._index = np.full(np.iinfo(np.uint16).max + 1, UNK, dtype=np.uint16)
-        self._index[self.words] = np.arange(N_SPECIAL, N_SPECIAL + len(self.words), dtype=np.uint16)
+        self._index[self.words] = to_indices(np.arange(len(self.words), dtype=np.uint16))
 
     def __len__(self) -> int:
         """Returns the number of words and reserved indices, the rows of an embedding."""

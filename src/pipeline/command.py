@@ -1,41 +1,90 @@
-"""Commands: one file each in pipeline/commands/, found by the verb that the user types.
+"""Commands, found by the verb that the user types: a file in pipeline/commands/, or a stage of the verb's name.
 
-To add a command: a file with run(workspace, parsed) and, where they are needed, arguments(parser) and EXAMPLE; and its
-line in COMMANDS.
+To add a command: a file with run(workspace, parsed) and, where it has options, arguments(parser); and its line in
+COMMANDS. A stage needs no file: its command makes it.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
-from types import ModuleType
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
+
+
+class Entry(NamedTuple):
+    """Lines of ./run.sh --help and ./run.sh VERB --help."""
+
+    summary: str
+    example: str = ""
+
 
 COMMANDS = {
-    "pipeline": "the whole pipeline on what is in input/, or on sample data",
-    "sample": "make synthetic reports in input/sample",
-    "prepare": "read and check the input files, number their tokens",
-    "folds": "decide which report is validated by which model",
-    "shift": "how the test files differ from train: noise, words, what tells them apart",
-    "baselines": "score the baselines: zeros, prior, random, TF-IDF + logistic regression",
-    "pretrain": "pretrain encoders on all text, without labels",
-    "train": "train the models of the preset, fold by fold",
-    "blend": "several runs into one; the quoted score is cross-fitted",
-    "tune": "search for better settings of a run",
-    "submit": "write the submission of each test file",
-    "predict": "trained runs on any report file",
-    "score": "show all scores; with --labels, score a submission file",
-    "leaderboard": "what each run will score on each test file, and what submissions did",
-    "explain": "which tokens make a run say what it says; with --id, of one report",
-    "report": "everything in the output folder as one HTML page",
-    "eda": "the reports themselves as one HTML page, before any training",
-    "standin": "make test files with known answers of a labelled file, to check what is expected",
-    "bench": "measure the speed beside plain code and the machine's limits",
-    "status": "what is done, running, out of date and missing, and how to make it",
-    "config": "print the settings as they would be used",
-    "clean": "show and remove what no result needs any more",
+    "pipeline": Entry("the whole pipeline on what is in input/, or on sample data"),
+    "sample": Entry("make synthetic reports in input/sample", "./run.sh sample --rows 1000000"),
+    "prepare": Entry("read and check the input files, number their tokens"),
+    "folds": Entry("decide which report is validated by which model", "./run.sh folds folds.k=10"),
+    "shift": Entry("how the test files differ from train: noise, words, what tells them apart"),
+    "baselines": Entry("score the baselines: zeros, prior, random, TF-IDF + logistic regression"),
+    "pretrain": Entry(
+        "pretrain encoders on all text, without labels", "./run.sh pretrain --model transformer pretrain.epochs=10"
+    ),
+    "train": Entry("train the models of the preset, fold by fold", "./run.sh train --model lstm train.epochs=6"),
+    "blend": Entry(
+        "several runs into one; the quoted score is cross-fitted",
+        "./run.sh blend lstm transformer blend.method=weights",
+    ),
+    "tune": Entry("search for better settings of a run", "./run.sh tune lstm --preset quick --trials 30"),
+    "submit": Entry("write the submission of each test file", "./run.sh submit lstm"),
+    "predict": Entry("trained runs on any report file", "./run.sh predict blend new_reports.csv"),
+    "score": Entry(
+        "show all scores; with --labels, score a submission file",
+        "./run.sh score --labels answers.csv output/submission_test.csv",
+    ),
+    "leaderboard": Entry(
+        "what each run will score on each test file, and what submissions did",
+        "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032",
+    ),
+    "explain": Entry(
+        "which tokens make a run say what it says; with --id, of one report",
+        "./run.sh explain blend --id 42 --label region_3",
+    ),
+    "report": Entry("everything in the output folder as one HTML page"),
+    "eda": Entry("the reports themselves as one HTML page, before any training"),
+    "standin": Entry(
+        "make test files with known answers of a labelled file, to check what is expected",
+        "./run.sh standin round2/train.csv --to input/proof",
+    ),
+    "bench": Entry(
+        "measure the speed beside plain code and the machine's limits", "./run.sh bench read train_lstm --repeats 5"
+    ),
+    "status": Entry("what is done, running, out of date and missing, and how to make it"),
+    "config": Entry("print the settings as they would be used", "./run.sh config --preset quick"),
+    "clean": Entry("show and remove what no result needs any more", "./run.sh clean --superseded"),
 }
-"""What each command does, in the order of ./run.sh --help, which imports none of them: so it answers at once."""
+"""Every command, in the order of ./run.sh --help. Nothing is imported for the list: it is there at once."""
 
 
-def get_command(name: str) -> ModuleType:
-    """The file of a command, which must be one of COMMANDS."""
-    return importlib.import_module(f"src.pipeline.commands.{name}")
+class Command(NamedTuple):
+    """Options and action of a verb."""
+
+    arguments: Callable[[argparse.ArgumentParser], object]
+    run: Callable[[Workspace, argparse.Namespace], object]
+
+
+def get_command(name: str) -> Command:
+    """The command of one of COMMANDS."""
+    if not (Path(__file__).parent / "commands" / f"{name}.py").exists():
+        return Command(lambda parser: None, lambda workspace, parsed: _make_stage(workspace, name))
+    module = importlib.import_module(f"src.pipeline.commands.{name}")
+    return Command(getattr(module, "arguments", lambda parser: None), module.run)
+
+
+def _make_stage(workspace: Workspace, name: str) -> None:
+    from src.pipeline.stage import get_stage, make
+
+    make(workspace, get_stage(name))

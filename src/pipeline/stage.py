@@ -148,12 +148,12 @@ def _make_needs(workspace: Workspace, stage: Stage) -> None:
 
 
 def _needs_are_current(workspace: Workspace, stage: Stage) -> bool:
-    """Whether the automatic stages that it needs are still current, now that nobody else may write them."""
-    for name in all_needs(stage.name):
-        need = get_stage(name)
-        if need.is_automatic and not all(target.is_current() for target in need.targets(workspace)):
-            return False
-    return True
+    """Whether what _make_needs made is still current, now that nobody else may write it."""
+    needs = [get_stage(name) for name in stage.needs if get_stage(name).is_automatic]
+    return all(
+        _needs_are_current(workspace, need) and all(target.is_current() for target in need.targets(workspace))
+        for need in needs
+    )
 
 
 @contextlib.contextmanager

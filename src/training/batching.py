@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.corpus import BLOCK, N_SPECIAL
+from src.data.corpus import BLOCK, N_SPECIAL, to_indices
 
 POOL = 8
 """Training batches that are sorted by length together. 32 would save another tenth of the time, and cost 0.001 to 0.002
@@ -79,4 +79,4 @@ def alphabet_of(tokens: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     seen = np.zeros(np.iinfo(tokens.dtype).max + 1, dtype=bool)
     for start in range(0, len(chosen), BLOCK):
         seen[tokens[chosen[start : start + BLOCK]]] = True
-    return (N_SPECIAL + np.flatnonzero(seen[N_SPECIAL:])).astype(tokens.dtype)
+    return to_indices(np.flatnonzero(seen[N_SPECIAL:])).astype(tokens.dtype)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from src.core import locks, storage, versions
 from src.core.settings import Denoise, Pretrain, Run
-from src.data.corpus import BLOCK, N_SPECIAL, PAD, Corpus
+from src.data.corpus import BLOCK, N_SPECIAL, PAD, Corpus, to_indices, to_words
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel
 from src.models.layers import mixture
@@ -79,7 +79,7 @@ class Denoiser:
         inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         places = (inside & (tokens >= N_SPECIAL)).flatten().nonzero()[:, 0]
         logits = self._model({"tokens": tokens}, lengths, places)[0]  # (K, V)
-        words = tokens.flatten()[places].long() - N_SPECIAL
+        words = to_words(tokens.flatten()[places].long())
         # Odds relative to the shown word, the only one whose odds change: no second (K, V) array is needed.
         likely, word = logits.topk(MIXED if "soft" in views else 1, dim=1)
         shown = logits.gather(1, words[:, None])[:, 0].float()
@@ -91,7 +91,7 @@ class Denoiser:
             wrong = others / (others + lift) > self.settings.confidence
             wrong &= likely[:, 0] / (others + lift) > 0.5
             changed = tokens.flatten().clone()
-            changed[places[wrong]] = (word[:, 0] + N_SPECIAL).to(tokens.dtype)[wrong]
+            changed[places[wrong]] = to_indices(word[:, 0]).to(tokens.dtype)[wrong]
             found["hard"] = changed.view_as(tokens)
         if "soft" in views:
             # The word that is shown is among the likeliest, or takes the place of the last of them.
@@ -100,7 +100,7 @@ class Denoiser:
             likely = torch.where(word == words[:, None], lift, likely)
             mixed = torch.zeros(tokens.numel(), MIXED, dtype=torch.int32, device=tokens.device)
             mixed[:, 0] = torch.where(inside.flatten(), mixture(tokens.flatten(), torch.ones_like(tokens.flatten())), 0)
-            mixed[places] = mixture(word + N_SPECIAL, likely / likely.sum(dim=1, keepdim=True))
+            mixed[places] = mixture(to_indices(word), likely / likely.sum(dim=1, keepdim=True))
             found["soft"] = mixed.view(*tokens.shape, MIXED)
         return found
 

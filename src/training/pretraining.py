@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.core.settings import Pretrain, Run
-from src.data.corpus import MASK, N_SPECIAL, Corpus, Stacked
+from src.data.corpus import MASK, Corpus, Stacked, to_words
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel
 from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
@@ -136,7 +136,7 @@ class Language(Objective):
             width = batch.inputs["tokens"].shape[1]
             part = Questions(*(array[batch.rows, :width] for array in questions))
             places = np.flatnonzero(part.asked)
-            words = tokens[batch.rows, :width].ravel()[places].astype(np.int64) - N_SPECIAL
+            words = to_words(tokens[batch.rows, :width].ravel()[places].astype(np.int64))
             shown = (part.shown != MASK) & (np.arange(width) < lengths[batch.rows, None])
             arrays = places, words, shown, part.replaced.astype(np.float32)
             yield batch._replace(rows=rows[batch.rows]), Asked(*(torch.from_numpy(a).to(self.device) for a in arrays))

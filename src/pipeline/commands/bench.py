@@ -43,9 +43,6 @@ ROWS_OF_PIPELINE, TEST_ROWS_OF_PIPELINE = 10_000, 3_000
 """As many as in round 1."""
 
 
-EXAMPLE = "./run.sh bench read train_lstm --repeats 5"
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all timings; an unknown one lists them")
     parser.add_argument(

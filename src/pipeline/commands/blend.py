@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-EXAMPLE = "./run.sh blend lstm transformer blend.method=weights"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: blend.members, or the whole preset")

@@ -25,7 +25,6 @@ from src.pipeline.stages.pretrain import STAGE as PRETRAIN
 from src.training.device_cache import recall_or_find
 from src.training.planning import fold_jobs
 
-EXAMPLE = "./run.sh clean --superseded"
 KEPT = ("submissions.jsonl", "submission_*")
 """Left standing by --all: what was submitted cannot be made again for certain."""
 
@@ -68,9 +67,9 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
 
 def everything(workspace: Workspace) -> Iterator[Item]:
-    """All of the output folder but KEPT and the project's own README."""
+    """All of the output folder but KEPT, the project's own README, and the locks that commands may wait for."""
     for path in sorted(workspace.output.root.glob("*")):
-        if path.name != "README.md" and not any(path.match(pattern) for pattern in KEPT):
+        if path.name not in ("README.md", "locks") and not any(path.match(pattern) for pattern in KEPT):
             yield Item("output", path)
 
 

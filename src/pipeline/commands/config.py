@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-EXAMPLE = "./run.sh config --preset quick"
-
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     import yaml

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
     from src.reporting.explanations import Explanation
 
-EXAMPLE = "./run.sh explain blend --id 42 --label region_3"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="a trained run or a blend (default: blend, or the best)")

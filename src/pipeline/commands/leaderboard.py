@@ -17,8 +17,6 @@ from src.core.errors import UserError
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-EXAMPLE = "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

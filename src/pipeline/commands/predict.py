@@ -31,7 +31,6 @@ from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.training.prediction import mean_prediction, prediction_jobs
 
-EXAMPLE = "./run.sh predict blend new_reports.csv"
 SHIFTED = ("plain", "weighted", "noised", "both")
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-EXAMPLE = "./run.sh sample --rows 1000000"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", dest="sample.rows", metavar="N", help="labelled reports")

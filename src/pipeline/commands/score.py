@@ -15,8 +15,6 @@ from src.core.errors import UserError
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-EXAMPLE = "./run.sh score --labels answers.csv output/submission_test.csv"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="*", help="runs to show label by label; with --labels, a submission")

@@ -29,8 +29,6 @@ from src.evaluation.metrics import effective_size
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make_needs
 
-EXAMPLE = "./run.sh standin round2/train.csv --to input/proof"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="labelled reports of another pool, such as round 2's train file")

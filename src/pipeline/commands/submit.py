@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-EXAMPLE = "./run.sh submit lstm"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="default: the pipeline's blend")

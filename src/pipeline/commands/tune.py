@@ -12,8 +12,6 @@ from src.core.settings_loader import with_words
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-EXAMPLE = "./run.sh tune lstm --preset quick --trials 30"
-
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     from src.core.terminal import dependency

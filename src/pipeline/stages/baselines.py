@@ -24,7 +24,6 @@ class Baselines(Stage):
     name = "baselines"
     needs = ("folds",)
     counted = "baselines"
-    is_automatic = True
 
     def names(self, workspace: Workspace) -> list[str]:
         return list(workspace.settings.baselines)

@@ -14,7 +14,7 @@ from src.core.executors import LocalProcesses, make_executor
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, show_table
-from src.data.corpus import N_SPECIAL, Corpus, unpad
+from src.data.corpus import Corpus, to_words, unpad
 from src.data.dataset import Dataset
 from src.data.ngrams import join
 from src.evaluation import metrics, noise_estimation
@@ -186,7 +186,7 @@ def _typical(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[str, i
 
 def word_indices(corpus: Corpus, row: int) -> np.ndarray:
     """Of a report's tokens in the vocabulary's words; training files hold no unknown word, and tests are part of it."""
-    return np.asarray(corpus.tokens[row, : corpus.lengths[row]]).astype(np.int64) - N_SPECIAL
+    return to_words(np.asarray(corpus.tokens[row, : corpus.lengths[row]]).astype(np.int64))
 
 
 def noise_marks(dataset: Dataset, corpus: Corpus, found: Sequence[Explanation]) -> dict[int, np.ndarray]:

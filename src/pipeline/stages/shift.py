@@ -22,7 +22,7 @@ from src.core.storage import Output
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
 from src.data import near_duplicates
-from src.data.corpus import N_SPECIAL, Corpus, pad, unpad
+from src.data.corpus import Corpus, pad, to_indices, to_words, unpad
 from src.data.corruption import NoiseRates, corrupt
 from src.data.dataset import Dataset
 from src.data.ngrams import Text, take
@@ -154,7 +154,7 @@ def _facts(
     for name, extra in extras.items():
         measured = storage.read_json(dataset.output.shift_of(name) / "measured.json")
         for ngram in measured["adversarial"]["telling"]:
-            ngram["tokens"] = [int(words[token - N_SPECIAL]) for token in ngram["tokens"]]
+            ngram["tokens"] = [int(words[to_words(token)]) for token in ngram["tokens"]]
         tests[name] = {
             **measured,
             "noise": _noise_facts(noise[name]),
@@ -279,7 +279,7 @@ def _text(corpus: Corpus, rows: np.ndarray | None = None) -> Text:
 
 
 def _corrupted(text: Text, rates: NoiseRates, rng: np.random.Generator, words: int) -> Text:
-    return corrupt(*text, rates, rng, np.arange(N_SPECIAL, N_SPECIAL + words))
+    return corrupt(*text, rates, rng, to_indices(np.arange(words)))
 
 
 def _groups(folds: Splits) -> np.ndarray:

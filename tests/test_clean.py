@@ -1,0 +1,68 @@
+"""./run.sh clean: it finds what no result needs, and removes nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from src.__main__ import main
+from src.core import locks
+from tests.conftest import words
+
+
+@pytest.fixture
+def clean(capsys):
+    def run(made: list[str], *options: str) -> set[Path]:
+        capsys.readouterr()
+        assert main(["clean", "--json", *options, *made]) == 0
+        return {Path(item["path"]) for item in json.loads(capsys.readouterr().out)["removable"]}
+
+    return run
+
+
+def all_files(output: Path) -> set[Path]:
+    return {path for path in output.rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+
+def test_a_finished_pipeline_has_nothing_to_remove(copy, tiny_input, clean):
+    assert clean(words(tiny_input, copy)) == set()
+
+
+def test_what_is_superseded_goes_and_results_stay(copy, tiny_input, clean):
+    made = words(tiny_input, copy, "runs.lstm.train.epochs=1")
+    old = set((copy / "runs/lstm").glob("fold_*"))
+    assert clean(made) == set(), "the finished run still uses its folds"
+    assert main(["train", "--model", "lstm", *made]) == 0
+    (copy / "data/.tokens.npy.abc.tmp").write_text("half")
+    (copy / "predictions/lstm.0123").mkdir(parents=True)
+    expected = {*old, copy / "data/.tokens.npy.abc.tmp", copy / "predictions/lstm.0123"}
+    before = all_files(copy)
+    assert clean(made) == expected and all_files(copy) == before, "nothing is removed without being asked"
+    assert clean(made, "--superseded") == expected
+    assert not any(path.exists() for path in expected) and clean(made) == set()
+    assert main(["train", "--model", "lstm", *made]) == 0
+    assert {path for path in before - all_files(copy)} == {
+        path for path in before if any(path.is_relative_to(gone) for gone in expected)
+    }
+
+
+def test_an_interrupted_training_of_the_present_settings_stays(copy, tiny_input, clean):
+    made = words(tiny_input, copy, "runs.lstm.train.epochs=3")
+    assert main(["train", "--model", "lstm", *made]) == 0
+    newest = max((copy / "runs/lstm").glob("fold_*/result.json"), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()
+    assert newest.parent not in clean(made)
+
+
+def test_everything_but_the_submissions(copy, tiny_input, clean):
+    kept = {path for path in copy.iterdir() if path.name.startswith("submission")}
+    clean(words(tiny_input, copy), "--all")
+    assert {path for path in copy.iterdir() if path.name != "locks"} == kept and len(kept) == 3
+
+
+def test_nothing_is_removed_beside_another_command(copy, tiny_input, capsys):
+    with locks.hold(copy / "locks", ["train.lstm"], [], "train"):
+        assert main(["clean", "--all", *words(tiny_input, copy)]) == 2
+    assert "train.lstm" in capsys.readouterr().err and (copy / "runs/lstm/score.json").exists()

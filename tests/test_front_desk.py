@@ -1,0 +1,60 @@
+"""The front desk: which words are settings, and which errors are the user's."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from src.__main__ import main, parse
+from tests.conftest import words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "value"),
+    [
+        (["leaderboard", "add", "x.csv", "0.9", "--note", "lr=0.01"], "note", "lr=0.01"),
+        (["tune", "lstm", "--storage", "postgresql://h/db?sslmode=require"], "storage", "postgresql://h/db?sslmode=require"),
+        (["blend", "lstm", "--name", "a=b"], "name", "a=b"),
+    ],
+)  # fmt: skip
+def test_the_value_of_an_option_is_no_setting(arguments, option, value):
+    _, parsed, overrides = parse([*arguments, "train.epochs=3"])
+    assert getattr(parsed, option) == value and overrides == ["train.epochs=3"]
+
+
+def test_a_file_whose_name_has_an_equals_sign_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fold=1.csv").write_text("")
+    _, parsed, overrides = parse(["predict", "data.max_len=9", "lstm", "fold=1.csv", "--to", "out=1.csv"])
+    assert (str(parsed.file), str(parsed.to), parsed.runs) == ("fold=1.csv", "out=1.csv", ["lstm"])
+    assert overrides == ["data.max_len=9"]
+
+
+def test_a_setting_before_and_behind_the_verb(tmp_path):
+    _, parsed, overrides = parse(["train", "train.epochs=3", "--model", "lstm", "folds.k=2"])
+    assert overrides == ["train.epochs=3", "folds.k=2"] and parsed.model == ["lstm"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_what_the_user_can_mend_has_no_traceback(number, tiny_input, tmp_path, monkeypatch, capsys):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "it is so", "somewhere")
+
+    monkeypatch.setattr("src.pipeline.stages.prepare.read_reports", fail)
+    assert main(["prepare", *words(tiny_input, tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "somewhere" in told and "Traceback" not in told
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(tiny_input, tmp_path, monkeypatch, capsys):
+    """A file that the program itself looks for in vain is no error of the user's."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "no such file", "inner.npy")
+
+    monkeypatch.setattr("src.pipeline.stages.prepare.encode", fail)
+    with pytest.raises(FileNotFoundError):
+        main(["prepare", *words(tiny_input, tmp_path)])
+    assert main(["prepare", "--json", *words(tiny_input, tmp_path)]) == 1
+    assert "Traceback" in capsys.readouterr().err
