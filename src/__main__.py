@@ -185,12 +185,16 @@ def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config
 
 def _overview() -> str:
     width = max(map(len, COMMANDS)) + 2
-    verbs = "\n".join(f"  {name:<{width}}{entry.summary}" for name, entry in COMMANDS.items())
+
+    def lines(for_developers: bool) -> str:
+        chosen = {name: one for name, one in COMMANDS.items() if one.for_developers == for_developers}
+        return "\n".join(f"  {name:<{width}}{one.summary}" for name, one in chosen.items())
+
     return (
         f"usage: ./run.sh [VERB] [--preset NAME] [--model NAME] [--quiet] [--json] [key=value …]\n\n"
         f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"
-        f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{verbs}\n"
-        f"  {'test':<{width}}set up and pass the tests\n\n"
+        f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{lines(False)}\n\n"
+        f"for developers:\n{lines(True)}\n  {'test':<{width}}set up and pass the tests\n\n"
         f"presets: {', '.join(settings_loader.preset_names())}\n"
         f"models:  {', '.join(settings_loader.model_names())}\n\n{KEYS}\n"
         "For scripts: --quiet tells only results, warnings and errors; --json prints one JSON document."

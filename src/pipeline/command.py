@@ -21,6 +21,7 @@ class Entry(NamedTuple):
 
     summary: str
     example: str = ""
+    for_developers: bool = False
 
 
 COMMANDS = {
@@ -59,12 +60,14 @@ COMMANDS = {
         "make test files with known answers of a labelled file, to check what is expected",
         "./run.sh standin round2/train.csv --to input/proof",
     ),
-    "bench": Entry(
-        "measure the speed beside plain code and the machine's limits", "./run.sh bench read train_lstm --repeats 5"
-    ),
     "status": Entry("what is done, running, out of date and missing, and how to make it"),
     "config": Entry("print the settings as they would be used", "./run.sh config --preset quick"),
     "clean": Entry("show and remove what no result needs any more", "./run.sh clean --superseded"),
+    "bench": Entry(
+        "measure the speed beside plain code and the machine's limits",
+        "./run.sh bench read train_lstm --repeats 5",
+        for_developers=True,
+    ),
 }
 """Every command, in the order of ./run.sh --help. Nothing is imported for the list: it is there at once."""
 

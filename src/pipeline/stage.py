@@ -6,10 +6,11 @@ The pipeline's order, `status`, the commands that remedies name and the locks fo
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import functools
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,9 @@ class Progress:
     """A job of the target runs."""
 
 
-class Stage:
+class Stage(abc.ABC):
+    """A step of the pipeline. Its class attributes and methods are all that the graph, `status` and the locks know."""
+
     name: str
     needs: tuple[str, ...] = ()
     """Stages whose results it reads."""
@@ -55,19 +58,19 @@ class Stage:
         """Names of the targets, known also where an input is missing."""
         return [""]
 
+    @abc.abstractmethod
     def targets(self, workspace: Workspace) -> list[Target]:
         """One for each of names(), in that order. Raises UserError, with the command, where an input is missing."""
-        raise NotImplementedError(self.name)
 
+    @abc.abstractmethod
     def result(self, workspace: Workspace, name: str) -> Path:
         """File of a target that is written last, known also where an input is missing."""
-        raise NotImplementedError(self.name)
 
+    @abc.abstractmethod
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         """Makes the `missing` targets and says what it made."""
-        raise NotImplementedError(self.name)
 
-    def show(self, workspace: Workspace) -> None:
+    def show(self, workspace: Workspace) -> None:  # noqa: B027 - most stages have nothing to show
         """Shows the results, whether they were just made or not."""
 
     def label(self, name: str) -> str:
@@ -83,10 +86,20 @@ class Stage:
         return f"{self.name}: up to date"
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
+        """How far a target is, whose inputs are all there."""
         return Progress()
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
+        """Locks that are held exclusively while the targets `names` are made, one for each or one for all."""
         return [f"{self.name}.{name}" if name else self.name for name in names]
+
+    def read_locks(self, workspace: Workspace) -> list[str]:
+        """Locks that are held shared by whoever reads the targets."""
+        return self.lock_names(self.names(workspace))
+
+    def reads(self, workspace: Workspace) -> set[str]:
+        """Locks of all that the stage reads."""
+        return {lock for name in all_needs(self.name) for lock in get_stage(name).read_locks(workspace)}
 
 
 @functools.cache
@@ -158,15 +171,24 @@ def _needs_are_current(workspace: Workspace, stage: Stage) -> bool:
 
 @contextlib.contextmanager
 def holding(workspace: Workspace, stage: Stage, names: Sequence[str]) -> Iterator[None]:
-    """Holds the targets `names` of a stage exclusively, and what the stage needs against being written meanwhile."""
-    reads = {lock for name in all_needs(stage.name) for lock in _lock_names(workspace, name)}
-    with locks.hold(workspace.output.locks, stage.lock_names(names), reads, workspace.command(stage.name)):
+    """Holds the targets `names` of a stage exclusively, and what the stage reads against being written meanwhile."""
+    command = workspace.command(stage.name)
+    with locks.hold(workspace.output.locks, stage.lock_names(names), stage.reads(workspace), command):
         yield
 
 
-def _lock_names(workspace: Workspace, name: str) -> list[str]:
-    stage = get_stage(name)
-    return stage.lock_names(stage.names(workspace))
+@contextlib.contextmanager
+def reading(workspace: Workspace, verb: str, reads: Iterable[str] = ()) -> Iterator[None]:
+    """Holds what training reads, and further locks, against being written, for a command that is no stage."""
+    with locks.hold(
+        workspace.output.locks, [], {*get_stage("train").reads(workspace), *reads}, workspace.command(verb)
+    ):
+        yield
+
+
+def run_lock(name: str) -> str:
+    """Lock of the files of a run's folder."""
+    return f"run.{name}"
 
 
 def is_running(workspace: Workspace, stage: Stage, name: str) -> bool:

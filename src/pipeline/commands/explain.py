@@ -36,11 +36,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
-    from src.pipeline.stage import make
+    from src.pipeline.stage import make, reading, run_lock
     from src.pipeline.stages.explain import Explain
 
     if parsed.id is not None:
-        explain_report(workspace, parsed.run, parsed.id, parsed.label, parsed.file)
+        with reading(workspace, "explain", [run_lock(parsed.run or "blend")]):
+            explain_report(workspace, parsed.run, parsed.id, parsed.label, parsed.file)
         return
     if parsed.label or parsed.file is not None:
         raise UserError("--label and --file are for one report: name it with --id ID")

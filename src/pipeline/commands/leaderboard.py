@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     from src.pipeline import online_scores
-    from src.pipeline.stage import make
+    from src.pipeline.stage import make, reading, run_lock
     from src.pipeline.stages.leaderboard import Leaderboard
 
     action, *words = parsed.runs or [""]
@@ -42,7 +42,8 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if action == "ask":
         if parsed.note is not None:
             raise UserError("--note is for ./run.sh leaderboard add and tell")
-        online_scores.ask(workspace, words, parsed.board)
+        with reading(workspace, "leaderboard", map(run_lock, words or ["blend"])):
+            online_scores.ask(workspace, words, parsed.board)
         return
     if action not in ("add", "tell"):
         if parsed.board is not None or parsed.note is not None:

@@ -29,6 +29,7 @@ from src.evaluation.external_dataset import Pool
 from src.evaluation.metrics import Estimate
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
+from src.pipeline.stage import reading, run_lock
 from src.training.prediction import mean_prediction, prediction_jobs
 
 SHIFTED = ("plain", "weighted", "noised", "both")
@@ -58,11 +59,13 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
             raise UserError("--replacement is for --shifted")
         if parsed.against is not None:
             raise UserError("--against is for --shifted")
-        predict(workspace, parsed.runs, parsed.file, parsed.to)
+        with reading(workspace, "predict", map(run_lock, parsed.runs)):
+            predict(workspace, parsed.runs, parsed.file, parsed.to)
     elif parsed.to is not None:
         raise UserError("--shifted writes scores, no predictions: leave --to out")
     else:
-        score_shifted(workspace, parsed.runs, parsed.file, parsed.replacement, parsed.against)
+        with reading(workspace, "predict", map(run_lock, parsed.runs)):
+            score_shifted(workspace, parsed.runs, parsed.file, parsed.replacement, parsed.against)
 
 
 def _rate(text: str) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     from src.core.terminal import dependency
-    from src.pipeline.stage import get_stage, make
+    from src.pipeline.stage import get_stage, make, reading, run_lock
     from src.pipeline.stages import tune
 
     settings = workspace.settings
@@ -33,7 +33,8 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if parsed.run == "blend":
         if parsed.jobs:
             raise UserError("--jobs is for trials that train; those of blend take a second each, one after the other")
-        tune.run_blend(workspace, options)
+        with reading(workspace, "tune", map(run_lock, settings.runs)):
+            tune.run_blend(workspace, options)
         return
     if parsed.model:
         raise UserError(f"./run.sh tune takes one RUN: leave --model {parsed.model[0]} out")
@@ -46,7 +47,8 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         if teachers := config.runs[parsed.run].train.teachers:
             teaching = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
             make(workspace.variant(teaching), get_stage("train"))
-    tune.run(workspace, parsed.run, options)
+    with reading(workspace, "tune"):
+        tune.run(workspace, parsed.run, options)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

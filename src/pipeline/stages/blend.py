@@ -24,7 +24,7 @@ from src.ensemble.blend_data import blend_rows
 from src.evaluation import runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
-from src.pipeline.stage import Progress, Stage
+from src.pipeline.stage import Progress, Stage, run_lock
 
 MOST_PAIRED = 12
 """Members whose correlations are shown pair by pair."""
@@ -85,7 +85,10 @@ class Blend(Stage):
         return parts
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
-        return [f"blend.{name}" for name in names]
+        return [run_lock(name) for name in names]
+
+    def reads(self, workspace: Workspace) -> set[str]:
+        return super().reads(workspace) | {run_lock(name) for name in self.members(workspace)}
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
         return Progress(", ".join(self.members(workspace)))

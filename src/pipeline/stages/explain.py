@@ -20,7 +20,7 @@ from src.data.ngrams import join
 from src.evaluation import metrics, noise_estimation
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
-from src.pipeline.stage import Progress, Stage
+from src.pipeline.stage import Progress, Stage, run_lock
 from src.reporting.explanations import Explanation, carriers, explain
 from src.reporting.sections import Findings
 from src.reporting.sections.explanations import PHRASE
@@ -61,6 +61,9 @@ class Explain(Stage):
             }
         )
         return [Target(self._run or "", workspace.output.explained(source.name), stamp)]
+
+    def reads(self, workspace: Workspace) -> set[str]:
+        return super().reads(workspace) | ({run_lock(self._run)} if self._run else set())
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
         return Progress(str(target.result) if target.is_current() else "")

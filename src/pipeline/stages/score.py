@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from src.core import storage
 from src.core.errors import UserError
@@ -25,6 +26,12 @@ class Score(Stage):
 
     def targets(self, workspace: Workspace) -> list[Target]:
         return []
+
+    def result(self, workspace: Workspace, name: str) -> Path:
+        return workspace.output.runs
+
+    def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
+        """Makes nothing: show() is all."""
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         return ""

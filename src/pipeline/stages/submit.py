@@ -18,7 +18,7 @@ from src.ensemble.submission_log import SubmissionLog
 from src.evaluation import label_shift
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
-from src.pipeline.stage import Progress, Stage
+from src.pipeline.stage import Progress, Stage, run_lock
 
 
 class Submit(Stage):
@@ -59,6 +59,9 @@ class Submit(Stage):
     def files(self, workspace: Workspace) -> dict[str, Path]:
         """Submission file of each test file."""
         return {test: workspace.output.submission(test, self._run) for test in workspace.dataset.test_files}
+
+    def reads(self, workspace: Workspace) -> set[str]:
+        return super().reads(workspace) | ({run_lock(self._run)} if self._run else set())
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
         done, total = int(target.noted(target.result)), int(target.fingerprint)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from src.core import storage, versions
+from src.core import locks, storage, versions
 from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
 from src.core.settings import fingerprint
 from src.core.targets import Target
@@ -23,7 +23,7 @@ from src.core.terminal import duration, info, result
 from src.evaluation import runs
 from src.evaluation.validation_sets import ShiftedTest
 from src.evaluation.workspace import Workspace
-from src.pipeline.stage import Progress, Stage
+from src.pipeline.stage import Progress, Stage, run_lock
 from src.training import device_cache
 from src.training.device_cache import Machine
 from src.training.job_specs import FoldJob, described, is_trained
@@ -48,6 +48,10 @@ class Train(Stage):
     def targets(self, workspace: Workspace) -> list[Target]:
         jobs = _jobs(workspace)
         return [run_target(workspace, name, jobs[name]) for name in self.names(workspace)]
+
+    def read_locks(self, workspace: Workspace) -> list[str]:
+        """A run's folder is written when its folds are trained: until then, readers of the run before need not wait."""
+        return [run_lock(name) for name in self.names(workspace)]
 
     def command_words(self, name: str) -> list[str]:
         return ["--model", name]
@@ -145,7 +149,9 @@ class _Training:
         for name, group in jobs.items():
             if failed.isdisjoint(job.folder for job in group):
                 if name in lacking:
-                    _assemble(self.workspace, targets[name], group)
+                    command = self.workspace.command("train", "--model", name)
+                    with locks.hold(self.workspace.output.locks, [run_lock(name)], [], command):
+                        _assemble(self.workspace, targets[name], group)
                 _report_run(self.workspace, name, self.tracking)
         return failures
 
