@@ -18,7 +18,7 @@ from src.core import versions
 
 NOTED = Path(__file__).with_name("versions.json")
 MESSAGES = {"UserError", "info", "result", "warn", "add_json", "show_table"}
-"""Functions whose arguments are for people alone."""
+"""Functions whose arguments are for people alone; so are the texts that a list called `messages` is given."""
 IGNORED = {
     "src.core.errors", "src.core.executors", "src.core.locks", "src.core.settings", "src.core.settings_loader",
     "src.core.storage", "src.core.targets", "src.core.terminal", "src.core.versions", "src.pipeline.online_scores",
@@ -88,7 +88,8 @@ class _Stripped(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         name = getattr(node.func, "id", getattr(node.func, "attr", None))
-        if name in MESSAGES:
+        is_list_of_messages = getattr(getattr(node.func, "value", None), "id", None) == "messages"
+        if name in MESSAGES or is_list_of_messages:
             return ast.Call(node.func, [], [])
         return self.generic_visit(node)
 
