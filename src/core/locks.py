@@ -27,7 +27,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds `path` exclusively."""
+    """Returns True while a process holds `path` exclusively."""
     for pause in (0.0, 0.02):  # another process that asks the same holds the lock for an instant
         time.sleep(pause)
         try:

@@ -52,7 +52,7 @@ class Output:
         return self.runs / name
 
     def shift_of(self, test_file: str) -> Path:
-        """What was measured of a test file."""
+        """Folder of what was measured of a test file."""
         return self.shift / Path(test_file).stem
 
     def run_names(self) -> list[str]:
@@ -60,15 +60,15 @@ class Output:
         return sorted(path.parent.name for path in self.runs.glob("*/score.json"))
 
     def submission(self, test_file: str, run: str | None = None) -> Path:
-        """Of the pipeline's final blend, or of the `run` that was asked for."""
+        """Submission of the pipeline's blend, or of `run`."""
         return self.root / (f"submission_{test_file}" if run is None else f"submission_{run}_{test_file}")
 
     def explained(self, run: str) -> Path:
-        """What a run goes by, label by label, as the report shows it."""
+        """Tokens that carry each label for a run, as the report shows them."""
         return self.run(run) / "explained.json"
 
     def explanation(self, run: str, file: str, report: str) -> Path:
-        """Of one report of a file."""
+        """Page that explains one report of a file."""
         return self.root / f"explain_{run}_{Path(file).stem}_{re.sub(r'[^0-9A-Za-z_.-]', '_', report)}.html"
 
     def shifted_prediction(self, file: str) -> Path:
@@ -116,7 +116,7 @@ def write_atomic(
 
 
 def remove_temporaries(folder: Path) -> None:
-    """What a killed write_atomic left behind. Only for a folder that nobody else writes to."""
+    """Removes the temporary files of a killed write_atomic. Only for a folder that nobody else writes to."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
@@ -136,7 +136,7 @@ def write_npy(path: Path, array: np.ndarray) -> None:
 
 
 def write_npy_blocks(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[np.ndarray]) -> None:
-    """The same file as write_npy's of np.concatenate(blocks), an array of this shape and type, but only one block is in
+    """Writes the file that write_npy(np.concatenate(blocks)) would, of this shape and type, with only one block in
     memory at a time. Raises ValueError, and writes nothing, if the blocks are not of that shape and type together.
     """
 
@@ -182,7 +182,7 @@ def libraries(*names: str) -> dict[str, str]:
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:
-    """What a result depends on beside its settings."""
+    """Machine and versions that a result depends on."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -1,4 +1,4 @@
-"""What every later stage reads: the encoded corpora in output/data and the manifest that tells what they are."""
+"""Dataset: the encoded corpora in output/data and their manifest, which every later stage reads."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Dataset:
 
     @property
     def test_texts(self) -> dict[str, str]:
-        """What stands for the reports of each test file, by its name."""
+        """Fingerprint of the reports of each test file, by its name."""
         return {file["name"]: file["text"] for file in self.manifest["files"] if file["role"] == "test"}
 
     @property
@@ -71,22 +71,22 @@ class Dataset:
         return list(self.extra_labels)
 
     def extra_folder(self, name: str) -> Path:
-        """Of all reports of an extra file; their labels are there too where the file is one of `extra_labelled`."""
+        """Folder of all reports of an extra file, with labels if the file is one of `extra_labelled`."""
         return self.output.data / "extra" / Path(name).stem
 
     def extra_rows_path(self, name: str) -> Path:
-        """Of those of `extra_labelled`: a file with (n,) int64, the rows whose labels can train. The others have the
+        """File of an `extra_labelled` one with (n,) int64, the rows whose labels can train. The others have the
         text of a train report, and would tell a model the labels of what it is validated on."""
         return self.output.data / "extra" / f"{Path(name).stem}.rows.npy"
 
     @property
     def extra_texts(self) -> dict[str, str]:
-        """What stands for the reports of each extra file, by its name."""
+        """Fingerprint of the reports of each extra file, by its name."""
         return {file["name"]: file["text"] for file in self._extra}
 
     @property
     def extra_labels(self) -> dict[str, str]:
-        """What stands for the rows that can train, and for their labels, by the name of the extra file."""
+        """Fingerprint of the rows that can train and of their labels, by the name of the extra file."""
         return {file["name"]: file["labels"] for file in self._extra if file["labels"]}
 
     @property

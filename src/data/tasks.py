@@ -67,7 +67,7 @@ KINDS = {"multilabel": Multilabel()}
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted and how it is judged. In a label field the groups stand in order, separated by a comma."""
+    """Target of the prediction and its score. In a label field the groups stand in order, separated by a comma."""
 
     name: str
     title: str

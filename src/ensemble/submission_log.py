@@ -56,7 +56,7 @@ class Submission:
         return [{"run": self.run, "fingerprint": self.fingerprint, "how": self.how}, *self.remade]
 
     def is_made_of(self, fingerprint: str, how: dict[str, Any]) -> bool:
-        """Whether a run of this fingerprint made these bytes in this way."""
+        """Returns True if a run of this fingerprint made these bytes in this way."""
         return any((maker["fingerprint"], maker["how"]) == (fingerprint, how) for maker in self.makers())
 
     def score(self, board: str) -> float | None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class RunFolder:
     path: Path
     record: dict[str, Any]
-    """What run.json holds."""
+    """Content of run.json."""
     config: Config
     """Settings of the present command, which may differ from those that made the run."""
 
@@ -123,11 +123,11 @@ class RunFolder:
 
     @property
     def settings(self) -> Run:
-        """Of a trained model, as its config.yaml has them."""
+        """Settings of a trained model, read from its config.yaml."""
         return run_from_yaml(self.path / "config.yaml")
 
     def boards(self) -> dict[str, Any]:
-        """What ./run.sh leaderboard found of the run as it is now, by test file; nothing where it was not asked yet."""
+        """Findings of ./run.sh leaderboard for the run as it is now, by test file; empty if there are none yet."""
         path = self.path / "leaderboard.json"
         found = storage.read_json(path) if path.exists() else {}
         return found["tests"] if found.get("run") == self.score["fingerprint"] else {}
@@ -157,17 +157,17 @@ def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
 
 
 def test_path(run: Path, test_file: str) -> Path:
-    """Where a run keeps its logits of a test file."""
+    """Path of a run's logits of a test file."""
     return run / f"test_{Path(test_file).stem}.npy"
 
 
 def copies_path(run: Path, test_file: str) -> Path:
-    """Where a run keeps its out-of-fold logits of the noisy copies."""
+    """Path of a run's out-of-fold logits of the noisy copies."""
     return run / f"copies_{Path(test_file).stem}.npy"
 
 
 def folds_path(run: Path, test_file: str) -> Path:
-    """Where a run keeps each fold's own logits of a test file."""
+    """Path of each fold's own logits of a test file."""
     return run / f"folds_{Path(test_file).stem}.npy"
 
 

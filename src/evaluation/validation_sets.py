@@ -1,4 +1,4 @@
-"""What ./run.sh shift leaves for the other stages: train reports made like those of each test file.
+"""Validation sets that ./run.sh shift makes: train reports made like those of each test file.
 
 output/shift/
     shift.json, shift.md, shift.png      what was found: for machines, in words and tables, and drawn
@@ -33,7 +33,7 @@ class ShiftedTest:
     name: str
     folder: Path
     facts: dict[str, Any]
-    """What shift.json says of it."""
+    """Its entry in shift.json."""
 
     @property
     def noised(self) -> list[Path]:
@@ -113,7 +113,7 @@ class Validation:
 
     @property
     def effective_size(self) -> float:
-        """Of the reports: copies are one report."""
+        """Effective number of reports (Kish); copies count as one report."""
         return metrics.effective_size(np.bincount(self.rows, weights=self.weights))
 
     def described(self, test: ShiftedTest | None) -> str:
@@ -125,7 +125,7 @@ class Validation:
         return f"train rows {' and '.join(noisy + weighted)} {test.name}"
 
     def only(self, kept: np.ndarray) -> Validation:
-        """Those whose train row is kept, bool (N,)."""
+        """Keeps the rows whose train row is in `kept`, bool (N,)."""
         chosen = kept[self.rows]
         copies = None if self.copies is None else self.copies[chosen]
         weights = self.weights[chosen]

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 MEASURES = (*VALIDATIONS, "expected")
 AS_IT_IS = {"label_shift": False}
-"""What ./run.sh submit notes of how a submission was made of its run."""
+"""Entry `how` of a submission that ./run.sh submit makes without changes to the run's probabilities."""
 FEWEST = 3
-"""Submissions with an online score that a correlation is shown of."""
+"""Least number of submissions with an online score for a correlation."""
 
 
 def show(workspace: Workspace) -> None:
@@ -181,7 +181,7 @@ def _judge(workspace: Workspace, register: SubmissionLog, one: Submission) -> No
 class _Line:
     submission: Submission
     values: dict[str, float | None]
-    """By measure, and `online`."""
+    """Score under each measure, and `online`."""
 
 
 def _show(workspace: Workspace, submissions: list[Submission], test: str, board: str) -> None:
@@ -228,7 +228,7 @@ def _show_gains(workspace: Workspace, best: Submission, others: list[Submission]
 
 
 def advice(workspace: Workspace, submissions: list[Submission]) -> str:
-    """What to submit next: the best run that was not submitted, beside the best that was. Empty without a test file."""
+    """Proposal for the next submission: the best run not submitted, beside the best that was. Empty without a test."""
     select_on, target = workspace.settings.select_on, workspace.target
     if target is None:
         return ""
@@ -264,7 +264,7 @@ def _gain(workspace: Workspace, target: ShiftedTest, one: RunFolder, other: RunF
 
 
 def _is_there(workspace: Workspace, one: Submission) -> bool:
-    """Whether a submission's run is still the one that made the submission."""
+    """Returns True if the submission's run has not been made anew since."""
     score = workspace.output.run(one.run) / "score.json"
     return score.exists() and storage.read_json(score)["fingerprint"] == one.fingerprint
 

@@ -31,7 +31,7 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a target is, for `status`."""
+    """Progress of a target, for `status`."""
 
     note: str = ""
     done: int | None = None
@@ -50,7 +50,7 @@ class Stage(abc.ABC):
     needs: tuple[str, ...] = ()
     """Stages whose results it reads."""
     counted = ""
-    """Where `status` shows all targets in one row, what they are: baselines, runs."""
+    """Unit of the one row that `status` shows for all targets, such as baselines; empty: a row for each target."""
     is_automatic = False
     """Made without being asked for, where another stage needs it and it is missing."""
 
@@ -82,11 +82,11 @@ class Stage(abc.ABC):
         return []
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        """What is said where nothing is missing."""
+        """Message if nothing is missing."""
         return f"{self.name}: up to date"
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
-        """How far a target is, whose inputs are all there."""
+        """Progress of a target whose inputs are all there."""
         return Progress()
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
@@ -161,7 +161,7 @@ def _make_needs(workspace: Workspace, stage: Stage) -> None:
 
 
 def _needs_are_current(workspace: Workspace, stage: Stage) -> bool:
-    """Whether what _make_needs made is still current, now that nobody else may write it."""
+    """Returns True if what _make_needs made is still current, now that nobody else may write it."""
     needs = [get_stage(name) for name in stage.needs if get_stage(name).is_automatic]
     return all(
         _needs_are_current(workspace, need) and all(target.is_current() for target in need.targets(workspace))
@@ -192,6 +192,6 @@ def run_lock(name: str) -> str:
 
 
 def is_running(workspace: Workspace, stage: Stage, name: str) -> bool:
-    """Whether another command writes the target `name` of a stage now."""
+    """Returns True while another command makes the target `name` of a stage."""
     (lock,) = stage.lock_names([name])
     return locks.is_held(workspace.output.locks / f"{lock}.lock")

@@ -139,7 +139,7 @@ class Classification(Objective):
         return sum(losses) / 2 + self.settings.consistency * distance
 
     def step(self, batch: Batch, wanted: Wanted) -> Tensor:
-        """With settings.attack, the gradients of the loss at the moved weights are added."""
+        """Computes loss and gradients; settings.attack adds the gradients at the attacked weights."""
         if self.settings.compile and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         loss = self.loss(self._compute, batch, wanted)
@@ -161,7 +161,7 @@ class Classification(Objective):
         return self._train.ids[rows]
 
     def is_over(self, history: History) -> bool:
-        """Whether the last `patience` epochs brought no better validation loss."""
+        """Returns True if the last `patience` epochs brought no better validation loss."""
         losses = [epoch["valid_loss"] for epoch in history]
         patience = self.settings.patience
         return bool(patience and losses and len(losses) - 1 - losses.index(min(losses)) >= patience)

@@ -1,5 +1,6 @@
-"""What this machine computes with, as devices.py last found it: noted in output/hardware, so that a command that has
-nothing to compute need not load torch to know it.
+"""Device and precision of this machine, as torch last found them, noted in output/hardware.
+
+A command that has nothing to compute reads the note, and does not wait for the import of torch.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _note(output: Output, device: str) -> Path:
 
 
 def signs() -> dict[str, Any]:
-    """What torch's answer depends on, as far as it can be seen without torch."""
+    """Facts that torch's answer depends on, as far as they can be seen without torch."""
     cpu = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     return {
         "torch": importlib.metadata.version("torch"),

@@ -1,4 +1,4 @@
-"""What models start from: word vectors, and encoders that have read all text. Made once, shared by folds."""
+"""Initial weights: word vectors, and encoders pretrained on all text. Made once, shared by folds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAD = ("pooling", "head_dropout", "dropout_samples")
 
 @dataclass(frozen=True)
 class Start:
-    """What the models of one run start from."""
+    """Initial weights of the models of one run."""
 
     vectors: str | None
     """File of the vectors that start the embedding."""
@@ -36,7 +36,10 @@ class Start:
 
 
 def starts_of(workspace: Workspace, here: Machine) -> dict[str, Start]:
-    """Of each run. Raises UserError, with the command, where its pretraining is missing, unless this is a mere look."""
+    """Initial weights of each run.
+
+    Raises UserError, with the command, for a missing pretraining, unless the workspace is read only.
+    """
     config = workspace.settings
     vectors_of = _word_vectors(workspace)
     jobs, found = pretrain_jobs(workspace, here, vectors_of), {}

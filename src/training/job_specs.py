@@ -25,7 +25,7 @@ class TrainingJob:
     """
 
     files: ClassVar[tuple[str, ...]]
-    """What a finished job has beside its result.json."""
+    """Files of a finished job beside its result.json."""
 
     run: dict[str, Any]
     """Settings of the run, as settings.Run"""
@@ -38,7 +38,7 @@ class TrainingJob:
     output: str
     """The output folder, on the machine that runs the job."""
     folder: str
-    """Where results go; result.json is written last."""
+    """Folder of the results; result.json is written last."""
     fingerprint: str
 
     def locate(self, reference: str) -> Path:
@@ -56,11 +56,11 @@ class TrainingJob:
         return Target(name, self.path / "result.json", self.fingerprint, files)
 
     def is_done(self) -> bool:
-        """Whether all results are there and current."""
+        """Returns True if all results are there and current."""
         return self.target().is_current()
 
     def is_running(self) -> bool:
-        """Whether a process works on the job now."""
+        """Returns True while a process works on the job."""
         return is_held(self.path / "job.lock")
 
     def epochs_done(self) -> int:
@@ -101,7 +101,7 @@ class FoldJob(TrainingJob):
     weights: str | None
     """File with the sample weight of each train row, (N,); None: all 1."""
     beside: list[dict[str, Any]]
-    """What else is trained on: Beside as dictionaries."""
+    """Further reports to train on: Beside as dictionaries."""
     valid: str | None
     """File with the rows that epochs are validated on, if these are not the valid_rows as they are: `chosen` rows of
     the valid_corpora one behind the other, the train `rows` that they are copies of, and weights."""

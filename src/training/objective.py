@@ -63,7 +63,7 @@ class Objective(abc.ABC):
         return loss
 
     def is_over(self, history: History) -> bool:
-        """Whether training stops before its last epoch."""
+        """Returns True if training stops before its last epoch."""
         return False
 
     def make_optimizer(self) -> torch.optim.Optimizer:

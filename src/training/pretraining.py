@@ -124,7 +124,7 @@ class Language(Objective):
         return self._text.ids[rows]
 
     def is_over(self, history: History) -> bool:
-        """Whether the last epoch's training loss is below stop_loss."""
+        """Returns True if the last epoch's training loss is below stop_loss."""
         limit = self.settings.stop_loss
         return bool(history) and limit is not None and history[-1]["train_loss"] < limit
 

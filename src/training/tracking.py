@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny"}
-"""What is imported, and what installs it."""
+"""Imported module of each tracker, and the package that installs it."""
 INSTALL = ".venv/bin/pip install -r docs/requirements-tracking.txt"
 CURVES = ("learning_rate", "train_loss", "valid_loss")
 SCORES = ("score", "mlogloss", "exact_match", "calibration_error")
@@ -42,7 +42,7 @@ MEANS = ("roc_auc", "pr_auc", "sensitivity", "specificity")
 EXPERIMENT = "ct-reports"
 
 Point = tuple[str, int]
-"""What was measured, at which step."""
+"""Name and step of a measured value."""
 
 
 class Tracker(Protocol):
@@ -60,7 +60,7 @@ class Tracker(Protocol):
 
 
 class Tracking:
-    """What the stages hold; a Watcher of the jobs that train. Without a tracker it does nothing."""
+    """Tracker of a command, and Watcher of its training jobs. Does nothing if track=none."""
 
     def __init__(self, tracker: Tracker | None):
         self._tracker = tracker
@@ -73,7 +73,7 @@ class Tracking:
         """history() ends a name: it serves the jobs that were done before as well."""
 
     def history(self, job: FoldJob | PretrainJob) -> None:
-        """What is not written yet of a job that is done."""
+        """Writes what is missing of a finished job's learning curve."""
         if self._tracker is not None:
             with (job.path / "history.csv").open() as file:
                 points = [(int(row["epoch"]), _curves(row)) for row in csv.DictReader(file)]
@@ -169,7 +169,7 @@ class MLflow:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         self._experiment = found.experiment_id if found else self._client.create_experiment(EXPERIMENT)
         self._ids: dict[str, str] = {}
-        """Of the runs, by name."""
+        """MLflow's ids of the runs, by name."""
         self._unfinished: set[str] = set()
 
     def start(self, name: str, settings: dict[str, Any]) -> set[Point]:
@@ -205,7 +205,7 @@ def check(config: Config) -> None:
 
 
 def tracking_of(config: Config) -> Tracking:
-    """By `track`. Raises UserError for a database that cannot be opened."""
+    """Tracking for the setting `track`. Raises UserError for a database that cannot be opened."""
     output = Output(config.paths.output)
     if config.track == "none":
         return Tracking(None)

@@ -40,7 +40,7 @@ TOLERANCE = 0.4
 """A ratio may be smaller than the committed one by this share; two runs on one machine differ by up to half of it."""
 PIPELINE, AGREE, SCALE = "pipeline", "agree", "scale"
 ROWS_OF_PIPELINE, TEST_ROWS_OF_PIPELINE = 10_000, 3_000
-"""As many as in round 1."""
+"""Numbers of round 1."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +128,7 @@ def _median(figures: dict[str, Any]) -> float:
 
 
 def _ratios(parts: dict[str, Any]) -> dict[str, float]:
-    """How many times as long as the product each other contender takes for the same work, by part/contender."""
+    """Ratio of each other contender's time to the product's for the same work, by part/contender."""
     ratios = {}
     for name, part in parts.items():
         if name == PIPELINE:
@@ -142,7 +142,7 @@ def _ratios(parts: dict[str, Any]) -> dict[str, float]:
 
 
 def _share(figures: dict[str, Any], parts: dict[str, Any]) -> float | None:
-    """Of the rate of matrix products that the machine was seen to reach in the same run, on all cores."""
+    """Share of the machine's rate of matrix products, measured in the same run on all cores."""
     if "flops" not in figures["info"] or "limits" not in parts:
         return None
     limit = 1 / _median(parts["limits"]["contenders"][figures["info"]["precision"]])

@@ -74,7 +74,7 @@ def everything(workspace: Workspace) -> Iterator[Item]:
 
 
 def superseded(workspace: Workspace) -> Iterator[Item]:
-    """What neither a finished run nor the present settings use. Raises UserError where nothing is prepared."""
+    """Files that neither a finished run nor the present settings use. Raises UserError if nothing is prepared."""
     output = workspace.output
     needed = _needed(workspace)
     for run in sorted(output.runs.glob("*")):

@@ -102,7 +102,7 @@ def explain_report(
 
 
 def _label(names: list[str], wanted: str) -> int:
-    """By its name, or its number among the labels."""
+    """Column of a label, from its name or its number."""
     if wanted in names:
         return names.index(wanted)
     if wanted.isdecimal() and int(wanted) < len(names):
@@ -142,7 +142,7 @@ def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, i
 
 
 def _check(one: Explanation) -> str:
-    """How far the two methods agree, and what integrated gradients leave over."""
+    """Agreement of the two methods, and the remainder of integrated gradients, in words."""
     from scipy.stats import spearmanr
 
     parts = [f"a report that says nothing has the logit {one.start:+.2f}", f"this one {one.logit:+.2f}"]

@@ -188,7 +188,7 @@ def _typical(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[str, i
 
 
 def word_indices(corpus: Corpus, row: int) -> np.ndarray:
-    """Of a report's tokens in the vocabulary's words; training files hold no unknown word, and tests are part of it."""
+    """Rows of a report's tokens in the vocabulary's words. The vocabulary holds the words of train and test files."""
     return to_words(np.asarray(corpus.tokens[row, : corpus.lengths[row]]).astype(np.int64))
 
 

@@ -150,7 +150,7 @@ def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder])
 
 
 def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]) -> LabelledPredictions:
-    """What expectations are learned from: the rows that were looked at, as they are and in noisy copies."""
+    """Labelled predictions that expected scores are learned from: validation rows, plain and in noisy copies."""
     shift, labels = workspace.validation_sets, workspace.labels
     kept = workspace.splits.first[shift.rows] >= 0
     rows = shift.rows[kept]

@@ -142,7 +142,8 @@ def _recognise(wanted: str, train: list[Reports]) -> Task:
 def _encode_extra(
     file: Reports, vocabulary: Vocabulary, task: Task, train: Corpus, settings: Config, folder: Path
 ) -> dict[str, Any]:
-    """What the manifest tells of an extra file; its arrays go to `folder`/STEM, and the rows that can train beside."""
+    """Encodes an extra file into `folder`/STEM, writes the rows that can train beside it, and returns its manifest
+    entry."""
     labels, arrays = _labels_that_train(file, task), folder / file.path.stem
     if labels is None:
         (arrays / "labels.npy").unlink(missing_ok=True)  # of another file of this name, or of another round

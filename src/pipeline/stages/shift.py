@@ -133,7 +133,7 @@ def _measure(workspace: Workspace, target: Target) -> None:
 
 
 def _is_whole(workspace: Workspace) -> bool:
-    """Whether the folders of all test files are there with what was written to them."""
+    """Returns True if the folders of all test files hold all their files."""
     arrays = ("test_rows", "similarity", "weights", "test_similarity")
     return all(
         (test.folder / f"{name}.npy").exists()
@@ -306,7 +306,7 @@ def _mean_over_models(best: np.ndarray) -> np.ndarray:
 def _noise(
     learned: list[noise_estimation.Frames], texts: dict[str, Text], words: int, seed: int
 ) -> dict[str, NoiseEstimate | None]:
-    """Of each file; how much reports differ is asked of all files together."""
+    """Noise estimate of each file; the spread between reports is estimated from all files together."""
     counts = {name: noise_estimation.count_outcomes(learned, text) for name, text in texts.items()}
     return {
         name: noise_estimation.estimate_noise(
@@ -337,7 +337,7 @@ def _noise_facts(estimate: NoiseEstimate | None) -> dict[str, Any] | None:
 
 
 def _profile(train: Text, test: Text | None) -> dict[str, Any]:
-    """Of the test, or of a part of train; both beside the rest of train, so that their figures can be compared."""
+    """Profile of the test, or of a held-out part of train, both against the rest of train."""
     held = np.arange(len(train[1]) - 1) % HELD_OUT == 0
     rest = take(*train, np.flatnonzero(~held))
     return covariate_shift.profile(rest, take(*train, np.flatnonzero(held)) if test is None else test)

@@ -280,7 +280,7 @@ def _by_fold(workspace: Workspace, jobs: Sequence[FoldJob], test: ShiftedTest) -
 
 
 def _how(workspace: Workspace, name: str) -> tuple[str, bool]:
-    """How the scored logits of a run came about, and whether that makes the score optimistic."""
+    """Origin of a run's scored logits in words, and True if it makes the score optimistic."""
     run, settings = workspace.settings.runs[name], workspace.settings
     if workspace.splits.scheme == "holdout":
         return "test part of the holdout, on which no choice was made", False

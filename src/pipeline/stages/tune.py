@@ -157,7 +157,7 @@ def _opened(
 
 
 def _run_inputs(workspace: Workspace, machine: Machine, model: str, space: Space) -> dict[str, Any]:
-    """What the scores of trials of a run depend on."""
+    """Inputs that the scores of a run's trials depend on."""
     config, dataset = workspace.settings, workspace.dataset
     others = {name: run for name, run in {**config.denoisers, **config.runs}.items() if name != model}
     return {
