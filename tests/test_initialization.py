@@ -128,6 +128,8 @@ def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
     assert (views[0] != train.tokens).any(), "some words are taken for noise"
     for name in ("lstm", "transformer"):
         assert jobs_of(output, name)[-1]["denoiser"].startswith("pretrained/transformer.")
+    assert main(["clean", "--superseded", *words(with_extra, output, *more)]) == 0
+    assert len(list((output / "data/train/denoised").glob("*.npy"))) == 2, "the runs still read them"
     # What a run predicts is of the denoised reports.
     file = tmp_path / "again.csv"
     reports = [line.rsplit(b"|,|", 1)[0] for line in (with_extra / "sample_train.csv").read_bytes().splitlines()]

@@ -14,7 +14,7 @@ from src.data.corpus import Corpus
 from src.data.dataset import Dataset
 from src.evaluation.workspace import Workspace
 from src.models.embeddings import ppmi_vectors
-from src.training.initialization import _word_vectors
+from src.training.initialization import word_vectors
 
 TRAIN = "0|,|1 2 3|,|0\n1|,|4 5|,|\n2|,|1 9 3 2|,|1 16\n"
 TEST = "0|,|1 2 7\n"
@@ -124,13 +124,13 @@ def test_a_torn_extra_file_is_told_with_the_others(tmp_path, capsys):
     assert "train.csv, line 1: token 'x'" in told and "extra.csv, line 2: 2 fields, expected 3" in told
 
 
-def test_word_vectors_are_made_from_extra_text_too(prepare):
+def testword_vectors_are_made_from_extra_text_too(prepare):
     files = {"train.csv": TRAIN, "test.csv": TEST}
     sizes = ["model.embedding_size=4", "model.heads=2", "denoise.by=null"]
 
     def vectors_file(dataset: Dataset) -> Path:
         config = load_config("quick", [*sizes, f"paths.output={dataset.output.root}"], ["transformer"])
-        return Path(_word_vectors(Workspace(config))["transformer"])
+        return Path(word_vectors(Workspace(config))["transformer"])
 
     without = vectors_file(prepare(files)[0])
     # All its words are known, so that nothing but the text differs.

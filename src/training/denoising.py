@@ -117,8 +117,9 @@ def denoised_tokens(
     found_by = settings.model_dump_json(include={"prior", "confidence"})
     how = [made_by, precision, found_by, f"{versions.DENOISE} {torch.__version__} {device.type}"]
     stamp = storage.array_hash(loaded.tokens, np.array(how))
-    paths = {view: corpus / "denoised" / f"{stamp}.{view}.npy" for view in settings.views}
-    with locks.lock(corpus / "denoised" / f"{stamp}.lock"):
+    name = f"{made_by}.{stamp}"  # the encoder's fingerprint, by which ./run.sh clean finds copies without encoder
+    paths = {view: corpus / "denoised" / f"{name}.{view}.npy" for view in settings.views}
+    with locks.lock(corpus / "denoised" / f"{name}.lock"):
         missing = [view for view, path in paths.items() if not path.exists()]
         if missing:
             clean = Denoiser.load(denoiser, settings, device, precision)

@@ -41,7 +41,7 @@ def starts_of(workspace: Workspace, here: Machine) -> dict[str, Start]:
     Raises UserError, with the command, for a missing pretraining, unless the workspace is read only.
     """
     config = workspace.settings
-    vectors_of = _word_vectors(workspace)
+    vectors_of = word_vectors(workspace)
     jobs, found = pretrain_jobs(workspace, here, vectors_of), {}
     for name, run in config.runs.items():
         job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
@@ -70,7 +70,7 @@ def pretrain_jobs(
     """The pretraining of each run and reader that asks for one; those of one encoder and settings have one job."""
     config, dataset = workspace.settings, workspace.dataset
     folders, made_by, jobs = text_folders(dataset), [versions.PRETRAIN, storage.libraries("torch"), here.device], {}
-    vectors_of = vectors_of or _word_vectors(workspace)
+    vectors_of = vectors_of or word_vectors(workspace)
     texts = [dataset.manifest["train"], *dataset.test_texts.values(), *dataset.extra_texts.values()]
     for name, run in {**config.denoisers, **config.runs}.items():
         if not run.pretrain.epochs:
@@ -115,7 +115,7 @@ def text_folders(dataset: Dataset) -> list[Path]:
     return [dataset.train_folder, *tests, *extras]
 
 
-def _word_vectors(workspace: Workspace) -> dict[str, str | None]:
+def word_vectors(workspace: Workspace) -> dict[str, str | None]:
     """The file of each run's vectors, if it has any: named by the text that they are made from, and made if need be."""
     config, dataset = workspace.settings, workspace.dataset
     sizes = {

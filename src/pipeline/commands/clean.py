@@ -23,6 +23,7 @@ from src.core.terminal import add_json, result, show_table
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.pretrain import STAGE as PRETRAIN
 from src.training.device_cache import recall_or_find
+from src.training.initialization import word_vectors
 from src.training.planning import fold_jobs
 
 KEPT = ("submissions.jsonl", "submission_*")
@@ -75,31 +76,52 @@ def everything(workspace: Workspace) -> Iterator[Item]:
 
 def superseded(workspace: Workspace) -> Iterator[Item]:
     """Files that neither a finished run nor the present settings use. Raises UserError if nothing is prepared."""
-    output = workspace.output
-    needed = _needed(workspace)
-    for run in sorted(output.runs.glob("*")):
-        for fold in sorted(run.glob("fold_*")):
-            if fold not in needed:
-                yield Item("fold of other settings", fold)
-            else:
-                known = _prediction_names(workspace)
-                for path in sorted([*fold.glob("logits.*.npy"), *fold.glob("copies.*.npy")]):
-                    if path.name not in known:
-                        yield Item("predictions of other texts", path)
+    output, dataset = workspace.output, workspace.dataset
+    needed, known = _needed(workspace), _prediction_names(workspace)
+    for fold in sorted(output.runs.glob("*/fold_*")):
+        if fold not in needed:
+            yield Item("fold of other settings", fold)
+            continue
+        for path in sorted([*fold.glob("logits.*.npy"), *fold.glob("copies.*.npy")]):
+            if path.name not in known:
+                yield Item("predictions of other texts", path)
     for folder in sorted(output.pretrained.glob("*")):
         if folder not in needed:
             yield Item("encoder of other settings", folder)
-    encoders = {storage.read_json(path)["fingerprint"] for path in output.pretrained.glob("*/result.json")}
-    for path in sorted(output.data.glob("**/denoised/*.npy")):
-        if not encoders:
-            yield Item("denoised copy without its encoder", path)
+    vectors = set(word_vectors(workspace).values())
+    for path in sorted(output.vectors.glob("*.npy")):
+        if str(path) not in vectors:
+            yield Item("start vectors of other texts or sizes", path)
+    encoders = {storage.read_json(folder / "result.json")["fingerprint"] for folder in needed if _is_made(folder)}
+    for path in sorted([*output.data.glob("**/denoised/*"), *output.shift.glob("**/denoised/*")]):
+        if path.name.split(".")[0] not in encoders:
+            yield Item("denoised copy by another encoder", path)
+    tests = {Path(name).stem for name in dataset.test_files}
+    for folder in sorted([*output.data.glob("test/*"), *(path for path in output.shift.glob("*") if path.is_dir())]):
+        if folder.name not in tests:
+            yield Item("test file that is gone", folder)
+    extras = {Path(name).stem for name in dataset.extra_files}
+    for path in sorted(output.data.glob("extra/*")):
+        if path.name.removesuffix(".rows.npy") not in extras:
+            yield Item("extra file that is gone", path)
     for folder in sorted(output.predictions.glob("*")):
         yield Item("encoded file of ./run.sh predict", folder)
     for folder in sorted(output.tune.glob("*/trials/*")):
-        if not is_held(folder.parents[1] / "study.lock"):
+        if not is_held(folder.parents[1] / "study.lock") and not _has_open_trials(folder.parents[1]):
             yield Item("trial that is over", folder)
     for path in sorted(output.root.rglob(".*.tmp")):
         yield Item("left half written", path)
+
+
+def _is_made(folder: Path) -> bool:
+    return (folder / "result.json").exists()
+
+
+def _has_open_trials(study_folder: Path) -> bool:
+    """Returns True if a killed command left trials that the same command will finish."""
+    from src.tuning import study
+
+    return not (study_folder / "study.db").exists() or study.counted(study_folder)[1] > 0
 
 
 def _needed(workspace: Workspace) -> set[Path]:
@@ -110,8 +132,8 @@ def _needed(workspace: Workspace) -> set[Path]:
     for record in output.runs.glob("*/run.json"):
         needed |= {record.parent / fold for fold in storage.read_json(record).get("fold_folders", [])}
     for fold in list(needed):
-        if (fold / "result.json").exists() and (encoder := storage.read_json(fold / "result.json").get("denoiser")):
-            needed.add(output.pretrained / encoder)
+        if _is_made(fold) and (encoder := storage.read_json(fold / "result.json").get("denoiser")):
+            needed.add(output.root / encoder)
     return needed
 
 
