@@ -15,7 +15,6 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
 
 from src.core import settings_loader, terminal
 from src.core.errors import UserError, unknown
@@ -29,7 +28,8 @@ KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs
 
 MENDABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE,
-    errno.ENOMEM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EADDRINUSE, errno.ECONNREFUSED,
+    errno.ENOMEM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ECONNREFUSED,
+    errno.ENOLCK, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH,
 }  # fmt: skip
 """Errors of the system that the user can mend, such as a full disk; other OSErrors are faults of the program."""
 
@@ -164,7 +164,7 @@ class _Parser(argparse.ArgumentParser):
         """
         settings, others, is_value = [], [], False
         for word in words:
-            is_setting = not is_value and not word.startswith("-") and "=" in word and not Path(word).exists()
+            is_setting = not is_value and not word.startswith("-") and "=" in word and not os.path.exists(word)
             (settings if is_setting else others).append(word)
             option = self._option_string_actions.get(word)
             is_value = not is_value and option is not None and option.nargs != 0

@@ -36,6 +36,7 @@ ROOTS = {
     "TRAIN": ["src.training.classification", "src.training.prediction"],
     "SCORE": ["src.pipeline.stages.train"],
     "BLEND": ["src.pipeline.stages.blend"],
+    "SUBMIT": ["src.pipeline.stages.submit"],
     "LEADERBOARD": ["src.pipeline.stages.leaderboard"],
     "EXPLAIN": ["src.pipeline.stages.explain"],
     "REPORT": ["src.pipeline.stages.report"],

@@ -41,6 +41,7 @@ def test_what_is_superseded_goes_and_results_stay(copy, tiny_input, clean):
     (copy / "data/train/denoised/0123.4567.hard.npy").write_text("by an encoder that is gone")
     (copy / "vectors/ppmi_9.0123.npy").write_text("of other texts")
     (copy / "shift/gone").mkdir()
+    (min(old) / ".last.safetensors.x.tmp").write_text("half, in a folder that goes as a whole")
     expected = {*old, copy / "data/.tokens.npy.abc.tmp", copy / "predictions/lstm.0123", copy / "shift/gone"}
     expected |= {copy / "data/train/denoised/0123.4567.hard.npy", copy / "vectors/ppmi_9.0123.npy"}
     before = all_files(copy)
@@ -59,6 +60,17 @@ def test_an_interrupted_training_of_the_present_settings_stays(copy, tiny_input,
     newest = max((copy / "runs/lstm").glob("fold_*/result.json"), key=lambda path: path.stat().st_mtime_ns)
     newest.unlink()
     assert newest.parent not in clean(made)
+
+
+def test_interrupted_folds_and_studies_stay(copy, tiny_input, clean):
+    made = words(tiny_input, copy)
+    fold = copy / "runs/lstm/fold_0.split_1.seed_1.0123"
+    fold.mkdir()
+    (fold / "state_0001.json").write_text("{}")
+    (copy / "tune/lstm/trials/0003").mkdir(parents=True)
+    assert clean(made) == set()
+    (fold / "state_0001.json").unlink()
+    assert clean(made) == {fold}
 
 
 def test_everything_but_the_submissions(copy, tiny_input, clean):

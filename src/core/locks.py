@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,10 +35,10 @@ def is_held(path: Path) -> bool:
             with path.open("r+") as file:  # NFS locks only what is open for writing
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return False
-        except (FileNotFoundError, PermissionError):
-            return False
         except BlockingIOError:
             continue
+        except OSError:  # no such lock, or one that nobody can write: a read-only folder
+            return False
     return True
 
 
@@ -61,6 +62,19 @@ def hold(folder: Path, writes: Iterable[str], reads: Iterable[str], command: str
         yield
 
 
+@contextlib.contextmanager
+def hold_all(folder: Path) -> Iterator[None]:
+    """Holds every lock of `folder` exclusively. Raises UserError if another command holds one, even to read."""
+    with contextlib.ExitStack() as held:
+        for path in sorted(folder.glob("*.lock")):
+            file = held.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{path.stem}: another command works in {folder.parent}. Wait for it") from None
+        yield
+
+
 def _opened(path: Path) -> IO[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +94,19 @@ def _acquire(file: IO[str], kind: int, name: str) -> None:
             if pause:
                 time.sleep(pause)
     file.seek(0)
-    holder = file.read() or "a command that reads it"
+    holder = file.read()
+    if not _is_alive(holder):  # held by readers, or a killed writer left its name
+        holder = "a command that reads it"
     info(f"{name}: waits for {holder}, which works in the same output folder")
     fcntl.flock(file, kind)
+
+
+def _is_alive(holder: str) -> bool:
+    """Returns True if the process that a lock file names still runs."""
+    found = re.search(r"process (\d+)", holder)
+    if not found:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(found[1]), 0)
+        return True
+    return False

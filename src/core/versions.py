@@ -8,6 +8,7 @@ from __future__ import annotations
 
 PREPARE = 1
 FOLDS = 1
+"""Array of folds that is kept beside the corpus. folds.csv itself is made once, and users may edit it."""
 SHIFT = 1
 BASELINES = 1
 VECTORS = 1
@@ -19,6 +20,7 @@ TRAIN = 2
 SCORE = 1
 """Files that a run puts together from its folds, and the figures in its score.json."""
 BLEND = 1
+SUBMIT = 1
 LEADERBOARD = 1
 EXPLAIN = 1
 REPORT = 1

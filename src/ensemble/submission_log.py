@@ -18,6 +18,9 @@ from typing import Any
 
 from src.core.errors import UserError
 
+MAKER = ("run", "fingerprint", "how", "made_from")
+"""Entries of an event that say what made a submission."""
+
 
 @dataclass(frozen=True)
 class Online:
@@ -48,12 +51,14 @@ class Submission:
     judged: dict[str, Any] | None = None
     """Validation scores of the run with standard errors, and the expected score."""
     online: list[Online] = field(default_factory=list)
+    made_from: str | None = None
+    """Fingerprint of everything that the file was made from; None for a file from elsewhere."""
     remade: list[dict[str, Any]] = field(default_factory=list)
-    """Further runs that gave the same bytes: their `run`, `fingerprint` and `how`."""
+    """Further makers of the same bytes, as makers() returns them."""
 
     def makers(self) -> list[dict[str, Any]]:
-        """Returns every run that made these bytes: `run`, `fingerprint` and `how`."""
-        return [{"run": self.run, "fingerprint": self.fingerprint, "how": self.how}, *self.remade]
+        """Returns every maker of these bytes: `run`, `fingerprint`, `how` and `made_from`."""
+        return [{key: getattr(self, key) for key in MAKER}, *self.remade]
 
     def is_made_of(self, fingerprint: str, how: dict[str, Any]) -> bool:
         """Returns True if a run of this fingerprint made these bytes in this way."""
@@ -98,7 +103,7 @@ class SubmissionLog:
                     "sha256": sha256,
                     **about,
                 }
-            maker = {key: about[key] for key in ("run", "fingerprint", "how")}
+            maker = {key: about.get(key) for key in MAKER}
             return None if maker in same.makers() else {"event": "remade", "id": same.id, **maker}
 
         return next(filter(is_same, self._append(event).values()))
@@ -184,9 +189,9 @@ def _apply(event: dict[str, Any], submissions: dict[str, Submission]) -> None:
     if kind == "made":
         int(name.removeprefix("s"))
         fields = {key: event[key] for key in ("file", "sha256", "test", "run", "fingerprint", "how")}
-        submissions[name] = Submission(id=name, at=at, **fields)
+        submissions[name] = Submission(id=name, at=at, **fields, made_from=event.get("made_from"))
     elif kind == "remade":
-        submissions[name].remade.append({key: event[key] for key in ("run", "fingerprint", "how")})
+        submissions[name].remade.append({key: event[key] for key in MAKER})
     elif kind == "judged":
         submissions[name].judged = {key: event[key] for key in ("validations", "expected")}
     elif kind == "scored":

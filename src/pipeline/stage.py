@@ -55,12 +55,12 @@ class Stage(abc.ABC):
     """Made without being asked for, where another stage needs it and it is missing."""
 
     def names(self, workspace: Workspace) -> list[str]:
-        """Names of the targets, known also where an input is missing."""
+        """Names of the targets, as far as they are known where an input is missing."""
         return [""]
 
     @abc.abstractmethod
     def targets(self, workspace: Workspace) -> list[Target]:
-        """One for each of names(), in that order. Raises UserError, with the command, where an input is missing."""
+        """The targets under the present settings. Raises UserError, with the command, where an input is missing."""
 
     @abc.abstractmethod
     def result(self, workspace: Workspace, name: str) -> Path:
@@ -147,11 +147,6 @@ def make(workspace: Workspace, stage: Stage) -> None:
     )
 
 
-def make_needs(workspace: Workspace, name: str) -> None:
-    """Makes what is missing of the automatic stages that a stage needs, for a command that is no stage itself."""
-    _make_needs(workspace, get_stage(name))
-
-
 def _make_needs(workspace: Workspace, stage: Stage) -> None:
     with dependency():
         for need in stage.needs:
@@ -162,11 +157,13 @@ def _make_needs(workspace: Workspace, stage: Stage) -> None:
 
 def _needs_are_current(workspace: Workspace, stage: Stage) -> bool:
     """Returns True if what _make_needs made is still current, now that nobody else may write it."""
-    needs = [get_stage(name) for name in stage.needs if get_stage(name).is_automatic]
-    return all(
-        _needs_are_current(workspace, need) and all(target.is_current() for target in need.targets(workspace))
-        for need in needs
-    )
+    waiting, needs = [stage], {}
+    while waiting:
+        for name in waiting.pop().needs:
+            if get_stage(name).is_automatic and name not in needs:
+                needs[name] = get_stage(name)
+                waiting.append(needs[name])
+    return all(target.is_current() for need in needs.values() for target in need.targets(workspace))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from src.data.dataset import Dataset
 from src.evaluation.workspace import Workspace
 from src.models import embeddings
 from src.training.device_cache import Machine
-from src.training.job_specs import PretrainJob, is_pretrained, reference
+from src.training.job_specs import PretrainJob, reference
 
 HEAD = ("pooling", "head_dropout", "dropout_samples")
 """Settings of a model that pretraining does not see."""
@@ -46,7 +46,7 @@ def starts_of(workspace: Workspace, here: Machine) -> dict[str, Start]:
     for name, run in config.runs.items():
         job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
         for needed in filter(None, (job, denoiser)):
-            if not workspace.read_only and not is_pretrained(needed):
+            if not workspace.read_only and not needed.is_done():
                 remedy = workspace.command("pretrain")
                 raise UserError(f"the pretrained encoder for run {name} is missing. Make it with: ./run.sh {remedy}")
         vectors_file = None if job else vectors_of[name]

@@ -111,10 +111,6 @@ class FoldJob(TrainingJob):
     seed: int
 
 
-def is_trained(job: FoldJob) -> bool:
-    return job.is_done()
-
-
 @dataclass(frozen=True, kw_only=True)
 class PretrainJob(TrainingJob):
     """One encoder on all text. Of its run, pooling and head are not used."""
@@ -127,10 +123,6 @@ class PretrainJob(TrainingJob):
     @property
     def weights(self) -> Path:
         return self.path / "last.safetensors"
-
-
-def is_pretrained(job: PretrainJob) -> bool:
-    return job.is_done()
 
 
 def described(news: dict[str, Any]) -> tuple[float, str]:

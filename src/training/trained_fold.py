@@ -39,7 +39,8 @@ class TrainedFold:
         run, task = Run.model_validate(result["run"]), get_task(result["task"])
         model = build_model(run.model, result["vocabulary_size"], task.n_labels)
         checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
-        denoiser = result["denoiser"] and _find(result["denoiser"], fold, output)
+        name = result.get("denoiser")
+        denoiser = name and _find(name, fold, output)
         return cls(model.to(device), task, run, denoiser, result["environment"]["precision"], device)
 
     def views(self, folder: Path) -> list[dict[str, np.ndarray]]:

@@ -26,7 +26,7 @@ from src.evaluation import metrics
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
 from src.training.initialization import pretrain_jobs
-from src.training.job_specs import FoldJob, PretrainJob, is_pretrained
+from src.training.job_specs import FoldJob, PretrainJob
 from src.training.planning import fold_jobs
 from src.tuning import search_spaces, study
 from src.tuning.search_spaces import Space
@@ -115,7 +115,7 @@ class TrialRunner:
             self._tell_failed(trial, str(error))
             return None
         jobs = pretrain_jobs(self._workspace.variant(config), self._machine)
-        missing = {job.folder: job for job in jobs.values() if not is_pretrained(job)}
+        missing = {job.folder: job for job in jobs.values() if not job.is_done()}
         begun = RunningTrial(trial, config, list(missing.values()), seconds)
         self._active.append(begun)
         return begun

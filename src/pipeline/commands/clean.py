@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.core import storage
+from src.core import locks, storage
 from src.core.errors import UserError
 from src.core.locks import is_held
 from src.core.terminal import add_json, result, show_table
@@ -49,22 +49,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
-    output = workspace.output.root
-    items = list(everything(workspace) if parsed.all else superseded(Workspace(workspace.settings, read_only=True)))
+    def found() -> Iterator[Item]:
+        return everything(workspace) if parsed.all else superseded(Workspace(workspace.settings, read_only=True))
+
+    if not (parsed.superseded or parsed.all):
+        _, total = _show(workspace, found())
+        remedy = f"./run.sh {workspace.command('clean', '--superseded')}"
+        result(f"clean: {total}; nothing is removed. Remove them with: {remedy}")
+        return
+    with locks.hold_all(workspace.output.locks):
+        _check_jobs(workspace)
+        items, total = _show(workspace, found())
+        for item in items:
+            shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink(missing_ok=True)
+    result(f"clean: removed {total}")
+
+
+def _show(workspace: Workspace, found: Iterator[Item]) -> tuple[list[Item], str]:
+    """Shows the items that do not lie in another one; returns them, and their number and size in words."""
+    output, every = workspace.output.root, list(found)
+    folders = {item.path for item in every}
+    items = [item for item in every if folders.isdisjoint(item.path.parents)]
     sizes = {item: item.size for item in items}
     rows = [[item.kind, str(item.path.relative_to(output)), _megabytes(sizes[item])] for item in items]
     add_json("removable", [{"kind": i.kind, "path": str(i.path), "bytes": sizes[i]} for i in items])
     show_table(f"No result needs these in {output}", ["what", "path", "MB"], rows, words=["path"])
-    total = f"{len(items)} files and folders, {_megabytes(sum(sizes.values()))} MB"
-    if not (parsed.superseded or parsed.all):
-        result(
-            f"clean: {total}; nothing is removed. Remove them with: ./run.sh {workspace.command('clean')} --superseded"
-        )
-        return
-    _check_idle(workspace)
-    for item in items:
-        shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink()
-    result(f"clean: removed {total}")
+    return items, f"{len(items)} files and folders, {_megabytes(sum(sizes.values()))} MB"
 
 
 def everything(workspace: Workspace) -> Iterator[Item]:
@@ -80,7 +90,8 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
     needed, known = _needed(workspace), _prediction_names(workspace)
     for fold in sorted(output.runs.glob("*/fold_*")):
         if fold not in needed:
-            yield Item("fold of other settings", fold)
+            if _is_made(fold) or not list(fold.glob("state_*")):  # an interrupted one can still go on
+                yield Item("fold of other settings", fold)
             continue
         for path in sorted([*fold.glob("logits.*.npy"), *fold.glob("copies.*.npy")]):
             if path.name not in known:
@@ -148,10 +159,10 @@ def _prediction_names(workspace: Workspace) -> set[str]:
     return names | {prediction_name(copy, sets.rows_path) for copy in copies}
 
 
-def _check_idle(workspace: Workspace) -> None:
-    """Raises UserError where another command works in the output folder."""
+def _check_jobs(workspace: Workspace) -> None:
+    """Raises UserError where a job or a study works in the output folder."""
     output = workspace.output
-    held = [path for path in output.root.rglob("*.lock") if is_held(path)]
+    held = [path for path in output.root.rglob("*.lock") if path.parent != output.locks and is_held(path)]
     if held:
         raise UserError(f"another command works in {output.root} ({held[0].name}): nothing is removed. Wait for it")
 

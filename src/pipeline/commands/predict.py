@@ -216,7 +216,7 @@ def _predict(workspace: Workspace, source: RunFolder, reports: Reports) -> np.nd
         warn(f"{losses.truncated:,} reports are longer than max_len={data['max_len']}: their {data['keep']} is kept")
     parts = [source.path / part for part in source.record["fold_folders"]]
     for part in parts:
-        if denoiser := storage.read_json(part / "result.json")["denoiser"]:
+        if denoiser := storage.read_json(part / "result.json").get("denoiser"):
             storage.require(output.root / denoiser / "result.json", source.remedy)
     device = pick_device(settings.device)
     jobs = prediction_jobs(output.root, parts, [folder], device.type)

@@ -20,14 +20,14 @@ import numpy as np
 
 from src.core.errors import UserError
 from src.core.storage import file_sha256
-from src.core.terminal import info, result
+from src.core.terminal import dependency, info, result
 from src.data.ngrams import take
 from src.data.report_reader import Reports, read_reports, write_reports
 from src.evaluation import noise_estimation
 from src.evaluation.external_dataset import SEED, Pool
 from src.evaluation.metrics import effective_size
 from src.evaluation.workspace import Workspace
-from src.pipeline.stage import make_needs
+from src.pipeline.stage import get_stage, make
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     check(parsed.to)
-    make_needs(workspace, "train")
+    with dependency():
+        make(workspace, get_stage("shift"))
     make_proxy_tests(workspace, parsed.file, parsed.to)
 
 

@@ -75,30 +75,28 @@ def look(workspace: Workspace, chosen: Sequence[str] = ()) -> list[Status]:
 
 
 def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str]) -> list[Status]:
-    reason = ""
+    reason, state_of_none = "", "done"
     try:
         targets = stage.targets(workspace)
     except UserError as error:
         reason = str(error) if stage.name == "prepare" else ""
         # "" is the fingerprint of nothing: what rests on an out-of-date result is out of date itself.
         fingerprint = "" if isinstance(error, OutOfDate) else None
+        state_of_none = "missing"
         targets = [Target(name, stage.result(workspace, name), fingerprint) for name in stage.names(workspace)]
     found = [_target_status(workspace, stage, target, reason, chosen) for target in targets]
-    return [_summed(stage, found, workspace, chosen)] if stage.counted else found
-
-
-def _summed(stage: Stage, found: Sequence[Status], workspace: Workspace, chosen: Sequence[str]) -> Status:
-    """One row for all targets of a stage, in the state of the one that is least done."""
-    done = sum(one.state == "done" for one in found)
-    states = [one.state for one in found] or ["missing"]
+    if not stage.counted:
+        return found
+    note = f"{sum(one.state == 'done' for one in found)} of {len(found)} {stage.counted}"
+    states = [one.state for one in found] or [state_of_none]
     state = next((state for state in LEAST_DONE if state in states), "done")
-    note = f"{done} of {len(found)} {stage.counted}"
-    return Status(stage.name, "", state, note, done, len(found), workspace.command(stage.name, *chosen))
+    command = workspace.command(stage.name, *chosen)
+    return [Status(stage.name, "", state, note, states.count("done") if found else 0, len(found), command)]
 
 
 def _target_status(workspace: Workspace, stage: Stage, target: Target, reason: str, chosen: Sequence[str]) -> Status:
     progress = Progress(reason) if not target.fingerprint else stage.progress(workspace, target)
-    is_locked = is_running(workspace, stage, target.name)
+    is_locked = not target.is_current() and is_running(workspace, stage, target.name)
     state = target.state(is_locked or progress.is_running, progress.is_begun)
     notes = [progress.note]
     if state == "running" and not progress.is_running and progress.done is not None:

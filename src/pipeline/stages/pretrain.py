@@ -21,7 +21,7 @@ from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
 from src.training import device_cache
 from src.training.initialization import pretrain_jobs, pretrain_settings
-from src.training.job_specs import PretrainJob, described, is_pretrained
+from src.training.job_specs import PretrainJob, described
 from src.training.tracking import tracking_of
 
 
@@ -35,7 +35,7 @@ class Pretrain(Stage):
         return [", ".join(runs) for runs in self._users(workspace).values()]
 
     def result(self, workspace: Workspace, name: str) -> Path:
-        return workspace.output.pretrained / "result.json"  # in a folder that the inputs name
+        return workspace.output.pretrained  # each encoder has a folder in it that the inputs name
 
     def targets(self, workspace: Workspace) -> list[Target]:
         return [job.target(name) for name, job in self.jobs(workspace).items()]
@@ -79,8 +79,9 @@ class Pretrain(Stage):
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         started = time.perf_counter()
         here = device_cache.find(workspace.output, workspace.settings.device)
+        workspace.refresh()  # the jobs are for the device that torch has just found
         jobs = self.jobs(workspace)
-        lacking = {name: job for name, job in jobs.items() if not is_pretrained(job)}
+        lacking = {name: job for name, job in jobs.items() if not job.is_done()}
         info(f"pretrain: {len(lacking)} of {len(jobs)} encoders to pretrain on {here.device}")
         work = [
             Job(name.replace(", ", " "), "src.training.pretraining:pretrain_encoder", asdict(job), _work(job))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.core.errors import UserError
 from src.core.settings import Config, Sample
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
@@ -20,7 +21,10 @@ class SampleData(Stage):
 
     def names(self, workspace: Workspace) -> list[str]:
         paths = workspace.settings.paths
-        is_needed = input_files.is_default(paths) and input_files.find_files(paths) is None
+        try:
+            is_needed = input_files.is_default(paths) and input_files.find_files(paths) is None
+        except UserError:  # the stage prepare says it
+            return []
         return [""] if is_needed else []
 
     def result(self, workspace: Workspace, name: str) -> Path:

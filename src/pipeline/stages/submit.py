@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import storage, versions
+from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import info, result, warn
 from src.data import input_files
 from src.data.corpus import Corpus
 from src.data.submission_files import write_submission
-from src.ensemble.submission_log import SubmissionLog
+from src.ensemble.submission_log import Submission, SubmissionLog
 from src.evaluation import label_shift
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
@@ -36,19 +37,19 @@ class Submit(Stage):
         return next(iter(workspace.output.root.glob("submission_*")), workspace.output.root / "submission_")
 
     def targets(self, workspace: Workspace) -> list[Target]:
-        """One target for all test files: each file is noted in the submission log as made of the run as it is now."""
-        run = self.source(workspace)
-        log = SubmissionLog(workspace.output.submissions)
-        files = self.files(workspace)
-        stamp = str(len(files))
-        noted = {
-            (one.test, one.sha256)
-            for one in log.submissions()
-            if one.is_made_of(run.score["fingerprint"], _how(workspace))
-        }
-        done = [test for test, path in files.items() if path.exists() and (test, storage.file_sha256(path)) in noted]
-        first = next(iter(files.values()), workspace.output.submissions)
-        return [Target(self._run or "", first, stamp, tuple(files.values()), lambda path: str(len(done)))]
+        """One target for all test files: the log notes each file as made from what is there now. None without tests."""
+        run, files = self.source(workspace), self.files(workspace)
+        if not files:
+            return []
+        submissions = SubmissionLog(workspace.output.submissions).submissions()
+        done = [
+            test
+            for test, path in files.items()
+            if path.exists()
+            and _is_noted(submissions, test, storage.file_sha256(path), made_from(workspace, run, test))
+        ]
+        first, *_ = files.values()
+        return [Target(self._run or "", first, str(len(files)), tuple(files.values()), lambda path: str(len(done)))]
 
     def source(self, workspace: Workspace) -> RunFolder:
         _ = workspace.splits  # what is missing first is told first
@@ -94,6 +95,7 @@ class Submit(Stage):
                 run=source.name,
                 fingerprint=source.score["fingerprint"],
                 how=_how(workspace),
+                made_from=made_from(workspace, source, test),
             )
             result(
                 f"submit: {path} ({len(ids):,} reports x {logits.shape[1]} probabilities, run {source.name}, "
@@ -102,6 +104,29 @@ class Submit(Stage):
 
 
 STAGE = Submit()
+
+
+def made_from(workspace: Workspace, run: RunFolder, test: str) -> str:
+    """Fingerprint of everything that the submission of a test file depends on."""
+    settings, manifest = workspace.settings, workspace.dataset.manifest
+    shifted = [settings.select_on, workspace.validation_sets.fingerprint] if settings.submit.label_shift else None
+    return fingerprint(
+        {
+            "run": run.score["fingerprint"],
+            "test": [file for file in manifest["files"] if file["name"] == test],
+            "settings": settings.submit.model_dump(),
+            "label_shift": shifted,
+            "version": versions.SUBMIT,
+        }
+    )
+
+
+def _is_noted(submissions: Sequence[Submission], test: str, sha256: str, stamp: str) -> bool:
+    """Returns True if the log has these bytes, for this test file, made from what `stamp` stands for."""
+    return any(
+        one.test == test and one.sha256 == sha256 and any(maker["made_from"] == stamp for maker in one.makers())
+        for one in submissions
+    )
 
 
 def _how(workspace: Workspace) -> dict[str, Any]:

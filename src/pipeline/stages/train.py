@@ -26,7 +26,7 @@ from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage, run_lock
 from src.training import device_cache
 from src.training.device_cache import Machine
-from src.training.job_specs import FoldJob, described, is_trained
+from src.training.job_specs import FoldJob, described
 from src.training.planning import fold_jobs, unlabelled, work_of
 from src.training.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
 from src.training.tracking import Tracking, tracking_of
@@ -58,7 +58,7 @@ class Train(Stage):
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
         jobs = _jobs(workspace)[target.name]
-        left = [job for job in jobs if not is_trained(job)]
+        left = [job for job in jobs if not job.is_done()]
         running = [job for job in left if job.is_running()]
         begun = [job for job in left if job.epochs_done()]
         trained = len(jobs) - len(left)
@@ -82,7 +82,10 @@ class Train(Stage):
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         started = time.perf_counter()
+        noted = device_cache.recall(workspace.output, workspace.settings.device)
         here = device_cache.find(workspace.output, workspace.settings.device)
+        if here != noted:
+            workspace.refresh()  # the jobs are for the device that torch has just found
         training = _Training(workspace, here)
         training.run()
         seconds = duration(time.perf_counter() - started)
@@ -111,7 +114,7 @@ def run_target(workspace: Workspace, name: str, jobs: Sequence[FoldJob]) -> Targ
     )
     names = runs.files(workspace.dataset.test_files, "vocabulary.json", "history.csv")
     files = tuple(folder / file for file in names)
-    return Target(name, folder / "score.json", stamp, files, is_whole=lambda: all(map(is_trained, jobs)))
+    return Target(name, folder / "score.json", stamp, files, is_whole=lambda: all(job.is_done() for job in jobs))
 
 
 class _Training:
@@ -120,13 +123,13 @@ class _Training:
     def __init__(self, workspace: Workspace, here: Machine):
         self.workspace, self.here = workspace, here
         self.settings = workspace.settings
-        self.jobs = fold_jobs(workspace, here)
+        self.jobs = _jobs(workspace)
         self.students = {name for name in self.jobs if self.settings.runs[name].train.teachers}
         self.tracking = tracking_of(self.settings)
 
     def run(self) -> None:
         jobs = [job for group in self.jobs.values() for job in group]
-        n_missing = sum(not is_trained(job) for job in jobs)
+        n_missing = sum(not job.is_done() for job in jobs)
         if n_missing:
             info(f"train: {n_missing} of {len(jobs)} folds to train on {self.here.device}")
         else:
@@ -139,7 +142,7 @@ class _Training:
         jobs = {name: self.jobs[name] for name in names}
         failures = self._train_folds(jobs)
         for job in itertools.chain(*jobs.values()):
-            if is_trained(job):
+            if job.is_done():
                 self.tracking.history(job)
         failed = {failure.job.payload["folder"] for failure in failures}
         targets = {name: run_target(self.workspace, name, group) for name, group in jobs.items()}
@@ -165,7 +168,7 @@ class _Training:
             )
             for name, group in jobs.items()
             for job in group
-            if not is_trained(job)
+            if not job.is_done()
         ]
         if not work:
             return []

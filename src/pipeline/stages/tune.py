@@ -37,7 +37,6 @@ from src.evaluation.runs import check_settings, command
 from src.evaluation.workspace import Workspace
 from src.training import device_cache
 from src.training.device_cache import Machine
-from src.training.job_specs import is_trained
 from src.training.planning import fold_jobs, unlabelled
 from src.training.prediction import prediction_jobs
 from src.training.tracking import Tracking, tracking_of
@@ -199,7 +198,7 @@ def _label_by_teachers(workspace: Workspace, machine: Machine, model: str) -> No
     own = config.model_copy(update={"runs": {name: config.runs[name] for name in teachers}})
     jobs = fold_jobs(workspace.variant(own), machine)
     for name in teachers:
-        if not all(map(is_trained, jobs[name])):
+        if not all(job.is_done() for job in jobs[name]):
             remedy = workspace.command("train", "--model", name)
             raise UserError(f"teacher {name} is not trained. Run: ./run.sh {remedy}")
     trained = [job.path for name in teachers for job in jobs[name]]
