@@ -1,4 +1,4 @@
-"""./run.sh baselines: the ladder that every score is shown beside, on the same folds as the models."""
+"""./run.sh baselines: baselines that every score is compared with, on the same folds as the models."""
 
 from __future__ import annotations
 

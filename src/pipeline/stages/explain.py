@@ -62,6 +62,9 @@ class Explain(Stage):
         )
         return [Target(self._run or "", workspace.output.explained(source.name), stamp)]
 
+    def lock_names(self, names: Sequence[str]) -> list[str]:
+        return ["explain"]  # the default run may be one that is named elsewhere
+
     def reads(self, workspace: Workspace) -> set[str]:
         return super().reads(workspace) | ({run_lock(self._run)} if self._run else set())
 

@@ -24,7 +24,7 @@ from src.evaluation.shift_summary import short_names
 from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
 from src.evaluation.workspace import Workspace
 from src.pipeline import online_scores
-from src.pipeline.stage import Stage
+from src.pipeline.stage import Stage, run_lock
 
 MOST_COPIES = 4
 """Noisy copies of the train rows that expectations are learned from; with more, one of each test file."""
@@ -47,6 +47,9 @@ class Leaderboard(Stage):
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
         return ["leaderboard"]  # every run's expected score rests on the other runs
+
+    def reads(self, workspace: Workspace) -> set[str]:
+        return super().reads(workspace) | set(map(run_lock, workspace.output.run_names()))
 
     def targets(self, workspace: Workspace) -> list[Target]:
         """One for each run of the files, folds and noisy copies that are there now."""

@@ -12,7 +12,7 @@ from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
 from src.evaluation.workspace import Workspace
-from src.pipeline.stage import Progress, Stage
+from src.pipeline.stage import Progress, Stage, run_lock
 from src.reporting.html_page import TEMPLATES, render
 from src.reporting.sections import Findings
 
@@ -31,6 +31,9 @@ class Report(Stage):
 
     def result(self, workspace: Workspace, name: str) -> Path:
         return workspace.output.report
+
+    def reads(self, workspace: Workspace) -> set[str]:
+        return super().reads(workspace) | set(map(run_lock, workspace.output.run_names()))
 
     def targets(self, workspace: Workspace) -> list[Target]:
         output = workspace.output
