@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -191,7 +189,7 @@ def test_what_is_not_understood(tiny_input, tmp_path_factory, arguments, message
 def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
     """No trial is lost, and none is left running."""
     made = ["--jobs", "2", "--space", space, *words(tiny_input, tmp_path, "train.epochs=8")]
-    command = [sys.executable, "-m", "src", "tune", "lstm", "--trials", "12", *made]
+    command = [sys.executable, "-m", "src", "tune", "lstm", "--trials", "24", *made]
     assert main(["shift", *words(tiny_input, tmp_path)]) == 0
     draw = random.Random(5)
     log = (tmp_path / "log").open("w")
@@ -205,11 +203,11 @@ def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
         before = written()
         wait_until(lambda n=before, p=process: p.poll() is not None or written() > n)
         time.sleep(draw.uniform(0, 4))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()  # on a fast machine the last command may have ended by then
         process.wait()
     assert subprocess.run(command, stdout=log, stderr=log, cwd=ROOT).returncode == 0
     trials = table(tmp_path / "tune/lstm")
-    assert [int(trial["trial"]) for trial in trials] == list(range(12))
+    assert [int(trial["trial"]) for trial in trials] == list(range(24))
     assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
     assert "tune: continues trials" in (tmp_path / "log").read_text()
 
