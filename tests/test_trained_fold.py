@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("name", ["lstm", "transformer"])
 def test_it_says_what_it_said_in_training(copy, name):
-    """By the weights that its result names, whatever lies beside them."""
+    """A trained fold has the weights that its result names, whatever lies beside them."""
     (fold,) = (copy / "runs" / name).glob("fold_0.*")
     result = json.loads((fold / "result.json").read_text())
     other = {"last": "best", "best": "last"}[result["weights"]]
