@@ -58,3 +58,9 @@ def test_a_fault_of_the_program_keeps_its_traceback(tiny_input, tmp_path, monkey
         main(["prepare", *words(tiny_input, tmp_path)])
     assert main(["prepare", "--json", *words(tiny_input, tmp_path)]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_one_wrong_word_for_all_runs_is_one_error(capsys):
+    assert main(["config", "--preset", "standard", "train.epoch=3"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("epoch'") == 1 and "train.epoch:" in told and "'epochs'" in told

@@ -123,4 +123,4 @@ def test_a_run_brings_what_it_needs():
 
 @pytest.mark.parametrize("word", ["denoise.by=[a]", "denoise.by={a: 1}", "train.teachers=[[a]]", "train.teachers=lstm"])
 def test_names_of_runs_that_are_no_names(word):
-    assert "runs.lstm" in error_of(load_config, "sample", [word])
+    assert word.split("=")[0] in error_of(load_config, "sample", [word])  # said once for all runs

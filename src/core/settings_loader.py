@@ -10,6 +10,7 @@ the run NAME.
 from __future__ import annotations
 
 import copy
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -216,7 +217,14 @@ def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]
             message = item["msg"].removeprefix("Value error, ")
             given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
             sentences.append(f"{where or 'configuration'}: {message}{given}")
-    return sentences
+    return _merged(sentences)
+
+
+def _merged(sentences: list[str]) -> list[str]:
+    """Says once what is wrong alike with several runs: a word for all runs is one word."""
+    without_run = [re.sub(r"^runs\.[^.]+\.", "", one) for one in sentences]
+    named = [rest if without_run.count(rest) > 1 else one for one, rest in zip(sentences, without_run, strict=True)]
+    return list(dict.fromkeys(named))
 
 
 def _locate(settings: Any, loc: tuple[str | int, ...]) -> tuple[str, type[Settings]]:

@@ -51,6 +51,8 @@ class Stage(abc.ABC):
     """Stages whose results it reads."""
     counted = ""
     """Unit of the one row that `status` shows for all targets, such as baselines; empty: a row for each target."""
+    is_optional = False
+    """Not part of the pipeline: `status` shows it, but does not ask for it."""
     is_automatic = False
     """Made without being asked for, where another stage needs it and it is missing."""
 

@@ -53,7 +53,10 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         return everything(workspace) if parsed.all else superseded(Workspace(workspace.settings, read_only=True))
 
     if not (parsed.superseded or parsed.all):
-        _, total = _show(workspace, found())
+        items, total = _show(workspace, found())
+        if not items:
+            result("clean: nothing to remove, results need everything that is there")
+            return
         remedy = f"./run.sh {workspace.command('clean', '--superseded')}"
         result(f"clean: {total}; nothing is removed. Remove them with: {remedy}")
         return
@@ -73,7 +76,8 @@ def _show(workspace: Workspace, found: Iterator[Item]) -> tuple[list[Item], str]
     sizes = {item: item.size for item in items}
     rows = [[item.kind, str(item.path.relative_to(output)), _megabytes(sizes[item])] for item in items]
     add_json("removable", [{"kind": i.kind, "path": str(i.path), "bytes": sizes[i]} for i in items])
-    show_table(f"No result needs these in {output}", ["what", "path", "MB"], rows, words=["path"])
+    if rows:
+        show_table(f"No result needs these in {output}", ["what", "path", "MB"], rows, words=["path"])
     return items, f"{len(items)} files and folders, {_megabytes(sum(sizes.values()))} MB"
 
 

@@ -48,7 +48,8 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     others = sorted(set(workspace.output.run_names()) - {*workspace.settings.runs, "blend"})
     if others:
         result(f"\nruns of other settings: {', '.join(others)}")
-    left = [one for one in found if one.state in ("interrupted", "stale", "missing")]
+    optional = {name for name in STAGES if get_stage(name).is_optional}
+    left = [one for one in found if one.state in ("interrupted", "stale", "missing") and one.stage not in optional]
     if any(one.stage in {*all_needs("submit"), "submit"} for one in left):
         result(f"\nall that a submission needs: ./run.sh {workspace.command('pipeline', *chosen)}")
     for one in left:

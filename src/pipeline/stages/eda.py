@@ -18,6 +18,7 @@ from src.reporting.html_page import TEMPLATES, render
 class Eda(Stage):
     name = "eda"
     needs = ("prepare",)
+    is_optional = True
 
     def result(self, workspace: Workspace, name: str) -> Path:
         return workspace.output.eda
