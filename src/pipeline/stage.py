@@ -182,6 +182,7 @@ def reading(workspace: Workspace, verb: str, reads: Iterable[str] = ()) -> Itera
     with locks.hold(
         workspace.output.locks, [], {*get_stage("train").reads(workspace), *reads}, workspace.command(verb)
     ):
+        workspace.refresh()  # another command may have written before the locks were held
         yield
 
 

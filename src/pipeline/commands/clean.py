@@ -24,7 +24,8 @@ from src.evaluation.workspace import Workspace
 from src.pipeline.stages.pretrain import STAGE as PRETRAIN
 from src.training.device_cache import recall_or_find
 from src.training.initialization import word_vectors
-from src.training.planning import fold_jobs
+from src.training.planning import fold_jobs, unlabelled
+from src.training.prediction import prediction_name
 
 KEPT = ("submissions.jsonl", "submission_*")
 """Left standing by --all: what was submitted cannot be made again for certain."""
@@ -154,9 +155,6 @@ def _needed(workspace: Workspace) -> set[Path]:
 
 def _prediction_names(workspace: Workspace) -> set[str]:
     """Names of the predictions of the texts that are there now."""
-    from src.training.planning import unlabelled
-    from src.training.prediction import prediction_name
-
     dataset, sets = workspace.dataset, workspace.validation_sets
     copies = [copy for test in sets.tests for copy in test.noised]
     names = {prediction_name(folder) for folder in unlabelled(dataset)}
