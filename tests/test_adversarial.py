@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from src.core.settings import Recurrent
+from src.data.inputs import token_shape
 from src.models.classifier import build_model
 from src.training.adversarial import SIZES, moved
 
@@ -13,7 +14,7 @@ SETTINGS = Recurrent(embedding_size=8, embedding_init="random", hidden_size=6, s
 
 def example() -> tuple:
     torch.manual_seed(0)
-    model = build_model(SETTINGS, 20, 3)
+    model = build_model(SETTINGS, token_shape(20), 3)
     tokens, lengths = torch.randint(3, 20, (6, 9)), torch.full((6,), 9)
     targets = (torch.rand(6, 3) < 0.3).float()
     return model, lambda: functional.binary_cross_entropy_with_logits(model({"tokens": tokens}, lengths), targets)

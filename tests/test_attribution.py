@@ -8,6 +8,7 @@ import torch
 
 from src.core.settings import DPCNN, RCNN, Recurrent, TextCNN, Transformer
 from src.data.corpus import N_SPECIAL
+from src.data.inputs import token_shape
 from src.models.classifier import build_model
 from src.models.layers import mixture
 from src.reporting import attribution
@@ -27,7 +28,7 @@ LABELS = 4
 
 def built(settings, seed=0):
     torch.manual_seed(seed)
-    model = build_model(settings, 40, LABELS)
+    model = build_model(settings, token_shape(40), LABELS)
     with torch.no_grad():
         model.input_layer.embedding.weight.mul_(8)  # as large as training makes it, or there is nothing to tell apart
         model.head.weight.mul_(3)

@@ -263,7 +263,9 @@ def test_the_textbook_loop_refuses_what_it_does_not_know():
 @pytest.mark.parametrize("way", ["fit", "textbook"])
 def test_both_ways_of_training_are_judged_on_the_same_rows(tmp_path, way):
     tokens, lengths, labels = encoded(60)
-    Corpus(tokens, lengths, np.arange(60).astype("S"), labels, np.zeros(60, dtype=np.uint8)).save(tmp_path / "corpus")
+    Corpus({"tokens": tokens}, lengths, np.arange(60).astype("S"), labels, np.zeros(60, dtype=np.uint8)).save(
+        tmp_path / "corpus"
+    )
     rows = {"train_rows": np.arange(40), "valid_rows": np.arange(40, 60)}
     for name, array in rows.items():
         np.save(tmp_path / f"{name}.npy", array)

@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss
 from src.core.errors import UserError
 from src.core.settings import Denoise, Recurrent, Run, Train, Transformer
 from src.data.corpus import N_SPECIAL
+from src.data.inputs import token_shape
 from src.data.tasks import LabelGroup, Task
 from src.models.classifier import build_model
 from src.training import checkpoints, devices, epoch_reader, loop
@@ -65,7 +66,7 @@ def train(folder, settings: Train, data: Rows | None = None, stop_after: int | N
     """fit() on a fresh model; `stop_after` epochs it is interrupted like a killed process."""
     data = data or rows()
     torch.manual_seed(seed)
-    model = build_model(SMALL, SIZE, 3)
+    model = build_model(SMALL, token_shape(SIZE), 3)
 
     def progress(news):
         if news["epoch"] == stop_after:
@@ -136,7 +137,7 @@ def test_valid_loss_is_that_of_all_rows_together(tmp_path):
 
 
 def test_exactly_the_matrices_decay():
-    model = build_model(SMALL, SIZE, 3)
+    model = build_model(SMALL, token_shape(SIZE), 3)
     groups = make_optimizer(model, Train(weight_decay=0.3)).param_groups
     decaying = {id(p) for group in groups if group["weight_decay"] == 0.3 for p in group["params"]}
     still = {id(p) for group in groups if group["weight_decay"] == 0.0 for p in group["params"]}
@@ -146,7 +147,7 @@ def test_exactly_the_matrices_decay():
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_optimizer_kinds(name):
-    optimizer = make_optimizer(build_model(SMALL, SIZE, 3), Train(optimizer=name))
+    optimizer = make_optimizer(build_model(SMALL, token_shape(SIZE), 3), Train(optimizer=name))
     assert type(optimizer).__name__.lower() == name
 
 
@@ -176,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch, what):
         original(self, loss * poison if what == "loss" else loss, norm * poison, batch_rows)
 
     monkeypatch.setattr(loop.Watch, "see", see)
-    model = build_model(SMALL, SIZE, 3)
+    model = build_model(SMALL, token_shape(SIZE), 3)
     settings = Train(epochs=2, batch_size=16)
     with pytest.raises(
         UserError, match=rf"{what} became nan at step 2 \(epoch 1\).*reports \d+.*learning_rate"
@@ -188,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch, what):
 
 def test_a_validation_loss_that_is_not_finite_names_the_validation_reports(tmp_path):
     """A word that only two validation reports hold has a weight that is not finite."""
-    model, valid = build_model(SMALL, SIZE, 3), rows(48)
+    model, valid = build_model(SMALL, token_shape(SIZE), 3), rows(48)
     torch.nn.init.constant_(model.input_layer.embedding.weight[SIZE - 1 :], float("nan"))
     train_rows = rows()
     for data in (train_rows, valid):
@@ -210,7 +211,7 @@ def test_another_way_of_learning_replaces_the_step(tmp_path):
             return torch.tensor(1.0)
 
     torch.manual_seed(1)
-    model = build_model(SMALL, SIZE, 3)
+    model = build_model(SMALL, token_shape(SIZE), 3)
     before = weights(model)
     objective = Still(TASK, model, rows(), rows(48), Train(epochs=1, batch_size=16), CPU, "fp32")
     history = fit(objective, (1, 0), tmp_path, lambda news: None)
@@ -221,7 +222,9 @@ def test_an_attack_is_part_of_the_step():
     data, found = rows(16), []
     for attack in ("none", "fgm", "awp"):
         torch.manual_seed(1)
-        model = build_model(SMALL.model_copy(update={"spatial_dropout": 0.0, "head_dropout": 0.0}), SIZE, 3)
+        model = build_model(
+            SMALL.model_copy(update={"spatial_dropout": 0.0, "head_dropout": 0.0}), token_shape(SIZE), 3
+        )
         objective = Classification(TASK, model, data, data, Train(batch_size=16, attack=attack), CPU, "fp32")
         ((batch, wanted),) = objective.batches(np.random.default_rng(0))
         objective.step(batch, wanted)
@@ -233,7 +236,7 @@ def test_an_attack_is_part_of_the_step():
 
 
 def test_weights_that_are_not_finite_are_told(tmp_path):
-    model = build_model(SMALL, SIZE, 3)
+    model = build_model(SMALL, token_shape(SIZE), 3)
     torch.nn.init.constant_(model.head.weight, float("inf"))
     with pytest.raises(UserError, match=r"loss became (nan|inf) at step 0 \(epoch 1\)"):
         fit_from(model, Train(epochs=2, batch_size=16), tmp_path)
@@ -271,7 +274,7 @@ def test_patience_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
     history, _ = train(tmp_path, settings, rows(64))
     losses = [epoch["valid_loss"] for epoch in history]
     assert len(history) < 60 and len(history) - 1 - int(np.argmin(losses)) == 2
-    model = build_model(SMALL, SIZE, 3)
+    model = build_model(SMALL, token_shape(SIZE), 3)
     checkpoints.load_weights(tmp_path / "best.safetensors", model)
     valid = rows(48, seed=9)
     logits = torch.from_numpy(predict_logits(model, valid.inputs, valid.lengths, CPU))
@@ -332,7 +335,7 @@ def test_weights_of_reports_count_in_the_loss():
     """A report of weight two is as good as two reports."""
     data, settings = rows(4), Train(batch_size=16)
     torch.manual_seed(0)
-    model = build_model(SMALL.model_copy(update={"spatial_dropout": 0.0, "head_dropout": 0.0}), SIZE, 3)
+    model = build_model(SMALL.model_copy(update={"spatial_dropout": 0.0, "head_dropout": 0.0}), token_shape(SIZE), 3)
 
     def loss(chosen, weights):
         part = part_of(data, np.array(chosen), np.array(weights, np.float32))
@@ -345,7 +348,7 @@ def test_weights_of_reports_count_in_the_loss():
 
 
 def test_lower_layers_learn_more_slowly_under_layer_decay():
-    model = build_model(SMALL.model_copy(update={"layers": 2}), SIZE, 3)
+    model = build_model(SMALL.model_copy(update={"layers": 2}), token_shape(SIZE), 3)
     groups = make_optimizer(model, Train(), layer_decay=0.5).param_groups
     share = {id(p): group["share"] for group in groups for p in group["params"]}
     assert share[id(model.head.weight)] == 1.0
@@ -408,8 +411,8 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path):
 
 
 def test_foreign_weights_are_refused(tmp_path):
-    checkpoints.save_weights(tmp_path / "last.safetensors", build_model(SMALL, SIZE, 3))
-    other = build_model(SMALL.model_copy(update={"hidden_size": 7}), SIZE, 3)
+    checkpoints.save_weights(tmp_path / "last.safetensors", build_model(SMALL, token_shape(SIZE), 3))
+    other = build_model(SMALL.model_copy(update={"hidden_size": 7}), token_shape(SIZE), 3)
     with pytest.raises(UserError, match=r"last.safetensors cannot be read as this model's weights"):
         checkpoints.load_weights(tmp_path / "last.safetensors", other)
     with pytest.raises(UserError, match=r"none.safetensors is missing. Make it with: ./run.sh train"):
@@ -455,7 +458,7 @@ def test_a_gpu_learns_and_predicts_the_same(tmp_path, model, compile):
         pytest.skip("there is no CUDA device here")
     device, settings = torch.device("cuda"), Train(epochs=12, batch_size=16, learning_rate=0.01, compile=compile)
     torch.manual_seed(0)
-    fitted = build_model(model, SIZE, 3).to(device)
+    fitted = build_model(model, token_shape(SIZE), 3).to(device)
     objective = Classification(TASK, fitted, rows(600), rows(200, seed=5), settings, device, "bf16")
     history = fit(objective, (1, 0), tmp_path, lambda news: None)
     assert history[-1]["valid_loss"] < 0.7 * history[0]["valid_loss"]

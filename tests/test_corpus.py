@@ -85,7 +85,7 @@ def test_a_corpus_reads_back_with_its_sources(tmp_path):
 def test_text_hash_follows_the_text():
     vocabulary = Vocabulary(np.arange(10))
     first, _ = encode([reports([[1, 2], [3], [1, 2]])], vocabulary, None, 4, "head")
-    hashes = first.text_hashes()
+    hashes = first.hashes()
     assert hashes[0] == hashes[2] != hashes[1]
 
 
@@ -103,12 +103,12 @@ def test_blocks_give_what_one_piece_gives(tmp_path, monkeypatch, keep, block):
     monkeypatch.setattr(corpus, "BLOCK", block)
     pieces, again = encode(files, vocabulary, labels, 8, keep, tmp_path / "pieces")
     assert again == losses and losses.unknown_words == (25, 26, 27, 28, 29) and losses.truncated > 0
-    assert pieces.text_fingerprint == whole.text_fingerprint
+    assert pieces.fingerprint == whole.fingerprint
     written = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert written == {path.name: path.read_bytes() for path in (tmp_path / "pieces").iterdir()}
     assert set(written) == {f"{name}.npy" for name in ("tokens", "lengths", "ids", "labels", "sources")}
     hashes = [storage.array_hash(row[:n]).encode() for row, n in zip(whole.tokens, whole.lengths, strict=True)]
-    assert pieces.text_hashes().tolist() == whole.text_hashes().tolist() == hashes
+    assert pieces.hashes().tolist() == whole.hashes().tolist() == hashes
 
 
 def test_tokens_are_counted_to_the_last():

@@ -8,6 +8,7 @@ from src.core.settings import Denoise, Pretrain, Transformer
 from src.core.settings_loader import load_config
 from src.data.corpus import N_SPECIAL, PAD, pad, unpad
 from src.data.corruption import NoiseRates, corrupt
+from src.data.inputs import token_shape
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel
 from src.models.layers import FULL, words_and_shares
@@ -25,7 +26,9 @@ MODEL = Transformer(**SMALL, heads=2, layers=1, feedforward_size=32, dropout=0.0
 @pytest.fixture(scope="module")
 def language(tmp_path_factory) -> MaskedLanguageModel:
     torch.manual_seed(1)
-    objective = Language(MaskedLanguageModel(build_model(MODEL, SIZE, 1)), text(800), PRETRAIN, CPU, "fp32")
+    objective = Language(
+        MaskedLanguageModel(build_model(MODEL, token_shape(SIZE), 1)), text(800), PRETRAIN, CPU, "fp32"
+    )
     fit(objective, (1, 0), tmp_path_factory.mktemp("language"), lambda news: None)
     return objective.model
 
@@ -113,7 +116,7 @@ def test_the_shown_word_alone_is_the_word(language):
     """Nothing is expected to be wrong: the mixtures are the words, and a model reads both alike."""
     shown, _, lengths = noisy()
     (mixed,) = denoiser(language, prior=1e-12)(shown, lengths, ["soft"])
-    model = build_model(MODEL, SIZE, 3)
+    model = build_model(MODEL, token_shape(SIZE), 3)
     logits = [predict_logits(model, {"tokens": tokens}, lengths, CPU) for tokens in (shown, mixed)]
     np.testing.assert_allclose(logits[1], logits[0], atol=1e-4)
     (mixed,) = denoiser(language, prior=0.5)(shown, lengths, ["soft"])

@@ -15,6 +15,7 @@ from src.__main__ import main
 from src.core.settings import Run
 from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
+from src.data.inputs import InputShape
 from src.data.report_reader import read_reports
 from src.data.submission_files import read_submission
 from src.data.tasks import ROUND1
@@ -139,7 +140,9 @@ def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
     logits = []
     for part in run["fold_folders"]:
         result = json.loads((output / "runs/lstm" / part / "result.json").read_text())
-        model = build_model(Run.model_validate(result["run"]).model, result["vocabulary_size"], result["n_labels"])
+        model = build_model(
+            Run.model_validate(result["run"]).model, InputShape.from_json(result["inputs"]), result["n_labels"]
+        )
         checkpoints.load_weights(output / "runs/lstm" / part / "last.safetensors", model)
         logits += [predict_logits(model, {"tokens": seen}, train.lengths, torch.device("cpu")) for seen in views]
     _, predicted = read_submission(output / "prediction_lstm_again.csv")

@@ -12,6 +12,7 @@ import torch
 from src.core.errors import UserError
 from src.core.settings import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer
 from src.core.settings_loader import load_config, model_names
+from src.data.inputs import InputShape, token_shape
 from src.models.classifier import ENCODERS, build_model
 from src.models.input_layers import INPUT_LAYERS
 from src.models.language import MaskedLanguageModel
@@ -65,7 +66,7 @@ def batch(seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 @pytest.mark.parametrize("settings", family())
 def test_prediction_is_independent_of_padding_batch_mates_and_order(settings):
     torch.manual_seed(1)
-    model = build_model(settings, SIZE, LABELS).eval()
+    model = build_model(settings, token_shape(SIZE), LABELS).eval()
     if settings.encoder == "transformer" and settings.positions == "relative":
         for block in model.encoder.blocks:  # zero at the start: a bias that is nought would hide a fault
             torch.nn.init.normal_(block.attention.bias.weight)
@@ -87,7 +88,7 @@ def test_prediction_is_independent_of_padding_batch_mates_and_order(settings):
 def test_prediction_is_independent_of_the_batch_size_and_of_the_kind_of_tokens(settings):
     """Reports cut into batches of any size, as tokens or as mixtures of one word each, have the same logits."""
     torch.manual_seed(1)
-    model = build_model(settings, SIZE, LABELS)
+    model = build_model(settings, token_shape(SIZE), LABELS)
     inputs, lengths = batch()
     tokens, lengths = inputs["tokens"].numpy().astype(np.uint16), lengths.numpy()
     together = predict_logits(model, {"tokens": tokens}, lengths, torch.device("cpu"))
@@ -104,7 +105,7 @@ def test_prediction_is_independent_of_the_batch_size_and_of_the_kind_of_tokens(s
 @pytest.mark.parametrize("settings", family()[:: len(POOLINGS)])
 def test_a_language_model_is_independent_of_padding_batch_mates_and_order(settings):
     torch.manual_seed(1)
-    model = MaskedLanguageModel(build_model(settings, SIZE, LABELS)).eval()
+    model = MaskedLanguageModel(build_model(settings, token_shape(SIZE), LABELS)).eval()
     inputs, lengths = batch()
     tokens, first = inputs["tokens"], torch.arange(len(lengths))  # asked for: the first word of each report
     with torch.inference_mode():
@@ -122,7 +123,7 @@ def test_a_language_model_is_independent_of_padding_batch_mates_and_order(settin
 @pytest.mark.parametrize("settings", family())
 def test_gradients_reach_every_parameter(settings):
     torch.manual_seed(3)
-    model = build_model(settings, SIZE, LABELS).train()
+    model = build_model(settings, token_shape(SIZE), LABELS).train()
     model(*batch()).square().sum().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []
@@ -132,7 +133,7 @@ def test_gradients_reach_every_parameter(settings):
 def test_every_shipped_model_reads_word_order(name):
     settings = load_config("quick", ["model.embedding_size=16"], [name]).runs[name].model
     torch.manual_seed(0)
-    model = build_model(settings, SIZE, LABELS).eval()
+    model = build_model(settings, token_shape(SIZE), LABELS).eval()
     tokens, lengths = torch.tensor([[5, 6, 7, 8, 9, 10]]), torch.tensor([6])
     with torch.inference_mode():
         forth, back = model({"tokens": tokens}, lengths), model({"tokens": tokens.flip(1)}, lengths)
@@ -142,19 +143,19 @@ def test_every_shipped_model_reads_word_order(name):
 def test_unknown_encoder_lists_the_family():
     settings = Recurrent().model_copy(update={"encoder": "recurent"})
     with pytest.raises(UserError, match=r"Did you mean 'recurrent'\? Known: dpcnn, rcnn, recurrent, textcnn, tr"):
-        build_model(settings, SIZE, LABELS)
+        build_model(settings, token_shape(SIZE), LABELS)
     assert sorted(ENCODERS) == ["dpcnn", "rcnn", "recurrent", "textcnn", "transformer"]
 
 
 def test_unknown_input_layer_lists_the_family():
     with pytest.raises(UserError, match="tokens"):
-        build_model(Recurrent(), SIZE, LABELS, inputs="token")
+        build_model(Recurrent(), InputShape("token"), LABELS)
     assert sorted(INPUT_LAYERS) == ["tokens"]
 
 
 def test_vectors_start_the_embedding():
     vectors = torch.randn(SIZE, 16)
-    model = build_model(Recurrent(**SMALL), SIZE, LABELS, vectors)
+    model = build_model(Recurrent(**SMALL), token_shape(SIZE), LABELS, vectors)
     torch.testing.assert_close(model.input_layer.embedding.weight, vectors)
 
 
@@ -232,7 +233,7 @@ def test_dropout_samples_keep_the_mean_and_lessen_the_noise(pooling):
     torch.manual_seed(0)
     inputs, lengths = batch()
     settings = TextCNN(**SMALL, pooling=pooling, filters=6, spatial_dropout=0, head_dropout=0.5)
-    model = build_model(settings, SIZE, LABELS)
+    model = build_model(settings, token_shape(SIZE), LABELS)
     with torch.inference_mode():
         calm = model.eval()(inputs, lengths)
         model.train()
@@ -249,7 +250,7 @@ def test_dropout_samples_keep_the_mean_and_lessen_the_noise(pooling):
 
 def test_one_dropout_sample_is_plain_dropout():
     torch.manual_seed(0)
-    model = build_model(TextCNN(**SMALL, spatial_dropout=0, head_dropout=0.5), SIZE, LABELS).train()
+    model = build_model(TextCNN(**SMALL, spatial_dropout=0, head_dropout=0.5), token_shape(SIZE), LABELS).train()
     inputs, lengths = batch()
     torch.manual_seed(1)
     found = model(inputs, lengths)
@@ -282,7 +283,7 @@ def test_dpcnn_masks_padding_before_every_convolution(monkeypatch):
     seen = []
     plain = torch.nn.Conv1d.forward
     monkeypatch.setattr(torch.nn.Conv1d, "forward", lambda self, x: seen.append(x) or plain(self, x))
-    encoder = build_model(DPCNN(**SMALL, size=6, blocks=2), SIZE, LABELS).encoder.eval()
+    encoder = build_model(DPCNN(**SMALL, size=6, blocks=2), token_shape(SIZE), LABELS).encoder.eval()
     lengths = torch.tensor([9, 4, 1])
     encoder(torch.randn(3, 9, 16), lengths)
     assert len(seen) == 1 + 2 * 2
@@ -294,7 +295,7 @@ def test_dpcnn_masks_padding_before_every_convolution(monkeypatch):
 def test_dpcnn_sees_as_far_as_its_setting_says():
     torch.manual_seed(0)
     blocks = 2
-    encoder = build_model(DPCNN(**SMALL, size=6, blocks=blocks), SIZE, LABELS).encoder.eval()
+    encoder = build_model(DPCNN(**SMALL, size=6, blocks=blocks), token_shape(SIZE), LABELS).encoder.eval()
     x = torch.randn(1, 41, 16, requires_grad=True)
     encoder(x, torch.tensor([41]))[0, 20].sum().backward()
     reached = x.grad[0].abs().sum(dim=1).nonzero()[:, 0]
@@ -304,7 +305,7 @@ def test_dpcnn_sees_as_far_as_its_setting_says():
 
 def test_rcnn_contexts_end_before_the_token():
     torch.manual_seed(0)
-    encoder = build_model(RCNN(**SMALL, hidden_size=3, size=5), SIZE, LABELS).encoder.eval()
+    encoder = build_model(RCNN(**SMALL, hidden_size=3, size=5), token_shape(SIZE), LABELS).encoder.eval()
     given = []
     encoder.linear.register_forward_hook(lambda module, inputs, output: given.append(inputs[0]))
     x, lengths = torch.randn(2, 6, 16), torch.tensor([6, 3])
@@ -331,7 +332,7 @@ def test_last_takes_right_to_left_features_at_the_start():
 def test_bidirectional_recurrence_equals_a_packed_one():
     torch.manual_seed(0)
     settings = Recurrent(**SMALL, hidden_size=6, bidirectional=True)
-    encoder = build_model(settings, SIZE, LABELS).encoder.eval()
+    encoder = build_model(settings, token_shape(SIZE), LABELS).encoder.eval()
     reference = torch.nn.LSTM(16, 6, batch_first=True, bidirectional=True)
     for name, value in encoder.forwards[0].named_parameters():
         getattr(reference, name).data.copy_(value)

@@ -53,7 +53,7 @@ def test_round_2_reports_are_extra_to_round_1(prepare):
     assert dataset.extra_files == dataset.extra_labelled == ["round2_extra.csv"]
     corpus = Corpus.load(dataset.extra_folder("round2_extra.csv"))
     assert words_of(corpus, dataset) == [[4, 5], [600, 1, 2], [7, 4], [1, 2, 3]]
-    assert dataset.extra_texts == {"round2_extra.csv": corpus.text_fingerprint}
+    assert dataset.extra_texts == {"round2_extra.csv": corpus.fingerprint}
     assert corpus.labels.shape == (4, 17)
     assert [np.flatnonzero(row).tolist() for row in corpus.labels] == [[3], [0, 16], [], [5]]
     np.testing.assert_array_equal(np.load(dataset.extra_rows_path("round2_extra.csv")), [1, 2])

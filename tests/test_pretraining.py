@@ -9,6 +9,7 @@ import torch
 from src.core.errors import UserError
 from src.core.settings import Pretrain, Recurrent, Transformer
 from src.data.corpus import MASK, N_SPECIAL, PAD
+from src.data.inputs import token_shape
 from src.models.classifier import BODY, build_model
 from src.models.language import MaskedLanguageModel
 from src.training import checkpoints
@@ -32,7 +33,7 @@ def text(n: int = 400, seed: int = 0) -> Text:
 
 def language(settings: Pretrain, model=FAMILY[0], n: int = 400) -> Language:
     torch.manual_seed(1)
-    return Language(MaskedLanguageModel(build_model(model, SIZE, 1)), text(n), settings, CPU, "fp32")
+    return Language(MaskedLanguageModel(build_model(model, token_shape(SIZE), 1)), text(n), settings, CPU, "fp32")
 
 
 @pytest.mark.parametrize("model", FAMILY, ids=["recurrent", "transformer"])
@@ -119,14 +120,14 @@ def test_stop_loss_leaves_it_underfitted(tmp_path):
 def test_classifiers_start_from_the_body_alone(tmp_path):
     objective = language(Pretrain())
     checkpoints.save_weights(tmp_path / "last.safetensors", objective.model)
-    classifier = build_model(FAMILY[0].model_copy(update={"pooling": "mean"}), SIZE, 5)
+    classifier = build_model(FAMILY[0].model_copy(update={"pooling": "mean"}), token_shape(SIZE), 5)
     head = classifier.head.weight.detach().clone()
     checkpoints.load_parts(tmp_path / "last.safetensors", classifier, BODY)
     assert torch.equal(classifier.input_layer.embedding.weight, objective.model.input_layer.embedding.weight)
     for name, weight in classifier.encoder.state_dict().items():
         assert torch.equal(weight, objective.model.encoder.state_dict()[name])
     assert torch.equal(classifier.head.weight, head)
-    other = build_model(FAMILY[0].model_copy(update={"hidden_size": 9}), SIZE, 5)
+    other = build_model(FAMILY[0].model_copy(update={"hidden_size": 9}), token_shape(SIZE), 5)
     with pytest.raises(UserError, match="cannot be read as weights of this model"):
         checkpoints.load_parts(tmp_path / "last.safetensors", other, BODY)
     with pytest.raises(UserError, match=r"none.safetensors is missing. Make it with: ./run.sh pretrain"):

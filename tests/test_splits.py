@@ -23,11 +23,14 @@ def corpus(n: int = 400, seed: int = 0) -> Corpus:
     labels = (rng.random((n, 4)) < [0.5, 0.2, 0.1, 0.03]).astype(np.uint8)
     tokens = rng.integers(3, 99, size=(n, 6)).astype(np.uint16)
     ids = np.arange(n).astype("S")
-    return Corpus(tokens, np.full(n, 6, dtype=np.int32), ids, labels, np.zeros(n, dtype=np.uint8))
+    return Corpus({"tokens": tokens}, np.full(n, 6, dtype=np.int32), ids, labels, np.zeros(n, dtype=np.uint8))
 
 
 def reordered(whole: Corpus, order: np.ndarray) -> Corpus:
-    return Corpus(*(getattr(whole, name)[order] for name in ("tokens", "lengths", "ids", "labels", "sources")))
+    return Corpus(
+        {"tokens": whole.tokens[order]},
+        *(getattr(whole, name)[order] for name in ("lengths", "ids", "labels", "sources")),
+    )
 
 
 @pytest.mark.parametrize("k", [2, 5, 7])
@@ -122,7 +125,7 @@ def test_the_table_is_a_plain_csv(tmp_path, monkeypatch):
         {
             "source": np.array(names)[whole.sources],
             "id": whole.ids.astype(str),
-            "text_hash": whole.text_hashes().astype(str),
+            "text_hash": whole.hashes().astype(str),
             "fold_2021": made.first,
         }
     )
@@ -241,7 +244,9 @@ def related(sizes: np.ndarray = FAMILY_SIZES, seed: int = 0) -> tuple[Corpus, np
     tokens[np.arange(n)[:, None], rng.integers(0, 40, size=(n, 3))] = rng.integers(3, 400, size=(n, 3))
     labels = (rng.random((len(sizes), 4)) < [0.5, 0.2, 0.1, 0.05])[family] ^ (rng.random((n, 4)) < 0.02)
     lengths, sources = np.full(n, 40, dtype=np.int32), np.zeros(n, dtype=np.uint8)
-    return Corpus(tokens.astype(np.uint16), lengths, np.arange(n).astype("S"), labels.astype(np.uint8), sources), family
+    return Corpus(
+        {"tokens": tokens.astype(np.uint16)}, lengths, np.arange(n).astype("S"), labels.astype(np.uint8), sources
+    ), family
 
 
 @pytest.mark.parametrize("k", [2, 5, 7])

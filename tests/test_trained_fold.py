@@ -45,7 +45,7 @@ def test_a_job_runs_where_the_same_output_tree_lies(copy, tmp_path):
     job = FoldJob(
         run=result["run"],
         task="round1",
-        vocabulary_size=result["vocabulary_size"],
+        inputs=result["inputs"],
         vectors=reference(vectors, copy),
         device="cpu",
         precision=result["environment"]["precision"],

@@ -23,6 +23,7 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
 
     from src.bench.plain import Textbook
     from src.core.settings import Run
+    from src.data.inputs import token_shape
     from src.models.classifier import build_model
     from src.training.classification import Classification
     from src.training.devices import pick_precision
@@ -47,7 +48,7 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
         logits = loop.predict()
     else:
         torch.manual_seed(seed)
-        model = build_model(settings.model, payload["vocabulary_size"], task.n_labels)
+        model = build_model(settings.model, token_shape(payload["vocabulary_size"]), task.n_labels)
         precision = pick_precision(WAYS[way], cpu)
         with tempfile.TemporaryDirectory() as folder:
             objective = Classification(task, model, train_rows, valid_rows, settings.train, cpu, precision)

@@ -76,6 +76,7 @@ class Textbook:
         import torch
 
         from src.core.settings import Run, Train
+        from src.data.inputs import token_shape
         from src.models.classifier import build_model
         from src.training.optimizers import schedule
 
@@ -91,7 +92,7 @@ class Textbook:
         train_data, valid_data = _dataset(*train, settings.noise.replacement, vocabulary), _dataset(*valid)
         self.train_loader = torch.utils.data.DataLoader(train_data, settings.batch_size, shuffle=True)
         self.valid_loader = torch.utils.data.DataLoader(valid_data, settings.batch_size)
-        self.model = build_model(self.settings.model, vocabulary, n_labels)
+        self.model = build_model(self.settings.model, token_shape(vocabulary), n_labels)
         matrices = [parameter for parameter in self.model.parameters() if parameter.ndim > 1]
         others = [parameter for parameter in self.model.parameters() if parameter.ndim <= 1]
         self.optimizer = torch.optim.AdamW(

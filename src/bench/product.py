@@ -11,6 +11,7 @@ import numpy as np
 
 from src.bench.data import VOCABULARY, encoded, synthetic
 from src.data.corpus import N_SPECIAL
+from src.data.inputs import token_shape
 from src.data.tasks import ROUND1
 
 
@@ -33,7 +34,7 @@ def built(run: dict) -> Any:
     from src.models.classifier import build_model
 
     torch.manual_seed(0)
-    return build_model(Run.model_validate(run).model, VOCABULARY + N_SPECIAL, ROUND1.n_labels).eval()
+    return build_model(Run.model_validate(run).model, token_shape(VOCABULARY + N_SPECIAL), ROUND1.n_labels).eval()
 
 
 def _rows(count: int, seed: int) -> Any:

@@ -6,16 +6,16 @@ number. tests/test_versions.py compares the code with the hash that was noted fo
 
 from __future__ import annotations
 
-PREPARE = 1
+PREPARE = 2
 FOLDS = 1
 """Array of folds that is kept beside the corpus. folds.csv itself is made once, and users may edit it."""
 SHIFT = 1
 BASELINES = 1
 VECTORS = 1
 """Start vectors of embeddings."""
-PRETRAIN = 2
+PRETRAIN = 3
 DENOISE = 1
-TRAIN = 2
+TRAIN = 3
 """Weights and logits of a fold."""
 SCORE = 1
 """Files that a run puts together from its folds, and the figures in its score.json."""

@@ -1,4 +1,4 @@
-"""Vocabulary, and reports as padded arrays (N, max_len) of vocabulary indices."""
+"""Corpus: the inputs and labels of some files as arrays. Vocabulary and encoding of token reports."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ PAD, UNK, MASK = 0, 1, 2
 N_SPECIAL = 3
 """Number of reserved indices, and index of the first word: token 0 of the files is a real word."""
 
+INPUTS = ("values", "tokens", "statics")
+"""Names of the inputs of all kinds of corpora."""
 BLOCK = 1 << 14
 """Reports encoded or hashed at a time: bounds the memory of the intermediate arrays."""
 
@@ -63,29 +65,53 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Encoded and padded reports of one or several files."""
+    """Encoded and padded reports, stays or images of one or several files."""
 
-    tokens: np.ndarray
-    """Vocabulary indices, (N, max_len) uint16, PAD behind the last token."""
+    inputs: dict[str, np.ndarray]
+    """{name: (N, max_len, ...)}, as InputShape describes them. Reports: {"tokens": (N, max_len) uint16}, vocabulary
+    indices with PAD behind the last token."""
     lengths: np.ndarray
-    """Tokens in each report, (N,) int32, at least 1."""
+    """Tokens in each report, or time steps of each series, (N,) int32, at least 1."""
     ids: np.ndarray
-    """Report ids, (N,) bytes, as in the file."""
+    """Ids of the rows, (N,) bytes, as in the file."""
     labels: np.ndarray | None
-    """Labels, (N, n_labels) uint8."""
+    """Labels, (N, n_labels): uint8, or float32 in the unit of a regression."""
     sources: np.ndarray
-    """Index of each report's file, (N,) uint8."""
+    """Index of each row's file, (N,) uint8."""
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
-    def text_fingerprint(self) -> str:
-        """Hash of the reports and their order."""
-        return storage.array_hash(self.tokens, self.ids)
+    def tokens(self) -> np.ndarray:
+        """Vocabulary indices of reports, (N, max_len) uint16."""
+        return self.inputs["tokens"]
 
-    def text_hashes(self) -> np.ndarray:
-        """Returns a hash of each report's tokens, (N,) bytes, for keys that do not depend on the order of rows."""
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the inputs, the ids and their order."""
+        return storage.array_hash(*self._in_order(), self.ids)
+
+    @property
+    def input_fingerprint(self) -> str:
+        """Hash of the inputs and their order."""
+        return storage.array_hash(*self._in_order())
+
+    def _in_order(self) -> list[np.ndarray]:
+        return [self.inputs[name] for name in sorted(self.inputs, reverse=True)]  # values before statics
+
+    def hashes(self) -> np.ndarray:
+        """Returns a hash of each row's inputs, (N,) bytes, for keys that do not depend on the order of rows."""
+        return self._token_hashes() if "tokens" in self.inputs else self._series_hashes()
+
+    def _series_hashes(self) -> np.ndarray:
+        hashes = np.empty(len(self), dtype="S16")
+        for row in range(len(self)):
+            content = b"".join(np.ascontiguousarray(array[row]).tobytes() for array in self._in_order())
+            hashes[row] = hashlib.sha256(content).hexdigest()[:16].encode()
+        return hashes
+
+    def _token_hashes(self) -> np.ndarray:
         # Equals storage.array_hash of every row, which would take a minute for ten million rows.
         kind, size, width = self.tokens.dtype.str, self.tokens.itemsize, self.tokens.shape[1] * self.tokens.itemsize
         heads = [f"{kind}({n},)".encode() for n in range(self.tokens.shape[1] + 1)]
@@ -100,10 +126,12 @@ class Corpus:
         return hashes
 
     def save(self, folder: Path) -> None:
-        storage.write_npy(folder / "tokens.npy", self.tokens)
-        self._save_beside_tokens(folder)
+        for name, array in self.inputs.items():
+            storage.write_npy(folder / f"{name}.npy", array)
+        self.save_beside_inputs(folder)
 
-    def _save_beside_tokens(self, folder: Path) -> None:
+    def save_beside_inputs(self, folder: Path) -> None:
+        """Writes all but the inputs, for whoever has written these block by block."""
         for name in ("lengths", "ids", "sources"):
             storage.write_npy(folder / f"{name}.npy", getattr(self, name))
         if self.labels is not None:
@@ -112,8 +140,10 @@ class Corpus:
     @classmethod
     def load(cls, folder: Path) -> Corpus:
         """Memory-maps the arrays, so that several processes share one copy of a large corpus."""
-        arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-        return cls(**{"labels": None, **arrays})
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"), reverse=True)}
+        inputs = {name: array for name, array in arrays.items() if name in INPUTS}
+        others = {name: array for name, array in arrays.items() if name not in INPUTS}
+        return cls(inputs, **{"labels": None, **others})
 
 
 class Stacked:
@@ -171,14 +201,14 @@ def encode(
         storage.write_npy_blocks(folder / "tokens.npy", shape, np.dtype(np.uint16), blocks)
         tokens = np.load(folder / "tokens.npy", mmap_mode="r")
     corpus = Corpus(
-        tokens=tokens,
+        inputs={"tokens": tokens},
         lengths=np.minimum(lengths, max_len).astype(np.int32),
         ids=np.concatenate([file.ids for file in files]),
         labels=labels,
         sources=np.concatenate([np.full(len(file), i, dtype=np.uint8) for i, file in enumerate(files)]),
     )
     if folder is not None:
-        corpus._save_beside_tokens(folder)
+        corpus.save_beside_inputs(folder)
     return corpus, losses
 
 

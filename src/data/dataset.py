@@ -15,6 +15,7 @@ from src.core.settings import fingerprint
 from src.core.storage import Output
 from src.data import splits
 from src.data.corpus import Corpus, Vocabulary
+from src.data.inputs import InputShape
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
 
@@ -34,6 +35,11 @@ class Dataset:
     @property
     def task(self) -> Task:
         return get_task(self.manifest["task"])
+
+    @property
+    def shape(self) -> InputShape:
+        """Shape of the inputs of every corpus."""
+        return InputShape.from_json(self.manifest["inputs"])
 
     @property
     def train_folder(self) -> Path:

@@ -106,7 +106,7 @@ def make_folds(corpus: Corpus, settings: FoldSettings) -> Splits:
     settings.max_compared different reports, the near-duplicates found. Above settings.max_rows reports, folds are made
     by _stratify_many. Raises UserError if there are fewer reports or families than folds.
     """
-    hashes = corpus.text_hashes()
+    hashes = corpus.hashes()
     keys, first, inverse = np.unique(_keys(corpus.ids, hashes), return_index=True, return_inverse=True)
     labels = np.asarray(corpus.labels)
     # "No abnormality" is the most frequent finding and has no label: balance it like a label.
@@ -238,7 +238,7 @@ def save(path: Path, folds: Splits, corpus: Corpus, sources: list[str]) -> None:
 
     def write(file: IO[bytes]) -> None:
         file.write(_csv([["source", "id", "text_hash", *(f"fold_{seed}" for seed in folds.seeds)]]))
-        hashes = corpus.text_hashes()
+        hashes = corpus.hashes()
         for start in range(0, len(corpus), BLOCK):
             rows = slice(start, start + BLOCK)
             names = [sources[source] for source in corpus.sources[rows].tolist()]
@@ -260,7 +260,7 @@ def load(path: Path, corpus: Corpus, settings: FoldSettings) -> Splits | None:
     if content is None:
         return None
     table_keys, first = np.unique(content[0], return_index=True)
-    keys, inverse = np.unique(_keys(corpus.ids, corpus.text_hashes()), return_inverse=True)
+    keys, inverse = np.unique(_keys(corpus.ids, corpus.hashes()), return_inverse=True)
     if not np.array_equal(table_keys, keys):
         return None
     return Splits(settings.scheme, settings.seeds, content[1][first][inverse])

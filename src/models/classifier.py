@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from src.core.errors import unknown
 from src.core.settings import Model
+from src.data.inputs import InputShape
 from src.models.dpcnn import DPCNNEncoder
 from src.models.input_layers import build_input_layer
 from src.models.layers import LabelHead, Pooling
@@ -57,12 +58,10 @@ class Classifier(nn.Module):
         return torch.stack([self.head(self.dropout(pooled)) for _ in range(draws)]).mean(dim=0)  # (64, 17)
 
 
-def build_model(
-    settings: Model, vocabulary_size: int, n_labels: int, vectors: Tensor | None = None, inputs: str = "tokens"
-) -> Classifier:
-    """Builds a model with fresh weights; `vectors` (vocabulary_size, embedding_size) start its embedding, and `inputs`
-    names its input layer."""
+def build_model(settings: Model, shape: InputShape, n_labels: int, vectors: Tensor | None = None) -> Classifier:
+    """Builds a model with fresh weights for inputs of `shape`; `vectors` (shape.size, embedding_size) start the
+    embedding of tokens."""
     if settings.encoder not in ENCODERS:
         raise unknown("encoder", settings.encoder, ENCODERS)
     encoder = ENCODERS[settings.encoder](settings)  # before the input layer: the order of random draws is the results'
-    return Classifier(build_input_layer(inputs, settings, vocabulary_size, vectors), encoder, n_labels, settings)
+    return Classifier(build_input_layer(settings, shape, vectors), encoder, n_labels, settings)

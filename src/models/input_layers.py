@@ -13,16 +13,17 @@ from torch.nn import functional
 from src.core.errors import unknown
 from src.core.settings import Model
 from src.data.corpus import N_SPECIAL, PAD
+from src.data.inputs import InputShape
 from src.models.layers import SpatialDropout, words_and_shares
 
 
 class TokenEmbedding(nn.Module):
     """Embedding of `tokens`: int32 word indices (B, T), or mixtures (B, T, K) of K words a place (layers.mixture)."""
 
-    def __init__(self, settings: Model, vocabulary_size: int, vectors: Tensor | None = None):
-        """`vectors` (vocabulary_size, embedding_size) replace the random start."""
+    def __init__(self, settings: Model, shape: InputShape, vectors: Tensor | None = None):
+        """`vectors` (shape.size, embedding_size) replace the random start."""
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, settings.embedding_size, padding_idx=PAD)
+        self.embedding = nn.Embedding(shape.size, settings.embedding_size, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=0.1)
         with torch.no_grad():
             self.embedding.weight[PAD] = 0
@@ -50,8 +51,8 @@ class TokenEmbedding(nn.Module):
 INPUT_LAYERS = {"tokens": TokenEmbedding}
 
 
-def build_input_layer(name: str, settings: Model, vocabulary_size: int, vectors: Tensor | None = None) -> nn.Module:
-    """Builds the input layer called `name`; an unknown name raises a UserError that lists the family."""
-    if name not in INPUT_LAYERS:
-        raise unknown("input layer", name, INPUT_LAYERS)
-    return INPUT_LAYERS[name](settings, vocabulary_size, vectors)
+def build_input_layer(settings: Model, shape: InputShape, vectors: Tensor | None = None) -> nn.Module:
+    """Builds the input layer for `shape`; an unknown kind raises a UserError that lists the family."""
+    if shape.kind not in INPUT_LAYERS:
+        raise unknown("input layer", shape.kind, INPUT_LAYERS)
+    return INPUT_LAYERS[shape.kind](settings, shape, vectors)

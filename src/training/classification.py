@@ -18,7 +18,7 @@ from src.models.classifier import BODY, Classifier, build_model
 from src.training import checkpoints
 from src.training.adversarial import moved
 from src.training.batching import Batch
-from src.training.denoising import Denoiser, denoised_tokens
+from src.training.denoising import Denoiser, denoised_views
 from src.training.devices import autocast, compiled
 from src.training.epoch_reader import EpochReader, Wanted
 from src.training.inference import mean_logits, predict_logits
@@ -48,8 +48,8 @@ def _prepare(job: FoldJob, run: Run, device: torch.device) -> Work:
     def views(folders: Sequence[str]) -> list[dict[str, Stacked]]:
         """Inputs of the corpora in `folders`, one behind the other, in each view."""
         paths = list(map(job.locate, folders))
-        found = [denoised_tokens(path, *reading) if reading else [Corpus.load(path).tokens] for path in paths]
-        return [{"tokens": Stacked(tokens)} for tokens in zip(*found, strict=True)]
+        found = [denoised_views(path, *reading) if reading else [Corpus.load(path).inputs] for path in paths]
+        return [{name: Stacked([part[name] for part in view]) for name in view[0]} for view in zip(*found, strict=True)]
 
     with np.load(job.locate(job.split)) as split:
         train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(corpus, split["valid_rows"])
@@ -66,7 +66,7 @@ def _prepare(job: FoldJob, run: Run, device: torch.device) -> Work:
 
     torch.manual_seed(seed_of(job.seed, job.fold, 0))
     vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
-    model = build_model(run.model, job.vocabulary_size, task.n_labels, vectors).to(device)
+    model = build_model(run.model, job.shape, task.n_labels, vectors).to(device)
     if job.pretrained:
         checkpoints.load_parts(job.locate(job.pretrained), model, BODY)
     denoiser = Denoiser.load(*reading) if reading and run.denoise.in_training else None

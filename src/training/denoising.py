@@ -18,6 +18,7 @@ from torch import Tensor
 from src.core import locks, storage, versions
 from src.core.settings import Denoise, Pretrain, Run
 from src.data.corpus import BLOCK, N_SPECIAL, PAD, Corpus, to_indices, to_words
+from src.data.inputs import InputShape
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel
 from src.models.layers import mixture
@@ -54,7 +55,7 @@ class Denoiser:
         """Loads the encoder in the folder of a PretrainJob."""
         result = storage.read_json(storage.require(folder / "result.json", "pretrain"))
         run = Run.model_validate(result["run"])
-        model = MaskedLanguageModel(build_model(run.model, result["vocabulary_size"], 1))
+        model = MaskedLanguageModel(build_model(run.model, InputShape.from_json(result["inputs"]), 1))
         checkpoints.load_weights(folder / "last.safetensors", model)
         return cls(model.to(device), run.pretrain, settings, device, precision)
 
@@ -105,10 +106,10 @@ class Denoiser:
         return found
 
 
-def denoised_tokens(
+def denoised_views(
     corpus: Path, denoiser: Path, settings: Denoise, device: torch.device, precision: str
-) -> list[np.ndarray]:
-    """Denoises an encoded corpus by the encoder in the folder `denoiser`: tokens for each of settings.views.
+) -> list[dict[str, np.ndarray]]:
+    """Denoises an encoded corpus by the encoder in the folder `denoiser`: inputs for each of settings.views.
 
     The arrays are made once and kept beside the corpus; if several jobs need them, one makes them and the others wait.
     """
@@ -126,4 +127,4 @@ def denoised_tokens(
             made = clean(loaded.tokens, np.asarray(loaded.lengths), missing)
             for view, array in zip(missing, made, strict=True):
                 storage.write_npy(paths[view], array)
-    return [np.load(path, mmap_mode="r") for path in paths.values()]
+    return [{"tokens": np.load(path, mmap_mode="r")} for path in paths.values()]

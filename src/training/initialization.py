@@ -90,7 +90,7 @@ def pretrain_jobs(
         jobs[name] = PretrainJob(
             run=settings,
             corpora=[reference(folder, dataset.output.root) for folder in folders],
-            vocabulary_size=len(dataset.vocabulary),
+            inputs=dataset.shape.to_json(),
             vectors=vectors_of[name] and reference(vectors_of[name], dataset.output.root),
             device=here.device,
             precision=precision,

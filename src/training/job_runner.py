@@ -51,7 +51,7 @@ def run_job(
             {
                 "fingerprint": job.fingerprint,
                 "run": job.run,
-                "vocabulary_size": job.vocabulary_size,
+                "inputs": job.inputs,
                 **facts,
                 "epochs": len(history),
                 "last_train_loss": history[-1]["train_loss"],

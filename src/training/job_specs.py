@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from src.core.locks import is_held
 from src.core.targets import Target
+from src.data.inputs import InputShape
 
 
 def reference(path: Path | str, output: Path | str) -> str:
@@ -29,7 +30,8 @@ class TrainingJob:
 
     run: dict[str, Any]
     """Settings of the run, as settings.Run"""
-    vocabulary_size: int
+    inputs: dict[str, Any]
+    """Shape of the inputs, as InputShape.to_json()"""
     vectors: str | None
     """File of the vectors that start the embedding."""
     device: str
@@ -40,6 +42,10 @@ class TrainingJob:
     folder: str
     """Folder of the results; result.json is written last."""
     fingerprint: str
+
+    @property
+    def shape(self) -> InputShape:
+        return InputShape.from_json(self.inputs)
 
     def locate(self, reference: str) -> Path:
         """Path of a reference on this machine."""

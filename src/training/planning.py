@@ -94,7 +94,7 @@ class _Planner:
             run=self.settings,
             task=dataset.task.name,
             corpus=ref(dataset.train_folder),
-            vocabulary_size=len(dataset.vocabulary),
+            inputs=dataset.shape.to_json(),
             vectors=start.vectors and ref(start.vectors),
             pretrained=start.pretrained and ref(start.pretrained),
             denoiser=start.denoiser and ref(start.denoiser),

@@ -154,7 +154,7 @@ def _prepare(job: PretrainJob, run: Run, device: torch.device) -> Work:
     text = Text.of([Corpus.load(job.locate(corpus)) for corpus in job.corpora])
     torch.manual_seed(seed_of(run.pretrain.seed))
     vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
-    model = MaskedLanguageModel(build_model(run.model, job.vocabulary_size, 1, vectors)).to(device)
+    model = MaskedLanguageModel(build_model(run.model, job.shape, 1, vectors)).to(device)
 
     def finish(history: History) -> dict[str, Any]:
         (job.path / "best.safetensors").unlink(missing_ok=True)

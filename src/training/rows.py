@@ -61,7 +61,7 @@ class Rows:
     @classmethod
     def _taken(cls, corpus: Corpus, rows: np.ndarray, labels: np.ndarray, weight: float) -> Rows:
         return cls(
-            inputs={"tokens": corpus.tokens},
+            inputs=corpus.inputs,
             lengths=corpus.lengths,
             labels=labels,
             ids=np.asarray(corpus.ids[rows]),

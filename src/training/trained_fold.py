@@ -12,10 +12,11 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Run
 from src.data.corpus import Corpus
+from src.data.inputs import InputShape
 from src.data.tasks import Task, get_task
 from src.models.classifier import Classifier, build_model
 from src.training import checkpoints
-from src.training.denoising import denoised_tokens
+from src.training.denoising import denoised_views
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class TrainedFold:
         """
         result = storage.read_json(storage.require(fold / "result.json", "train"))
         run, task = Run.model_validate(result["run"]), get_task(result["task"])
-        model = build_model(run.model, result["vocabulary_size"], task.n_labels)
+        model = build_model(run.model, InputShape.from_json(result["inputs"]), task.n_labels)
         checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
         name = result.get("denoiser")
         denoiser = name and _find(name, fold, output)
@@ -46,9 +47,8 @@ class TrainedFold:
     def views(self, folder: Path) -> list[dict[str, np.ndarray]]:
         """Inputs of the corpus in `folder`, as the model reads them: one dictionary for each view."""
         if self.denoiser is None:
-            return [{"tokens": Corpus.load(folder).tokens}]
-        views = denoised_tokens(folder, self.denoiser, self.run.denoise, self.device, self.precision)
-        return [{"tokens": tokens} for tokens in views]
+            return [Corpus.load(folder).inputs]
+        return denoised_views(folder, self.denoiser, self.run.denoise, self.device, self.precision)
 
 
 def _find(reference: str, fold: Path, output: Path | None) -> Path:

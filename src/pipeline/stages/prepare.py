@@ -17,6 +17,7 @@ from src.core.terminal import duration, info, result, warn
 from src.data import input_files
 from src.data.corpus import Corpus, Losses, Vocabulary, encode, token_counts
 from src.data.input_files import InputFiles
+from src.data.inputs import token_shape
 from src.data.report_reader import Reports, read_reports
 from src.data.tasks import Task, get_task
 from src.evaluation.workspace import Workspace
@@ -88,7 +89,7 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     texts = {}
     for file in test:
         encoded, losses = encode([file], vocabulary, None, max_len, keep, output.data / "test" / file.path.stem)
-        texts[file.path.name] = encoded.text_fingerprint
+        texts[file.path.name] = encoded.fingerprint
         _tell([file], "test", losses, max_len, keep)
     further = [_encode_extra(file, vocabulary, task, corpus, settings, output.data / "extra") for file in extra]
     tests = " + ".join(f"{len(file):,}" for file in test) or "no"
@@ -100,6 +101,7 @@ def _prepare(workspace: Workspace, target: Target) -> None:
             "fingerprint": target.fingerprint,
             "summary": summary,
             "task": task.name,
+            "inputs": token_shape(len(vocabulary)).to_json(),
             "vocabulary": vocabulary.fingerprint,
             "train": storage.array_hash(corpus.tokens, corpus.labels),
             "files": [
@@ -152,7 +154,7 @@ def _encode_extra(
     _tell([file], "extra", losses, max_len, keep)
     stands_for_labels = None
     if labels is not None:
-        is_known = np.isin(encoded.text_hashes(), train.text_hashes())
+        is_known = np.isin(encoded.hashes(), train.hashes())
         if is_known.any():
             # Trained on, these would tell a model the labels of what it is validated on.
             count = f"{is_known.sum():,} of its reports have the text of a train report"
@@ -163,7 +165,7 @@ def _encode_extra(
     return {
         "role": "extra",
         "name": file.path.name,
-        "text": encoded.text_fingerprint,
+        "text": encoded.fingerprint,
         "labels": stands_for_labels,
         "rows": len(file),
         "sha256": file.sha256,

@@ -104,7 +104,7 @@ def _measure(workspace: Workspace, target: Target) -> None:
             rng = np.random.default_rng([config.shift.seed, _number(name), draw])
             noisy = _corrupted(texts["train"], extra, rng, len(words))
             tokens, lengths = pad(*noisy, train.tokens.shape[1], config.data.keep)
-            replace(train, tokens=tokens, lengths=lengths).save(folder / f"noised_{draw}")
+            replace(train, inputs={"tokens": tokens}, lengths=lengths).save(folder / f"noised_{draw}")
         payload = {
             "train": str(dataset.train_folder),
             "test": str(dataset.test_folder(name)),
@@ -270,7 +270,7 @@ def _sampled(corpus: Corpus, most: int, seed: list[int]) -> tuple[Corpus, np.nda
     tokens, lengths, ids, sources = (
         np.asarray(array[rows]) for array in (corpus.tokens, corpus.lengths, corpus.ids, corpus.sources)
     )
-    return Corpus(tokens, lengths, ids, None, sources), rows
+    return Corpus({"tokens": tokens}, lengths, ids, None, sources), rows
 
 
 def _text(corpus: Corpus, rows: np.ndarray | None = None) -> Text:
