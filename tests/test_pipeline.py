@@ -646,7 +646,7 @@ def test_overview(capsys):
 def test_submissions_are_scored_row_by_row(tiny_input, tmp_path, capsys):
     answers = read_reports(tiny_input / "answers_A.csv")
     path = tmp_path / "submission.csv"
-    write_submission(path, answers.ids, answers.labels.astype(float), 1e-6)
+    write_submission(path, answers.ids, answers.labels.astype(float), 1e-6, ROUND1)
     assert main(["score", "--labels", str(tiny_input / "answers_A.csv"), str(path)]) == 0
     assert "score: 0.999999" in capsys.readouterr().out
     lines = path.read_text().splitlines(keepends=True)

@@ -290,6 +290,8 @@ class Train(Optimisation):
     compiler, gains 1% of a step and costs half a minute a job, see docs/speed.md."""
     pos_weight: Literal["none", "balanced"] = "none"
     """balanced: weight of positives = negatives / positives of the label, which ruins the calibration."""
+    regression_loss: Literal["mse", "mae", "huber"] = "mse"
+    """Loss of a regression, between outputs and log1p of the labels; other tasks ignore it."""
     noise: Noise = Noise()
     target_weight: float = Field(0.0, ge=0, le=1)
     """Exponent of the density ratio to the target test file as sample weight: 1: the weights of `weighted` validation;

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from src.core.errors import UserError
-from src.data.tasks import TASKS
+from src.data.tasks import REPORT_TASKS
 
 DELIMITER = b"|,|"
 LARGEST_TOKEN = int(np.iinfo(np.uint16).max)
@@ -23,7 +23,7 @@ LONGEST_ID = 256
 SHOWN = 20
 """Number of errors listed in a message; further errors are counted."""
 LAYOUTS = {2: "id|,|description", 3: "id|,|description|,|label"}
-TASK_OF_FORM = {len(task.groups): task for task in TASKS.values()}
+TASK_OF_FORM = {len(task.groups): task for task in REPORT_TASKS.values()}
 """Task by the number of groups in a label field: no comma is round 1, one comma is round 2."""
 
 
@@ -104,24 +104,24 @@ def parse_lines(block: bytes, n_fields: int) -> Part:
     return Part(np.array(ids, np.bytes_), np.array(tokens, np.uint16), counts, labels, kinds, errors)
 
 
-def split_fields(line: bytes, layout: str, messages: list[str]) -> list[bytes]:
+def split_fields(line: bytes, layout: str, messages: list[str], delimiter: bytes = DELIMITER) -> list[bytes]:
     """Splits a line into the fields of `layout`; returns [] and appends to `messages` if the line has other fields."""
     if line.startswith(b"\xef\xbb\xbf"):
         messages.append("a UTF-8 byte order mark; save the file without BOM")
         line = line[3:]
-    fields = line.split(DELIMITER)
+    fields, n_fields = line.split(delimiter), layout.count(delimiter.decode()) + 1
     if odd := re.search(rb"[^\t\r\x20-\x7e]", line):
         byte = "a NUL byte" if odd[0] == b"\0" else f"the byte 0x{odd[0].hex()}"
         messages.append(f"{byte} at column {odd.start() + 1}, expected printable ASCII")
     elif not line.strip():
         messages.append("a blank line; remove it")
-    elif torn := re.search(rb"\|,|,\|", b"\n".join(fields)):
+    elif delimiter == DELIMITER and (torn := re.search(rb"\|,|,\|", b"\n".join(fields))):
         messages.append(
             f"a torn delimiter {show(torn[0])}, expected '|,|' between the fields of {layout}: {show(line)}"
         )
-    elif len(fields) != layout.count("|,|") + 1:
+    elif len(fields) != n_fields:
         count = f"{len(fields)} field{'s' * (len(fields) > 1)}"
-        messages.append(f"{count}, expected {layout.count('|,|') + 1} ({layout}): {show(line)}")
+        messages.append(f"{count}, expected {n_fields} ({layout}): {show(line)}")
     else:
         return fields
     return []
@@ -172,8 +172,9 @@ def show(text: bytes, longest: int = 40) -> str:
     return repr(shown + "…" * (len(text) > longest))
 
 
-def repeated_ids(ids: np.ndarray) -> Errors:
-    """Returns an error for each line that repeats an earlier id. `ids` (N,) bytes; empty ids are unreadable lines."""
+def repeated_ids(ids: np.ndarray, header_lines: int = 0) -> Errors:
+    """Returns an error for each line that repeats an earlier id. `ids` (N,) bytes; empty ids are unreadable lines.
+    Messages count `header_lines` before the first id."""
     errors = Errors()
     eights = -(-ids.dtype.itemsize // 8)
     columns = ids.astype(f"S{8 * eights}").view(">u8").reshape(len(ids), eights).T.astype(np.uint64)
@@ -186,5 +187,5 @@ def repeated_ids(ids: np.ndarray) -> Errors:
         first: dict[bytes, int] = {}
         for line, name in enumerate(ids.tolist()):
             if name and first.setdefault(name, line) != line:
-                errors.add(line, f"the id {show(name)} repeats that of line {first[name] + 1}")
+                errors.add(line, f"the id {show(name)} repeats that of line {first[name] + header_lines + 1}")
     return errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -13,8 +14,8 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.data.line_parser import Errors, open_bytes, read_id, repeated_ids, show, split_fields
-from src.data.tasks import LINE_FORMAT
+from src.data.line_parser import DELIMITER, Errors, open_bytes, read_id, repeated_ids, show, split_fields
+from src.data.tasks import ROUND1, Task
 
 BLOCK = 1 << 14
 """Lines written or read at a time: a large file's numbers as Python objects would fill the memory."""
@@ -22,42 +23,46 @@ SUBMISSION_LAYOUT = "id|,|p0 p1 …"
 _NUMBER = re.compile(rb"\d+(\.\d+)?(e[+-]\d+)?")
 
 
-def write_submission(
-    path: Path | str, ids: np.ndarray, probabilities: np.ndarray, eps: float, line_format: str = LINE_FORMAT
-) -> None:
-    """Writes one line a report, as Task.line_format says, with the probabilities clipped to [eps, 1 - eps].
+def write_submission(path: Path | str, ids: np.ndarray, predictions: np.ndarray, eps: float, task: Task) -> None:
+    """Writes one line a row, as the task says, with probabilities clipped to [eps, 1 - eps].
 
-    `ids` (N,), `probabilities` (N, n). Numbers have at least nine significant digits, and enough to distinguish 1 - eps
-    from 1. The file gets its name only after it was read back and holds these ids and values. Raises UserError for
-    anything but probabilities.
+    `ids` (N,), `predictions` (N, n) as task.decode makes them. Numbers have at least nine significant digits, and
+    enough to distinguish 1 - eps from 1; those of a regression are not clipped. The file gets its name only after it
+    was read back and holds these ids and values. Raises UserError for anything but predictions of this kind.
     """
-    path, names, values = Path(path), np.asarray(ids).astype(np.bytes_), np.asarray(probabilities, np.float64)
+    path, names, values = Path(path), np.asarray(ids).astype(np.bytes_), np.asarray(predictions, np.float64)
     if not 0 <= eps < 0.5:
         raise UserError(f"{path} was not written: eps is {eps}, expected a number from 0 to below 0.5")
     if values.ndim != 2 or not values.size or names.shape != values.shape[:1]:
-        raise UserError(f"{path} was not written: ids of shape {names.shape} and probabilities of {values.shape}")
-    if len(bad := np.argwhere(~((values >= 0) & (values <= 1)))):
+        raise UserError(f"{path} was not written: ids of shape {names.shape} and predictions of {values.shape}")
+    low, high = (eps, 1 - eps) if task.has_classes else (0.0, math.inf)
+    if len(bad := np.argwhere(~((values >= 0) & (values <= 1 if task.has_classes else np.isfinite(values))))):
         row, column = bad[0].tolist()
-        where = f"column {column} of report {names[row].decode()}"
-        raise UserError(f"{path} was not written: {where} is {values[row, column]}, expected a probability")
-    digits = min(17, max(9, 3 + math.ceil(-math.log10(eps)))) if eps else 17
+        where = f"column {column} of {task.noun.removesuffix('s')} {names[row].decode()}"
+        expected = "a probability" if task.has_classes else f"a finite number of {task.unit}, at least 0"
+        raise UserError(f"{path} was not written: {where} is {values[row, column]}, expected {expected}")
+    digits = 9
+    if task.has_classes:
+        digits = min(17, max(9, 3 + math.ceil(-math.log10(eps)))) if eps else 17
 
     def blocks() -> Iterator[tuple[slice, np.ndarray]]:
         for start in range(0, len(names), BLOCK):
             rows = slice(start, start + BLOCK)
-            yield rows, np.clip(values[rows], eps, 1 - eps)
+            yield rows, np.clip(values[rows], low, high)
 
     def write(file: IO[bytes]) -> None:
+        if task.header:
+            file.write(task.header.encode() + b"\n")
         for rows, clipped in blocks():
             for name, row in zip(names[rows].tolist(), clipped.tolist(), strict=True):
-                numbers = " ".join([f"{p:.{digits}g}" for p in row])
-                line = line_format.format(id=name.decode(errors="surrogateescape"), values=numbers)
+                numbers = task.separator.join([f"{p:.{digits}g}" for p in row])
+                line = task.line_format.format(id=name.decode(errors="surrogateescape"), values=numbers)
                 file.write(line.encode(errors="surrogateescape") + b"\n")
 
     def check(written: Path) -> None:
-        names_back, values_back = read_submission(written)
+        names_back, values_back = read_submission(written, task)
         same = np.array_equal(names_back, names) and values_back.shape == values.shape
-        inside = not eps or bool(((values_back > 0) & (values_back < 1)).all())
+        inside = not eps or not task.has_classes or bool(((values_back > 0) & (values_back < 1)).all())
         near = {"rtol": 10.0 ** (1 - digits), "atol": 0}
         if not (same and inside and all(np.allclose(values_back[rows], clipped, **near) for rows, clipped in blocks())):
             raise UserError(f"{path} was not written: the file read back differs. Check the disk and run it again.")
@@ -65,25 +70,34 @@ def write_submission(
     storage.write_atomic(path, write, check)
 
 
-def read_submission(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads ids (N,) bytes and probabilities (N, n) float64, which single blanks separate.
+def read_submission(path: Path | str, task: Task = ROUND1) -> tuple[np.ndarray, np.ndarray]:
+    """Reads ids (N,) bytes and predictions (N, n) float64 in the form of the task's submissions.
 
-    Raises UserError that lists the errors with their lines, like `read_reports`.
+    The files of all tasks on reports have one form; their lines may have any one number of values. Raises UserError
+    that lists the errors with their lines, like `read_reports`.
     """
     path, errors = Path(path), Errors()
+    layout, delimiter = (task.header, b",") if task.header else (SUBMISSION_LAYOUT, DELIMITER)
+    expected = "numbers from 0 to 1" if task.has_classes else f"numbers of {task.unit}, at least 0,"
+    expected += f" with a single {'blank' if task.separator == ' ' else repr(task.separator)} between them"
+    largest = 1.0 if task.has_classes else sys.float_info.max
     names, values, width = [], [], 0  # names and values: one array a block
     with open_bytes(path) as file:
         lines = enumerate(file)
+        if task.header:
+            _, line = next(lines, (0, b""))
+            if line.removesuffix(b"\n").removesuffix(b"\r") != task.header.encode():
+                errors.add(0, f"the header {show(line.rstrip())}, expected {task.header}")
         while block := list(itertools.islice(lines, BLOCK)):
             ids, rows = [], []
             for number, line in block:
                 messages: list[str] = []
-                fields = split_fields(line.removesuffix(b"\n").removesuffix(b"\r"), SUBMISSION_LAYOUT, messages)
+                fields = split_fields(line.removesuffix(b"\n").removesuffix(b"\r"), layout, messages, delimiter)
                 ids.append(read_id(fields[0], messages) if fields else b"")
-                words = fields[1].split(b" ") if fields else []
-                odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > 1), None)
+                words = fields[1].split(b" ") if fields and delimiter == DELIMITER else fields[1:]
+                odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > largest), None)
                 if odd is not None:
-                    messages.append(f"value {show(odd)}, expected numbers from 0 to 1 with single blanks between them")
+                    messages.append(f"value {show(odd)}, expected {expected}")
                 elif words:
                     width = width or len(words)
                     if len(words) == width:
@@ -96,7 +110,9 @@ def read_submission(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
             names.append(np.array(ids, np.bytes_))
             values.append(np.array(rows, np.float64).reshape(len(rows), width))
     if not names:
-        raise UserError(f"{path} is empty; expected lines of the form {SUBMISSION_LAYOUT}")
-    errors.extend(repeated_ids(np.concatenate(names)))
+        errors.throw(path)
+        raise UserError(f"{path} is empty; expected lines of the form {layout}")
+    header_lines = int(bool(task.header))
+    errors.extend(repeated_ids(np.concatenate(names), header_lines), header_lines)
     errors.throw(path)
     return np.concatenate(names), np.concatenate(values)

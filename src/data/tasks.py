@@ -1,25 +1,36 @@
 """Tasks: what is predicted, how it is learned, scored and written.
 
-Round 1 asks for 17 body regions; its score is 1 - mlogloss. Round 2 adds 12 abnormality types; its score is
+Reports: round 1 asks for 17 body regions; its score is 1 - mlogloss. Round 2 adds 12 abnormality types; its score is
 0.6 * (1 - 2 * mlogloss of the regions) + 0.4 * (1 - 2 * mlogloss of the types), where the types count only in
 reports that truly have an abnormal region.
+
+Clinical tasks: `icu` (does a patient die in hospital?), `los` (days in hospital), and `framesC` (which of C classes is
+an image?). Their scores are 1 - log loss, minus the mean absolute error in days, and 1 - log loss; Task.metric names
+another figure to choose by.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.core.errors import unknown
+from src.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LINE_FORMAT = "{id}|,|{values}"
-"""A line of a submission; `values` are numbers with single blanks between them."""
+"""A line of a submission; `values` are numbers, Task.separator between them."""
+EPS = 1e-7
+"""Probabilities are clipped to [EPS, 1 - EPS] before logarithms; the organisers' own clip is unknown."""
+STRATA = 10
+"""Strata of a regression's labels: equal parts by rank."""
+SUM_TOLERANCE = 1e-3
+"""Largest distance from 1 of the sum of a row's class probabilities; files hold rounded and clipped numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,11 @@ class LabelGroup:
     weight: float
     """Weight of this group in the official score; the weights of a task sum to one."""
     loss_scale: float
-    """The group scores 1 - loss_scale * mlogloss."""
+    """The group scores perfect - loss_scale * mean loss."""
     counted_given: str | None = None
     """Name of the group that must have a positive label for a row to count; None counts every row."""
+    perfect: float = 1.0
+    """Score of a prediction without loss."""
 
 
 class Multilabel:
@@ -41,13 +54,19 @@ class Multilabel:
 
     metrics = ("positive_rate", "log_loss", "roc_auc", "pr_auc", "sensitivity", "specificity", "calibration_error")
     """Figures of each label, by their names in evaluation.metrics.FIGURES."""
+    scores: tuple[str, ...] = ("official",)
+    """Figures that runs can be ordered by, by their names in evaluation.metrics.SCORES; the first is the default."""
+    has_classes = True
+    """Labels are 0 or 1 and outputs are logits."""
 
-    def losses(self, outputs: Tensor, targets: Tensor, positive_weight: Tensor | None = None) -> Tensor:
+    def losses(
+        self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
+    ) -> Tensor:
         """Cross-entropy of logits (B, L) averaged over the labels: (B,). `positive_weight` (L,) multiplies the loss of
         positive labels."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        cells = binary_cross_entropy_with_logits(outputs, targets, pos_weight=positive_weight, reduction="none")
+        cells = binary_cross_entropy_with_logits(outputs, labels, pos_weight=positive_weight, reduction="none")
         return cells.mean(dim=1)
 
     def disagreement(self, left: Tensor, right: Tensor) -> Tensor:
@@ -61,8 +80,135 @@ class Multilabel:
         """Probabilities of logits of any shape."""
         return sigmoid(outputs)
 
+    def targets(self, labels: Tensor) -> Tensor:
+        """What the loss compares outputs with: the labels."""
+        return labels
 
-KINDS = {"multilabel": Multilabel()}
+    def cells(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Log loss of each cell, float64 (N, L)."""
+        return log_loss_cells(labels, predictions)
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Columns (N, K) of 0 and 1 whose rates stratified folds keep: the labels."""
+        return labels
+
+
+class Binary(Multilabel):
+    """Kind of task: the probability of one event. Outputs of models are logits (B, 1)."""
+
+    scores = ("log_loss", "roc_auc", "pr_auc", "min_se_p")
+
+
+class Multiclass(Multilabel):
+    """Kind of task: one of C classes, labels one-hot (N, C). Outputs of models are logits, up to a constant a row."""
+
+    scores = ("log_loss", "accuracy")
+
+    def losses(
+        self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
+    ) -> Tensor:
+        """Cross-entropy of logits (B, C) and class probabilities (B, C), one-hot or a teacher's: (B,).
+        `positive_weight` (C,) multiplies the loss of each class."""
+        weighted = labels if positive_weight is None else labels * positive_weight
+        return -(weighted * outputs.log_softmax(dim=1)).sum(dim=1)
+
+    def disagreement(self, left: Tensor, right: Tensor) -> Tensor:
+        """Symmetric Kullback-Leibler divergence of two predictions, logits (B, C): (B,)."""
+        left, right = left.log_softmax(dim=1), right.log_softmax(dim=1)
+        return ((left.exp() - right.exp()) * (left - right) / 2).sum(dim=1)
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Probabilities (…, C) of logits (…, C), in float64."""
+        outputs = np.asarray(outputs, dtype=np.float64)
+        shares = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        return shares / shares.sum(axis=-1, keepdims=True)
+
+    def cells(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """C times the log loss at the true class, 0 elsewhere: a row's mean is its log loss. Float64 (N, C).
+
+        Raises ValueError unless labels are one-hot and predictions are probabilities that sum to one in each row.
+        """
+        log_loss_cells(labels, predictions)  # raises its errors
+        labels, predictions = np.asarray(labels), np.asarray(predictions, dtype=np.float64)
+        if not (labels.sum(axis=1) == 1).all():
+            raise ValueError("labels must be one-hot: one class a row")
+        if not (np.abs(predictions.sum(axis=1) - 1) < SUM_TOLERANCE).all():
+            raise ValueError("class probabilities must sum to 1 in each row")
+        return labels.shape[1] * np.where(labels == 1, -np.log(np.clip(predictions, EPS, 1.0)), 0.0)
+
+
+class Regression:
+    """Kind of task: one number of at least zero, such as days. Outputs of models are log1p of it."""
+
+    metrics = ()
+    scores = ("mae", "rmse", "r2_log")
+    has_classes = False
+
+    def losses(
+        self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
+    ) -> Tensor:
+        """Loss of outputs (B, L) against labels (B, L) in their unit, averaged over the labels: (B,).
+
+        `regression_loss`: mse, mae or huber between outputs and log1p(labels); None: the absolute error in the unit of
+        the labels, which the score counts. `positive_weight` has no meaning here and is ignored.
+        """
+        from torch.nn.functional import huber_loss
+
+        if regression_loss is None:
+            return (outputs.expm1().clamp(min=0) - labels).abs().mean(dim=1)
+        error = outputs - self.targets(labels)
+        if regression_loss == "huber":
+            return huber_loss(outputs, self.targets(labels), reduction="none", delta=HUBER_DELTA).mean(dim=1)
+        return {"mse": error.square(), "mae": error.abs()}[regression_loss].mean(dim=1)
+
+    def disagreement(self, left: Tensor, right: Tensor) -> Tensor:
+        """Squared difference of two predictions, outputs (B, L), averaged over the labels: (B,)."""
+        return (left - right).square().mean(dim=1)
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Numbers of at least zero, in the unit of the labels, of outputs of any shape."""
+        return np.maximum(np.expm1(np.asarray(outputs, dtype=np.float64)), 0.0)
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """What the loss compares outputs with: log1p of the labels."""
+        return labels.log1p()
+
+    def cells(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Absolute error of each cell in the unit of the labels, float64 (N, L).
+
+        Raises ValueError unless both are finite, at least zero and of one (N, L) shape.
+        """
+        labels, predictions = np.asarray(labels, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+        if labels.shape != predictions.shape or labels.ndim != 2 or labels.size == 0:
+            raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} must have one shape, (N, L)")
+        for what, values in (("labels", labels), ("predictions", predictions)):
+            if not ((values >= 0) & (values < np.inf)).all():  # false for NaN as well
+                raise ValueError(f"{what} must be finite and at least 0")
+        return np.abs(predictions - labels)
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Columns (N, at most STRATA) of 0 and 1, uint8: the part that a label lies in, by its rank; equal labels lie
+        in one part."""
+        values = np.asarray(labels)[:, 0]
+        limits = np.unique(np.quantile(values, np.arange(1, STRATA) / STRATA)) if len(values) else np.zeros(0)
+        return np.eye(len(limits) + 1, dtype=np.uint8)[np.searchsorted(limits, values, side="left")]
+
+
+HUBER_DELTA = 1.0
+"""Error of log1p above which the Huber loss is linear."""
+KINDS = {"multilabel": Multilabel(), "binary": Binary(), "multiclass": Multiclass(), "regression": Regression()}
+SCORE_NAMES = {
+    "official": "official score",
+    "log_loss": "1 - log loss",
+    "roc_auc": "AUROC",
+    "pr_auc": "AUPRC",
+    "min_se_p": "min(Se, +P)",
+    "mae": "-MAE",
+    "rmse": "-RMSE",
+    "r2_log": "R² of log1p",
+    "accuracy": "accuracy",
+}
+"""Names of the figures that runs can be ordered by; each is the higher the better."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +220,24 @@ class Task:
     groups: tuple[LabelGroup, ...]
     kind: str = "multilabel"
     line_format: str = LINE_FORMAT
+    separator: str = " "
+    """Text between the values of a line of a submission."""
+    header: str = ""
+    """First line of a submission; empty: none."""
+    names: tuple[str, ...] = ()
+    """Label names in column order; empty: made from the groups."""
+    noun: str = "reports"
+    """What a row is, in the plural."""
+    unit: str = ""
+    """Unit of labels and predictions; empty for probabilities."""
+    input_kind: str = "reports"
+    """What the input files hold: reports, stays or images."""
+    input_folder: str = ""
+    """Default folder of the input files, in the project's input folder."""
+    output_folder: str = ""
+    """Default folder of the results, in the project's output folder."""
+    metric: str = ""
+    """Figure that runs are ordered by, one of the kind's `scores`; empty: the first."""
 
     @property
     def n_labels(self) -> int:
@@ -91,6 +255,8 @@ class Task:
     @property
     def label_names(self) -> list[str]:
         """`region_0` … in column order."""
+        if self.names:
+            return list(self.names)
         return [f"{group.name.removesuffix('s')}_{i}" for group in self.groups for i in range(group.size)]
 
     @property
@@ -98,34 +264,78 @@ class Task:
         """Figures of each label, by their names in evaluation.metrics.FIGURES."""
         return KINDS[self.kind].metrics
 
+    @property
+    def has_classes(self) -> bool:
+        """Labels are 0 or 1, outputs are logits and predictions probabilities."""
+        return KINDS[self.kind].has_classes
+
+    @property
+    def is_ordered_by_loss(self) -> bool:
+        """Runs are ordered by score(), which the blend weights are fitted for."""
+        return not self.metric
+
+    @property
+    def score_name(self) -> str:
+        """Name of the figure that runs are ordered by, with its unit."""
+        name = self.metric or KINDS[self.kind].scores[0]
+        return SCORE_NAMES[name] + (f" ({self.unit})" if self.unit and name in ("mae", "rmse") else "")
+
     def counted(self, group: LabelGroup, labels: np.ndarray) -> np.ndarray:
         """Which rows of `labels` (N, n_labels) count in the score of `group`: bool (N,)."""
         if group.counted_given is None:
             return np.ones(len(labels), dtype=bool)
         return labels[:, self.columns[group.counted_given]].any(axis=1)
 
-    def losses(self, outputs: Tensor, targets: Tensor, positive_weight: Tensor | None = None) -> Tensor:
-        """Training loss of each report (B,), from a model's outputs (B, n_labels) and targets of the same shape."""
-        return KINDS[self.kind].losses(outputs, targets, positive_weight)
+    def losses(
+        self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
+    ) -> Tensor:
+        """Loss of each row (B,), from a model's outputs (B, n_labels) and labels of the same shape and in their unit.
 
-    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor, positive_weight: Tensor | None = None) -> Tensor:
+        `regression_loss` is train.regression_loss; without it a regression counts the error that its score counts.
+        """
+        return KINDS[self.kind].losses(outputs, labels, positive_weight, regression_loss)
+
+    def loss(
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        positive_weight: Tensor | None = None,
+        regression_loss: str | None = None,
+    ) -> Tensor:
         """Training loss of a batch: the mean of weights (B,) times losses()."""
-        return (self.losses(outputs, targets, positive_weight) * weights).mean()
+        return (self.losses(outputs, labels, positive_weight, regression_loss) * weights).mean()
 
     def disagreement(self, left: Tensor, right: Tensor) -> Tensor:
-        """Distance between two predictions of the same reports, outputs (B, n_labels) each: (B,)."""
+        """Distance between two predictions of the same rows, outputs (B, n_labels) each: (B,)."""
         return KINDS[self.kind].disagreement(left, right)
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Predictions in the unit of the labels, here probabilities, from a model's outputs: float64, same shape."""
+        """Predictions in the unit of the labels, probabilities or numbers, from a model's outputs: float64, same
+        shape."""
         return KINDS[self.kind].decode(outputs)
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """What losses() compares outputs with, in the unit of the outputs: same shape as `labels`."""
+        return KINDS[self.kind].targets(labels)
+
+    def cells(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Loss of each cell for the score, float64 (N, n_labels), of labels and predictions in one unit.
+
+        Raises ValueError for anything but labels and predictions of this kind.
+        """
+        return KINDS[self.kind].cells(labels, predictions)
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Columns of 0 and 1, (N, K), whose rates stratified folds keep."""
+        return KINDS[self.kind].strata(labels)
 
     def score(self, losses: Mapping[str, Any]) -> Any:
         """Official score, from the mean loss of each group by its name. Losses are numbers or arrays of one shape.
 
         metrics.official_score computes the losses from predictions, and the score's standard error.
         """
-        return sum(group.weight * (1 - group.loss_scale * losses[group.name]) for group in self.groups)
+        return sum(group.weight * (group.perfect - group.loss_scale * losses[group.name]) for group in self.groups)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -133,6 +343,22 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, dtype=np.float64)
     small = np.exp(-np.abs(logits))  # at most 1: nothing overflows, and nothing near 0 is lost
     return np.where(logits < 0, small, 1.0) / (1 + small)
+
+
+def log_loss_cells(labels: np.ndarray, probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
+    """Returns the log loss of each cell, -ln of the probability of the true label: float64 (N, L).
+
+    Raises ValueError unless labels are 0 or 1 and probabilities are finite, in [0, 1] and of the same (N, L) shape.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    if labels.shape != probabilities.shape or labels.ndim != 2 or labels.size == 0:
+        raise ValueError(f"labels {labels.shape} and probabilities {probabilities.shape} must have one shape, (N, L)")
+    if not ((labels == 0) | (labels == 1)).all():
+        raise ValueError("labels must be 0 or 1; are labels and probabilities swapped?")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # false for NaN as well
+        raise ValueError("probabilities must be finite and in [0, 1]; were logits passed?")
+    clipped = np.clip(probabilities, eps, 1 - eps)
+    return -np.log(np.where(labels == 1, clipped, 1 - clipped))
 
 
 ROUND1 = Task("round1", "round 1: 17 regions", (LabelGroup("regions", 17, weight=1.0, loss_scale=1.0),))
@@ -144,16 +370,74 @@ ROUND2 = Task(
         LabelGroup("types", 12, weight=0.4, loss_scale=2.0, counted_given="regions"),
     ),
 )
-TASKS = {task.name: task for task in (ROUND1, ROUND2)}
+STAYS: dict[str, Any] = {
+    "noun": "stays", "input_kind": "stays", "input_folder": "icu", "line_format": "{id},{values}", "separator": ","
+}  # fmt: skip
+"""Fields that all tasks on intensive-care stays share."""
+ICU = Task(
+    "icu",
+    "ICU mortality",
+    (LabelGroup("death", 1, weight=1.0, loss_scale=1.0),),
+    kind="binary",
+    names=("In-hospital_death",),
+    header="RecordID,In-hospital_death",
+    output_folder="icu",
+    **STAYS,
+)
+LOS = Task(
+    "los",
+    "length of stay",
+    (LabelGroup("days", 1, weight=1.0, loss_scale=1.0, perfect=0.0),),
+    kind="regression",
+    names=("Length_of_stay",),
+    header="RecordID,Length_of_stay",
+    unit="days",
+    output_folder="los",
+    **STAYS,
+)
+TASKS = {task.name: task for task in (ROUND1, ROUND2, ICU, LOS)}
+"""Tasks by name; those of images, whose number of classes comes from the data, are made by frames()."""
+REPORT_TASKS = {name: task for name, task in TASKS.items() if task.input_kind == "reports"}
 
 
-def get_task(name: str) -> Task:
-    """The task called `name`; an unknown name raises a UserError that lists the known ones."""
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
-    return TASKS[name]
+def frames(n_classes: int) -> Task:
+    """The task `framesC`: images of `n_classes` classes, at least two, read row by row."""
+    if n_classes < 2:
+        raise UserError(f"images need at least 2 classes, not {n_classes}")
+    return Task(
+        f"frames{n_classes}",
+        f"images of {n_classes} classes",
+        (LabelGroup("classes", n_classes, weight=1.0, loss_scale=1.0),),
+        kind="multiclass",
+        names=tuple(f"class_{i}" for i in range(n_classes)),
+        header=",".join(["id", *(f"p{i}" for i in range(n_classes))]),
+        noun="images",
+        input_kind="images",
+        input_folder="frames",
+        output_folder="frames",
+        line_format="{id},{values}",
+        separator=",",
+    )
+
+
+def get_task(name: str, metric: str = "auto") -> Task:
+    """The task called `name`, ordered by `metric` (auto: its own score).
+
+    An unknown name, or a metric of another kind of task, raises a UserError that lists the known ones.
+    """
+    if named := re.fullmatch(r"frames([1-9]\d{0,4})", name):
+        task = frames(int(named[1]))
+    elif name in TASKS:
+        task = TASKS[name]
+    else:
+        raise unknown("task", name, [*TASKS, "frames10 (frames and the number of classes)"])
+    if metric == "auto":
+        return task
+    if metric not in (known := KINDS[task.kind].scores):
+        raise unknown(f"metric of task {name}", metric, ["auto", *known])
+    return replace(task, metric="" if metric == known[0] else metric)
 
 
 def task_of_width(n_labels: int) -> Task | None:
-    """The task with that many label columns, if there is one."""
-    return next((task for task in TASKS.values() if task.n_labels == n_labels), None)
+    """The task on reports with that many label columns, if there is one."""
+    return next((task for task in REPORT_TASKS.values() if task.n_labels == n_labels), None)

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from src.core.errors import UserError
-from src.data.tasks import Task
+from src.data.tasks import EPS, Task, log_loss_cells
 from src.data.tasks import sigmoid as sigmoid  # beside its inverse, logit()
 
-EPS = 1e-7  # probabilities are clipped to [EPS, 1 - EPS] before logarithms; the organisers' own clip is unknown
 THRESHOLD = 0.5  # a label is predicted when its probability is at or above this
 CALIBRATION_BINS = 15  # bins of equal width, the number of Guo et al. 2017
 DRAW_CELLS = 8_000_000  # reports x bootstrap draws worked on at once (64 MB), so that a million reports fit in memory
@@ -51,22 +50,6 @@ def logit(probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
     """Inverts `sigmoid` in float64; probabilities are clipped to [eps, 1 - eps], so that all logits are finite."""
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), eps, 1 - eps)
     return np.log(clipped) - np.log1p(-clipped)
-
-
-def log_loss_cells(labels: np.ndarray, probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
-    """Returns the log loss of each cell, -ln of the probability of the true label: float64 (N, L).
-
-    Raises ValueError unless labels are 0 or 1 and probabilities are finite, in [0, 1] and of the same (N, L) shape.
-    """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    if labels.shape != probabilities.shape or labels.ndim != 2 or labels.size == 0:
-        raise ValueError(f"labels {labels.shape} and probabilities {probabilities.shape} must have one shape, (N, L)")
-    if not ((labels == 0) | (labels == 1)).all():
-        raise ValueError("labels must be 0 or 1; are labels and probabilities swapped?")
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # false for NaN as well
-        raise ValueError("probabilities must be finite and in [0, 1]; were logits passed?")
-    clipped = np.clip(probabilities, eps, 1 - eps)
-    return -np.log(np.where(labels == 1, clipped, 1 - clipped))
 
 
 def effective_size(weights: np.ndarray) -> float:
@@ -205,7 +188,7 @@ def _score(
 
     If no report counts for a group, raises UserError, or returns NaN if not `strict`.
     """
-    cells, labels = log_loss_cells(labels, probabilities), np.asarray(labels)
+    cells, labels = task.cells(labels, probabilities), np.asarray(labels)
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
     if cells.shape[1] != task.n_labels:
         raise ValueError(f"{task.name} has {task.n_labels} labels, not {cells.shape[1]}")

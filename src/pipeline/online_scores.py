@@ -93,7 +93,7 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     number = 1 + len([one for one in register.submissions() if "made_of" in one.how])
     path = output.root / f"submission_ask{number}_{target.name}"
     ids = np.asarray(Corpus.load(dataset.test_folder(target.name)).ids)
-    write_submission(path, ids, base.predict(proposal.settings), config.submit.eps, dataset.task.line_format)
+    write_submission(path, ids, base.predict(proposal.settings), config.submit.eps, dataset.task)
     noted = register.made(
         path,
         storage.file_sha256(path),

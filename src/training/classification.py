@@ -132,7 +132,8 @@ class Classification(Objective):
             with autocast(self._precision, self.device):
                 outputs.append(compute(copy.inputs, copy.lengths))
         outputs = [logits.float() for logits in outputs]
-        losses = [self._task.loss(logits, wanted.targets, wanted.weights, self._positive_weight) for logits in outputs]
+        weighting = wanted.weights, self._positive_weight, self.settings.regression_loss
+        losses = [self._task.loss(logits, wanted.targets, *weighting) for logits in outputs]
         if wanted.twin is None:
             return losses[0]
         distance = (self._task.disagreement(*outputs) * wanted.weights).mean()

@@ -168,7 +168,7 @@ def _write_prediction(workspace: Workspace, name: str, file: Path, to: Path | No
     reports = read_reports(file)
     logits = _predict(workspace, source, reports)
     probabilities = source.task.decode(logits)
-    write_submission(path, reports.ids, probabilities, workspace.settings.submit.eps, source.task.line_format)
+    write_submission(path, reports.ids, probabilities, workspace.settings.submit.eps, source.task)
     result(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
     if reports.labels is not None:
         try:

@@ -87,7 +87,7 @@ class Submit(Stage):
             if settings.label_shift:
                 logits = _moved(workspace, source, test, logits)
             ids = np.asarray(Corpus.load(workspace.dataset.test_folder(test)).ids)
-            write_submission(path, ids, task.decode(logits), settings.eps, task.line_format)
+            write_submission(path, ids, task.decode(logits), settings.eps, task)
             noted = SubmissionLog(workspace.output.submissions).made(
                 path,
                 sha := storage.file_sha256(path),
