@@ -21,10 +21,12 @@ from src.core.errors import UserError, unknown
 from src.core.settings import Config
 from src.core.settings_loader import load_config
 from src.core.terminal import info
-from src.data import input_files
+from src.data import sources
 from src.pipeline.command import COMMANDS, Command, get_command
 
 KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
+
+CLINICAL_TASKS = "icu: death in hospital, los: length of stay, frames: images read row by row"
 
 MENDABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE,
@@ -132,7 +134,12 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
         allow_abbrev=False,
     )
     presets, models = ", ".join(settings_loader.preset_names()), ", ".join(settings_loader.model_names())
-    parser.add_argument("--preset", metavar="NAME", help=f"one of {presets}, or a file")
+    parser.add_argument(
+        "--task", metavar="NAME", help=f"round1 and round2: reports (default: recognised); {CLINICAL_TASKS}"
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", help=f"one of {presets}, or a file; tasks have presets of their own"
+    )
     parser.add_argument(
         "--model",
         action="append",
@@ -148,6 +155,8 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     named = first is not None and arguments[first] == name
     overrides, rest = parser.split(arguments[:first] + arguments[first + 1 :] if named else arguments)
     parsed = parser.parse_args(rest)
+    if parsed.task is not None:
+        overrides.append(f"task={parsed.task}")
     # An option whose destination is a key stands for key=value.
     overrides += [f"{key}={value}" for key, value in vars(parsed).items() if "." in key and value is not None]
     return command, parsed, overrides
@@ -176,7 +185,7 @@ def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config
     settings = load_config(preset or "standard", overrides, models)
     if preset is None:
         try:
-            if input_files.find_files(settings.paths) is None:
+            if sources.find_files(settings) is None:
                 return load_config("sample", overrides, models)
         except UserError:
             pass  # told by the stages that read the input; the others do without
@@ -191,8 +200,9 @@ def _overview() -> str:
         return "\n".join(f"  {name:<{width}}{one.summary}" for name, one in chosen.items())
 
     return (
-        f"usage: ./run.sh [VERB] [--preset NAME] [--model NAME] [--quiet] [--json] [key=value …]\n\n"
-        f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n\n"
+        f"usage: ./run.sh [VERB] [--task NAME] [--preset NAME] [--model NAME] [--quiet] [--json] [key=value …]\n\n"
+        f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n"
+        f"Further tasks of the same pipeline: {CLINICAL_TASKS}.\n\n"
         f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{lines(False)}\n\n"
         f"for developers:\n{lines(True)}\n  {'test':<{width}}set up and pass the tests\n\n"
         f"presets: {', '.join(settings_loader.preset_names())}\n"

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from src.core.errors import unknown
 
 ROOT = Path(__file__).resolve().parents[2]
+CLINICAL = {"icu": "icu", "los": "icu", "frames": "frames"}
+"""Tasks on series instead of reports, each with the name of its folder in input/."""
 PARTS = ("model", "pretrain", "denoise", "train")
 """Parts of a run's settings; given for a whole preset or on the command line, a part applies to every run."""
 
@@ -404,8 +406,10 @@ class Config(Settings):
     overrides: list[str] = []
     """Words key=value of the command line, except those of `track`, recorded with each run."""
     paths: Paths = Paths()
-    task: Literal["auto", "round1", "round2"] = "auto"
-    """auto: recognised from the label field of the train files (sample data: round1)."""
+    task: Literal["auto", "round1", "round2", "icu", "los", "frames"] = "auto"
+    """auto: round 1 or 2, recognised from the label field of the train files (sample data: round1). icu: death in
+    hospital, los: length of stay, both from ICU charts; frames: class of an image that is read row by row. These three
+    have folders and presets of their own: input/icu, output/icu, src/presets/icu/."""
     data: Data = Data()
     sample: Sample = Sample()
     folds: Folds = Folds()
@@ -422,8 +426,12 @@ class Config(Settings):
     """Selected runs; further runs are their teachers, to which key=value words for all runs do not apply."""
     denoisers: dict[str, Run] = {}
     """Denoiser runs that --model does not select but that selected runs need."""
-    baselines: list[Literal["zeros", "prior", "random", "tfidf"]] = ["zeros", "prior", "random", "tfidf"]
-    """Baselines that are shown with scores."""
+    baselines: list[Literal["zeros", "prior", "random", "tfidf", "median", "saps", "linear", "boosting"]] = [
+        "zeros", "prior", "random", "tfidf",
+    ]  # fmt: skip
+    """Baselines that are shown with scores. zeros, random and tfidf are for reports. prior: rates, or mean, of the
+    training rows; median: theirs; saps: logistic regression on the severity score that comes with the outcomes; linear
+    and boosting: as the models of these names, on summary features."""
     blend: Blend = Blend()
     tune: Tune = Tune()
     tuned: dict[str, Path] = {}
@@ -443,6 +451,27 @@ class Config(Settings):
     def _uri_of_mlflow(self) -> Config:
         if self.track_uri is not None and self.track != "mlflow":
             raise ValueError(f"track_uri is for track=mlflow; track is {self.track}")
+        return self
+
+    @property
+    def is_clinical(self) -> bool:
+        """True for a task on series, False for reports."""
+        return self.task in CLINICAL
+
+    @model_validator(mode="after")
+    def _only_reports_have_tokens(self) -> Config:
+        if not self.is_clinical:
+            return self
+        if self.folds.scheme == "families":
+            raise ValueError(f"folds.scheme families compares texts; task {self.task} has none")
+        for name, run in self.runs.items():
+            for key, is_set in (
+                ("train.noise", run.train.noise != Noise()),
+                ("denoise.by", run.denoise.by is not None),
+                ("pretrain.epochs", run.pretrain.epochs > 0),
+            ):
+                if is_set:
+                    raise ValueError(f"runs.{name}.{key} is about tokens; task {self.task} has none")
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Loader of settings: from a preset and key=value words to a Config, with errors in terms of the command line.
 
-    defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml <- output/tune/NAME/best.yaml (tune.use)
+    defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml (task=icu: presets/icu/PRESET.yaml) <- output/tune/NAME/best.yaml (tune.use)
         <- key=value on the command line
 
 On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` apply to all selected runs, `runs.NAME.train.*` to
@@ -21,7 +21,7 @@ import yaml
 from pydantic import ValidationError
 
 from src.core.errors import UserError, unknown
-from src.core.settings import PARTS, ROOT, Config, Paths, Run, Settings, Tune
+from src.core.settings import CLINICAL, PARTS, ROOT, Config, Paths, Run, Settings, Tune
 
 PRESETS = ROOT / "src" / "presets"
 MADE = {"overrides", "models", "denoisers", "tuned"}
@@ -30,8 +30,33 @@ UNNOTED = {"track", "track_uri"}
 """Keys without influence on results, which are not recorded."""
 
 
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+TASK_BASELINES = {
+    "icu": ["prior", "saps", "linear", "boosting"],
+    "los": ["prior", "median", "linear", "boosting"],
+    "frames": ["prior", "linear"],
+}
+
+
+def preset_names(task: str = "auto") -> list[str]:
+    """Names of the presets of a task."""
+    return sorted(path.stem for path in _preset_folder(task).glob("*.yaml"))
+
+
+def _preset_folder(task: str) -> Path:
+    return PRESETS / task if task in CLINICAL else PRESETS
+
+
+def task_of(overrides: Iterable[str]) -> str:
+    """The task that key=value words choose."""
+    return next((word.removeprefix("task=") for word in reversed(list(overrides)) if word.startswith("task=")), "auto")
+
+
+def _task_layers(task: str) -> dict[str, Any]:
+    """Settings of a task that its presets rest on."""
+    if task not in CLINICAL:
+        return {}
+    paths = {"input": str(ROOT / "input" / CLINICAL[task]), "output": str(ROOT / "output" / task)}
+    return {"task": task, "paths": paths, "baselines": TASK_BASELINES[task]}
 
 
 def model_names() -> list[str]:
@@ -46,7 +71,8 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     unknown preset, model or key (listing the known names), and for an invalid value.
     """
     overrides = list(overrides)
-    layers = _read_preset(preset)
+    task = task_of(overrides)
+    layers = _merge(_task_layers(task), _read_preset(preset, task))
     shared = {key: layers.pop(key) for key in PARTS if key in layers}
     specs = layers.pop("runs")
     for name in models:
@@ -62,7 +88,7 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     tree: dict[str, Any] = {**layers, "preset": preset, "models": chosen}
     tree["overrides"] = [text for text in overrides if text.split("=")[0] not in UNNOTED]
     files = _tuned_files(tree, overrides, [*built, "blend"])
-    tuned = {name: _read_preset(str(file)) for name, file in files.items()}
+    tuned = {name: _read_preset(str(file), task) for name, file in files.items()}
     built |= {name: study["runs"][name] for name, study in tuned.items() if name in built}
     if "blend" in tuned:
         tree["blend"] = tuned["blend"]["blend"]
@@ -122,12 +148,12 @@ def _tuned_files(layers: Mapping[str, Any], overrides: list[str], names: Iterabl
     return {name: file for name, file in files.items() if tune.use and file.exists()}
 
 
-def _read_preset(preset: str) -> dict[str, Any]:
+def _read_preset(preset: str, task: str) -> dict[str, Any]:
     """Reads a preset by its name, or from a file such as output/tune/lstm/best.yaml."""
     if not preset.endswith((".yaml", ".yml")):
-        if preset not in preset_names():
-            raise unknown("preset", preset, preset_names())
-        return _read_yaml(PRESETS / f"{preset}.yaml")
+        if preset not in preset_names(task):
+            raise unknown("preset", preset, preset_names(task))
+        return _read_yaml(_preset_folder(task) / f"{preset}.yaml")
     try:
         content = _read_yaml(Path(preset))
     except (OSError, yaml.YAMLError) as error:

@@ -135,21 +135,28 @@ def write_npy(path: Path, array: np.ndarray) -> None:
     write_atomic(path, lambda file: np.save(SimpleNamespace(write=file.write), array, allow_pickle=False))
 
 
-def write_npy_blocks(path: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[np.ndarray]) -> None:
+def write_npy_blocks(path: Path, shape: tuple[int | None, ...], dtype: np.dtype, blocks: Iterable[np.ndarray]) -> None:
     """Writes the file that write_npy(np.concatenate(blocks)) would, of this shape and type, with only one block in
-    memory at a time. Raises ValueError, and writes nothing, if the blocks are not of that shape and type together.
+    memory at a time. A first size of None is that of all blocks together. Raises ValueError, and writes nothing, if the
+    blocks are not of that shape and type together.
     """
 
+    def head(file: IO[bytes], size: int) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size, *shape[1:])}
+        np.lib.format.write_array_header_1_0(file, header)  # of one length for any size: numpy leaves room to grow
+
     def write(file: IO[bytes]) -> None:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        head(file, shape[0] or 0)
         rows = 0
         for block in blocks:
             if block.dtype != dtype or block.shape[1:] != shape[1:]:
                 raise ValueError(f"{path}: a block of {block.dtype} {block.shape} in an array of {dtype} {shape}")
             file.write(np.ascontiguousarray(block).data)
             rows += len(block)
-        if rows != shape[0]:
+        if shape[0] is None:
+            file.seek(0)
+            head(file, rows)
+        elif rows != shape[0]:
             raise ValueError(f"{path}: blocks of {rows} rows in an array of {shape}")
 
     write_atomic(path, write)
@@ -165,6 +172,16 @@ def read_json(path: Path) -> Any:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_stamp(folder: Path) -> str:
+    """Returns a text that is another one if a file in `folder` has another name, size or time; contents are not read."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            state = path.stat()
+            digest.update(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def array_hash(*arrays: np.ndarray) -> str:

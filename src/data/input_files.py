@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.core.errors import UserError
-from src.core.settings import ROOT, Paths
+from src.core.settings import Paths
 
 KNOWN = {
     "5158ae58c8235d42833fbf122ccaa6cbf50c4dfb2432f23db9433e03146a3a6f": "track1_round1_train_20210222.csv",
@@ -72,8 +72,3 @@ def describe_known(path: Path, sha256: str) -> str:
     if path.name in KNOWN.values():
         return f"sha256 {sha256[:8]}… differs from the published file of this name: changed, or a broken download?"
     return f"sha256 {sha256[:8]}…"
-
-
-def is_default(paths: Paths) -> bool:
-    """Returns True if the input folder is the default, the only folder that gets sample data."""
-    return paths.input == ROOT / "input"

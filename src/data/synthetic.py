@@ -276,6 +276,11 @@ def arguments(settings: Config) -> dict[str, Any]:
     return {**settings.sample.model_dump(), "task": task}
 
 
+def described(*, rows: int, test_rows: int, task: Task, seed: int) -> str:
+    """Says what make_sample makes."""
+    return f"{rows:,} + 2 x {test_rows:,} synthetic reports ({task.title})"
+
+
 def make_sample(folder: Path, *, rows: int, test_rows: int, task: Task, seed: int, noise: bool = True) -> list[Path]:
     """Writes FILES and a README.md to `folder` and returns their paths; equal arguments give equal bytes.
 

@@ -16,7 +16,7 @@ from src.core.errors import UserError, unknown
 from src.core.settings import Config
 from src.core.settings_loader import model_names
 from src.core.storage import Output
-from src.data import input_files, synthetic
+from src.data import sources
 from src.data.dataset import Dataset
 from src.data.input_files import InputFiles
 from src.data.splits import Splits
@@ -63,11 +63,10 @@ class Workspace:
     def input_files(self) -> InputFiles | None:
         """The user's files; in the project's own input folder without any, the sample data; None where neither is
         there."""
-        paths = self.settings.paths
-        found = input_files.find_files(paths)
-        folder = paths.input / "sample"
-        if found is None and input_files.is_default(paths) and synthetic.is_complete(folder):
-            return input_files.find_files(paths.model_copy(update={"input": folder}))
+        found, source = sources.find_files(self.settings), sources.source_of(self.settings)
+        folder = sources.sample_folder(self.settings)
+        if found is None and sources.is_default(self.settings) and source.synthetic.is_complete(folder):
+            return source.find(self.settings, folder)
         return found
 
     @cached_property

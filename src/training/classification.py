@@ -24,7 +24,7 @@ from src.training.epoch_reader import EpochReader, Wanted
 from src.training.inference import mean_logits, predict_logits
 from src.training.job_runner import Work, run_job
 from src.training.job_specs import Beside, FoldJob
-from src.training.loop import seed_of
+from src.training.loop import fit, seed_of
 from src.training.objective import History, Objective, Validated
 from src.training.optimizers import make_optimizer
 from src.training.rows import Rows
@@ -37,10 +37,10 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
     rows, valid_logits.npy where the job has `valid`, history.csv and, written last, result.json.
     """
     job = FoldJob(**payload)
-    run_job(job, lambda run, device: _prepare(job, run, device), progress)
+    run_job(job, lambda run, device: _prepare(job, run, device, progress))
 
 
-def _prepare(job: FoldJob, run: Run, device: torch.device) -> Work:
+def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[dict[str, Any]], None]) -> Work:
     task, corpus = get_task(job.task), Corpus.load(job.locate(job.corpus))
     # Training reports are denoised batch by batch, after noise was put on them; all others once.
     reading = (job.locate(job.denoiser), run.denoise, device, job.precision) if job.denoiser else None
@@ -93,7 +93,7 @@ def _prepare(job: FoldJob, run: Run, device: torch.device) -> Work:
             "best_valid_loss": best["valid_loss"],
         }
 
-    return Work(objective, (job.seed, job.fold), finish)
+    return Work(model, lambda: fit(objective, (job.seed, job.fold), job.path, progress), finish)
 
 
 class Classification(Objective):

@@ -9,29 +9,28 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from src.core import locks, storage
 from src.core.settings import Run
 from src.training import checkpoints, devices
 from src.training.job_specs import TrainingJob
-from src.training.loop import fit
-from src.training.objective import History, Objective
+from src.training.objective import History
 
 
 @dataclass(frozen=True)
 class Work:
     """A job that is ready to be fitted."""
 
-    objective: Objective
-    seeds: tuple[int, int]
+    model: nn.Module
+    train: Callable[[], History]
+    """Trains the model in place."""
     finish: Callable[[History], dict[str, Any]]
-    """Writes the job's own files after fit() and returns what result.json says beyond the facts of every job."""
+    """Writes the job's own files after training and returns what result.json says beyond the facts of every job."""
 
 
-def run_job(
-    job: TrainingJob, prepare: Callable[[Run, torch.device], Work], progress: Callable[[dict[str, Any]], None]
-) -> None:
-    """Fits a job and saves last.safetensors, history.csv and, written last, result.json; returns at once if they are
+def run_job(job: TrainingJob, prepare: Callable[[Run, torch.device], Work]) -> None:
+    """Trains a job and saves last.safetensors, history.csv and, written last, result.json; returns at once if they are
     current. Other processes with the same job wait."""
     with locks.lock(job.path / "job.lock"):
         if job.is_done():
@@ -41,8 +40,8 @@ def run_job(
         work = prepare(Run.model_validate(job.run), device)
         storage.remove_temporaries(job.path)
         started = time.perf_counter()
-        history = fit(work.objective, work.seeds, job.path, progress)
-        checkpoints.save_weights(job.path / "last.safetensors", work.objective.model)
+        history = work.train()
+        checkpoints.save_weights(job.path / "last.safetensors", work.model)
         facts = work.finish(history)
         storage.write_text(job.path / "history.csv", pd.DataFrame(history).to_csv(index=False))
         checkpoints.remove_all(job.path)

@@ -23,7 +23,7 @@ from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batch
 from src.training.devices import autocast
 from src.training.job_runner import Work, run_job
 from src.training.job_specs import PretrainJob
-from src.training.loop import seed_of
+from src.training.loop import fit, seed_of
 from src.training.masking import Questions, ask
 from src.training.objective import History, Objective, Validated
 from src.training.rows import n_files, numbered_on
@@ -147,10 +147,10 @@ def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]
     result.json.
     """
     job = PretrainJob(**payload)
-    run_job(job, lambda run, device: _prepare(job, run, device), progress)
+    run_job(job, lambda run, device: _prepare(job, run, device, progress))
 
 
-def _prepare(job: PretrainJob, run: Run, device: torch.device) -> Work:
+def _prepare(job: PretrainJob, run: Run, device: torch.device, progress: Callable[[dict[str, Any]], None]) -> Work:
     text = Text.of([Corpus.load(job.locate(corpus)) for corpus in job.corpora])
     torch.manual_seed(seed_of(run.pretrain.seed))
     vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
@@ -160,4 +160,5 @@ def _prepare(job: PretrainJob, run: Run, device: torch.device) -> Work:
         (job.path / "best.safetensors").unlink(missing_ok=True)
         return {"reports": len(text.tokens)}
 
-    return Work(Language(model, text, run.pretrain, device, job.precision), (run.pretrain.seed, 0), finish)
+    objective = Language(model, text, run.pretrain, device, job.precision)
+    return Work(model, lambda: fit(objective, (run.pretrain.seed, 0), job.path, progress), finish)

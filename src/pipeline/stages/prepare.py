@@ -36,10 +36,10 @@ class Prepare(Stage):
         """Raises UserError where the input folder has no train file."""
         settings, data, files = workspace.settings, workspace.output.data, workspace.input_files
         if files is None:
-            paths = settings.paths
-            if input_files.is_default(paths):
-                raise UserError(f"no reports in {paths.input}: sample data is made first")
-            raise UserError(f"no file in {paths.input} matches {paths.train} or {paths.test} (paths.train, paths.test)")
+            source, folder = sources.source_of(settings), settings.paths.input
+            if sources.is_default(settings):
+                raise UserError(f"no {source.noun} in {folder}: sample data is made first")
+            raise UserError(f"no file in {folder} matches {source.described(settings)}")
         stamp = fingerprint(
             {
                 "task": settings.task,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.core.errors import UserError
-from src.core.settings import Config, Sample
+from src.core.settings import CLINICAL, Config
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
-from src.data import input_files, synthetic
+from src.data import sources
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Stage
 
@@ -20,20 +20,24 @@ class SampleData(Stage):
     is_automatic = True
 
     def names(self, workspace: Workspace) -> list[str]:
-        paths = workspace.settings.paths
         try:
-            is_needed = input_files.is_default(paths) and input_files.find_files(paths) is None
+            is_needed = sources.is_default(workspace.settings) and sources.find_files(workspace.settings) is None
         except UserError:  # the stage prepare says it
             return []
         return [""] if is_needed else []
 
     def result(self, workspace: Workspace, name: str) -> Path:
-        return workspace.settings.paths.input / "sample" / synthetic.NOTE
+        settings = workspace.settings
+        return sources.sample_folder(settings) / sources.source_of(settings).synthetic.NOTE
 
     def targets(self, workspace: Workspace) -> list[Target]:
-        settings, folder = workspace.settings, workspace.settings.paths.input / "sample"
+        settings, folder = workspace.settings, sources.sample_folder(workspace.settings)
+        synthetic = sources.source_of(settings).synthetic
         # Sample data of other settings is used unless the settings ask for something in particular.
-        is_usual = settings.sample == Sample() and settings.task == "auto"
+        is_usual = not any(word.startswith("sample.") for word in settings.overrides) and settings.task in (
+            "auto",
+            *CLINICAL,
+        )
         is_wanted = is_usual or synthetic.was_made_with(folder, **synthetic.arguments(settings))
         files = tuple(folder / name for name in synthetic.FILES)
         return [
@@ -42,11 +46,12 @@ class SampleData(Stage):
         ]
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
-        info(f"no competition files in {workspace.settings.paths.input}: making sample data")
+        noun = sources.source_of(workspace.settings).noun
+        info(f"no {noun} in {workspace.settings.paths.input}: making sample data")
         make_from(workspace.settings)
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        folder = workspace.settings.paths.input / "sample"
+        folder, synthetic = sources.sample_folder(workspace.settings), sources.source_of(workspace.settings).synthetic
         if targets and not synthetic.was_made_with(folder, **synthetic.arguments(workspace.settings)):
             info(f"sample data of other settings is in {folder} and is used; ./run.sh sample makes the usual")
         return ""
@@ -57,10 +62,10 @@ STAGE = SampleData()
 
 def make_from(settings: Config) -> None:
     """Makes the sample data of some settings in the input folder and says so."""
-    folder, given = settings.paths.input / "sample", synthetic.arguments(settings)
+    folder, synthetic = sources.sample_folder(settings), sources.source_of(settings).synthetic
+    given = synthetic.arguments(settings)
     started = time.perf_counter()
-    size = f"{settings.sample.rows:,} + 2 x {settings.sample.test_rows:,}"
-    info(f"sample: making {size} reports")
+    described = synthetic.described(**given)
+    info(f"sample: making {described}")
     synthetic.make_sample(folder, **given)
-    seconds = duration(time.perf_counter() - started)
-    result(f"sample: {size} synthetic reports in {folder} ({given['task'].title}, {seconds})")
+    result(f"sample: {described} in {folder} ({duration(time.perf_counter() - started)})")

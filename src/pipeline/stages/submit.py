@@ -12,7 +12,7 @@ from src.core import storage, versions
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import info, result, warn
-from src.data import input_files
+from src.data import sources
 from src.data.corpus import Corpus
 from src.data.submission_files import write_submission
 from src.ensemble.submission_log import Submission, SubmissionLog
@@ -75,7 +75,7 @@ class Submit(Stage):
         settings, known = workspace.settings, workspace.dataset.test_files
         if not known:
             result(f"submit: nothing to do, no file in the input folder matches paths.test ({settings.paths.test})")
-        files = input_files.find_files(settings.paths) if settings.paths.input.is_dir() else None
+        files = sources.find_files(settings) if settings.paths.input.is_dir() else None
         new = [path.name for path in files.test if path.name not in known] if files else []
         if new:
             warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh")

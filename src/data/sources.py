@@ -1,0 +1,93 @@
+"""Sources: reports, stays and images. Each finds its files in the input folder and makes sample data of the same form.
+
+To add one: a class here, its tasks in SOURCES, and how ./run.sh prepare encodes it (pipeline/stages/prepare.py).
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from src.core import storage
+from src.core.settings import CLINICAL, ROOT, Config
+from src.data import input_files
+from src.data.input_files import InputFiles
+
+
+class Source(abc.ABC):
+    noun: str
+    """Name of its rows."""
+    sample: str
+    """Module of the sample data, with FILES, NOTE, arguments(), is_complete(), was_made_with() and make_sample()."""
+
+    @abc.abstractmethod
+    def find(self, settings: Config, folder: Path) -> InputFiles | None:
+        """Returns the files of `folder` by role, None where there are none. Raises UserError like find_files()."""
+
+    def described(self, settings: Config) -> str:
+        """Names the files that it looks for."""
+        return f"{settings.paths.train} or {settings.paths.test} (paths.train, paths.test)"
+
+    def checksum(self, path: Path) -> str:
+        """Returns a text that is another one if the content of an input file or folder is another."""
+        return storage.file_sha256(path)
+
+    @property
+    def synthetic(self) -> ModuleType:
+        return importlib.import_module(self.sample)
+
+
+class ReportSource(Source):
+    noun, sample = "reports", "src.data.synthetic"
+
+    def find(self, settings: Config, folder: Path) -> InputFiles | None:
+        return input_files.find_files(settings.paths.model_copy(update={"input": folder}))
+
+
+class StaySource(Source):
+    noun, sample = "stays", "src.data.synthetic_stays"
+
+    def find(self, settings: Config, folder: Path) -> InputFiles | None:
+        return input_files.find_sets(folder)
+
+    def described(self, settings: Config) -> str:
+        return "set-a (a folder, .zip or .tar.gz) with Outcomes-a.txt"
+
+    def checksum(self, path: Path) -> str:
+        """Returns the checksum of an archive; of a folder, that of its files' names, sizes and times."""
+        return storage.folder_stamp(path) if path.is_dir() else storage.file_sha256(path)
+
+
+class ImageSource(Source):
+    noun, sample = "images", "src.data.image_reader"
+
+    def find(self, settings: Config, folder: Path) -> InputFiles | None:
+        return input_files.find_images(folder)
+
+    def described(self, settings: Config) -> str:
+        return "one .npz file with images and labels"
+
+
+SOURCES = {"icu": StaySource(), "los": StaySource(), "frames": ImageSource()}
+
+
+def source_of(settings: Config) -> Source:
+    """The source of the task that settings name."""
+    return SOURCES.get(settings.task) or ReportSource()
+
+
+def find_files(settings: Config) -> InputFiles | None:
+    """Returns the files of the input folder by role; None where it holds none of the task's."""
+    return source_of(settings).find(settings, settings.paths.input)
+
+
+def is_default(settings: Config) -> bool:
+    """Returns True if the input folder is the task's own, the only folder that gets sample data."""
+    own = ROOT / "input" / CLINICAL[settings.task] if settings.is_clinical else ROOT / "input"
+    return settings.paths.input == own
+
+
+def sample_folder(settings: Config) -> Path:
+    return settings.paths.input / "sample"
