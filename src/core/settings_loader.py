@@ -1,7 +1,7 @@
 """Loader of settings: from a preset and key=value words to a Config, with errors in terms of the command line.
 
-    defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml (task=icu: presets/icu/PRESET.yaml) <- output/tune/NAME/best.yaml (tune.use)
-        <- key=value on the command line
+    defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml (task=icu: presets/icu/PRESET.yaml)
+        <- output/tune/NAME/best.yaml (tune.use) <- key=value on the command line
 
 On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` apply to all selected runs, `runs.NAME.train.*` to
 the run NAME.

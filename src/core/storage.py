@@ -175,7 +175,7 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_stamp(folder: Path) -> str:
-    """Returns a text that is another one if a file in `folder` has another name, size or time; contents are not read."""
+    """Returns a text that changes with the name, size or time of any file in `folder`; contents are not read."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():

@@ -14,7 +14,7 @@ from src.core.errors import UserError
 from src.core.settings import Config, fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
-from src.data import input_files
+from src.data import input_files, sources
 from src.data.corpus import Corpus, Losses, Vocabulary, encode, token_counts
 from src.data.input_files import InputFiles
 from src.data.inputs import token_shape
