@@ -129,7 +129,10 @@ def test_gradients_reach_every_parameter(settings):
     assert silent == []
 
 
-@pytest.mark.parametrize("name", model_names())
+OF_SERIES = {"grud", "boosting", "linear"}
+
+
+@pytest.mark.parametrize("name", sorted(set(model_names()) - OF_SERIES))
 def test_every_shipped_model_reads_word_order(name):
     settings = load_config("quick", ["model.embedding_size=16"], [name]).runs[name].model
     torch.manual_seed(0)
@@ -142,15 +145,22 @@ def test_every_shipped_model_reads_word_order(name):
 
 def test_unknown_encoder_lists_the_family():
     settings = Recurrent().model_copy(update={"encoder": "recurent"})
-    with pytest.raises(UserError, match=r"Did you mean 'recurrent'\? Known: dpcnn, rcnn, recurrent, textcnn, tr"):
+    with pytest.raises(UserError, match=r"Did you mean 'recurrent'\? Known: boosting, dpcnn, grud, linear, rcnn"):
         build_model(settings, token_shape(SIZE), LABELS)
-    assert sorted(ENCODERS) == ["dpcnn", "rcnn", "recurrent", "textcnn", "transformer"]
+    assert sorted(ENCODERS) == ["dpcnn", "grud", "rcnn", "recurrent", "textcnn", "transformer"]
+
+
+@pytest.mark.parametrize("name", sorted(OF_SERIES))
+def test_models_of_series_refuse_tokens(name):
+    settings = load_config("quick", models=[name]).runs[name]
+    with pytest.raises(UserError, match=f"{name} reads series"):
+        build_model(settings.model, token_shape(SIZE), LABELS, features=settings.features)
 
 
 def test_unknown_input_layer_lists_the_family():
     with pytest.raises(UserError, match="tokens"):
         build_model(Recurrent(), InputShape("token"), LABELS)
-    assert sorted(INPUT_LAYERS) == ["tokens"]
+    assert sorted(INPUT_LAYERS) == ["series", "tokens"]
 
 
 def test_vectors_start_the_embedding():

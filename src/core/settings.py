@@ -14,7 +14,7 @@ from src.core.errors import unknown
 ROOT = Path(__file__).resolve().parents[2]
 CLINICAL = {"icu": "icu", "los": "icu", "frames": "frames"}
 """Tasks on series instead of reports, each with the name of its folder in input/."""
-PARTS = ("model", "pretrain", "denoise", "train")
+PARTS = ("model", "features", "pretrain", "denoise", "train")
 """Parts of a run's settings; given for a whole preset or on the command line, a part applies to every run."""
 
 
@@ -210,7 +210,70 @@ class RCNN(Model):
         return self
 
 
-AnyModel = Annotated[Recurrent | Transformer | TextCNN | DPCNN | RCNN, Field(discriminator="encoder")]
+class GRUD(Model):
+    """GRU-D (Che et al. 2018): a GRU of series, whose state decays while a parameter is not observed. It reads the
+    columns of the input layer, so that embedding_size has no effect."""
+
+    encoder: Literal["grud"] = "grud"
+    hidden_size: int = Field(64, ge=1)
+
+
+class Boosting(Settings):
+    """Histogram gradient boosting of trees on summary features of series (scikit-learn)."""
+
+    encoder: Literal["boosting"] = "boosting"
+    learning_rate: float = Field(0.05, gt=0)
+    """Shrinkage of each tree."""
+    max_iter: int = Field(300, ge=1)
+    """Number of trees, for each class where there are more than two."""
+    max_leaf_nodes: int = Field(8, ge=2)
+    min_samples_leaf: int = Field(20, ge=1)
+    l2: float = Field(5.0, ge=0)
+    """L2 regularisation of leaf values."""
+    max_features: float = Field(0.1, gt=0, le=1)
+    """Share of features that each split chooses from."""
+    members: int = Field(1, ge=1)
+    """Number of boostings of different seeds, whose outputs are averaged."""
+
+
+class Linear(Settings):
+    """Logistic or ridge regression on standardised summary features of series (scikit-learn)."""
+
+    encoder: Literal["linear"] = "linear"
+    inverse_penalty: float = Field(0.003, gt=0)
+    """C of logistic regression: the inverse of the L2 penalty; a ridge has the penalty 1 / inverse_penalty."""
+
+
+Tabular = Boosting | Linear
+"""Models without embedding, pooling or gradient steps."""
+
+AnyModel = Annotated[
+    Recurrent | Transformer | TextCNN | DPCNN | RCNN | GRUD | Boosting | Linear, Field(discriminator="encoder")
+]
+
+
+class Features(Settings):
+    """Columns that models read of series, see series_input.py. Reports of tokens have none of them."""
+
+    imputer: Literal["forward", "mean", "linear", "knn", "decay"] = "forward"
+    """Value where nothing was observed. forward: the last one, before the first the mean of the training rows; mean:
+    that mean; linear: interpolation between observations; knn: mean of the nearest training hours; decay: the last one,
+    which decays to the mean at a learned rate (GRU-D)."""
+    observed: bool = True
+    """Columns that are 1 where a value was observed."""
+    elapsed: bool = True
+    """Columns with the hours since the last observation."""
+    smooth: int = Field(0, ge=0)
+    """Hours of the trailing mean of each vital sign, in columns of their own; 0: none."""
+    dose: bool = False
+    """Columns of drugs and devices: whether given, and the cumulative dose."""
+    recency: bool = False
+    """Columns of examinations: the last value, weighted by the exponential decay of its age."""
+    summary: bool = False
+    """Summary features of the whole series beside the pooled features (wide and deep)."""
+    drop: float = Field(0.0, ge=0, lt=1)
+    """Augmentation: largest share of a stay's observations that are hidden in a training step; each stay has a share
+    between 0 and this one."""
 
 
 class Optimisation(Settings):
@@ -323,9 +386,18 @@ class Run(Settings):
     """Complete settings of one model of an experiment."""
 
     model: AnyModel = Recurrent()
+    features: Features = Features()
     pretrain: Pretrain = Pretrain()
     denoise: Denoise = Denoise()
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _columns_of_model(self) -> Run:
+        if isinstance(self.model, GRUD) and not (self.features.imputer == "decay" and self.features.observed):
+            raise ValueError("grud needs features.imputer=decay and features.observed=true")
+        if isinstance(self.model, Tabular) and self.pretrain.epochs:
+            raise ValueError(f"{self.model.encoder} has no encoder to pretrain (pretrain.epochs)")
+        return self
 
 
 class Blend(Settings):

@@ -10,14 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from src.core.errors import unknown
-from src.core.settings import Model
+from src.core.errors import UserError, unknown
+from src.core.settings import AnyModel, Features, Model
 from src.data.inputs import InputShape
 from src.models.dpcnn import DPCNNEncoder
+from src.models.grud import GRUDEncoder
 from src.models.input_layers import build_input_layer
 from src.models.layers import LabelHead, Pooling
 from src.models.rcnn import RCNNEncoder
 from src.models.recurrent import RecurrentEncoder
+from src.models.series_input import series_columns
+from src.models.tabular import TABULAR, TabularModel
 from src.models.textcnn import TextCNNEncoder
 from src.models.transformer import TransformerEncoder
 
@@ -27,6 +30,7 @@ ENCODERS = {
     "textcnn": TextCNNEncoder,
     "dpcnn": DPCNNEncoder,
     "rcnn": RCNNEncoder,
+    "grud": GRUDEncoder,
 }
 BODY = ("input_layer", "encoder")
 """Parts that a classifier shares with the language model of its pretraining."""
@@ -48,20 +52,46 @@ class Classifier(nn.Module):
         self.pooling = Pooling(settings.pooling, encoder.size, encoder.backward_size, n_labels)
         self.dropout = nn.Dropout(settings.head_dropout)
         self.dropout_samples = settings.dropout_samples
-        self.head = (LabelHead if settings.pooling == "label" else nn.Linear)(self.pooling.size, n_labels)
+        self.n_labels = n_labels
+        size = self.pooling.size + input_layer.context_size
+        self.head = (LabelHead if settings.pooling == "label" else nn.Linear)(size, n_labels)
 
     def forward(self, inputs: dict[str, Tensor], lengths: Tensor) -> Tensor:
         embedded = self.input_layer(inputs)  # (64, 41, 128)
+        return self.logits(
+            embedded, self.input_layer.context(inputs) if self.input_layer.context_size else None, lengths
+        )
+
+    def logits(self, embedded: Tensor, context: Tensor | None, lengths: Tensor) -> Tensor:
+        """Computes the logits of what the input layer returned."""
         features = self.encoder(embedded, lengths)  # (64, 41, 256)
         pooled = self.pooling(features, lengths)  # (64, 512), or (64, 17, 256) of labels
+        if context is not None:
+            beside = context if pooled.dim() == 2 else context[:, None].expand(-1, pooled.shape[1], -1)
+            pooled = torch.cat([pooled, beside], dim=-1)
         draws = self.dropout_samples if self.training else 1
         return torch.stack([self.head(self.dropout(pooled)) for _ in range(draws)]).mean(dim=0)  # (64, 17)
 
 
-def build_model(settings: Model, shape: InputShape, n_labels: int, vectors: Tensor | None = None) -> Classifier:
-    """Builds a model with fresh weights for inputs of `shape`; `vectors` (shape.size, embedding_size) start the
-    embedding of tokens."""
-    if settings.encoder not in ENCODERS:
-        raise unknown("encoder", settings.encoder, ENCODERS)
-    encoder = ENCODERS[settings.encoder](settings)  # before the input layer: the order of random draws is the results'
-    return Classifier(build_input_layer(settings, shape, vectors), encoder, n_labels, settings)
+def build_model(
+    settings: AnyModel,
+    shape: InputShape,
+    n_labels: int,
+    vectors: Tensor | None = None,
+    features: Features | None = None,
+) -> Classifier | TabularModel:
+    """Builds a model with fresh weights for inputs of `shape`.
+
+    `vectors` (shape.size, embedding_size) start the embedding of tokens; `features` are the columns that are made of
+    series. Raises UserError for an unknown encoder and for one that does not read such inputs.
+    """
+    if settings.encoder not in {**ENCODERS, **TABULAR}:
+        raise unknown("encoder", settings.encoder, {**ENCODERS, **TABULAR})
+    if shape.kind == "tokens" and settings.encoder in {"grud", *TABULAR}:
+        raise UserError(f"the model {settings.encoder} reads series of values; these inputs are reports of tokens")
+    if settings.encoder in TABULAR:
+        return TABULAR[settings.encoder](settings, shape, n_labels)
+    columns = [series_columns(shape, features or Features())] if settings.encoder == "grud" else []
+    # The encoder comes before the input layer: results depend on the order of random draws.
+    encoder = ENCODERS[settings.encoder](settings, *columns)
+    return Classifier(build_input_layer(settings, shape, vectors, features), encoder, n_labels, settings)

@@ -1,7 +1,8 @@
 """Family of input layers: the first part of a model, and the only one that knows what the inputs are.
 
 An input layer takes the `inputs` of a Batch, a dictionary of tensors (B, T, ...), and returns (B, T, embedding_size).
-To add one: a class here and a line in INPUT_LAYERS.
+Where its `context_size` is not 0, context(inputs) returns (B, context_size) that stands beside the pooled features.
+To add one: a class and a line in build_input_layer().
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src.core.errors import unknown
-from src.core.settings import Model
+from src.core.settings import Features, Model
 from src.data.corpus import N_SPECIAL, PAD
 from src.data.inputs import InputShape
 from src.models.layers import SpatialDropout, words_and_shares
+from src.models.series_input import SeriesInput
 
 
 class TokenEmbedding(nn.Module):
     """Embedding of `tokens`: int32 word indices (B, T), or mixtures (B, T, K) of K words a place (layers.mixture)."""
+
+    context_size = 0
 
     def __init__(self, settings: Model, shape: InputShape, vectors: Tensor | None = None):
         """`vectors` (shape.size, embedding_size) replace the random start."""
@@ -48,11 +52,15 @@ class TokenEmbedding(nn.Module):
         return self.embedding.weight[N_SPECIAL:].mean(dim=0)
 
 
-INPUT_LAYERS = {"tokens": TokenEmbedding}
+INPUT_LAYERS = ("tokens", "series")
 
 
-def build_input_layer(settings: Model, shape: InputShape, vectors: Tensor | None = None) -> nn.Module:
+def build_input_layer(
+    settings: Model, shape: InputShape, vectors: Tensor | None = None, features: Features | None = None
+) -> nn.Module:
     """Builds the input layer for `shape`; an unknown kind raises a UserError that lists the family."""
-    if shape.kind not in INPUT_LAYERS:
-        raise unknown("input layer", shape.kind, INPUT_LAYERS)
-    return INPUT_LAYERS[shape.kind](settings, shape, vectors)
+    if shape.kind == "tokens":
+        return TokenEmbedding(settings, shape, vectors)
+    if shape.kind == "series":
+        return SeriesInput(settings, shape, features or Features())
+    raise unknown("input layer", shape.kind, INPUT_LAYERS)

@@ -1,0 +1,267 @@
+"""Input layer of series: hourly values with gaps -> named columns without gaps -> vectors.
+
+Every step of the way is a named transform that the section `features` of the settings switches (settings.Features).
+All but the interpolation are causal: the columns of an hour depend on that hour and the ones before. Means, scales and
+donors are fitted on training rows by fit() and saved with the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from src.core.settings import GRUD, Features, Model
+from src.data.inputs import InputShape
+from src.models.layers import SpatialDropout
+from src.models.scaling import Fitted, Scaler
+from src.models.summaries import summarise, summary_names
+
+DAY = 24
+"""Steps in which an unobserved value decays by one unit of its learned rate; a step of a stay is an hour."""
+
+RECENCY = 12.0
+"""Time constant, in steps, of the weight of an examination's last value."""
+
+FIT_ROWS = 10_000
+"""Largest number of training rows that are fitted to, evenly spaced among them: quantiles of more change nothing."""
+
+DONORS, CANDIDATES, NEIGHBOURS = 256, 20, 10
+"""Nearest-neighbour imputation: number of donor hours, candidates for each (the ones with most observed parameters
+are taken), and donors that a value is the mean of."""
+
+CONTEXT_LIMIT = 4.0
+"""Standardised summary features are clipped to [-4, 4]."""
+
+
+class Rows(Protocol):
+    """Array of which rows are taken by their numbers: in memory, memory-mapped, or several behind each other."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+
+
+def series_columns(shape: InputShape, features: Features) -> list[str]:
+    """Names of the columns of SeriesInput.features(), in their order."""
+    names = list(shape.parameters)
+    if features.observed:
+        names += [f"{name} observed" for name in shape.parameters]
+    if features.elapsed:
+        names += [f"{name} elapsed" for name in shape.parameters]
+    if features.smooth:
+        names += [f"{shape.parameters[i]} mean of {features.smooth}" for i in places(shape, "vital")]
+    if features.dose:
+        given = [shape.parameters[i] for i in places(shape, "drug", "device")]
+        names += [f"{name} given" for name in given] + [f"{name} cumulative" for name in given]
+    if features.recency:
+        names += [f"{shape.parameters[i]} recency" for i in places(shape, "examination")]
+    return names + list(shape.statics) + [f"{name} unknown" for name in shape.statics]
+
+
+def places(shape: InputShape, *kinds: str) -> list[int]:
+    """Places of the parameters of these kinds."""
+    return [i for i, kind in enumerate(shape.kinds) if kind in kinds]
+
+
+def latest_of(observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Mask (B, T, P) -> step (1, T, 1) of each place, and step of the last observation until then, -1 before the
+    first: int64 (B, T, P)."""
+    time = torch.arange(observed.shape[1], device=observed.device)[None, :, None]
+    return time, torch.where(observed, time, -1).cummax(dim=1).values
+
+
+class SeriesInput(Fitted):
+    """Inputs {"values": (B, T, P), "statics": (B, 1, S)} with NaN where unknown -> (B, T, embedding_size).
+
+    A GRU-D gets the columns as they are. Hours beyond a series' length are NaN and never read: columns look back, and
+    an interpolation ends at the last observation.
+    """
+
+    sized = ("donors",)
+
+    def __init__(self, settings: Model, shape: InputShape, features: Features):
+        super().__init__()
+        self.shape, self.options = shape, features
+        self.columns = series_columns(shape, features)
+        n_parameters = len(shape.parameters)
+        self.scaler, self.static_scaler = Scaler(n_parameters), Scaler(len(shape.statics))
+        self.vitals = places(shape, "vital")
+        self.given = places(shape, "drug", "device")
+        self.examinations = places(shape, "examination")
+        if features.imputer == "knn":
+            self.register_buffer("donors", torch.zeros(0, n_parameters))
+        if features.imputer == "decay":
+            self.decay = nn.Parameter(torch.ones(n_parameters))
+            self.decay_bias = nn.Parameter(torch.zeros(n_parameters))
+        if features.dose:
+            self.register_buffer("unit_dose", torch.ones(len(self.given)))
+        self.dropout = SpatialDropout(settings.spatial_dropout)
+        self.project = (
+            nn.Identity()
+            if isinstance(settings, GRUD)
+            else nn.Sequential(self.dropout, nn.Linear(len(self.columns), settings.embedding_size), nn.GELU())
+        )
+        self.context_size = settings.embedding_size if features.summary else 0
+        if features.summary:
+            n_summaries = len(summary_names(shape))
+            self.summary_scaler = Scaler(n_summaries)
+            self.wide = nn.Sequential(
+                nn.Dropout(settings.spatial_dropout),
+                nn.Linear(2 * n_summaries, self.context_size),
+                nn.GELU(),
+            )
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.project(self.features(inputs))
+
+    def features(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Computes the columns (B, T, F) that `columns` names; none is NaN."""
+        values = self._thinned(inputs["values"])  # (64, 48, 37)
+        observed = ~values.isnan()
+        time, latest = latest_of(observed)
+        # Never observed counts as the whole series, however wide the batch is.
+        elapsed = torch.where(latest >= 0, time - latest, self.shape.steps).clamp_max(self.shape.steps)
+        scaled = self.scaler(values)
+        zeroed = scaled.nan_to_num(0)  # the mean is 0
+        carried = zeroed.gather(1, latest.clamp_min(0)) * (latest >= 0)
+        filled = self._imputed(scaled, zeroed, observed, carried, latest, elapsed)
+        parts = [filled]
+        if self.options.observed:
+            parts.append(observed.to(filled.dtype))
+        if self.options.elapsed:
+            longest = math.log1p(self.shape.steps)
+            parts.append(elapsed.to(filled.dtype).log1p() / longest)
+        if self.options.smooth:
+            parts.append(self._smoothed(zeroed, observed, filled))
+        if self.options.dose:
+            raw = values[:, :, self.given].nan_to_num(0)
+            parts += [(raw > 0).to(filled.dtype), (raw.cumsum(dim=1) / self.unit_dose).clamp_min(0).log1p()]
+        if self.options.recency:
+            kept = self.examinations
+            parts.append(carried[:, :, kept] * (-elapsed[:, :, kept] / RECENCY).exp())
+        if self.shape.statics:
+            statics = self.static_scaler(inputs["statics"])
+            steady = torch.cat([statics.nan_to_num(0), statics.isnan().to(filled.dtype)], dim=2)
+            parts.append(steady.expand(-1, values.shape[1], -1))
+        return torch.cat(parts, dim=2)  # (64, 48, 37 to 200)
+
+    def context(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Computes what stands beside the pooled features: (B, context_size)."""
+        if not self.context_size:
+            return inputs["values"].new_zeros(len(inputs["values"]), 0)
+        scaled = self.summary_scaler(summarise(inputs, self.shape))
+        missing = scaled.isnan().to(scaled.dtype)
+        return self.wide(torch.cat([scaled.nan_to_num(0).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT), missing], dim=1))
+
+    def fit(self, values: Rows, statics: Rows | None = None) -> None:
+        """Fits means, scales and donors to training rows: values (n, T, P), statics (n, 1, S), with NaN."""
+        rows = np.unique(np.linspace(0, len(values) - 1, min(len(values), FIT_ROWS)).round().astype(int))
+        values = np.asarray(values[rows])
+        hours = values.reshape(-1, values.shape[2])
+        self.scaler.fit(hours)
+        if self.shape.statics:
+            statics = np.asarray(statics[rows])
+            self.static_scaler.fit(statics[:, 0])
+        with torch.no_grad():
+            if self.options.imputer == "knn":
+                self.put("donors", self._chosen_donors(hours))
+            if self.options.dose:
+                doses = np.where(hours[:, self.given] > 0, hours[:, self.given], 0).astype(np.float64)
+                total = doses.sum(axis=0) / np.maximum((doses > 0).sum(axis=0), 1)
+                self.put("unit_dose", np.where(total > 0, total, 1))
+            if self.options.summary:
+                inputs = {"values": torch.from_numpy(values)}
+                if self.shape.statics:
+                    inputs["statics"] = torch.from_numpy(statics)
+                self.summary_scaler.fit(summarise(inputs, self.shape).numpy())
+
+    def _thinned(self, values: Tensor) -> Tensor:
+        """Hides observations at random in training, each series at a rate of its own."""
+        if not self.training or not self.options.drop:
+            return values
+        rate = torch.rand(len(values), 1, 1, device=values.device) * self.options.drop
+        return values.masked_fill(torch.rand(values.shape, device=values.device) < rate, torch.nan)
+
+    def _imputed(
+        self, scaled: Tensor, zeroed: Tensor, observed: Tensor, carried: Tensor, latest: Tensor, elapsed: Tensor
+    ) -> Tensor:
+        kind = self.options.imputer
+        if kind == "mean":
+            return zeroed
+        if kind == "linear":
+            return interpolated(zeroed, observed, carried, latest)
+        if kind == "knn":
+            return nearest_mean(scaled, self.donors)
+        if kind == "decay":
+            rate = (-functional.relu(self.decay * (elapsed / DAY) + self.decay_bias)).exp()
+            return torch.where(observed, carried, rate * carried)
+        return carried
+
+    def _smoothed(self, zeroed: Tensor, observed: Tensor, filled: Tensor) -> Tensor:
+        """Mean of each vital sign's observations in a trailing window; where it holds none, the imputed value."""
+        total, count = (
+            trailing_sum(x[:, :, self.vitals].to(filled.dtype), self.options.smooth) for x in (zeroed, observed)
+        )
+        return torch.where(count > 0, total / count.clamp_min(1), filled[:, :, self.vitals])
+
+    def _chosen_donors(self, hours: np.ndarray) -> Tensor:
+        """Training hours (DONORS, P), standardised, with most observed parameters among evenly spaced candidates."""
+        counts = (~np.isnan(hours)).sum(axis=1)
+        possible = np.flatnonzero(counts)
+        spaced = np.linspace(0, max(len(possible) - 1, 0), min(len(possible), DONORS * CANDIDATES)).round().astype(int)
+        possible = possible[np.unique(spaced)]
+        best = possible[np.argsort(-counts[possible], kind="stable")[:DONORS]]
+        return self.scaler(torch.from_numpy(hours[np.sort(best)]).to(self.scaler.mean))
+
+
+def trailing_sum(x: Tensor, window: int) -> Tensor:
+    """Sums (B, T, P) over the last `window` steps, of which there are fewer at the start."""
+    padded = functional.pad(x, (0, 0, window - 1, 0))
+    return padded.unfold(1, window, 1).sum(dim=3)
+
+
+def interpolated(zeroed: Tensor, observed: Tensor, carried: Tensor, latest: Tensor) -> Tensor:
+    """Lines between neighbouring observations of (B, T, P); before the first and after the last, these themselves.
+
+    A series without observations is 0. It reads observations that come later, so that an early hour knows more than
+    it could have at the time.
+    """
+    steps = observed.shape[1]
+    time = torch.arange(steps, device=observed.device)[None, :, None]
+    following = torch.where(observed, time, steps).flip(1).cummin(dim=1).values.flip(1)  # `steps` after the last
+    is_last, is_first = following == steps, latest < 0
+    coming = zeroed.gather(1, following.clamp_max(steps - 1))
+    share = (time - latest) / (following - latest).clamp_min(1)
+    between = torch.lerp(carried, coming, share.to(zeroed.dtype))
+    return torch.where(is_last, carried, torch.where(is_first, coming, between))
+
+
+def nearest_mean(scaled: Tensor, donors: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
+    """Fills what is NaN in standardised (B, T, P) by the mean of the nearest donors (D, P) that have the parameter.
+
+    The distance is the mean squared difference of the parameters that both have, as in scikit-learn's KNNImputer;
+    matrix products compute it. Where no donor has the parameter, and both in common another one, the value is 0: the
+    mean.
+    """
+    known, theirs = (~scaled.isnan()).to(scaled.dtype), (~donors.isnan()).to(scaled.dtype)
+    ours, given = scaled.nan_to_num(0), donors.nan_to_num(0)
+    with torch.autocast(scaled.device.type, enabled=False):  # differences of large sums: bfloat16 would lose them
+        squares = ours.square() @ theirs.T + known @ given.square().T - 2 * ours @ given.T
+        common = known @ theirs.T
+    distances = torch.where(common > 0, squares / common.clamp_min(1), torch.inf)  # (B, T, D)
+    filled = ours.clone()
+    for i in range(scaled.shape[2]):
+        having = theirs[:, i].nonzero()[:, 0]
+        missing = scaled[:, :, i].isnan()
+        if not len(having) or not missing.any():
+            continue
+        near, chosen = distances[missing][:, having].topk(min(neighbours, len(having)), dim=1, largest=False)
+        counted = near.isfinite().to(scaled.dtype)
+        mean = (given[having, i][chosen] * counted).sum(dim=1) / counted.sum(dim=1).clamp_min(1)
+        filled[:, :, i] = filled[:, :, i].masked_scatter(missing, mean)
+    return filled
