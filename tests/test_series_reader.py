@@ -179,13 +179,16 @@ def test_forms_of_a_set_are_equal(folder, tmp_path, form):
     assert other_facts == facts and facts.sha256
 
 
-def test_unsorted_tar_is_read_in_passes(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_tar_larger_than_the_budget(folder, tmp_path, monkeypatch, is_sorted):
     path = folder(**{f"n{record}": stay_text(record, f"00:10,HR,{record}") for record in range(60, 80)})
-    files = members(path)
-    archive = as_tar(tmp_path / "other.tar.gz", dict(sorted(files.items(), reverse=True)), "w:gz")
-    expected = rows(path)
+    files = sorted(members(path).items(), reverse=not is_sorted)
+    archive = as_tar(tmp_path / "other.tar.gz", dict(files), "w:gz")
+    expected, passes, original = rows(path), [], stay_files._members
+    monkeypatch.setattr(stay_files, "_members", lambda path: passes.append(path) or original(path))
+    assert rows(archive) == expected and len(passes) == 1
     monkeypatch.setattr(stay_files, "BUDGET", 500)  # some three files a pass
-    assert rows(archive) == expected
+    assert rows(archive) == expected and (len(passes) == 3 if is_sorted else len(passes) > 6)
 
 
 def test_odd_paths_touch_nothing(folder, tmp_path):
@@ -381,6 +384,7 @@ def test_outcomes(tmp_path):
     np.testing.assert_array_equal(found.columns["Length_of_stay"], [5, np.nan, 3.5])
     np.testing.assert_array_equal(found.columns["In-hospital_death"], [0, 1, np.nan])
     np.testing.assert_array_equal(found.columns["SAPS-I"], [6, np.nan, 1])
+    assert "3 outcomes, 1 deaths (50.00%), length of stay known for 2" in found.describe()
 
 
 @pytest.mark.parametrize(

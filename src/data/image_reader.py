@@ -74,17 +74,17 @@ def read_images(path: Path | str) -> dict[str, Images]:
     Memory is that of the arrays in the file's own type. Raises one UserError that lists all that is wrong.
     """
     path = Path(path)
-    open_bytes(path).close()
+    arrays = None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        with open_bytes(path) as raw:
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.lib.npyio.NpzFile):
+                arrays = {key: file[key] for key in file.files}
     except BROKEN as error:
         what = str(error) or type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as a .npz file of numbers ({what}). Write or download it again."
-        ) from error
-    except AttributeError:  # np.load gives an array, not a file, for .npy
-        raise UserError(f"{path} is one array; expected a .npz file with {LAYOUTS}") from None
+        raise UserError(f"{path} cannot be read as a .npz file of numbers ({what}). Write it again.") from error
+    if arrays is None:
+        raise UserError(f"{path} is one array; expected a .npz file with {LAYOUTS}")
     prefixes = {split: f"{split}_" for split in SPLITS if f"{split}_images" in arrays}
     if not prefixes and "images" in arrays:
         prefixes = {"train": ""}

@@ -18,14 +18,14 @@ import fnmatch
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from src.core.errors import UserError, unknown
-from src.data.line_parser import Errors, open_bytes, show
+from src.data.line_parser import SHOWN, Errors, open_bytes, show
 from src.data.plausible import CATEGORIES, DESCRIPTORS, RECORD_ID, SERIES
 from src.data.stay_files import FileErrors, StayFile, stay_files
 
@@ -170,19 +170,20 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
     stay = np.repeat(np.arange(len(files), dtype=np.int32), counts)
     lines = b"".join(texts)
     minute, code, value, irregular = _parse_common(lines)
-    wrong = []
+    wrong = Errors()
     if len(irregular):
         ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
         starts = np.concatenate(([0], ends[:-1] + 1))
         for at in irregular.tolist():
             messages: list[str] = []
             minute[at], code[at], value[at] = parse_line(lines[starts[at] : ends[at]], messages)
-            wrong += [(at, message) for message in messages]
+            for message in messages:
+                wrong.add(at, message)
 
     is_descriptor = (code >= _N_SERIES) & (code < _BLANK)
     at_start = minute == 0
-    for at in np.flatnonzero(is_descriptor & (minute > 0)).tolist():
-        wrong.append((at, f"{_NAMES[code[at]]} at another time, expected 00:00"))
+    late = np.flatnonzero(is_descriptor & (minute > 0))
+    wrong.extend(_errors(late, lambda at: f"{_NAMES[code[at]]} at another time, expected 00:00"))
     # The first weight at 00:00 is the descriptor.
     weights = np.flatnonzero((code == _WEIGHT) & at_start)
     weights = weights[np.diff(stay[weights], prepend=-1) > 0]
@@ -195,18 +196,19 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
     for wanted in np.unique(place_codes).tolist():
         rows = places[place_codes == wanted]
         owners = stay[rows]
-        for at in rows[np.diff(owners, prepend=-1) == 0].tolist():
-            wrong.append((at, f"{_NAMES[wanted]} is there twice at 00:00"))
+        again = rows[np.diff(owners, prepend=-1) == 0]
+        wrong.extend(_errors(again, lambda at: f"{_NAMES[code[at]]} is there twice at 00:00"))
         if wanted == _RECORD:
             has_record[owners] = True
-            for at in rows[value[rows] != np.array([files[i].record for i in owners.tolist()], float)].tolist():
-                wrong.append((at, f"the RecordID {value[at]:.0f} differs from the name of the file"))
+            others = rows[value[rows] != np.array([files[i].record for i in owners.tolist()], float)]
+            wrong.extend(_errors(others, lambda at: f"the RecordID {value[at]:.0f} differs from the name of the file"))
         else:
             column = [parameter.name for parameter in DESCRIPTORS].index(_NAMES[wanted])
             descriptors[owners, column] = np.where(known[rows], value[rows], np.nan)
-    for at, message in sorted(wrong):
+    for at, message in wrong.first:
         owner = int(stay[at])
         errors.add(files[owner].place, message, int(at - first[owner]) + 2)
+    errors.total += wrong.total - len(wrong.first)
     for owner in np.flatnonzero(~has_record & (counts > 0)).tolist():
         errors.add(files[owner].place, f"no line 00:00,RecordID,{files[owner].record}")
 
@@ -222,6 +224,11 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
     ids = np.array([b"%d" % file.record for file in files])
     series = code[rows].astype(np.uint8), value[rows].astype(np.float32)
     return StayBlock(ids, descriptors, stay[rows], minute[rows], *series)
+
+
+def _errors(lines: np.ndarray, message: Callable[[int], str]) -> Errors:
+    """Returns an error for each of some lines, (k,)."""
+    return Errors([(at, message(at)) for at in lines[:SHOWN].tolist()], len(lines))
 
 
 def _lines(file: StayFile, errors: FileErrors) -> bytes:
@@ -357,6 +364,14 @@ class Outcomes:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def describe(self) -> str:
+        """Returns the counts in words, and which published file it is."""
+        died, days = self.columns["In-hospital_death"], self.columns["Length_of_stay"]
+        deaths, known = int(np.nansum(died)), int(np.isfinite(died).sum())
+        words = f"{len(self):,} outcomes, {deaths:,} deaths ({deaths / max(known, 1):.2%})"
+        words += f", length of stay known for {np.isfinite(days).sum():,}"
+        return f"{words}; {describe_known(self.sha256, KNOWN_OUTCOMES)}"
 
 
 def read_outcomes(path: Path | str) -> Outcomes:

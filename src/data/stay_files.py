@@ -1,7 +1,7 @@
 """Files of a set of stays, in the order of their RecordID, from a folder, a zip or a tar as downloaded.
 
-Nothing is unpacked to disk. Memory is that of the list of files and of one file; the files of a tar that is not in
-order are gathered in passes of at most BUDGET bytes.
+Nothing is unpacked to disk. Memory is that of the list of files and of one file, for a tar also BUDGET bytes: a tar up
+to this size is read once, a larger one twice, or, if it is not in order, once for each BUDGET bytes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from src.data.line_parser import SHOWN, open_bytes, show
 
 LARGEST_FILE = 4 << 20
 """Bytes of a stay's file; a value a minute of all parameters would be 2 MB."""
-BUDGET = 256 << 20
-"""Bytes of files held at a time for a tar that is not in order."""
+BUDGET = 128 << 20
+"""Bytes of a tar's files held at a time."""
 NAME = re.compile(r"([0-9]{1,15})\.txt")
 OPENERS: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open,
@@ -77,21 +77,25 @@ def stay_files(path: Path, errors: FileErrors) -> Iterator[StayFile]:
     Hidden files (macOS writes a `._` file beside each file), `__MACOSX` and files that begin with no digit are left
     out. Raises UserError for a path that is no folder and no archive, and for a broken archive.
     """
-    if path.is_dir():
-        yield from _from_folder(path, errors)
-        return
-    with open_bytes(path) as file:
-        head = file.read(512)
-    if not head:
-        raise UserError(f"{path} is empty; expected a folder, a zip or a tar of stays")
-    read = _from_zip if head.startswith(b"PK") else _from_tar
-    if read is _from_tar and not head.startswith((*OPENERS,)) and head[257:262] != b"ustar":
-        raise UserError(f"{path} is no archive; expected a folder, a zip or a tar of stays as downloaded")
     try:
-        yield from read(path, errors)
+        yield from _reader(path)(path, errors)
     except BROKEN as error:
         what = str(error) or type(error).__name__
-        raise UserError(f"{path} cannot be read as an archive ({what}). Download the file again.") from error
+        raise UserError(f"{path} cannot be read ({what}). Download it again.") from error
+
+
+def _reader(path: Path) -> Callable[[Path, FileErrors], Iterator[StayFile]]:
+    """Returns the reader of this form of a set. Raises UserError for what is no folder and no archive."""
+    if path.is_dir():
+        return _from_folder
+    with open_bytes(path) as file:
+        head = file.read(512)
+    if head.startswith(b"PK"):
+        return _from_zip
+    if head.startswith((*OPENERS,)) or head[257:262] == b"ustar":
+        return _from_tar
+    what = "no archive" if head else "empty"
+    raise UserError(f"{path} is {what}; expected a folder, a zip or a tar of stays as downloaded")
 
 
 def _record(place: str, errors: FileErrors) -> int | None:
@@ -118,8 +122,13 @@ def _in_order(found: list[tuple[int, str, int]], errors: FileErrors) -> list[tup
     return kept
 
 
-def _read(file: BinaryIO, place: str, record: int, errors: FileErrors) -> Iterator[StayFile]:
-    text = file.read(LARGEST_FILE + 1)
+def _text(file: BinaryIO) -> bytes:
+    """Returns the text of a file, at most one byte more than a file may have."""
+    with file:
+        return file.read(LARGEST_FILE + 1)
+
+
+def _checked(text: bytes, place: str, record: int, errors: FileErrors) -> Iterator[StayFile]:
     if len(text) > LARGEST_FILE:
         errors.add(place, f"more than {LARGEST_FILE:,} bytes, too many for the 48 hours of a stay")
     else:
@@ -139,8 +148,7 @@ def _from_folder(path: Path, errors: FileErrors) -> Iterator[StayFile]:
             if (record := _record(place, errors)) is not None:
                 found.append((record, place, 0))
     for record, place, _ in _in_order(found, errors):
-        with open_bytes(path / place) as file:
-            yield from _read(file, place, record, errors)
+        yield from _checked(_text(open_bytes(path / place)), place, record, errors)
 
 
 def _from_zip(path: Path, errors: FileErrors) -> Iterator[StayFile]:
@@ -151,8 +159,7 @@ def _from_zip(path: Path, errors: FileErrors) -> Iterator[StayFile]:
             if not member.is_dir() and (record := _record(member.filename, errors)) is not None:
                 found.append((record, member.filename, number))
         for record, place, number in _in_order(found, errors):
-            with archive.open(members[number]) as file:
-                yield from _read(file, place, record, errors)
+            yield from _checked(_text(archive.open(members[number])), place, record, errors)
 
 
 class _Counted:
@@ -186,45 +193,52 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
 
 
 def _from_tar(path: Path, errors: FileErrors) -> Iterator[StayFile]:
-    found, sizes = [], []
-    for number, (member, _) in enumerate(_members(path)):
-        sizes.append(member.size)
+    found, sizes, held, size = [], [], {}, 0
+    for number, (member, archive) in enumerate(_members(path)):
+        sizes.append(min(member.size, LARGEST_FILE))
         if member.isdir() or (record := _record(member.name, errors)) is None:
             continue
-        if member.isreg():
-            found.append((record, member.name, number))
-        else:
+        if not member.isreg():
             errors.add(member.name, "a link or a special file, expected a file")
-    in_archive = [number for _, _, number in found]
+            continue
+        found.append((record, member.name, number))
+        size += sizes[-1]
+        if size <= BUDGET:
+            held[number] = _text(archive.extractfile(member))
+        else:
+            held.clear()
     found = _in_order(found, errors)
+    if size <= BUDGET:
+        for record, place, number in found:
+            yield from _checked(held.pop(number), place, record, errors)
+        return
     numbers = [number for _, _, number in found]
-    if numbers == sorted(numbers) and len(numbers) == len(in_archive):
-        passes = [(found, False)]
-    else:
-        passes = [(part, True) for part in _parts(found, sizes)]
-    for part, is_gathered in passes:
-        wanted = {number: (record, place) for record, place, number in part}
-        gathered: dict[int, StayFile] = {}
-        for number, (member, archive) in enumerate(_members(path)):
-            if number in wanted:
-                record, place = wanted[number]
-                for file in _read(archive.extractfile(member), place, record, errors):
-                    if is_gathered:
-                        gathered[record] = file
-                    else:
-                        yield file
-        for record in sorted(gathered):
-            yield gathered[record]
+    if numbers == sorted(numbers):
+        yield from _gathered(path, found, errors)
+        return
+    for part in _parts(found, sizes):
+        files = list(_gathered(path, sorted(part, key=lambda one: one[2]), errors))
+        yield from sorted(files, key=lambda file: file.record)
+
+
+def _gathered(path: Path, wanted: list[tuple[int, str, int]], errors: FileErrors) -> Iterator[StayFile]:
+    """Yields the `wanted` files of a tar, which are in the order of the archive."""
+    at = 0
+    for number, (member, archive) in enumerate(_members(path)):
+        if at < len(wanted) and number == wanted[at][2]:
+            record, place, _ = wanted[at]
+            at += 1
+            yield from _checked(_text(archive.extractfile(member)), place, record, errors)
 
 
 def _parts(found: list[tuple[int, str, int]], sizes: list[int]) -> Iterator[list[tuple[int, str, int]]]:
     """Cuts a list of files where the files would be more than BUDGET bytes."""
     part, size = [], 0
     for one in found:
-        size += min(sizes[one[2]], LARGEST_FILE)
+        size += sizes[one[2]]
         if part and size > BUDGET:
             yield part
-            part, size = [], min(sizes[one[2]], LARGEST_FILE)
+            part, size = [], sizes[one[2]]
         part.append(one)
     if part:
         yield part
