@@ -57,6 +57,21 @@ class Data(Settings):
     """Kept end of a longer report."""
 
 
+Aggregation = Literal["last", "mean", "sum"]
+
+
+class Grid(Settings):
+    """Grid of the series of a stay: one value a parameter and time step, see grid.py."""
+
+    step: float = Field(1.0, gt=0, le=48)
+    """Hours of a time step."""
+    vital: Aggregation = "mean"
+    """Value of a step with several observations, for each kind of parameter (plausible.SERIES)."""
+    examination: Aggregation = "last"
+    drug: Aggregation = "sum"
+    device: Aggregation = "last"
+
+
 class Folds(Settings):
     """Cross-validation scheme."""
 
@@ -483,6 +498,7 @@ class Config(Settings):
     hospital, los: length of stay, both from ICU charts; frames: class of an image that is read row by row. These three
     have folders and presets of their own: input/icu, output/icu, src/presets/icu/."""
     data: Data = Data()
+    grid: Grid = Grid()
     sample: Sample = Sample()
     folds: Folds = Folds()
     shift: Shift = Shift()

@@ -56,7 +56,9 @@ def _task_layers(task: str) -> dict[str, Any]:
     if task not in CLINICAL:
         return {}
     paths = {"input": str(ROOT / "input" / CLINICAL[task]), "output": str(ROOT / "output" / task)}
-    return {"task": task, "paths": paths, "baselines": TASK_BASELINES[task]}
+    if CLINICAL[task] == "icu":
+        paths |= {"train": "set-a", "test": "set-*"}
+    return {"task": task, "paths": paths, "baselines": TASK_BASELINES[task], "sample": {"rows": 1500, "test_rows": 500}}
 
 
 def model_names() -> list[str]:

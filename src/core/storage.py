@@ -61,7 +61,8 @@ class Output:
 
     def submission(self, test_file: str, run: str | None = None) -> Path:
         """Submission of the pipeline's blend, or of `run`."""
-        return self.root / (f"submission_{test_file}" if run is None else f"submission_{run}_{test_file}")
+        name = test_file if Path(test_file).suffix else f"{test_file}.csv"
+        return self.root / (f"submission_{name}" if run is None else f"submission_{run}_{name}")
 
     def explained(self, run: str) -> Path:
         """Tokens that carry each label for a run, as the report shows them."""
@@ -172,6 +173,13 @@ def read_json(path: Path) -> Any:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Returns the bytes of a file, or of all files below a folder."""
+    return (
+        sum(part.stat().st_size for part in path.rglob("*") if part.is_file()) if path.is_dir() else path.stat().st_size
+    )
 
 
 def folder_stamp(folder: Path) -> str:

@@ -90,15 +90,11 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """Hash of the inputs, the ids and their order."""
-        return storage.array_hash(*self._in_order(), self.ids)
+        return storage.array_hash(*self.input_arrays(), self.ids)
 
-    @property
-    def input_fingerprint(self) -> str:
-        """Hash of the inputs and their order."""
-        return storage.array_hash(*self._in_order())
-
-    def _in_order(self) -> list[np.ndarray]:
-        return [self.inputs[name] for name in sorted(self.inputs, reverse=True)]  # values before statics
+    def input_arrays(self) -> list[np.ndarray]:
+        """The inputs in an order of their own, for hashes."""
+        return [self.inputs[name] for name in sorted(self.inputs, reverse=True)]
 
     def hashes(self) -> np.ndarray:
         """Returns a hash of each row's inputs, (N,) bytes, for keys that do not depend on the order of rows."""
@@ -107,7 +103,7 @@ class Corpus:
     def _series_hashes(self) -> np.ndarray:
         hashes = np.empty(len(self), dtype="S16")
         for row in range(len(self)):
-            content = b"".join(np.ascontiguousarray(array[row]).tobytes() for array in self._in_order())
+            content = b"".join(np.ascontiguousarray(array[row]).tobytes() for array in self.input_arrays())
             hashes[row] = hashlib.sha256(content).hexdigest()[:16].encode()
         return hashes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.core.errors import UserError
@@ -21,11 +21,17 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class InputFiles:
-    """Paths of the input files by role, sorted by name."""
+    """Paths of the input files by role, sorted by name. A set of stays may be a folder."""
 
     train: list[Path]
     test: list[Path]
-    extra: list[Path]
+    extra: list[Path] = field(default_factory=list)
+    outcomes: dict[Path, Path] = field(default_factory=dict)
+    """File of outcomes of each set of stays that has one."""
+
+    @property
+    def roles(self) -> dict[str, list[Path]]:
+        return {"train": self.train, "test": self.test, "extra": self.extra, "outcomes": list(self.outcomes.values())}
 
 
 def find_files(paths: Paths) -> InputFiles | None:

@@ -26,6 +26,13 @@ class InputShape:
     statics: tuple[str, ...] = ()
     """Names of the columns of `statics`."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        if self.kind == "tokens":
+            return ("tokens",)
+        return ("values", "statics") if self.statics else ("values",)
+
     def to_json(self) -> dict[str, Any]:
         """Returns only what the kind has."""
         return {

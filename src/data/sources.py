@@ -14,6 +14,7 @@ from src.core import storage
 from src.core.settings import CLINICAL, ROOT, Config
 from src.data import input_files
 from src.data.input_files import InputFiles
+from src.data.series_reader import find_sets, split_sets
 
 
 class Source(abc.ABC):
@@ -50,7 +51,12 @@ class StaySource(Source):
     noun, sample = "stays", "src.data.synthetic_stays"
 
     def find(self, settings: Config, folder: Path) -> InputFiles | None:
-        return input_files.find_sets(folder)
+        """Sets of stays: those that match paths.train are trained on, all others are tests."""
+        if not (sets := find_sets(folder)):
+            return None
+        train, test = split_sets(sets, settings.paths.train)
+        outcomes = {one.stays: one.outcomes for one in sets.values() if one.outcomes is not None}
+        return InputFiles([one.stays for one in train], [one.stays for one in test], outcomes=outcomes)
 
     def described(self, settings: Config) -> str:
         return "set-a (a folder, .zip or .tar.gz) with Outcomes-a.txt"
@@ -64,13 +70,20 @@ class ImageSource(Source):
     noun, sample = "images", "src.data.image_reader"
 
     def find(self, settings: Config, folder: Path) -> InputFiles | None:
-        return input_files.find_images(folder)
+        """The .npz files of the folder; images of their test parts are test images."""
+        paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+        return InputFiles(paths, []) if paths else None
 
     def described(self, settings: Config) -> str:
         return "one .npz file with images and labels"
 
 
 SOURCES = {"icu": StaySource(), "los": StaySource(), "frames": ImageSource()}
+
+
+def set_name(path: Path) -> str:
+    """Returns the name of a set of stays without its suffix: set-a."""
+    return path.name.partition(".")[0]
 
 
 def source_of(settings: Config) -> Source:

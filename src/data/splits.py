@@ -99,8 +99,8 @@ class Splits:
         return self.table[:, 0]
 
 
-def make_folds(corpus: Corpus, settings: FoldSettings) -> Splits:
-    """Makes new folds. The order of rows in the files has no influence: rows are split in the order of their keys.
+def make_folds(corpus: Corpus, settings: FoldSettings, strata: np.ndarray | None = None) -> Splits:
+    """Makes new folds with about equal rates of `strata` (N, K), columns of 0 and 1 (default: the labels). The order of rows in the files has no influence: rows are split in the order of their keys.
 
     Copies of a report (same id and text) share a fold; under scheme families all near-duplicates do, or, above
     settings.max_compared different reports, the near-duplicates found. Above settings.max_rows reports, folds are made
@@ -108,9 +108,10 @@ def make_folds(corpus: Corpus, settings: FoldSettings) -> Splits:
     """
     hashes = corpus.hashes()
     keys, first, inverse = np.unique(_keys(corpus.ids, hashes), return_index=True, return_inverse=True)
-    labels = np.asarray(corpus.labels)
+    labels = np.asarray(corpus.labels if strata is None else strata)
     # "No abnormality" is the most frequent finding and has no label: balance it like a label.
-    labels = np.column_stack([labels, ~labels.any(axis=1)])
+    if not (has_label := labels.any(axis=1)).all():
+        labels = np.column_stack([labels, ~has_label])
     k = 10 if settings.scheme == "holdout" else settings.k
     if len(keys) < k:
         remedy = "Set folds.scheme=kfold" if settings.scheme == "holdout" else "Set a smaller folds.k"

@@ -2,7 +2,7 @@
 
 config.yaml         the settings that made it
 run.json            task, text form, and its parts: fold folders of a model, member runs of a blend
-vocabulary.json     how its models number tokens
+vocabulary.json     how its models number tokens (reports only)
 environment.json    machine and versions
 fold_K.split_S.seed_S.HASH/   weights, history and logits of one model (models only)
 history.csv         every epoch of every fold (models only)

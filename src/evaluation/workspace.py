@@ -26,7 +26,7 @@ from src.evaluation.validation_sets import ShiftedTest, Validation, ValidationSe
 
 T = TypeVar("T")
 LOADED = ("input_files", "dataset", "splits", "validation_sets", "labels")
-SAME = ("paths", "data", "folds", "shift", "task", "sample")
+SAME = ("paths", "data", "grid", "folds", "shift", "task", "sample")
 """Settings that what is loaded depends on."""
 
 

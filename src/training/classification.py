@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from src.core.settings import Run, Train
 from src.data.corpus import Corpus, Stacked
 from src.data.tasks import Task, get_task
 from src.models.classifier import BODY, Classifier, build_model
+from src.models.tabular import TabularModel, fit_tabular
 from src.training import checkpoints
 from src.training.adversarial import moved
 from src.training.batching import Batch
@@ -57,7 +59,7 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
     if job.weights:
         train = replace(train, weights=np.load(job.locate(job.weights))[train.chosen].astype(np.float32))
     others = [Rows.beside(Beside(**beside), job.locate, task) for beside in job.beside]
-    train = Rows.joined([train, *others])
+    own, train = train, Rows.joined([train, *others])
     valid_views = views(job.valid_corpora)  # epochs are validated on the first view alone
     if job.valid:
         lengths = Stacked([Corpus.load(job.locate(folder)).lengths for folder in job.valid_corpora])
@@ -66,11 +68,23 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
 
     torch.manual_seed(seed_of(job.seed, job.fold, 0))
     vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
-    model = build_model(run.model, job.shape, task.n_labels, vectors).to(device)
-    if job.pretrained:
-        checkpoints.load_parts(job.locate(job.pretrained), model, BODY)
-    denoiser = Denoiser.load(*reading) if reading and run.denoise.in_training else None
-    objective = Classification(task, model, train, valid, run.train, device, job.precision, denoiser)
+    model = build_model(run.model, job.shape, task.n_labels, vectors, run.features).to(device)
+    if isinstance(model, TabularModel):
+        fitting = TabularFitting(task, model, train, valid, run.train, device)
+
+        def fitted() -> History:
+            return fitting.run(seed_of(job.seed, job.fold), job.path)
+
+    else:
+        if job.shape.kind == "series":
+            model.input_layer.fit(**own.chosen_inputs())
+        if job.pretrained:
+            checkpoints.load_parts(job.locate(job.pretrained), model, BODY)
+        denoiser = Denoiser.load(*reading) if reading and run.denoise.in_training else None
+        objective = Classification(task, model, train, valid, run.train, device, job.precision, denoiser)
+
+        def fitted() -> History:
+            return fit(objective, (job.seed, job.fold), job.path, progress)
 
     def finish(history: History) -> dict[str, Any]:
         if run.train.patience:
@@ -93,7 +107,7 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
             "best_valid_loss": best["valid_loss"],
         }
 
-    return Work(model, lambda: fit(objective, (job.seed, job.fold), job.path, progress), finish)
+    return Work(model, fitted, finish)
 
 
 class Classification(Objective):
@@ -152,11 +166,7 @@ class Classification(Objective):
 
     def validate(self, model: Classifier) -> Validated:
         """Averages the loss over labels, then over reports by their weights."""
-        valid = self._valid
-        logits = predict_logits(model, valid.inputs, valid.lengths, self.device, valid.chosen, self._precision)
-        targets, weights = torch.from_numpy(valid.labels).to(torch.float32), torch.from_numpy(valid.weights)
-        losses = self._task.losses(torch.from_numpy(logits), targets)
-        return Validated(((losses * weights).sum() / weights.sum()).item(), valid.ids[~losses.isfinite().numpy()])
+        return validated(self._task, model, self._valid, self.device, self._precision)
 
     def ids(self, rows: np.ndarray) -> np.ndarray:
         return self._train.ids[rows]
@@ -169,6 +179,52 @@ class Classification(Objective):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         return make_optimizer(self.model, self.settings, self.settings.layer_decay)
+
+
+def validated(
+    task: Task, model: Classifier | TabularModel, valid: Rows, device: torch.device, precision: str
+) -> Validated:
+    """Averages the loss of a model over labels, then over the rows by their weights."""
+    logits = predict_logits(model, valid.inputs, valid.lengths, device, valid.chosen, precision)
+    targets, weights = torch.from_numpy(valid.labels).to(torch.float32), torch.from_numpy(valid.weights)
+    losses = task.losses(torch.from_numpy(logits), targets)
+    return Validated(((losses * weights).sum() / weights.sum()).item(), valid.ids[~losses.isfinite().numpy()])
+
+
+@dataclass(frozen=True)
+class TabularFitting:
+    """Fits a tabular model at once: a history of one epoch stands for it."""
+
+    task: Task
+    model: TabularModel
+    train: Rows
+    valid: Rows
+    settings: Train
+    device: torch.device
+
+    def run(self, seed: int, folder: Path) -> History:
+        """Fits the model and saves best.safetensors."""
+        labels = torch.from_numpy(self.train.labels).to(torch.float32)
+        weights = self.train.weights
+        if self.task.has_classes:
+            weights = weights * self._class_weight(self.train.labels)
+        fit_tabular(
+            self.model,
+            self.train.chosen_inputs(),
+            np.asarray(self.train.lengths[self.train.chosen]),
+            self.task.targets(labels).numpy(),
+            weights,
+            seed,
+            self.task.kind,
+        )
+        losses = [validated(self.task, self.model, rows, self.device, "fp32").loss for rows in (self.train, self.valid)]
+        checkpoints.save_weights(folder / "best.safetensors", self.model)
+        return [{"epoch": 1, "learning_rate": 0.0, "train_loss": losses[0], "valid_loss": losses[1]}]
+
+    def _class_weight(self, labels: np.ndarray) -> np.ndarray:
+        """Weight (N,) of each row by train.pos_weight, of a task with one label."""
+        positive = positive_weight(labels, self.settings).numpy()
+        return np.where(labels > 0, positive, 1.0).mean(axis=1).astype(np.float32)
 
 
 def positive_weight(labels: np.ndarray, settings: Train) -> Tensor:

@@ -40,7 +40,7 @@ def predict_logits(
     """
     model.eval()
     size = len(lengths) if rows is None else len(rows)
-    logits = np.full((size, model.head.out_features), np.nan, dtype=np.float32)
+    logits = np.full((size, model.n_labels), np.nan, dtype=np.float32)
     with torch.inference_mode(), autocast(precision, device):
         for start in range(0, size, CHUNK):
             chunk = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]

@@ -118,8 +118,9 @@ def text_folders(dataset: Dataset) -> list[Path]:
 def word_vectors(workspace: Workspace) -> dict[str, str | None]:
     """The file of each run's vectors, if it has any: named by the text that they are made from, and made if need be."""
     config, dataset = workspace.settings, workspace.dataset
+    has_words = dataset.shape.kind == "tokens"
     sizes = {
-        name: run.model.embedding_size if run.model.embedding_init == "ppmi" else None
+        name: run.model.embedding_size if has_words and run.model.embedding_init == "ppmi" else None
         for name, run in {**config.denoisers, **config.runs}.items()
     }
     wanted = set(sizes.values()) - {None}

@@ -93,5 +93,5 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
 
 def prediction_name(corpus: Path, rows: Path | None = None) -> str:
     """Name of the file with logits of a corpus in a fold's folder."""
-    arrays = [np.load(corpus / "tokens.npy", mmap_mode="r"), *([np.load(rows)] if rows else [])]
+    arrays = [*Corpus.load(corpus).input_arrays(), *([np.load(rows)] if rows else [])]
     return f"{'copies' if rows else 'logits'}.{storage.array_hash(*arrays)}.npy"

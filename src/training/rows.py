@@ -14,6 +14,20 @@ from src.training.job_specs import Beside
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Some rows of an array that may be a memory map; they are copied when they are asked for."""
+
+    array: np.ndarray | Stacked
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        return np.asarray(self.array[self.rows[places]])
+
+
+@dataclass(frozen=True)
 class Rows:
     """Chosen reports of a corpus, whose arrays may be memory maps. The texts are not copied, so that folds side by side
     share one corpus of any size."""
@@ -37,6 +51,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def chosen_inputs(self) -> dict[str, Chosen]:
+        """Returns {name: (N, ...)}, the inputs of the chosen rows alone."""
+        return {name: Chosen(array, self.chosen) for name, array in self.inputs.items()}
 
     @classmethod
     def of(cls, corpus: Corpus, rows: np.ndarray) -> Rows:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.core import storage
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import info, result, warn
 from src.data import splits
+from src.data.tasks import Task
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
 
@@ -67,7 +70,8 @@ def _split(workspace: Workspace) -> None:
     if len(corpus) >= LARGE:
         info(f"folds: splitting {len(corpus):,} reports into {what}; a million take some 15 s")
     output.folds_manifest.unlink(missing_ok=True)  # a table without its manifest is not taken for made
-    made = splits.make_folds(corpus, config.folds)
+    strata = dataset.task.strata(np.asarray(corpus.labels))
+    made = splits.make_folds(corpus, config.folds, strata)
     if made.dealt:
         info(
             f"folds: more than folds.max_rows={config.folds.max_rows:,} reports: those with the same labels were dealt "
@@ -80,19 +84,25 @@ def _split(workspace: Workspace) -> None:
         )
     names = [file["name"] for file in dataset.manifest["files"] if file["role"] == "train"]
     splits.save(output.folds, made, corpus, names)
-    worst, label = splits.largest_imbalance(corpus.labels, made)
+    worst, label = splits.largest_imbalance(strata, made)
     manifest = {"settings": settings, "largest_imbalance": round(worst, 6)}
     if made.families is not None:
         manifest["families"] = _tell(made.families, len(corpus) / config.folds.k)
     storage.write_json(output.folds_manifest, manifest)
-    name = dataset.task.label_names[label]
+    names_of_strata = _names_of_strata(dataset.task, strata.shape[1])
+    name = names_of_strata[label]
     result(
         f"folds: {what}, {len(corpus):,} reports; label rates differ by at most {worst:.2%} between folds ({name}); "
         f"in {output.folds}"
     )
-    rare = [dataset.task.label_names[i] for i in splits.missing_labels(corpus.labels, made)]
+    rare = [names_of_strata[i] for i in splits.missing_labels(strata, made)]
     if rare:
         warn(f"too few positives, so some folds have none: {', '.join(rare)}")
+
+
+def _names_of_strata(task: Task, n: int) -> list[str]:
+    """Names of the columns of Task.strata()."""
+    return task.label_names if task.has_classes else [f"part {i + 1} of {n} by {task.label_names[0]}" for i in range(n)]
 
 
 def _tell(families: splits.Families, fold_size: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from src.core.terminal import duration, info, result, warn
 from src.data import input_files, sources
 from src.data.corpus import Corpus, Losses, Vocabulary, encode, token_counts
 from src.data.input_files import InputFiles
-from src.data.inputs import token_shape
+from src.data.inputs import InputShape, token_shape
 from src.data.report_reader import Reports, read_reports
+from src.data.series_dataset import TARGETS, encode_stays, stay_shape
+from src.data.series_reader import KNOWN_OUTCOMES, Facts, describe_known, read_outcomes
 from src.data.tasks import Task, get_task
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
@@ -40,23 +43,19 @@ class Prepare(Stage):
             if sources.is_default(settings):
                 raise UserError(f"no {source.noun} in {folder}: sample data is made first")
             raise UserError(f"no file in {folder} matches {source.described(settings)}")
+        source = sources.source_of(settings)
         stamp = fingerprint(
             {
                 "task": settings.task,
-                "data": settings.data.model_dump(),
+                "data": (settings.grid if settings.is_clinical else settings.data).model_dump(),
                 "files": [
-                    [role, path.name, storage.file_sha256(path)]
-                    for role, paths in vars(files).items()
-                    for path in paths
+                    [role, path.name, source.checksum(path)] for role, paths in files.roles.items() for path in paths
                 ],
                 "version": versions.PREPARE,
             }
         )
-        folders = [data / "train", *(data / "test" / path.stem for path in files.test)]
-        folders += [data / "extra" / path.stem for path in files.extra]
-        arrays = [folder / f"{name}.npy" for folder in folders for name in ("tokens", "lengths", "ids", "sources")]
-        made = (data / "vocabulary.json", data / "train" / "labels.npy", *arrays)
-        return [Target("", self.result(workspace, ""), stamp, made)]
+        result_file = self.result(workspace, "")
+        return [Target("", result_file, stamp, is_whole=lambda: _is_whole(data, storage.read_json(result_file)))]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
         return Progress(storage.read_json(target.result)["summary"] if target.is_current() else "")
@@ -71,12 +70,30 @@ class Prepare(Stage):
 STAGE = Prepare()
 
 
+def _is_whole(data: Path, manifest: dict[str, Any]) -> bool:
+    """Returns True if the folders of all files hold all arrays."""
+    shape = InputShape.from_json(manifest["inputs"])
+    folders = [data / "train"]
+    folders += [data / file["role"] / Path(file["name"]).stem for file in manifest["files"] if file["role"] != "train"]
+    arrays = [folder / f"{name}.npy" for folder in folders for name in (*shape.names, "lengths", "ids", "sources")]
+    vocabulary = [data / "vocabulary.json"] if shape.kind == "tokens" else []
+    return all(path.exists() for path in (*vocabulary, data / "train" / "labels.npy", *arrays))
+
+
 def _prepare(workspace: Workspace, target: Target) -> None:
-    settings, output, files = workspace.settings, workspace.output, workspace.input_files
-    started = time.perf_counter()
-    paths = files.train + files.test + files.extra
-    size = sum(path.stat().st_size for path in paths) / 1e6
+    started, output, files = time.perf_counter(), workspace.output, workspace.input_files
+    paths = [path for group in files.roles.values() for path in group]
+    size = sum(storage.size_of(path) for path in paths) / 1e6
     info(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
+    encode_files = {"reports": _encode_reports, "stays": _encode_sets}
+    manifest = encode_files[sources.source_of(workspace.settings).noun](workspace, target)
+    storage.write_json(target.result, {"fingerprint": target.fingerprint, **manifest})
+    result(f"prepare: {manifest['summary']}, in {output.data} ({duration(time.perf_counter() - started)})")
+
+
+def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
+    """Encodes reports and returns the manifest."""
+    settings, output, files = workspace.settings, workspace.output, workspace.input_files
     train, test, extra = _read_all(files)
     task = _recognise(settings.task, train)
     labels = np.concatenate([file.labels_for(task) for file in train])
@@ -95,26 +112,73 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     tests = " + ".join(f"{len(file):,}" for file in test) or "no"
     more = f", {' + '.join(f'{len(file):,}' for file in extra)} extra reports" if extra else ""
     summary = f"{task.title}; {len(corpus):,} train reports, {tests} test reports{more}, {len(vocabulary.words)} words"
-    storage.write_json(
-        target.result,
-        {
-            "fingerprint": target.fingerprint,
-            "summary": summary,
-            "task": task.name,
-            "inputs": token_shape(len(vocabulary)).to_json(),
-            "vocabulary": vocabulary.fingerprint,
-            "train": storage.array_hash(corpus.tokens, corpus.labels),
-            "files": [
-                {"role": "train", "name": file.path.name, "rows": len(file), "sha256": file.sha256} for file in train
-            ]
-            + [
-                {"role": "test", "name": name, "text": texts[name], "rows": len(file), "sha256": file.sha256}
-                for name, file in ((file.path.name, file) for file in test)
-            ]
-            + further,
-        },
-    )
-    result(f"prepare: {summary}, in {output.data} ({duration(time.perf_counter() - started)})")
+    return {
+        "summary": summary,
+        "task": task.name,
+        "inputs": token_shape(len(vocabulary)).to_json(),
+        "vocabulary": vocabulary.fingerprint,
+        "train": storage.array_hash(corpus.tokens, corpus.labels),
+        "files": [{"role": "train", "name": file.path.name, "rows": len(file), "sha256": file.sha256} for file in train]
+        + [
+            {"role": "test", "name": name, "text": texts[name], "rows": len(file), "sha256": file.sha256}
+            for name, file in ((file.path.name, file) for file in test)
+        ]
+        + further,
+    }
+
+
+def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
+    """Encodes sets of stays and returns the manifest."""
+    settings, output, files = workspace.settings, workspace.output, workspace.input_files
+    task = get_task(settings.task)
+    outcomes = [read_outcomes(files.outcomes[path]) for path in files.train]
+    target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
+    made = encode_stays(files.train, outcomes, settings.grid, task, output.data / "train")
+    if not len(made.corpus):
+        raise UserError(f"{files.train[0]}: {TARGETS[task.name]} of every stay is unknown (-1): there is none to learn")
+    storage.write_npy(output.data / "severity.npy", made.severity)
+    entries = []
+    for path, known, facts in zip(files.train, outcomes, made.facts, strict=True):
+        rows = int((np.asarray(made.corpus.sources) == len(entries)).sum())
+        entries.append({"role": "train", "name": sources.set_name(path), "rows": rows, **_facts(facts)})
+        deaths = int(np.nansum(known.columns["In-hospital_death"]))
+        info(
+            f"train: {path.name}: {facts.describe()}; {deaths:,} deaths; {describe_known(known.sha256, KNOWN_OUTCOMES)}"
+        )
+    if made.n_unlabelled:
+        info(f"train: {made.n_unlabelled:,} stays are left out, as their {TARGETS[task.name]} is unknown (-1)")
+    for path in files.test:
+        name = sources.set_name(path)
+        test = encode_stays([path], [None], settings.grid, task, output.data / "test" / name)
+        entry = {"role": "test", "name": name, "text": test.corpus.fingerprint, "rows": len(test.corpus)}
+        entries.append({**entry, **_facts(test.facts[0])})
+        info(f"test: {path.name}: {test.facts[0].describe()}")
+    for name, count in sum((facts.implausible for facts in made.facts), Counter()).most_common(5):
+        info(f"train: {count:,} values of {name} are outside its plausible range and become missing")
+    shape = stay_shape(settings.grid)
+    tests = " + ".join(f"{entry['rows']:,}" for entry in entries if entry["role"] == "test") or "no"
+    return {
+        "summary": f"{task.title}; {len(made.corpus):,} train stays, {tests} test stays, {len(shape.parameters)} "
+        f"parameters x {shape.steps} steps",
+        "task": task.name,
+        "inputs": shape.to_json(),
+        "vocabulary": fingerprint(shape.to_json()),
+        "train": storage.array_hash(*made.corpus.input_arrays(), made.corpus.labels),
+        "files": entries,
+    }
+
+
+def _facts(facts: Facts) -> dict[str, Any]:
+    """Counts of a set for the manifest."""
+    return {
+        "sha256": facts.sha256,
+        "stays": facts.stays,
+        "lines": facts.rows,
+        "without_series": facts.without_series,
+        "blank": facts.blank,
+        "unknown": dict(sorted(facts.unknown.items())),
+        "implausible": dict(sorted(facts.implausible.items())),
+    }
 
 
 def _read_all(files: InputFiles) -> tuple[list[Reports], list[Reports], list[Reports]]:

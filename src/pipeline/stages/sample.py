@@ -31,6 +31,8 @@ class SampleData(Stage):
         return sources.sample_folder(settings) / sources.source_of(settings).synthetic.NOTE
 
     def targets(self, workspace: Workspace) -> list[Target]:
+        if not self.names(workspace):
+            return []
         settings, folder = workspace.settings, sources.sample_folder(workspace.settings)
         synthetic = sources.source_of(settings).synthetic
         # Sample data of other settings is used unless the settings ask for something in particular.
@@ -41,8 +43,7 @@ class SampleData(Stage):
         is_wanted = is_usual or synthetic.was_made_with(folder, **synthetic.arguments(settings))
         files = tuple(folder / name for name in synthetic.FILES)
         return [
-            Target(name, self.result(workspace, name), "", files, lambda path: "", lambda: is_wanted)
-            for name in self.names(workspace)
+            Target("", self.result(workspace, ""), "", files, lambda path: "", lambda: is_wanted),
         ]
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
@@ -51,8 +52,10 @@ class SampleData(Stage):
         make_from(workspace.settings)
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        if not targets:
+            return ""
         folder, synthetic = sources.sample_folder(workspace.settings), sources.source_of(workspace.settings).synthetic
-        if targets and not synthetic.was_made_with(folder, **synthetic.arguments(workspace.settings)):
+        if not synthetic.was_made_with(folder, **synthetic.arguments(workspace.settings)):
             info(f"sample data of other settings is in {folder} and is used; ./run.sh sample makes the usual")
         return ""
 

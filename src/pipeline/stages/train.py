@@ -95,6 +95,10 @@ class Train(Stage):
 STAGE = Train()
 
 
+_INPUTS: dict[str, tuple[str, ...]] = {"tokens": ("vocabulary.json",), "series": ()}
+"""Files of a run that say how its models read inputs of each kind."""
+
+
 def _jobs(workspace: Workspace) -> dict[str, list[FoldJob]]:
     """Fold jobs of each run on the device that is noted for this machine."""
     return workspace.keep("fold_jobs", lambda: fold_jobs(workspace, device_cache.recall_or_find(workspace)))
@@ -112,7 +116,7 @@ def run_target(workspace: Workspace, name: str, jobs: Sequence[FoldJob]) -> Targ
             "version": versions.SCORE,
         }
     )
-    names = runs.files(workspace.dataset.test_files, "vocabulary.json", "history.csv")
+    names = runs.files(workspace.dataset.test_files, *_INPUTS[workspace.dataset.shape.kind], "history.csv")
     files = tuple(folder / file for file in names)
     return Target(name, folder / "score.json", stamp, files, is_whole=lambda: all(job.is_done() for job in jobs))
 
@@ -228,7 +232,8 @@ def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob]) -> 
     storage.write_text(folder / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
     made_by = {part.name: storage.read_json(part / "result.json")["environment"] for part in parts}
     storage.write_json(folder / "environment.json", made_by)
-    dataset.vocabulary.save(folder / "vocabulary.json")
+    if "vocabulary.json" in _INPUTS[dataset.shape.kind]:
+        dataset.vocabulary.save(folder / "vocabulary.json")
     record = {
         **runs.make_record(workspace, "model", name),
         "fold_folders": [part.name for part in parts],

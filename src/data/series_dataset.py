@@ -1,0 +1,138 @@
+"""Encoding of stays and images as corpora of series."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from src.core import storage
+from src.core.errors import UserError
+from src.core.settings import Grid
+from src.data.corpus import Corpus
+from src.data.grid import KINDS, PARAMETERS, STATICS, GridBlock, grid
+from src.data.inputs import InputShape
+from src.data.plausible import SERIES
+from src.data.series_reader import LAST_MINUTE, Facts, Outcomes, join, read_outcomes, read_stays
+from src.data.tasks import Task
+
+TARGETS = {"icu": "In-hospital_death", "los": "Length_of_stay"}
+"""Column of the outcomes that each task predicts."""
+HOURS = LAST_MINUTE // 60
+
+
+@dataclass
+class EncodedStays:
+    """Corpus of some sets of stays, and what is told of them."""
+
+    corpus: Corpus
+    facts: list[Facts]
+    """Counts of each set."""
+    n_unlabelled: int
+    """Stays that were left out because their target is unknown."""
+    severity: np.ndarray | None
+    """SAPS-I of each stay, (N,) float32, NaN where unknown; None without outcomes."""
+
+
+def stay_shape(settings: Grid) -> InputShape:
+    """Shape of the corpora that encode_stays makes."""
+    return InputShape("series", steps=round(HOURS / settings.step), parameters=PARAMETERS, kinds=KINDS, statics=STATICS)
+
+
+def encode_stays(
+    paths: Sequence[Path], outcomes: Sequence[Outcomes | None], settings: Grid, task: Task, folder: Path
+) -> EncodedStays:
+    """Encodes sets of stays as one corpus in `folder`, in their order, with one block of stays in memory at a time.
+
+    A set with `outcomes` is labelled: each of its stays must have one, and stays whose target is unknown are left out.
+    Raises the UserErrors of read_stays and grid, and one for stays that their outcomes lack.
+    """
+    encoding = _Encoding(settings, task)
+    blocks = itertools.chain.from_iterable(
+        encoding.blocks(source, path, known) for source, (path, known) in enumerate(zip(paths, outcomes, strict=True))
+    )
+    shape = stay_shape(settings)
+    size = (None, shape.steps, len(shape.parameters))
+    storage.write_npy_blocks(folder / "values.npy", size, np.dtype(np.float32), blocks)
+    statics = np.concatenate(encoding.statics)
+    storage.write_npy(folder / "statics.npy", statics)
+    labels = np.concatenate(encoding.labels) if encoding.labels else None
+    corpus = Corpus(
+        inputs={"values": np.load(folder / "values.npy", mmap_mode="r"), "statics": statics},
+        lengths=np.full(len(statics), shape.steps, dtype=np.int32),
+        ids=np.concatenate(encoding.ids),
+        labels=labels,
+        sources=np.concatenate(encoding.sources),
+    )
+    corpus.save_beside_inputs(folder)
+    severity = np.concatenate(encoding.severity) if encoding.severity else None
+    return EncodedStays(corpus, encoding.facts, encoding.n_unlabelled, severity)
+
+
+@dataclass
+class _Encoding:
+    """What is kept of all blocks but their values."""
+
+    settings: Grid
+    task: Task
+    statics: list[np.ndarray] = field(default_factory=list)
+    ids: list[np.ndarray] = field(default_factory=list)
+    labels: list[np.ndarray] = field(default_factory=list)
+    severity: list[np.ndarray] = field(default_factory=list)
+    sources: list[np.ndarray] = field(default_factory=list)
+    facts: list[Facts] = field(default_factory=list)
+    n_unlabelled: int = 0
+
+    def blocks(self, source: int, path: Path, outcomes: Outcomes | None) -> Iterator[np.ndarray]:
+        """Yields the values of a set, block by block, and keeps the rest."""
+        self.facts.append(facts := Facts())
+        settings = self.settings
+        how = {parameter.name: getattr(settings, parameter.kind) for parameter in SERIES}
+        for block in grid(read_stays(path, facts=facts), HOURS, settings.step, how):
+            kept = self._labelled(block, outcomes) if outcomes is not None else np.ones(len(block.ids), dtype=bool)
+            self.statics.append(block.statics[kept])
+            self.ids.append(block.ids[kept])
+            self.sources.append(np.full(kept.sum(), source, dtype=np.uint8))
+            yield block.values[kept]
+
+    def _labelled(self, block: GridBlock, outcomes: Outcomes) -> np.ndarray:
+        """Keeps the labels of a block; returns which of its stays have one, (n,) bool."""
+        joined = join(block.ids, outcomes)
+        joined.require_outcomes(outcomes.path)
+        labels = target_of(self.task, outcomes)[joined.rows]
+        kept = ~np.isnan(labels)
+        self.n_unlabelled += int((~kept).sum())
+        self.labels.append(labels[kept][:, None].astype(np.uint8 if self.task.has_classes else np.float32))
+        self.severity.append(outcomes.columns["SAPS-I"][joined.rows][kept].astype(np.float32))
+        return kept
+
+
+def target_of(task: Task, outcomes: Outcomes) -> np.ndarray:
+    """Target of each line of the outcomes, (n,) float64, NaN where unknown."""
+    return outcomes.columns[TARGETS[task.name]]
+
+
+def outcomes_beside(path: Path) -> Path | None:
+    """The file of outcomes beside a set of stays: Outcomes-b.txt for set-b.zip; None where there is none."""
+    name = path.name.partition(".")[0].removeprefix("set-")
+    found = path.with_name(f"Outcomes-{name}.txt")
+    return found if found.is_file() else None
+
+
+def labels_beside(path: Path, ids: np.ndarray, task: Task) -> np.ndarray | None:
+    """Labels (N, 1) of the stays `ids` (N,) from the outcomes beside their set; None where there are none.
+
+    Raises UserError for stays that the outcomes lack or whose target is unknown.
+    """
+    if (file := outcomes_beside(path)) is None:
+        return None
+    outcomes = read_outcomes(file)
+    joined = join(ids, outcomes)
+    joined.require_outcomes(file)
+    labels = target_of(task, outcomes)[joined.rows]
+    if unknown := int(np.isnan(labels).sum()):
+        raise UserError(f"{file}: {TARGETS[task.name]} of {unknown:,} stays is unknown (-1), so they cannot be scored")
+    return labels[:, None].astype(np.uint8 if task.has_classes else np.float32)
