@@ -177,9 +177,8 @@ def file_sha256(path: Path) -> str:
 
 def size_of(path: Path) -> int:
     """Returns the bytes of a file, or of all files below a folder."""
-    return (
-        sum(part.stat().st_size for part in path.rglob("*") if part.is_file()) if path.is_dir() else path.stat().st_size
-    )
+    files = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def folder_stamp(folder: Path) -> str:

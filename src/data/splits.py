@@ -100,7 +100,9 @@ class Splits:
 
 
 def make_folds(corpus: Corpus, settings: FoldSettings, strata: np.ndarray | None = None) -> Splits:
-    """Makes new folds with about equal rates of `strata` (N, K), columns of 0 and 1 (default: the labels). The order of rows in the files has no influence: rows are split in the order of their keys.
+    """Makes new folds with about equal rates of `strata` (N, K), columns of 0 and 1 (default: the labels).
+
+    The order of rows in the files has no influence: rows are split in the order of their keys.
 
     Copies of a report (same id and text) share a fold; under scheme families all near-duplicates do, or, above
     settings.max_compared different reports, the near-duplicates found. Above settings.max_rows reports, folds are made

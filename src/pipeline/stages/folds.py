@@ -66,9 +66,9 @@ def _split(workspace: Workspace) -> None:
     corpus, what = dataset.train, _described(workspace)
     settings = splits.recorded(config.folds, len(corpus))
     if output.folds.exists() and output.folds_manifest.exists():
-        info("folds: the reports or the settings have changed; splitting anew")
+        info(f"folds: the {dataset.task.noun} or the settings have changed; splitting anew")
     if len(corpus) >= LARGE:
-        info(f"folds: splitting {len(corpus):,} reports into {what}; a million take some 15 s")
+        info(f"folds: splitting {len(corpus):,} {dataset.task.noun} into {what}; a million take some 15 s")
     output.folds_manifest.unlink(missing_ok=True)  # a table without its manifest is not taken for made
     strata = dataset.task.strata(np.asarray(corpus.labels))
     made = splits.make_folds(corpus, config.folds, strata)
@@ -92,8 +92,8 @@ def _split(workspace: Workspace) -> None:
     names_of_strata = _names_of_strata(dataset.task, strata.shape[1])
     name = names_of_strata[label]
     result(
-        f"folds: {what}, {len(corpus):,} reports; label rates differ by at most {worst:.2%} between folds ({name}); "
-        f"in {output.folds}"
+        f"folds: {what}, {len(corpus):,} {dataset.task.noun}; label rates differ by at most {worst:.2%} between folds "
+        f"({name}); in {output.folds}"
     )
     rare = [names_of_strata[i] for i in splits.missing_labels(strata, made)]
     if rare:

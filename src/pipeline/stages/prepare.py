@@ -141,10 +141,8 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     for path, known, facts in zip(files.train, outcomes, made.facts, strict=True):
         rows = int((np.asarray(made.corpus.sources) == len(entries)).sum())
         entries.append({"role": "train", "name": sources.set_name(path), "rows": rows, **_facts(facts)})
-        deaths = int(np.nansum(known.columns["In-hospital_death"]))
-        info(
-            f"train: {path.name}: {facts.describe()}; {deaths:,} deaths; {describe_known(known.sha256, KNOWN_OUTCOMES)}"
-        )
+        deaths, origin = np.nansum(known.columns["In-hospital_death"]), describe_known(known.sha256, KNOWN_OUTCOMES)
+        info(f"train: {path.name}: {facts.describe()}; {deaths:,.0f} deaths; {origin}")
     if made.n_unlabelled:
         info(f"train: {made.n_unlabelled:,} stays are left out, as their {TARGETS[task.name]} is unknown (-1)")
     for path in files.test:
