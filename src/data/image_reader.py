@@ -172,6 +172,11 @@ def was_made_with(folder: Path) -> bool:
     return is_complete(folder) and (folder / NOTE).read_text() == _NOTE_TEXT
 
 
+def described() -> str:
+    """Says what make_sample makes."""
+    return "1,797 digits of 8 x 8 pixels"
+
+
 def make_sample(folder: Path) -> list[Path]:
     """Writes the digits of scikit-learn as digits.npz, 1,500 in train and 297 in test, and a README.md."""
     (folder / NOTE).unlink(missing_ok=True)

@@ -12,8 +12,9 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Grid
-from src.data.corpus import Corpus
+from src.data.corpus import BLOCK, Corpus
 from src.data.grid import KINDS, PARAMETERS, STATICS, GridBlock, grid
+from src.data.image_reader import Images
 from src.data.inputs import InputShape
 from src.data.plausible import SERIES
 from src.data.series_reader import LAST_MINUTE, Facts, Outcomes, join, read_outcomes, read_stays
@@ -136,3 +137,28 @@ def labels_beside(path: Path, ids: np.ndarray, task: Task) -> np.ndarray | None:
     if unknown := int(np.isnan(labels).sum()):
         raise UserError(f"{file}: {TARGETS[task.name]} of {unknown:,} stays is unknown (-1), so they cannot be scored")
     return labels[:, None].astype(np.uint8 if task.has_classes else np.float32)
+
+
+def image_shape(images: Images) -> InputShape:
+    """Shape of images as series of rows: one parameter a column of pixels."""
+    columns = images.parameters
+    return InputShape("series", steps=images.pixels.shape[1], parameters=columns, kinds=("pixel",) * len(columns))
+
+
+def encode_images(parts: Sequence[Images], folder: Path) -> Corpus:
+    """Encodes images as one corpus in `folder`: each is a series of its rows."""
+    n = sum(map(len, parts))
+    blocks = (part.values(slice(start, start + BLOCK)) for part in parts for start in range(0, len(part), BLOCK))
+    size = (None, *parts[0].values(slice(0, 1)).shape[1:])
+    storage.write_npy_blocks(folder / "values.npy", size, np.dtype(np.float32), blocks)
+    is_labelled = all(part.labels is not None for part in parts)
+    classes = np.concatenate([part.labels for part in parts]) if is_labelled else None
+    corpus = Corpus(
+        inputs={"values": np.load(folder / "values.npy", mmap_mode="r")},
+        lengths=np.full(n, size[1], dtype=np.int32),
+        ids=np.concatenate([part.ids for part in parts]),
+        labels=None if classes is None else np.eye(parts[0].n_classes, dtype=np.uint8)[classes],
+        sources=np.zeros(n, dtype=np.uint8),
+    )
+    corpus.save_beside_inputs(folder)
+    return corpus

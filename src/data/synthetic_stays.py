@@ -255,6 +255,11 @@ def was_made_with(folder: Path, *, rows: int, test_rows: int, seed: int) -> bool
     return is_complete(folder) and (folder / NOTE).read_text() == _note(rows, test_rows, seed)
 
 
+def described(*, rows: int, test_rows: int, seed: int) -> str:
+    """Says what make_sample makes."""
+    return f"{rows:,} + {test_rows:,} synthetic stays"
+
+
 def make_sample(folder: Path, *, rows: int, test_rows: int, seed: int) -> list[Path]:
     """Writes FILES and a README.md to `folder` and returns their paths; equal arguments give equal bytes.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
 from src.data import input_files, sources
 from src.data.corpus import Corpus, Losses, Vocabulary, encode, token_counts
+from src.data.image_reader import read_images
 from src.data.input_files import InputFiles
 from src.data.inputs import InputShape, token_shape
 from src.data.report_reader import Reports, read_reports
-from src.data.series_dataset import TARGETS, encode_stays, stay_shape
+from src.data.series_dataset import TARGETS, encode_images, encode_stays, image_shape, stay_shape
 from src.data.series_reader import KNOWN_OUTCOMES, Facts, describe_known, read_outcomes
-from src.data.tasks import Task, get_task
+from src.data.tasks import Task, frames, get_task
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
 
@@ -85,7 +87,7 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     paths = [path for group in files.roles.values() for path in group]
     size = sum(storage.size_of(path) for path in paths) / 1e6
     info(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
-    encode_files = {"reports": _encode_reports, "stays": _encode_sets}
+    encode_files = {"reports": _encode_reports, "stays": _encode_sets, "images": _encode_images}
     manifest = encode_files[sources.source_of(workspace.settings).noun](workspace, target)
     storage.write_json(target.result, {"fingerprint": target.fingerprint, **manifest})
     result(f"prepare: {manifest['summary']}, in {output.data} ({duration(time.perf_counter() - started)})")
@@ -162,6 +164,39 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
         "inputs": shape.to_json(),
         "vocabulary": fingerprint(shape.to_json()),
         "train": storage.array_hash(*made.corpus.input_arrays(), made.corpus.labels),
+        "files": entries,
+    }
+
+
+def _encode_images(workspace: Workspace, target: Target) -> dict[str, Any]:
+    """Encodes images and returns the manifest. Those of a file's val part are training images too."""
+    output, (path, *others) = workspace.output, workspace.input_files.train
+    if others:
+        names = ", ".join(other.name for other in (path, *others))
+        raise UserError(f"{path.parent} holds {names}: leave one .npz file there, or set paths.input to another folder")
+    parts = read_images(path)
+    train = [part for name, part in parts.items() if name != "test"]
+    if train[0].labels is None:
+        raise UserError(f"{path} has no train_labels")
+    sha256 = storage.file_sha256(path)
+    target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
+    corpus = encode_images(train, output.data / "train")
+    entries: list[dict[str, Any]] = [{"role": "train", "name": path.stem, "rows": len(corpus), "sha256": sha256}]
+    if "test" in parts:
+        name = f"{path.stem}_test"
+        test = replace(parts["test"], labels=None)
+        made = encode_images([test], output.data / "test" / name)
+        entries.append({"role": "test", "name": name, "text": made.fingerprint, "rows": len(made), "sha256": sha256})
+    shape, task = image_shape(train[0]), frames(train[0].n_classes)
+    info(f"train: {path.name}: {len(corpus):,} images of {task.n_labels} classes; sha256 {sha256[:8]}…")
+    tests = " + ".join(f"{entry['rows']:,}" for entry in entries if entry["role"] == "test") or "no"
+    return {
+        "summary": f"{task.title}; {len(corpus):,} train images, {tests} test images, {shape.steps} rows x "
+        f"{len(shape.parameters)} columns",
+        "task": task.name,
+        "inputs": shape.to_json(),
+        "vocabulary": fingerprint(shape.to_json()),
+        "train": storage.array_hash(*corpus.input_arrays(), corpus.labels),
         "files": entries,
     }
 
