@@ -254,6 +254,13 @@ def test_name_that_is_no_record_id(folder, name):
     assert name in error_of(rows, path)
 
 
+def test_name_that_is_no_unicode(folder):
+    path = folder(n1=stay_text(1)) / b"\xff".decode(errors="surrogateescape")
+    path.mkdir()
+    (path / "5.txt").write_text(stay_text(6))
+    assert "5.txt" in error_of(rows, path.parent).encode().decode()
+
+
 def test_stay_that_is_there_twice(folder, tmp_path):
     path = folder(n1=stay_text(1), n01=stay_text(1))
     message = error_of(rows, path)

@@ -180,39 +180,18 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
             for message in messages:
                 wrong.add(at, message)
 
-    is_descriptor = (code >= _N_SERIES) & (code < _BLANK)
-    at_start = minute == 0
-    late = np.flatnonzero(is_descriptor & (minute > 0))
-    wrong.extend(_errors(late, lambda at: f"{_NAMES[code[at]]} at another time, expected 00:00"))
-    # The first weight at 00:00 is the descriptor.
-    weights = np.flatnonzero((code == _WEIGHT) & at_start)
-    weights = weights[np.diff(stay[weights], prepend=-1) > 0]
-    is_descriptor[weights] = True
     known = _known(code, value, facts)
-    descriptors = np.full((len(files), len(DESCRIPTORS)), np.nan, np.float32)
-    has_record = np.zeros(len(files), bool)
-    places = np.flatnonzero(is_descriptor & at_start)
-    place_codes = code[places]
-    for wanted in np.unique(place_codes).tolist():
-        rows = places[place_codes == wanted]
-        owners = stay[rows]
-        again = rows[np.diff(owners, prepend=-1) == 0]
-        wrong.extend(_errors(again, lambda at: f"{_NAMES[code[at]]} is there twice at 00:00"))
-        if wanted == _RECORD:
-            has_record[owners] = True
-            others = rows[value[rows] != np.array([files[i].record for i in owners.tolist()], float)]
-            wrong.extend(_errors(others, lambda at: f"the RecordID {value[at]:.0f} differs from the name of the file"))
-        else:
-            column = [parameter.name for parameter in DESCRIPTORS].index(_NAMES[wanted])
-            descriptors[owners, column] = np.where(known[rows], value[rows], np.nan)
+    descriptors, is_series = _descriptors(files, stay, minute, code, np.where(known, value, np.nan), wrong)
+    records = np.flatnonzero((code == _RECORD) & (minute == 0))
+    others = records[value[records] != np.array([files[i].record for i in stay[records].tolist()], float)]
+    wrong.extend(_errors(others, lambda at: f"the RecordID {value[at]:.0f} differs from the name of the file"))
     for at, message in wrong.first:
         owner = int(stay[at])
         errors.add(files[owner].place, message, int(at - first[owner]) + 2)
     errors.total += wrong.total - len(wrong.first)
-    for owner in np.flatnonzero(~has_record & (counts > 0)).tolist():
+    for owner in np.flatnonzero((np.bincount(stay[records], minlength=len(files)) == 0) & (counts > 0)).tolist():
         errors.add(files[owner].place, f"no line 00:00,RecordID,{files[owner].record}")
 
-    is_series = (code < _N_SERIES) & ~is_descriptor
     facts.stays += len(files)
     facts.rows += len(code)
     facts.blank += int((code == _BLANK).sum())
@@ -224,6 +203,28 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
     ids = np.array([b"%d" % file.record for file in files])
     series = code[rows].astype(np.uint8), value[rows].astype(np.float32)
     return StayBlock(ids, descriptors, stay[rows], minute[rows], *series)
+
+
+def _descriptors(
+    files: list[StayFile], stay: np.ndarray, minute: np.ndarray, code: np.ndarray, value: np.ndarray, wrong: Errors
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the descriptors, (n, 5) float32, and which lines belong to time series, (R,) bool; adds to `wrong`."""
+    is_descriptor, at_start = (code >= _N_SERIES) & (code < _BLANK), minute == 0
+    late = np.flatnonzero(is_descriptor & ~at_start)
+    wrong.extend(_errors(late, lambda at: f"{_NAMES[code[at]]} at another time, expected 00:00"))
+    weights = np.flatnonzero((code == _WEIGHT) & at_start)
+    weights = weights[np.diff(stay[weights], prepend=-1) > 0]  # further weights at 00:00 belong to the series
+    is_descriptor[weights] = True
+    places = np.flatnonzero(is_descriptor & at_start)
+    descriptors = np.full((len(files), len(DESCRIPTORS)), np.nan, np.float32)
+    columns = {_NAMES.index(parameter.name): column for column, parameter in enumerate(DESCRIPTORS)}
+    for wanted in (*columns, _RECORD):
+        rows = places[code[places] == wanted]
+        again = rows[np.diff(stay[rows], prepend=-1) == 0]
+        wrong.extend(_errors(again, lambda at: f"{_NAMES[code[at]]} is there twice at 00:00"))
+        if wanted in columns:
+            descriptors[stay[rows], columns[wanted]] = value[rows]
+    return descriptors, (code < _N_SERIES) & ~is_descriptor
 
 
 def _errors(lines: np.ndarray, message: Callable[[int], str]) -> Errors:

@@ -51,6 +51,7 @@ class FileErrors:
         """Adds an error of the file `place`, in `line` from 1."""
         self.total += 1
         if len(self.first) < SHOWN:
+            place = place.encode(errors="backslashreplace").decode()  # a name of a file may be no valid Unicode
             self.first.append(f"  {place}{'' if line is None else f', line {line}'}: {message}")
 
     def throw(self) -> None:
