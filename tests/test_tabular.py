@@ -187,6 +187,16 @@ def test_weights_count(settings):
     assert means[1] > means[0] + 0.3
 
 
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_parameter_that_was_never_observed_in_training_counts_for_nothing(settings):
+    inputs, targets = stays(N, seed=1), targets_of("binary", stays(N, seed=1))
+    inputs["values"][:, :, 4] = np.nan
+    model, unseen = fitted(settings, "binary", inputs=inputs, targets=targets), stays(40, seed=2)
+    hidden = {**unseen, "values": unseen["values"].copy()}
+    hidden["values"][:, :, 4] = np.nan
+    np.testing.assert_allclose(outputs_of(model, unseen), outputs_of(model, hidden), atol=1e-6)
+
+
 def test_members_have_other_seeds():
     inputs = stays(N, seed=1)
     one, three = (fitted(s, "binary") for s in (TREES, TREES.model_copy(update={"members": 3})))

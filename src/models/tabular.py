@@ -90,6 +90,7 @@ class BoostedTrees(TabularModel):
         return outputs.index_add_(1, self.output, self.value[node].double()).float()
 
     def fit(self, table: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int, kind: Kind) -> None:
+        table = np.where(np.isnan(table).all(axis=0), 0, table)  # scikit-learn cannot bin a column without values
         trees, bias = [], np.zeros(self.n_labels)
         for member in range(self.settings.members):
             for outputs, estimator in self._members(table, targets, weights, seed + 1000 * member, kind):
@@ -163,6 +164,7 @@ class LinearModel(TabularModel):
 
         self.scaler.fit(table)
         complete = self._complete(torch.from_numpy(table)).numpy().astype(np.float64)
+        complete[:, np.ptp(complete, axis=0) == 0] = 0  # a constant takes no part of the intercept
         weight, bias = np.zeros(self.weight.shape), np.zeros(self.n_labels)
         if kind == "regression":
             ridge = Ridge(1 / self.settings.inverse_penalty, solver="cholesky").fit(complete, targets, weights)
