@@ -12,6 +12,8 @@ from src.core.settings_loader import load_config
 from src.core.storage import Output
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
+from src.data.series_reader import read_outcomes
+from src.data.synthetic_stays import make_sample as make_stays
 from src.evaluation.workspace import Workspace
 from src.models.embeddings import ppmi_vectors
 from src.training.initialization import word_vectors
@@ -156,3 +158,20 @@ def test_extra_files_are_neither_split_nor_predicted(tiny_input, tmp_path, capsy
     dataset = Dataset.load(Output(tmp_path / "output"))
     assert dataset.test_files == ["sample_testA.csv", "sample_testB.csv"]
     assert dataset.extra_labelled == ["extra.csv"]
+
+
+@pytest.mark.parametrize("task", ["icu", "los"])
+def test_outcomes_of_train_stays_are_kept_in_their_order(tmp_path, task):
+    make_stays(tmp_path / "input", rows=120, test_rows=5, seed=2)
+    words = ["--task", task, f"paths.input={tmp_path / 'input'}", f"paths.output={tmp_path / 'output'}"]
+    assert main(["prepare", *words]) == 0
+    dataset = Dataset.load(Output(tmp_path / "output"))
+    known = read_outcomes(tmp_path / "input/Outcomes-a.txt")
+    rows = [known.ids.tolist().index(one) for one in dataset.train.ids.tolist()]
+    assert len(rows) == 120 if task == "icu" else 0 < len(rows) < 120, "unknown lengths of stay are left out"
+    assert set(dataset.outcomes) == set(known.columns)
+    for name, column in dataset.outcomes.items():
+        np.testing.assert_array_equal(column, known.columns[name][rows].astype(np.float32))
+    (tmp_path / "output/data/outcomes.npz").unlink()
+    assert main(["prepare", *words]) == 0
+    assert set(dataset.outcomes) == set(known.columns), "made again where it is missing"

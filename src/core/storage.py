@@ -26,6 +26,7 @@ class Output:
     def __init__(self, root: Path):
         self.root = root
         self.data = root / "data"
+        self.outcomes = root / "data" / "outcomes.npz"
         self.folds = root / "folds.csv"
         self.folds_manifest = root / "folds.json"
         self.baselines = root / "baselines"

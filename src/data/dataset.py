@@ -46,6 +46,14 @@ class Dataset:
         return self.output.data / "train"
 
     @property
+    def outcomes(self) -> dict[str, np.ndarray]:
+        """Columns of the outcomes of the train stays, (N,) float32 each, NaN where unknown; empty for other inputs."""
+        if "outcomes" not in self.manifest:
+            return {}
+        with np.load(storage.require(self.output.outcomes, "prepare")) as file:
+            return dict(file)
+
+    @property
     def train(self) -> Corpus:
         return Corpus.load(self.train_folder)
 

@@ -34,8 +34,8 @@ class EncodedStays:
     """Counts of each set."""
     n_unlabelled: int
     """Stays that were left out because their target is unknown."""
-    severity: np.ndarray | None
-    """SAPS-I of each stay, (N,) float32, NaN where unknown; None without outcomes."""
+    outcomes: dict[str, np.ndarray]
+    """Columns of the outcomes, (N,) float32 each, NaN where unknown; empty without outcomes."""
 
 
 def stay_shape(settings: Grid) -> InputShape:
@@ -69,8 +69,8 @@ def encode_stays(
         sources=np.concatenate(encoding.sources),
     )
     corpus.save_beside_inputs(folder)
-    severity = np.concatenate(encoding.severity) if encoding.severity else None
-    return EncodedStays(corpus, encoding.facts, encoding.n_unlabelled, severity)
+    columns = {name: np.concatenate(parts) for name, parts in encoding.outcomes.items()}
+    return EncodedStays(corpus, encoding.facts, encoding.n_unlabelled, columns)
 
 
 @dataclass
@@ -82,7 +82,7 @@ class _Encoding:
     statics: list[np.ndarray] = field(default_factory=list)
     ids: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
-    severity: list[np.ndarray] = field(default_factory=list)
+    outcomes: dict[str, list[np.ndarray]] = field(default_factory=dict)
     sources: list[np.ndarray] = field(default_factory=list)
     facts: list[Facts] = field(default_factory=list)
     n_unlabelled: int = 0
@@ -107,7 +107,8 @@ class _Encoding:
         kept = ~np.isnan(labels)
         self.n_unlabelled += int((~kept).sum())
         self.labels.append(labels[kept][:, None].astype(np.uint8 if self.task.has_classes else np.float32))
-        self.severity.append(outcomes.columns["SAPS-I"][joined.rows][kept].astype(np.float32))
+        for name, column in outcomes.columns.items():
+            self.outcomes.setdefault(name, []).append(column[joined.rows][kept].astype(np.float32))
         return kept
 
 

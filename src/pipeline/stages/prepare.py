@@ -78,8 +78,9 @@ def _is_whole(data: Path, manifest: dict[str, Any]) -> bool:
     folders = [data / "train"]
     folders += [data / file["role"] / Path(file["name"]).stem for file in manifest["files"] if file["role"] != "train"]
     arrays = [folder / f"{name}.npy" for folder in folders for name in (*shape.names, "lengths", "ids", "sources")]
-    vocabulary = [data / "vocabulary.json"] if shape.kind == "tokens" else []
-    return all(path.exists() for path in (*vocabulary, data / "train" / "labels.npy", *arrays))
+    beside = [data / "vocabulary.json"] if shape.kind == "tokens" else []
+    beside += [data / "outcomes.npz"] if "outcomes" in manifest else []
+    return all(path.exists() for path in (*beside, data / "train" / "labels.npy", *arrays))
 
 
 def _prepare(workspace: Workspace, target: Target) -> None:
@@ -138,7 +139,7 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     made = encode_stays(files.train, outcomes, settings.grid, task, output.data / "train")
     if not len(made.corpus):
         raise UserError(f"{files.train[0]}: {TARGETS[task.name]} of every stay is unknown (-1): there is none to learn")
-    storage.write_npy(output.data / "severity.npy", made.severity)
+    storage.write_atomic(output.outcomes, lambda file: np.savez(file, **made.outcomes))
     entries = []
     for path, known, facts in zip(files.train, outcomes, made.facts, strict=True):
         rows = int((np.asarray(made.corpus.sources) == len(entries)).sum())
@@ -164,6 +165,7 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
         "inputs": shape.to_json(),
         "vocabulary": fingerprint(shape.to_json()),
         "train": storage.array_hash(*made.corpus.input_arrays(), made.corpus.labels),
+        "outcomes": storage.array_hash(*made.outcomes.values()),
         "files": entries,
     }
 
