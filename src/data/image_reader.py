@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from src.core import storage
 from src.core.errors import UserError
@@ -179,6 +177,10 @@ def described() -> str:
 
 def make_sample(folder: Path) -> list[Path]:
     """Writes the digits of scikit-learn as digits.npz, 1,500 in train and 297 in test, and a README.md."""
+    # Imported here: the reader of images does without.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     (folder / NOTE).unlink(missing_ok=True)
     digits = load_digits()
     images, labels = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
