@@ -9,20 +9,35 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, average_precision_score, log_loss, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    mean_absolute_error,
+    precision_score,
+    r2_score,
+    recall_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from src.core.errors import UserError
-from src.data.tasks import ROUND1, ROUND2
+from src.core.settings import Operating
+from src.data.tasks import ICU, KINDS, LOS, ROUND1, ROUND2, frames, get_task
 from src.evaluation.metrics import (
     EPS,
     Estimate,
     log_loss_cells,
     logit,
     official_score,
+    ordering_figure,
     paired_difference,
     score_report,
     sigmoid,
 )
+from src.evaluation.operating_points import best_min_se_p, cross_fitted
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
 
@@ -229,7 +244,7 @@ def test_bootstrap_is_that_of_scikit_learn_with_the_same_weights():
 def test_bootstrap_in_small_chunks_is_the_same(monkeypatch):
     labels, probabilities = make(ROUND2, 100)
     whole = score_report(ROUND2, labels, probabilities, n_boot=20)
-    monkeypatch.setattr("src.evaluation.metrics.DRAW_CELLS", 300)
+    monkeypatch.setattr("src.evaluation.figures.DRAW_CELLS", 300)
     assert score_report(ROUND2, labels, probabilities, n_boot=20) == whole
     assert score_report(ROUND2, labels, probabilities, n_boot=20, seed=1) != whole
 
@@ -311,3 +326,235 @@ def test_a_group_of_which_every_row_weighs_nothing_raises():
     labels[0, [0, 17]] = 1
     with pytest.raises(UserError, match="types"):
         official_score(ROUND2, labels, np.full((2, 29), 0.5), np.array([0.0, 1.0]))
+
+
+# Clinical tasks
+
+
+def clinical(task, n=400, seed=0):
+    """Labels and predictions (n, n_labels) of a clinical task."""
+    rng = np.random.default_rng(seed)
+    outputs = rng.normal(-1.5, 1.5, (n, task.n_labels))
+    if task.kind == "regression":
+        outputs = 2 + 0.4 * outputs
+        return np.expm1(np.maximum(outputs + rng.normal(0, 0.6, (n, 1)), 0)).round(), task.decode(outputs)
+    if task.kind == "binary":
+        return (rng.random((n, 1)) < sigmoid(outputs)).astype(np.uint8), sigmoid(outputs + rng.normal(0, 0.5, (n, 1)))
+    chosen = (task.decode(outputs).cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    return np.eye(task.n_labels, dtype=np.uint8)[chosen], task.decode(outputs + rng.normal(0, 0.5, outputs.shape))
+
+
+CLINICAL = [ICU, LOS, frames(4)]
+NAMED = [get_task(task.name, name) for task in CLINICAL for name in KINDS[task.kind].scores]
+EACH_METRIC = pytest.mark.parametrize("task", NAMED, ids=lambda task: f"{task.name}-{task.metric}")
+
+
+def values(figures):
+    return {name: figure["value"] for name, figure in figures.items()}
+
+
+def test_binary_figures_are_scikit_learns():
+    labels, predictions = clinical(ICU)
+    predictions = predictions.round(2)  # ties
+    y, p = labels[:, 0], predictions[:, 0]
+    folds = np.arange(len(y)) % 4
+    section = score_report(ICU, labels, predictions, folds, n_boot=10)["overall"]
+    top = 1.0 / 0.1 / y.sum()
+    by_rank = np.argsort(-p, kind="stable")
+    sure, tied = p > p[by_rank[39]], p == p[by_rank[39]]  # 40 rows are a tenth
+    hits = y[sure].sum() + y[tied].sum() * (40 - sure.sum()) / tied.sum()
+    expected = {
+        "roc_auc": roc_auc_score(y, p),
+        "pr_auc": average_precision_score(y, p),
+        "log_loss": log_loss(y, p.clip(EPS, 1 - EPS)),
+        "brier": brier_score_loss(y, p),
+        "calibration_error": loop_calibration_error(y, p),
+        "positive_rate": y.mean(),
+        "mean_prediction": p.mean(),
+        "excess": p.mean() - y.mean(),
+        "lift": hits * top,
+    }
+    found = values(section["figures"])
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert section["score"]["value"] == section["scores"]["log_loss"]["value"] == pytest.approx(1 - found["log_loss"])
+    curve = section["calibration_curve"]
+    assert sum(part["rows"] for part in curve) == len(y)
+    gaps = [abs(part["predicted"] - part["observed"]["value"]) * part["rows"] for part in curve]
+    assert sum(gaps) / len(y) == pytest.approx(found["calibration_error"])
+
+
+def flagged_by_loops(y, p, folds, best):
+    """Flags each row with the threshold that is best on the other folds, trying all of them."""
+    flagged = np.zeros(len(y), dtype=bool)
+    for fold in np.unique(folds):
+        others = folds != fold
+        tried = np.append(np.unique(p[others])[::-1], 0)
+        threshold = best(tried, [(y[others], p[others] >= one) for one in tried])
+        flagged[folds == fold] = p[folds == fold] >= threshold
+    return flagged
+
+
+@pytest.mark.parametrize("rule", [{"sensitivity": 0.8}, {"sensitivity": 1.0}, {"cost_ratio": 5.0}])
+def test_thresholds_are_chosen_on_other_folds(rule):
+    labels, predictions = clinical(ICU)
+    y, p, folds = labels[:, 0], predictions[:, 0].round(1), np.arange(400) % 4
+
+    def by_sensitivity(tried, made):
+        return next(one for one, (truth, said) in zip(tried, made, strict=True)
+                    if recall_score(truth, said) >= rule["sensitivity"] - 1e-9)  # fmt: skip
+
+    def by_cost(tried, made):
+        costs = [5 * (truth & ~said).sum() + (~truth.astype(bool) & said).sum() for truth, said in made]
+        return tried[int(np.argmin(costs))]
+
+    def by_smaller(tried, made):
+        smaller = [min(recall_score(*one), precision_score(*one, zero_division=0)) for one in made]
+        return tried[int(np.argmax(smaller))]
+
+    report = score_report(ICU, labels, p[:, None], folds, n_boot=10, operating=Operating(**rule))
+    found = values(report["overall"]["figures"])
+    said = flagged_by_loops(y, p, folds, by_cost if "cost_ratio" in rule else by_sensitivity)
+    assert found["sensitivity"] == pytest.approx(recall_score(y, said))
+    assert found["specificity"] == pytest.approx(recall_score(1 - y, ~said))
+    assert found["precision"] == pytest.approx(precision_score(y, said))
+    assert found["flagged"] == pytest.approx(said.mean())
+    said = flagged_by_loops(y, p, folds, by_smaller)
+    smaller = min(recall_score(y, said), precision_score(y, said))
+    assert found["min_se_p"] == report["overall"]["scores"]["min_se_p"]["value"] == pytest.approx(smaller)
+    one = get_task("icu", "min_se_p")
+    assert official_score(one, labels, p[:, None], folds=folds).value == pytest.approx(smaller)
+    assert report["folds"]["2"]["figures"]["sensitivity"]["value"] is not None
+    if "sensitivity" in rule:  # for new rows, by all rows
+        threshold = report["overall"]["thresholds"]["operating"]
+        assert recall_score(y, p >= threshold) >= rule["sensitivity"] > recall_score(y, p > threshold)
+
+
+def test_the_label_of_a_row_does_not_move_its_own_threshold():
+    labels, predictions = clinical(ICU)
+    folds = np.arange(400) % 4
+    thresholds = cross_fitted(best_min_se_p, labels[:, 0], predictions[:, 0], folds)
+    other = np.where(folds == 1, 1 - labels[:, 0], labels[:, 0])
+    moved = cross_fitted(best_min_se_p, other, predictions[:, 0], folds)
+    assert (thresholds == moved)[folds == 1].all() and (thresholds != moved)[folds != 1].any()
+
+
+def test_regression_figures_are_scikit_learns():
+    labels, predictions = clinical(LOS)
+    folds = np.arange(400) % 4
+    section = score_report(LOS, labels, predictions, folds, n_boot=10)["overall"]
+    y, p = labels[:, 0], predictions[:, 0]
+    median = np.array([np.median(y[folds != fold]) for fold in folds])
+    inside, width = np.zeros(400, dtype=bool), np.zeros(400)
+    for fold in range(4):
+        residuals = (np.log1p(y) - np.log1p(p))[folds != fold]
+        rows = folds == fold
+        low, high = (np.expm1(np.log1p(p[rows]) + np.quantile(residuals, q)).clip(0) for q in (0.1, 0.9))
+        inside[rows], width[rows] = (low <= y[rows]) & (y[rows] <= high), high - low
+    expected = {
+        "mae": mean_absolute_error(y, p),
+        "mae_of_median": mean_absolute_error(y, median),
+        "gain_over_median": mean_absolute_error(y, median) - mean_absolute_error(y, p),
+        "rmse": root_mean_squared_error(y, p),
+        "r2_log": r2_score(np.log1p(y), np.log1p(p)),
+        "bias": (p - y).mean(),
+        "coverage_80": inside.mean(),
+        "width_80": width.mean(),
+    }
+    found = values(section["figures"])
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert section["score"]["value"] == pytest.approx(-expected["mae"])
+    assert values(section["scores"]) == pytest.approx(
+        {"mae": -expected["mae"], "rmse": -expected["rmse"], "r2_log": expected["r2_log"]}
+    )
+    assert [found[f"coverage_{share}"] for share in (50, 80, 90)] == pytest.approx([0.5, 0.8, 0.9], abs=0.06)
+    gain = section["figures"]["gain_over_median"]["standard_error"]
+    assert gain == pytest.approx((np.abs(median - y) - np.abs(p - y)).std(ddof=1) / 20, rel=0.01)
+
+
+def test_multiclass_figures_are_scikit_learns():
+    task = frames(4)
+    labels, predictions = clinical(task)
+    section = score_report(task, labels, predictions, np.arange(400) % 4, n_boot=10)["overall"]
+    truth, guess = labels.argmax(axis=1), predictions.argmax(axis=1)
+    expected = {
+        "accuracy": accuracy_score(truth, guess),
+        "log_loss": log_loss(truth, predictions),
+        "roc_auc": roc_auc_score(truth, predictions, multi_class="ovr"),
+        "brier": ((labels - predictions) ** 2).sum() / 400,
+        "calibration_error": loop_calibration_error((truth == guess).astype(int), predictions.max(axis=1)),
+    }
+    assert values(section["figures"]) == pytest.approx(expected)
+    assert section["confusion"] == confusion_matrix(truth, guess).tolist()
+    recalls = [section["labels"][f"class_{k}"]["recall"]["value"] for k in range(4)]
+    assert recalls == pytest.approx(recall_score(truth, guess, average=None))
+    precisions = [section["labels"][f"class_{k}"]["precision"]["value"] for k in range(4)]
+    assert precisions == pytest.approx(precision_score(truth, guess, average=None))
+
+
+@EACH_METRIC
+def test_the_figure_that_orders_is_that_of_the_report(task):
+    labels, predictions = clinical(task)
+    folds = np.arange(400) % 4
+    report = score_report(task, labels, predictions, folds)
+    json.dumps(report, allow_nan=False)
+    score = official_score(task, labels, predictions, folds=folds)
+    assert ordering_figure(task, report["overall"]) == pytest.approx(score.to_json())
+    assert score.standard_error > 0
+    named = task.metric or KINDS[task.kind].scores[0]
+    sign = -1 if named in ("mae", "rmse") else 1
+    figure = report["overall"]["figures"][named]
+    assert score.value == pytest.approx(1 - figure["value"] if named == "log_loss" else sign * figure["value"])
+    assert set(report["folds"]) == {"0", "1", "2", "3"}
+
+
+@EACH_METRIC
+def test_a_better_prediction_has_a_higher_figure(task):
+    labels, predictions = clinical(task)
+    best = labels.astype(float)
+    assert official_score(task, labels, best).value > official_score(task, labels, predictions).value
+    gain = paired_difference(task, labels, best, predictions)
+    assert gain.value > 3 * gain.standard_error > 0
+    assert paired_difference(task, labels, predictions, predictions) == Estimate(0.0, 0.0)
+
+
+@EACH_METRIC
+def test_a_weight_is_worth_as_many_copies_under_every_metric(task):
+    labels, predictions = clinical(task, 300)
+    weights = np.random.default_rng(1).integers(0, 4, 300)
+    copied, reports = [np.repeat(array, weights, axis=0) for array in (labels, predictions)], np.arange(300)
+    folds = np.arange(300) % 5
+    weighed = official_score(task, labels, predictions, weights, folds=folds)
+    again = official_score(task, *copied, reports=np.repeat(reports, weights), folds=np.repeat(folds, weights))
+    assert weighed.value == pytest.approx(again.value, abs=1e-9)
+    assert weighed.standard_error == pytest.approx(again.standard_error, rel=0.2)
+    # Copies of all rows are no further evidence.
+    once = official_score(task, labels, predictions, folds=folds)
+    four = (np.tile(array, (4, 1)) for array in (labels, predictions))
+    tiled = official_score(task, *four, reports=np.tile(reports, 4), folds=np.tile(folds, 4))
+    assert tiled.standard_error == pytest.approx(once.standard_error, rel=0.02)
+
+
+@EACH_METRIC
+def test_standard_errors_are_the_spread_over_samples_under_every_metric(task):
+    scores, gains = [], []
+    for seed in range(150):
+        labels, predictions = clinical(task, 250, seed)
+        other = task.decode(np.random.default_rng(seed).normal(0, 1, predictions.shape))
+        folds = np.arange(250) % 5
+        scores.append(official_score(task, labels, predictions, folds=folds))
+        gains.append(paired_difference(task, labels, predictions, other, folds=folds))
+    for estimates in (scores, gains):
+        spread = np.std([one.value for one in estimates])
+        claimed = np.sqrt(np.mean([one.standard_error**2 for one in estimates]))
+        # A threshold's choice adds to the spread, and its noise is not in the standard error.
+        assert claimed == pytest.approx(spread, rel=0.3 if task.metric in ("min_se_p", "rmse") else 0.2)
+
+
+def test_a_metric_without_both_labels_is_a_clear_error():
+    predictions = np.full((20, 1), 0.3)
+    for metric in ("roc_auc", "pr_auc", "min_se_p"):
+        with pytest.raises(UserError, match="metric"):
+            official_score(get_task("icu", metric), np.zeros((20, 1), dtype=int), predictions)
+    report = score_report(ICU, np.zeros((20, 1), dtype=int), predictions)["overall"]
+    assert report["figures"]["roc_auc"]["value"] is report["figures"]["min_se_p"]["value"] is None
+    json.dumps(report, allow_nan=False)

@@ -466,6 +466,15 @@ class Explain(Settings):
     """Number of positive reports explained for each label; 0: no explanations."""
 
 
+class Operating(Settings):
+    """Choice of the threshold at which a binary prediction flags a row; it is chosen on other folds."""
+
+    sensitivity: float = Field(0.8, gt=0, le=1)
+    """Wished sensitivity: the highest threshold that reaches it is taken."""
+    cost_ratio: float | None = Field(None, gt=0)
+    """Cost of a miss relative to a false alarm; if set, the threshold of the lowest cost is taken instead."""
+
+
 class Submit(Settings):
     """Settings of submission files."""
 
@@ -506,6 +515,10 @@ class Config(Settings):
     """Validation rows for early stopping, blends and the order of runs. clean: plain rows; noised: with the noise of
     the target; weighted: weighted by density ratio to the target; shifted: noised and weighted.
     notebooks/validation.ipynb compares how well each predicts scores on other files."""
+    metric: Literal["auto", "log_loss", "roc_auc", "pr_auc", "min_se_p", "mae", "rmse", "r2_log", "accuracy"] = "auto"
+    """Figure that runs, blends and trials are ordered by. auto: the task's own score. icu: log_loss, roc_auc, pr_auc or
+    min_se_p; los: mae, rmse or r2_log; frames: log_loss or accuracy. Blend weights minimise the task's own loss."""
+    operating: Operating = Operating()
     target: str = "last"
     """Target test file of select_on, such as track1_round1_testB; last: the last by name."""
     runs: dict[str, Run]

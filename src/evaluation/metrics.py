@@ -1,49 +1,48 @@
-"""Official score and other metrics of predicted probabilities, with standard errors.
+"""Official score and other metrics of predictions, with standard errors.
 
-Arrays are (N, L): N reports, L labels in the task's column order. Labels are 0 or 1; probabilities lie in [0, 1].
-Standard errors treat reports as independent draws; as real reports have near-duplicates, standard errors are lower
-bounds. Smooth metrics use influence functions (a report's influence is N times the first-order change of the metric
-when the report weighs 1/N more); other metrics use a bootstrap over reports.
+Arrays are (N, L): N rows (reports, stays or images), L labels in the task's column order. Labels and predictions are in
+the task's unit: labels of 0 or 1 and probabilities in [0, 1], or numbers such as days. Standard errors treat rows as
+independent draws; as real reports have near-duplicates, standard errors are lower bounds. figures.py computes them.
+
+Runs, blends and trials are ordered by official_score() and paired_difference(), for the figure that Task.metric names.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from src.core.errors import UserError
-from src.data.tasks import EPS, Task, log_loss_cells
+from src.core.settings import Operating
+from src.data.tasks import EPS, KINDS, SCORE_NAMES, Task
+from src.data.tasks import log_loss_cells as log_loss_cells
 from src.data.tasks import sigmoid as sigmoid  # beside its inverse, logit()
+from src.evaluation import operating_points
+from src.evaluation.figures import (
+    CALIBRATION_BINS,
+    FIGURES,
+    THRESHOLD,
+    TOP_SHARE,
+    Figure,
+    average_precision,
+    by_report,
+    calibration_curve,
+    calibration_error,
+    estimate,
+    lift,
+    macro,
+    make_draws,
+    min_se_p,
+    ratio,
+    roc_auc,
+    root,
+)
+from src.evaluation.figures import Estimate as Estimate
 
-THRESHOLD = 0.5  # a label is predicted when its probability is at or above this
-CALIBRATION_BINS = 15  # bins of equal width, the number of Guo et al. 2017
-DRAW_CELLS = 8_000_000  # reports x bootstrap draws worked on at once (64 MB), so that a million reports fit in memory
-
-# A metric while it is computed, float (1 + K,): its value, then its noise, one entry a report or a bootstrap draw; the
-# standard error is the 2-norm of the noise. Sums of metrics are sums of arrays, which keeps the correlation between
-# metrics of the same reports. Undefined metrics are NaN in all entries.
-Figure = np.ndarray
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Value and standard error of a metric, both in the metric's unit; NaN if undefined."""
-
-    value: float
-    standard_error: float
-
-    def to_json(self) -> dict[str, float | None]:
-        """Returns both numbers, with null for NaN, which JSON lacks."""
-        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
-
-    @property
-    def as_gain(self) -> str:
-        """Text of a difference for a table: +0.0022±3, the standard error in units of the last digit."""
-        return f"{self.value:+.4f}±{1e4 * self.standard_error:.0f}"
+N_BOOT = 200
+"""Number of bootstrap draws."""
 
 
 def logit(probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
@@ -60,18 +59,21 @@ def effective_size(weights: np.ndarray) -> float:
 def official_score(
     task: Task,
     labels: np.ndarray,
-    probabilities: np.ndarray,
+    predictions: np.ndarray,
     weights: np.ndarray | None = None,
     reports: np.ndarray | None = None,
+    folds: np.ndarray | None = None,
 ) -> Estimate:
-    """Returns the competition's score: the sum over label groups of weight * (1 - loss_scale * mlogloss).
+    """Returns the figure that runs of the task are ordered by, the higher the better.
 
-    Round 1 is 1 - mlogloss. In round 2 the types' mlogloss covers only reports that truly have an abnormal region.
-    `weights` (N,) are sample weights. `reports` (N,) is the number of each row's report, if rows are noisy copies of
-    fewer reports: copies are not independent, so the standard error is computed over reports.
-    Raises UserError if no report counts for a group, and ValueError like `log_loss_cells`.
+    Unless Task.metric names another one, it is the sum over label groups of weight * (perfect - loss_scale * mean
+    loss): round 1 is 1 - mlogloss; in round 2 the types' mlogloss covers only reports that truly have an abnormal
+    region; a length of stay has minus the mean absolute error. `weights` (N,) are sample weights. `reports` (N,) is the
+    number of each row's report, if rows are noisy copies of fewer reports: copies are not independent, so the standard
+    error is computed over reports. `folds` (N,) are what min_se_p cross-fits its threshold over; default: random parts.
+    Raises UserError if no row counts for a group or the figure is not defined, and ValueError like Task.cells.
     """
-    return _estimate(_by_report(_score(task, labels, probabilities, weights=weights)[0], reports))
+    return estimate(_ordering(task, Judged(task, labels, predictions, weights, reports, folds)))
 
 
 def paired_difference(
@@ -81,63 +83,395 @@ def paired_difference(
     p_b: np.ndarray,
     weights: np.ndarray | None = None,
     reports: np.ndarray | None = None,
+    folds: np.ndarray | None = None,
 ) -> Estimate:
-    """Returns the official score of `p_a` minus that of `p_b` on the same reports: positive if a is better.
+    """Returns the official score of `p_a` minus that of `p_b` on the same rows: positive if a is better.
 
     The standard error is that of the paired differences. Arguments and errors are those of `official_score`.
     """
-    scores = (_score(task, labels, p, weights=weights)[0] for p in (p_a, p_b))
-    return _estimate(_by_report(next(scores) - next(scores), reports))
+    scores = (_ordering(task, Judged(task, labels, p, weights, reports, folds)) for p in (p_a, p_b))
+    return estimate(next(scores) - next(scores))
 
 
 def score_report(
     task: Task,
     labels: np.ndarray,
-    probabilities: np.ndarray,
+    predictions: np.ndarray,
     folds: np.ndarray | None = None,
-    n_boot: int = 200,
+    n_boot: int = N_BOOT,
     seed: int = 0,
+    operating: Operating | None = None,
 ) -> dict[str, Any]:
-    """Returns all metrics of out-of-fold probabilities as JSON values, overall and for each fold.
+    """Returns all metrics of out-of-fold predictions as JSON values, overall and for each fold.
 
-    `folds` is int (N,); reports of a negative fold were not predicted and are left out. An undefined metric (such as
-    the ROC-AUC of a label without positives) is null; `macro` is the mean over the defined labels and has their number.
-    A label's metrics use the reports that count for its group (`rows`): for round 2's types, reports that truly have an
-    abnormal region. `exact_match` is the share of reports with all counted cells right; `calibration_error` pools all
-    counted cells; the overall `mlogloss` averages the groups by their weights. Calibration errors and `pr_auc` are
-    bootstrapped: `n_boot` draws with multinomial weights, fixed by `seed`. Raises the errors of `official_score`.
+    `folds` is int (N,); rows of a negative fold were not predicted and are left out. An undefined metric (such as the
+    ROC-AUC of a label without positives) is null; a mean over labels is over the defined ones and has their number.
+    Figures without an influence function are bootstrapped: `n_boot` draws with multinomial weights, fixed by `seed`.
+    `operating` says how the threshold of a binary prediction is chosen. Raises the errors of `official_score`.
+
+    Every section has `rows` and `score`, the task's own score whatever Task.metric is. Those of a multilabel task are
+    described at _multilabel; those of other kinds have `scores`, each figure that runs can be ordered by, and
+    `figures`, all figures by name, see _binary, _regression and _multiclass.
     """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    labels, predictions = np.asarray(labels), np.asarray(predictions, dtype=np.float64)
     folds = np.zeros(len(labels), dtype=int) if (undivided := folds is None) else np.asarray(folds)
-    used = folds >= 0
-    official_score(task, labels[used], probabilities[used])  # raises its errors before the long computation
-    parts = {"overall": used} | {str(fold): folds == fold for fold in np.unique(folds[used]) if not undivided}
-    sections = {name: _section(task, labels[rows], probabilities[rows], n_boot, seed) for name, rows in parts.items()}
+    used, operating = folds >= 0, operating or Operating()
+    _score(task, labels[used], predictions[used])  # raises its errors before the long computation
     settings = {"eps": EPS, "threshold": THRESHOLD, "bins": CALIBRATION_BINS, "n_boot": n_boot, "seed": seed}
+    if task.kind != "multilabel":
+        settings = {"eps": EPS, "bins": CALIBRATION_BINS, "top_share": TOP_SHARE, "n_boot": n_boot, "seed": seed}
+        settings |= {"operating": operating.model_dump()} if task.kind == "binary" else {}
+    section = {"multilabel": _multilabel, "binary": _binary, "regression": _regression, "multiclass": _multiclass}
+    whole = _Whole(task, labels[used], predictions[used], folds[used], operating)
+    parts = {"overall": np.full(len(whole.labels), True)}
+    parts |= {str(fold): whole.folds == fold for fold in np.unique(whole.folds) if not undivided}
+    sections = {name: section[task.kind](whole, rows, n_boot, seed) for name, rows in parts.items()}
     return {"task": task.name, "settings": settings, "overall": sections.pop("overall"), "folds": sections}
 
 
-def _section(task: Task, labels: np.ndarray, probabilities: np.ndarray, n_boot: int, seed: int) -> dict[str, Any]:
-    """Returns the metrics of one set of reports."""
-    n, generator = len(labels), np.random.default_rng(seed)
-    picks = (np.bincount(generator.integers(0, n, n), minlength=n).astype(np.uint8) for _ in range(n_boot))
-    draws = np.stack(list(picks), axis=1)  # (n, D), copies of a report in a draw: about Poisson(1), never near 255
+TABLES: dict[str, dict[str, str]] = {
+    "multilabel": {
+        "exact_match": "exact",
+        "calibration_error": "ECE",
+        "macro.roc_auc": "ROC-AUC",
+        "macro.pr_auc": "PR-AUC",
+        "macro.sensitivity": "sens.",
+        "macro.specificity": "spec.",
+    },
+    "binary": {
+        "figures.roc_auc": "AUROC",
+        "figures.pr_auc": "AUPRC",
+        "figures.min_se_p": "min(Se,+P)",
+        "figures.sensitivity": "sens.",
+        "figures.specificity": "spec.",
+        "figures.precision": "prec.",
+        "figures.calibration_error": "ECE",
+    },
+    "regression": {
+        "figures.mae": "MAE",
+        "figures.gain_over_median": "over median",
+        "figures.rmse": "RMSE",
+        "figures.r2_log": "R² log",
+        "figures.bias": "bias",
+        "figures.coverage_80": "in 80%",
+    },
+    "multiclass": {
+        "figures.accuracy": "accuracy",
+        "figures.log_loss": "log loss",
+        "figures.roc_auc": "AUROC",
+        "figures.calibration_error": "ECE",
+    },
+}
+"""Figures of a section that tables show beside the score, by kind of task: place in the section, and heading."""
+
+
+def table_figures(task: Task, section: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Returns the figures of TABLES, value and standard error of each, by heading."""
+    found = {}
+    for place, heading in TABLES[task.kind].items():
+        part: Any = section
+        for key in place.split("."):
+            part = part[key]
+        found[heading] = part
+    return found
+
+
+def ordering_figure(task: Task, section: dict[str, Any]) -> dict[str, float | None]:
+    """Returns value and standard error of the figure of a score_report's section that runs are ordered by."""
+    return section["scores"][task.metric] if task.metric else section["score"]
+
+
+class Judged:
+    """Labels and predictions (N, L) that a figure is computed of, with sample weights (N,)."""
+
+    def __init__(
+        self,
+        task: Task,
+        labels: np.ndarray,
+        predictions: np.ndarray,
+        weights: np.ndarray | None = None,
+        reports: np.ndarray | None = None,
+        folds: np.ndarray | None = None,
+        draws: np.ndarray | None = None,
+    ):
+        """Raises ValueError like Task.cells. `draws` (N, D) of the bootstrap are made if they are not given."""
+        self.cells = task.cells(labels, predictions)
+        self.labels, self.predictions = np.asarray(labels), np.asarray(predictions, dtype=np.float64)
+        self.weights = np.ones(len(self.labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+        self.reports, self.folds, self._draws = reports, folds, draws
+
+    @property
+    def draws(self) -> np.ndarray:
+        if self._draws is None:
+            self._draws = make_draws(len(self.labels), N_BOOT, 0, self.reports)
+        return self._draws
+
+    def over_reports(self, figure: Figure) -> Figure:
+        return by_report(figure, self.reports)
+
+
+def _min_se_p(judged: Judged) -> Figure:
+    y, p, weights = judged.labels[:, 0], judged.predictions[:, 0], judged.weights
+    folds = operating_points.dealt(len(y), judged.folds, judged.reports)
+    thresholds = operating_points.cross_fitted(operating_points.best_min_se_p, y, p, folds, weights)
+    return min_se_p(y, p >= thresholds, judged.draws, weights)
+
+
+def _rmse(judged: Judged) -> Figure:
+    squares = judged.weights * judged.cells[:, 0] ** 2
+    return -root(judged.over_reports(ratio(squares, judged.weights)))
+
+
+def _r2_log(judged: Judged) -> Figure:
+    """Share of the variance of log1p(labels) that log1p(predictions) explain."""
+    truth, guess = (np.log1p(array[:, 0].astype(np.float64)) for array in (judged.labels, judged.predictions))
+    centred = truth - np.average(truth, weights=judged.weights)
+    figure = -judged.over_reports(ratio(judged.weights * (truth - guess) ** 2, judged.weights * centred**2))
+    figure[0] += 1
+    return figure
+
+
+def _accuracy(judged: Judged) -> Figure:
+    right = judged.predictions.argmax(axis=1) == judged.labels.argmax(axis=1)
+    return judged.over_reports(ratio(judged.weights * right, judged.weights))
+
+
+SCORES: dict[str, Callable[[Judged], Figure]] = {
+    "roc_auc": lambda judged: judged.over_reports(
+        roc_auc(judged.labels[:, 0], judged.predictions[:, 0], judged.weights)
+    ),
+    "pr_auc": lambda judged: average_precision(
+        judged.labels[:, 0],
+        judged.predictions[:, 0],
+        np.full(len(judged.labels), True),
+        judged.draws,
+        judged.weights,
+    ),
+    "min_se_p": _min_se_p,
+    "rmse": _rmse,
+    "r2_log": _r2_log,
+    "accuracy": _accuracy,
+}
+"""Figures that runs can be ordered by, besides each task's own score; the higher the better. The threshold of min_se_p
+is chosen on other folds."""
+
+
+def _ordering(task: Task, judged: Judged) -> Figure:
+    """Figure that runs of the task are ordered by. Raises UserError if it is not defined."""
+    if not task.metric:
+        return judged.over_reports(_task_score(task, judged)[0])
+    figure = SCORES[task.metric](judged)
+    if not np.isfinite(figure[0]):
+        raise UserError(
+            f"{task.name}: {SCORE_NAMES[task.metric]} of {len(judged.labels)} {task.noun} is not defined, because "
+            "all have one label. Set another metric."
+        )
+    return figure
+
+
+def _score(task: Task, labels: np.ndarray, predictions: np.ndarray, strict: bool = True) -> tuple[Figure, list]:
+    return _task_score(task, Judged(task, labels, predictions), strict)
+
+
+def _task_score(task: Task, judged: Judged, strict: bool = True) -> tuple[Figure, list]:
+    """Returns the score and each group's mean loss, before noise is summed over reports.
+
+    If no row counts for a group, raises UserError, or returns NaN if not `strict`.
+    """
+    cells, labels, weights = judged.cells, judged.labels, judged.weights
+    if cells.shape[1] != task.n_labels:
+        raise ValueError(f"{task.name} has {task.n_labels} labels, not {cells.shape[1]}")
+    losses = []
+    for group in task.groups:
+        counted = task.counted(group, labels) * weights
+        if strict and not counted.any():
+            raise UserError(
+                f"{task.name}: none of {len(labels)} {task.noun} counts in the score of the {group.name}, "
+                f"because none has a positive label among the {group.counted_given}"
+            )
+        losses.append(ratio(cells[:, task.columns[group.name]].mean(axis=1) * counted, counted))
+    names = [group.name for group in task.groups]
+    score = task.score(dict(zip(names, losses, strict=True)))
+    score[1:] -= task.score(dict.fromkeys(names, 0.0))  # noise is a change of the score, without its constant
+    return score, losses
+
+
+class _Whole:
+    """All rows of a score_report, and what is fitted for each row on the rows of other folds, once."""
+
+    def __init__(
+        self, task: Task, labels: np.ndarray, predictions: np.ndarray, folds: np.ndarray, operating: Operating
+    ):
+        self.task, self.labels, self.predictions, self.folds = task, labels, predictions, folds
+        parts = operating_points.dealt(len(labels), folds)
+        if task.kind == "binary":
+            y, p, ones = labels[:, 0], predictions[:, 0], np.ones(len(labels))
+            choose = {"min_se_p": operating_points.best_min_se_p, "operating": _chooser(operating)}
+            self.row_thresholds = {
+                name: operating_points.cross_fitted(one, y, p, parts) for name, one in choose.items()
+            }
+            """Threshold of each row (N,), chosen on other folds."""
+            self.thresholds = {name: one(y, p, ones) for name, one in choose.items()}
+            """Thresholds for new rows, chosen on all rows."""
+        if task.kind == "regression":
+            y, p = labels[:, 0].astype(np.float64), predictions[:, 0]
+            self.limits = operating_points.cross_fitted_intervals(y, p, parts)
+            self.median = operating_points.cross_fitted_median(y, parts)
+
+    def scores(self, rows: np.ndarray, draws: np.ndarray) -> tuple[dict[str, Any], dict[str, Any], Judged]:
+        """Entries that sections of all kinds but multilabel begin with, and each score as a figure."""
+        task, judged = self.task, Judged(self.task, self.labels[rows], self.predictions[rows], draws=draws)
+        own = _task_score(task, judged, strict=False)[0]
+        figures = {KINDS[task.kind].scores[0]: own}
+        for name in KINDS[task.kind].scores[1:]:
+            figures[name] = SCORES[name](judged) if name != "min_se_p" else self._min_se_p(rows, draws)
+        scores = {name: estimate(figure).to_json() for name, figure in figures.items()}
+        return {"rows": len(judged.labels), "score": estimate(own).to_json(), "scores": scores}, figures, judged
+
+    def _min_se_p(self, rows: np.ndarray, draws: np.ndarray) -> Figure:
+        flagged = self.predictions[rows, 0] >= self.row_thresholds["min_se_p"][rows]
+        return min_se_p(self.labels[rows, 0], flagged, draws)
+
+
+def _chooser(operating: Operating) -> operating_points.Choose:
+    if operating.cost_ratio is not None:
+        return operating_points.for_cost(operating.cost_ratio)
+    return operating_points.for_sensitivity(operating.sensitivity)
+
+
+def _binary(whole: _Whole, rows: np.ndarray, n_boot: int, seed: int) -> dict[str, Any]:
+    """Returns the metrics of one set of rows of a binary task.
+
+    sensitivity, specificity, precision and flagged (share of rows) are at the threshold that `operating` asks for,
+    min_se_p at that of the largest min(sensitivity, precision); each row's threshold was chosen on other folds.
+    `thresholds` are those of all rows, for new ones.
+    """
+    draws = make_draws(int(rows.sum()), n_boot, seed)
+    section, scores, judged = whole.scores(rows, draws)
+    y, p, ones = judged.labels[:, 0], judged.predictions[:, 0], np.ones(len(judged.labels))
+    flagged, counted = p >= whole.row_thresholds["operating"][rows], np.full(len(y), True)
+    figures = {
+        "roc_auc": scores["roc_auc"],
+        "pr_auc": scores["pr_auc"],
+        "min_se_p": scores["min_se_p"],
+        "sensitivity": ratio(flagged & (y == 1), y == 1),
+        "specificity": ratio(~flagged & (y == 0), y == 0),
+        "precision": ratio(flagged & (y == 1), flagged),
+        "flagged": ratio(flagged, ones),
+        "log_loss": ratio(judged.cells[:, 0], ones),
+        "brier": ratio((p - y) ** 2, ones),
+        "calibration_error": calibration_error(y, p, counted, draws),
+        "positive_rate": ratio(y == 1, ones),
+        "mean_prediction": ratio(p, ones),
+        "excess": ratio(p - y, ones),
+        "lift": lift(y, p, draws),
+    }
+    return {
+        **section,
+        "positives": int(y.sum()),
+        "figures": {name: estimate(figure).to_json() for name, figure in figures.items()},
+        "thresholds": whole.thresholds,
+        "calibration_curve": calibration_curve(y, p),
+    }
+
+
+def _regression(whole: _Whole, rows: np.ndarray, n_boot: int, seed: int) -> dict[str, Any]:
+    """Returns the metrics of one set of rows of a regression.
+
+    The median of the other folds' labels is what mae_of_median is of; gain_over_median has the paired standard error.
+    coverage_S and width_S are of intervals that should cover S percent of the rows; they add quantiles of the other
+    folds' residuals, in log1p, to the prediction. `intervals` are the quantiles of all rows, for new ones.
+    """
+    section, scores, judged = whole.scores(rows, make_draws(int(rows.sum()), n_boot, seed))
+    y, p, ones = judged.labels[:, 0].astype(np.float64), judged.predictions[:, 0], np.ones(len(judged.labels))
+    mae, of_median = ratio(judged.cells[:, 0], ones), ratio(np.abs(whole.median[rows] - y), ones)
+    figures = {
+        "mae": mae,
+        "mae_of_median": of_median,
+        "gain_over_median": of_median - mae,
+        "rmse": -scores["rmse"],
+        "r2_log": scores["r2_log"],
+        "bias": ratio(p - y, ones),
+    }
+    for share, limits in whole.limits.items():
+        low, high = (side[rows] for side in limits)
+        figures[f"coverage_{share:.0%}".rstrip("%")] = ratio((low <= y) & (y <= high), ones)
+        figures[f"width_{share:.0%}".rstrip("%")] = ratio(high - low, ones)
+    quantiles = operating_points.residual_quantiles(whole.labels[:, 0], whole.predictions[:, 0])
+    return {
+        **section,
+        "figures": {name: estimate(figure).to_json() for name, figure in figures.items()},
+        "intervals": {f"{share:.0%}".rstrip("%"): list(limits) for share, limits in quantiles.items()},
+    }
+
+
+def _multiclass(whole: _Whole, rows: np.ndarray, n_boot: int, seed: int) -> dict[str, Any]:
+    """Returns the metrics of one set of rows of a task of C classes.
+
+    roc_auc is the mean over classes of each against the others; calibration_error is of the most likely class.
+    `confusion` (C x C) counts rows by true class and most likely class; `labels` has the figures of each class.
+    """
+    draws = make_draws(int(rows.sum()), n_boot, seed)
+    section, scores, judged = whole.scores(rows, draws)
+    labels, p, ones = judged.labels, judged.predictions, np.ones(len(judged.labels))
+    truth, guess, counted = labels.argmax(axis=1), p.argmax(axis=1), np.full(len(labels), True)
+    areas = [roc_auc(labels[:, k], p[:, k], ones) for k in range(labels.shape[1])]
+    area = macro(areas)
+    area.pop("labels")
+    figures = {
+        "accuracy": scores["accuracy"],
+        "log_loss": ratio(judged.cells.mean(axis=1), ones),
+        "brier": ratio(((p - labels) ** 2).sum(axis=1), ones),
+        "calibration_error": calibration_error((truth == guess).astype(np.float64), p.max(axis=1), counted, draws),
+    }
+    classes = {}
+    for k, name in enumerate(whole.task.label_names):
+        of_class = {
+            "recall": ratio((truth == k) & (guess == k), truth == k),
+            "precision": ratio((truth == k) & (guess == k), guess == k),
+            "log_loss": ratio(judged.cells.mean(axis=1) * (truth == k), truth == k),
+            "roc_auc": areas[k],
+        }
+        classes[name] = {"positives": int((truth == k).sum()), "predicted": int((guess == k).sum())}
+        classes[name] |= {name: estimate(figure).to_json() for name, figure in of_class.items()}
+    confusion = np.zeros((labels.shape[1],) * 2, dtype=int)
+    np.add.at(confusion, (truth, guess), 1)
+    return {
+        **section,
+        "figures": {name: estimate(figure).to_json() for name, figure in figures.items()} | {"roc_auc": area},
+        "confusion": confusion.tolist(),
+        "labels": classes,
+        "calibration_curve": calibration_curve((truth == guess).astype(np.float64), p.max(axis=1)),
+    }
+
+
+def _multilabel(whole: _Whole, rows: np.ndarray, n_boot: int, seed: int) -> dict[str, Any]:
+    """Returns the metrics of one set of reports of a multilabel task.
+
+    A label's metrics use the reports that count for its group (`rows`): for round 2's types, reports that truly have an
+    abnormal region; `macro` is the mean over the defined labels. `exact_match` is the share of reports with all counted
+    cells right; `calibration_error` pools all counted cells; `mlogloss` averages the groups by their weights.
+    Calibration errors and `pr_auc` are bootstrapped.
+    """
+    task, labels, probabilities = whole.task, whole.labels[rows], whole.predictions[rows]
+    n = len(labels)
+    draws = make_draws(n, n_boot, seed)
     counted = {group.name: task.counted(group, labels) for group in task.groups}
     cells = np.column_stack([counted[group.name] for group in task.groups for _ in range(group.size)])
     right = ((probabilities >= THRESHOLD) == labels) | ~cells
     score, losses = _score(task, labels, probabilities, strict=False)
     section: dict[str, Any] = {
         "rows": n,
-        "score": _estimate(score).to_json(),
-        "mlogloss": _estimate(sum(g.weight * loss for g, loss in zip(task.groups, losses, strict=True))).to_json(),
-        "exact_match": _estimate(_ratio(right.all(axis=1), np.ones(n))).to_json(),
-        "calibration_error": _estimate(_calibration_error(labels, probabilities, cells, draws)).to_json(),
+        "score": estimate(score).to_json(),
+        "mlogloss": estimate(sum(g.weight * loss for g, loss in zip(task.groups, losses, strict=True))).to_json(),
+        "exact_match": estimate(ratio(right.all(axis=1), np.ones(n))).to_json(),
+        "calibration_error": estimate(calibration_error(labels, probabilities, cells, draws)).to_json(),
         "macro": {},  # filled below, like `labels` and the groups' macro
         "groups": {
             group.name: {
                 "rows": int(counted[group.name].sum()),
                 "rows_used": f"with a positive label among the {group.counted_given}" if group.counted_given else "all",
-                "mlogloss": _estimate(loss).to_json(),
+                "mlogloss": estimate(loss).to_json(),
                 "macro": {},
             }
             for group, loss in zip(task.groups, losses, strict=True)
@@ -150,136 +484,8 @@ def _section(task: Task, labels: np.ndarray, probabilities: np.ndarray, n_boot: 
     for name in task.metrics:  # one metric at a time: each holds (L, N) floats
         figures = [FIGURES[name](labels[:, k], probabilities[:, k], cells[:, k], draws) for k in range(task.n_labels)]
         for label, figure in zip(section["labels"].values(), figures, strict=True):
-            label[name] = _estimate(figure).to_json()
-        section["macro"][name] = _macro(figures)
+            label[name] = estimate(figure).to_json()
+        section["macro"][name] = macro(figures)
         for group, columns in task.columns.items():
-            section["groups"][group]["macro"][name] = _macro(figures[columns])
+            section["groups"][group]["macro"][name] = macro(figures[columns])
     return section
-
-
-def _estimate(figure: Figure) -> Estimate:
-    return Estimate(float(figure[0]), float(np.linalg.norm(figure[1:])))
-
-
-def _by_report(figure: Figure, reports: np.ndarray | None) -> Figure:
-    """Sums the noise of the rows of each report, which are fully dependent."""
-    if reports is None:
-        return figure
-    return np.append(figure[0], np.bincount(np.unique(reports, return_inverse=True)[1], weights=figure[1:]))
-
-
-def _macro(figures: list[Figure]) -> dict[str, float | int | None]:
-    defined = [figure for figure in figures if math.isfinite(figure[0])]
-    return _estimate(sum(defined or figures) / max(1, len(defined))).to_json() | {"labels": len(defined)}
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> Figure:
-    """Returns sum(top) / sum(bottom) of two (n,) arrays; NaN if the sum of `bottom` is 0."""
-    top, bottom, n = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64), len(top)
-    value = top.sum() / (total := bottom.sum() or math.nan)
-    influence = n / total * (top - value * bottom)  # its mean is zero
-    return np.append(value, influence / (math.sqrt(n * (n - 1)) or math.nan))
-
-
-def _score(
-    task: Task, labels: np.ndarray, probabilities: np.ndarray, strict: bool = True, weights: np.ndarray | None = None
-) -> tuple[Figure, list]:
-    """Returns the score and each group's mlogloss.
-
-    If no report counts for a group, raises UserError, or returns NaN if not `strict`.
-    """
-    cells, labels = task.cells(labels, probabilities), np.asarray(labels)
-    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if cells.shape[1] != task.n_labels:
-        raise ValueError(f"{task.name} has {task.n_labels} labels, not {cells.shape[1]}")
-    losses = []
-    for group in task.groups:
-        counted = task.counted(group, labels) * weights
-        if strict and not counted.any():
-            raise UserError(
-                f"{task.name}: none of {len(labels)} reports counts in the score of the {group.name}, "
-                f"because none has a positive label among the {group.counted_given}"
-            )
-        losses.append(_ratio(cells[:, task.columns[group.name]].mean(axis=1) * counted, counted))
-    names = [group.name for group in task.groups]
-    score = task.score(dict(zip(names, losses, strict=True)))
-    score[1:] -= task.score(dict.fromkeys(names, 0.0))  # noise is a change of the score, without its constant
-    return score, losses
-
-
-def _roc_auc(labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, draws: np.ndarray) -> Figure:
-    """Returns the area under the ROC curve, ties counting half; influences are the placements of DeLong et al. 1988."""
-    from scipy.stats import rankdata
-
-    positive, negative = counted & (labels == 1), counted & (labels == 0)
-    rank, below, above = np.zeros((3, len(labels)))
-    rank[counted] = rankdata(scores[counted])
-    # below: share of negatives below each positive; above: share of positives above each negative.
-    below[positive] = (rank[positive] - rankdata(scores[positive])) / (negative.sum() or math.nan)
-    above[negative] = 1 - (rank[negative] - rankdata(scores[negative])) / (positive.sum() or math.nan)
-    area = _ratio(below, positive) + _ratio(above, negative)  # twice the area; its noise is that of the area
-    area[0] /= 2
-    return area
-
-
-def _bootstrapped(statistic: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], draws: np.ndarray) -> Figure:
-    """Returns a bootstrapped ratio; `statistic` maps weights (n, D) to numerators (D,) and denominators (D,)."""
-    (n, n_draws), step = draws.shape, max(1, DRAW_CELLS // len(draws))
-    parts = [np.ones((n, 1))] + [draws[:, i : i + step] for i in range(0, n_draws, step)]
-    top, bottom = np.hstack([statistic(part.astype(np.float64)) for part in parts])
-    value, *values = top / np.where(bottom > 0, bottom, math.nan)
-    defined = np.isfinite(values)  # a draw may miss all positives of a rare label
-    if defined.sum() < 2:
-        return np.append(value, np.full(n_draws, math.nan))
-    centred = np.array(values) - np.mean(values, where=defined)
-    return np.append(value, np.where(defined, centred / math.sqrt(defined.sum() - 1), 0.0))
-
-
-def _sums(bins: np.ndarray, n_bins: int, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns the weighted sum of `values` (n,) in each bin for each column of `weights` (n, D): (n_bins, D)."""
-    from scipy.sparse import csc_array
-
-    return csc_array((values.astype(np.float64), bins, np.arange(len(bins) + 1)), shape=(n_bins, len(bins))) @ weights
-
-
-def _average_precision(labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, draws: np.ndarray) -> Figure:
-    """Returns scikit-learn's average precision, the area under the precision-recall curve summed over steps."""
-    # Each distinct score of a positive report ends a step; steps descend, and the last bin holds the remaining scores.
-    steps = np.unique(scores[positive := counted & (labels == 1)])
-    bins = len(steps) - np.searchsorted(steps, scores, side="right")
-
-    def statistic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hits, retrieved = (_sums(bins, len(steps) + 1, mask, weights)[:-1] for mask in (positive, counted))
-        precision = hits.cumsum(axis=0) / np.maximum(retrieved.cumsum(axis=0), 1)  # weights are whole numbers
-        return (hits * precision).sum(axis=0), hits.sum(axis=0)
-
-    return _bootstrapped(statistic, draws)
-
-
-def _calibration_error(labels: np.ndarray, probabilities: np.ndarray, counted: np.ndarray, draws: np.ndarray) -> Figure:
-    """Returns the expected calibration error (Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017).
-
-    The error is the mean over counted cells of |mean probability - positive rate| in the cell's bin. Arguments are
-    (n,), or (n, L) to pool labels.
-    """
-    labels, probabilities, counted = (array.reshape(len(array), -1) for array in (labels, probabilities, counted))
-    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int32), CALIBRATION_BINS - 1)
-    excess = (probabilities - labels) * counted
-
-    def statistic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        gap = sum(_sums(bins[:, k], CALIBRATION_BINS, excess[:, k], weights) for k in range(bins.shape[1]))
-        return np.abs(gap).sum(axis=0), counted.sum(axis=1) @ weights
-
-    return _bootstrapped(statistic, draws)
-
-
-# Metrics of a label from its labels, probabilities and counted mask, all (n,), and the bootstrap's draws (n, D).
-FIGURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Figure]] = {
-    "positive_rate": lambda y, p, counted, draws: _ratio(counted & (y == 1), counted),
-    "log_loss": lambda y, p, counted, draws: _ratio(log_loss_cells(y[:, None], p[:, None])[:, 0] * counted, counted),
-    "roc_auc": _roc_auc,
-    "pr_auc": _average_precision,
-    "sensitivity": lambda y, p, counted, draws: _ratio(counted & (y == 1) & (p >= THRESHOLD), counted & (y == 1)),
-    "specificity": lambda y, p, counted, draws: _ratio(counted & (y == 0) & (p < THRESHOLD), counted & (y == 0)),
-    "calibration_error": _calibration_error,
-}

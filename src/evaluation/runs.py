@@ -15,6 +15,7 @@ score.json          written last
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class RunFolder:
 
     @property
     def task(self) -> Task:
-        return get_task(self.record["task"])
+        return get_task(self.record["task"], self.config.metric)
 
     def check_fits(self, now: dict[str, Any], words: dict[str, dict[str, Any]]) -> None:
         """Raises UserError, with the command, where the run, or a member of it, was made of something else.
@@ -211,7 +212,7 @@ def score_oof(workspace: Workspace, logits: np.ndarray, how: str, optimistic: bo
     """
     splits, task = workspace.splits, workspace.task
     rows = splits.scored
-    probabilities = task.decode(logits[rows])
+    predictions = task.decode(logits[rows])
     fold_of_row = None if splits.scheme == "holdout" else splits.first[rows]
     return {
         "how": how,
@@ -219,59 +220,159 @@ def score_oof(workspace: Workspace, logits: np.ndarray, how: str, optimistic: bo
         "rows": int(rows.sum()),
         "train": workspace.dataset.manifest["train"],
         "folds_table": storage.array_hash(splits.table),
-        **metrics.score_report(task, workspace.labels[rows], probabilities, fold_of_row),
+        **metrics.score_report(
+            task, workspace.labels[rows], predictions, fold_of_row, operating=workspace.settings.operating
+        ),
     }
 
 
-def headline(score: dict[str, Any]) -> str:
-    """The official score of a score.json, its standard error and how it came about."""
-    official = score["overall"]["score"]
-    figure = f"{_cell(official['value'])} ± {_cell(official['standard_error'])}"
-    return f"{figure} on {score['rows']:,} reports ({score['how']})"
+def judged_by(workspace: Workspace) -> dict[str, Any]:
+    """Entry, for the fingerprint of a score.json, of the settings that its figures depend on."""
+    is_binary = workspace.task.kind == "binary"
+    return {"operating": workspace.settings.operating.model_dump()} if is_binary else {}
+
+
+def ordered_by(workspace: Workspace) -> dict[str, Any]:
+    """Entry, for the fingerprint of what is chosen by the score, of the figure that runs are ordered by; none for the
+    task's own score."""
+    return {"metric": workspace.task.metric} if workspace.task.metric else {}
+
+
+def figure_of(score: dict[str, Any], metric: str = "auto") -> dict[str, float | None]:
+    """Value and standard error of the figure of a score.json that runs are ordered by, under settings.metric."""
+    return metrics.ordering_figure(get_task(score["task"], metric), score["overall"])
 
 
 COLUMNS = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "sensitivity": "sens.", "specificity": "spec."}
+"""Figures of each label of a multilabel task that tables show."""
+MOST_CLASSES = 20
+"""Classes of which a confusion matrix is shown."""
 
 
-def show_scores(scores: dict[str, dict[str, Any]]) -> None:
+def headline(score: dict[str, Any], metric: str = "auto") -> str:
+    """The score of a score.json, its standard error and how it came about."""
+    task, figure = get_task(score["task"], metric), figure_of(score, metric)
+    named = "" if task.kind == "multilabel" else f"{task.score_name} "
+    return f"{named}{_with_error(figure)} on {score['rows']:,} {task.noun} ({score['how']})"
+
+
+def ordered(scores: dict[str, dict[str, Any]], metric: str = "auto") -> list[str]:
+    """Names of the runs with these score.json, by the figure that settings.metric names, the best last."""
+    figures = {name: figure_of(score, metric)["value"] for name, score in scores.items()}
+    return sorted(figures, key=lambda name: -math.inf if figures[name] is None else figures[name])
+
+
+def show_scores(scores: dict[str, dict[str, Any]], metric: str = "auto") -> None:
     """One line for each run's score.json, best last."""
-    rows = []
-    for name, score in sorted(scores.items(), key=lambda item: item[1]["overall"]["score"]["value"]):
-        overall = score["overall"]
-        official = overall["score"]
-        rows.append(
-            [
-                name + (" *" if score.get("optimistic") else ""),
-                f"{_cell(official['value'])} ± {_cell(official['standard_error'])}",
-                *(_cell(overall[key]["value"]) for key in ("exact_match", "calibration_error")),
-                *(_cell(overall["macro"][key]["value"]) for key in COLUMNS),
-            ]
-        )
-    show_table("Score of each run, with its standard error", ["run", "score", "exact", "ECE", *COLUMNS.values()], rows)
+    columns, rows, heading = [], [], "score"
+    for name in ordered(scores, metric):
+        score, task = scores[name], get_task(scores[name]["task"], metric)
+        figures = metrics.table_figures(task, score["overall"])
+        columns, heading = list(figures), "score" if task.kind == "multilabel" else task.score_name
+        cells = [_cell(figure["value"]) for figure in figures.values()]
+        rows.append([name + (" *" if score.get("optimistic") else ""), _with_error(figure_of(score, metric)), *cells])
+    show_table("Score of each run, with its standard error", ["run", heading, *columns], rows)
     if any(score.get("optimistic") for score in scores.values()):
         result("* optimistic: its epochs were chosen on the rows that are scored")
 
 
 def show_details(run: RunFolder) -> None:
-    """Every figure of a run with its standard error, then its labels one by one."""
-    score = run.score
+    """Every figure of a run with its standard error, then what its kind of task has besides."""
+    score, task = run.score, run.task
     overall = score["overall"]
-    figures = {key: overall[key] for key in ("score", "mlogloss", "exact_match", "calibration_error")}
-    figures |= {f"{group}: mlogloss": part["mlogloss"] for group, part in overall["groups"].items()}
-    figures |= {f"mean {name}": overall["macro"][key] for key, name in COLUMNS.items()}
+    if task.kind == "multilabel":
+        figures = {key: overall[key] for key in ("score", "mlogloss", "exact_match", "calibration_error")}
+        figures |= {f"{group}: mlogloss": part["mlogloss"] for group, part in overall["groups"].items()}
+        figures |= {f"mean {name}": overall["macro"][key] for key, name in COLUMNS.items()}
+    else:
+        figures = {task.score_name: overall["score"]}
+        figures |= {name.replace("_", " "): figure for name, figure in overall["figures"].items()}
     rows = [[name, *(_cell(figure[key]) for key in ("value", "standard_error"))] for name, figure in figures.items()]
     show_table(f"{run.name}: {score['how']}", ["", "value", "s.e."], rows)
-    losses = {name: label["log_loss"]["value"] for name, label in overall["labels"].items()}
+    {"multilabel": _show_labels, "binary": _show_binary, "regression": _show_regression, "multiclass": _show_classes}[
+        task.kind
+    ](run.name, score)
+    if score["folds"]:
+        figures = {name: metrics.ordering_figure(task, part)["value"] for name, part in score["folds"].items()}
+        values = [f"{fold}: {_cell(value)}" for fold, value in figures.items()]
+        result(f"{'score' if task.kind == 'multilabel' else task.score_name} of each fold: {', '.join(values)}")
+
+
+def _show_labels(name: str, score: dict[str, Any]) -> None:
+    labels = score["overall"]["labels"]
+    losses = {label: figures["log_loss"]["value"] for label, figures in labels.items()}
     total = sum(loss or 0.0 for loss in losses.values())
     rows = []
-    for name, label in overall["labels"].items():
-        share = f"{losses[name] / total:.0%}" if losses[name] is not None and total else "–"
-        figures = [_cell(label[key]["value"]) for key in ("log_loss", *COLUMNS)]
-        rows.append([name, f"{label['positives']:,}", share, *figures])
-    show_table(f"{run.name}, label by label", ["label", "positives", "share", "logloss", *COLUMNS.values()], rows)
-    if score["folds"]:
-        values = [f"{fold}: {_cell(part['score']['value'])}" for fold, part in score["folds"].items()]
-        result(f"score of each fold: {', '.join(values)}")
+    for label, found in labels.items():
+        share = f"{losses[label] / total:.0%}" if losses[label] is not None and total else "–"
+        figures = [_cell(found[key]["value"]) for key in ("log_loss", *COLUMNS)]
+        rows.append([label, f"{found['positives']:,}", share, *figures])
+    show_table(f"{name}, label by label", ["label", "positives", "share", "logloss", *COLUMNS.values()], rows)
+
+
+def _show_binary(name: str, score: dict[str, Any]) -> None:
+    overall, operating = score["overall"], score["settings"]["operating"]
+    rule = f"a sensitivity of {operating['sensitivity']:g} (operating.sensitivity)"
+    if operating["cost_ratio"] is not None:
+        rule = f"the lowest cost, a miss costing {operating['cost_ratio']:g} false alarms (operating.cost_ratio)"
+    result(
+        f"sensitivity, specificity, precision and flagged: threshold for {rule}; min se p: threshold of the largest "
+        "min(sensitivity, precision). Each is chosen on other folds; for new rows: "
+        f"{overall['thresholds']['operating']:.4f} and {overall['thresholds']['min_se_p']:.4f}"
+    )
+    _show_curve(f"{name}: calibration, {overall['positives']:,} of {overall['rows']:,} are positive", overall)
+    excess = overall["figures"]["excess"]
+    if excess["standard_error"] is not None and abs(excess["value"]) > 3 * excess["standard_error"]:
+        result(
+            f"predictions are too {'high' if excess['value'] > 0 else 'low'} by {abs(excess['value']):.3f} on average: "
+            "probabilities are not calibrated (train.pos_weight=balanced does that)"
+        )
+
+
+def _show_regression(name: str, score: dict[str, Any]) -> None:
+    overall, unit = score["overall"], get_task(score["task"]).unit
+    rows = [
+        [
+            f"{percent}%",
+            *(_with_error(overall["figures"][f"{key}_{percent}"]) for key in ("coverage", "width")),
+            *(f"{np.exp(quantile):.3f}" for quantile in quantiles),
+        ]
+        for percent, quantiles in overall["intervals"].items()
+    ]
+    columns = ["interval", "share of rows inside", f"mean width ({unit})", "from (1 + prediction) x", "to x"]
+    show_table(f"{name}: prediction intervals, fitted on other folds", columns, rows)
+
+
+def _show_classes(name: str, score: dict[str, Any]) -> None:
+    labels, confusion = score["overall"]["labels"], score["overall"]["confusion"]
+    keys = ("recall", "precision", "log_loss", "roc_auc")
+    rows = [
+        [label, f"{found['positives']:,}", f"{found['predicted']:,}", *(_cell(found[key]["value"]) for key in keys)]
+        for label, found in labels.items()
+    ]
+    show_table(f"{name}, class by class", ["class", "rows", "predicted", "recall", "prec.", "logloss", "AUROC"], rows)
+    if len(labels) <= MOST_CLASSES:
+        rows = [[label, *map(str, counts)] for label, counts in zip(labels, confusion, strict=True)]
+        short = [label.removeprefix("class_") for label in labels]
+        show_table(f"{name}: rows by true class (line) and most likely class (column)", ["class", *short], rows)
+    _show_curve(f"{name}: calibration of the most likely class", score["overall"])
+
+
+def _show_curve(title: str, overall: dict[str, Any]) -> None:
+    rows = [
+        [
+            f"{part['low']:.2f}–{part['high']:.2f}",
+            f"{part['rows']:,}",
+            _cell(part["predicted"]),
+            _with_error(part["observed"]),
+        ]
+        for part in overall["calibration_curve"]
+    ]
+    show_table(title, ["probability", "rows", "mean prediction", "observed"], rows)
+
+
+def _with_error(figure: dict[str, float | None]) -> str:
+    return f"{_cell(figure['value'])} ± {_cell(figure['standard_error'])}"
 
 
 def _cell(value: float | None) -> str:

@@ -75,7 +75,7 @@ class Workspace:
 
     @property
     def task(self) -> Task:
-        return get_task(self.dataset.manifest["task"])
+        return get_task(self.dataset.manifest["task"], self.settings.metric)
 
     @cached_property
     def labels(self) -> np.ndarray:

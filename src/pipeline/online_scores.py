@@ -260,7 +260,8 @@ def advice(workspace: Workspace, submissions: list[Submission]) -> str:
 def _gain(workspace: Workspace, target: ShiftedTest, one: RunFolder, other: RunFolder) -> metrics.Estimate:
     rows = workspace.validation(test=target).only(workspace.splits.scored)
     both = (workspace.task.decode(rows.logits(run.oof(), run.copies(target.name))) for run in (one, other))
-    return metrics.paired_difference(workspace.task, workspace.labels[rows.rows], *both, rows.weights, rows.rows)
+    judging = rows.weights, rows.rows, workspace.splits.first[rows.rows]
+    return metrics.paired_difference(workspace.task, workspace.labels[rows.rows], *both, *judging)
 
 
 def _is_there(workspace: Workspace, one: Submission) -> bool:

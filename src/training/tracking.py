@@ -86,7 +86,10 @@ class Tracking:
             settings = yaml.safe_load((run / "config.yaml").read_text())
             settings |= {"members": list(storage.read_json(run / "run.json").get("members", []))}
             overall = score["overall"]
-            figures = {key: overall[key] for key in SCORES} | {key: overall["macro"][key] for key in MEANS}
+            if "figures" in overall:
+                figures = {"score": overall["score"], **overall["figures"]}
+            else:
+                figures = {key: overall[key] for key in SCORES} | {key: overall["macro"][key] for key in MEANS}
             values = {key: figure["value"] for key, figure in figures.items() if figure["value"] is not None}
             self._write(f"{run.name}/score.{score['fingerprint'][:8]}", settings, [(0, values)], is_whole=True)
 

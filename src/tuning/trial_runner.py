@@ -255,6 +255,6 @@ def score_of(workspace: Workspace, jobs: Sequence[FoldJob]) -> metrics.Estimate:
         total[chosen] += logits
         count[chosen] += 1
     where = rows.rows if rows.copies is None else rows.copies
-    probabilities = task.decode(total[where] / count[where])
+    predictions = task.decode(total[where] / count[where])
     labels = workspace.labels[rows.rows]
-    return metrics.official_score(task, labels, probabilities, rows.weights, rows.rows)
+    return metrics.official_score(task, labels, predictions, rows.weights, rows.rows, splits.first[rows.rows])

@@ -36,6 +36,7 @@ class Baselines(Stage):
             {
                 "train": workspace.dataset.manifest["train"],
                 "folds": storage.array_hash(workspace.splits.table),
+                **runs.judged_by(workspace),
                 "version": [versions.BASELINES, storage.libraries("scikit-learn", "scipy")],
             }
         )
@@ -56,7 +57,7 @@ class Baselines(Stage):
             how = "cross-fitted on the same folds as the models" if is_fitted else "nothing is fitted"
             scores[target.name] = score = runs.score_oof(workspace, oof, how)
             storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
-        runs.show_scores(scores)
+        runs.show_scores(scores, workspace.settings.metric)
         result(f"baselines: {workspace.output.baselines} ({duration(time.perf_counter() - started)})")
 
 

@@ -64,6 +64,8 @@ class Blend(Stage):
                 **workspace.dataset.made_of(workspace.splits),
                 "shift": workspace.validation_sets.fingerprint,
                 "select_on": [workspace.settings.select_on, workspace.settings.target],
+                **runs.judged_by(workspace),
+                **runs.ordered_by(workspace),
                 "version": [versions.BLEND, versions.SCORE, storage.libraries("scipy")],
             }
         )
@@ -151,7 +153,7 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
     score = runs.score_oof(workspace, oof, how, any(part.score["optimistic"] for part in parts))
     storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
     _show(fitted, members, record["diversity"], record["contributions"])
-    result(f"blend: {target.name} {runs.headline(score)}, in {folder}")
+    result(f"blend: {target.name} {runs.headline(score, workspace.settings.metric)}, in {folder}")
 
 
 def _fit(

@@ -17,7 +17,7 @@ from src.core.errors import UserError
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import JobProgress, result, show_table
-from src.evaluation import label_shift, metrics
+from src.evaluation import label_shift, metrics, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.score_estimation import Calibrator, LabelledPredictions, UnlabelledPredictions, expect_score
 from src.evaluation.shift_summary import short_names
@@ -70,6 +70,7 @@ class Leaderboard(Stage):
                 "committee": [other.score["fingerprint"] for other in _committee(run, fitting)],
                 "shift": workspace.validation_sets.fingerprint,
                 "select_on": workspace.settings.select_on,
+                **runs.ordered_by(workspace),
                 "version": versions.LEADERBOARD,
             }
         )
@@ -178,8 +179,8 @@ def _validations(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dic
     oof, copies = run.oof(), run.copies(test.name)
     for name in VALIDATIONS:
         rows = workspace.validation(name, test).only(workspace.splits.scored)
-        probabilities = workspace.task.decode(rows.logits(oof, copies))
-        score = metrics.official_score(workspace.task, labels[rows.rows], probabilities, rows.weights, rows.rows)
+        predictions, folds = workspace.task.decode(rows.logits(oof, copies)), workspace.splits.first[rows.rows]
+        score = metrics.official_score(workspace.task, labels[rows.rows], predictions, rows.weights, rows.rows, folds)
         found[name] = {**score.to_json(), "reports": len(np.unique(rows.rows)), "effective_size": rows.effective_size}
     return found
 
@@ -228,6 +229,7 @@ def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFol
                 *(workspace.task.decode(rows.logits(*two)) for two in (own, logits)),
                 rows.weights,
                 rows.rows,
+                workspace.splits.first[rows.rows],
             )
             for name, rows in judged.items()
         }

@@ -11,6 +11,7 @@ from src.core import storage, versions
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
+from src.evaluation.runs import figure_of
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage, run_lock
 from src.reporting.html_page import TEMPLATES, render
@@ -67,7 +68,11 @@ class Report(Stage):
         sections = [data.section(findings.dataset), *(part.section(findings) for part in parts)]
         storage.write_text(output.suspicious, errors.suspicious_table(findings))
         best = findings.best
-        score = f"; {best.name}: {best.score['overall']['score']['value']:.4f} out of fold" if best else ""
+        score = (
+            f"; {best.name}: {figure_of(best.score, workspace.settings.metric)['value']:.4f} out of fold"
+            if best
+            else ""
+        )
         subtitle = f"{workspace.task.title}{score}"
         storage.write_text(output.report, render(TITLE, subtitle, sections, target.fingerprint))
         say_page(output.report, started)

@@ -45,7 +45,8 @@ class Score(Stage):
         scores |= {name: workspace.run(name).score for name in output.run_names()}
         now = (workspace.dataset.manifest["train"], storage.array_hash(workspace.splits.table))
         others = [name for name, score in scores.items() if (score.get("train"), score.get("folds_table")) != now]
-        runs.show_scores({name: score for name, score in scores.items() if name not in others})
+        kept = {name: score for name, score in scores.items() if name not in others}
+        runs.show_scores(kept, workspace.settings.metric)
         tracking = tracking_of(workspace.settings)
         for name in output.run_names():
             if name not in others:

@@ -66,7 +66,8 @@ class Train(Stage):
         if not left and not target.is_current():
             notes.append("to be put together anew")
         elif target.is_current():
-            notes.append(f"score {storage.read_json(target.result)['overall']['score']['value']:.4f}")
+            score = runs.figure_of(storage.read_json(target.result), workspace.settings.metric)
+            notes.append(f"score {score['value']:.4f}")
         is_begun = bool(begun) or (trained > 0 and not target.result.exists())
         return Progress("; ".join(notes), trained, len(jobs), is_begun, bool(running))
 
@@ -113,6 +114,7 @@ def run_target(workspace: Workspace, name: str, jobs: Sequence[FoldJob]) -> Targ
             **workspace.dataset.made_of(workspace.splits),
             "shift": workspace.validation_sets.fingerprint,
             "data": workspace.settings.data.model_dump(),
+            **runs.judged_by(workspace),
             "version": versions.SCORE,
         }
     )
@@ -203,7 +205,7 @@ class _Training:
 
 def _report_run(workspace: Workspace, name: str, tracking: Tracking) -> None:
     folder = workspace.output.run(name)
-    result(f"train: {name} {runs.headline(storage.read_json(folder / 'score.json'))}")
+    result(f"train: {name} {runs.headline(storage.read_json(folder / 'score.json'), workspace.settings.metric)}")
     tracking.score(folder)
 
 

@@ -33,7 +33,7 @@ from src.ensemble import blending
 from src.ensemble.blend_data import blend_rows
 from src.ensemble.blending import Evidence
 from src.evaluation import metrics
-from src.evaluation.runs import check_settings, command
+from src.evaluation.runs import check_settings, command, ordered_by
 from src.evaluation.workspace import Workspace
 from src.training import device_cache
 from src.training.device_cache import Machine
@@ -128,8 +128,9 @@ def _blend_score(workspace: Workspace, evidence: dict[str, Evidence], chosen: di
     per_group = chosen.get("blend.per_group", blend.per_group)
     fitted = blending.fit_folds(rows, task, method, per_group)
     judged = rows.folds >= 0
-    probabilities = task.decode(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
-    return metrics.official_score(task, rows.labels[judged], probabilities, rows.weights[judged], rows.reports[judged])
+    predictions = task.decode(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
+    rows = rows.only(judged)
+    return metrics.official_score(task, rows.labels, predictions, rows.weights, rows.reports, rows.folds)
 
 
 @contextmanager
@@ -179,6 +180,7 @@ def _data_inputs(workspace: Workspace) -> dict[str, Any]:
         "test files": made_of["tests"],
         "folds": made_of["folds"],
         "noisy copies": workspace.validation_sets.fingerprint,
+        **ordered_by(workspace),
     }
 
 

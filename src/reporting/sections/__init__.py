@@ -8,7 +8,7 @@ from src.core.errors import UserError
 from src.core.settings import Config
 from src.data.dataset import Dataset
 from src.data.splits import Splits
-from src.evaluation.runs import RunFolder
+from src.evaluation.runs import RunFolder, figure_of
 from src.evaluation.validation_sets import ValidationSets
 from src.evaluation.workspace import Workspace
 
@@ -43,7 +43,7 @@ class Findings:
             boards = run.boards()
             if target is not None and target.name in boards:
                 return boards[target.name]["validations"][workspace.settings.select_on]["value"]
-            return run.score["overall"]["score"]["value"]
+            return figure_of(run.score, workspace.settings.metric)["value"]
 
         runs = {run.name: run for run in sorted(fitting, key=score)}
         return cls(workspace, dataset, folds, shift, runs, others)

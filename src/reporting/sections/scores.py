@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from src.core import storage
-from src.evaluation import metrics
+from src.data.tasks import Task
+from src.evaluation import metrics, runs
 from src.evaluation.validation_sets import VALIDATIONS, validation
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table
@@ -38,37 +39,52 @@ def section(findings: Findings) -> Section:
     result.parts += _all_scores(findings, scores)
     result.parts += validations(findings)
     best = findings.best
-    if best is not None:
+    task = findings.workspace.task
+    if best is not None and task.kind == "multilabel":
         result.parts += _labels(findings, best)
+    if best is not None and task.has_classes:
         result.parts += _curves(findings, best)
         result.parts += _reliability(findings, best)
     return result
 
 
 def _all_scores(findings: Findings, scores: dict) -> list:
-    ordered = sorted(scores, key=lambda name: scores[name]["overall"]["score"]["value"])
-    values = [scores[name]["overall"]["score"] for name in ordered]
+    task, metric = findings.workspace.task, findings.config.metric
+    ordered = runs.ordered(scores, metric)
+    values = [runs.figure_of(scores[name], metric) for name in ordered]
+    is_log = task.has_classes  # in the loss 1 - score; an error in days has no best score of 1
     with charts.picture("Scores out of fold with their 95% intervals", 0.7 + 0.24 * len(ordered)) as chart:
         for place, (name, score) in enumerate(zip(ordered, values, strict=True)):
-            lost, colour = max(1 - score["value"], PERFECT), charts.COLOURS[0 if name in findings.runs else 5]
+            lost = max(1 - score["value"], PERFECT) if is_log else score["value"]
+            colour = charts.COLOURS[0 if name in findings.runs else 5]
             spread = INTERVAL * (score["standard_error"] or 0.0)
             chart.axes.errorbar(lost, place, xerr=spread, fmt="o", markersize=4, color=colour, ecolor=charts.INK)
             at, beside = (lost, place), {"textcoords": "offset points", "xytext": (10, 0), "va": "center"}
             chart.axes.annotate(f"{score['value']:.4f}", at, fontsize=8, **beside)
-        charts.plain_log(chart.axes.xaxis, lambda lost: 1 - lost)
+        if is_log:
+            charts.plain_log(chart.axes.xaxis, lambda lost: 1 - lost)
         low, high = chart.axes.get_xlim()
-        chart.axes.set_xlim(high, low * (low / high) ** ROOM)
+        chart.axes.set_xlim(*((high, low * (low / high) ** ROOM) if is_log else (low, high + (high - low) * ROOM)))
         chart.axes.set_yticks(range(len(ordered)), ordered)
         chart.axes.set_ylim(-0.6, len(ordered) - 0.4)
-        chart.axes.set_title("Official score out of fold, with 95% intervals")
-    caption = "On plain reports; baselines are grey. The axis is logarithmic in the loss (1 - score)."
+        named = "Official score" if task.kind == "multilabel" else task.score_name
+        chart.axes.set_title(f"{named} out of fold, with 95% intervals")
+    caption = f"On plain {task.noun}; baselines are grey."
+    if is_log:
+        caption += " The axis is logarithmic in the loss (1 - score)."
     rows = []
     for name in reversed(ordered):
         overall = scores[name]["overall"]
+        if task.kind != "multilabel":
+            figures = metrics.table_figures(task, overall)
+            columns = ["run", task.score_name, *figures]
+            cells = [runs.figure_of(scores[name], metric), *figures.values()]
+            rows.append([name, *(_with_error(cell) for cell in cells)])
+            continue
         cells = [overall["score"], overall["exact_match"], overall["calibration_error"]]
         macro = [overall["macro"][key] for key in ("roc_auc", "pr_auc")]
         rows.append([name, *(_with_error(cell) for cell in cells), *(_figure(cell["value"]) for cell in macro)])
-    columns = ["run", "score", "exact match", "calibration error", "ROC-AUC", "PR-AUC"]
+        columns = ["run", "score", "exact match", "calibration error", "ROC-AUC", "PR-AUC"]
     return [Chart(chart.svg, caption), Table(columns, rows, "Out of fold, ± one standard error")]
 
 
@@ -178,7 +194,7 @@ def _reliability(findings: Findings, best) -> list:
         weights[findings.config.select_on], reports[findings.config.select_on] = rows.weights, rows.rows
     fitted, pictures = [], []
     for name, (labels, logits) in kinds.items():
-        temperatures = _temperatures(labels, logits, weights[name], reports[name])
+        temperatures = _temperatures(findings.workspace.task, labels, logits, weights[name], reports[name])
         cooled = logits / temperatures[:, None]
         with charts.picture(f"Reliability on {name} train reports", 3.0, charts.PANEL) as chart:
             for colour, (which, values) in enumerate((("as predicted", logits), ("with a temperature", cooled))):
@@ -199,7 +215,7 @@ def _reliability(findings: Findings, best) -> list:
 
 
 def _temperatures(
-    labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None, reports: np.ndarray
+    task: Task, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None, reports: np.ndarray
 ) -> np.ndarray:
     """Returns for each row, (N,), the temperature fitted on the reports of the other four fifths."""
     from scipy.optimize import minimize_scalar
@@ -209,7 +225,7 @@ def _temperatures(
     result = np.empty(len(labels))
 
     def loss(log_temperature: float, rows: np.ndarray) -> float:
-        cells = metrics.log_loss_cells(labels[rows], metrics.sigmoid(logits[rows] / np.exp(log_temperature)))
+        cells = task.cells(labels[rows], task.decode(logits[rows] / np.exp(log_temperature)))
         return float(np.average(cells.mean(axis=1), weights=None if weights is None else weights[rows]))
 
     for part in range(5):
