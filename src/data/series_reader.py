@@ -17,9 +17,11 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -366,6 +368,11 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def row_of(self) -> dict[bytes, int]:
+        """Row by RecordID."""
+        return {record: row for row, record in enumerate(self.ids.tolist())}
+
     def describe(self) -> str:
         """Returns the counts in words, and which published file it is."""
         died, days = self.columns["In-hospital_death"], self.columns["Length_of_stay"]
@@ -384,25 +391,37 @@ def read_outcomes(path: Path | str) -> Outcomes:
     header, *lines = text.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
     if header != OUTCOMES_HEADER.encode():
         errors.add(0, f"{show(header, 80)}, expected the header {OUTCOMES_HEADER}")
-    rows, first = np.full((len(lines), 1 + len(names)), np.nan), {}
-    for at, line in enumerate(lines):
-        found = _OUTCOME.fullmatch(line)
-        if not found:
-            errors.add(at + 1, f"{show(line, 80)}, expected a line of six numbers: {OUTCOMES_HEADER}")
-            continue
-        rows[at] = [float(part) for part in found.groups()]
-        if first.setdefault(int(found[1]), at) != at:
-            errors.add(at + 1, f"the RecordID {int(found[1])} repeats that of line {first[int(found[1])] + 2}")
-        if rows[at, -1] not in (0, 1, -1):
-            errors.add(at + 1, f"{names[-1]} is {rows[at, -1]:g}, expected 0, 1, or -1 for unknown")
-        for name, value in zip(names[:-1], rows[at, 1:-1], strict=True):
-            if value < 0 and value != -1:
-                errors.add(at + 1, f"{name} is {value:g}, expected a number from 0, or -1 for unknown")
+    numbers, places = array("d"), array("q")
+    for at, line in enumerate(lines, start=1):
+        if found := _OUTCOME.fullmatch(line):
+            numbers.extend(map(float, found.groups()))
+            places.append(at)
+        else:
+            errors.add(at, f"{show(line, 80)}, expected a line of six numbers: {OUTCOMES_HEADER}")
+    rows = np.array(numbers).reshape(-1, 1 + len(names))
+
+    _, first, owner = np.unique(rows[:, 0], return_index=True, return_inverse=True)
+    first = first[owner]  # (n,) first row with the same RecordID
+    again = np.flatnonzero(first < np.arange(len(rows)))
+    told = [
+        (places[row], f"the RecordID {rows[row, 0]:.0f} repeats that of line {places[first[row]] + 1}")
+        for row in again[:SHOWN].tolist()
+    ]
+    errors.extend(Errors(told, len(again)))
+    for column, name in enumerate(names, start=1):
+        value = rows[:, column]
+        right, expected = (np.isin(value, (0, 1)), "0, 1") if name == names[-1] else (value >= 0, "a number from 0")
+        wrong = np.flatnonzero(~right & (value != -1))
+        told = [
+            (places[row], f"{name} is {value[row]:g}, expected {expected}, or -1 for unknown")
+            for row in wrong[:SHOWN].tolist()
+        ]
+        errors.extend(Errors(told, len(wrong)))
     errors.throw(path)
     if not lines:
         raise UserError(f"{path} holds no outcomes; expected lines of six numbers: {OUTCOMES_HEADER}")
     rows[rows == -1] = np.nan
-    ids = np.array([b"%d" % int(record) for record in rows[:, 0]])
+    ids = np.array([b"%d" % int(record) for record in rows[:, 0].tolist()])
     columns = {name: rows[:, 1 + i].copy() for i, name in enumerate(names)}
     return Outcomes(path, ids, columns, hashlib.sha256(text).hexdigest())
 
@@ -411,17 +430,29 @@ def read_outcomes(path: Path | str) -> Outcomes:
 class Joined:
     """Stays and outcomes of equal RecordID."""
 
+    ids: np.ndarray
+    """RecordIDs of the stays, (n,) bytes."""
+    outcomes: Outcomes
     rows: np.ndarray
     """Row of the outcomes for each stay, (n,) int64, -1 for a stay without outcome."""
-    without_outcome: np.ndarray
-    """RecordIDs of the stays without outcome, (k,) bytes."""
-    without_stay: np.ndarray
-    """RecordIDs of the outcomes without stay, (k,) bytes."""
+
+    @property
+    def without_outcome(self) -> np.ndarray:
+        """RecordIDs of the stays without outcome, (k,) bytes."""
+        return self.ids[self.rows < 0]
+
+    @property
+    def without_stay(self) -> np.ndarray:
+        """RecordIDs of the outcomes without stay, (k,) bytes."""
+        is_used = np.zeros(len(self.outcomes), bool)
+        is_used[self.rows[self.rows >= 0]] = True
+        return self.outcomes.ids[~is_used]
 
     def require_outcomes(self, outcomes: Path) -> None:
         """Raises a UserError that lists the first stays without outcome, if there are any."""
-        if n := len(self.without_outcome):
-            first = ", ".join(record.decode() for record in self.without_outcome[:5].tolist())
+        missing = self.without_outcome
+        if n := len(missing):
+            first = ", ".join(record.decode() for record in missing[:5].tolist())
             raise UserError(
                 f"{outcomes} has no line for {n:,} of {len(self.rows):,} stays: {first}{' …' * (n > 5)}. A labelled "
                 "set needs an outcome for each stay: add the lines or remove the files of these stays."
@@ -429,12 +460,8 @@ class Joined:
 
 
 def join(ids: np.ndarray, outcomes: Outcomes) -> Joined:
-    """Finds the outcome of each stay. `ids` (n,) bytes."""
-    row_of = {record: row for row, record in enumerate(outcomes.ids.tolist())}
-    rows = np.array([row_of.get(record, -1) for record in ids.tolist()], np.int64)
-    is_used = np.zeros(len(outcomes), bool)
-    is_used[rows[rows >= 0]] = True
-    return Joined(rows, ids[rows < 0], outcomes.ids[~is_used])
+    """Finds the outcome of each stay. `ids` (n,) bytes, all stays of a set or a block of them."""
+    return Joined(ids, outcomes, np.array([outcomes.row_of.get(record, -1) for record in ids.tolist()], np.int64))
 
 
 @dataclass(frozen=True)
