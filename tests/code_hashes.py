@@ -28,6 +28,7 @@ IGNORED = {
 ROOTS = {
     "PREPARE": ["src.pipeline.stages.prepare"],
     "FOLDS": ["src.data.splits"],
+    "MISSINGNESS": ["src.evaluation.missingness"],
     "SHIFT": ["src.pipeline.stages.shift"],
     "BASELINES": ["src.pipeline.stages.baselines"],
     "VECTORS": ["src.models.embeddings"],

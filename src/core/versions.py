@@ -9,6 +9,7 @@ from __future__ import annotations
 PREPARE = 3
 FOLDS = 1
 """Array of folds that is kept beside the corpus. folds.csv itself is made once, and users may edit it."""
+MISSINGNESS = 1
 SHIFT = 1
 BASELINES = 1
 VECTORS = 1

@@ -144,6 +144,53 @@ def heat(values: np.ndarray, names: Sequence[str], what: str, form: Callable[[fl
     return chart.svg
 
 
+def shades(
+    axes: Axes, values: np.ndarray, rows: Sequence[str], limit: float, what: str, extent: Sequence[float] | None = None
+) -> None:
+    """Paints a matrix (R, C) without numbers, with a bar that explains the colours. `limit`: the deepest blue; where
+    there are negative values -`limit` is the deepest orange, and where there are none the scale is that of square
+    roots, to tell small values apart. NaN and 0 are blank. `rows` are the names of the rows, `what` is the name of the
+    values. `extent` are the ends of the x axis where these are not numbers of columns."""
+    from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm, to_rgb
+
+    blue, orange = to_rgb(COLOURS[0]), to_rgb(COLOURS[1])
+    is_signed = bool((np.nan_to_num(values) < 0).any())
+    # Colours differ in opacity alone, so that nothing is the page's own colour, light or dark.
+    ends = [(*orange, 1.0), (*orange, 0.0), (*blue, 0.0), (*blue, 1.0)] if is_signed else [(*blue, 0.0), (*blue, 1.0)]
+    places = [0, 0.5, 0.5, 1] if is_signed else [0, 1]
+    colours = LinearSegmentedColormap.from_list("shades", list(zip(places, ends, strict=True)))
+    left, right = extent or (-0.5, values.shape[1] - 0.5)
+    image = axes.imshow(
+        values,
+        cmap=colours,
+        norm=Normalize(-limit, limit) if is_signed else PowerNorm(0.5, 0, limit),
+        aspect="auto",
+        interpolation="nearest",
+        extent=(left, right, len(values) - 0.5, -0.5),
+    )
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(visible=False)
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label=what)
+    bar.solids.set_rasterized(True)  # hundreds of translucent strips would show their seams
+    bar.outline.set_visible(False)
+
+
+def forest(axes: Axes, names: Sequence[str], values: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Draws values with their intervals, all (R,), one below the other, and a line at zero. NaN ends are not drawn."""
+    places = np.arange(len(names))
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.hlines(places, low, high, color=COLOURS[0], linewidth=1.4)
+    axes.plot(values, places, "o", color=COLOURS[0], markersize=4)
+    rows(axes, names)
+
+
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names the rows of a chart, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+
+
 def plain_log(axis: Axis, shown: Callable[[float], float] = lambda value: value) -> None:
     """Makes an axis logarithmic with plain numbers (0.02, not a power of ten), mapped by `shown`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter

@@ -1,4 +1,4 @@
-"""./run.sh eda: the reports themselves as one HTML page, before any training."""
+"""./run.sh eda: the data itself as one HTML page, before any training; missing values of stays also on the terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pathlib import Path
 from src.core import storage, versions
 from src.core.settings import fingerprint
 from src.core.targets import Target
+from src.core.terminal import result, show_table
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
 from src.pipeline.stages.report import TITLE, say_page, stamp_of
 from src.reporting.html_page import TEMPLATES, render
+
+MOST = 8
+"""Parameters of each kind in the table on the terminal."""
 
 
 class Eda(Stage):
@@ -46,6 +50,20 @@ class Eda(Stage):
         page = render(TITLE, f"{dataset.task.title}: the data", [data.section(dataset)], missing[0].fingerprint)
         storage.write_text(workspace.output.eda, page)
         say_page(workspace.output.eda, started)
+
+    def show(self, workspace: Workspace) -> None:
+        """Prints what is known of missing values, of tasks that have some."""
+        dataset = workspace.dataset
+        if dataset.shape.kind != "series":
+            return
+        from src.evaluation import missingness
+        from src.reporting.sections import series_data
+
+        facts = missingness.of_dataset(dataset)
+        if "parameters" in facts:
+            table = series_data.missing_table(facts, dataset.task, MOST)
+            show_table("The most informative and the most seldom observed parameters", table.columns, table.rows)
+        result("\n" + "\n".join(missingness.sentences(facts, dataset.task)))
 
 
 STAGE = Eda()

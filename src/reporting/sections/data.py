@@ -1,4 +1,4 @@
-"""Report section on the data: labels, lengths, words."""
+"""Report section on the data: labels, lengths and words of reports. Series have a module of their own, series_data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from src.data.dataset import Dataset
 from src.evaluation.shift_summary import short_names
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
+from src.reporting.sections import series_data
 
 TOP_WORDS = 15
 INDICATIVE = 12
@@ -18,6 +19,8 @@ PRIOR = 0.01
 
 
 def section(dataset: Dataset) -> Section:
+    if dataset.shape.kind == "series":
+        return series_data.section(dataset)
     train, labels = dataset.train, np.asarray(dataset.train.labels)
     tests = {short: Corpus.load(dataset.test_folder(name)) for name, short in short_names(dataset.test_files).items()}
     result = Section("Data")
