@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from sklearn.metrics import roc_auc_score
 
 from src.core.errors import UserError
-from src.data.tasks import ROUND1, ROUND2
+from src.data.tasks import ICU, LOS, ROUND1, ROUND2, frames, get_task
 from src.ensemble import blending
 from src.ensemble.blending import (
     METHODS,
@@ -31,6 +32,7 @@ from src.ensemble.blending import (
     mean_logits,
 )
 from src.evaluation.metrics import Estimate, official_score, paired_difference, sigmoid
+from tests.conftest import error_of
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
 
@@ -405,3 +407,101 @@ def test_malformed_input_raises():
     labels[:, :17] = 0
     with pytest.raises(UserError, match="types"):
         fit_weights(rows([members[1]], labels), ROUND2, per_group=True)
+
+
+# Clinical tasks
+
+
+def clinical(task, n=600, seed=0, spread=(0.6, 0.9, 3.0)):
+    """Evidence of members of rising noise on one truth, each too sure of itself."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0, 1.5, (n, task.n_labels))
+    if task.kind == "regression":
+        truth = 2 + truth / 2
+        labels = np.expm1(np.maximum(truth + rng.normal(0, 0.3, truth.shape), 0)).round()
+    elif task.kind == "binary":
+        labels = (rng.random((n, 1)) < task.decode(truth)).astype(np.uint8)
+    else:
+        chosen = (task.decode(truth).cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+        labels = np.eye(task.n_labels, dtype=np.uint8)[chosen]
+    sure = 2.0 if task.has_classes else 1.0
+    members = [sure * (truth + rng.normal(0, noise, truth.shape)) for noise in spread]
+    return Evidence.of(members, labels, np.arange(n) % 4)
+
+
+CLINICAL = pytest.mark.parametrize("task", [ICU, frames(3), LOS], ids=lambda task: task.name)
+
+
+@CLINICAL
+def test_clinical_weights_are_the_best_of_many(task):
+    evidence = clinical(task)
+    (group,) = fit_weights(evidence, task, False).groups
+    best = task.cells(evidence.labels, task.decode(group.apply(evidence.members))).mean()
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        weights = rng.dirichlet(np.ones(3))
+        temperature = np.exp(rng.normal(0, 0.5)) if task.has_classes else 1.0
+        other = sum(weight * member for weight, member in zip(weights, evidence.members, strict=True)) / temperature
+        assert best <= task.cells(evidence.labels, task.decode(other)).mean() + 1e-5
+    assert sum(group.weights) == pytest.approx(1) and min(group.weights) >= 0
+    assert group.weights[0] > group.weights[2]
+    assert (group.temperature > 1.2) if task.has_classes else (group.temperature == 1)
+
+
+def test_two_classes_are_blended_like_one_probability():
+    binary = clinical(ICU)
+    two = [np.column_stack([np.zeros(600), member[:, 0]]) + 5 for member in binary.members]
+    labels = np.column_stack([1 - binary.labels, binary.labels])
+    for method in ("temperature", "weights", "greedy"):
+        (one,) = fit_method(binary, ICU, method).groups
+        (other,) = fit_method(Evidence.of(two, labels, binary.folds), frames(2), method).groups
+        assert other.weights == pytest.approx(one.weights, abs=1e-4)
+        assert other.temperature == pytest.approx(one.temperature, rel=1e-3)
+
+
+@CLINICAL
+@pytest.mark.parametrize("method", ["mean", "weights", "greedy", "auto"])
+def test_clinical_blends_are_cross_fitted_and_no_worse_than_their_members(task, method):
+    evidence = clinical(task)
+    blends = fit_folds(evidence, task, method)
+    blended = task.decode(apply_folds(blends, evidence.members, evidence.folds))
+    score = official_score(task, evidence.labels, blended).value
+    worst = official_score(task, evidence.labels, task.decode(evidence.members[2])).value
+    best = official_score(task, evidence.labels, task.decode(evidence.members[0])).value
+    assert score > (worst if method == "mean" else best - 0.01)
+    rows = evidence.folds == 2
+    moved = replace(evidence, labels=evidence.labels.copy())
+    moved.labels[rows] = moved.labels[rows][::-1]
+    assert fit_folds(moved, task, method)[2] == blends[2]  # its own rows have no say in a fold's blend
+    found = contributions(evidence, task, blends, ["a", "b", "c"])
+    assert found["greedy"][0]["member"] == "a" and set(found["members"]) == {"a", "b", "c"}
+    json.dumps(found, allow_nan=False)
+    assert BlendWeights.from_json(json.loads(json.dumps(blends[0].to_json()))) == blends[0]
+
+
+def test_a_regression_has_no_temperature():
+    evidence = clinical(LOS)
+    assert "temperature has no meaning" in error_of(fit_method, evidence, LOS, "temperature")
+    assert fit_method(evidence, LOS, "auto").groups[0].temperature == 1
+
+
+def test_the_metric_says_which_blend_is_best():
+    """Of members with the same order of rows the AUROC of no blend differs, so nothing is fitted."""
+    labels, member = clinical(ICU).labels, clinical(ICU).members[0]
+    evidence = Evidence.of([member, 3 * member], labels, np.arange(600) % 4)
+    assert fit_method(evidence, ICU, "auto").method != "mean"
+    assert fit_method(evidence, get_task("icu", "roc_auc"), "auto").method == "mean"
+    steps = greedy_steps(evidence, get_task("icu", "roc_auc"))
+    assert len(steps) == 1 and steps[0].score.value == pytest.approx(roc_auc_score(labels, member), abs=0.005)
+
+
+def test_errors_of_clinical_members_are_correlated_where_they_share_them():
+    rng = np.random.default_rng(0)
+    for task in (LOS, frames(3)):
+        labels, members = (evidence := clinical(task)).labels, evidence.members
+        own = rng.normal(0, 1, members[0].shape)
+        base = np.log1p(labels) if task is LOS else 3.0 * labels
+        shift = rng.normal(0, 5, (600, 1)) if task.kind == "multiclass" else 0.0  # means nothing for classes
+        found = diversity([base + own, base + own + shift, base + rng.normal(0, 1, own.shape)], labels, task.kind)
+        assert found["correlation"][0][1] == pytest.approx(1)
+        assert abs(found["correlation"][0][2]) < 0.15

@@ -1,8 +1,10 @@
-"""Blends of several models' logits: plain mean, one temperature, fitted weights, or greedy selection.
+"""Blends of several models' outputs: plain mean, one temperature, fitted weights, or greedy selection.
 
-Members are a list of M logit arrays (N, L), one a model, rows in the training file's order. A blend's logits are
-sum_m weight_m * member_m / temperature, with weights that are at least zero and sum to one. The official loss is convex
-in the coefficients c_m = weight_m / temperature, so the fit has one optimum. At most M parameters a label group are
+Members are a list of M arrays (N, L) of logits, or of a regression's outputs, one a model, rows in the training file's
+order. A blend's logits are sum_m weight_m * member_m / temperature, with weights that are at least zero and sum to one;
+a regression's blend has no temperature. The loss of logits is convex in the coefficients c_m = weight_m / temperature,
+so the fit has one optimum (blend_losses.py). Weights minimise the task's own loss; methods, and steps of the greedy
+selection, are compared by the figure that Task.metric names. At most M parameters a label group are
 fitted: stacking with more is reported not to help. `greedy` finds weights by adding one member at a time (Caruana et
 al. 2004, "Ensemble selection from libraries of models"). `greedy_steps` and `leave_one_out` show the gain by each
 member for a blend of any method.
@@ -15,7 +17,6 @@ Rows to fit on may be weighted, and several rows may be noisy copies of one repo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -25,17 +26,15 @@ import numpy as np
 
 from src.core.errors import UserError, unknown
 from src.data.tasks import LabelGroup, Task
+from src.ensemble.blend_losses import LOSSES, BlendLoss, joined
 from src.evaluation.metrics import Estimate, official_score, paired_difference
 
 NESTED = ("mean", "temperature", "weights")  # from the simplest to the most flexible
 METHODS = (*NESTED, "greedy", "auto")
-TEMPERATURE_RANGE = (0.01, 1000.0)  # the optimum is infinite for a useless member, zero for a perfect one
 INNER_FOLDS = 5  # folds dealt to rows that have a single fold
 GREEDY_ROUNDS = 12  # maximum additions, so that a weight is at least a twelfth
 GREEDY_PATIENCE = 3  # additions in a row without a gain; a repeated member may gain nothing and still lead to a gain
 GREEDY_NIL = 1e-5  # smallest gain in cross-fitted score that counts
-NEWTON_NIL = 1e-6  # tolerance on twice the remaining loss; the result is then exact to about 1e-8
-BLOCK_CELLS = 8_192  # cells computed at once: they fit the cache and are too few for BLAS to use threads
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,11 @@ class Evidence:
         """Rows of distinct reports with equal weights."""
         return cls(members, labels, folds, np.ones(len(labels)), np.arange(len(labels)))
 
+    @property
+    def judging(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights, reports and folds, as metrics.official_score takes them."""
+        return self.weights, self.reports, self.folds
+
     def only(self, rows: np.ndarray) -> Evidence:
         """Selects `rows`, an index or a mask."""
         members = [member[rows] for member in self.members]
@@ -151,7 +155,7 @@ def mean_logits(members: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def fit_weights(evidence: Evidence, task: Task, per_group: bool) -> BlendWeights:
-    """Fits the weights and the temperature that minimise the official loss on these rows.
+    """Fits the weights and the temperature that minimise the task's own loss on these rows.
 
     `per_group` fits each label group of the task separately; otherwise all groups share weights and temperature. The
     loss is that of `metrics.official_score` without its clip. Raises ValueError for malformed input and UserError if no
@@ -161,7 +165,13 @@ def fit_weights(evidence: Evidence, task: Task, per_group: bool) -> BlendWeights
 
 
 def fit_temperature(evidence: Evidence, task: Task, per_group: bool) -> BlendWeights:
-    """Fits the temperature of equal weights that minimises the official loss; raises the errors of `fit_weights`."""
+    """Fits the temperature of equal weights that minimises the official loss; raises the errors of `fit_weights`, and
+    a UserError for a regression."""
+    if not task.has_classes:
+        raise UserError(
+            f"a temperature has no meaning for the task {task.name}: it sharpens probabilities, and this task predicts "
+            f"{task.unit}. Set blend.method to mean, weights or greedy."
+        )
     return BlendWeights("temperature", _fit(evidence, task, per_group, equal=True))
 
 
@@ -174,9 +184,9 @@ def fit_method(evidence: Evidence, task: Task, method: str, per_group: bool = Tr
     """Fits the blend of a method of METHODS on all these rows.
 
     `auto` goes through NESTED from the simplest method and takes a later method if its cross-fitted score is higher by
-    more than a paired standard error; equal weights win ties. `greedy` is no candidate: `weights` covers its blends.
-    Rows of a single fold are dealt into INNER_FOLDS. Raises UserError for an unknown method, and the errors of
-    `fit_weights`.
+    more than a paired standard error; equal weights win ties. A regression has no temperature to choose. `greedy` is no
+    candidate: `weights` covers its blends. Rows of a single fold are dealt into INNER_FOLDS. Raises UserError for an
+    unknown method, and the errors of `fit_weights`.
     """
     if method not in METHODS:
         raise unknown("blend method", method, METHODS)
@@ -243,9 +253,9 @@ def greedy_steps(evidence: Evidence, task: Task, groups: Sequence[LabelGroup] = 
         (member, bag), *others = map(next, paths)
         for (_, other), rows in zip(others, held_out, strict=True):
             logits[rows, bag.columns] = other.apply([logit[rows] for logit in evidence.members])
-        now, weighting = task.decode(logits), (evidence.weights, evidence.reports)
-        score = official_score(scored, labels, now, *weighting)
-        gain = paired_difference(scored, labels, now, before, *weighting) if steps else None
+        now = task.decode(logits)
+        score = official_score(scored, labels, now, *evidence.judging)
+        gain = paired_difference(scored, labels, now, before, *evidence.judging) if steps else None
         steps.append(GreedyStep(member, bag, score, gain, sum(other == member for other, _ in others), len(others)))
         if score.value > steps[best].score.value + GREEDY_NIL:
             best = len(steps) - 1
@@ -272,8 +282,8 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
             fits = blend.method != "mean"
             if fits:
                 within = [g for g in task.groups if group.start <= task.columns[g.name].start < group.stop]
-                wrong, share = (cells.astype(np.float32) for cells in _cells(others, task, within))
-                whole = np.array(group.weights, dtype=np.float32) @ wrong
+                loss = _loss(others, task, within).coarse()
+                whole = np.tensordot(np.array(group.weights, dtype=loss.terms.dtype), loss.terms, axes=1)
             for i, weight in enumerate(group.weights):
                 if weight > 1 - 1e-9:
                     continue
@@ -281,14 +291,13 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
                 temperature = group.temperature
                 if fits and weight:
                     mix = 1 / (1 - weight), -weight / (1 - weight)
-                    temperature = 1 / _best_scale(share, whole, wrong[i], mix, 1 / temperature)[1]
+                    temperature = 1 / loss.best_scale(whole, loss.terms[i], mix, 1 / temperature)[1]
                 without[i, rows, group.columns] = GroupBlend(group.start, group.stop, rest, temperature).apply(held_out)
     full = task.decode(apply_folds(blends, members, evidence.folds))
-    weighting = evidence.weights, evidence.reports
     return [
         None
         if np.isnan(logits).any()
-        else paired_difference(task, evidence.labels, full, task.decode(logits), *weighting)
+        else paired_difference(task, evidence.labels, full, task.decode(logits), *evidence.judging)
         for logits in without
     ]
 
@@ -302,8 +311,9 @@ def contributions(
     agreeing folds (`greedy_steps`, one blend for all labels). A member has the score of its plain logits and the loss
     of the blend without the member (`leave_one_out`), null if no member is left.
     """
-    rows = evidence.labels, evidence.weights, evidence.reports
-    alone = [official_score(task, rows[0], task.decode(member), *rows[1:]) for member in evidence.members]
+    alone = [
+        official_score(task, evidence.labels, task.decode(member), *evidence.judging) for member in evidence.members
+    ]
     lost = leave_one_out(evidence, task, blends)
     return {
         "greedy": [
@@ -323,19 +333,26 @@ def contributions(
     }
 
 
-def diversity(members: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+def diversity(members: Sequence[np.ndarray], labels: np.ndarray, kind: str = "multilabel") -> dict[str, Any]:
     """Returns the correlation of the members' errors as JSON values: {"correlation": M x M, "mean_pairwise": number}.
 
-    An error is a logit minus the member's mean over cells of the same label and truth. Correlations are over all N x L
-    cells; null for a constant member and for the mean without pairs.
+    An error is a logit minus the member's mean over cells of the same label and truth; logits of classes are centred in
+    each row before. An error of a regression is log1p(label) minus the output, minus its mean. Correlations are over
+    all N x L cells; null for a constant member and for the mean without pairs.
     """
     _check_members(members)
     errors = []
     for member in members:
         error = np.array(member, dtype=np.float64)
-        for truth in (0, 1):
-            cells = labels == truth
-            error -= cells * ((error * cells).sum(axis=0) / np.maximum(cells.sum(axis=0), 1))
+        if kind == "regression":
+            error = np.log1p(labels) - error
+            error -= error.mean(axis=0)
+        else:
+            if kind == "multiclass":
+                error -= error.mean(axis=1, keepdims=True)
+            for truth in (0, 1):
+                cells = labels == truth
+                error -= cells * ((error * cells).sum(axis=0) / np.maximum(cells.sum(axis=0), 1))
         errors.append(error.ravel() / (np.linalg.norm(error) or np.nan))
     correlation = np.array([[left @ right for right in errors] for left in errors])
     pairs = correlation[np.triu_indices(len(members), k=1)]
@@ -362,17 +379,19 @@ def _check_evidence(evidence: Evidence, task: Task) -> None:
             f"{task.name} has {task.n_labels} labels; given labels {np.shape(labels)} and members "
             f"{np.shape(members[0])}"
         )
-    if not ((labels == 0) | (labels == 1)).all() or not all(np.isfinite(member).all() for member in members):
-        raise ValueError("expected labels of 0 or 1 and finite logits: select the rows that were predicted")
+    right = (labels == 0) | (labels == 1) if task.has_classes else labels >= 0
+    if not right.all() or not all(np.isfinite(member).all() for member in members):
+        expected = "labels of 0 or 1" if task.has_classes else "labels of at least 0"
+        raise ValueError(f"expected {expected} and finite outputs: select the rows that were predicted")
 
 
 def _choose(evidence: Evidence, task: Task, per_group: bool) -> str:
     evidence = evidence.dealt()
     chosen, best = NESTED[0], task.decode(mean_logits(evidence.members))
-    for method in NESTED[1:]:
+    for method in NESTED[1:] if task.has_classes else ("weights",):
         blends = fit_folds(evidence, task, method, per_group)
         candidate = task.decode(apply_folds(blends, evidence.members, evidence.folds))
-        gain = paired_difference(task, evidence.labels, candidate, best, evidence.weights, evidence.reports)
+        gain = paired_difference(task, evidence.labels, candidate, best, *evidence.judging)
         if gain.value > gain.standard_error:
             chosen, best = method, candidate
     return chosen
@@ -381,114 +400,43 @@ def _choose(evidence: Evidence, task: Task, per_group: bool) -> str:
 def _fit(evidence: Evidence, task: Task, per_group: bool, equal: bool) -> tuple[GroupBlend, ...]:
     """Fits a blend for each label group, or for all groups together, with `equal` or free weights."""
     _check_evidence(evidence, task)
-    members = evidence.members
     blends = []
     for groups in [[group] for group in task.groups] if per_group else [task.groups]:
-        wrong, share = _cells(evidence, task, groups)
-        if equal:
-            weights = np.full(len(members), 1 / len(members))
-            _, temperature = _minimise(wrong.mean(axis=0, keepdims=True), share)
-        else:
-            weights, temperature = _minimise(wrong, share)
+        weights, temperature = _loss(evidence, task, groups).minimise(equal)
         columns = [task.columns[group.name] for group in groups]
         blends.append(GroupBlend(columns[0].start, columns[-1].stop, tuple(map(float, weights)), float(temperature)))
     return tuple(blends)
 
 
-def _cells(evidence: Evidence, task: Task, groups: Sequence[LabelGroup]) -> tuple[np.ndarray, np.ndarray]:
-    """Concatenates the `_signed_logits` of several groups."""
-    return tuple(map(np.hstack, zip(*(_signed_logits(evidence, task, group) for group in groups), strict=True)))
+def _loss(evidence: Evidence, task: Task, groups: Sequence[LabelGroup]) -> BlendLoss:
+    """Loss of several groups on the rows that count for them."""
+    return joined([_group_loss(evidence, task, group) for group in groups])
 
 
-def _signed_logits(evidence: Evidence, task: Task, group: LabelGroup) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the counted cells of a group: logits with the sign of wrong (M, cells), and cells' shares of the loss."""
+def _group_loss(evidence: Evidence, task: Task, group: LabelGroup) -> BlendLoss:
     labels = evidence.labels
     counted, columns = task.counted(group, labels) & (evidence.weights > 0), task.columns[group.name]
     if not counted.any():
-        raise UserError(f"{task.name}: none of the {len(labels)} reports to fit a blend on counts for the {group.name}")
-    sign = (1.0 - 2.0 * labels[counted, columns]).ravel()
-    wrong = np.stack([member[counted, columns].ravel() * sign for member in evidence.members])
-    share = np.repeat(evidence.weights[counted] / evidence.weights[counted].sum(), group.size) / group.size
-    return wrong, group.weight * group.loss_scale * share
-
-
-def _minimise(wrong: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns weights (M,) and temperature that minimise the sum of share * log(1 + exp(c @ wrong)), c >= 0.
-
-    The cross-entropy of a cell with logit z is log(1 + exp(-z)) for a positive and log(1 + exp(z)) for a negative.
-    """
-    from scipy.optimize import minimize
-    from scipy.special import expit
-
-    def loss(c: np.ndarray) -> tuple[float, np.ndarray]:
-        z = c @ wrong
-        return float(share @ np.logaddexp(0, z)), wrong @ (share * expit(z))
-
-    start, low, high = np.full(len(wrong), 1 / len(wrong)), *TEMPERATURE_RANGE
-    solution = minimize(
-        loss,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0, 1 / low)] * len(wrong),
-        options={"ftol": 1e-13, "gtol": 1e-9, "maxiter": 1000},
-    )
-    total = solution.x.sum()
-    return (solution.x / total if total > 1 / high else start), min(max(1 / max(total, 1 / high), low), high)
+        raise UserError(
+            f"{task.name}: none of the {len(labels)} {task.noun} to fit a blend on counts for the {group.name}"
+        )
+    members = [member[counted, columns] for member in evidence.members]
+    share = evidence.weights[counted] / evidence.weights[counted].sum()
+    loss = LOSSES[task.kind](members, labels[counted, columns], share)
+    return replace(loss, share=group.weight * group.loss_scale * loss.share)
 
 
 def _greedy(evidence: Evidence, task: Task, groups: Sequence[LabelGroup]) -> Iterator[tuple[int, GroupBlend]]:
     """Yields each added member and the blend after the addition, without end."""
-    wrong, share = (
-        cells.astype(np.float32) for cells in _cells(evidence, task, groups)
-    )  # twice as fast, exact to 1e-7
+    loss = _loss(evidence, task, groups).coarse()
     columns = [task.columns[group.name] for group in groups]
-    counts, mean, scale = np.zeros(len(wrong), dtype=int), np.zeros_like(share), 1.0
+    counts, mean, scale = np.zeros(len(loss.terms), dtype=int), np.zeros_like(loss.terms[0]), 1.0
     for size in count(1):
         mix = 1 - 1 / size, 1 / size
-        candidates = [_best_scale(share, mean, row, mix, scale) for row in wrong]
-        chosen = int(np.argmin([loss for loss, _ in candidates]))
+        candidates = [loss.best_scale(mean, row, mix, scale) for row in loss.terms]
+        chosen = int(np.argmin([lowest for lowest, _ in candidates]))
         scale = candidates[chosen][1]
-        mean = mix[0] * mean + mix[1] * wrong[chosen]
+        mean = mix[0] * mean + mix[1] * loss.terms[chosen]
         counts[chosen] += 1
         weights = tuple(map(float, counts / size))
         yield chosen, GroupBlend(columns[0].start, columns[-1].stop, weights, 1 / scale)
-
-
-def _best_scale(
-    share: np.ndarray, left: np.ndarray, right: np.ndarray, mix: tuple[float, float], start: float
-) -> tuple[float, float]:
-    """Returns the minimum over `scale` of the loss of scale * (mix[0] * left + mix[1] * right), and the scale.
-
-    `share`, `left` and `right` are (cells,). Newton's method; a step outside the bracket of known slopes is replaced by
-    a bisection on a log scale.
-    """
-    low, high = (1 / bound for bound in reversed(TEMPERATURE_RANGE))
-    scale = min(max(start, low), high)
-    while True:
-        loss, slope, curvature = map(float, _curve(share, left, right, mix, scale))
-        step = slope / max(curvature, 1e-300)
-        low, high = (scale, high) if slope < 0 else (low, scale)
-        if low <= scale - step <= high and slope * step < NEWTON_NIL:
-            return loss - slope * step / 2, scale - step
-        if high / low < 1 + 1e-9:
-            return loss, scale
-        scale = scale - step if low < scale - step < high else math.sqrt(low * high)
-
-
-def _curve(
-    share: np.ndarray, left: np.ndarray, right: np.ndarray, mix: tuple[float, float], scale: float
-) -> np.ndarray:
-    """Returns the loss of `_minimise` along a ray and its first and second derivative by the scale: (3,)."""
-    total = np.zeros(3)
-    for at in range(0, len(share), BLOCK_CELLS):
-        block = slice(at, at + BLOCK_CELLS)
-        wrong = mix[0] * left[block]
-        wrong += mix[1] * right[block]
-        truth = np.exp(np.minimum(scale * wrong, 80))  # in float32, 89 overflows
-        truth += 1
-        np.reciprocal(truth, out=truth)  # the probability of the true label
-        pull = share[block] * wrong
-        pull *= 1 - truth
-        total += -share[block] @ np.log(truth), pull.sum(), (pull * truth) @ wrong
-    return total

@@ -135,7 +135,9 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
         **runs.make_record(workspace, "blend"),
         "members": {part.name: part.score["fingerprint"] for part in parts},
         "weights": fitted.to_json(),
-        "diversity": blending.diversity([member[splits.scored] for member in logits], labels[splits.scored]),
+        "diversity": blending.diversity(
+            [member[splits.scored] for member in logits], labels[splits.scored], workspace.task.kind
+        ),
         "contributions": {"on": on, **_contributions(workspace, evidence, fitted, per_fold, members)},
     }
     storage.write_json(folder / "run.json", record)
