@@ -56,6 +56,7 @@ def test_a_job_runs_where_the_same_output_tree_lies(copy, tmp_path):
         pretrained=None,
         denoiser=None,
         split=reference(fold / "split.npz", copy),
+        outcomes=None,
         weights=None,
         beside=[],
         valid=None,

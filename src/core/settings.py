@@ -372,6 +372,11 @@ class Train(Optimisation):
     """balanced: weight of positives = negatives / positives of the label, which ruins the calibration."""
     regression_loss: Literal["mse", "mae", "huber"] = "mse"
     """Loss of a regression, between outputs and log1p of the labels; other tasks ignore it."""
+    forecast_weight: float = Field(0.0, ge=0)
+    """Weight of the loss of forecasting, from each step of a series, what is observed in the next step; 0: no
+    forecasts. For encoders that look back only (bidirectional=false)."""
+    outcome_weight: float = Field(0.0, ge=0)
+    """Weight of the loss of predicting further outcomes that are known of training stays, such as SAPS-I; 0: none."""
     noise: Noise = Noise()
     target_weight: float = Field(0.0, ge=0, le=1)
     """Exponent of the density ratio to the target test file as sample weight: 1: the weights of `weighted` validation;
@@ -410,6 +415,11 @@ class Run(Settings):
     def _columns_of_model(self) -> Run:
         if isinstance(self.model, GRUD) and not (self.features.imputer == "decay" and self.features.observed):
             raise ValueError("grud needs features.imputer=decay and features.observed=true")
+        looks_back = isinstance(self.model, GRUD) or (
+            isinstance(self.model, Recurrent) and not self.model.bidirectional
+        )
+        if self.train.forecast_weight and not looks_back:
+            raise ValueError("train.forecast_weight needs an encoder that looks back only: model.bidirectional=false")
         if isinstance(self.model, Tabular) and self.pretrain.epochs:
             raise ValueError(f"{self.model.encoder} has no encoder to pretrain (pretrain.epochs)")
         return self

@@ -25,6 +25,8 @@ class InputShape:
     """Kind of each parameter: vital, examination, drug, device or pixel."""
     statics: tuple[str, ...] = ()
     """Names of the columns of `statics`."""
+    outcomes: tuple[str, ...] = ()
+    """Further outcomes that are known of train rows, which a model may learn to predict beside the label."""
 
     @property
     def names(self) -> tuple[str, ...]:

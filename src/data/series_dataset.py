@@ -22,6 +22,8 @@ from src.data.tasks import Task
 
 TARGETS = {"icu": "In-hospital_death", "los": "Length_of_stay"}
 """Column of the outcomes that each task predicts."""
+FURTHER = {"icu": ("SAPS-I", "SOFA", "Length_of_stay"), "los": ("SAPS-I", "SOFA")}
+"""Other columns, which a model may learn to predict beside it (train.outcome_weight). Survival would tell death."""
 HOURS = LAST_MINUTE // 60
 
 
@@ -38,9 +40,10 @@ class EncodedStays:
     """Columns of the outcomes, (N,) float32 each, NaN where unknown; empty without outcomes."""
 
 
-def stay_shape(settings: Grid) -> InputShape:
+def stay_shape(settings: Grid, task: Task) -> InputShape:
     """Shape of the corpora that encode_stays makes."""
-    return InputShape("series", steps=round(HOURS / settings.step), parameters=PARAMETERS, kinds=KINDS, statics=STATICS)
+    steps = round(HOURS / settings.step)
+    return InputShape("series", 0, steps, PARAMETERS, KINDS, STATICS, FURTHER[task.name])
 
 
 def encode_stays(
@@ -55,7 +58,7 @@ def encode_stays(
     blocks = itertools.chain.from_iterable(
         encoding.blocks(source, path, known) for source, (path, known) in enumerate(zip(paths, outcomes, strict=True))
     )
-    shape = stay_shape(settings)
+    shape = stay_shape(settings, task)
     size = (None, shape.steps, len(shape.parameters))
     storage.write_npy_blocks(folder / "values.npy", size, np.dtype(np.float32), blocks)
     statics = np.concatenate(encoding.statics)

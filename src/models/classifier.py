@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from src.core.errors import UserError, unknown
-from src.core.settings import AnyModel, Features, Model
+from src.core.settings import AnyModel, Features, Model, Train
 from src.data.inputs import InputShape
+from src.models.auxiliary import AuxiliaryHeads
 from src.models.dpcnn import DPCNNEncoder
 from src.models.grud import GRUDEncoder
 from src.models.input_layers import build_input_layer
@@ -55,6 +56,7 @@ class Classifier(nn.Module):
         self.n_labels = n_labels
         size = self.pooling.size + input_layer.context_size
         self.head = (LabelHead if settings.pooling == "label" else nn.Linear)(size, n_labels)
+        self.auxiliary: AuxiliaryHeads | None = None
 
     def forward(self, inputs: dict[str, Tensor], lengths: Tensor) -> Tensor:
         embedded = self.input_layer(inputs)  # (64, 41, 128)
@@ -64,13 +66,38 @@ class Classifier(nn.Module):
 
     def logits(self, embedded: Tensor, context: Tensor | None, lengths: Tensor) -> Tensor:
         """Computes the logits of what the input layer returned."""
-        features = self.encoder(embedded, lengths)  # (64, 41, 256)
+        return self._logits(self._pooled(self.encoder(embedded, lengths), context, lengths))
+
+    def _pooled(self, features: Tensor, context: Tensor | None, lengths: Tensor) -> Tensor:
         pooled = self.pooling(features, lengths)  # (64, 512), or (64, 17, 256) of labels
         if context is not None:
             beside = context if pooled.dim() == 2 else context[:, None].expand(-1, pooled.shape[1], -1)
             pooled = torch.cat([pooled, beside], dim=-1)
+        return pooled
+
+    def _logits(self, pooled: Tensor) -> Tensor:
         draws = self.dropout_samples if self.training else 1
         return torch.stack([self.head(self.dropout(pooled)) for _ in range(draws)]).mean(dim=0)  # (64, 17)
+
+    def add_auxiliary(self, forecast: bool, n_outcomes: int) -> None:
+        """Adds heads that only training uses, see auxiliary.py."""
+        n_parameters = len(self.input_layer.shape.parameters) if forecast else 0
+        self.auxiliary = AuxiliaryHeads(self.encoder.size, self.head.in_features, n_parameters, n_outcomes)
+
+    def with_auxiliary(
+        self, inputs: dict[str, Tensor], lengths: Tensor, outcomes: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes the logits, the loss of the forecasts and that of the `outcomes` (B, K), 0 without such a head."""
+        embedded = self.input_layer(inputs)
+        context = self.input_layer.context(inputs) if self.input_layer.context_size else None
+        features = self.encoder(embedded, lengths)
+        pooled = self._pooled(features, context, lengths)
+        forecast = outcome = embedded.new_zeros(())
+        if self.auxiliary.forecast is not None:
+            forecast = self.auxiliary.forecast_loss(features, self.input_layer.scaler(inputs["values"]))
+        if self.auxiliary.outcomes is not None:
+            outcome = self.auxiliary.outcome_loss(self.dropout(pooled), outcomes)
+        return self._logits(pooled), forecast, outcome
 
 
 def build_model(
@@ -79,11 +106,13 @@ def build_model(
     n_labels: int,
     vectors: Tensor | None = None,
     features: Features | None = None,
+    train: Train | None = None,
 ) -> Classifier | TabularModel:
     """Builds a model with fresh weights for inputs of `shape`.
 
     `vectors` (shape.size, embedding_size) start the embedding of tokens; `features` are the columns that are made of
-    series. Raises UserError for an unknown encoder and for one that does not read such inputs.
+    series, and `train` tells which auxiliary heads training asks for. Raises UserError for an unknown encoder and for
+    one that does not read such inputs.
     """
     if settings.encoder not in {**ENCODERS, **TABULAR}:
         raise unknown("encoder", settings.encoder, {**ENCODERS, **TABULAR})
@@ -94,4 +123,7 @@ def build_model(
     columns = [series_columns(shape, features or Features())] if settings.encoder == "grud" else []
     # The encoder comes before the input layer: results depend on the order of random draws.
     encoder = ENCODERS[settings.encoder](settings, *columns)
-    return Classifier(build_input_layer(settings, shape, vectors, features), encoder, n_labels, settings)
+    model = Classifier(build_input_layer(settings, shape, vectors, features), encoder, n_labels, settings)
+    if train is not None and (train.forecast_weight or train.outcome_weight):
+        model.add_auxiliary(train.forecast_weight > 0, len(shape.outcomes) if train.outcome_weight else 0)
+    return model

@@ -68,7 +68,7 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
 
     torch.manual_seed(seed_of(job.seed, job.fold, 0))
     vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
-    model = build_model(run.model, job.shape, task.n_labels, vectors, run.features).to(device)
+    model = build_model(run.model, job.shape, task.n_labels, vectors, run.features, run.train).to(device)
     if isinstance(model, TabularModel):
         fitting = TabularFitting(task, model, train, valid, run.train, device)
 
@@ -81,7 +81,10 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
         if job.pretrained:
             checkpoints.load_parts(job.locate(job.pretrained), model, BODY)
         denoiser = Denoiser.load(*reading) if reading and run.denoise.in_training else None
-        objective = Classification(task, model, train, valid, run.train, device, job.precision, denoiser)
+        outcomes = None
+        if job.outcomes:
+            outcomes = standardised_outcomes(job.locate(job.outcomes), job.shape.outcomes, own.chosen, len(train))
+        objective = Classification(task, model, train, valid, run.train, device, job.precision, denoiser, outcomes)
 
         def fitted() -> History:
             return fit(objective, (job.seed, job.fold), job.path, progress)
@@ -129,11 +132,14 @@ class Classification(Objective):
         device: torch.device,
         precision: str,
         denoiser: Denoiser | None = None,
+        outcomes: Tensor | None = None,
     ):
+        """`outcomes` (N, K) of the train rows, standardised, with NaN where unknown: see settings.outcome_weight."""
         super().__init__(model, settings, device)
         self._task, self._train, self._valid, self._precision = task, train, valid, precision
         self._positive_weight = positive_weight(train.labels, settings).to(device)
         self._reader = EpochReader(train, settings, device, denoiser)
+        self._outcomes = None if outcomes is None else outcomes.to(device)
         self._compute = compiled(model, device) if settings.compile else model
         self.n_batches = self._reader.n_batches
 
@@ -141,6 +147,8 @@ class Classification(Objective):
         return self._reader.batches(rng)
 
     def loss(self, compute: Callable[..., Tensor], batch: Batch, wanted: Wanted) -> Tensor:
+        if isinstance(self.model, Classifier) and self.model.auxiliary is not None:
+            return self._with_auxiliary(batch, wanted)
         outputs = []
         for copy in [batch] if wanted.twin is None else [batch, wanted.twin]:
             with autocast(self._precision, self.device):
@@ -152,6 +160,16 @@ class Classification(Objective):
             return losses[0]
         distance = (self._task.disagreement(*outputs) * wanted.weights).mean()
         return sum(losses) / 2 + self.settings.consistency * distance
+
+    def _with_auxiliary(self, batch: Batch, wanted: Wanted) -> Tensor:
+        """Loss of the labels and, by their weights, of forecasts and further outcomes."""
+        outcomes = None if self._outcomes is None else self._outcomes[torch.from_numpy(batch.rows)]
+        with autocast(self._precision, self.device):
+            logits, forecast, outcome = self.model.with_auxiliary(batch.inputs, batch.lengths, outcomes)
+        loss = self._task.loss(
+            logits.float(), wanted.targets, wanted.weights, self._positive_weight, self.settings.regression_loss
+        )
+        return loss + self.settings.forecast_weight * forecast + self.settings.outcome_weight * outcome
 
     def step(self, batch: Batch, wanted: Wanted) -> Tensor:
         """Computes loss and gradients; settings.attack adds the gradients at the attacked weights."""
@@ -179,6 +197,21 @@ class Classification(Objective):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         return make_optimizer(self.model, self.settings, self.settings.layer_decay)
+
+
+SKEWED = {"Length_of_stay"}
+"""Outcomes of which the logarithm is predicted."""
+
+
+def standardised_outcomes(path: Path, names: Sequence[str], rows: np.ndarray, size: int) -> Tensor:
+    """Further outcomes (size, K) of training rows: those of the train `rows`, standardised, then NaN for all others."""
+    with np.load(path) as file:
+        columns = [np.log1p(file[name]) if name in SKEWED else file[name] for name in names]
+    table = np.stack(columns, axis=1)[rows].astype(np.float64)
+    mean, scale = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
+    found = np.full((size, len(names)), np.nan, dtype=np.float32)
+    found[: len(rows)] = (table - mean) / np.where(scale > 0, scale, 1)
+    return torch.from_numpy(found)
 
 
 def validated(

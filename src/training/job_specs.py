@@ -104,6 +104,8 @@ class FoldJob(TrainingJob):
     """Folder of the PretrainJob whose encoder denoises reports before the model reads them."""
     split: str
     """File with train_rows, valid_rows and predicted_rows."""
+    outcomes: str | None
+    """File with further outcomes of the train rows, by name: (N,) each, NaN where unknown."""
     weights: str | None
     """File with the sample weight of each train row, (N,); None: all 1."""
     beside: list[dict[str, Any]]

@@ -99,6 +99,7 @@ class _Planner:
             pretrained=start.pretrained and ref(start.pretrained),
             denoiser=start.denoiser and ref(start.denoiser),
             split=ref(self._save(folder / "split.npz", **_rows_of(split))),
+            outcomes=ref(dataset.output.outcomes) if self.run.train.outcome_weight else None,
             weights=ref(self._save(folder / "weights.npy", self.weights)) if self.weights is not None else None,
             beside=[asdict(one) for one in self.extra + self._pseudo_labelled(teachers)],
             valid=ref(self._save(folder / "valid.npz", **valid)) if valid else None,

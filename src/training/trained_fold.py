@@ -38,7 +38,9 @@ class TrainedFold:
         """
         result = storage.read_json(storage.require(fold / "result.json", "train"))
         run, task = Run.model_validate(result["run"]), get_task(result["task"])
-        model = build_model(run.model, InputShape.from_json(result["inputs"]), task.n_labels)
+        model = build_model(
+            run.model, InputShape.from_json(result["inputs"]), task.n_labels, None, run.features, run.train
+        )
         checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
         name = result.get("denoiser")
         denoiser = name and _find(name, fold, output)

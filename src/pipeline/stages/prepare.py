@@ -156,7 +156,7 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
         info(f"test: {path.name}: {test.facts[0].describe()}")
     for name, count in sum((facts.implausible for facts in made.facts), Counter()).most_common(5):
         info(f"train: {count:,} values of {name} are outside its plausible range and become missing")
-    shape = stay_shape(settings.grid)
+    shape = stay_shape(settings.grid, task)
     tests = " + ".join(f"{entry['rows']:,}" for entry in entries if entry["role"] == "test") or "no"
     return {
         "summary": f"{task.title}; {len(made.corpus):,} train stays, {tests} test stays, {len(shape.parameters)} "
