@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.data.tasks import ROUND1
-from src.evaluation.label_shift import adapt, calibrate, correct, estimate_rates
+from src.data.tasks import LOS, ROUND1, frames
+from src.evaluation.label_shift import adapt, calibrate, calibrate_classes, correct, estimate_rates
 from src.evaluation.metrics import official_score, sigmoid
+from tests.conftest import error_of
 
 TRAIN = np.full(17, 0.2)
 TEST = np.linspace(0.05, 0.6, 17)
@@ -71,7 +72,44 @@ def test_what_is_calibrated_on_weighted_rows_starts_at_their_rates():
     weights = np.where(labels[:, 0] == 1, 3.0, 1.0)
     rng = np.random.default_rng(0)
     drawn = rng.choice(20000, 20000, p=weights / weights.sum())
-    moved, known, rates = adapt(logits, labels, weights, logits[drawn])
+    moved, known, rates = adapt(ROUND1, logits, labels, weights, logits[drawn])
     assert known[0] == pytest.approx(labels[drawn, 0].mean(), abs=0.01)
     assert rates[0] == pytest.approx(known[0], abs=0.02) and known[0] > labels[:, 0].mean() + 0.1
     assert moved.shape == logits.shape
+
+
+def classes(rates, n, seed):
+    """Draws one-hot labels (n, 3) at `rates`, and logits that are calibrated for equal rates."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(3, n, p=rates)
+    means = 2 * np.eye(3)
+    seen = rng.normal(means[chosen], 1.2)
+    return np.eye(3, dtype=int)[chosen], seen @ means.T / 1.2**2
+
+
+def test_planted_class_rates_are_found_and_adapted_predictions_fit_better():
+    task, train, test = frames(3), np.full(3, 1 / 3), np.array([0.7, 0.2, 0.1])
+    labels, logits = classes(train, 8000, 0)
+    truth, unseen = classes(test, 8000, 1)
+    constant = np.random.default_rng(2).normal(0, 3, (8000, 1))  # a constant added to a row's logits means nothing
+    moved, known, rates = adapt(task, 3 * logits, labels, np.ones(8000), 3 * unseen + constant)
+    assert known == pytest.approx(train, abs=0.02) and rates == pytest.approx(test, abs=0.02)
+    before, after = (official_score(task, truth, task.decode(one)).value for one in (unseen, moved))
+    assert after > before + 0.02
+    assert after == pytest.approx(official_score(task, truth, task.decode(unseen + np.log(test))).value, abs=0.003)
+    # Without a shift nothing moves.
+    assert adapt(task, logits, labels, np.ones(8000), logits)[2] == pytest.approx(train, abs=0.02)
+
+
+def test_class_weights_count_as_copies():
+    labels, logits = classes(np.array([0.5, 0.3, 0.2]), 300, 5)
+    weights = np.random.default_rng(0).integers(0, 3, 300)
+    weighed = calibrate_classes(logits, labels, weights)
+    copied = calibrate_classes(np.repeat(logits, weights, axis=0), np.repeat(labels, weights, axis=0))
+    assert weighed.slope == pytest.approx(copied.slope, rel=1e-3)
+    assert weighed.bias == pytest.approx(copied.bias, abs=1e-3)
+
+
+def test_a_regression_has_no_label_rates():
+    ones = np.ones((4, 1))
+    assert "days" in error_of(adapt, LOS, ones, ones, ones[:, 0], ones)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.data.tasks import ROUND1, ROUND2
-from src.evaluation.metrics import official_score, sigmoid
+from src.data.tasks import ICU, ROUND1, ROUND2, frames
+from src.evaluation.metrics import Estimate, official_score, sigmoid
 from src.evaluation.score_estimation import (
     TRANSFER_ERROR,
     Calibrator,
@@ -14,6 +14,7 @@ from src.evaluation.score_estimation import (
     UnlabelledPredictions,
     expect_score,
     fold_gain,
+    weighted_expectation,
 )
 
 
@@ -164,3 +165,50 @@ def test_the_sampling_part_is_the_spread_over_files():
         scores.append(official_score(ROUND1, labels, sigmoid(beliefs)).value)
         variances.append(((found.high - found.low) / 2 / 1.96) ** 2 - TRANSFER_ERROR**2)
     assert np.sqrt(np.mean(variances)) == pytest.approx(np.std(scores), rel=0.15)
+
+
+@pytest.mark.parametrize("task", [ICU, frames(4)], ids=lambda task: task.name)
+@pytest.mark.parametrize("similarities", [(0.1, 0.9), (0.1, 0.4)])
+def test_a_clinical_task_is_expected_to_score_as_it_does(task, similarities):
+    def draw(n, seed, similarities):
+        rng = np.random.default_rng(seed)
+        similarity = rng.uniform(*similarities, n)
+        beliefs = rng.normal(0, 2.5, (n, task.n_labels))
+        chances = task.decode(beliefs * (0.2 + 0.8 * similarity)[:, None])
+        if task.kind == "binary":
+            return (rng.random((n, 1)) < chances).astype(int), beliefs, similarity
+        chosen = (chances.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+        return np.eye(task.n_labels, dtype=int)[chosen], beliefs, similarity
+
+    labels, beliefs, similarity = draw(8000, 0, (0.1, 0.9))
+    calibrator = Calibrator(
+        task, LabelledPredictions(beliefs[None], beliefs[None], labels, similarity[None], np.array([0.0]))
+    )
+    labels, beliefs, similarity = draw(8000, 1, similarities)
+    found = expected(task, calibrator, beliefs, similarity, 0.0)
+    true = official_score(task, labels, task.decode(beliefs))
+    assert found.value == pytest.approx(true.value, abs=4 * true.standard_error)
+    assert found.low < true.value < found.high
+
+
+def test_classes_gain_by_the_mean_over_folds_what_two_labels_gain():
+    """Two classes are one probability, so the same folds are expected to score the same."""
+    rng = np.random.default_rng(0)
+    beliefs = rng.normal(0, 2, (3, 500, 1))
+    labels = (rng.random((500, 1)) < sigmoid(beliefs.mean(axis=0))).astype(int)
+    similarity, found = rng.random(500), []
+    for task, logits, truth in (
+        (ICU, beliefs, labels),
+        (frames(2), np.concatenate([np.zeros_like(beliefs), beliefs], axis=2), np.hstack([1 - labels, labels])),
+    ):
+        seen = LabelledPredictions(logits[:1], logits[:1], truth, similarity[None], np.array([0.0]))
+        calibrator = Calibrator(task, seen)
+        calibrator.models = {}  # predictions as they are
+        test = UnlabelledPredictions(logits, logits, [logits, 2 * logits], similarity, 0.0, 500)
+        found.append(expect_score(task, calibrator, test))
+    assert vars(found[0]) == pytest.approx(vars(found[1]))
+
+
+def test_the_expectation_of_a_regression_is_its_weighted_error():
+    found = weighted_expectation(Estimate(-6.5, 0.2))
+    assert (found.value, found.low, found.high) == pytest.approx((-6.5, -6.5 - 1.96 * 0.2, -6.5 + 1.96 * 0.2))

@@ -2,8 +2,9 @@
 
 Rates are estimated by expectation maximisation on the test predictions (Saerens, Latinne and Decaestecker 2002, Neural
 Computation 14, 21-41). The method needs calibrated probabilities: logits are calibrated out of fold by bias-corrected
-temperature scaling (Alexandari, Kundaje and Shrikumar 2020, ICML). Each label is a binary problem. The method assumes
-that texts of a label have one distribution in train and test; if texts differ, it may lower the score.
+temperature scaling (Alexandari, Kundaje and Shrikumar 2020, ICML). Each label is a binary problem; classes, of which a
+row has one, are one problem. The method assumes that inputs of a label have one distribution in train and test; if they
+differ, it may lower the score. A regression has no label rates.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.core.errors import UserError
+from src.data.tasks import KINDS, Task
 from src.evaluation.metrics import sigmoid
 
 ITERATIONS = 1000
@@ -64,14 +67,68 @@ def correct(logits: np.ndarray, train_rates: np.ndarray, rates: np.ndarray) -> n
     return logits + np.log(new / (1 - new)) - np.log(old / (1 - old))
 
 
+def calibrate_classes(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> Calibration:
+    """Fits one slope and a bias of each class to out-of-fold logits and one-hot labels (N, C)."""
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    logits = np.asarray(logits, dtype=np.float64)
+    share = np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        chances = log_softmax(parameters[0] * logits + parameters[1:], axis=1)
+        pull = share[:, None] * (np.exp(chances) - labels)
+        return -float(share @ (labels * chances).sum(axis=1)), np.append((pull * logits).sum(), pull.sum(axis=0))
+
+    n_classes = labels.shape[1]
+    bounds = [(0, None), *[(-20, 20)] * n_classes]  # an absent class would have a bias of minus infinity
+    start = np.append(1.0, np.zeros(n_classes))
+    solution = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000})
+    return Calibration(np.full(n_classes, solution.x[0]), solution.x[1:] - solution.x[1:].mean())
+
+
+def estimate_class_rates(logits: np.ndarray, train_rates: np.ndarray) -> np.ndarray:
+    """Estimates class rates (C,) of the test file from its calibrated `logits` (N, C) and the `train_rates` (C,)."""
+    probabilities = KINDS["multiclass"].decode(logits)
+    train = np.clip(train_rates, 1e-6, 1)
+    rates = train / train.sum()
+    for _ in range(ITERATIONS):
+        adapted = probabilities * rates / train
+        before, rates = rates, (adapted / adapted.sum(axis=1, keepdims=True)).mean(axis=0)
+        if np.abs(rates - before).max() < TOLERANCE:
+            break
+    return rates
+
+
+def log_odds(task: Task, rates: np.ndarray) -> np.ndarray:
+    """Returns what a logit of each label gains when its rate comes to be one of `rates` (L,), up to a constant."""
+    clipped = np.clip(rates, 1e-6, 1 - 1e-6)
+    return np.log(clipped) if task.kind == "multiclass" else np.log(clipped / (1 - clipped))
+
+
+def check_task(task: Task) -> None:
+    """Raises UserError for a task without label rates."""
+    if not task.has_classes:
+        raise UserError(
+            f"label shift has no meaning for the task {task.name}: it is a change of label rates, and this task "
+            f"predicts {task.unit}"
+        )
+
+
 def adapt(
-    oof: np.ndarray, labels: np.ndarray, weights: np.ndarray, logits: np.ndarray
+    task: Task, oof: np.ndarray, labels: np.ndarray, weights: np.ndarray, logits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the test `logits` (M, L) calibrated and adapted, the weighted train rates (L,) and the test rates (L,).
 
     The calibration is fitted to out-of-fold logits and labels (N, L) with weights (N,), so the adaptation starts from
-    the weighted label rates.
+    the weighted label rates. Raises UserError for a regression.
     """
+    check_task(task)
+    if task.kind == "multiclass":
+        calibrated = calibrate_classes(oof, labels, weights).apply(logits)
+        train_rates = np.average(labels, axis=0, weights=weights)
+        rates = estimate_class_rates(calibrated, train_rates)
+        return calibrated + log_odds(task, rates) - log_odds(task, train_rates), train_rates, rates
     calibrated = calibrate(oof, labels, weights).apply(logits)
     train_rates = np.average(labels, axis=0, weights=weights)
     rates = estimate_rates(calibrated, train_rates)

@@ -1,4 +1,4 @@
-"""Estimation of a run's official score on a test file without labels.
+"""Estimation of a run's own score on a test file without labels.
 
 A calibrator is fitted to out-of-fold predictions of train rows, plain and with noise up to that of the test files. It
 is a logistic regression of the labels on four features: the run's logit, the mean logit of the other runs (committee),
@@ -12,6 +12,10 @@ equal similarity. That excess cannot be learned from train; in the experiment of
 the fold gain of a single model. The expected loss is therefore that of a fold, minus the fold gain of the run, plus the
 mean fold gain of its models: for a single model both terms cancel, a blend keeps the difference. Without the last term
 the error would be more than twice as large.
+
+Of a task of classes each class is a label of the calibrator, by its logit against all others, and the probabilities of
+a row are made to sum to one. A regression has no calibrator: weighted_expectation() is its out-of-fold error on train
+rows weighted like the test file. TRANSFER_ERROR was measured on reports; for other tasks it is a guess.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.data.tasks import LabelGroup, Task
+from src.data.tasks import EPS, LabelGroup, Task
+from src.evaluation.figures import Estimate
 
 TRANSFER_ERROR = 0.009
 """Standard error of the method for a file of any size: a little more than the root mean square error in the experiment
@@ -85,7 +90,9 @@ class Calibrator:
         self.models = {}
         for group in task.groups:
             rows, columns = task.counted(group, labelled.labels), task.columns[group.name]
-            logits, committee = labelled.logits[:, rows, columns], labelled.committee[:, rows, columns]
+            logits, committee = (
+                against_others(task, logits[:, rows, columns]) for logits in (labelled.logits, labelled.committee)
+            )
             labels = np.broadcast_to(labelled.labels[None, rows, columns], logits.shape)
             features = self._features(logits, committee, labelled.similarity[:, rows], labelled.noise)
             if labels.min() < labels.max():
@@ -98,8 +105,10 @@ class Calibrator:
         if group.name not in self.models:
             return self.task.decode(logits)
         similarity = np.broadcast_to(test.similarity, logits.shape[:2])
-        features = self._features(logits, committee, similarity, np.full(len(logits), test.noise))
-        return self.models[group.name].predict_proba(features)[:, 1].reshape(logits.shape)
+        own, others = (against_others(self.task, one) for one in (logits, committee))
+        features = self._features(own, others, similarity, np.full(len(logits), test.noise))
+        found = self.models[group.name].predict_proba(features)[:, 1].reshape(logits.shape)
+        return found / found.sum(axis=-1, keepdims=True) if self.task.kind == "multiclass" else found
 
     def _features(
         self, logits: np.ndarray, committee: np.ndarray, similarity: np.ndarray, noise: np.ndarray
@@ -126,6 +135,54 @@ class Calibrator:
         return np.stack([column.ravel() for column in columns], axis=1)
 
 
+def against_others(task: Task, logits: np.ndarray) -> np.ndarray:
+    """Returns the logit of each label's probability, same shape: of a class, against all other classes."""
+    if task.kind != "multiclass":
+        return logits
+    probabilities = np.clip(task.decode(logits), EPS, 1 - EPS)
+    return np.log(probabilities) - np.log1p(-probabilities)
+
+
+def weighted_expectation(score: Estimate) -> Expectation:
+    """Returns the expectation of a regression from its score on out-of-fold train rows weighted like the test file.
+
+    Its interval is that of the score's standard error alone: what the mean over folds gains, and what other stays lose,
+    are not in it.
+    """
+    spread = QUANTILE * score.standard_error
+    return Expectation(score.value, score.value - spread, score.value + spread)
+
+
+def _class_losses(logits: np.ndarray) -> np.ndarray:
+    """Returns the part of the cross-entropy of logits (…, C) that does not depend on the class: (…,)."""
+    top = logits.max(axis=-1)
+    return top + np.log(np.exp(logits - top[..., None]).sum(axis=-1))
+
+
+def _expected_losses(
+    task: Task, logits: np.ndarray, truth: np.ndarray, models: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the expected loss of each row of a group, (m,), and a variance over random labels, (m,): that of the loss
+    of a row of classes, or that of the sum of the losses of all labels.
+
+    `logits` and the probabilities `truth` are (k, m, L), and so are those of `models`.
+    """
+    mean, chance = logits.mean(axis=0), truth.mean(axis=0)
+    if task.kind == "multiclass":
+        losses = (_class_losses(logits) - (truth * logits).sum(axis=-1)).mean(axis=0)
+        gains = [
+            _class_losses(model := np.asarray(one, dtype=np.float64)).mean(axis=0) - _class_losses(model.mean(axis=0))
+            for one in (*models, logits)
+        ]
+        losses += np.mean(gains[:-1], axis=0) - gains[-1]
+        return losses, (chance * mean**2).sum(axis=1) - (chance * mean).sum(axis=1) ** 2
+    losses = (np.logaddexp(0, logits) - truth * logits).mean(axis=(0, 2))
+    transfer_loss = np.mean([fold_gain(model) for model in models], axis=0)
+    losses += (transfer_loss - fold_gain(logits)).mean(axis=1)
+    # Variance of the loss over random labels: z^2 p (1 - p) a cell.
+    return losses, (mean**2 * chance * (1 - chance)).sum(axis=1)
+
+
 def fold_gain(logits: np.ndarray) -> np.ndarray:
     """Returns the mean loss of k folds' `logits` (k, m, L) minus the loss of their mean logit: (m, L).
 
@@ -137,7 +194,7 @@ def fold_gain(logits: np.ndarray) -> np.ndarray:
 
 
 def expect_score(task: Task, calibrator: Calibrator, test: UnlabelledPredictions) -> Expectation:
-    """Returns the expected official score and its interval.
+    """Returns the expected score of the task, whatever Task.metric is, and its interval.
 
     For a group that counts only some reports, such as the types, reports are weighted by the probability to count.
     """
@@ -145,10 +202,8 @@ def expect_score(task: Task, calibrator: Calibrator, test: UnlabelledPredictions
     probabilities = {group.name: calibrator.probabilities(test, group) for group in task.groups}
     for group in task.groups:
         logits = np.asarray(test.logits[..., task.columns[group.name]], dtype=np.float64)
-        truth = probabilities[group.name]
-        losses = (np.logaddexp(0, logits) - truth * logits).mean(axis=(0, 2))
-        transfer_loss = np.mean([fold_gain(model[..., task.columns[group.name]]) for model in test.models], axis=0)
-        losses += (transfer_loss - fold_gain(logits)).mean(axis=1)
+        models = [model[..., task.columns[group.name]] for model in test.models]
+        losses, variance = _expected_losses(task, logits, probabilities[group.name], models)
         counts = np.ones(len(losses))
         if group.counted_given is not None:
             counts = 1 - np.prod(1 - probabilities[group.counted_given].mean(axis=0), axis=1)
@@ -156,9 +211,8 @@ def expect_score(task: Task, calibrator: Calibrator, test: UnlabelledPredictions
         weight = group.weight * group.loss_scale
         score += group.weight - weight * float((share * losses).mean())
         per_report += weight * share * losses
-        # Variance of the loss over random labels: z^2 p (1 - p) a cell.
-        mean, truth = logits.mean(axis=0), truth.mean(axis=0)
-        chance += (weight * share / group.size) ** 2 * (mean**2 * truth * (1 - truth)).sum(axis=1)
+        size = 1 if task.kind == "multiclass" else group.size
+        chance += (weight * share / size) ** 2 * variance
     sampling = (per_report.var() + chance.mean()) / test.reports
     spread = QUANTILE * math.sqrt(sampling + TRANSFER_ERROR**2)
     return Expectation(score, score - spread, score + spread)

@@ -127,20 +127,28 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
         raise UserError(f"there is no test file in {workspace.settings.paths.input} to make a submission for")
     if len(set(names)) < len(names):
         raise UserError(f"a run is named twice: {' '.join(names)}")
+    if not workspace.task.has_classes:
+        raise UserError(
+            f"leaderboard ask varies probabilities, and the task {workspace.task.name} predicts {workspace.task.unit}. "
+            "Choose a run with: ./run.sh leaderboard"
+        )
     runs_ = [workspace.fitting_run(name) for name in names or ["blend"]]
     rows = workspace.validation().only(workspace.splits.scored)
     local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
     test = [np.asarray(run.test_logits(target.name)) for run in runs_]
-    _, known, rates = label_shift.adapt(np.mean(local, axis=0), labels[rows.rows], rows.weights, np.mean(test, axis=0))
+    task, mean = workspace.task, np.mean(local, axis=0)
+    _, known, rates = label_shift.adapt(task, mean, labels[rows.rows], rows.weights, np.mean(test, axis=0))
     base = Base(
-        workspace.task,
+        task,
         [run.name for run in runs_],
         local,
         labels[rows.rows],
         rows.weights,
         test,
         labels.mean(axis=0),
-        metrics.logit(rates) - metrics.logit(known),
+        metrics.logit(rates) - metrics.logit(known)
+        if task.kind != "multiclass"
+        else label_shift.log_odds(task, rates) - label_shift.log_odds(task, known),
     )
     return target, runs_, base
 

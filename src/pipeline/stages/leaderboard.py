@@ -17,9 +17,16 @@ from src.core.errors import UserError
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import JobProgress, result, show_table
+from src.data.tasks import get_task
 from src.evaluation import label_shift, metrics, runs
 from src.evaluation.runs import RunFolder
-from src.evaluation.score_estimation import Calibrator, LabelledPredictions, UnlabelledPredictions, expect_score
+from src.evaluation.score_estimation import (
+    Calibrator,
+    LabelledPredictions,
+    UnlabelledPredictions,
+    expect_score,
+    weighted_expectation,
+)
 from src.evaluation.shift_summary import short_names
 from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
 from src.evaluation.workspace import Workspace
@@ -93,7 +100,7 @@ class Leaderboard(Stage):
         shift, target = workspace.validation_sets, workspace.target
         short = short_names([test.name for test in shift.tests])
         for test in shift.tests:
-            _show(boards, test.name, workspace.settings.select_on, test.name == target.name, short)
+            _show(boards, test.name, workspace, test.name == target.name, short)
         if self._against and target is None:
             raise UserError("--against compares runs under the target test file, and there is no test file")
         if self._against:
@@ -134,6 +141,8 @@ def _write_board(workspace: Workspace, target: Target, run: RunFolder, committee
 def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder]) -> dict[str, Any]:
     """Validations, expected score and label rates for each test file."""
     shift, task = workspace.validation_sets, workspace.task
+    if not task.has_classes:
+        return {test.name: _weighted(workspace, test, run) for test in shift.tests}
     calibrator = Calibrator(task, _judged(workspace, run, committee or [run])) if shift.tests else None
     tests = {}
     for test in shift.tests:
@@ -151,6 +160,15 @@ def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder])
             "label_rates": _label_rates(workspace, test, run),
         }
     return tests
+
+
+def _weighted(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, Any]:
+    """Validations of a regression and, as the expected score, its own score on rows weighted like the test file."""
+    rows = workspace.validation("weighted", test).only(workspace.splits.scored)
+    task, labels = get_task(workspace.task.name), workspace.labels[rows.rows]
+    predictions = task.decode(rows.logits(run.oof(), run.copies(test.name)))
+    expected = weighted_expectation(metrics.official_score(task, labels, predictions, rows.weights, rows.rows))
+    return {"validations": _validations(workspace, test, run), "expected": vars(expected), "label_rates": None}
 
 
 def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]) -> LabelledPredictions:
@@ -190,13 +208,14 @@ def _label_rates(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dic
     rows, labels = workspace.validation(test=test), workspace.labels
     logits = run.test_logits(test.name)
     oof = rows.logits(run.oof(), run.copies(test.name))
-    _, _, corrected = label_shift.adapt(oof, labels[rows.rows], rows.weights, logits)
+    _, _, corrected = label_shift.adapt(workspace.task, oof, labels[rows.rows], rows.weights, logits)
     predicted = workspace.task.decode(logits).mean(axis=0)
     return {"train": labels.mean(axis=0).tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
 
 
-def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, short: dict[str, str]) -> None:
-    """One line for each run, best by `select_on` last."""
+def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bool, short: dict[str, str]) -> None:
+    """One line for each run, best by select_on last."""
+    select_on, task = workspace.settings.select_on, workspace.task
     lines = {name: board["tests"][test] for name, board in boards.items()}
     rows = []
     for name, found in sorted(lines.items(), key=lambda item: item[1]["validations"][select_on]["value"]):
@@ -205,12 +224,16 @@ def _show(boards: dict[str, Any], test: str, select_on: str, is_target: bool, sh
         cells = [f"{score['value']:.4f}±{1e4 * score['standard_error']:.0f}" for score in scores]
         rows.append([name, *cells, f"{found['expected']['value']:.3f}±{half:.3f}"])
     sizes = next(iter(lines.values()))["validations"]
-    rows.append(["effective reports", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
+    rows.append([f"effective {task.noun}", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} last"
     show_table(title, ["run", *VALIDATIONS, "expected"], rows)
     if is_target:
         result("± of a validation: standard error, in its last digits")
         result("± of expected: half of the 95% interval")
+        if not task.has_classes:
+            result(f"expected: out-of-fold error on train {task.noun} weighted like the test file, nothing else")
+        if task.metric:
+            result(f"validations are of {task.score_name} (metric), expected of {get_task(task.name).score_name}")
 
 
 def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFolder) -> None:
@@ -241,6 +264,9 @@ def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFol
 
 
 def _show_rates(name: str, board: dict[str, Any], workspace: Workspace) -> None:
+    if not workspace.task.has_classes:
+        result(f"{name}: label rates have no meaning for {workspace.task.title}")
+        return
     for test in workspace.validation_sets.tests:
         rates = board["tests"][test.name]["label_rates"]
         rows = [

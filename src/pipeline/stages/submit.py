@@ -137,6 +137,6 @@ def _moved(workspace: Workspace, source: RunFolder, test: str, logits: np.ndarra
     """Logits moved to the label rates that the test file speaks for."""
     rows = workspace.validation(test=workspace.validation_sets.target(test))
     oof = rows.logits(source.oof(), source.copies(test))
-    moved, known, rates = label_shift.adapt(oof, workspace.labels[rows.rows], rows.weights, logits)
+    moved, known, rates = label_shift.adapt(workspace.task, oof, workspace.labels[rows.rows], rows.weights, logits)
     info(f"submit: label rates of {test} moved by up to {np.abs(rates - known).max():.3f} (submit.label_shift)")
     return moved
