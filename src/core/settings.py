@@ -119,14 +119,15 @@ class Shift(Settings):
     """Measurement of the difference between train and each test file."""
 
     max_rows: int = Field(20_000, ge=100)
-    """Maximum number of compared reports of a file; a random sample of larger files is compared."""
+    """Maximum number of compared rows of a file; a random sample of larger files is compared."""
     draws: int = Field(2, ge=1)
     """Number of copies of the train reports with the noise of each test file."""
     weights: Literal["similarity", "odds"] = "similarity"
-    """Weights that make train reports distributed like a test file. similarity: by the histogram of the largest cosine
-    to a training report of the model; odds: by adversarial validation."""
+    """Weights that make train rows distributed like a test file. similarity: by the histogram of the largest cosine to
+    a training report of the model, or, for stays and images, of the out-of-fold probability of being a train row; odds:
+    by the odds of adversarial validation as they are."""
     clip: float = Field(10.0, gt=1)
-    """Maximum weight of a report relative to the mean weight."""
+    """Maximum weight of a row relative to the mean weight."""
     seed: int = Field(0, ge=0)
 
 

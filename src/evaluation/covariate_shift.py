@@ -26,19 +26,19 @@ TELLING = 8
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Adversarial validation: cross-validated classifier of train against test reports."""
+    """Adversarial validation: cross-validated classifier of train against test rows."""
 
     auc: float
     standard_error: float
     """Standard error of the AUC (Hanley and McNeil 1982) for a fixed classifier; near 0.5 the true error, with refitted
     classifiers, is 1.4 times as large."""
     train_logits: np.ndarray
-    """Log odds of being a test report, (N,), with both files weighted equally."""
+    """Out-of-fold log odds of being a test row, (N,), with both files weighted equally."""
     test_logits: np.ndarray
-    """Log odds of being a test report, (M,)."""
+    """Out-of-fold log odds of being a test row, (M,)."""
     telling: list[dict[str, Any]]
-    """Most indicative n-grams: tokens, share of reports of each file with the n-gram, z of the difference; first
-    n-grams of the test file, then of train."""
+    """Reports: most indicative n-grams: tokens, share of reports of each file with the n-gram, z of the difference;
+    first n-grams of the test file, then of train. Series: see series_shift.telling_features()."""
 
 
 def profile(reference: Text, text: Text) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def adversarial(train: Text, test: Text, seed: int = 0) -> Adversarial:
         logits[judged] = _classifier(features[fit], is_test[fit], seed).decision_function(features[judged])
     auc = float(roc_auc_score(is_test, logits))
     telling = _telling(counts, places, text[0], is_test)
-    return Adversarial(auc, _auc_error(auc, *sizes), logits[is_test == 0], logits[is_test == 1], telling)
+    return Adversarial(auc, auc_error(auc, *sizes), logits[is_test == 0], logits[is_test == 1], telling)
 
 
 def odds_weights(logits: np.ndarray, clip: float = CLIP) -> np.ndarray:
@@ -166,7 +166,8 @@ def _telling(counts: csr_array, places: np.ndarray, tokens: np.ndarray, is_test:
     ]
 
 
-def _auc_error(auc: float, n_train: int, n_test: int) -> float:
+def auc_error(auc: float, n_train: int, n_test: int) -> float:
+    """Returns the standard error of an AUC (Hanley and McNeil 1982)."""
     above, below = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (n_test - 1) * (above - auc**2) + (n_train - 1) * (below - auc**2)
     return math.sqrt(variance / (n_train * n_test))

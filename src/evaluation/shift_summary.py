@@ -3,146 +3,35 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-import numpy as np
 
 from src.core import storage
 from src.core.storage import Output
 from src.core.terminal import result, show_table
+from src.evaluation import series_shift_summary, text_shift_summary
 
-NOTICEABLE = 0.01
-"""Smallest difference of noise, as a share of tokens, that is reported."""
-APART = 0.6
-"""AUC from which train and test are reported as different."""
 FILES_A_TABLE = 2
 """Test files in a table of 80 columns."""
-RATES = ("replacement", "insertion", "deletion", "dispersion")
 
 
 def headline(facts: dict[str, Any]) -> str:
-    """Returns a line with noise and AUC of every file."""
-    parts = [f"train {_percent(facts['train']['noise'])}"]
-    parts += [
-        f"{name} {_percent(test['noise'])}, AUC {_two(test['adversarial']['auc'])}"
-        for name, test in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True)
-    ]
-    return "tokens with noise: " + "; ".join(parts)
+    """Returns a line with what differs in each file."""
+    return _kind(facts).headline(facts)
 
 
 def paragraph(facts: dict[str, Any]) -> str:
     """Returns a paragraph on the differences between train and test files, with advice."""
-    tests = facts["tests"]
-    if not tests:
-        return "There is no test file to compare with. Models are validated on the plain train reports only."
-    train_noise, sentences = facts["train"]["noise"], []
-    if train_noise is None:
-        sentences.append("The files have too few frequent phrases for an estimate of their noise.")
-    elif _total(train_noise) < NOTICEABLE:
-        sentences.append("The train reports have no noise.")
-    else:
-        sentences.append(
-            f"In train {train_noise['rates']['replacement']:.0%} of the tokens are replaced, "
-            f"{train_noise['rates']['insertion']:.0%} have an inserted neighbour and "
-            f"{train_noise['rates']['deletion']:.0%} are deleted."
-        )
-    advice = set()
-    for name, test in zip(short_names(tests).values(), tests.values(), strict=True):
-        auc, matched = test["adversarial"]["auc"], test["adversarial"]["auc_noise_matched"]
-        clauses = []
-        measured = test["noise"] is not None and train_noise is not None
-        if measured:
-            more = _total(test["noise"]) - _total(train_noise)
-            word = "more" if more > NOTICEABLE else "less" if more < -NOTICEABLE else "as much"
-            clauses.append(f"has {word} noise ({_percent(test['noise'])} of tokens; train {_percent(train_noise)})")
-            if more > NOTICEABLE:
-                advice.add("train and validate with added noise (train.noise, select_on=shifted)")
-        if auc is None:
-            clauses.append("has too few reports for adversarial validation")
-        elif auc >= APART:
-            rest = f", {matched:.2f} with equal noise" if abs(matched - auc) > 0.005 else ""
-            source = ", as a file from another pool does" if matched >= APART else ", only because of noise"
-            clauses.append(f"differs from train (AUC {auc:.2f}{rest}){source if measured else ''}")
-            if matched >= APART:
-                advice.add("trust high out-of-fold scores less, and compare runs by the expected leaderboard")
-        else:
-            clauses.append(f"does not differ from train (AUC {auc:.2f})")
-        near, far = test["similarity"]["test"]["median"], test["similarity"]["train"]["median"]
-        if near < far - 0.02:
-            clauses.append(f"is less similar to train (median cosine {near:.2f}; {far:.2f} between train reports)")
-        sentences.append(f"{name} {'; it '.join(clauses)}.")
-    families = facts["train"]["families"]
-    sentences.append(
-        f"{families['share_of_reports']:.0%} of the train reports belong to families of near-duplicates "
-        f"(largest {families['largest']}), so random folds are somewhat optimistic (folds.scheme=families keeps "
-        "families together)."
-    )
-    todo = "; ".join(sorted(advice)) or "nothing; random cross-validation predicts the scores of these files well"
-    return " ".join(sentences) + f" What to do: {todo}."
+    if not facts["tests"]:
+        noun = facts.get("noun", "reports")
+        return f"There is no test file to compare with. Models are validated on the plain train {noun} only."
+    return _kind(facts).paragraph(facts)
 
 
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Returns title, columns and rows of each table."""
-    short, train = short_names(facts["tests"]), facts["train"]
-    names, tests = list(short.values()), list(facts["tests"].values())
-    shared = [train["shared_long_ngrams"], *(test["shared_long_ngrams"] for test in tests)]
-    noises = [train["noise"], *(test["noise"] for test in tests)]
-    noise_rows = [
-        ["frames with another word", *(_cell(noise, lambda known: f"{known['odd_middles']:.1%}") for noise in noises)],
-        *([rate, *(_cell(noise, partial(_rate, rate=rate)) for noise in noises)] for rate in RATES),
-        ["tokens with noise", *(_cell(noise, lambda known: f"{_total(known):.1%}") for noise in noises)],
-        ["by report, p10–p90", *(_cell(noise, _report) for noise in noises)],
-        ["flatness (1: uniform)", *(_cell(noise, _flat) for noise in noises)],
-        ["frames counted", *(_cell(noise, lambda known: f"{known['outcomes']:,}") for noise in noises)],
-    ]
-    profiles = [train["held_out"], *(test["profile"] for test in tests)]
-    text_rows = [
-        ["reports compared", *(f"{count:,}" for count in facts["sampled"].values())],
-        ["reports in the file", *(f"{count:,}" for count in facts["rows"].values())],
-        ["tokens a report", *(f"{p['length']['mean']:.1f}" for p in profiles)],
-        ["shortest, longest", *(f"{p['length']['min']}–{p['length']['max']}" for p in profiles)],
-        ["words", *(str(p["words"]) for p in profiles)],
-        *([f"unseen {n}", *(f"{p['unseen'][n]:.1%}" for p in profiles)] for n in profiles[0]["unseen"]),
-        ["bits a token, by words", *(f"{p['unigram_bits']:.2f}" for p in profiles)],
-        ["bits a token, by bigrams", *(f"{p['bigram_bits']:.2f}" for p in profiles)],
-        ["share a 10-gram with train", *(f"{share:.0%}" for share in shared)],
-    ]
-    apart_rows = [
-        ["AUC train against test", *(_auc(test) for test in tests)],
-        ["with equal noise", *(_matched(test, train["noise"]) for test in tests)],
-        ["similarity to train: test", *(f"{test['similarity']['test']['median']:.2f}" for test in tests)],
-        ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in tests)],
-        ["train, with equal noise", *(_median(test["similarity"]["train_noised"]) for test in tests)],
-        ["effective size, weighted", *(f"{test['effective_size']['weighted']:,.0f}" for test in tests)],
-        ["effective size, shifted", *(f"{test['effective_size']['shifted']:,.0f}" for test in tests)],
-    ]
-    indicative_rows = [
-        [
-            f"{short[name]}: {' '.join(map(str, ngram['tokens']))}",
-            f"{ngram['train']:.1%}",
-            f"{ngram['test']:.1%}",
-            f"{ngram['z']:+.0f}",
-        ]
-        for name, test in facts["tests"].items()
-        for ngram in sorted(test["adversarial"]["telling"], key=lambda ngram: -abs(ngram["z"]))[:6]
-    ]
-    return [
-        ("Noise in %, with 95% intervals", ["", "train", *names], noise_rows),
-        ("Text, compared with four fifths of train", ["", "held-out train", *names], text_rows),
-        *([("Difference from train", ["", *names], apart_rows)] if names else []),
-        *([("Most indicative n-grams", ["n-gram", "train", "test", "z"], indicative_rows)] if names else []),
-    ]
-
-
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Returns each file name's stem without the prefix that all stems share."""
-    stems = {name: Path(name).stem for name in names}
-    common = os.path.commonprefix(list(stems.values())) if len(stems) > 1 else ""
-    return {name: stem[common.rfind("_") + 1 :] for name, stem in stems.items()}
+    return _kind(facts).tables(facts)
 
 
 def show(facts: dict[str, Any]) -> None:
@@ -159,104 +48,27 @@ def show(facts: dict[str, Any]) -> None:
 
 def as_markdown(facts: dict[str, Any]) -> str:
     """Returns paragraph, figure and tables as Markdown."""
-    parts = ["# Differences between train and test files", paragraph(facts), "![noise and similarity](shift.png)"]
+    parts = ["# Differences between train and test files", paragraph(facts), f"![{_kind(facts).FIGURE}](shift.png)"]
     for title, columns, rows in tables(facts):
         lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         parts.append(f"## {title}\n\n" + "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
-    parts.append(
-        "A frame is a frequent phrase of three tokens, a word and three tokens; frames with another word have another "
-        "token instead of the word. "
-        "Rates are corrected for the noise that wide frames miss; dispersion is the intra-class correlation of noise "
-        "within a report. "
-        "Flatness: perplexity of the replacing tokens relative to uniformly drawn tokens. "
-        "Held-out train: a fifth of the train reports, compared with the other four fifths like the test files. "
-        "Similarity: median cosine to the nearest training report."
-    )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, _kind(facts).NOTE]) + "\n"
 
 
 def draw(path: Path, output: Output, facts: dict[str, Any]) -> None:
-    """Draws noise rates with their intervals, and each file's distribution of similarity to the training reports."""
+    """Draws the differences between the files."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    noises = {"train": facts["train"]["noise"]} | {name: test["noise"] for name, test in facts["tests"].items()}
-    noises = {name: noise for name, noise in noises.items() if noise is not None}
     figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    places = np.arange(3)
-    for i, (name, noise) in enumerate(noises.items()):
-        values = np.array([noise["rates"][rate] for rate in RATES[:3]])
-        bounds = np.array([noise["intervals"][rate] for rate in RATES[:3]]).T
-        width = 0.8 / len(noises)
-        errors = np.abs(bounds - values)
-        left.bar(places + (i - (len(noises) - 1) / 2) * width, values, width, yerr=errors, capsize=2, label=name)
-    left.set_xticks(places, RATES[:3])
-    left.set_ylabel("share of tokens")
-    left.set_title("Noise, with 95% intervals")
-    if noises:
-        left.legend(fontsize=8)
-    bins = np.linspace(0, 1, 51)
-    for i, name in enumerate(facts["tests"]):
-        folder = output.shift_of(name)
-        similarity = np.load(folder / "similarity.npy")
-        if i == 0:
-            right.hist(similarity[0], bins, density=True, histtype="step", label="train, out of fold")
-        if len(similarity) > 1:
-            label = f"train, with the noise of {name}"
-            right.hist(similarity[1:].ravel(), bins, density=True, histtype="step", linestyle=":", label=label)
-        right.hist(np.load(folder / "test_similarity.npy"), bins, density=True, histtype="step", label=name)
-    right.set_xlabel("largest cosine to a training report of the model")
-    right.set_ylabel("density of reports")
-    right.set_title("Similarity to training reports")
-    if facts["tests"]:
-        right.legend(fontsize=8)
+    _kind(facts).draw(figure, output, facts)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     storage.write_atomic(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def _total(noise: dict[str, Any]) -> float:
-    return sum(noise["rates"][rate] for rate in RATES[:3])
-
-
-def _percent(noise: dict[str, Any] | None) -> str:
-    return "unknown" if noise is None else f"{_total(noise):.1%}"
-
-
-def _cell(noise: dict[str, Any] | None, text: Callable[[dict[str, Any]], str]) -> str:
-    return "–" if noise is None else text(noise)
-
-
-def _report(noise: dict[str, Any]) -> str:
-    return f"{noise['report']['p10']:.1%}–{noise['report']['p90']:.1%}"
-
-
-def _flat(noise: dict[str, Any]) -> str:
-    return "–" if noise["flatness"] is None else f"{noise['flatness']:.2f}"
-
-
-def _rate(noise: dict[str, Any], rate: str) -> str:
-    low, high = noise["intervals"][rate]
-    return f"{100 * noise['rates'][rate]:.1f} ({100 * low:.1f}–{100 * high:.1f})"
-
-
-def _two(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}"
-
-
-def _matched(test: dict[str, Any], train_noise: dict[str, Any] | None) -> str:
-    measured = test["noise"] is not None and train_noise is not None and test["adversarial"]["auc"] is not None
-    return f"{test['adversarial']['auc_noise_matched']:.3f}" if measured else "–"
-
-
-def _auc(test: dict[str, Any]) -> str:
-    if test["adversarial"]["auc"] is None:
-        return "–"
-    return f"{test['adversarial']['auc']:.3f} ± {test['adversarial']['standard_error']:.3f}"
-
-
-def _median(quantiles: dict[str, float] | None) -> str:
-    return "–" if quantiles is None else f"{quantiles['median']:.2f}"
+def _kind(facts: dict[str, Any]) -> ModuleType:
+    """Returns the module that words facts of this kind."""
+    return text_shift_summary if "noun" not in facts else series_shift_summary

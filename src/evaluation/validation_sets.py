@@ -1,4 +1,4 @@
-"""Validation sets that ./run.sh shift makes: train reports made like those of each test file.
+"""Validation sets that ./run.sh shift makes: train rows made like those of each test file.
 
 output/shift/
     shift.json, shift.md, shift.png      what was found: for machines, in words and tables, and drawn
@@ -7,6 +7,10 @@ output/shift/
     TEST/noised_K/                       the train rows with noise up to the test's, a corpus for each draw
     TEST/{similarity,weights}.npy        (1 + D, M): of the train rows as they are, and of each draw
     TEST/test_similarity.npy             (m,)
+
+Similarity says how like train a row is. Reports: the largest cosine to a training report of the model. Stays and
+images: the out-of-fold probability of being a train row and none of TEST, as if both files had one size; they have no
+token noise, so D is 0.
 """
 
 from __future__ import annotations

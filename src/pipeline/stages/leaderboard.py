@@ -27,7 +27,7 @@ from src.evaluation.score_estimation import (
     expect_score,
     weighted_expectation,
 )
-from src.evaluation.shift_summary import short_names
+from src.evaluation.shift_words import short_names
 from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
 from src.evaluation.workspace import Workspace
 from src.pipeline import online_scores

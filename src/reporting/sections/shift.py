@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from src.evaluation import shift_summary
-from src.evaluation.shift_summary import RATES, short_names
+from src.evaluation.series_shift_summary import LISTED, most_different
+from src.evaluation.shift_words import short_names
+from src.evaluation.text_shift_summary import RATES
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
@@ -20,18 +24,45 @@ def section(findings: Findings) -> Section:
         return result
     facts = findings.shift.facts
     result.parts.append(Text(shift_summary.paragraph(facts)))
-    names = short_names(facts["tests"])
-    noise = {"train": facts["train"]["noise"], **{names[name]: test["noise"] for name, test in facts["tests"].items()}}
-    known = {name: estimate for name, estimate in noise.items() if estimate is not None}
-    pictures = [_noise(known)] if known else []
-    if findings.shift.tests:
-        pictures.append(_similarity(findings, names))
-    if pictures:
-        caption = "Noise is estimated from frames of frequent phrases. Reports similar to a train report are easier."
-        result.parts.append(Chart(pictures, caption))
+    chart = _of_reports(findings) if findings.dataset.shape.kind == "tokens" else _of_series(findings)
+    if chart.panels:
+        result.parts.append(chart)
     tables = shift_summary.tables(facts)
     result.parts += [Table(columns, rows, title, title == "Difference from train") for title, columns, rows in tables]
     return result
+
+
+def _of_reports(findings: Findings) -> Chart:
+    facts, names = findings.shift.facts, short_names(findings.shift.facts["tests"])
+    noise = {"train": facts["train"]["noise"], **{names[name]: test["noise"] for name, test in facts["tests"].items()}}
+    known = {name: estimate for name, estimate in noise.items() if estimate is not None}
+    pictures = [_noise(known)] if known else []
+    if tests := findings.shift.tests:
+        similarity = {"train, to other folds": tests[0].array("similarity")[0]}
+        similarity |= {names[test.name]: test.array("test_similarity") for test in tests}
+        pictures.append(_similarity(similarity, "Similarity to the nearest train report", "TF-IDF cosine", "reports"))
+    caption = "Noise is estimated from frames of frequent phrases. Reports similar to a train report are easier."
+    return Chart(pictures, caption)
+
+
+def _of_series(findings: Findings) -> Chart:
+    tests, noun = findings.shift.tests, findings.shift.facts["noun"]
+    names = short_names([test.name for test in tests])
+    pictures = []
+    if parameters := most_different([test.facts for test in tests])[:LISTED]:
+        missing = {
+            names[test.name]: {one["parameter"]: one["steps"] for one in test.facts["missingness"]} for test in tests
+        }
+        pictures.append(_missingness(parameters, missing))
+    for test in tests:
+        similarity = {"train": test.array("similarity")[0], names[test.name]: test.array("test_similarity")}
+        title = f"Similarity to train, against {names[test.name]}"
+        pictures.append(_similarity(similarity, title, "probability of being a train row, out of fold", noun))
+    caption = (
+        "Test minus train, ± one standard error, for the parameters with the most significant differences. Where the "
+        f"files do not differ, all {noun} have a probability near 0.5."
+    )
+    return Chart(pictures, caption if parameters else caption.partition(". ")[2])
 
 
 def _noise(known: dict) -> str:
@@ -57,17 +88,37 @@ def _noise(known: dict) -> str:
     return chart.svg
 
 
-def _similarity(findings: Findings, names: dict[str, str]) -> str:
+def _missingness(parameters: list[str], tests: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Draws differences of observed time steps by test file and parameter."""
+    with charts.picture("Differences of the share of time steps with a value", 3.2, charts.PANEL) as chart:
+        width = 0.8 / len(tests)
+        for i, (name, found) in enumerate(tests.items()):
+            chart.axes.barh(
+                np.arange(len(parameters)) + (i - (len(tests) - 1) / 2) * width,
+                [100 * found[one]["difference"] for one in parameters],
+                width * 0.92,
+                color=charts.COLOURS[i % len(charts.COLOURS)],
+                label=name,
+                xerr=[100 * found[one]["standard_error"] for one in parameters],
+                ecolor=charts.INK,
+            )
+        chart.axes.set_yticks(range(len(parameters)), parameters)
+        chart.axes.invert_yaxis()
+        chart.axes.grid(visible=False, axis="y")
+        chart.axes.set_xlabel("difference from train, % of time steps")
+        chart.axes.set_title("Time steps with a value")
+        chart.axes.legend()
+    return chart.svg
+
+
+def _similarity(similarity: dict[str, np.ndarray], title: str, measure: str, noun: str) -> str:
     edges = np.linspace(0, 1, 41)
-    tests = findings.shift.tests
-    similarity = {"train, to other folds": tests[0].array("similarity")[0]}
-    similarity |= {names[test.name]: test.array("test_similarity") for test in tests}
-    with charts.picture("Similarity to the nearest train report", 2.5, charts.PANEL) as chart:
+    with charts.picture(title.partition(",")[0], 2.5, charts.PANEL) as chart:
         shares = {
-            name: 100 * np.histogram(cosines, edges)[0] / max(len(cosines), 1) for name, cosines in similarity.items()
+            name: 100 * np.histogram(values, edges)[0] / max(len(values), 1) for name, values in similarity.items()
         }
         charts.steps(chart.axes, edges, shares)
-        chart.axes.set_title("Similarity to the nearest train report")
-        chart.axes.set_xlabel("TF-IDF cosine")
-        chart.axes.set_ylabel("% of reports")
+        chart.axes.set_title(title)
+        chart.axes.set_xlabel(measure)
+        chart.axes.set_ylabel(f"% of {noun}")
     return chart.svg

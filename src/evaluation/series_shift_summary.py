@@ -1,0 +1,196 @@
+"""Words, tables and figure on the differences between files of series: stays or images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.core.storage import Output
+from src.evaluation.series_shift import significance
+from src.evaluation.shift_words import APART, auc_with_error, short_names, two_digits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CERTAIN = 4.0
+"""z from which a difference of one of many parameters is told."""
+NOTICEABLE = 0.02
+"""Smallest difference of missingness, as a share of time steps, that is told."""
+TOLD = 3
+"""Number of features, and of parameters, that the paragraph names."""
+LISTED = 12
+"""Number of parameters in a table or a picture, the most different first."""
+FIGURE = "missing values and similarity"
+"""Description of the figure."""
+NOTE = (
+    "AUC train against test: boosted trees on summary features, five-fold cross-validated; 0.5 where the files do not "
+    "differ. "
+    "The AUC of a feature is the share of pairs of rows in which the test row has more of it; z is the distance of "
+    "this AUC from 0.5 in standard errors. "
+    "Similarity: out-of-fold probability of being a train row, with both files weighted equally. "
+    "Effective size: number of rows that unweighted would give as exact a score as the weighted train rows (Kish). "
+    "Differences are test minus train, ± one standard error."
+)
+"""Terms of the tables."""
+
+
+def headline(facts: dict[str, Any]) -> str:
+    """Returns a line with the AUC of every file."""
+    names = short_names(facts["tests"])
+    parts = [f"{names[name]} AUC {two_digits(test['adversarial']['auc'])}" for name, test in facts["tests"].items()]
+    return f"train against {'; '.join(parts)}" if parts else "no test file"
+
+
+def paragraph(facts: dict[str, Any]) -> str:
+    """Returns a paragraph on the differences between train and the test files, with advice."""
+    noun, sentences, advice = (
+        facts["noun"],
+        [],
+        "nothing; random cross-validation predicts the scores of these files well",
+    )
+    for name, test in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True):
+        found, size = test["adversarial"], test["effective_size"]["weighted"]
+        if found["auc"] is None:
+            clauses = [f"has too few {noun} for adversarial validation"]
+        elif found["auc"] < APART:
+            clauses = [f"does not differ from train (AUC {found['auc']:.2f})"]
+        else:
+            most = ", ".join(f"{one['feature']} ({_means(one)})" for one in found["telling"][:TOLD])
+            clauses = [f"differs from train (AUC {found['auc']:.2f}), most by the means of {most}"]
+            advice = (
+                "validate on weighted rows (select_on=weighted), trust high out-of-fold scores less, and compare runs "
+                "by the expected leaderboard"
+            )
+        lacking = sorted(filter(_is_told, test["missingness"]), key=lambda one: -abs(significance(one["steps"])))
+        if lacking:
+            most = ", ".join(f"{one['parameter']} ({_means(one['steps'], '.0%')})" for one in lacking[:TOLD])
+            clauses.append(f"has other shares of time steps with a value of {most}")
+        elif test["missingness"]:
+            clauses.append("has the same parameters observed as often as train has")
+        if found["auc"] is not None:
+            clauses.append(
+                f"makes {facts['sampled']['train']:,} train {noun} count as {size:,.0f} when weighted like it"
+            )
+        sentences.append(f"{name} {'; it '.join(clauses)}.")
+    meaning = f"{noun.capitalize()} have no token noise, so the validation noised is clean and shifted is weighted."
+    return " ".join([*sentences, meaning, f"What to do: {advice}."])
+
+
+def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Returns title, columns and rows of each table."""
+    short, noun, tests = short_names(facts["tests"]), facts["noun"], list(facts["tests"].values())
+    names = list(short.values())
+    counts = [
+        [f"{noun} compared", *(f"{count:,}" for count in facts["sampled"].values())],
+        [f"{noun} in the file", *(f"{count:,}" for count in facts["rows"].values())],
+    ]
+    result = [(noun.capitalize(), ["", "train", *names], counts)]
+    if not tests:
+        return result
+    apart = [
+        ["AUC train against test", *map(auc_with_error, tests)],
+        ["similarity to train: test", *(f"{test['similarity']['test']['median']:.2f}" for test in tests)],
+        ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in tests)],
+        ["effective size, weighted", *(f"{test['effective_size']['weighted']:,.0f}" for test in tests)],
+    ]
+    telling = [
+        [
+            f"{short[name]}: {one['feature']}",
+            f"{one['train']:.4g}",
+            f"{one['test']:.4g}",
+            f"{one['auc']:.3f}",
+            f"{one['z']:+.1f}",
+        ]
+        for name, test in facts["tests"].items()
+        for one in test["adversarial"]["telling"]
+    ]
+    result += [
+        ("Difference from train", ["", *names], apart),
+        ("Features that tell the files apart", ["mean of", "train", "test", "AUC", "z"], telling),
+    ]
+    for what, title in (
+        ("steps", "Time steps with a value, in %"),
+        ("rows", f"{noun.capitalize()} with any value, in %"),
+    ):
+        found = [{one["parameter"]: one[what] for one in test["missingness"]} for test in tests]
+        rows = [_shares(name, [test[name] for test in found]) for name in most_different(tests, what)[:LISTED]]
+        if rows:
+            result.append((title, ["", "train", *names], rows))
+    if tests[0]["statics"]:
+        rows = []
+        for i, one in enumerate(tests[0]["statics"]):
+            rows.append(_values(one["name"], [test["statics"][i]["value"] for test in tests]))
+            rows.append(_shares("  known, in %", [test["statics"][i]["known"] for test in tests]))
+        result.append((f"Statics of the {noun}", ["mean of", "train", *names], rows))
+    return result
+
+
+def draw(figure: Figure, output: Output, facts: dict[str, Any]) -> None:
+    """Draws how much more often the test files have a value of each parameter, or which features tell them apart, and
+    the distributions of similarity."""
+    left, right = figure.subplots(1, 2)
+    short, tests = short_names(facts["tests"]), facts["tests"]
+    order = most_different(list(tests.values()))[:LISTED]
+    places = np.arange(len(order))
+    for i, (name, test) in enumerate(tests.items()):
+        found = {one["parameter"]: one["steps"] for one in test["missingness"]}
+        width = 0.8 / len(tests)
+        offset = (i - (len(tests) - 1) / 2) * width
+        values, errors = ([100 * found[one][key] for one in order] for key in ("difference", "standard_error"))
+        left.barh(places + offset, values, width, xerr=errors, label=short[name])
+        similarity = np.load(output.shift_of(name) / "similarity.npy")[0]
+        edges = np.linspace(0, 1, 51)
+        label = f"train, against {short[name]}"
+        right.hist(similarity, edges, density=True, histtype="step", linestyle=":", label=label)
+        test_similarity = np.load(output.shift_of(name) / "test_similarity.npy")
+        right.hist(test_similarity, edges, density=True, histtype="step", label=short[name])
+    left.set_yticks(places, order)
+    left.invert_yaxis()
+    left.set_xlabel("difference from train, % of time steps")
+    left.set_title("Time steps with a value")
+    right.set_xlabel("probability of being a train row, out of fold")
+    right.set_ylabel(f"density of {facts['noun']}")
+    right.set_title("Similarity to train")
+    for axes in (left, right):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+
+
+def most_different(tests: list[dict[str, Any]], what: str = "steps") -> list[str]:
+    """Returns the parameters, the one with the most significant difference of missingness in any test file first.
+
+    `what` is compared: steps (share of time steps with a value) or rows (share of rows with any value).
+    """
+    largest: dict[str, float] = {}
+    for test in tests:
+        for one in test["missingness"]:
+            size = abs(significance(one[what]))
+            largest[one["parameter"]] = max(largest.get(one["parameter"], 0.0), size)
+    return sorted(largest, key=lambda name: -largest[name])
+
+
+def _is_told(one: dict[str, Any]) -> bool:
+    return abs(significance(one["steps"])) >= CERTAIN and abs(one["steps"]["difference"]) >= NOTICEABLE
+
+
+def _means(one: dict[str, float], form: str = ".3g") -> str:
+    return f"{one['test']:{form}}; train {one['train']:{form}}"
+
+
+def _shares(name: str, found: list[dict[str, float]]) -> list[str]:
+    """Makes a line of percentages: train, and each test with its difference."""
+    cells = [
+        f"{100 * one['test']:.1f} ({100 * one['difference']:+.1f} ± {100 * one['standard_error']:.1f})" for one in found
+    ]
+    return [name, f"{100 * found[0]['train']:.1f}", *cells]
+
+
+def _values(name: str, found: list[dict[str, float] | None]) -> list[str]:
+    """Makes a line of means: train, and each test with its difference."""
+    cells = [
+        "–" if one is None else f"{one['test']:.4g} ({one['difference']:+.2g} ± {one['standard_error']:.2g})"
+        for one in found
+    ]
+    train = next((f"{one['train']:.4g}" for one in found if one is not None), "–")
+    return [name, train, *cells]

@@ -1,0 +1,61 @@
+"""Rows of train and of each test file that ./run.sh shift compares."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from src.data.corpus import Corpus
+from src.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Rows of a corpus that are compared: all, or a sample of a large one, ascending."""
+
+    train: np.ndarray
+    """(M,) rows of train."""
+    tests: dict[str, np.ndarray]
+    """(m,) rows of each test file, by its name."""
+
+    @classmethod
+    def choose(cls, dataset: Dataset, most: int, seed: int) -> Compared:
+        """Chooses at most `most` rows of each file."""
+        tests = {
+            name: _sample(len(Corpus.load(dataset.test_folder(name))), most, [seed, number(name)])
+            for name in dataset.test_files
+        }
+        return cls(_sample(len(dataset.train), most, [seed, 0]), tests)
+
+    def counts(self, dataset: Dataset) -> dict[str, Mapping[str, int]]:
+        """Rows of each file, and how many of them are compared, as shift.json has them."""
+        return {
+            "rows": {"train": len(dataset.train)}
+            | {file["name"]: file["rows"] for file in dataset.manifest["files"] if file["role"] == "test"},
+            "sampled": {"train": len(self.train)} | {name: len(rows) for name, rows in self.tests.items()},
+        }
+
+
+def number(name: str) -> int:
+    """Returns what the random draws of a test file start from: other test files beside it change nothing."""
+    return zlib.crc32(name.encode())
+
+
+def described(news: dict[str, Any]) -> tuple[float, str]:
+    """Words the news of a job."""
+    return news["share"], f"{news['done']} compared"
+
+
+def quantiles(values: np.ndarray) -> dict[str, float]:
+    """Returns how values (n,) spread."""
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return {"p10": float(low), "median": float(middle), "p90": float(high)}
+
+
+def _sample(n: int, most: int, seed: list[int]) -> np.ndarray:
+    rows = np.arange(n)
+    return rows if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

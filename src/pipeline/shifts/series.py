@@ -1,0 +1,98 @@
+"""Comparison of series, stays or images: summary features, missing values, statics, and weights of the train rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from src.core import storage
+from src.core.executors import Job, make_executor, raise_failures, run_shown
+from src.data.corpus import Corpus
+from src.data.inputs import InputShape
+from src.evaluation import covariate_shift, metrics, series_shift
+from src.evaluation.workspace import Workspace
+from src.pipeline.shifts.compared import Compared, described, quantiles
+
+UNKNOWN = 0.5
+"""Similarity where a file is too small to tell."""
+
+
+def measure(workspace: Workspace, compared: Compared) -> dict[str, Any]:
+    """Writes the arrays of each test file; returns what shift.json says of the files."""
+    settings, output, dataset = workspace.settings, workspace.output, workspace.dataset
+    judged = workspace.splits.first[compared.train] >= 0
+    jobs = [
+        Job(
+            f"shift of {name}",
+            f"{__name__}:measure_test",
+            {
+                "train": str(dataset.train_folder),
+                "test": str(dataset.test_folder(name)),
+                "rows": str(output.shift / "rows.npy"),
+                "folder": str(output.shift_of(name)),
+                "judged": judged.tolist(),
+                "shape": dataset.shape.to_json(),
+                "settings": settings.shift.model_dump(),
+            },
+        )
+        for name in compared.tests
+    ]
+    raise_failures(run_shown(make_executor(settings.executor, "cpu", len(jobs)), "shift", jobs, described))
+    return {
+        "noun": dataset.task.noun,
+        **compared.counts(dataset),
+        "tests": {name: storage.read_json(output.shift_of(name) / "measured.json") for name in compared.tests},
+    }
+
+
+def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """Compares one test file with train, as a job. Writes its arrays and measured.json."""
+    from src.models.summaries import summary_names, summary_table
+
+    folder, settings, shape = Path(payload["folder"]), payload["settings"], InputShape.from_json(payload["shape"])
+    judged = np.array(payload["judged"], dtype=bool)
+    files = [
+        (Corpus.load(Path(payload["train"])), np.load(payload["rows"])),
+        (Corpus.load(Path(payload["test"])), np.load(folder / "test_rows.npy")),
+    ]
+    names = summary_names(shape)
+    tables = [summary_table(corpus.inputs, corpus.lengths, shape, rows) for corpus, rows in files]
+    progress({"share": 0.2, "done": "missing values"})
+    coverage = [series_shift.coverage(corpus.inputs["values"], corpus.lengths, rows) for corpus, rows in files]
+    statics = [corpus.inputs["statics"][rows][:, 0] for corpus, rows in files] if shape.statics else None
+    progress({"share": 0.3, "done": "features"})
+    found, similarity = None, [np.full(len(rows), UNKNOWN) for _, rows in files]
+    if min(map(len, tables)) > covariate_shift.ADVERSARIAL_FOLDS:  # else too few rows to cross-validate
+        owners = series_shift.owners_of(names, shape.parameters)
+        import sklearn.ensemble  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
+
+        with threadpool_limits(1):  # another number of threads would give other last bits
+            found = series_shift.adversarial(*tables, names, owners, settings["seed"])
+        similarity = [series_shift.similarity(logits) for logits in (found.train_logits, found.test_logits)]
+    weights = series_shift.weights(found, judged, settings["weights"], settings["clip"])
+    effective_size = metrics.effective_size(weights)
+    storage.write_npy(folder / "similarity.npy", similarity[0][None])
+    storage.write_npy(folder / "test_similarity.npy", similarity[1])
+    storage.write_npy(folder / "weights.npy", weights[None])
+    storage.write_json(
+        folder / "measured.json",
+        {
+            "draws": 0,
+            "train_noise_total": 0.0,
+            "test_noise_total": 0.0,
+            "noised_total": 0.0,
+            "adversarial": {
+                "auc": found.auc if found else None,
+                "standard_error": found.standard_error if found else None,
+                "telling": found.telling if found else [],
+            },
+            "similarity": {"train": quantiles(similarity[0][judged]), "test": quantiles(similarity[1])},
+            "effective_size": {"weighted": effective_size, "shifted": effective_size},
+            "missingness": series_shift.missingness(*coverage, shape.parameters),
+            "statics": series_shift.statics(*statics, shape.statics) if statics else [],
+        },
+    )
