@@ -16,7 +16,7 @@ from src.training import checkpoints
 from tests.series import IMAGES, STAYS, STEPS, images, stays, tensors
 
 N = 300
-TREES = Boosting(max_iter=20, max_features=0.5, min_samples_leaf=5)
+TREES = Boosting(learning_rate=0.05, members=1, max_iter=20, max_features=0.5, min_samples_leaf=5)
 SETTINGS = [
     pytest.param(TREES, id="boosting"),
     pytest.param(TREES.model_copy(update={"members": 3}), id="boosting-3"),

@@ -238,7 +238,7 @@ class Boosting(Settings):
     """Histogram gradient boosting of trees on summary features of series (scikit-learn)."""
 
     encoder: Literal["boosting"] = "boosting"
-    learning_rate: float = Field(0.05, gt=0)
+    learning_rate: float = Field(0.04, gt=0)
     """Shrinkage of each tree."""
     max_iter: int = Field(300, ge=1)
     """Number of trees, for each class where there are more than two."""
@@ -248,7 +248,7 @@ class Boosting(Settings):
     """L2 regularisation of leaf values."""
     max_features: float = Field(0.1, gt=0, le=1)
     """Share of features that each split chooses from."""
-    members: int = Field(1, ge=1)
+    members: int = Field(3, ge=1)
     """Number of boostings of different seeds, whose outputs are averaged."""
 
 

@@ -2,7 +2,7 @@
 
 An input layer takes the `inputs` of a Batch, a dictionary of tensors (B, T, ...), and returns (B, T, embedding_size).
 Where its `context_size` is not 0, context(inputs) returns (B, context_size) that stands beside the pooled features.
-To add one: a class and a line in build_input_layer().
+To add one: a class and a line in INPUT_LAYERS.
 """
 
 from __future__ import annotations
@@ -52,15 +52,14 @@ class TokenEmbedding(nn.Module):
         return self.embedding.weight[N_SPECIAL:].mean(dim=0)
 
 
-INPUT_LAYERS = ("tokens", "series")
+INPUT_LAYERS = {"tokens": TokenEmbedding, "series": SeriesInput}
 
 
 def build_input_layer(
     settings: Model, shape: InputShape, vectors: Tensor | None = None, features: Features | None = None
 ) -> nn.Module:
     """Builds the input layer for `shape`; an unknown kind raises a UserError that lists the family."""
-    if shape.kind == "tokens":
-        return TokenEmbedding(settings, shape, vectors)
-    if shape.kind == "series":
-        return SeriesInput(settings, shape, features or Features())
-    raise unknown("input layer", shape.kind, INPUT_LAYERS)
+    if shape.kind not in INPUT_LAYERS:
+        raise unknown("input layer", shape.kind, INPUT_LAYERS)
+    own = vectors if shape.kind == "tokens" else features or Features()
+    return INPUT_LAYERS[shape.kind](settings, shape, own)

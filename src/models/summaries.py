@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.data.inputs import InputShape
+from src.models import clinical_scores
 from src.models.layers import valid_positions
 
 STATISTICS = (
@@ -39,14 +40,15 @@ def summary_names(shape: InputShape) -> list[str]:
     """Names of the columns of summarise()."""
     if _is_image(shape):
         return [f"{name} at {step}" for step in range(shape.steps) for name in shape.parameters] + list(shape.statics)
-    return [f"{name} {one}" for one in STATISTICS for name in shape.parameters] + list(shape.statics)
+    names = [f"{name} {one}" for one in STATISTICS for name in shape.parameters] + list(shape.statics)
+    return names + list(clinical_scores.NAMES) if _has_scores(shape) else names
 
 
 def summarise(inputs: Mapping[str, Tensor], shape: InputShape, lengths: Tensor | None = None) -> Tensor:
     """Inputs {"values": (B, T, P), "statics": (B, 1, S)} with NaN -> float32 (B, F), NaN where nothing was observed.
 
     `lengths` (B,) hides what lies beyond them. T may be less than shape.steps. Images, which have no missing values,
-    are summarised by all their pixels.
+    are summarised by all their pixels. ICU stays have clinical scores beside the statistics.
     """
     values = inputs["values"]
     if lengths is not None:
@@ -57,7 +59,11 @@ def summarise(inputs: Mapping[str, Tensor], shape: InputShape, lengths: Tensor |
         parts = _statistics(values, shape.steps)
     if shape.statics:
         parts.append(inputs["statics"][:, 0])
-    return torch.cat(parts, dim=1).float()
+    table = torch.cat(parts, dim=1).float()
+    if not _has_scores(shape):
+        return table
+    columns = dict(zip(summary_names(shape), table.unbind(1), strict=False))  # the scores' own names come last
+    return torch.cat([table, torch.stack(clinical_scores.clinical_features(columns.__getitem__), dim=1)], dim=1)
 
 
 def summary_table(
@@ -76,6 +82,10 @@ def summary_table(
 
 def _is_image(shape: InputShape) -> bool:
     return set(shape.kinds) == {"pixel"}
+
+
+def _has_scores(shape: InputShape) -> bool:
+    return clinical_scores.NEEDED <= set(shape.parameters) and clinical_scores.NEEDED_STATICS <= set(shape.statics)
 
 
 def _statistics(values: Tensor, steps: int) -> list[Tensor]:
