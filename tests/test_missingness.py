@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -10,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from src.__main__ import main
 from src.core import storage
 from src.core.storage import Output
+from src.data import image_reader, synthetic_stays
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
 from src.data.inputs import InputShape
@@ -19,6 +22,9 @@ from src.data.tasks import ICU, LOS, Task, get_task
 from src.evaluation import missingness
 from src.evaluation.missingness import Sample, holm, measure, most_informative, sentences
 from src.pipeline.stages.eda import STAGE as EDA
+from tests.browser import Browser
+from tests.conftest import run_command
+from tests.test_report import complaints, needs_browser
 
 NAMES = ("HR", "Temp", "Lactate", "ALT", "AST", "Urine")
 SHAPE = InputShape(
@@ -244,6 +250,38 @@ def test_the_page_of_images_shows_classes_examples_and_the_mean(tmp_path, capsys
         *(f"Image: class {k}" for k in range(3)), "Image: mean",
     ]  # fmt: skip
     assert "Number of each class" in described and not any("observed" in one for one in described)
+
+
+@pytest.fixture(scope="module")
+def pages(made_once) -> Path:
+    """Folders icu and frames, each with the page that ./run.sh eda makes of a small sample."""
+
+    def make(folder: Path) -> None:
+        synthetic_stays.make_sample(folder / "input", rows=300, test_rows=20, seed=3)
+        image_reader.make_sample(folder / "digits")
+        for task, source in {"icu": "input", "frames": "digits"}.items():
+            run_command(["eda", "--task", task, f"paths.input={folder / source}", f"paths.output={folder / task}"])
+
+    return made_once("eda_pages", make)
+
+
+def test_the_command_prints_and_writes_what_is_known(pages, capsys):
+    words = ["--task", "icu", f"paths.input={pages / 'input'}", f"paths.output={pages / 'icu'}"]
+    (kept,) = (pages / "icu" / "data").glob("missingness.*.json")
+    masks = storage.read_json(kept)["masks"]
+    assert main(["eda", "--json", *words]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert any(f"{masks['value']:.3f}" in line for line in document["lines"])
+    assert any(row["parameter"] == "TroponinI" for table in document["tables"] for row in table["rows"])
+
+
+@needs_browser
+def test_the_pages_are_readable_in_a_browser(pages, tmp_path):
+    browser = Browser(tmp_path / "profile")
+    for task, width, dark in itertools.product(("icu", "frames"), (390, 1280), (False, True)):
+        browser.open(pages / task / "eda.html", width, dark)
+        assert complaints(browser) == [], browser.picture(tmp_path / "page.png")
+    browser.close()
 
 
 def made_page(dataset: Dataset) -> str:

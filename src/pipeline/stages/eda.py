@@ -12,7 +12,7 @@ from src.core.targets import Target
 from src.core.terminal import result, show_table
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
-from src.pipeline.stages.report import TITLE, say_page, stamp_of
+from src.pipeline.stages.report import say_page, stamp_of, title_of
 from src.reporting.html_page import TEMPLATES, render
 
 MOST = 8
@@ -47,7 +47,8 @@ class Eda(Stage):
         from src.reporting.sections import data
 
         started, dataset = time.perf_counter(), workspace.dataset
-        page = render(TITLE, f"{dataset.task.title}: the data", [data.section(dataset)], missing[0].fingerprint)
+        title, sections = title_of(dataset.task), [data.section(dataset)]
+        page = render(title, f"{dataset.task.title}: the data", sections, missing[0].fingerprint)
         storage.write_text(workspace.output.eda, page)
         say_page(workspace.output.eda, started)
 

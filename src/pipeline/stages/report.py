@@ -11,6 +11,7 @@ from src.core import storage, versions
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
+from src.data.tasks import Task
 from src.evaluation.runs import figure_of
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage, run_lock
@@ -18,6 +19,7 @@ from src.reporting.html_page import TEMPLATES, render
 from src.reporting.sections import Findings
 
 TITLE = "CT report anomaly detection"
+"""Title of a page on reports; other tasks have their own."""
 READ = (
     *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),
     *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "submissions.jsonl"),
@@ -74,7 +76,7 @@ class Report(Stage):
             else ""
         )
         subtitle = f"{workspace.task.title}{score}"
-        storage.write_text(output.report, render(TITLE, subtitle, sections, target.fingerprint))
+        storage.write_text(output.report, render(title_of(workspace.task), subtitle, sections, target.fingerprint))
         say_page(output.report, started)
 
 
@@ -100,6 +102,11 @@ def made_from(workspace: Workspace) -> str:
             "libraries": storage.libraries("matplotlib", "jinja2", "numpy"),
         }
     )
+
+
+def title_of(task: Task) -> str:
+    """Title of a page on the task."""
+    return TITLE if task.input_kind == "reports" else f"{task.title[0].upper()}{task.title[1:]}"
 
 
 def stamp_of(page: Path) -> str | None:
