@@ -4,7 +4,10 @@ import pytest
 
 from src.core.errors import UserError
 from src.core.settings import Paths
+from src.core.settings_loader import load_config
+from src.data import sources
 from src.data.input_files import KNOWN, describe_known, find_files
+from tests.conftest import error_of
 
 
 def touch(folder, *names):
@@ -63,6 +66,18 @@ def test_two_files_of_one_stem_are_refused(tmp_path, role, stem):
     touch(tmp_path, "train.csv", f"{stem}.csv", f"{stem}.txt")
     with pytest.raises(UserError, match=rf"two {role} files .*{stem}\b"):
         find_files(Paths(input=tmp_path, train="train*", **{role: f"{role}*"}))
+
+
+@pytest.mark.parametrize("task", ["icu", "frames"])
+def test_the_own_folder_of_a_task_may_be_missing_until_sample_data_is_made(tmp_path, monkeypatch, task):
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    own, other = (
+        load_config("quick", [f"task={task}", f"paths.input={tmp_path / name}"])
+        for name in (f"input/{task}", "elsewhere")
+    )
+    assert sources.find_files(own) is None
+    if task == "icu":
+        assert "there is no folder" in error_of(sources.find_files, other)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -146,6 +146,7 @@ def test_rates_are_shares_of_stays_and_of_the_hours_that_are_there():
     }  # fmt: skip
     assert facts["over_time"] == [[0.25, 0.25, 0.5], [0, 0, 0]]
     assert facts["share"] == pytest.approx(1 - 3 / 20)
+    assert facts["parameters"][0]["outcome"]["observed"] is None  # of two stays a rate says nothing
     assert facts["masks"] is None and facts["at_random"]["comparisons"] == 0
     assert facts["parameters"][1]["outcome"]["p"] is None
     assert sentences(facts, ICU)

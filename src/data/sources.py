@@ -92,7 +92,10 @@ def source_of(settings: Config) -> Source:
 
 
 def find_files(settings: Config) -> InputFiles | None:
-    """Returns the files of the input folder by role; None where it holds none of the task's."""
+    """Returns the files of the input folder by role; None where it holds none of the task's. Raises UserError like
+    Source.find(), and where there is no folder, unless it is the task's own, which sample data makes."""
+    if is_default(settings) and not settings.paths.input.is_dir():
+        return None
     return source_of(settings).find(settings, settings.paths.input)
 
 

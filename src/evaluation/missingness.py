@@ -135,15 +135,16 @@ def relation_with_outcome(task: Task, ever: np.ndarray, labels: np.ndarray) -> d
 
     Returns `observed` and `unobserved` (rate of the outcome, or its mean in the task's unit), `effect` with `low` and
     `high` (their difference, its 95% interval), `test` and `p`. Several classes have no one rate: there the effect is
-    Cramér's V, from 0 to 1, without interval. With fewer than MIN_GROUP stays on one side there is no effect and no p.
+    Cramér's V, from 0 to 1, without interval. Fewer than MIN_GROUP stays on one side have no rate, and then there is no
+    effect and no p.
     """
     from scipy import stats
 
     found: dict[str, Any] = dict.fromkeys(("observed", "unobserved", "effect", "low", "high", "test", "p"))
     with_it, without = labels[ever].astype(np.float64), labels[~ever].astype(np.float64)
     if task.kind != "multiclass":
-        found["observed"] = float(with_it[:, 0].mean()) if len(with_it) else None
-        found["unobserved"] = float(without[:, 0].mean()) if len(without) else None
+        found["observed"] = float(with_it[:, 0].mean()) if len(with_it) >= MIN_GROUP else None
+        found["unobserved"] = float(without[:, 0].mean()) if len(without) >= MIN_GROUP else None
     if min(len(with_it), len(without)) < MIN_GROUP:
         return found
     if task.kind == "regression":
