@@ -47,7 +47,7 @@ def test_prior_is_the_rate_of_the_other_folds():
     labels = np.zeros((40, 2), dtype=int)
     folds = np.arange(40) % 4
     labels[folds == 0, 0] = 1
-    rates = sigmoid(baselines.prior(labels, folds))
+    rates = sigmoid(baselines.constant(labels, folds))
     np.testing.assert_allclose(rates[folds == 0], 0.5 / 31)  # neither label occurs outside fold 0
     np.testing.assert_allclose(rates[folds == 1], [[10.5 / 31, 0.5 / 31]] * 10)
 
@@ -55,20 +55,20 @@ def test_prior_is_the_rate_of_the_other_folds():
 def test_prior_of_a_fold_does_not_see_its_labels():
     labels = np.random.default_rng(0).integers(0, 2, (60, 3))
     folds = np.arange(60) % 3
-    before = baselines.prior(labels, folds)
+    before = baselines.constant(labels, folds)
     labels[folds == 1] = 1
-    after = baselines.prior(labels, folds)
+    after = baselines.constant(labels, folds)
     np.testing.assert_array_equal(after[folds == 1], before[folds == 1])
     assert (after[folds == 0] > before[folds == 0]).all()
 
 
 def test_prior_learns_from_rows_set_aside_and_does_not_predict_them():
     labels = np.array([[1], [1], [1], [0]])
-    predicted = baselines.prior(labels, np.array([-1, -1, 0, 1]))
+    predicted = baselines.constant(labels, np.array([-1, -1, 0, 1]))
     assert np.isnan(predicted[:2]).all()
     np.testing.assert_allclose(sigmoid(predicted[2:]), [[2.5 / 4], [3.5 / 4]])
     with pytest.raises(ValueError, match="fold 0"):
-        baselines.prior(labels, np.zeros(4, dtype=int))
+        baselines.constant(labels, np.zeros(4, dtype=int))
 
 
 def test_logits_are_those_of_scikit_learns_pipeline():

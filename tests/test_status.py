@@ -200,7 +200,7 @@ def test_a_stage_marks_itself(copy, tiny_input, status, monkeypatch):
         seen.update(states(status(made)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("src.evaluation.baselines.prior", look)
+    monkeypatch.setattr("src.evaluation.baselines.constant", look)
     assert main(["baselines", *made]) == 130
     assert seen["baselines"] == "running" and seen["folds"] == "done"
     assert status(made)["baselines"]["state"] == "missing"

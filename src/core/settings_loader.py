@@ -65,6 +65,11 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in (PRESETS / "models").glob("*.yaml"))
 
 
+def model_settings(name: str) -> dict[str, Any]:
+    """Returns the settings of a model in presets/models/, as of a Run."""
+    return _read_yaml(PRESETS / "models" / f"{name}.yaml")
+
+
 def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
     """Loads `preset` (a name, or a YAML file of the same form) with key=value `overrides`.
 

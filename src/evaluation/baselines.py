@@ -1,9 +1,11 @@
-"""Baselines: constant zeros, random numbers, the label prior, TF-IDF with logistic regression.
+"""Baselines: constants, random numbers, a severity score, TF-IDF with logistic regression.
 
 Functions return logits in the task's column order: (N, L), or (reports to predict, L).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -31,18 +33,69 @@ def prior_logits(labels: np.ndarray) -> np.ndarray:
     return logit((labels.sum(axis=0) + 0.5) / (len(labels) + 1))
 
 
-def prior(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Returns logits (N, L) of the label rates in the other folds; `folds` is int (N,).
+def class_logits(labels: np.ndarray) -> np.ndarray:
+    """Returns logits (C,) of exclusive classes: the logarithm of each one's rate in one-hot `labels` (n, C), smoothed
+    like prior_logits()."""
+    return np.log((labels.sum(axis=0) + 0.5) / (len(labels) + 0.5 * labels.shape[1]))
+
+
+CONSTANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "multilabel": prior_logits,
+    "binary": prior_logits,
+    "multiclass": class_logits,
+    "regression": lambda labels: np.log1p(labels.mean(axis=0)),
+}
+"""Outputs (L,) of the best constant prediction for the labels (n, L) of each kind of task."""
+
+
+def constant(
+    labels: np.ndarray, folds: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = prior_logits
+) -> np.ndarray:
+    """Returns outputs (N, L), in each fold those `of` the labels of the other folds; `folds` is int (N,).
 
     Rows of a negative fold are training rows of every fold and are not predicted (NaN). Raises ValueError if a fold
     holds all rows.
     """
     predicted = np.full(labels.shape, np.nan)
+    for fold, fitted in _folds(folds):
+        predicted[folds == fold] = of(labels[fitted])
+    return predicted
+
+
+def median(labels: np.ndarray) -> np.ndarray:
+    """Returns the output (L,) of a regression: log1p of the median."""
+    return np.log1p(np.median(labels, axis=0))
+
+
+def severity(score: np.ndarray, labels: np.ndarray, folds: np.ndarray, kind: str) -> np.ndarray:
+    """Returns outputs (N, L) of a regression on one severity score (N,), NaN where unknown, fitted to the other folds.
+
+    Logistic for labels of 0 and 1, linear on log1p of the labels of a regression. An unknown score counts as the mean
+    and has a column of its own. Rows of a negative fold are not predicted (NaN).
+    """
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    predicted = np.full(labels.shape, np.nan)
+    for fold, fitted in _folds(folds):
+        is_unknown = np.isnan(score)
+        table = np.column_stack([np.where(is_unknown, np.nanmean(score[fitted]), score), is_unknown])
+        held = folds == fold
+        for k in range(labels.shape[1]):
+            if kind == "regression":
+                model = LinearRegression().fit(table[fitted], np.log1p(labels[fitted, k]))
+                predicted[held, k] = model.predict(table[held])
+            else:
+                model = LogisticRegression().fit(table[fitted], labels[fitted, k])
+                predicted[held, k] = model.decision_function(table[held])
+    return predicted
+
+
+def _folds(folds: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each fold that is predicted with the mask (N,) of the rows of all others."""
     for fold in np.unique(folds[folds >= 0]):
         if (folds == fold).all():
-            raise ValueError(f"fold {fold} holds all reports: there are no training rows")
-        predicted[folds == fold] = prior_logits(labels[folds != fold])
-    return predicted
+            raise ValueError(f"fold {fold} holds all rows: there are no training rows")
+        yield fold, folds != fold
 
 
 def tfidf_logistic(

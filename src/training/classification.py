@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,15 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
     vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
     model = build_model(run.model, job.shape, task.n_labels, vectors, run.features, run.train).to(device)
     if isinstance(model, TabularModel):
-        fitting = TabularFitting(task, model, train, valid, run.train, device)
 
         def fitted() -> History:
-            return fitting.run(seed_of(job.seed, job.fold), job.path)
+            started = time.perf_counter()
+            fit_to_rows(task, model, train, run.train, seed_of(job.seed, job.fold))
+            losses = [validated(task, model, rows, device, "fp32").loss for rows in (train, valid)]
+            checkpoints.save_weights(job.path / "best.safetensors", model)
+            epoch = {"epoch": 1, "learning_rate": 0.0, "train_loss": losses[0], "valid_loss": losses[1]}
+            progress({**epoch, "epochs": 1, "seconds": time.perf_counter() - started})
+            return [epoch]  # a history of one epoch stands for a fit
 
     else:
         if job.shape.kind == "series":
@@ -224,40 +230,15 @@ def validated(
     return Validated(((losses * weights).sum() / weights.sum()).item(), valid.ids[~losses.isfinite().numpy()])
 
 
-@dataclass(frozen=True)
-class TabularFitting:
-    """Fits a tabular model at once: a history of one epoch stands for it."""
-
-    task: Task
-    model: TabularModel
-    train: Rows
-    valid: Rows
-    settings: Train
-    device: torch.device
-
-    def run(self, seed: int, folder: Path) -> History:
-        """Fits the model and saves best.safetensors."""
-        labels = torch.from_numpy(self.train.labels).to(torch.float32)
-        weights = self.train.weights
-        if self.task.has_classes:
-            weights = weights * self._class_weight(self.train.labels)
-        fit_tabular(
-            self.model,
-            self.train.chosen_inputs(),
-            np.asarray(self.train.lengths[self.train.chosen]),
-            self.task.targets(labels).numpy(),
-            weights,
-            seed,
-            self.task.kind,
-        )
-        losses = [validated(self.task, self.model, rows, self.device, "fp32").loss for rows in (self.train, self.valid)]
-        checkpoints.save_weights(folder / "best.safetensors", self.model)
-        return [{"epoch": 1, "learning_rate": 0.0, "train_loss": losses[0], "valid_loss": losses[1]}]
-
-    def _class_weight(self, labels: np.ndarray) -> np.ndarray:
-        """Weight (N,) of each row by train.pos_weight, of a task with one label."""
-        positive = positive_weight(labels, self.settings).numpy()
-        return np.where(labels > 0, positive, 1.0).mean(axis=1).astype(np.float32)
+def fit_to_rows(task: Task, model: TabularModel, train: Rows, settings: Train, seed: int) -> None:
+    """Fits a tabular model to training rows, with their weights and those of train.pos_weight."""
+    labels = torch.from_numpy(train.labels).to(torch.float32)
+    weights = train.weights
+    if task.has_classes:
+        positive = positive_weight(train.labels, settings).numpy()
+        weights = weights * np.where(train.labels > 0, positive, 1.0).mean(axis=1).astype(np.float32)
+    lengths = np.asarray(train.lengths[train.chosen])
+    fit_tabular(model, train.chosen_inputs(), lengths, task.targets(labels).numpy(), weights, seed, task.kind)
 
 
 def positive_weight(labels: np.ndarray, settings: Train) -> Tensor:

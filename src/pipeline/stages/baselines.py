@@ -15,6 +15,8 @@ from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, result
 from src.data.corpus import Corpus, unpad
+from src.data.inputs import InputShape
+from src.data.tasks import get_task
 from src.evaluation import baselines, runs
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Stage
@@ -50,10 +52,10 @@ class Baselines(Stage):
         started = time.perf_counter()
         scores = {}
         for target in missing:
-            fit = _tfidf if target.name == "tfidf" else _simple
+            fit = _by_fold if target.name in JOBS else _simple
             oof = fit(workspace, target)
             storage.write_npy(target.result.with_name("oof.npy"), oof.astype(np.float32))
-            is_fitted = target.name in ("prior", "tfidf")
+            is_fitted = target.name not in ("zeros", "random")
             how = "cross-fitted on the same folds as the models" if is_fitted else "nothing is fitted"
             scores[target.name] = score = runs.score_oof(workspace, oof, how)
             storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
@@ -64,14 +66,23 @@ class Baselines(Stage):
 STAGE = Baselines()
 
 
+JOBS = {"tfidf": "fit_tfidf_fold", "linear": "fit_tabular_fold", "boosting": "fit_tabular_fold"}
+"""Function that fits one fold of the baselines that take long."""
+
+
 def _simple(workspace: Workspace, target: Target) -> np.ndarray:
+    labels, folds, task = workspace.labels, workspace.splits.first, workspace.task
     if target.name == "prior":
-        return baselines.prior(workspace.labels, workspace.splits.first)
-    return {"zeros": baselines.zeros, "random": baselines.random}[target.name](workspace.labels.shape)
+        return baselines.constant(labels, folds, baselines.CONSTANTS[task.kind])
+    if target.name == "median":
+        return baselines.constant(labels, folds, baselines.median)
+    if target.name == "saps":
+        return baselines.severity(workspace.dataset.outcomes["SAPS-I"], labels, folds, task.kind)
+    return {"zeros": baselines.zeros, "random": baselines.random}[target.name](labels.shape)
 
 
-def _tfidf(workspace: Workspace, target: Target) -> np.ndarray:
-    """Logits (N, n_labels), each row's by a regression that did not see the row."""
+def _by_fold(workspace: Workspace, target: Target) -> np.ndarray:
+    """Logits (N, n_labels), each row's by a model that did not see the row."""
     settings, dataset = workspace.settings, workspace.dataset
     splits = [split for split in workspace.splits.splits() if split.seed == settings.folds.seeds[0]]
     outs = [target.result.with_name(f"fold_{split.fold}.{target.fingerprint[:8]}.npy") for split in splits]
@@ -81,8 +92,15 @@ def _tfidf(workspace: Workspace, target: Target) -> np.ndarray:
             rows = out.with_suffix(".npz")
             arrays = {"train_rows": split.train_rows, "predicted_rows": split.predicted_rows}
             storage.write_atomic(rows, lambda file, arrays=arrays: np.savez(file, **arrays))
-            payload = {"corpus": str(dataset.train_folder), "rows": str(rows), "out": str(out)}
-            jobs.append(Job(f"tfidf fold_{split.fold}", f"{__name__}:fit_tfidf_fold", payload))
+            payload = {
+                "baseline": target.name,
+                "task": dataset.task.name,
+                "inputs": dataset.shape.to_json(),
+                "corpus": str(dataset.train_folder),
+                "rows": str(rows),
+                "out": str(out),
+            }
+            jobs.append(Job(f"{target.name} fold_{split.fold}", f"{__name__}:{JOBS[target.name]}", payload))
     raise_failures(run_shown(make_executor(settings.executor, "cpu", len(splits)), "baselines", jobs))
     logits = np.full(workspace.labels.shape, np.nan)
     for split, out in zip(splits, outs, strict=True):
@@ -98,3 +116,23 @@ def fit_tfidf_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]],
         train, predicted = rows["train_rows"], rows["predicted_rows"]
     logits = baselines.tfidf_logistic(tokens, offsets, np.asarray(corpus.labels), train, predicted)
     storage.write_npy(Path(payload["out"]), logits)
+
+
+def fit_tabular_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """One job: the model of the baseline's name on summary features, for the predicted rows of one fold."""
+    import torch
+
+    from src.core.settings import Run
+    from src.core.settings_loader import model_settings
+    from src.models.classifier import build_model
+    from src.training.classification import fit_to_rows
+    from src.training.inference import predict_logits
+    from src.training.rows import Rows
+
+    corpus, task, cpu = Corpus.load(Path(payload["corpus"])), get_task(payload["task"]), torch.device("cpu")
+    run = Run.model_validate(model_settings(payload["baseline"]))
+    with np.load(payload["rows"]) as rows:
+        train, predicted = Rows.of(corpus, rows["train_rows"]), rows["predicted_rows"]
+    model = build_model(run.model, InputShape.from_json(payload["inputs"]), task.n_labels)
+    fit_to_rows(task, model, train, run.train, seed=1)
+    storage.write_npy(Path(payload["out"]), predict_logits(model, corpus.inputs, corpus.lengths, cpu, predicted))
