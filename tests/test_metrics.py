@@ -37,7 +37,7 @@ from src.evaluation.metrics import (
     score_report,
     sigmoid,
 )
-from src.evaluation.operating_points import best_min_se_p, cross_fitted
+from src.evaluation.operating_points import best_min_se_p, cross_fitted, cross_fitted_intervals
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=lambda task: task.name)
 
@@ -446,10 +446,14 @@ def test_regression_figures_are_scikit_learns():
     median = np.array([np.median(y[folds != fold]) for fold in folds])
     inside, width = np.zeros(400, dtype=bool), np.zeros(400)
     for fold in range(4):
-        residuals = (np.log1p(y) - np.log1p(p))[folds != fold]
-        rows = folds == fold
-        low, high = (np.expm1(np.log1p(p[rows]) + np.quantile(residuals, q)).clip(0) for q in (0.1, 0.9))
-        inside[rows], width[rows] = (low <= y[rows]) & (y[rows] <= high), high - low
+        others = folds != fold
+        middle = np.quantile(p[others], [1 / 3, 2 / 3])  # 300 rows are enough for three ranges
+        residuals, of_row = np.log1p(y) - np.log1p(p), np.digitize(p, middle)
+        for k in range(3):
+            rows = ~others & (of_row == k)
+            limits = np.quantile(residuals[others & (of_row == k)], [0.1, 0.9])
+            low, high = (np.expm1(np.log1p(p[rows]) + limit).clip(0) for limit in limits)
+            inside[rows], width[rows] = (low <= y[rows]) & (y[rows] <= high), high - low
     expected = {
         "mae": mean_absolute_error(y, p),
         "mae_of_median": mean_absolute_error(y, median),
@@ -467,6 +471,10 @@ def test_regression_figures_are_scikit_learns():
         {"mae": -expected["mae"], "rmse": -expected["rmse"], "r2_log": expected["r2_log"]}
     )
     assert [found[f"coverage_{share}"] for share in (50, 80, 90)] == pytest.approx([0.5, 0.8, 0.9], abs=0.06)
+    parts = section["calibration"]
+    assert [part["rows"] for part in parts] == [80] * 5
+    assert np.mean([part["coverage"]["80"]["value"] for part in parts]) == pytest.approx(found["coverage_80"])
+    assert np.mean([part["observed"]["value"] for part in parts]) == pytest.approx(y.mean())
     gain = section["figures"]["gain_over_median"]["standard_error"]
     assert gain == pytest.approx((np.abs(median - y) - np.abs(p - y)).std(ddof=1) / 20, rel=0.01)
 
@@ -558,3 +566,25 @@ def test_a_metric_without_both_labels_is_a_clear_error():
     report = score_report(ICU, np.zeros((20, 1), dtype=int), predictions)["overall"]
     assert report["figures"]["roc_auc"]["value"] is report["figures"]["min_se_p"]["value"] is None
     json.dumps(report, allow_nan=False)
+
+
+def test_intervals_cover_where_errors_grow_with_the_prediction():
+    rng = np.random.default_rng(0)
+    outputs = rng.uniform(1, 4, (4000, 1))
+    labels = np.expm1(np.maximum(outputs + rng.normal(0, 0.15 * outputs), 0))
+    section = score_report(LOS, labels, LOS.decode(outputs), np.arange(4000) % 5, n_boot=5)["overall"]
+    for part in section["calibration"]:
+        assert [part["coverage"][share]["value"] for share in ("50", "80", "90")] == pytest.approx(
+            [0.5, 0.8, 0.9], abs=0.05
+        )
+    # The label of a row does not move its own interval.
+    folds = np.arange(4000) % 5
+    before = cross_fitted_intervals(labels[:, 0], LOS.decode(outputs)[:, 0], folds)
+    after = cross_fitted_intervals(np.where(folds == 2, 0, labels[:, 0]), LOS.decode(outputs)[:, 0], folds)
+    for share in (0.5, 0.8, 0.9):
+        same = [
+            np.array_equal(one[folds == 2], two[folds == 2])
+            for one, two in zip(before[share], after[share], strict=True)
+        ]
+        moved = [(one != two)[folds != 2].any() for one, two in zip(before[share], after[share], strict=True)]
+        assert all(same) and any(moved)

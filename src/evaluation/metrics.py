@@ -43,6 +43,8 @@ from src.evaluation.figures import Estimate as Estimate
 
 N_BOOT = 200
 """Number of bootstrap draws."""
+PREDICTION_PARTS = 5
+"""Parts of the rows, by their predictions, in which a regression's intervals are looked at."""
 
 
 def logit(probabilities: np.ndarray, eps: float = EPS) -> np.ndarray:
@@ -144,7 +146,6 @@ TABLES: dict[str, dict[str, str]] = {
         "figures.min_se_p": "min(Se,+P)",
         "figures.sensitivity": "sens.",
         "figures.specificity": "spec.",
-        "figures.precision": "prec.",
         "figures.calibration_error": "ECE",
     },
     "regression": {
@@ -152,7 +153,6 @@ TABLES: dict[str, dict[str, str]] = {
         "figures.gain_over_median": "over median",
         "figures.rmse": "RMSE",
         "figures.r2_log": "R² log",
-        "figures.bias": "bias",
         "figures.coverage_80": "in 80%",
     },
     "multiclass": {
@@ -380,7 +380,10 @@ def _regression(whole: _Whole, rows: np.ndarray, n_boot: int, seed: int) -> dict
 
     The median of the other folds' labels is what mae_of_median is of; gain_over_median has the paired standard error.
     coverage_S and width_S are of intervals that should cover S percent of the rows; they add quantiles of the other
-    folds' residuals, in log1p, to the prediction. `intervals` are the quantiles of all rows, for new ones.
+    folds' residuals, in log1p, to the prediction (operating_points.Intervals). `intervals` are those of all rows, for
+    new ones.
+    `calibration` has the coverages, and the mean prediction and label, of PREDICTION_PARTS equal parts of the rows by
+    their predictions.
     """
     section, scores, judged = whole.scores(rows, make_draws(int(rows.sum()), n_boot, seed))
     y, p, ones = judged.labels[:, 0].astype(np.float64), judged.predictions[:, 0], np.ones(len(judged.labels))
@@ -397,11 +400,30 @@ def _regression(whole: _Whole, rows: np.ndarray, n_boot: int, seed: int) -> dict
         low, high = (side[rows] for side in limits)
         figures[f"coverage_{share:.0%}".rstrip("%")] = ratio((low <= y) & (y <= high), ones)
         figures[f"width_{share:.0%}".rstrip("%")] = ratio(high - low, ones)
-    quantiles = operating_points.residual_quantiles(whole.labels[:, 0], whole.predictions[:, 0])
+    limits = np.quantile(p, np.arange(1, PREDICTION_PARTS) / PREDICTION_PARTS)
+    part, calibration = np.searchsorted(limits, p, side="right"), []
+    for k in np.unique(part):
+        inside = part == k
+        covered = {
+            f"{share:.0%}".rstrip("%"): ratio(((low[rows] <= y) & (y <= high[rows]))[inside], ones[inside])
+            for share, (low, high) in whole.limits.items()
+        }
+        calibration.append(
+            {
+                "low": float(p[inside].min()),
+                "high": float(p[inside].max()),
+                "rows": int(inside.sum()),
+                "predicted": float(p[inside].mean()),
+                "observed": estimate(ratio(y[inside], ones[inside])).to_json(),
+                "coverage": {name: estimate(figure).to_json() for name, figure in covered.items()},
+            }
+        )
+    intervals = operating_points.Intervals.fit(whole.labels[:, 0].astype(np.float64), whole.predictions[:, 0])
     return {
         **section,
         "figures": {name: estimate(figure).to_json() for name, figure in figures.items()},
-        "intervals": {f"{share:.0%}".rstrip("%"): list(limits) for share, limits in quantiles.items()},
+        "calibration": calibration,
+        "intervals": intervals.to_json(),
     }
 
 

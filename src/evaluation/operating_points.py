@@ -7,6 +7,8 @@ new rows and not of the rows that a threshold or an interval was chosen on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,11 @@ PARTS = 5
 """Parts that rows without folds are dealt into."""
 COVERAGES = (0.5, 0.8, 0.9)
 """Shares of rows that prediction intervals should cover."""
+
+RANGES = 5
+"""Ranges of the prediction that have intervals of their own."""
+FEWEST_ROWS = 100
+"""Least number of rows that the intervals of a range are fitted on."""
 
 Choose = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 """Chooses a threshold for labels, probabilities and weights, (n,) each: rows at or above it are flagged."""
@@ -78,18 +85,37 @@ def _curve(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -
     return np.append(NEVER, -levels), hits, flagged
 
 
-def residual_quantiles(labels: np.ndarray, predictions: np.ndarray) -> dict[float, tuple[float, float]]:
-    """Returns for each coverage the two quantiles of log1p(labels) - log1p(predictions), (n,) each, between which its
-    share of the rows lies."""
-    residuals = np.log1p(labels) - np.log1p(predictions)
-    limits = {share: np.quantile(residuals, [(1 - share) / 2, (1 + share) / 2]) for share in COVERAGES}
-    return {share: (float(low), float(high)) for share, (low, high) in limits.items()}
+@dataclass(frozen=True)
+class Intervals:
+    """Prediction intervals: quantiles of log1p(label) - log1p(prediction), in each of some ranges of the prediction.
 
+    Errors are not of one size: predictions of long stays are the least sure.
+    """
 
-def interval(predictions: np.ndarray, quantiles: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the lower and the upper limit, each of the shape and unit of `predictions` and at least zero."""
-    low, high = (np.maximum(np.expm1(np.log1p(predictions) + quantile), 0.0) for quantile in quantiles)
-    return low, high
+    edges: np.ndarray
+    """Predictions at which a new range begins, (P - 1,) ascending."""
+    quantiles: dict[float, np.ndarray]
+    """Lower and upper quantile in each range, (P, 2), for each coverage."""
+
+    @classmethod
+    def fit(cls, labels: np.ndarray, predictions: np.ndarray) -> Intervals:
+        """Fits to labels and predictions, (n,) each; ranges have equal numbers of rows, at least FEWEST_ROWS."""
+        n_ranges = int(np.clip(len(labels) // FEWEST_ROWS, 1, RANGES))
+        edges = np.quantile(predictions, np.arange(1, n_ranges) / n_ranges)
+        ranges, residuals = np.searchsorted(edges, predictions, side="right"), np.log1p(labels) - np.log1p(predictions)
+        parts = [residuals[ranges == k] for k in range(n_ranges)]
+        parts = [part if len(part) else residuals for part in parts]  # equal predictions may leave a range empty
+        sides = {share: [(1 - share) / 2, (1 + share) / 2] for share in COVERAGES}
+        return cls(edges, {share: np.array([np.quantile(part, at) for part in parts]) for share, at in sides.items()})
+
+    def limits(self, predictions: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the lower and the upper limit, each of the shape and unit of `predictions` and at least zero."""
+        low, high = self.quantiles[share][np.searchsorted(self.edges, predictions, side="right")].T
+        return tuple(np.maximum(np.expm1(np.log1p(predictions) + quantile), 0.0) for quantile in (low, high))
+
+    def to_json(self) -> dict[str, Any]:
+        named = {f"{share:.0%}".rstrip("%"): quantiles.tolist() for share, quantiles in self.quantiles.items()}
+        return {"edges": self.edges.tolist(), "quantiles": named}
 
 
 def cross_fitted_intervals(
@@ -99,8 +125,9 @@ def cross_fitted_intervals(
     limits = {share: (np.empty(len(labels)), np.empty(len(labels))) for share in COVERAGES}
     for fold in np.unique(folds):
         others = folds != fold
-        for share, quantiles in residual_quantiles(labels[others], predictions[others]).items():
-            for side, values in zip(limits[share], interval(predictions[~others], quantiles), strict=True):
+        fitted = Intervals.fit(labels[others], predictions[others])
+        for share, sides in limits.items():
+            for side, values in zip(sides, fitted.limits(predictions[~others], share), strict=True):
                 side[~others] = values
     return limits
 

@@ -331,16 +331,31 @@ def _show_binary(name: str, score: dict[str, Any]) -> None:
 
 def _show_regression(name: str, score: dict[str, Any]) -> None:
     overall, unit = score["overall"], get_task(score["task"]).unit
+    percents = list(overall["intervals"]["quantiles"])
+    rows = [
+        [f"{percent}%", *(_with_error(overall["figures"][f"{key}_{percent}"]) for key in ("coverage", "width"))]
+        for percent in percents
+    ]
+    columns = ["interval", "share of rows inside", f"mean width ({unit})"]
+    show_table(f"{name}: prediction intervals, fitted on other folds", columns, rows)
     rows = [
         [
-            f"{percent}%",
-            *(_with_error(overall["figures"][f"{key}_{percent}"]) for key in ("coverage", "width")),
-            *(f"{np.exp(quantile):.3f}" for quantile in quantiles),
+            f"{part['low']:.2f}–{part['high']:.2f}",
+            f"{part['rows']:,}",
+            f"{part['predicted']:.2f}",
+            f"{part['observed']['value']:.2f}",
+            *(_cell(figure["value"]) for figure in part["coverage"].values()),
         ]
-        for percent, quantiles in overall["intervals"].items()
+        for part in overall["calibration"]
     ]
-    columns = ["interval", "share of rows inside", f"mean width ({unit})", "from (1 + prediction) x", "to x"]
-    show_table(f"{name}: prediction intervals, fitted on other folds", columns, rows)
+    columns = [
+        f"prediction ({unit})",
+        "rows",
+        "mean",
+        "mean truth",
+        *(f"in {percent}%" for percent in percents),
+    ]
+    show_table(f"{name}: by size of the prediction", columns, rows)
 
 
 def _show_classes(name: str, score: dict[str, Any]) -> None:
