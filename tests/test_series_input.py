@@ -260,7 +260,7 @@ def test_summary_features_stand_beside_what_is_pooled():
         before = model(inputs, LENGTHS)
         model.head.weight[:, model.pooling.size :] = 0
         assert not torch.equal(model(inputs, LENGTHS), before)
-    scaled = model.input_layer.summary_scaler(summarise(tensors(stays(80, seed=1)), STAYS))
+    scaled = model.input_layer.complete.scaler(summarise(tensors(stays(80, seed=1)), STAYS))
     assert scaled.nanmean(dim=0).abs().max() <= 1 + 1e-3
 
 

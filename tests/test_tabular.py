@@ -92,8 +92,10 @@ def test_a_feature_on_a_threshold_goes_where_scikit_learn_sends_it():
 def test_the_linear_model_is_that_of_scikit_learn():
     inputs = stays(N, seed=1)
     model, targets = fitted(Linear(inverse_penalty=0.1), "binary"), targets_of("binary", inputs)
-    scaled = model.scaler(summarise(tensors(inputs), STAYS)).numpy()
+    table = summarise(tensors(inputs), STAYS)
+    scaled = model.complete.scaler(table).numpy()
     complete = np.c_[np.nan_to_num(scaled).clip(-4, 4), np.isnan(scaled)]
+    np.testing.assert_allclose(model.complete(table), complete)
     plain = LogisticRegression(C=0.1, max_iter=1000).fit(complete, targets[:, 0])
     np.testing.assert_allclose(outputs_of(model, inputs)[:, 0], plain.decision_function(complete), atol=1e-3)
 

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from src.core.settings import GRUD, Features, Model
 from src.data.inputs import InputShape
+from src.models.completion import Completion
 from src.models.layers import SpatialDropout
 from src.models.scaling import Fitted, Scaler
-from src.models.summaries import summarise, summary_names
+from src.models.summaries import summarise
 
 DAY = 24
 """Steps in which an unobserved value decays by one unit of its learned rate; a step of a stay is an hour."""
@@ -33,9 +34,6 @@ FIT_ROWS = 10_000
 DONORS, CANDIDATES, NEIGHBOURS = 256, 20, 10
 """Nearest-neighbour imputation: number of donor hours, candidates for each (the ones with most observed parameters
 are taken), and donors that a value is the mean of."""
-
-CONTEXT_LIMIT = 4.0
-"""Standardised summary features are clipped to [-4, 4]."""
 
 
 class Rows(Protocol):
@@ -108,11 +106,10 @@ class SeriesInput(Fitted):
         )
         self.context_size = settings.embedding_size if features.summary else 0
         if features.summary:
-            n_summaries = len(summary_names(shape))
-            self.summary_scaler = Scaler(n_summaries)
+            self.complete = Completion(shape)
             self.wide = nn.Sequential(
                 nn.Dropout(settings.spatial_dropout),
-                nn.Linear(2 * n_summaries, self.context_size),
+                nn.Linear(self.complete.size, self.context_size),
                 nn.GELU(),
             )
 
@@ -154,9 +151,7 @@ class SeriesInput(Fitted):
         """Computes what stands beside the pooled features: (B, context_size)."""
         if not self.context_size:
             return inputs["values"].new_zeros(len(inputs["values"]), 0)
-        scaled = self.summary_scaler(summarise(inputs, self.shape))
-        missing = scaled.isnan().to(scaled.dtype)
-        return self.wide(torch.cat([scaled.nan_to_num(0).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT), missing], dim=1))
+        return self.wide(self.complete(summarise(inputs, self.shape)))
 
     def fit(self, values: Rows, statics: Rows | None = None) -> None:
         """Fits means, scales and donors to training rows: values (n, T, P), statics (n, 1, S), with NaN."""
@@ -178,7 +173,7 @@ class SeriesInput(Fitted):
                 inputs = {"values": torch.from_numpy(values)}
                 if self.shape.statics:
                     inputs["statics"] = torch.from_numpy(statics)
-                self.summary_scaler.fit(summarise(inputs, self.shape).numpy())
+                self.complete.fit(summarise(inputs, self.shape).numpy())
 
     def _thinned(self, values: Tensor) -> Tensor:
         """Hides observations at random in training, each series at a rate of its own."""

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from src.core.settings import Boosting, Linear
 from src.data.inputs import InputShape
-from src.models.scaling import Fitted, Scaler
-from src.models.summaries import summarise, summary_names, summary_table
+from src.models.completion import Completion
+from src.models.scaling import Fitted
+from src.models.summaries import summarise, summary_table
 
 Kind = Literal["binary", "multilabel", "regression", "multiclass"]
-
-LIMIT = 4.0
-"""Standardised features of linear models are clipped to [-4, 4]."""
 
 
 class TabularModel(Fitted):
@@ -150,20 +148,19 @@ class LinearModel(TabularModel):
     def __init__(self, settings: Linear, shape: InputShape, n_labels: int):
         super().__init__(shape, n_labels)
         self.settings = settings
-        size = len(summary_names(shape))
-        self.scaler = Scaler(size)
-        self.register_buffer("weight", torch.zeros(n_labels, 2 * size))
+        self.complete = Completion(shape)
+        self.register_buffer("weight", torch.zeros(n_labels, self.complete.size))
         self.register_buffer("bias", torch.zeros(n_labels))
 
     def outputs(self, table: Tensor) -> Tensor:
-        return self._complete(table) @ self.weight.T + self.bias
+        return self.complete(table) @ self.weight.T + self.bias
 
     def fit(self, table: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int, kind: Kind) -> None:
         # Imported here: workers that train networks do not wait for it.
         from sklearn.linear_model import LogisticRegression, Ridge
 
-        self.scaler.fit(table)
-        complete = self._complete(torch.from_numpy(table)).numpy().astype(np.float64)
+        self.complete.fit(table)
+        complete = self.complete(torch.from_numpy(table)).numpy().astype(np.float64)
         complete[:, np.ptp(complete, axis=0) == 0] = 0  # a constant takes no part of the intercept
         weight, bias = np.zeros(self.weight.shape), np.zeros(self.n_labels)
         if kind == "regression":
@@ -176,11 +173,6 @@ class LinearModel(TabularModel):
                 weight[outputs], bias[outputs] = estimator.coef_, estimator.intercept_
         self.put("weight", weight)
         self.put("bias", bias)
-
-    def _complete(self, table: Tensor) -> Tensor:
-        """Features (B, F) with NaN -> (B, 2 F) without."""
-        scaled = self.scaler(table)
-        return torch.cat([scaled.nan_to_num(0).clamp(-LIMIT, LIMIT), scaled.isnan().to(scaled.dtype)], dim=1)
 
 
 TABULAR = {"boosting": BoostedTrees, "linear": LinearModel}
