@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from src.data.inputs import InputShape
 from src.evaluation.covariate_shift import ADVERSARIAL_FOLDS, Adversarial, auc_error, odds_weights, similarity_weights
 
 TREES = {"max_iter": 60, "learning_rate": 0.1, "max_depth": 3, "max_features": 0.3, "early_stopping": False}
@@ -48,6 +49,26 @@ def adversarial(
     auc = float(roc_auc_score(is_test, logits))
     telling = telling_features(train, test, names, owners)
     return Adversarial(auc, auc_error(auc, *sizes), logits[is_test == 0], logits[is_test == 1], telling)
+
+
+def values_alone(
+    train: np.ndarray, test: np.ndarray, names: Sequence[str], shape: InputShape
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Returns the features that do not depend on how often a parameter is observed: the mean of each parameter and the
+    statics, with the train median for what is unknown; of train (N, V) and test (M, V), and their names.
+
+    Weights are made of them. A file of another hospital may have fewer values of each parameter while its patients are
+    as ill; weights by all features would look for healthy patients in train, who have few values there.
+    """
+    kept = [f"{name} mean" for name in shape.parameters] + list(shape.statics)
+    columns = [names.index(name) for name in kept]
+    tables = [np.asarray(table[:, columns], dtype=np.float64) for table in (train, test)]
+    for k in range(len(kept)):
+        known = np.isfinite(tables[0][:, k])
+        middle = np.median(tables[0][known, k]) if known.any() else 0.0
+        for table in tables:
+            table[~np.isfinite(table[:, k]), k] = middle
+    return *tables, kept
 
 
 def similarity(logits: np.ndarray) -> np.ndarray:

@@ -28,7 +28,8 @@ NOTE = (
     "differ. "
     "The AUC of a feature is the share of pairs of rows in which the test row has more of it; z is the distance of "
     "this AUC from 0.5 in standard errors. "
-    "Similarity: out-of-fold probability of being a train row, with both files weighted equally. "
+    "Values alone: means and statics without how often they were observed; similarity and weights are made of them. "
+    "Similarity: out-of-fold probability of being a train row, as if both files had one size. "
     "Effective size: number of rows that unweighted would give as exact a score as the weighted train rows (Kish). "
     "Differences are test minus train, ± one standard error."
 )
@@ -57,10 +58,11 @@ def paragraph(facts: dict[str, Any]) -> str:
             clauses = [f"does not differ from train (AUC {found['auc']:.2f})"]
         else:
             most = ", ".join(f"{one['feature']} ({_means(one)})" for one in found["telling"][:TOLD])
-            clauses = [f"differs from train (AUC {found['auc']:.2f}), most by the means of {most}"]
+            alone = f"; {found['auc_values']:.2f} by values alone" if test["missingness"] else ""
+            clauses = [f"differs from train (AUC {found['auc']:.2f}{alone}), most by the means of {most}"]
             advice = (
-                "validate on weighted rows (select_on=weighted), trust high out-of-fold scores less, and compare runs "
-                "by the expected leaderboard"
+                "trust high out-of-fold scores less, and compare runs by the expected leaderboard; weights correct for "
+                "other values of the same meaning, not for other habits of measuring or other outcomes"
             )
         lacking = sorted(filter(_is_told, test["missingness"]), key=lambda one: -abs(significance(one["steps"])))
         if lacking:
@@ -90,6 +92,7 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         return result
     apart = [
         ["AUC train against test", *map(auc_with_error, tests)],
+        ["by values alone", *(two_digits(test["adversarial"]["auc_values"]) for test in tests)],
         ["similarity to train: test", *(f"{test['similarity']['test']['median']:.2f}" for test in tests)],
         ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in tests)],
         ["effective size, weighted", *(f"{test['effective_size']['weighted']:,.0f}" for test in tests)],

@@ -9,8 +9,8 @@ output/shift/
     TEST/test_similarity.npy             (m,)
 
 Similarity says how like train a row is. Reports: the largest cosine to a training report of the model. Stays and
-images: the out-of-fold probability of being a train row and none of TEST, as if both files had one size; they have no
-token noise, so D is 0.
+images: the out-of-fold probability of being a train row and none of TEST by its values alone, as if both files had one
+size; they have no token noise, so D is 0.
 """
 
 from __future__ import annotations

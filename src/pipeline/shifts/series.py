@@ -65,15 +65,20 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     coverage = [series_shift.coverage(corpus.inputs["values"], corpus.lengths, rows) for corpus, rows in files]
     statics = [corpus.inputs["statics"][rows][:, 0] for corpus, rows in files] if shape.statics else None
     progress({"share": 0.3, "done": "features"})
-    found, similarity = None, [np.full(len(rows), UNKNOWN) for _, rows in files]
+    missingness = series_shift.missingness(*coverage, shape.parameters)
+    found, matched, similarity = None, None, [np.full(len(rows), UNKNOWN) for _, rows in files]
     if min(map(len, tables)) > covariate_shift.ADVERSARIAL_FOLDS:  # else too few rows to cross-validate
         owners = series_shift.owners_of(names, shape.parameters)
         import sklearn.ensemble  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
 
         with threadpool_limits(1):  # another number of threads would give other last bits
-            found = series_shift.adversarial(*tables, names, owners, settings["seed"])
-        similarity = [series_shift.similarity(logits) for logits in (found.train_logits, found.test_logits)]
-    weights = series_shift.weights(found, judged, settings["weights"], settings["clip"])
+            found = matched = series_shift.adversarial(*tables, names, owners, settings["seed"])
+            if missingness:
+                progress({"share": 0.7, "done": "values alone"})
+                *alone, kept = series_shift.values_alone(*tables, names, shape)
+                matched = series_shift.adversarial(*alone, kept, kept, settings["seed"])
+        similarity = [series_shift.similarity(logits) for logits in (matched.train_logits, matched.test_logits)]
+    weights = series_shift.weights(matched, judged, settings["weights"], settings["clip"])
     effective_size = metrics.effective_size(weights)
     storage.write_npy(folder / "similarity.npy", similarity[0][None])
     storage.write_npy(folder / "test_similarity.npy", similarity[1])
@@ -88,11 +93,12 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
             "adversarial": {
                 "auc": found.auc if found else None,
                 "standard_error": found.standard_error if found else None,
+                "auc_values": matched.auc if matched else None,
                 "telling": found.telling if found else [],
             },
             "similarity": {"train": quantiles(similarity[0][judged]), "test": quantiles(similarity[1])},
             "effective_size": {"weighted": effective_size, "shifted": effective_size},
-            "missingness": series_shift.missingness(*coverage, shape.parameters),
+            "missingness": missingness,
             "statics": series_shift.statics(*statics, shape.statics) if statics else [],
         },
     )
