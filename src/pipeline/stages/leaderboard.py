@@ -221,14 +221,19 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
     for name, found in sorted(lines.items(), key=lambda item: item[1]["validations"][select_on]["value"]):
         scores = (found["validations"][key] for key in VALIDATIONS)
         half = (found["expected"]["high"] - found["expected"]["low"]) / 2
-        cells = [f"{score['value']:.4f}±{1e4 * score['standard_error']:.0f}" for score in scores]
+        cells = [
+            f"{score['value']:.4f}±{1e4 * score['standard_error']:.0f}"
+            if task.has_classes
+            else f"{score['value']:.3f}±{score['standard_error']:.3f}"
+            for score in scores
+        ]
         rows.append([name, *cells, f"{found['expected']['value']:.3f}±{half:.3f}"])
     sizes = next(iter(lines.values()))["validations"]
     rows.append([f"effective {task.noun}", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} last"
     show_table(title, ["run", *VALIDATIONS, "expected"], rows)
     if is_target:
-        result("± of a validation: standard error, in its last digits")
+        result(f"± of a validation: standard error{', in its last digits' if task.has_classes else ''}")
         result("± of expected: half of the 95% interval")
         if not task.has_classes:
             result(f"expected: out-of-fold error on train {task.noun} weighted like the test file, nothing else")
