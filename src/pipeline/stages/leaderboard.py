@@ -235,6 +235,8 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
     if is_target:
         result(f"± of a validation: standard error{', in its last digits' if task.has_classes else ''}")
         result("± of expected: half of the 95% interval")
+        if workspace.settings.is_clinical:
+            result(f"{task.noun} have no token noise: noised is clean, and shifted is weighted")
         if not task.has_classes:
             result(f"expected: out-of-fold error on train {task.noun} weighted like the test file, nothing else")
         if task.metric:
