@@ -11,12 +11,13 @@ import torch
 from sklearn.metrics import log_loss
 
 from src.core.errors import UserError
-from src.core.settings import Denoise, Recurrent, Run, Train, Transformer
+from src.core.settings import Denoise, Features, Recurrent, Run, Train, Transformer
 from src.data.corpus import N_SPECIAL
 from src.data.inputs import token_shape
 from src.data.tasks import LabelGroup, Task
 from src.models.classifier import build_model
 from src.training import checkpoints, devices, epoch_reader, loop
+from src.training import rows as rows_module
 from src.training.batching import POOL
 from src.training.classification import Classification, positive_weight
 from src.training.epoch_reader import EpochReader
@@ -24,6 +25,7 @@ from src.training.inference import predict_logits
 from src.training.loop import fit, update_average
 from src.training.optimizers import make_optimizer, schedule
 from src.training.rows import Rows
+from tests.series import STAYS, STEPS, stays
 
 CPU = torch.device("cpu")
 SMALL = Recurrent(embedding_size=8, embedding_init="random", hidden_size=6, spatial_dropout=0.1, head_dropout=0.1)
@@ -109,6 +111,27 @@ def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
         assert again == history
         assert weights(resumed) == weights(model)
         assert (folder / "best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
+
+
+def test_what_is_computed_once_for_series_changes_no_byte(tmp_path, monkeypatch):
+    inputs, chosen = stays(150), np.arange(149, 29, -1)
+    data = replace(rows(150), inputs=inputs, lengths=np.full(150, STEPS, np.int32))
+    data = part_of(data, chosen)
+
+    def trained(seen: Rows) -> bytes:
+        torch.manual_seed(0)
+        model = build_model(SMALL, STAYS, 3, features=Features(summary=True))
+        model.input_layer.fit(**data.chosen_inputs())
+        seen = rows_module.computed_once(seen, model.input_layer, CPU)
+        objective = Classification(TASK, model, seen, seen, Train(epochs=2, batch_size=16), CPU, "fp32")
+        fit(objective, (1, 0), tmp_path / str(len(list(tmp_path.iterdir()))), lambda news: None)
+        assert ("columns" in seen.inputs) == (rows_module.COMPUTED_BYTES > 0)
+        return weights(model)
+
+    monkeypatch.setattr(rows_module, "CHUNK", 50)
+    once = trained(data)
+    monkeypatch.setattr(rows_module, "COMPUTED_BYTES", 0)
+    assert trained(data) == once
 
 
 def test_seeds_change_the_result_and_nothing_else_does(tmp_path):

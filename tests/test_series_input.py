@@ -264,6 +264,17 @@ def test_summary_features_stand_beside_what_is_pooled():
     assert scaled.nanmean(dim=0).abs().max() <= 1 + 1e-3
 
 
+@pytest.mark.parametrize("features", COLUMNS)
+def test_what_is_computed_once_is_what_each_pass_computes(features):
+    model, inputs = model_of(PLAIN, features).eval(), tensors(stays())
+    found = model.input_layer.computed(inputs)
+    assert ("columns" in found) == (features.imputer != "decay") and ("summary" in found) == features.summary
+    with torch.no_grad():
+        assert torch.equal(model(found, LENGTHS), model(inputs, LENGTHS))
+    assert not {"columns", "summary"} & set(inputs)
+    assert "columns" not in layer(Features(drop=0.5)).computed(inputs)
+
+
 def test_a_scaler_clips_and_takes_logarithms_of_what_is_skewed():
     rng = np.random.default_rng(0)
     table = np.c_[rng.normal(size=5000), rng.lognormal(0, 2, 5000), rng.lognormal(0, 2, 5000), np.full(5000, 7.0)]

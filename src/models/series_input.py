@@ -116,8 +116,20 @@ class SeriesInput(Fitted):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return self.project(self.features(inputs))
 
+    def computed(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Computes once what forward() and context() would compute in every epoch: returns the inputs with the columns
+        (B, T, F), unless they depend on chance or on learned numbers, and with the summary features (B, 1, C)."""
+        found = dict(inputs)
+        if not self.options.drop and self.options.imputer != "decay":
+            found["columns"] = self.features(inputs)
+        if self.context_size:
+            found["summary"] = self.complete(summarise(inputs, self.shape))[:, None]
+        return found
+
     def features(self, inputs: dict[str, Tensor]) -> Tensor:
         """Computes the columns (B, T, F) that `columns` names; none is NaN."""
+        if "columns" in inputs:
+            return inputs["columns"]
         values = self._thinned(inputs["values"])  # (64, 48, 37)
         observed = ~values.isnan()
         time, latest = latest_of(observed)
@@ -151,6 +163,8 @@ class SeriesInput(Fitted):
         """Computes what stands beside the pooled features: (B, context_size)."""
         if not self.context_size:
             return inputs["values"].new_zeros(len(inputs["values"]), 0)
+        if "summary" in inputs:
+            return self.wide(inputs["summary"][:, 0])
         return self.wide(self.complete(summarise(inputs, self.shape)))
 
     def fit(self, values: Rows, statics: Rows | None = None) -> None:

@@ -30,7 +30,7 @@ from src.training.job_specs import Beside, FoldJob
 from src.training.loop import fit, seed_of
 from src.training.objective import History, Objective, Validated
 from src.training.optimizers import make_optimizer
-from src.training.rows import Rows
+from src.training.rows import Rows, computed_once
 
 
 def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
@@ -90,7 +90,10 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
         outcomes = None
         if job.outcomes:
             outcomes = standardised_outcomes(job.locate(job.outcomes), job.shape.outcomes, own.chosen, len(train))
-        objective = Classification(task, model, train, valid, run.train, device, job.precision, denoiser, outcomes)
+        seen = [train, valid]
+        if job.shape.kind == "series":
+            seen = [computed_once(rows, model.input_layer, device) for rows in seen]
+        objective = Classification(task, model, *seen, run.train, device, job.precision, denoiser, outcomes)
 
         def fitted() -> History:
             return fit(objective, (job.seed, job.fold), job.path, progress)

@@ -7,10 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from src.data.corpus import Corpus, Stacked
 from src.data.tasks import Task
+from src.models.series_input import SeriesInput
 from src.training.job_specs import Beside
+
+COMPUTED_BYTES = 512 << 20
+"""Largest size of what an input layer of series computes once for the rows of a job."""
+CHUNK = 1024
+"""Rows that it is computed for at a time."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,24 @@ class Rows:
             rows, weights, chosen = file["rows"], file["weights"].astype(np.float32), file["chosen"]
         whole = cls.of(corpus, rows)
         return replace(whole, inputs=inputs, lengths=lengths, weights=weights, chosen=chosen)
+
+
+def computed_once(rows: Rows, layer: SeriesInput, device: torch.device) -> Rows:
+    """Returns the same rows with what the fitted input layer computes of them beside their inputs, so that no epoch
+    computes it again; the rows as they are if that would take more than COMPUTED_BYTES."""
+    parts: dict[str, list[np.ndarray]] = {}
+    with torch.inference_mode():
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows.chosen[start : start + CHUNK]
+            inputs = {name: torch.from_numpy(np.asarray(array[chunk])) for name, array in rows.inputs.items()}
+            found = layer.computed({name: tensor.to(device) for name, tensor in inputs.items()})
+            if sum(tensor[0].nbytes for tensor in found.values()) * len(rows) > COMPUTED_BYTES:
+                return rows
+            for name, tensor in found.items():
+                parts.setdefault(name, []).append(tensor.cpu().numpy())
+    inputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    lengths = np.asarray(rows.lengths[rows.chosen])
+    return replace(rows, inputs=inputs, lengths=lengths, chosen=np.arange(len(rows)))
 
 
 def n_files(corpus: Corpus) -> int:
