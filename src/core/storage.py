@@ -65,6 +65,11 @@ class Output:
         name = test_file if Path(test_file).suffix else f"{test_file}.csv"
         return self.root / (f"submission_{name}" if run is None else f"submission_{run}_{name}")
 
+    def prediction(self, run: str, file: Path) -> Path:
+        """Prediction of a run for a file of the user's; a set of stays gets a CSV file."""
+        name = file.name if file.suffix == ".csv" else f"{file.name.partition('.')[0]}.csv"
+        return self.root / f"prediction_{run}_{name}"
+
     def explained(self, run: str) -> Path:
         """Tokens that carry each label for a run, as the report shows them."""
         return self.run(run) / "explained.json"

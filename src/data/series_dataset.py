@@ -132,8 +132,12 @@ def labels_beside(path: Path, ids: np.ndarray, task: Task) -> np.ndarray | None:
 
     Raises UserError for stays that the outcomes lack or whose target is unknown.
     """
-    if (file := outcomes_beside(path)) is None:
-        return None
+    file = outcomes_beside(path)
+    return None if file is None else labels_of(file, ids, task)
+
+
+def labels_of(file: Path, ids: np.ndarray, task: Task) -> np.ndarray:
+    """Labels (N, 1) of the stays `ids` (N,) from a file of outcomes; errors like those of labels_beside."""
     outcomes = read_outcomes(file)
     joined = join(ids, outcomes)
     joined.require_outcomes(file)

@@ -198,7 +198,8 @@ def make_record(workspace: Workspace, kind: str, name: str | None = None) -> dic
             and (name is None or name in settings.models or word.split(".")[0] not in PARTS)
         ],
         "task": workspace.task.name,
-        "data": settings.data.model_dump(),
+        "data": (settings.grid if settings.is_clinical else settings.data).model_dump(),
+        "inputs": dataset.manifest["inputs"],
         **dataset.made_of(workspace.splits),
         "train_files": [file["sha256"] for file in dataset.manifest["files"] if file["role"] == "train"],
         "shift": workspace.validation_sets.fingerprint,

@@ -13,7 +13,9 @@ from src.core.settings import Config, Grid
 from src.core.terminal import warn
 from src.data import sources
 from src.data.corpus import Corpus, Vocabulary, encode
-from src.data.report_reader import Reports
+from src.data.image_reader import Images, read_images
+from src.data.report_reader import Reports, read_reports
+from src.data.series_dataset import encode_images, encode_stays, image_shape, labels_beside
 from src.data.tasks import Task
 from src.evaluation.runs import RunFolder
 
@@ -71,12 +73,17 @@ class ReportFile(PredictedFile):
         return None if self._reports.labels is None else self._reports.labels_for(task)
 
 
-class StaySet(PredictedFile):
-    """A set of stays, in a folder, a zip or a tar. Outcomes are looked for beside it."""
+class SeriesFile(PredictedFile):
+    """A set of stays, in a folder, a zip or a tar, whose outcomes are looked for beside it; or images in a .npz file,
+    those of its test part where it has one."""
 
     def __init__(self, path: Path, settings: Config):
-        self.path, self.sha256 = path, sources.source_of(settings).checksum(path)
+        if not path.exists():
+            raise UserError(f"there is no file {path}")
+        self.path, self._source = path, sources.source_of(settings)
+        self.sha256 = self._source.checksum(path)
         self._corpus: Corpus | None = None
+        self._images: Images | None = None
 
     @property
     def key(self) -> str:
@@ -84,16 +91,36 @@ class StaySet(PredictedFile):
 
     @property
     def ids(self) -> np.ndarray:
+        return self._encoded.ids
+
+    @property
+    def _encoded(self) -> Corpus:
         if self._corpus is None:
-            raise UserError(f"{self.path} is not encoded yet")
-        return self._corpus.ids
+            raise RuntimeError(f"{self.path} is not encoded yet")
+        return self._corpus
 
     def encode(self, run: RunFolder, folder: Path) -> None:
-        from src.data.series_dataset import encode_stays
-
-        self._corpus = encode_stays([self.path], [None], Grid(**run.record["data"]), run.task, folder).corpus
+        """Raises UserError for images of another size than the run's."""
+        if run.task.input_kind == "images":
+            parts = read_images(self.path)
+            self._images = parts.get("test", parts["train"])
+            shape, wanted = image_shape(self._images), run.record["inputs"]
+            if shape.to_json() != wanted:
+                raise UserError(
+                    f"{self.path} holds images of {shape.steps} rows x {len(shape.parameters)} columns; {run.name} was "
+                    f"trained on {wanted['steps']} x {len(wanted['parameters'])}"
+                )
+            self._corpus = encode_images([self._images], folder)
+        else:
+            grid = Grid(**run.record["data"])
+            self._corpus = encode_stays([self.path], [None], grid, run.task, folder).corpus
 
     def labels_for(self, task: Task) -> np.ndarray | None:
-        from src.data.series_dataset import labels_beside
-
+        if self._images is not None:
+            return self._encoded.labels
         return labels_beside(self.path, self.ids, task)
+
+
+def predicted_file(path: Path, settings: Config) -> PredictedFile:
+    """Opens the rows of a file of the task that settings name."""
+    return SeriesFile(path, settings) if settings.is_clinical else ReportFile(read_reports(path))

@@ -1,6 +1,7 @@
-"""./run.sh predict RUN FILE: a trained run on any report file, written in the form of a submission.
+"""./run.sh predict RUN FILE: a trained run on any file of reports, stays or images, in the form of a submission.
 
     ./run.sh predict blend new_reports.csv --to new_predictions.csv
+    ./run.sh predict blend set-c.zip --task icu
     ./run.sh predict lstm gru blend round2/train.csv --shifted --against lstm
 
 Labels in the file, if it has any, are used for nothing but the score that is printed at the end. With --shifted nothing
@@ -20,8 +21,8 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.terminal import info, result, show_table, warn
-from src.data.corpus import BLOCK, Vocabulary, encode
-from src.data.report_reader import Reports, read_reports
+from src.data.corpus import BLOCK
+from src.data.report_reader import read_reports
 from src.data.submission_files import write_submission
 from src.ensemble.blending import BlendWeights
 from src.evaluation import metrics
@@ -29,6 +30,7 @@ from src.evaluation.external_dataset import Pool
 from src.evaluation.metrics import Estimate
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
+from src.pipeline.predicted_files import PredictedFile, ReportFile, predicted_file
 from src.pipeline.stage import reading, run_lock
 from src.training.prediction import mean_prediction, prediction_jobs
 
@@ -37,7 +39,7 @@ SHIFTED = ("plain", "weighted", "noised", "both")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="trained runs or blends, such as lstm or blend")
-    parser.add_argument("file", type=Path, help="reports, with or without labels")
+    parser.add_argument("file", type=Path, help="reports, with or without labels; with --task a set of stays or images")
     parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/prediction_RUN_FILE")
     parser.add_argument(
         "--shifted",
@@ -54,6 +56,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    if parsed.shifted and workspace.settings.is_clinical:
+        raise UserError(f"--shifted adds noise to tokens; task {workspace.settings.task} has none")
     if not parsed.shifted:
         if parsed.replacement is not None:
             raise UserError("--replacement is for --shifted")
@@ -114,10 +118,10 @@ def score_shifted(
     gains: dict[str, dict[str, Estimate]] = {}
     compared: dict[str, np.ndarray] = {}
     for source, truth in zip(sources, labels, strict=True):
-        _warn_of_training(source, pool.reports)
+        _warn_of_training(source, pool.reports.sha256)
         scores[source.name], gains[source.name] = found, gained = {}, {}
         for unweighted, weighted, reports, weights in versions:
-            probabilities = source.task.decode(_predict(workspace, source, reports))
+            probabilities = source.task.decode(_predict(workspace, source, ReportFile(reports)))
             if source.name == against:
                 compared[unweighted] = probabilities
             for name, weigh in ((unweighted, None), (weighted, weights)):
@@ -160,39 +164,40 @@ def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[
 
 def _write_prediction(workspace: Workspace, name: str, file: Path, to: Path | None) -> None:
     source = workspace.run(name)
-    path = to or workspace.output.root / f"prediction_{name}_{file.name}"
+    path = to or workspace.output.prediction(name, file)
     if path.resolve() == file.resolve():
         raise UserError(f"--to {path} is the file of reports itself; name another")
     if path.is_dir():
         raise UserError(f"--to {path} is a folder; name a file")
-    reports = read_reports(file)
-    logits = _predict(workspace, source, reports)
-    probabilities = source.task.decode(logits)
-    write_submission(path, reports.ids, probabilities, workspace.settings.submit.eps, source.task)
-    result(f"predict: {path} ({len(reports):,} reports x {logits.shape[1]} probabilities)")
-    if reports.labels is not None:
-        try:
-            score = metrics.official_score(source.task, reports.labels_for(source.task), probabilities)
-        except UserError as error:
-            warn(f"no score: {error}")
-        else:
-            _warn_of_training(source, reports)
-            result(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels in {file.name}")
+    rows = predicted_file(file, workspace.settings)
+    logits = _predict(workspace, source, rows)
+    predictions = source.task.decode(logits)
+    write_submission(path, rows.ids, predictions, workspace.settings.submit.eps, source.task)
+    result(f"predict: {path} ({len(rows):,} {source.task.noun} x {logits.shape[1]} values)")
+    try:
+        if (labels := rows.labels_for(source.task)) is None:
+            return
+        score = metrics.official_score(source.task, labels, predictions)
+    except UserError as error:
+        warn(f"no score: {error}")
+    else:
+        _warn_of_training(source, rows.sha256)
+        result(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels of {file.name}")
 
 
-def _warn_of_training(source: RunFolder, reports: Reports) -> None:
+def _warn_of_training(source: RunFolder, sha256: str) -> None:
     for model in source.models():
-        if reports.sha256 in [*model.record["train_files"], *model.record.get("extra_files", ())]:
-            warn(f"{model.name} was trained on these very reports: the score that follows is not out of fold")
+        if sha256 in [*model.record["train_files"], *model.record.get("extra_files", ())]:
+            warn(f"{model.name} was trained on these very {model.task.noun}: the score that follows is not out of fold")
 
 
-def _predict(workspace: Workspace, source: RunFolder, reports: Reports) -> np.ndarray:
+def _predict(workspace: Workspace, source: RunFolder, file: PredictedFile) -> np.ndarray:
     """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
     if source.is_blend:
         source.check_members()
         members = [workspace.run(member) for member in source.record["members"]]
         blend = BlendWeights.from_json(source.record["weights"])
-        parts = [_predict(workspace, member, reports) for member in members]
+        parts = [_predict(workspace, member, file) for member in members]
         logits = np.empty_like(parts[0])  # float32, as the blend's own test_*.npy: the same file gives the same bytes
         for start in range(0, len(logits), BLOCK):
             rows = slice(start, start + BLOCK)
@@ -201,19 +206,8 @@ def _predict(workspace: Workspace, source: RunFolder, reports: Reports) -> np.nd
     from src.training.devices import pick_device  # torch, for which a misspelt name need not wait
 
     output, settings = workspace.output, workspace.settings
-    text = reports.sha256[:16] or storage.array_hash(reports.tokens, reports.offsets)
-    folder = output.predictions / f"{source.name}.{text}"
-    vocabulary = Vocabulary.load(source.path / "vocabulary.json")
-    _, losses = encode([reports], vocabulary, None, **source.record["data"], folder=folder)
-    if losses.unknown_tokens:
-        words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")
-        warn(
-            f"{source.name}: {losses.unknown_tokens:,} tokens of {len(losses.unknown_words)} words were not in the "
-            f"files that the run was trained with and are read as unknown: {words}"
-        )
-    if losses.truncated:
-        data = source.record["data"]
-        warn(f"{losses.truncated:,} reports are longer than max_len={data['max_len']}: their {data['keep']} is kept")
+    folder = output.predictions / f"{source.name}.{file.key}"
+    file.encode(source, folder)
     parts = [source.path / part for part in source.record["fold_folders"]]
     for part in parts:
         if denoiser := storage.read_json(part / "result.json").get("denoiser"):

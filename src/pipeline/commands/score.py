@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING
 from src.core.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from src.core.settings import Config
+    from src.data.tasks import Task
     from src.evaluation.workspace import Workspace
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="*", help="runs to show label by label; with --labels, a submission")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="labelled reports to score a submission against")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="labelled reports, or outcomes of stays, to score a submission against",
+    )
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
@@ -28,7 +37,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if parsed.labels is not None:
         if len(parsed.what) != 1:
             raise UserError("--labels takes one submission: ./run.sh score --labels FILE SUBMISSION")
-        score_submission(Path(parsed.what[0]), parsed.labels)
+        score_submission(workspace.settings, Path(parsed.what[0]), parsed.labels)
         return
     for name in parsed.what:
         if Path(name).is_file():
@@ -37,31 +46,60 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     STAGE.show(workspace)
 
 
-def score_submission(submission: Path, labels: Path) -> None:
+def score_submission(settings: Config, submission: Path, labels: Path) -> None:
     """Prints the official score of a submission file against a labelled file; ids must agree row by row."""
     import numpy as np
 
     from src.core.terminal import info, result
-    from src.data.report_reader import read_reports
     from src.data.submission_files import read_submission
-    from src.data.tasks import task_of_width
     from src.evaluation import metrics, runs
 
-    ids, probabilities = read_submission(submission)
-    truth = read_reports(labels, labelled=True)
-    task = task_of_width(probabilities.shape[1])
-    if task is None:
-        raise UserError(f"{submission} has {probabilities.shape[1]} probabilities a row; no round has so many labels")
-    if len(ids) != len(truth.ids) or (ids != truth.ids).any():
-        where = np.flatnonzero(ids[: len(truth)] != truth.ids[: len(ids)])
-        line = int(where[0]) + 1 if len(where) else min(len(ids), len(truth)) + 1
+    task = _clinical_task(settings)
+    ids, predictions = read_submission(submission, task) if task else read_submission(submission)
+    if task:
+        true_ids, truth = _answers(labels, ids, task)
+    else:
+        task, true_ids, truth = _labelled_reports(submission, predictions, labels)
+    if len(ids) != len(true_ids) or (ids != true_ids).any():
+        where = np.flatnonzero(ids[: len(true_ids)] != true_ids[: len(ids)])
+        line = int(where[0]) + 1 if len(where) else min(len(ids), len(true_ids)) + 1
         raise UserError(
-            f"{submission} ({len(ids):,} rows) and {labels} ({len(truth):,} rows) differ in their ids from line "
-            f"{line} on; they must hold the same reports in the same order"
+            f"{submission} ({len(ids):,} rows) and {labels} ({len(true_ids):,} rows) differ in their ids from line "
+            f"{line} on; they must hold the same {task.noun} in the same order"
         )
-    report = metrics.score_report(task, truth.labels_for(task), probabilities)
+    report = metrics.score_report(task, truth, predictions)
     info(f"score: {submission} against {labels}")
-    runs.show_scores({"submission": report})
+    runs.show_scores({"submission": report}, settings.metric)
     score = report["overall"]["score"]
     spread = "" if score["standard_error"] is None else f" ± {score['standard_error']:.6f}"
-    result(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} reports)")
+    result(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} {task.noun})")
+
+
+def _labelled_reports(submission: Path, predictions: np.ndarray, labels: Path) -> tuple[Task, np.ndarray, np.ndarray]:
+    """The round that has so many labels, and ids (N,) and labels (N, n_labels) of a file of labelled reports."""
+    from src.data.report_reader import read_reports
+    from src.data.tasks import task_of_width
+
+    truth = read_reports(labels, labelled=True)
+    task = task_of_width(predictions.shape[1])
+    if task is None:
+        raise UserError(f"{submission} has {predictions.shape[1]} probabilities a row; no round has so many labels")
+    return task, truth.ids, truth.labels_for(task)
+
+
+def _clinical_task(settings: Config) -> Task | None:
+    from src.data.tasks import get_task
+
+    if settings.task == "frames":
+        raise UserError("score --labels is for reports and stays; ./run.sh predict scores images against their labels")
+    return get_task(settings.task) if settings.is_clinical else None
+
+
+def _answers(labels: Path, ids: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (N,) and labels (N, 1) of the stays of a submission, from a file of outcomes.
+
+    Stays whose target is unknown are an error, as their predictions cannot be scored.
+    """
+    from src.data.series_dataset import labels_of
+
+    return ids, labels_of(labels, ids, task)
