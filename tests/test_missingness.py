@@ -70,7 +70,7 @@ def prepared(folder: Path, sample: Sample, task: Task, shape: InputShape = SHAPE
     corpus = Corpus(inputs, sample.lengths.astype(np.int32), ids, sample.labels, np.zeros(n, np.uint8))
     corpus.save(output.data / "train")
     counts = {"stays": n + 1, "lines": 9999, "without_series": 1, "blank": 2, "unknown": {"Height": 5}}
-    counts["implausible"] = {"Temp": 7777}
+    counts |= {"implausible": {"Temp": 7777}, "repaired": {"pH": 3}}
     file = {"role": "train", "name": "set-a", "rows": n, "sha256": "0" * 64} | (counts if shape.statics else {})
     manifest = {"fingerprint": "f", "summary": "a set", "task": task.name, "inputs": shape.to_json(), "files": [file]}
     storage.write_json(output.data / "manifest.json", manifest)

@@ -140,6 +140,15 @@ def test_plausible_range(folder, parameter):
     assert facts.implausible == {parameter.name: 2}
 
 
+def test_a_lost_decimal_point_is_put_back_and_counted(folder):
+    lines = [f"01:0{i},pH,{value}" for i, value in enumerate((735, 73, 7.35, 94, 187, 0))]
+    facts = Facts()
+    found = rows(folder(n1=stay_text(1, *lines, "02:00,HR,735")), facts)
+    assert found == [(1, 60, "pH", 7.35), (1, 61, "pH", 7.3), (1, 62, "pH", 7.35)]
+    assert facts.repaired == {"pH": 2} and facts.implausible == {"pH": 3, "HR": 1}
+    assert facts.values["pH"] == 6 and "2 values repaired" in facts.describe()
+
+
 @pytest.mark.parametrize(("name", "value"), [("Height", "13"), ("Gender", "0.5"), ("ICUType", "5"), ("Weight", "3")])
 def test_implausible_descriptors(folder, name, value):
     facts = Facts()

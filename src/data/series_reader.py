@@ -28,7 +28,7 @@ import numpy as np
 
 from src.core.errors import UserError, unknown
 from src.data.line_parser import SHOWN, Errors, open_bytes, show
-from src.data.plausible import CATEGORIES, DESCRIPTORS, RECORD_ID, SERIES
+from src.data.plausible import CATEGORIES, DESCRIPTORS, LOST_POINT, RECORD_ID, SERIES
 from src.data.stay_files import FileErrors, StayFile, stay_files
 
 HEADER = b"Time,Parameter,Value"
@@ -83,6 +83,8 @@ class Facts:
     """Values of -1 of each parameter."""
     implausible: Counter[str] = field(default_factory=Counter)
     """Values outside the plausible range of each parameter."""
+    repaired: Counter[str] = field(default_factory=Counter)
+    """Values of each parameter whose lost decimal point was put back."""
     sha256: str = ""
     """Checksum of names and contents of the files, the same for a folder, a zip and a tar; set after the last block."""
 
@@ -99,6 +101,7 @@ class Facts:
             (self.blank, "rows with a blank parameter dropped"),
             (sum(self.unknown.values()), "values unknown (-1)"),
             (sum(self.implausible.values()), "implausible values made missing"),
+            (sum(self.repaired.values()), "values repaired, their decimal point was lost"),
         ):
             words += [f"{count:,} {what}"] * (count > 0)
         return f"{', '.join(words)}; {describe_known(self.sha256, KNOWN_STAYS)}"
@@ -182,6 +185,7 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
             for message in messages:
                 wrong.add(at, message)
 
+    value = _repaired(code, value, facts)
     known = _known(code, value, facts)
     descriptors, is_series = _descriptors(files, stay, minute, code, np.where(known, value, np.nan), wrong)
     records = np.flatnonzero((code == _RECORD) & (minute == 0))
@@ -249,6 +253,18 @@ def _lines(file: StayFile, errors: FileErrors) -> bytes:
     elif not rest:
         errors.add(file.place, f"no line 00:00,RecordID,{file.record}")
     return rest if not rest or rest.endswith(b"\n") else rest + b"\n"
+
+
+def _repaired(code: np.ndarray, value: np.ndarray, facts: Facts) -> np.ndarray:
+    """Puts lost decimal points back into values (R,), see LOST_POINT; counts them by parameter."""
+    for name, divisors in LOST_POINT.items():
+        low, high = _PARAMETERS[name].low, _PARAMETERS[name].high
+        for at in np.flatnonzero((code == _NAMES.index(name)) & (value > high)).tolist():
+            mended = [value[at] / divisor for divisor in divisors if low <= value[at] / divisor <= high]
+            if mended:
+                value[at] = mended[0]
+                facts.repaired[name] += 1
+    return value
 
 
 def _known(code: np.ndarray, value: np.ndarray, facts: Facts) -> np.ndarray:

@@ -213,6 +213,7 @@ def _facts(facts: Facts) -> dict[str, Any]:
         "blank": facts.blank,
         "unknown": dict(sorted(facts.unknown.items())),
         "implausible": dict(sorted(facts.implausible.items())),
+        "repaired": dict(sorted(facts.repaired.items())),
     }
 
 

@@ -115,6 +115,7 @@ COUNTS = {
     "blank": "rows with a blank parameter, dropped",
     "unknown": "values unknown (-1), made missing",
     "implausible": "values outside the plausible range, made missing",
+    "repaired": "values without their decimal point, repaired",
 }
 """Counts of a set in the manifest, in words."""
 
