@@ -152,6 +152,7 @@ def _check(
 
 NOTE = "README.md"  # written last, so that a folder with this file is complete
 FILES = ("digits.npz",)
+ORIGIN = "SAMPLE DATA, the digits that scikit-learn ships"
 TRAIN_DIGITS = 1500
 
 

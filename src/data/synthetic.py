@@ -256,6 +256,7 @@ def _add_noise(tokens: np.ndarray, offsets: np.ndarray, rates: NoiseRates, rng: 
     return _gather(np.concatenate([noisy, tokens]), starts, np.minimum(lengths, MAX_LENGTH))
 
 
+ORIGIN = "SYNTHETIC reports, of no patient"
 FILES = ("sample_train.csv", "sample_testA.csv", "sample_testB.csv", "answers_A.csv", "answers_B.csv")
 NOTE = "README.md"  # written last, so that a folder with this file is complete
 

@@ -109,6 +109,7 @@ IMPLAUSIBLE_RATE, BLANK_RATE, UNKNOWN_HEIGHT, UNKNOWN_WEIGHT, EMPTY = 0.001, 0.0
 
 NOTE = "README.md"  # written last, so that a folder with this file is complete
 TRUTH, ANSWERS = "truth.csv", "answers/Outcomes-b.txt"
+ORIGIN = "SYNTHETIC stays, of no patient"
 FILES = ("set-a.zip", "Outcomes-a.txt", "set-b.zip", ANSWERS, TRUTH)
 TRUTH_HEADER = "set,RecordID,probability_of_death,parameter,from_hour,to_hour"
 

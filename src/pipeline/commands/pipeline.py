@@ -17,6 +17,7 @@ SHOWN = ("submit", "score", "leaderboard", "report")
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     from src.core import storage
     from src.core.terminal import dependency, duration, info, result
+    from src.pipeline import closing
     from src.pipeline.stage import STAGES, get_stage, make
 
     settings, output = workspace.settings, workspace.output
@@ -35,4 +36,5 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         workspace.made.add(name)
         made["seconds"][name] = round(time.perf_counter() - stage_started, 3)
     storage.write_json(output.seconds, made)
+    closing.show(workspace)
     result(f"pipeline: done in {duration(time.perf_counter() - started)}")

@@ -1,0 +1,49 @@
+"""Closing summary of the pipeline: which data, what to expect, what to upload, where to look and what to do next."""
+
+from __future__ import annotations
+
+from src.core.terminal import result
+from src.data import sources
+from src.evaluation.runs import RunFolder
+from src.evaluation.workspace import Workspace
+from src.pipeline.stages.submit import Submit
+
+
+def show(workspace: Workspace) -> None:
+    """Prints the summary; figures are those of the blend, of which each submission is made."""
+    run, task = workspace.run("blend"), workspace.task
+    lines = [f"data: {_data(workspace)}"]
+    boards = run.boards()
+    for test in workspace.dataset.test_files:
+        if (expected := boards.get(test, {}).get("expected")) is not None:
+            between = f"{expected['low']:.4f} to {expected['high']:.4f}"
+            lines.append(f"expected on {test}: {expected['value']:.4f} ({between}), {task.score_name}")
+    lines.append(f"out of fold: {_out_of_fold(run)}")
+    submissions = Submit().files(workspace).values()
+    lines += [f"to upload: {path}" for path in submissions]
+    lines.append(f"page: {workspace.output.report}")
+    lines.append(f"next: {_next(workspace)}")
+    result("\n".join(lines))
+
+
+def _data(workspace: Workspace) -> str:
+    settings, files = workspace.settings, workspace.input_files
+    source = sources.source_of(settings)
+    names = [path.name for path in [*files.train, *files.test, *files.extra]] if files else []
+    is_sample = bool(files) and files.train[0].parent == sources.sample_folder(settings)
+    origin = source.synthetic.ORIGIN if is_sample else f"{source.noun} of {settings.paths.input}"
+    return f"{origin}: {', '.join(names)}"
+
+
+def _out_of_fold(run: RunFolder) -> str:
+    official = run.score["overall"]["score"]
+    return f"{official['value']:.4f} ± {official['standard_error']:.4f}, blend of {', '.join(run.record['members'])}"
+
+
+def _next(workspace: Workspace) -> str:
+    settings = workspace.settings
+    if workspace.settings.preset == "sample":
+        source = sources.source_of(settings)
+        return f"put your own files into {settings.paths.input} ({source.described(settings)}) and run the same command"
+    best = list(settings.runs)[0]
+    return f"./run.sh {workspace.command('tune', best)} (better settings), ./run.sh {workspace.command('leaderboard')}"
