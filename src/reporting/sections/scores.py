@@ -7,6 +7,7 @@ import numpy as np
 from src.core import storage
 from src.data.tasks import Task
 from src.evaluation import metrics, runs
+from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import VALIDATIONS, validation
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table
@@ -45,6 +46,10 @@ def section(findings: Findings) -> Section:
     if best is not None and task.has_classes:
         result.parts += _curves(findings, best)
         result.parts += _reliability(findings, best)
+    if best is not None and task.kind == "multiclass":
+        result.parts += _confusion(task, best)
+    if best is not None and task.kind == "regression":
+        result.parts += _intervals(task, best)
     return result
 
 
@@ -53,13 +58,13 @@ def _all_scores(findings: Findings, scores: dict) -> list:
     ordered = runs.ordered(scores, metric)
     values = [runs.figure_of(scores[name], metric) for name in ordered]
     is_log = task.has_classes  # in the loss 1 - score; an error in days has no best score of 1
-    with charts.picture("Scores out of fold with their 95% intervals", 0.7 + 0.24 * len(ordered)) as chart:
+    with charts.picture("Scores out of fold with their 95% intervals", 0.7 + 0.3 * len(ordered)) as chart:
         for place, (name, score) in enumerate(zip(ordered, values, strict=True)):
             lost = max(1 - score["value"], PERFECT) if is_log else score["value"]
             colour = charts.COLOURS[0 if name in findings.runs else 5]
             spread = INTERVAL * (score["standard_error"] or 0.0)
             chart.axes.errorbar(lost, place, xerr=spread, fmt="o", markersize=4, color=colour, ecolor=charts.INK)
-            at, beside = (lost, place), {"textcoords": "offset points", "xytext": (10, 0), "va": "center"}
+            at, beside = (lost, place), {"textcoords": "offset points", "xytext": (0, 4), "ha": "center"}
             chart.axes.annotate(f"{score['value']:.4f}", at, fontsize=8, **beside)
         if is_log:
             charts.plain_log(chart.axes.xaxis, lambda lost: 1 - lost)
@@ -139,6 +144,54 @@ def _scored(findings: Findings, best) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(findings.dataset.train.labels)[rows], best.oof()[rows].astype(np.float64)
 
 
+def _confusion(task: Task, best: RunFolder) -> list:
+    counts = np.array(best.score["overall"]["confusion"], dtype=float)
+    names = [name.removeprefix("class_") for name in task.label_names]
+    with charts.picture("Confusion of classes", 0.8 + 0.28 * len(names), charts.PANEL) as chart:
+        charts.shades(chart.axes, counts, names, counts.max(), task.noun)
+        chart.axes.set_xticks(range(len(names)), names)
+        chart.axes.set_xlabel("predicted class")
+        chart.axes.set_ylabel("true class")
+        chart.axes.set_title("Confusion, out of fold")
+    wrong = int(counts.sum() - np.trace(counts))
+    off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    most = np.unravel_index(off.argmax(), off.shape)
+    caption = f"{best.name}: {wrong:,} of {counts.sum():,.0f} {task.noun} are wrong"
+    if wrong:
+        caption += f", most often class {names[most[0]]} taken for {names[most[1]]} ({off.max():.0f})"
+    return [Chart(chart.svg, f"{caption}.")]
+
+
+def _intervals(task: Task, best: RunFolder) -> list:
+    """Calibration of a regression: what was observed, and the coverage of intervals, by fifth of the prediction."""
+    parts = best.score["overall"]["calibration"]
+    predicted = [part["predicted"] for part in parts]
+    with charts.picture("Observed by predicted", 3.0, charts.PANEL) as observed:
+        means = [part["observed"]["value"] for part in parts]
+        spread = [INTERVAL * part["observed"]["standard_error"] for part in parts]
+        observed.axes.errorbar(predicted, means, yerr=spread, fmt="o", markersize=4, color=charts.COLOURS[0])
+        ends = [min(predicted + means), max(predicted + means)]
+        observed.axes.plot(ends, ends, color=charts.FAINT, linewidth=0.8)
+        observed.axes.set_title("Observed by predicted")
+        observed.axes.set_xlabel(f"predicted {task.unit}, mean of a fifth")
+        observed.axes.set_ylabel(f"observed {task.unit}, mean")
+    with charts.picture("Coverage of intervals", 3.0, charts.PANEL) as coverage:
+        for colour, level in enumerate(("50", "80", "90")):
+            shares = [part["coverage"][level]["value"] for part in parts]
+            coverage.axes.plot(predicted, shares, "o-", markersize=3, color=charts.COLOURS[colour], label=f"{level}%")
+            coverage.axes.axhline(int(level) / 100, color=charts.FAINT, linewidth=0.8)
+        coverage.axes.set_ylim(0, 1)
+        coverage.axes.set_title("Coverage of intervals")
+        coverage.axes.set_xlabel(f"predicted {task.unit}, mean of a fifth")
+        coverage.axes.set_ylabel("share inside")
+        coverage.axes.legend()
+    caption = (
+        f"{best.name}, out of fold, with 95% intervals. A prediction is near the median of {task.noun} like this one, "
+        "and the mean lies above the median where some stay very long. Intervals are fitted on the other folds."
+    )
+    return [Chart([observed.svg, coverage.svg], caption)]
+
+
 def _curves(findings: Findings, best) -> list:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -175,8 +228,10 @@ def _curves(findings: Findings, best) -> list:
             chart.axes.legend(reverse=True)
         pictures.append(chart.svg)
     costly = min(CURVES, len(ranked))
-    caption = f"{best.name}, out of fold; the {costly} labels with the largest loss are coloured."
-    return [Chart(pictures, caption)]
+    caption = f"{best.name}, out of fold"
+    if len(ranked) > 1:
+        caption += f"; the {costly} labels with the largest loss are coloured"
+    return [Chart(pictures, f"{caption}.")]
 
 
 def _reliability(findings: Findings, best) -> list:
@@ -192,16 +247,16 @@ def _reliability(findings: Findings, best) -> list:
         all_labels = np.asarray(findings.dataset.train.labels)
         kinds[findings.config.select_on] = (all_labels[rows.rows], rows.logits(best.oof(), best.copies(target.name)))
         weights[findings.config.select_on], reports[findings.config.select_on] = rows.weights, rows.rows
-    fitted, pictures = [], []
+    noun, fitted, pictures = findings.workspace.task.noun, [], []
     for name, (labels, logits) in kinds.items():
         temperatures = _temperatures(findings.workspace.task, labels, logits, weights[name], reports[name])
         cooled = logits / temperatures[:, None]
-        with charts.picture(f"Reliability on {name} train reports", 3.0, charts.PANEL) as chart:
+        with charts.picture(f"Reliability on {name} train {noun}", 3.0, charts.PANEL) as chart:
             for colour, (which, values) in enumerate((("as predicted", logits), ("with a temperature", cooled))):
                 x, y = _reliable(labels, findings.dataset.task.decode(values), weights[name])
                 chart.axes.plot(x, y, "o-", markersize=3, linewidth=1, color=charts.COLOURS[colour], label=which)
             chart.axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
-            chart.axes.set_title(f"Reliability, {name} train reports")
+            chart.axes.set_title(f"Reliability, {name} train {noun}")
             chart.axes.set_xlabel("predicted")
             chart.axes.set_ylabel("observed")
             chart.axes.legend()
