@@ -66,7 +66,11 @@ class Classifier(nn.Module):
 
     def logits(self, embedded: Tensor, context: Tensor | None, lengths: Tensor) -> Tensor:
         """Computes the logits of what the input layer returned."""
-        return self._logits(self._pooled(self.encoder(embedded, lengths), context, lengths))
+        return self.logits_of_features(self.encoder(embedded, lengths), context, lengths)
+
+    def logits_of_features(self, features: Tensor, context: Tensor | None, lengths: Tensor) -> Tensor:
+        """Computes the logits of what the encoder returned."""
+        return self._logits(self._pooled(features, context, lengths))
 
     def _pooled(self, features: Tensor, context: Tensor | None, lengths: Tensor) -> Tensor:
         pooled = self.pooling(features, lengths)  # (64, 512), or (64, 17, 256) of labels

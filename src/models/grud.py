@@ -33,9 +33,15 @@ class GRUDEncoder(nn.Module):
         self.candidate = nn.Linear(self.size, self.size, bias=False)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        decays = (
-            -functional.relu(self.decay(intervals(x[:, :, self.masks] > 0.5) / DAY)).float()
-        ).exp()  # (64, 48, 64)
+        return self.states(x, self.gaps(x))
+
+    def gaps(self, x: Tensor) -> Tensor:
+        """Steps since each parameter's observation before each step, from the masks among the columns: (B, T, P)."""
+        return intervals(x[:, :, self.masks] > 0.5)
+
+    def states(self, x: Tensor, gaps: Tensor) -> Tensor:
+        """States (B, T, hidden_size) of columns (B, T, F) and gaps (B, T, P)."""
+        decays = (-functional.relu(self.decay(gaps / DAY)).float()).exp()  # (64, 48, 64)
         gates, candidates = self.inputs(self.dropout(x)).split([2 * self.size, self.size], dim=2)
         state = torch.zeros_like(decays[:, 0])
         states = []

@@ -76,6 +76,11 @@ class Scaler(Fitted):
         logarithm = (x + self.offset.nan_to_num(0)).clamp_min(1e-12).log()  # clamped for the columns that do not use it
         return (torch.where(is_linear, x, logarithm) - self.mean) / self.scale
 
+    def inverse(self, x: Tensor) -> Tensor:
+        """Computes the values that forward() maps to `x`, in their unit; clipped ones stay clipped."""
+        x = x * self.scale + self.mean
+        return torch.where(self.offset.isnan(), x, x.exp() - self.offset.nan_to_num(0))
+
 
 def _skewness(values: np.ndarray) -> float:
     deviation = values.std()

@@ -46,19 +46,31 @@ class Rows(Protocol):
 
 def series_columns(shape: InputShape, features: Features) -> list[str]:
     """Names of the columns of SeriesInput.features(), in their order."""
-    names = list(shape.parameters)
+    return [name for name, _ in _columns(shape, features)]
+
+
+def column_sources(shape: InputShape, features: Features) -> list[int]:
+    """Place, among parameters and then statics, of what each column of SeriesInput.features() is made of."""
+    return [source for _, source in _columns(shape, features)]
+
+
+def _columns(shape: InputShape, features: Features) -> list[tuple[str, int]]:
+    sources = [*shape.parameters, *shape.statics]
+    every, given = list(range(len(shape.parameters))), places(shape, "drug", "device")
+    parts = [("", every)]
     if features.observed:
-        names += [f"{name} observed" for name in shape.parameters]
+        parts.append((" observed", every))
     if features.elapsed:
-        names += [f"{name} elapsed" for name in shape.parameters]
+        parts.append((" elapsed", every))
     if features.smooth:
-        names += [f"{shape.parameters[i]} mean of {features.smooth}" for i in places(shape, "vital")]
+        parts.append((f" mean of {features.smooth}", places(shape, "vital")))
     if features.dose:
-        given = [shape.parameters[i] for i in places(shape, "drug", "device")]
-        names += [f"{name} given" for name in given] + [f"{name} cumulative" for name in given]
+        parts += [(" given", given), (" cumulative", given)]
     if features.recency:
-        names += [f"{shape.parameters[i]} recency" for i in places(shape, "examination")]
-    return names + list(shape.statics) + [f"{name} unknown" for name in shape.statics]
+        parts.append((" recency", places(shape, "examination")))
+    statics = list(range(len(shape.parameters), len(sources)))
+    parts += [("", statics), (" unknown", statics)]
+    return [(sources[i] + suffix, i) for suffix, chosen in parts for i in chosen]
 
 
 def places(shape: InputShape, *kinds: str) -> list[int]:

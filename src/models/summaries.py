@@ -38,10 +38,10 @@ CHUNK = 4096
 
 def summary_names(shape: InputShape) -> list[str]:
     """Names of the columns of summarise()."""
-    if _is_image(shape):
+    if is_image(shape):
         return [f"{name} at {step}" for step in range(shape.steps) for name in shape.parameters] + list(shape.statics)
     names = [f"{name} {one}" for one in STATISTICS for name in shape.parameters] + list(shape.statics)
-    return names + list(clinical_scores.NAMES) if _has_scores(shape) else names
+    return names + list(clinical_scores.NAMES) if has_scores(shape) else names
 
 
 def summarise(inputs: Mapping[str, Tensor], shape: InputShape, lengths: Tensor | None = None) -> Tensor:
@@ -53,14 +53,14 @@ def summarise(inputs: Mapping[str, Tensor], shape: InputShape, lengths: Tensor |
     values = inputs["values"]
     if lengths is not None:
         values = values.masked_fill(~valid_positions(lengths, values.shape[1])[:, :, None], torch.nan)
-    if _is_image(shape):
+    if is_image(shape):
         parts = [functional.pad(values, (0, 0, 0, shape.steps - values.shape[1]), value=torch.nan).flatten(1)]
     else:
         parts = _statistics(values, shape.steps)
     if shape.statics:
         parts.append(inputs["statics"][:, 0])
     table = torch.cat(parts, dim=1).float()
-    if not _has_scores(shape):
+    if not has_scores(shape):
         return table
     columns = dict(zip(summary_names(shape), table.unbind(1), strict=False))  # the scores' own names come last
     return torch.cat([table, torch.stack(clinical_scores.clinical_features(columns.__getitem__), dim=1)], dim=1)
@@ -80,11 +80,11 @@ def summary_table(
     return table
 
 
-def _is_image(shape: InputShape) -> bool:
+def is_image(shape: InputShape) -> bool:
     return set(shape.kinds) == {"pixel"}
 
 
-def _has_scores(shape: InputShape) -> bool:
+def has_scores(shape: InputShape) -> bool:
     return clinical_scores.NEEDED <= set(shape.parameters) and clinical_scores.NEEDED_STATICS <= set(shape.statics)
 
 
@@ -122,3 +122,60 @@ def _statistics(values: Tensor, steps: int) -> list[Tensor]:
         latest.float().masked_fill(never, torch.nan),
         count.float(),
     ]
+
+
+def statistic_shares(values: Tensor, steps: int) -> Tensor:
+    """Shares of the steps in each of STATISTICS of one series (T, P) with NaN: float32 (STATISTICS, T, P).
+
+    The shares of a statistic sum to one: an extreme lies in its step, a mean in all observations alike, a deviation
+    and a slope where they come from. They are 0 for what was never observed.
+    """
+    observed = (~values.isnan()).float()
+    steps_seen, n_parameters = values.shape
+    time = torch.arange(steps_seen)[:, None]
+    zeroed, count = values.nan_to_num(0), observed.sum(dim=0).clamp_min(1)
+
+    def at(place: Tensor) -> Tensor:
+        """One step a parameter (P,), where anything was observed."""
+        return (time == place).float() * observed
+
+    def in_proportion(weights: Tensor) -> Tensor:
+        weights = weights * observed
+        total = weights.sum(dim=0)
+        return torch.where(total > 0, weights / total.clamp_min(1e-12), observed / count)
+
+    centred = (zeroed - (zeroed * observed).sum(dim=0) / count).abs() * observed
+    moment = (time - (time * observed).sum(dim=0) / count).abs()
+    late = (time >= steps // 2).float().expand(-1, n_parameters)
+    first = at(torch.where(observed > 0, time, steps_seen).amin(dim=0))
+    last = at(torch.where(observed > 0, time, -1).amax(dim=0))
+    found = {
+        "first": first,
+        "last": last,
+        "min": at(values.nan_to_num(torch.inf).argmin(dim=0)),
+        "max": at(values.nan_to_num(-torch.inf).argmax(dim=0)),
+        "mean": in_proportion(observed),
+        "deviation": in_proportion(centred.square()),
+        "slope": in_proportion(centred * moment),
+        "early mean": in_proportion(1 - late),
+        "late mean": in_proportion(late),
+        "last hour": last,
+        "count": in_proportion(observed),
+    }
+    return torch.stack([found[name] for name in STATISTICS])
+
+
+def score_weights(inputs: Mapping[str, Tensor], shape: InputShape) -> Tensor:
+    """Change of each clinical score when a parameter or static counts as unknown, in the score's unit; an unknown score
+    counts as 0: float32 (B, scores, P + S)."""
+    sources = [("values", i) for i in range(len(shape.parameters))] + [
+        ("statics", i) for i in range(len(shape.statics))
+    ]
+    # Behind the rows themselves, one copy of them for each source, without it.
+    copies = {name: array.repeat(1 + len(sources), 1, 1) for name, array in inputs.items()}
+    n_rows = len(inputs["values"])
+    for number, (name, place) in enumerate(sources, start=1):
+        copies[name][number * n_rows : (number + 1) * n_rows, :, place] = torch.nan
+    scores = summarise(copies, shape)[:, -len(clinical_scores.NAMES) :].nan_to_num(0)
+    whole, *without = scores.split(n_rows)
+    return torch.stack([(whole - one).abs() for one in without], dim=2)

@@ -153,7 +153,11 @@ class LinearModel(TabularModel):
         self.register_buffer("bias", torch.zeros(n_labels))
 
     def outputs(self, table: Tensor) -> Tensor:
-        return self.complete(table) @ self.weight.T + self.bias
+        return self.outputs_of_complete(self.complete(table))
+
+    def outputs_of_complete(self, complete: Tensor) -> Tensor:
+        """Computes the outputs (B, n_labels) of what complete() returned."""
+        return complete @ self.weight.T + self.bias
 
     def fit(self, table: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int, kind: Kind) -> None:
         # Imported here: workers that train networks do not wait for it.

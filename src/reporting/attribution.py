@@ -10,7 +10,7 @@ Occlusion is the check that needs no gradients: how far the logit falls when the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,14 +29,38 @@ def integrated_gradients(model: Classifier, tokens: np.ndarray, labels: Sequence
     model.eval()
     with torch.no_grad():
         nothing, whole = _ends(model, tokens)
-        shares = ((torch.arange(steps) + 0.5) / steps)[:, None, None]
-    way = torch.lerp(nothing, whole, shares).requires_grad_()  # (steps, T, E)
-    logits = _logits_of_embedded(model, way)
+    found = path_contributions([nothing], [whole], lambda parts: _logits_of_embedded(model, *parts), labels, steps)
+    return torch.stack([part.sum(dim=1) for (part,) in found])
+
+
+def path_contributions(
+    nothing: Sequence[Tensor],
+    whole: Sequence[Tensor],
+    logits_of: Callable[[list[Tensor]], Tensor],
+    labels: Sequence[int],
+    steps: int,
+) -> list[list[Tensor]]:
+    """Integrated gradients along the straight line from `nothing` to `whole`, which are the parts of one row that a
+    model computes its logits of: for each label the contribution of each entry of each part.
+
+    `logits_of` maps parts with a first dimension of points on the line to logits (points, n_labels).
+    """
+    shares = (torch.arange(steps) + 0.5) / steps
+    way = [
+        torch.lerp(start, end, shares.view(-1, *[1] * end.dim())).requires_grad_()
+        for start, end in zip(nothing, whole, strict=True)
+    ]
+    logits = logits_of(way)
     found = []
     for i, label in enumerate(labels):
-        (gradient,) = torch.autograd.grad(logits[:, label].sum(), way, retain_graph=i + 1 < len(labels))
-        found.append((gradient.mean(dim=0) * (whole - nothing)).sum(dim=1))
-    return torch.stack(found)
+        gradients = torch.autograd.grad(logits[:, label].sum(), way, retain_graph=i + 1 < len(labels))
+        found.append(
+            [
+                gradient.mean(dim=0) * (end - start)
+                for gradient, start, end in zip(gradients, nothing, whole, strict=True)
+            ]
+        )
+    return found
 
 
 def logit_without(model: Classifier, tokens: np.ndarray) -> Tensor:
@@ -48,7 +72,7 @@ def logit_without(model: Classifier, tokens: np.ndarray) -> Tensor:
         if length == 1:
             return start_and_end(model, tokens)[:1]
         kept = np.array([[j for j in range(length) if j != i] for i in range(length)])
-        return model(_inputs(tokens[kept]), torch.full((length,), length - 1))
+        return model(token_inputs(tokens[kept]), torch.full((length,), length - 1))
 
 
 def start_and_end(model: Classifier, tokens: np.ndarray) -> Tensor:
@@ -64,17 +88,23 @@ def attention_weights(model: Classifier, tokens: np.ndarray) -> Tensor | None:
     The weights show where the pooling looks, not what a prediction rests on (Jain and Wallace 2019): the encoder has
     mixed the places before.
     """
+    return attention_of(model, token_inputs(tokens[None]))
+
+
+def attention_of(model: Classifier, inputs: dict[str, Tensor]) -> Tensor | None:
+    """Weights as by attention_weights() of one row without padding, inputs {name: (1, T, ...)}."""
     model.eval()
     if model.pooling.kind not in ("attention", "label"):
         return None
     with torch.inference_mode():
-        features = model.encoder(model.input_layer.embed(_inputs(tokens[None])), torch.tensor([len(tokens)]))
+        embedded = model.input_layer(inputs)
+        features = model.encoder(embedded, torch.tensor([embedded.shape[1]]))
         return model.pooling.score(features)[0].softmax(dim=0).T
 
 
 def _ends(model: Classifier, tokens: np.ndarray) -> tuple[Tensor, Tensor]:
     """Embeddings (T, E) of the baseline and of the report."""
-    whole = model.input_layer.embed(_inputs(tokens[None]))[0]
+    whole = model.input_layer.embed(token_inputs(tokens[None]))[0]
     return model.input_layer.baseline().expand_as(whole), whole
 
 
@@ -84,5 +114,5 @@ def _logits_of_embedded(model: Classifier, embedded: Tensor) -> Tensor:
     return model.head(model.pooling(model.encoder(embedded, lengths), lengths))
 
 
-def _inputs(tokens: np.ndarray) -> dict[str, Tensor]:
+def token_inputs(tokens: np.ndarray) -> dict[str, Tensor]:
     return {"tokens": torch.from_numpy(np.array(tokens, dtype=np.int32))}  # a copy: torch gathers by no unsigned type

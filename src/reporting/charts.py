@@ -57,20 +57,26 @@ keeps its size."""
 class Picture:
     """Result of picture(): axes within the context, SVG text afterwards."""
 
-    def __init__(self, axes: Axes):
-        self.axes = axes
+    def __init__(self, panels: Sequence[Axes]):
+        self.axes, self.panels = panels[0], panels
         self.svg = ""
 
 
 @contextmanager
-def picture(what: str, height: float = 2.4, width: float = WIDTH) -> Iterator[Picture]:
-    """Yields a figure of `height` and `width` inches; `what` is its description for screen readers."""
+def picture(
+    what: str, height: float = 2.4, width: float = WIDTH, panels: Sequence[float] = (1.0,)
+) -> Iterator[Picture]:
+    """Yields a figure of `height` and `width` inches; `what` is its description for screen readers.
+
+    `panels`: relative heights of axes below one another, which share the horizontal axis.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        chart = Picture(figure.subplots())
+        axes = figure.subplots(len(panels), sharex=len(panels) > 1, squeeze=False, height_ratios=panels)
+        chart = Picture(list(axes[:, 0]))
         yield chart
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,4 +1,5 @@
-"""Explanations of a run's predictions: contribution of each token to the logits of chosen labels.
+"""Explanations of a run: contribution of each token, or of each parameter at each step of a series, to the logits of
+chosen labels.
 
 A job for each trained fold; then the mean over the folds and seeds that were not trained on a report, and over the
 members of a blend by their weights, as for its logits.
@@ -10,17 +11,21 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from src.core import storage
 from src.core.executors import Executor, Failure, Job, raise_failures
+from src.core.storage import Output
 from src.core.terminal import JobProgress
 from src.data.corpus import Corpus
 from src.ensemble.blending import BlendWeights
 from src.evaluation.runs import RunFolder
 from src.training.job_specs import reference
+
+if TYPE_CHECKING:
+    from src.training.trained_fold import TrainedFold
 
 LONGEST = 3
 """Tokens of an n-gram."""
@@ -28,21 +33,27 @@ LONGEST = 3
 
 @dataclass(frozen=True)
 class Explanation:
-    """Explanation of the logit of one label of one report."""
+    """Explanation of the logit of one label of one report or series."""
 
     row: int
     label: int
     start: float
-    """Logit of the baseline, a report of the same length without information."""
+    """Logit of the baseline: a report of the same length without information, or the average series."""
     logit: float
     contributions: np.ndarray
-    """(T,) contribution of each token to the logit, by integrated gradients; their sum is nearly logit - start."""
+    """(T,) contribution of each token to the logit, by integrated gradients; their sum is nearly logit - start. Series:
+    (T + 1, P + S), see series_attribution.py; those of trees are by occlusion."""
     falls: np.ndarray | None
-    """(T,) fall of the logit without each token; None unless `occlude`."""
+    """(T,) fall of the logit without each token; None unless `occlude`. Series: (windows + 1, P + S), see
+    SeriesExplainer.falls()."""
     attention: np.ndarray | None
     """(T,) weights of the pooling; only of a single model that pools by attention."""
     noise: np.ndarray | None
     """(T,) probability that each token is noise, by the run's denoiser; None without one."""
+    gradients: np.ndarray | None = None
+    """Plain gradients times inputs, of the shape of `contributions`; series only, where all models have gradients."""
+    filled: np.ndarray | None = None
+    """(T, P) values of a series as the networks read them, without gaps, in their units; None without networks."""
 
 
 def explain(
@@ -122,25 +133,40 @@ def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     reports are explained one by one."""
     import torch
 
-    from src.models.layers import words_and_shares
-    from src.reporting import attribution
     from src.training import devices
-    from src.training.denoising import Denoiser
     from src.training.trained_fold import TrainedFold
 
     device = torch.device("cpu")
     devices.set_up(device)
     output = Path(payload["output"])
-    folder = output / payload["corpus"]
+    corpus = Corpus.load(output / payload["corpus"])
     trained = TrainedFold.load(output / payload["fold"], device, output)
-    model, corpus, views = trained.model, Corpus.load(folder), trained.views(folder)
-    denoiser = Denoiser.load(trained.denoiser, trained.run.denoise, device, "fp32") if trained.denoiser else None
+    tell = (_tokens if "tokens" in corpus.inputs else _series)(payload, trained, corpus)
     for i, (row, labels) in enumerate(zip(payload["rows"], payload["labels"], strict=True)):
+        progress({"share": (i + 1) / len(payload["rows"]), "found": {"row": row, **tell(row, labels)}})
+
+
+Tell = Callable[[int, list[int]], dict[str, Any]]
+"""Explains labels of one row."""
+
+
+def _tokens(payload: dict[str, Any], trained: TrainedFold, corpus: Corpus) -> Tell:
+    import torch
+
+    from src.models.layers import words_and_shares
+    from src.reporting import attribution
+    from src.training.denoising import Denoiser
+
+    model, views = trained.model, trained.views(Path(payload["output"]) / payload["corpus"])
+    denoiser = (
+        Denoiser.load(trained.denoiser, trained.run.denoise, trained.device, "fp32") if trained.denoiser else None
+    )
+
+    def tell(row: int, labels: list[int]) -> dict[str, Any]:
         length = int(corpus.lengths[row])
         seen = [np.asarray(view["tokens"][row, :length]) for view in views]
         ends = _mean(attribution.start_and_end(model, view)[:, labels] for view in seen)  # (2, labels)
         told = {
-            "row": row,
             "start": ends[0],
             "logit": ends[1],
             "contributions": _mean(
@@ -160,7 +186,47 @@ def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
             words, shares = words_and_shares(torch.from_numpy(soft[0, :length]))
             stays = (shares * (words == torch.from_numpy(own[0, :length, None].astype(np.int32)))).sum(dim=1)
             told["noise"] = 1 - stays.numpy()
-        progress({"share": (i + 1) / len(payload["rows"]), "found": told})
+        return told
+
+    return tell
+
+
+def _series(payload: dict[str, Any], trained: TrainedFold, corpus: Corpus) -> Tell:
+    """The baseline is of rows that the fold was trained on."""
+    import torch
+
+    from src.data.inputs import InputShape
+    from src.reporting.series_attribution import REFERENCES, SeriesExplainer
+
+    output = Path(payload["output"])
+    fold = output / payload["fold"]
+    train = Corpus.load(Output(output).data / "train")
+    with np.load(fold / "split.npz") as split:
+        learned = split["train_rows"][split["train_rows"] < len(train)]  # without further files
+    chosen = learned[np.unique(np.linspace(0, len(learned) - 1, min(len(learned), REFERENCES)).round().astype(int))]
+    reference = {name: torch.from_numpy(np.asarray(array[chosen])) for name, array in train.inputs.items()}
+    shape = InputShape.from_json(storage.read_json(fold / "result.json")["inputs"])
+    explainer = SeriesExplainer(trained.model, shape, reference, trained.task.kind == "multiclass")
+
+    def tell(row: int, labels: list[int]) -> dict[str, Any]:
+        length = int(corpus.lengths[row])
+        series = {name: torch.from_numpy(np.array(array[row, :length])) for name, array in corpus.inputs.items()}
+        told = {"start": explainer.start(length)[labels]}
+        told["logit"] = explainer.logits({name: tensor[None] for name, tensor in series.items()})[0, labels].detach()
+        if payload["occlude"] or not explainer.has_gradients:
+            told["falls"] = explainer.falls(series)[labels]
+        if explainer.has_gradients:
+            told["contributions"] = explainer.integrated_gradients(series, labels, payload["steps"])
+            told["gradients"] = explainer.input_times_gradient(series, labels)
+        else:
+            told["contributions"] = explainer.spread(told["falls"], series["values"])
+        if (weights := explainer.attention(series)) is not None:
+            told["attention"] = weights[labels] if len(weights) > 1 else weights.expand(len(labels), -1)
+        if (filled := explainer.filled(series)) is not None:
+            told["filled"] = filled
+        return {name: tensor.numpy() for name, tensor in told.items()}
+
+    return tell
 
 
 def _mean(parts: Any) -> np.ndarray:
@@ -242,4 +308,6 @@ def _combined(
         total("falls"),
         None if attention is None else attention[place],
         plain("noise"),
+        total("gradients"),
+        plain("filled"),
     )

@@ -1,8 +1,9 @@
-"""./run.sh explain [RUN]: which tokens make a run say what it says.
+"""./run.sh explain [RUN]: which tokens, or which parameters of series, make a run say what it says.
 
 ./run.sh explain                              the pipeline's blend, or the best run: what carries each label, and the
                                               hardest and some typical reports, for ./run.sh report
 ./run.sh explain blend --id 42 --label 3      one report, token by token, in the terminal and as a page
+./run.sh explain blend --task icu --id 132539 one stay, by parameter and hour
 """
 
 from __future__ import annotations
@@ -15,23 +16,28 @@ from typing import TYPE_CHECKING
 from src.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from src.data.corpus import Corpus
     from src.data.dataset import Dataset
+    from src.data.tasks import Task
     from src.evaluation.workspace import Workspace
     from src.reporting.explanations import Explanation
+    from src.reporting.html_page import Section
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="a trained run or a blend (default: blend, or the best)")
-    parser.add_argument("--id", metavar="ID", help="one report, token by token")
+    parser.add_argument("--id", metavar="ID", help="one report, token by token, or one series by parameter and step")
     parser.add_argument(
         "--label",
         action="append",
         default=[],
         metavar="NAME",
-        help="name or number of a label; may be given again (default: labels that the report has or is predicted)",
+        help="name or number of a label; may be given again (default: labels that the row has or is predicted)",
     )
     parser.add_argument(
-        "--file", metavar="NAME", help="the train or test file that the report is in, where several have its id"
+        "--file", metavar="NAME", help="the train or test file that the row is in, where several have its id"
     )
 
 
@@ -51,17 +57,16 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 def explain_report(
     workspace: Workspace, name: str | None, report: str, wanted: Sequence[str], file: str | None
 ) -> None:
-    """Explains one report, in the terminal and as output/explain_RUN_FILE_ID.html."""
+    """Explains one report or series, in the terminal and as output/explain_RUN_FILE_ID.html."""
     import numpy as np
 
     from src.core import storage
-    from src.core.terminal import result, show_heat
+    from src.core.terminal import result
     from src.data.corpus import Corpus
-    from src.pipeline.stages.explain import STEPS, explain_executor, noise_marks, source_of, word_indices
+    from src.pipeline.stages.explain import STEPS, explain_executor, source_of
+    from src.pipeline.stages.report import title_of
     from src.reporting.explanations import explain
-    from src.reporting.html_page import Section, render
-    from src.reporting.html_page import Text as Words
-    from src.reporting.sections.explanations import LEGEND, heat
+    from src.reporting.html_page import render
 
     dataset = workspace.dataset
     source = source_of(workspace, name)
@@ -71,34 +76,102 @@ def explain_report(
     corpus = Corpus.load(folder)
     is_train = folder == dataset.train_folder
     if is_train and not workspace.splits.scored[row]:
-        raise UserError(f"report {report}: every model has learned from it (folds.scheme=holdout); name another")
+        raise UserError(
+            f"{dataset.task.noun[:-1]} {report}: every model has learned from it (folds.scheme=holdout); name another"
+        )
     said = workspace.task.decode((source.oof() if is_train else source.test_logits(where))[row])
     truth = np.asarray(corpus.labels)[row] if is_train else None
     if not labels:
-        told = said >= 0.5 if truth is None else (said >= 0.5) | (truth == 1)
+        told = said >= (0.5 if dataset.task.has_classes else 0)  # a number is there for every row
+        told = told if truth is None else told | (truth == 1)
         labels = [int(k) for k in np.argsort(-said, kind="stable") if told[k]] or [int(said.argmax())]
     executor = explain_executor(workspace, source)
     found = explain(executor, source, folder, [(row, k) for k in labels], is_train, 2 * STEPS, occlude=True)
+    how = "by models that have not learned from it" if is_train else "by the mean of all folds"
+    show = _show_tokens if dataset.shape.kind == "tokens" else _show_series
+    sections = show(dataset, corpus, found, _titles(dataset.task, found, said, truth), f"By {source.name}, {how}.")
+    sections[0].title = f"{dataset.task.noun[:-1].capitalize()} {report} of {where}"
+    subtitle = f"What {'tokens' if dataset.shape.kind == 'tokens' else 'parameters'} add to a prediction"
+    path = workspace.output.explanation(source.name, where, report)
+    storage.write_text(path, render(title_of(dataset.task), subtitle, sections))
+    result(f"explain: {path}")
+
+
+def _titles(task: Task, found: Sequence[Explanation], said: np.ndarray, truth: np.ndarray | None) -> list[str]:
+    """Label, prediction and, where it is known, truth of each explanation."""
+    titles = []
+    for one in found:
+        unit = f" {task.unit}" if task.unit else ""
+        title = f"{task.label_names[one.label]}: {said[one.label]:.{1 if unit else 3}f}{unit}"
+        if truth is not None:
+            title += ", in truth " + (
+                f"{truth[one.label]:g}{unit}" if unit else "there" if truth[one.label] else "not there"
+            )
+        titles.append(title)
+    return titles
+
+
+def _show_tokens(
+    dataset: Dataset, corpus: Corpus, found: Sequence[Explanation], titles: Sequence[str], how: str
+) -> list[Section]:
+    """Prints the explanations of a report and returns them as a section."""
+    import numpy as np
+
+    from src.core.terminal import result, show_heat
+    from src.pipeline.stages.explain import noise_marks, word_indices
+    from src.reporting.html_page import Section, Text
+    from src.reporting.sections.explanations import LEGEND, heat
+
+    (row,) = {one.row for one in found}
     tokens = dataset.vocabulary.words[word_indices(corpus, row)].tolist()
     noise = noise_marks(dataset, corpus, found)[row]
-    section = Section(f"Report {report} of {where}")
-    how = "by models that have not learned from it" if is_train else "by the mean of all folds"
-    section.parts.append(Words(f"By {source.name}, {how}. {LEGEND}"))
-    for one in found:
-        title = f"{names[one.label]}: {said[one.label]:.3f}"
-        if truth is not None:
-            title += ", in truth " + ("there" if truth[one.label] else "not there")
+    section = Section("", [Text(f"{how} {LEGEND}")])
+    for title, one in zip(titles, found, strict=True):
         drawn = heat(title, tokens, one.contributions, noise)
-        section.parts += [drawn, Words(_check(one))]
+        section.parts += [drawn, Text(_check(one))]
         if one.attention is not None:
-            looked = f"{names[one.label]}: where the pooling looks (attention), which is no measure of what counts"
+            name = dataset.task.label_names[one.label]
+            looked = f"{name}: where the pooling looks (attention), which is no measure of what counts"
             section.parts.append(heat(looked, tokens, one.attention, np.zeros(len(tokens), dtype=bool)))
         show_heat(title, [(token.word, token.strength, token.noise) for token in drawn.tokens])
         result(_check(one))
     result(f"explain: {LEGEND}")
-    path = workspace.output.explanation(source.name, where, report)
-    storage.write_text(path, render("CT report anomaly detection", "What tokens add to a prediction", [section]))
-    result(f"explain: {path}")
+    return [section]
+
+
+STRONGEST, STRONGEST_STEPS = 10, 3
+"""Parameters and windows of steps in the tables of one series."""
+
+
+def _show_series(
+    dataset: Dataset, corpus: Corpus, found: Sequence[Explanation], titles: Sequence[str], how: str
+) -> list[Section]:
+    """Prints the explanations of a series as tables and returns them, with pictures, as a section."""
+    from src.core.terminal import result, show_table
+    from src.pipeline.stages.explain import series_of
+    from src.reporting import series_findings as findings
+    from src.reporting.html_page import Section, Table, Text
+    from src.reporting.sections.series_explanations import legend, method, row_parts
+
+    shape, task = dataset.shape, dataset.task
+    section = Section("", [Text(f"{how} {method(task, shape)} {legend(task, shape)}")])
+    steps = findings.steps_name(shape)
+    columns = ["parameter", "contribution", f"strongest {steps}", "there", "values there", "fall without"]
+    for title, one in zip(titles, found, strict=True):
+        values, statics = series_of(corpus, one.row)
+        table = findings.strongest(one, values, statics, shape, STRONGEST)
+        windows = findings.strongest_steps(one, shape, STRONGEST_STEPS)
+        check = (
+            f"The average training {findings.one_of(task)} has the {findings.quantity(task)} {one.start:+.2f}; this "
+            f"one {one.logit:+.2f}; {findings.agreement(one, values, statics, shape)}."
+        )
+        section.parts += row_parts(title, findings.row_record(one, values, shape), shape)
+        section.parts += [Text(check), Table(columns, table, f"{title}: strongest parameters")]
+        section.parts.append(Table([steps, "contribution", "most of it"], windows, f"{title}: strongest {steps}"))
+        show_table(title, columns, table)
+        show_table(f"Strongest {steps}", [steps, "contribution", "most of it"], windows, ["most of it"])
+        result("\n" + check)
+    return [section]
 
 
 def _label(names: list[str], wanted: str) -> int:
@@ -132,12 +205,12 @@ def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, i
                 rows = rows[np.asarray(corpus.sources)[rows] == train_files.index(name)]
             found += [(name, folder, int(row)) for row in rows]
     if not found:
-        raise UserError(f"no report has the id {report} in {file or ', '.join(places)}")
+        raise UserError(f"no {dataset.task.noun[:-1]} has the id {report} in {file or ', '.join(places)}")
     others = [f"--file {name}" for name, _, _ in found[1:] if name != found[0][0]]
     if others:
-        info(f"explain: report {report} of {found[0][0]}; {' or '.join(others)} has one too")
+        info(f"explain: {dataset.task.noun[:-1]} {report} of {found[0][0]}; {' or '.join(others)} has one too")
     if len(found) - len(others) > 1:
-        warn(f"{found[0][0]} has {len(found) - len(others)} reports {report}; this is the first")
+        warn(f"{found[0][0]} has {len(found) - len(others)} {dataset.task.noun} {report}; this is the first")
     return found[0]
 
 

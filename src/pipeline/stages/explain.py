@@ -1,10 +1,12 @@
-"""./run.sh explain [RUN]: which tokens carry each label, and the hardest and some typical reports, for the report."""
+"""./run.sh explain [RUN]: which tokens, or parameters of series, carry each label, and the hardest and some typical
+rows, for the report."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +19,15 @@ from src.core.terminal import duration, info, result, show_table
 from src.data.corpus import Corpus, to_words, unpad
 from src.data.dataset import Dataset
 from src.data.ngrams import join
-from src.evaluation import metrics, noise_estimation
+from src.data.tasks import Task
+from src.evaluation import noise_estimation
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage, run_lock
 from src.reporting.explanations import Explanation, carriers, explain
 from src.reporting.sections import Findings
 from src.reporting.sections.explanations import PHRASE
+from src.reporting.series_findings import over_many, row_record, sources
 
 STEPS = 16
 """Points on the path of integrated gradients where hundreds of reports are explained; single reports take twice as
@@ -31,6 +35,8 @@ many."""
 HARDEST = TYPICAL = 6
 LIKELY_NOISE = 0.5
 """Probability above which a token is marked as noise."""
+SAMPLES = 5
+"""Rows explained for each one of explain.per_label, where there is a single label."""
 LEAST = 3
 """Reports of a label that must hold an n-gram for the n-gram to be shown."""
 
@@ -111,57 +117,113 @@ def _explain_set(workspace: Workspace, source: RunFolder, target: Target) -> Non
     rows = np.flatnonzero(workspace.splits.scored)
     labels = workspace.labels[rows]
     probabilities = workspace.task.decode(source.oof()[rows])
-    many = _carrying(labels, probabilities, workspace.settings.explain.per_label)
-    shown = _hardest(labels, probabilities) + _typical(labels, probabilities)
+    many, shown = _chosen(workspace, labels, probabilities)
     cells = list(dict.fromkeys([(int(rows[i]), k) for i, k in many] + [(int(rows[i]), k) for _, i, k in shown]))
     executor = explain_executor(workspace, source)
     found = {
         (one.row, one.label): one
         for one in explain(executor, source, dataset.train_folder, cells, True, STEPS, occlude=False)
     }
-    noise = noise_marks(dataset, train, [found[int(rows[i]), k] for _, i, k in shown])
-    words = dataset.vocabulary.words
-    text = {row: words[word_indices(train, row)] for row, _ in cells}
-    names = dataset.task.label_names
-    by_label = {}
-    for k, label in enumerate(names):
-        ours = [int(rows[i]) for i, j in many if j == k]
-        values = [found[row, k].contributions for row in ours]
-        grams = {n: carriers([text[row] for row in ours], values, n, LEAST) for n in (1, PHRASE)}
-        by_label[label] = {"reports": len(ours), "words": grams[1][:8], "phrases": grams[PHRASE][:6]}
-    reports = []
-    for kind, i, k in shown:
-        row = int(rows[i])
-        told = found[row, k]
-        reports.append(
-            {
-                "kind": kind,
-                "report": train.ids[row].decode(),
-                "label": names[k],
-                "there": bool(labels[i, k]),
-                "probability": float(probabilities[i, k]),
-                "tokens": text[row].tolist(),
-                "contributions": [round(float(value), 4) for value in told.contributions],
-                "noise": noise[row].tolist(),
-            }
-        )
-    storage.write_json(
-        target.result,
+    told = [found[int(rows[i]), k] for i, k in many]
+    explained = [found[int(rows[i]), k] for _, i, k in shown]
+    heads = [
         {
-            "fingerprint": target.fingerprint,
-            "run": source.score["fingerprint"],
-            "labels": by_label,
-            "reports": reports,
-        },
+            "kind": kind,
+            "report": train.ids[rows[i]].decode(),
+            "label": dataset.task.label_names[k],
+            "there": labels[i, k].item() if dataset.task.unit else bool(labels[i, k]),
+            "probability": float(probabilities[i, k]),
+        }
+        for kind, i, k in shown
+    ]
+    make = _words if dataset.shape.kind == "tokens" else _parameters
+    content, table = make(workspace, told, explained, heads)
+    storage.write_json(
+        target.result, {"fingerprint": target.fingerprint, "run": source.score["fingerprint"], **content}
     )
+    what, columns, lines = table
+    show_table(f"{what}, by {source.name}", columns, lines, columns[-1:])
+    looked_into = Findings.load(workspace).best
+    more = "; ./run.sh report shows it" if looked_into is not None and looked_into.name == source.name else ""
+    result(f"explain: {target.result} ({duration(time.perf_counter() - started)}){more}")
+
+
+Content = tuple[dict[str, Any], tuple[str, list[str], list[list[str]]]]
+"""What explained.json holds, and a table: title, columns, rows; the last column holds words."""
+
+
+def _words(
+    workspace: Workspace, told: Sequence[Explanation], explained: Sequence[Explanation], heads: list[dict[str, Any]]
+) -> Content:
+    """Words and phrases that carry each label, and the tokens of the shown reports."""
+    dataset = workspace.dataset
+    train, words = dataset.train, dataset.vocabulary.words
+    noise = noise_marks(dataset, train, explained)
+    text = {one.row: words[word_indices(train, one.row)] for one in (*told, *explained)}
+    by_label = {}
+    for k, label in enumerate(dataset.task.label_names):
+        ours = [one for one in told if one.label == k]
+        values = [one.contributions for one in ours]
+        grams = {n: carriers([text[one.row] for one in ours], values, n, LEAST) for n in (1, PHRASE)}
+        by_label[label] = {"reports": len(ours), "words": grams[1][:8], "phrases": grams[PHRASE][:6]}
+    reports = [
+        {
+            **head,
+            "tokens": text[one.row].tolist(),
+            "contributions": [round(float(value), 4) for value in one.contributions],
+            "noise": noise[one.row].tolist(),
+        }
+        for head, one in zip(heads, explained, strict=True)
+    ]
     table = [
         [label, str(one["reports"]), " ".join(str(gram[0]) for gram, _, _ in one["words"][:6])]
         for label, one in by_label.items()
     ]
-    show_table(f"Words that carry each label, by {source.name}", ["label", "reports", "words"], table, ["words"])
-    looked_into = Findings.load(workspace).best
-    more = "; ./run.sh report shows it" if looked_into is not None and looked_into.name == source.name else ""
-    result(f"explain: {target.result} ({duration(time.perf_counter() - started)}){more}")
+    content = {"labels": by_label, "reports": reports}
+    return content, ("Words that carry each label", ["label", "reports", "words"], table)
+
+
+def _parameters(
+    workspace: Workspace, told: Sequence[Explanation], explained: Sequence[Explanation], heads: list[dict[str, Any]]
+) -> Content:
+    """Parameters that carry each label, and the contributions and curves of the shown series."""
+    dataset, shape = workspace.dataset, workspace.dataset.shape
+    by_label = {}
+    for k, label in enumerate(dataset.task.label_names):
+        ours = [one for one in told if one.label == k]
+        if ours:
+            values, statics = zip(*(series_of(dataset.train, one.row) for one in ours), strict=True)
+            by_label[label] = over_many(ours, values, statics, shape)
+    shown = [
+        {**head, **row_record(one, series_of(dataset.train, one.row)[0], shape)}
+        for head, one in zip(heads, explained, strict=True)
+    ]
+    names = np.array(sources(shape))
+    table = [
+        [label, str(one["rows"]), ", ".join(names[np.argsort(-np.array(one["size"]), kind="stable")[:6]])]
+        for label, one in by_label.items()
+    ]
+    title = "Parameters with the largest mean |contribution|"
+    return {"parameters": by_label, "reports": shown}, (title, ["label", dataset.task.noun, "parameters"], table)
+
+
+def series_of(corpus: Corpus, row: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values (T, P) and statics (S,) of a series, without padding."""
+    statics = corpus.inputs.get("statics")
+    return np.array(corpus.inputs["values"][row, : corpus.lengths[row]]), None if statics is None else statics[row, 0]
+
+
+def _chosen(
+    workspace: Workspace, labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:
+    """Cells (i, label) that say what carries each label, and cells (kind, i, label) to show."""
+    task, most = workspace.task, workspace.settings.explain.per_label
+    shown = _hardest(task, labels, probabilities) + _typical(task, labels, probabilities)
+    if len(task.label_names) > 1:
+        return _carrying(labels, probabilities, most), shown
+    # A single label: all rows speak of it, for or against.
+    some = np.random.default_rng(0).permutation(len(labels))[: SAMPLES * most]
+    return [(int(i), 0) for i in np.sort(some)], shown
 
 
 def _carrying(labels: np.ndarray, probabilities: np.ndarray, most: int) -> list[tuple[int, int]]:
@@ -173,16 +235,21 @@ def _carrying(labels: np.ndarray, probabilities: np.ndarray, most: int) -> list[
     return found
 
 
-def _hardest(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[str, int, int]]:
-    """The reports of the largest loss, each with the label that makes most of it."""
-    cells = metrics.log_loss_cells(labels, probabilities)
+def _hardest(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[str, int, int]]:
+    """The rows of the largest loss, each with the label that makes most of it."""
+    cells = task.cells(labels, probabilities)
     hardest = np.argsort(-cells.mean(axis=1), kind="stable")[:HARDEST]
     return [("hardest", int(i), int(cells[i].argmax())) for i in hardest]
 
 
-def _typical(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[str, int, int]]:
-    """For each of the commonest labels, the report with it whose loss there is the median."""
-    cells, found = metrics.log_loss_cells(labels, probabilities), []
+def _typical(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[str, int, int]]:
+    """For each of the commonest labels, the row with it whose loss there is the median. A single label: rows spread
+    evenly over the predictions, from the lowest to the highest."""
+    cells, found = task.cells(labels, probabilities), []
+    if labels.shape[1] == 1:
+        ordered = np.argsort(probabilities[:, 0], kind="stable")
+        places = np.linspace(0, len(ordered) - 1, TYPICAL + 2).round().astype(int)[1:-1]
+        return [("typical", int(ordered[place]), 0) for place in places]
     for k in np.argsort(-labels.sum(axis=0), kind="stable")[:TYPICAL]:
         ours = np.flatnonzero(labels[:, k] == 1)
         if len(ours):

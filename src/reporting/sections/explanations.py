@@ -1,4 +1,5 @@
-"""Report section on explanations of the best run: important words of each label, hardest and typical reports."""
+"""Report section on explanations of the best run: important words or parameters of each label, hardest and typical
+reports or series."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from src.core import storage
 from src.reporting.html_page import Heat, Section, Table, Text, Token
-from src.reporting.sections import Findings
+from src.reporting.sections import Findings, series_explanations
 
 PHRASE = 3
 """Length of phrases in tokens."""
@@ -30,6 +31,9 @@ def section(findings: Findings) -> Section:
     record = storage.read_json(path)
     if record["run"] != best.score["fingerprint"]:
         result.parts.append(Text(f"{best.name} was trained again after its explanation. Run: ./run.sh explain"))
+        return result
+    if "parameters" in record:
+        result.parts += series_explanations.parts(record, findings.dataset.task, findings.dataset.shape, best.name)
         return result
     result.parts.append(
         Text(

@@ -1,0 +1,90 @@
+"""Parts of the section on explanations for series: parameters that count, hardest and typical rows with their maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from src.data.inputs import InputShape
+from src.data.tasks import Task
+from src.reporting import series_pictures as pictures
+from src.reporting.html_page import Chart, Part, Table, Text
+from src.reporting.series_findings import one_of, quantity, sources, steps_name
+
+LISTED = 12
+"""Parameters in the table of a label."""
+DIRECTION = "A direction near +1: the higher the value, the higher the prediction; near -1 the other way round."
+
+
+def parts(record: dict[str, Any], task: Task, shape: InputShape, name: str) -> list[Part]:
+    """Returns what the section shows of `record`, which ./run.sh explain wrote for the run `name`."""
+    found: list[Part] = [Text(f"{method(task, shape)} Out of fold, by {name}.")]
+    labels, is_image = record["parameters"], steps_name(shape) == "rows"
+    if is_image:
+        maps = [
+            pictures.image_maps(np.array([*one["map"], [0.0] * len(shape.parameters)]), None, shape, label)[0]
+            for label, one in labels.items()
+            if one["map"]
+        ]
+        found.append(Chart(maps, "Mean contribution of each pixel to the class, over images of it"))
+    else:
+        found += [_weights(label, one, shape, task) for label, one in labels.items()]
+    steps = pictures.by_step(labels, shape) if len(labels) <= 1 else None
+    bars = [pictures.importance(one, shape, label) for label, one in labels.items()] if not is_image else []
+    if drawn := [*bars, *([steps] if steps else [])]:
+        found.append(Chart(drawn, f"{next(iter(labels.values()))['rows']} {task.noun}, out of fold"))
+    found.append(Text(legend(task, shape)))
+    for one in record["reports"]:
+        found += row_parts(title_of(one, task), one, shape)
+    return found
+
+
+def method(task: Task, shape: InputShape) -> str:
+    """Says what contributions are of."""
+    return (
+        f"Contributions to the {quantity(task)}, by integrated gradients from the average training {one_of(task)}: a "
+        "parameter's value, whether it was observed, the time since and its transforms together. Boosted trees, which "
+        "have no gradients, get theirs by leaving out a parameter."
+    )
+
+
+def legend(task: Task, shape: InputShape) -> str:
+    return pictures.LEGEND.format(noun=one_of(task), step=steps_name(shape).removesuffix("s"), steps=steps_name(shape))
+
+
+def title_of(one: dict[str, Any], task: Task) -> str:
+    """Returns what a row is, in truth and by prediction."""
+    head = f"{one['kind']}: {one_of(task)} {one['report']}"
+    if task.unit:
+        return f"{head}: {one['there']:g} {task.unit}, predicted {one['probability']:.1f}"
+    truth = f"{one['label']} {'positive' if one['there'] else 'negative'}"
+    return f"{head}: {truth}, probability {one['probability']:.3f}"
+
+
+def row_parts(title: str, one: dict[str, Any], shape: InputShape) -> list[Part]:
+    """Returns the pictures of one row: its map, and beside it the image or the curves."""
+    contributions = np.array(one["contributions"])
+    if "image" in one:
+        return [Chart(pictures.image_maps(contributions, np.array(one["image"]), shape, "contributions"), title)]
+    drawn = [pictures.heat_map(contributions, shape, "Contributions")]
+    if one["curves"] or "attention" in one:
+        drawn.append(pictures.curves(one, shape, "Strongest parameters"))
+    has_gaps = any(curve["filled"] is not None for curve in one["curves"].values())
+    return [Chart(drawn, title + ("; dashed: imputed, as the model reads it" if has_gaps else ""))]
+
+
+def _weights(label: str, one: dict[str, Any], shape: InputShape, task: Task) -> Table:
+    names, size = sources(shape), np.array(one["size"])
+    total = max(float(size.sum()), 1e-12)
+    rows = [
+        [
+            names[i],
+            f"{size[i]:.3f}",
+            f"{size[i] / total:.0%}",
+            "–" if one["direction"][i] is None else f"{one['direction'][i]:+.2f}",
+        ]
+        for i in np.argsort(-size, kind="stable")[:LISTED]
+    ]
+    columns = ["parameter", "mean |contribution|", "share", "direction"]
+    return Table(columns, rows, f"{label}: what counts in {one['rows']} {task.noun}. {DIRECTION}")
