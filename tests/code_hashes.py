@@ -40,6 +40,7 @@ ROOTS = {
     "SUBMIT": ["src.pipeline.stages.submit"],
     "LEADERBOARD": ["src.pipeline.stages.leaderboard"],
     "EXPLAIN": ["src.pipeline.stages.explain"],
+    "ALARMS": ["src.pipeline.stages.alarms"],
     "REPORT": ["src.pipeline.stages.report"],
     "DEVICE": ["src.training.devices"],
 }

@@ -486,6 +486,31 @@ class Operating(Settings):
     """Cost of a miss relative to a false alarm; if set, the threshold of the lowest cost is taken instead."""
 
 
+def _ascending(values: list[Any]) -> list[Any]:
+    if sorted(set(values)) != values:
+        raise ValueError("values must ascend")
+    return values
+
+
+class Alarms(Settings):
+    """Early warning: a run reads each stay as it was after some hours, and raises alarms, see early_warning.py."""
+
+    hours: Annotated[list[Annotated[int, Field(ge=1, le=48)]], Field(min_length=1), AfterValidator(_ascending)] = [
+        *range(1, 13), *range(14, 49, 2),
+    ]  # fmt: skip
+    """Hours of data at which a stay is read."""
+    on: float | None = Field(None, gt=0, lt=1)
+    """Risk at which an alarm begins. null: chosen on other folds, for operating.sensitivity or by false_alarms."""
+    false_alarms: float | None = Field(None, ge=0)
+    """Budget of false alarms a patient-day among survivors; if set, the lowest threshold that keeps it is chosen."""
+    off: float = Field(0.8, gt=0, le=1)
+    """Share of the threshold below which the risk must fall for an alarm to end (hysteresis); 1: a bare threshold."""
+    duration: float = Field(4.0, ge=0)
+    """Hours that an alarm lasts at least."""
+    refractory: float = Field(6.0, ge=0)
+    """Hours after an alarm in which none begins."""
+
+
 class Submit(Settings):
     """Settings of submission files."""
 
@@ -550,6 +575,7 @@ class Config(Settings):
     """Study file of each run with settings of a study (tune.use)."""
     leaderboard: Leaderboard = Leaderboard()
     explain: Explain = Explain()
+    alarms: Alarms = Alarms()
     submit: Submit = Submit()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"

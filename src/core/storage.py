@@ -35,6 +35,7 @@ class Output:
         self.pretrained = root / "pretrained"
         self.hardware = root / "hardware"
         self.runs = root / "runs"
+        self.alarms = root / "alarms"
         self.predictions = root / "predictions"
         self.tune = root / "tune"
         self.tensorboard = root / "tensorboard"
@@ -73,6 +74,10 @@ class Output:
     def explained(self, run: str) -> Path:
         """Tokens that carry each label for a run, as the report shows them."""
         return self.run(run) / "explained.json"
+
+    def alarms_of(self, run: str) -> Path:
+        """Scores of a run against the hours of data that it sees, and its alarms."""
+        return self.run(run) / "alarms.json"
 
     def explanation(self, run: str, file: str, report: str) -> Path:
         """Page that explains one report of a file."""

@@ -20,10 +20,11 @@ TRAIN = 5
 """Weights and logits of a fold."""
 SCORE = 1
 """Files that a run puts together from its folds, and the figures in its score.json."""
-BLEND = 1
+BLEND = 2
 SUBMIT = 1
 LEADERBOARD = 1
 EXPLAIN = 1
+ALARMS = 1
 REPORT = 1
 DEVICE = 1
 """Which device and precision are used."""

@@ -80,6 +80,11 @@ class RunFolder:
                 found |= RunFolder(member.parent, storage.read_json(member), self.config).ancestors()
         return found
 
+    def members(self) -> list[RunFolder]:
+        """Members of a blend, in the order of its weights."""
+        paths = [self.path.parent / name for name in self.record["members"]]
+        return [RunFolder(path, storage.read_json(path / "run.json"), self.config) for path in paths]
+
     def models(self) -> list[RunFolder]:
         """The trained models that a blend is made of, through blends of blends; of a model, itself."""
         if not self.is_blend:

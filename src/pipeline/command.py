@@ -54,6 +54,7 @@ COMMANDS = {
         "which tokens make a run say what it says; with --id, of one report",
         "./run.sh explain blend --id 42 --label region_3",
     ),
+    "alarms": Entry("early warning: a run reads each stay hour by hour", "./run.sh alarms boosting --task icu"),
     "report": Entry("everything in the output folder as one HTML page"),
     "eda": Entry("the reports themselves as one HTML page, before any training"),
     "standin": Entry(

@@ -11,6 +11,7 @@ copies and predictions of other texts, encoded files of ./run.sh predict, what a
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from src.core.errors import UserError
 from src.core.locks import is_held
 from src.core.terminal import add_json, result, show_table
 from src.evaluation.workspace import Workspace
+from src.pipeline.stages.alarms import STAGE as ALARMS
+from src.pipeline.stages.alarms import readings, reference_stamp
 from src.pipeline.stages.pretrain import STAGE as PRETRAIN
 from src.training.device_cache import recall_or_find
+from src.training.early_reading import early_name
 from src.training.initialization import word_vectors
 from src.training.planning import fold_jobs, unlabelled
 from src.training.prediction import prediction_name
@@ -98,7 +102,7 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
             if _is_made(fold) or not list(fold.glob("state_*")):  # an interrupted one can still go on
                 yield Item("fold of other settings", fold)
             continue
-        for path in sorted([*fold.glob("logits.*.npy"), *fold.glob("copies.*.npy")]):
+        for path in sorted(itertools.chain(*map(fold.glob, ("logits.*.npy", "copies.*.npy", "early.*.npy")))):
             if path.name not in known:
                 yield Item("predictions of other texts", path)
     for folder in sorted(output.pretrained.glob("*")):
@@ -120,6 +124,11 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
     for path in sorted(output.data.glob("extra/*")):
         if path.name.removesuffix(".rows.npy") not in extras:
             yield Item("extra file that is gone", path)
+    if output.alarms.exists():
+        used = reference_stamp(workspace)[:8] if ALARMS.names(workspace) else None
+        for path in sorted(output.alarms.glob("*")):
+            if path.name.split(".")[1] != used:
+                yield Item("reference of other stays or folds", path)
     for folder in sorted(output.predictions.glob("*")):
         yield Item("encoded file of ./run.sh predict", folder)
     for folder in sorted(output.tune.glob("*/trials/*")):
@@ -158,6 +167,8 @@ def _prediction_names(workspace: Workspace) -> set[str]:
     dataset, sets = workspace.dataset, workspace.validation_sets
     copies = [copy for test in sets.tests for copy in test.noised]
     names = {prediction_name(folder) for folder in unlabelled(dataset)}
+    if ALARMS.names(workspace):
+        names.add(early_name(dataset.train_folder, readings(workspace)[1]))
     return names | {prediction_name(copy, sets.rows_path) for copy in copies}
 
 

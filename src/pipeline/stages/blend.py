@@ -20,7 +20,7 @@ from src.core.settings_loader import model_names
 from src.core.targets import Target
 from src.core.terminal import info, result, show_table
 from src.ensemble import blending
-from src.ensemble.blend_data import blend_rows
+from src.ensemble.blend_data import blend_rows, judging_folds
 from src.evaluation import runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
@@ -127,7 +127,7 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
     members, logits = [part.name for part in parts], [part.oof() for part in parts]
     evidence, on = blend_rows(workspace, parts)
     fitted, per_fold, how = _fit(workspace, evidence, on)
-    judging = splits.first if splits.scheme != "holdout" else np.where(splits.first >= 0, 0, -1)
+    judging = judging_folds(splits)
     oof = blending.apply_folds(per_fold, logits, judging)
     storage.write_text(folder / "config.yaml", yaml.safe_dump(_settings(workspace)))
     storage.write_json(folder / "environment.json", storage.environment("cpu", "fp64"))
@@ -135,6 +135,7 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
         **runs.make_record(workspace, "blend"),
         "members": {part.name: part.score["fingerprint"] for part in parts},
         "weights": fitted.to_json(),
+        "fold_weights": {str(fold): one.to_json() for fold, one in per_fold.items()},
         "diversity": blending.diversity(
             [member[splits.scored] for member in logits], labels[splits.scored], workspace.task.kind
         ),

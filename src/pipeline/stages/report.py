@@ -30,7 +30,7 @@ STAMP = re.compile(r'name="made-from" content="(\w+)"')
 
 class Report(Stage):
     name = "report"
-    needs = ("baselines", "train", "blend", "submit", "leaderboard", "explain")
+    needs = ("baselines", "train", "blend", "submit", "leaderboard", "explain", "alarms")
 
     def result(self, workspace: Workspace, name: str) -> Path:
         return workspace.output.report
@@ -50,6 +50,7 @@ class Report(Stage):
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         from src.reporting.sections import (
+            alarms,
             blend,
             data,
             environment,
@@ -66,7 +67,7 @@ class Report(Stage):
         (target,) = missing  # its stamp is older than what is read below: what changes meanwhile makes the page stale
         info("report: draws what the output folder holds")
         findings = Findings.load(workspace)
-        parts = [shift, training, scores, blend, errors, explanations, tuning, submissions, environment]
+        parts = [shift, training, scores, blend, errors, explanations, alarms, tuning, submissions, environment]
         sections = [data.section(findings.dataset), *(part.section(findings) for part in parts)]
         storage.write_text(output.suspicious, errors.suspicious_table(findings))
         best = findings.best

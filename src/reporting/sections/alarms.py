@@ -1,0 +1,197 @@
+"""Report section on early warning: score against hours of data, alarms, and two stays as they were watched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from src.core import storage
+from src.reporting import charts
+from src.reporting.html_page import Chart, Section, Table, Text
+from src.reporting.sections import Findings
+
+SCORES = {
+    "roc_auc": "AUROC",
+    "pr_auc": "AUPRC",
+    "log_loss": "log loss",
+    "log_loss_levelled": "levelled",
+    "mae": "MAE",
+}
+"""Figures at an hour of data."""
+WORTH = {
+    "sensitivity": ("deaths with an alarm", "{:.1%}"),
+    "lead_time": ("lead time before death, median, h", "{:.0f}"),
+    "lead_time_lower": ("lower quartile, h", "{:.0f}"),
+    "lead_time_upper": ("upper quartile, h", "{:.0f}"),
+    "survivors_alarmed": ("survivors with an alarm", "{:.1%}"),
+    "false_alarms_per_day": ("false alarms a patient-day, survivors", "{:.3f}"),
+    "alarms_per_day": ("alarms a patient-day", "{:.3f}"),
+    "precision": ("alarms in stays that end in death", "{:.1%}"),
+    "precision_of_stays": ("alarmed stays that end in death", "{:.1%}"),
+    "time_in_alarm_deaths": ("time in alarm, deaths", "{:.1%}"),
+    "time_in_alarm_survivors": ("time in alarm, survivors", "{:.1%}"),
+    "hours_of_an_alarm": ("mean length of an alarm, h", "{:.1f}"),
+}
+"""What alarms are worth: name and format."""
+WAYS = {"hysteresis": "with hysteresis", "bare": "bare threshold"}
+DIGITS = "{:.3f}"
+MANY = 20
+"""Rows above which a table is folded."""
+INTERVAL = 1.96
+"""Standard errors on each side of a 95% interval."""
+
+
+def section(findings: Findings) -> Section:
+    found = Section("Early warning")
+    best = findings.best
+    path = findings.dataset.output.alarms_of(best.name) if best is not None else None
+    if path is None or not path.exists():
+        return found
+    record = storage.read_json(path)
+    if record["run"] != best.score["fingerprint"]:
+        found.parts.append(Text(f"{best.name} was made again after its alarms. Run: ./run.sh alarms"))
+        return found
+    found.parts.append(Text(f"{best.name}, {record['how']}. {_lost(record)}"))
+    found.parts.append(Chart(_against_hours(record), "Score against hours of data, with 95% intervals."))
+    if "alarms" in record:
+        found.parts.append(Text(_rule(record)))
+        caption = "Every threshold, with 95% intervals of the sensitivity. Dots: thresholds chosen on the other folds"
+        found.parts.append(Chart(_curves(record), f"{caption}, for {record['chosen']}."))
+        examples = {one["died"]: _example(one) for one in record["examples"]}
+        told = {
+            True: "a death with its first alarm at the median hour",
+            False: "a survivor with a median time in alarm",
+        }
+        if examples:
+            shown = " and ".join(told[died] for died in examples)
+            caption = "Risk over time; alarms are shaded, and the dashed line is the threshold"
+            found.parts.append(Chart(list(examples.values()), f"{caption}: {shown}."))
+    for title, columns, rows in tables(record):
+        found.parts.append(Table(columns, rows, title, open=len(rows) < MANY))
+    return found
+
+
+def tables(record: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of the tables of an alarms.json, for the terminal and the page."""
+    names = [name for name in record["scores"][0] if name != "hour"]
+    rows = [[f"{one['hour']:g}", *(_with_error(one[name], DIGITS) for name in names)] for one in record["scores"]]
+    found = [("Score against hours of data", ["hours", *(SCORES[name] for name in names)], rows)]
+    rows = [
+        [f"{one['hour']:g}", SCORES[name], *(_with_error(one[name][key], DIGITS) for key in ("whole", "early", "gain"))]
+        for one in record["reference"]
+        for name in one
+        if name != "hour"
+    ]
+    columns = ["hours", "figure", "learned from whole stays", "from these hours", "difference"]
+    found.append(("Boosted trees that learned from whole stays or from the first hours alone", columns, rows))
+    if "alarms" in record:
+        rows = [
+            [name, *(_with_error(record["alarms"][way][key], form) for way in WAYS)]
+            for key, (name, form) in WORTH.items()
+        ]
+        found.append((f"Alarms for {record['chosen']}, ± one standard error", ["", *WAYS.values()], rows))
+    return found
+
+
+def _with_error(cell: dict[str, float | None], form: str) -> str:
+    if cell["value"] is None:
+        return "–"
+    error = cell["standard_error"]
+    return form.format(cell["value"]) + ("" if error is None else f" ± {form.format(error)}")
+
+
+def _lost(record: dict[str, Any]) -> str:
+    """What early reading costs models that learned from whole stays, in words."""
+    name, unit = ("roc_auc", "AUROC") if "roc_auc" in record["reference"][0] else ("mae", record["unit"])
+    gains = [f"{_with_error(one[name]['gain'], '{:+.3f}')} at {one['hour']:g} h" for one in record["reference"]]
+    return (
+        "Models that learn from the first hours alone know early stays better: boosted trees of both kinds differ by "
+        f"{', '.join(gains)} ({unit})."
+    )
+
+
+def _rule(record: dict[str, Any]) -> str:
+    """Rule of the alarms, what was chosen on what, and what is known of the hour of death, in words."""
+    rule, thresholds = record["rule"], list(record["thresholds"].values())
+    parts = [
+        f"An alarm begins where the risk reaches a threshold ({min(thresholds):.3f} to {max(thresholds):.3f}).",
+        f"It lasts at least {rule['duration']:g} h and ends where the risk is below {rule['off']:.0%} of the threshold;"
+        f" for {rule['refractory']:g} h after an alarm there is no other.",
+        "The risk is the run's probability, levelled hour by hour.",
+        f"Levels and threshold ({record['chosen']}) are fitted on the other folds.",
+        "Of the hour of death only the day is known: a lead time is the day of death times 24 h, minus the hour of the "
+        "first alarm, and is right to a day.",
+    ]
+    if record["early_deaths"]:
+        parts.append(
+            f"{record['early_deaths']} deaths are noted on a day that is over before the watch ends, though every stay "
+            "is watched to its end: they count as deaths at that hour."
+        )
+    return " ".join(parts)
+
+
+def _against_hours(record: dict[str, Any]) -> list[str]:
+    scores, found = record["scores"], []
+    hours = [one["hour"] for one in scores]
+    panels = (["roc_auc", "pr_auc"], ["log_loss", "log_loss_levelled"], ["mae"])
+    for panel in panels:
+        names = [name for name in panel if name in scores[0]]
+        if not names:
+            continue
+        title = " and ".join(SCORES[name] for name in names) + (f" ({record['unit']})" if record["unit"] else "")
+        with charts.picture(f"{title} against hours of data", 2.6, charts.PANEL) as chart:
+            for i, name in enumerate(names):
+                _band(chart.axes, hours, [one[name] for one in scores], SCORES[name], i)
+                reference = [one for one in record["reference"] if name in one]
+                if reference:
+                    places = [one["hour"] for one in reference], [one[name]["early"]["value"] for one in reference]
+                    chart.axes.plot(*places, "x", color=charts.COLOURS[i], label="trees of these hours" * (i == 0))
+            chart.axes.set_title(title)
+            chart.axes.set_xlabel("hours of data")
+            chart.axes.legend()
+        found.append(chart.svg)
+    return found
+
+
+def _band(axes: Any, x: list[float], cells: list[dict[str, Any]], name: str, colour: int) -> None:
+    values = np.array([np.nan if one["value"] is None else one["value"] for one in cells])
+    spread = INTERVAL * np.array([one["standard_error"] or 0.0 for one in cells])
+    axes.plot(x, values, color=charts.COLOURS[colour], label=name, linewidth=1.4)
+    axes.fill_between(x, values - spread, values + spread, color=charts.COLOURS[colour], alpha=0.2, linewidth=0)
+
+
+def _curves(record: dict[str, Any]) -> str:
+    with charts.picture("Sensitivity against false alarms a patient-day", 2.8) as chart:
+        for i, (way, name) in enumerate(WAYS.items()):
+            points = record["curves"][way]
+            x = [one["false_alarms_per_day"]["value"] for one in points]
+            _band(chart.axes, x, [one["sensitivity"] for one in points], name, i)
+            chosen = record["alarms"][way]
+            place = chosen["false_alarms_per_day"]["value"], chosen["sensitivity"]["value"]
+            chart.axes.plot(*place, "o", color=charts.COLOURS[i], markersize=5)
+        chart.axes.set_title("Deaths with an alarm against false alarms")
+        chart.axes.set_xlabel("false alarms a patient-day of survivors")
+        chart.axes.set_ylabel("share of deaths with an alarm")
+        chart.axes.set_ylim(0, 1.02)
+        chart.axes.legend(loc="lower right")
+    return chart.svg
+
+
+def _example(one: dict[str, Any]) -> str:
+    fate = "died in hospital" if one["died"] else "survived"
+    if one["death_hour"] is not None:
+        fate = f"died on day {one['death_hour'] / 24:.0f}"
+    title = f"Stay {one['stay']}: {fate}"
+    with charts.picture(f"Risk and alarms of stay {one['stay']}, which {fate}", 2.4, charts.PANEL) as chart:
+        risk = [*one["risk"], one["risk"][-1]]
+        chart.axes.step([*one["hours"], one["end"]], risk, where="post", color=charts.COLOURS[0], linewidth=1.4)
+        for begin, end in one["alarms"]:
+            chart.axes.axvspan(begin, max(end, begin + 0.3), color=charts.COLOURS[3], alpha=0.2, linewidth=0)
+        chart.axes.axhline(one["on"], color=charts.INK, linewidth=0.8, linestyle="--")
+        chart.axes.set_xlim(0, one["end"])
+        chart.axes.set_ylim(bottom=0)
+        chart.axes.set_title(title)
+        chart.axes.set_xlabel("hours since admission")
+        chart.axes.set_ylabel("risk of death in hospital")
+    return chart.svg

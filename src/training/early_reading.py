@@ -1,0 +1,158 @@
+"""Early reading: trained folds on their out-of-fold stays as these were after some hours, and a reference for it.
+
+Models have learned from whole stays. The reference are boosted trees that learn from the first hours alone, beside
+trees that learn from whole stays: their difference at the same hour is what is lost by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.core import storage
+from src.core.executors import Job
+from src.core.settings import Boosting
+from src.data.corpus import Corpus
+from src.data.inputs import InputShape
+from src.data.splits import Split
+from src.data.tasks import Task, get_task
+from src.training.job_specs import reference
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.models.classifier import Classifier
+
+CHUNK = 8_192
+"""Stays that are in memory at a time."""
+TREES = Boosting(learning_rate=0.1, max_iter=120)
+"""Settings of the reference: fewer and larger steps than those of a run."""
+SEED = 0
+"""Seed of the reference's trees."""
+
+
+def early_jobs(output: Path, folds: list[Path], corpus: Path, steps: Sequence[int], device: str) -> list[Job]:
+    """Makes a job for each trained fold that has not yet read its out-of-fold series after each of `steps`."""
+    name, jobs = early_name(corpus, steps), []
+    for fold in folds:
+        if not (fold / name).exists():
+            files = {"fold": fold, "corpus": corpus, "out": fold / name}
+            payload = {key: reference(path, output) for key, path in files.items()}
+            label = f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')}"
+            payload |= {"output": str(output), "device": device, "steps": list(steps)}
+            jobs.append(Job(label, "src.training.early_reading:predict_early", payload))
+    return jobs
+
+
+def early_prediction(folds: list[Path], corpus: Path, steps: Sequence[int], n_rows: int, n_labels: int) -> np.ndarray:
+    """Averages the logits of series after each of `steps` over the models that may judge each: (N, H, n_labels)
+    float32, NaN for a row that no model may judge."""
+    name = early_name(corpus, steps)
+    total, count = np.zeros((n_rows, len(steps), n_labels)), np.zeros((n_rows, 1, 1))
+    for fold in folds:
+        with np.load(fold / "split.npz") as split:
+            rows = split["predicted_rows"]
+        total[rows] += np.load(storage.require(fold / name, "alarms"))
+        count[rows] += 1
+    with np.errstate(invalid="ignore"):
+        return (total / count).astype(np.float32)
+
+
+def early_name(corpus: Path, steps: Sequence[int]) -> str:
+    """Name of the file with a fold's logits of its out-of-fold series after each of `steps`."""
+    return f"early.{storage.array_hash(*Corpus.load(corpus).input_arrays(), np.asarray(steps, dtype=np.int64))}.npy"
+
+
+def predict_early(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """Runs one job: a trained fold on its out-of-fold series, as they were after each step. Writes logits (M, H,
+    n_labels)."""
+    import torch
+
+    from src.training import devices
+    from src.training.trained_fold import TrainedFold
+
+    output = Path(payload["output"])
+    fold, device = output / payload["fold"], torch.device(payload["device"])
+    devices.set_up(device)
+    trained, corpus = TrainedFold.load(fold, device, output), Corpus.load(output / payload["corpus"])
+    with np.load(fold / "split.npz") as split:
+        rows = split["predicted_rows"]
+    logits = early_logits(trained.model, corpus.inputs, corpus.lengths, rows, payload["steps"], device)
+    storage.write_npy(output / payload["out"], logits)
+
+
+def early_logits(
+    model: Classifier,
+    inputs: Mapping[str, np.ndarray],
+    lengths: np.ndarray,
+    rows: np.ndarray,
+    steps: Sequence[int],
+    device: torch.device,
+) -> np.ndarray:
+    """Predicts logits (M, H, n_labels) float32 of the `rows` (M,) of series, from their first `steps` (H,) alone.
+
+    Inputs {name: (N, T, ...)} and lengths (N,) may be memory maps. A model gets an array that ends at the step, so that
+    no later value can reach what it makes of the series.
+    """
+    from src.training.inference import predict_logits
+
+    logits = np.empty((len(rows), len(steps), model.n_labels), dtype=np.float32)
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        part, there = {name: np.asarray(array[chunk]) for name, array in inputs.items()}, np.asarray(lengths[chunk])
+        for i, step in enumerate(steps):
+            seen = {name: array[:, :step] for name, array in part.items()}
+            logits[start : start + len(chunk), i] = predict_logits(model, seen, np.minimum(there, step), device)
+    return logits
+
+
+def reference_jobs(
+    folder: Path, stamp: str, splits: Sequence[Split], corpus: Path, task: Task, shape: InputShape, steps: Sequence[int]
+) -> tuple[list[Job], list[Path]]:
+    """Makes a job for each fold whose file is missing; returns the files of all folds, too. `stamp` stands for all that
+    the results depend on."""
+    outs = [folder / f"fold_{split.fold}.{stamp[:8]}.npy" for split in splits]
+    jobs = []
+    for split, out in zip(splits, outs, strict=True):
+        if not out.exists():
+            rows = out.with_suffix(".npz")
+            arrays = {"train_rows": split.train_rows, "predicted_rows": split.predicted_rows}
+            storage.write_atomic(rows, lambda file, arrays=arrays: np.savez(file, **arrays))
+            payload = {"corpus": str(corpus), "rows": str(rows), "out": str(out), "task": task.name}
+            payload |= {"inputs": shape.to_json(), "steps": list(steps)}
+            jobs.append(Job(f"trees fold_{split.fold}", "src.training.early_reading:fit_reference", payload))
+    return jobs, outs
+
+
+def fit_reference(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """Runs one job: the trees of one fold. Writes their outputs for the predicted rows after each of the steps, (2, M,
+    H, n_labels): of trees that learned from whole series, and of those that learned from the steps alone."""
+    import torch
+
+    from src.models.summaries import summary_table
+    from src.models.tabular import BoostedTrees, fit_tabular
+
+    corpus, task = Corpus.load(Path(payload["corpus"])), get_task(payload["task"])
+    shape = InputShape.from_json(payload["inputs"])
+    with np.load(payload["rows"]) as rows:
+        train, predicted = rows["train_rows"], rows["predicted_rows"]
+    inputs = {name: np.asarray(array[train]) for name, array in corpus.inputs.items()}
+    lengths, steps = np.asarray(corpus.lengths), payload["steps"]
+    targets = task.targets(torch.from_numpy(np.asarray(corpus.labels)[train].astype(np.float32))).numpy()
+
+    def fitted(step: int) -> BoostedTrees:
+        model = BoostedTrees(TREES, shape, task.n_labels)
+        seen, weights = np.minimum(lengths[train], step), np.ones(len(train))
+        fit_tabular(model, inputs, seen, targets, weights, SEED, task.kind)
+        return model
+
+    whole = fitted(shape.steps)
+    outputs = np.empty((2, len(predicted), len(steps), task.n_labels), dtype=np.float32)
+    for i, step in enumerate(steps):
+        table = torch.from_numpy(summary_table(corpus.inputs, np.minimum(lengths, step), shape, predicted))
+        for place, model in enumerate((whole, fitted(step))):
+            outputs[place, :, i] = model.outputs(table).numpy()
+    storage.write_npy(Path(payload["out"]), outputs)
