@@ -129,7 +129,7 @@ def test_gradients_reach_every_parameter(settings):
     assert silent == []
 
 
-OF_SERIES = {"grud", "boosting", "linear"}
+OF_SERIES = {"grud", "boosting", "linear", "kernel"}
 
 
 @pytest.mark.parametrize("name", sorted(set(model_names()) - OF_SERIES))
@@ -145,7 +145,9 @@ def test_every_shipped_model_reads_word_order(name):
 
 def test_unknown_encoder_lists_the_family():
     settings = Recurrent().model_copy(update={"encoder": "recurent"})
-    with pytest.raises(UserError, match=r"Did you mean 'recurrent'\? Known: boosting, dpcnn, grud, linear, rcnn"):
+    with pytest.raises(
+        UserError, match=r"Did you mean 'recurrent'\? Known: boosting, dpcnn, grud, kernel, linear, rcnn"
+    ):
         build_model(settings, token_shape(SIZE), LABELS)
     assert sorted(ENCODERS) == ["dpcnn", "grud", "rcnn", "recurrent", "textcnn", "transformer"]
 
@@ -186,6 +188,7 @@ def test_pooling_takes_real_positions_only():
     features = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [99.0, 99.0]]])
     lengths = torch.tensor([2])
     expected = {"last": [3.0, -2.0], "max": [3.0, -2.0], "mean": [2.0, -3.0], "maxmean": [3.0, -2.0, 2.0, -3.0]}
+    expected["lastmaxmean"] = expected["last"] + expected["maxmean"]
     for kind, values in expected.items():
         assert Pooling(kind, 2)(features, lengths).tolist() == [values]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from src.core.settings import PARTS
+from src.core.settings import CLINICAL, PARTS
 from src.core.settings_loader import load_config, model_names
 from src.tuning import search_spaces
 from src.tuning.search_spaces import load_space
@@ -20,15 +20,21 @@ def space_of(tmp_path, text: str, *names: str) -> search_spaces.Space:
     return load_space([*names, str(path)], PARTS)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_shipped_spaces_fit_their_models(name):
+OF_SERIES = ["gru", "lstm", "rnn", "transformer", "grud", "boosting", "linear", "kernel"]
+TASKS = [*(("auto", name) for name in MODELS), *((task, name) for task in CLINICAL for name in OF_SERIES)]
+TASKS.remove(("frames", "grud"))  # nothing of an image is unobserved
+
+
+@pytest.mark.parametrize(("task", "name"), TASKS)
+def test_shipped_spaces_fit_their_models(task, name):
     model = name if name in model_names() else "transformer"
-    space = load_space([name], PARTS)
-    space.check(lambda words: load_config("standard", words, [model]))
+    space = load_space([name], PARTS, task in CLINICAL)
+    space.check(lambda words: load_config("standard", [f"task={task}", *words], [model]))
     for seed in range(5):
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
         chosen = space.suggest(study.ask())
-        run = load_config("standard", search_spaces.words(chosen), [model]).runs[model].model_dump()
+        words = [f"task={task}", *search_spaces.words(chosen)]
+        run = load_config("standard", words, [model]).runs[model].model_dump()
         for key, value in chosen.items():
             found = run
             for part in key.split("."):
@@ -38,6 +44,8 @@ def test_shipped_spaces_fit_their_models(name):
 
 def test_every_model_has_a_space_and_every_space_is_tried():
     assert set(search_spaces.space_names()) == {*MODELS, "blend"}
+    series = {path.stem for path in (search_spaces.SPACES / "series").iterdir()}
+    assert series and series <= set(OF_SERIES)
 
 
 def test_settings_that_depend_on_others(tmp_path):

@@ -148,8 +148,9 @@ class Model(Settings):
     """ppmi: factorised co-occurrences of words in all text (train, test and extra), see embeddings.py."""
     spatial_dropout: float = Field(0.2, ge=0, lt=1)
     """Probability that an embedding dimension is dropped for a whole report."""
-    pooling: Literal["last", "max", "mean", "maxmean", "attention", "hierarchical", "label"] = "maxmean"
-    """hierarchical: attention within windows of tokens, then over windows; label: one attention for each label."""
+    pooling: Literal["last", "max", "mean", "maxmean", "lastmaxmean", "attention", "hierarchical", "label"] = "maxmean"
+    """lastmaxmean: all three, side by side; hierarchical: attention within windows of tokens, then over windows; label:
+    one attention for each label."""
     head_dropout: float = Field(0.2, ge=0, lt=1)
     dropout_samples: int = Field(1, ge=1)
     """Number of dropout masks of the head in a training step, whose logits are averaged (multi-sample dropout, Inoue
@@ -221,8 +222,8 @@ class RCNN(Model):
 
     @model_validator(mode="after")
     def _not_last(self) -> RCNN:
-        if self.pooling == "last":
-            raise ValueError("pooling last is not for rcnn: the last token has no right context")
+        if self.pooling in ("last", "lastmaxmean"):
+            raise ValueError(f"pooling {self.pooling} is not for rcnn: the last token has no right context")
         return self
 
 
@@ -260,11 +261,21 @@ class Linear(Settings):
     """C of logistic regression: the inverse of the L2 penalty; a ridge has the penalty 1 / inverse_penalty."""
 
 
-Tabular = Boosting | Linear
+class Kernel(Settings):
+    """Support vector machine with a radial kernel on standardised summary features of series (scikit-learn)."""
+
+    encoder: Literal["kernel"] = "kernel"
+    inverse_penalty: float = Field(1.0, gt=0)
+    """C: the inverse of the L2 penalty."""
+    gamma: float = Field(0.6, gt=0)
+    """Rate at which the kernel falls with the mean squared difference of the features."""
+
+
+Tabular = Boosting | Linear | Kernel
 """Models without embedding, pooling or gradient steps."""
 
 AnyModel = Annotated[
-    Recurrent | Transformer | TextCNN | DPCNN | RCNN | GRUD | Boosting | Linear, Field(discriminator="encoder")
+    Recurrent | Transformer | TextCNN | DPCNN | RCNN | GRUD | Boosting | Linear | Kernel, Field(discriminator="encoder")
 ]
 
 

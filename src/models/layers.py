@@ -91,12 +91,13 @@ class Pooling(nn.Module):
     """
 
     def __init__(self, kind: str, feature_size: int, backward_size: int = 0, n_labels: int = 1):
-        """The last `backward_size` features read right to left: pooling `last` takes them at the first token.
+        """The last `backward_size` features read right to left: pooling `last` and `lastmaxmean` take them at the first
+        token.
         `n_labels`: number of queries of pooling `label`."""
         super().__init__()
         self.kind = kind
         self.forward_size = feature_size - backward_size
-        self.size = 2 * feature_size if kind == "maxmean" else feature_size
+        self.size = feature_size * {"maxmean": 2, "lastmaxmean": 3}.get(kind, 1)
         if kind in ("attention", "hierarchical"):
             self.score = scorer(feature_size)
         if kind == "hierarchical":
@@ -106,21 +107,25 @@ class Pooling(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         if self.kind == "last":
-            ends = features[torch.arange(features.shape[0], device=features.device), lengths - 1]
-            return torch.cat([ends[:, : self.forward_size], features[:, 0, self.forward_size :]], dim=1)
+            return self._last(features, lengths)
         valid = valid_positions(lengths, features.shape[1])  # (B, T)
         if self.kind == "hierarchical":
             return self._over_windows(features, valid)
         if self.kind in ("attention", "label"):
             attended = attention(self.score(features), features, valid)  # (B, 1 or n_labels, D)
             return attended if self.kind == "label" else attended[:, 0]
-        pooled = []
-        if self.kind in ("max", "maxmean"):
+        pooled = [self._last(features, lengths)] if self.kind == "lastmaxmean" else []
+        if self.kind in ("max", "maxmean", "lastmaxmean"):
             # Adding -inf to the padding is several times faster than filling it, most of all in the backward pass.
             pooled.append((features + closed(valid, features.dtype)[:, :, None]).amax(dim=1))
-        if self.kind in ("mean", "maxmean"):
+        if self.kind in ("mean", "maxmean", "lastmaxmean"):
             pooled.append(weighted_sum(valid, features) / lengths[:, None].to(features.dtype))
         return torch.cat(pooled, dim=1)
+
+    def _last(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features (B, D) that have read the whole report: of its last token, and backwards of its first."""
+        ends = features[torch.arange(features.shape[0], device=features.device), lengths - 1]
+        return torch.cat([ends[:, : self.forward_size], features[:, 0, self.forward_size :]], dim=1)
 
     def _over_windows(self, features: Tensor, valid: Tensor) -> Tensor:
         batch, width, size = features.shape

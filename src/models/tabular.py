@@ -1,4 +1,4 @@
-"""Tabular models of series: boosted trees and linear models, fitted by scikit-learn to summary features.
+"""Tabular models of series: boosted trees, linear and kernel models, fitted by scikit-learn to summary features.
 
 A fitted model is a module like any other: its trees or coefficients lie in buffers, and forward() computes from them
 what scikit-learn would, up to rounding. So it is saved, loaded, blended and explained like a network.
@@ -14,13 +14,18 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from src.core.settings import Boosting, Linear
+from src.core.settings import Boosting, Kernel, Linear
 from src.data.inputs import InputShape
 from src.models.completion import Completion
 from src.models.scaling import Fitted
 from src.models.summaries import summarise, summary_table
 
 Kind = Literal["binary", "multilabel", "regression", "multiclass"]
+
+FIT_ROWS = 20_000
+"""Largest number of rows that a kernel model is fitted to, evenly spaced among them: its time grows with the square."""
+SCALE_FOLDS = 3
+"""Parts of the rows on which a kernel model's decisions are scaled to log-odds, each by a model of the others."""
 
 
 class TabularModel(Fitted):
@@ -179,7 +184,93 @@ class LinearModel(TabularModel):
         self.put("bias", bias)
 
 
-TABULAR = {"boosting": BoostedTrees, "linear": LinearModel}
+class KernelModel(TabularModel):
+    """Support vector machines with a radial kernel on standardised summary features; a classifier of each output, or a
+    regression. Decisions are scaled to log-odds on rows that their machine was not fitted to (Platt 1999)."""
+
+    sized = ("vectors", "coefficients")
+
+    def __init__(self, settings: Kernel, shape: InputShape, n_labels: int):
+        super().__init__(shape, n_labels)
+        self.settings = settings
+        self.complete = Completion(shape)
+        self.register_buffer("varies", torch.zeros(self.complete.size))
+        self.register_buffer("vectors", torch.zeros(0, self.complete.size))
+        self.register_buffer("coefficients", torch.zeros(n_labels, 0))
+        self.register_buffer("bias", torch.zeros(n_labels))
+
+    def outputs(self, table: Tensor) -> Tensor:
+        complete = self.complete(table) * self.varies
+        squares = complete.square().sum(dim=1)[:, None] + self.vectors.square().sum(dim=1)
+        with torch.autocast(table.device.type, enabled=False):  # differences of large sums: bfloat16 would lose them
+            distances = (squares - 2 * complete @ self.vectors.T).clamp_min(0)
+        return (-self._gamma * distances).exp() @ self.coefficients.T + self.bias
+
+    @property
+    def _gamma(self) -> float:
+        return self.settings.gamma / self.complete.size
+
+    def fit(self, table: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int, kind: Kind) -> None:
+        # Imported here: workers that train networks do not wait for it.
+        from sklearn.svm import SVC, SVR
+
+        chosen = np.unique(np.linspace(0, len(table) - 1, min(len(table), FIT_ROWS)).round().astype(int))
+        table, targets, weights = table[chosen], targets[chosen], weights[chosen]
+        self.complete.fit(table)
+        complete = self.complete(torch.from_numpy(table)).numpy().astype(np.float64)
+        varies = np.ptp(complete, axis=0) > 0
+        complete *= varies
+        self.put("varies", varies)
+        options = {"C": self.settings.inverse_penalty, "gamma": self._gamma}
+        coefficients, bias = np.zeros((self.n_labels, len(table))), np.zeros(self.n_labels)
+        if kind == "regression":
+            for i in range(self.n_labels):
+                machine = SVR(**options).fit(complete, targets[:, i], unless_equal(weights))
+                coefficients[i, machine.support_], bias[i] = machine.dual_coef_[0], machine.intercept_[0]
+        else:
+            for outputs, rows, classes, row_weights in decisions(targets, weights, kind):
+                for output in outputs:
+                    is_class = classes if len(outputs) == 1 else (classes == output).astype(int)
+                    machine = SVC(**options).fit(complete[rows], is_class, row_weights)
+                    slope, shift = _log_odds(SVC(**options), complete, rows, is_class, row_weights, seed)
+                    np.add.at(coefficients[output], rows[machine.support_], slope * machine.dual_coef_[0])
+                    bias[output] = slope * machine.intercept_[0] + shift
+        used = np.flatnonzero(coefficients.any(axis=0))
+        self.put("vectors", complete[used])
+        self.put("coefficients", coefficients[:, used])
+        self.put("bias", bias)
+
+
+def _log_odds(
+    machine: Any, complete: np.ndarray, rows: np.ndarray, classes: np.ndarray, weights: np.ndarray | None, seed: int
+) -> tuple[float, float]:
+    """Slope and shift that make log-odds of a machine's decisions: on `rows` (R,) of features (N, F), of classes (R,)
+    of 0 and 1. Where a class has fewer rows than SCALE_FOLDS, the slope is 0 and the shift the log-odds of the class.
+    """
+    from sklearn.base import clone
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    share = np.bincount(rows, classes * (1.0 if weights is None else weights), len(complete))
+    share /= np.bincount(rows, weights, len(complete)).clip(1e-12)
+    likely = (share > 0.5).astype(int)  # a row of both classes is in one fold
+    if np.bincount(likely, minlength=2).min() < SCALE_FOLDS:
+        rate = np.average(classes, weights=weights)
+        return 0.0, float(np.log(rate / (1 - rate)))
+    fold, decided = np.empty(len(complete), int), np.empty(len(rows))
+    for number, (_, held) in enumerate(
+        StratifiedKFold(SCALE_FOLDS, shuffle=True, random_state=seed).split(likely, likely)
+    ):
+        fold[held] = number
+    for number in range(SCALE_FOLDS):
+        held = fold[rows] == number
+        part = clone(machine).fit(complete[rows[~held]], classes[~held], None if weights is None else weights[~held])
+        decided[held] = part.decision_function(complete[rows[held]])
+    scaled = LogisticRegression(C=1e6).fit(decided[:, None], classes, weights)
+    return float(scaled.coef_[0, 0]), float(scaled.intercept_[0])
+
+
+TABULAR = {"boosting": BoostedTrees, "linear": LinearModel, "kernel": KernelModel}
 
 
 def decisions(

@@ -209,7 +209,7 @@ def work_of(job: FoldJob) -> float:
     """Relative cost of the job, used to order jobs and to estimate the time left: an epoch of a Transformer layer takes
     longest, TextCNN and RCNN as long as a recurrent layer, a block of DPCNN half of that."""
     model = job.run["model"]
-    if model["encoder"] in ("boosting", "linear"):
+    if model["encoder"] in ("boosting", "linear", "kernel"):
         return 1.0
     layers = model.get("layers", model.get("blocks", 1))
     return job.run["train"]["epochs"] * layers * {"transformer": 3.0, "dpcnn": 1.0}.get(model["encoder"], 2.0)

@@ -5,8 +5,8 @@
     train.attack: {type: categorical, choices: [none, fgm]}
     train.attack_size: {type: float, low: 0.1, high: 2.0, log: true, when: {train.attack: fgm}}
 
-src/presets/spaces/ has a space for every model, and further ones for pretraining, for augmentation and for blends. A
-study also takes a file of the user's own.
+src/presets/spaces/ has a space for every model, and further ones for pretraining, for augmentation and for blends;
+those in its folder series/ replace them where a task reads series. A study also takes a file of the user's own.
 """
 
 from __future__ import annotations
@@ -137,18 +137,25 @@ def space_names() -> list[str]:
     return sorted(path.stem for path in SPACES.glob("*.yaml"))
 
 
-def load_space(names: Sequence[str], parts: Iterable[str]) -> Space:
+def space_file(name: str, of_series: bool) -> Path:
+    """Path of a shipped space, by its name: that of series, if there is one."""
+    own = SPACES / "series" / f"{name}.yaml"
+    return own if of_series and own.exists() else SPACES / f"{name}.yaml"
+
+
+def load_space(names: Sequence[str], parts: Iterable[str], of_series: bool = False) -> Space:
     """Merges spaces, each the name of one in src/presets/spaces or a YAML file. If several have a setting, the last
     one's range counts.
 
-    `parts` are the first parts that keys may have. Raises UserError for a missing file and for invalid content.
+    `of_series` takes the spaces for tasks on series. `parts` are the first parts that keys may have. Raises UserError
+    for a missing file and for invalid content.
     """
     dimensions: dict[str, AnyDimension] = {}
     for name in names:
         is_file = name.endswith((".yaml", ".yml"))
         if not is_file and name not in space_names():
             raise unknown("search space", name, space_names())
-        path = Path(name) if is_file else SPACES / f"{name}.yaml"
+        path = Path(name) if is_file else space_file(name, of_series)
         dimensions |= _read(path, parts)
     for i, (name, dimension) in enumerate(dimensions.items()):
         for other, want in dimension.when.items():

@@ -57,7 +57,8 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
     """Searches for settings of run `model`."""
     config = workspace.settings
     machine = device_cache.find(workspace.output, config.device)
-    space = search_spaces.load_space(options.spaces or [_usual_space(config.runs[model])], PARTS)
+    usual = [_usual_space(config.runs[model])]
+    space = search_spaces.load_space(options.spaces or usual, PARTS, config.is_clinical)
     space.check(lambda words: with_words(config, words, [model]))
     n_folds = len(workspace.splits.splits()) * len(config.runs[model].train.seeds)
     with _opened(workspace, model, options, n_folds, _run_inputs(workspace, machine, model, space)) as trials:
