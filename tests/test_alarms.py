@@ -20,7 +20,7 @@ from src.ensemble.blend_data import blend_out_of_fold, judging_folds
 from src.evaluation import early_warning
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.alarms import readings
-from src.training.early_reading import early_prediction
+from src.training.early_reading import MOST, early_prediction, watched
 from tests.conftest import run_command
 from tests.waiting import wait_until
 
@@ -177,6 +177,27 @@ def test_length_of_stay_has_an_error_against_hours_and_no_alarms(made):
     assert "alarms" not in found
     assert [one["hour"] for one in found["scores"]] == HOURS
     assert found["scores"][-1]["mae"]["value"] < found["scores"][0]["mae"]["value"]
+
+
+def test_the_few_stays_of_a_holdout_are_read(tmp_path):
+    make_sample(tmp_path / "input", rows=60, test_rows=5, seed=1)
+    given = [word for word in words(tmp_path) if "boosting." not in word]
+    at = given.index("boosting")
+    del given[at - 1 : at + 1]
+    given += ["folds.scheme=holdout", "grid.step=4", "alarms.hours=[3,7,8,48]"]
+    for verb in ("train", "alarms"):
+        assert main([verb, *given]) == 0
+    found = read_json(tmp_path / "icu/runs/linear/alarms.json")
+    assert [one["hour"] for one in found["scores"]] == [4, 8, 48], "hours whose steps are over"
+    assert found["stays"] == 6
+    assert main(["alarms", *given, "alarms.hours=[]"]) == 0
+
+
+def test_a_sample_of_many_stays_is_read():
+    marks = watched(MOST + 1000)
+    assert marks.sum() == MOST
+    assert not marks[:MOST].all()
+    assert watched(MOST).all()
 
 
 def test_reports_have_no_hours(done, tiny_input, capsys):

@@ -506,10 +506,10 @@ def _ascending(values: list[Any]) -> list[Any]:
 class Alarms(Settings):
     """Early warning: a run reads each stay as it was after some hours, and raises alarms, see early_warning.py."""
 
-    hours: Annotated[list[Annotated[int, Field(ge=1, le=48)]], Field(min_length=1), AfterValidator(_ascending)] = [
+    hours: Annotated[list[Annotated[int, Field(ge=1, le=48)]], AfterValidator(_ascending)] = [
         *range(1, 13), *range(14, 49, 2),
     ]  # fmt: skip
-    """Hours of data at which a stay is read."""
+    """Hours of data at which a stay is read; none: no early warning."""
     on: float | None = Field(None, gt=0, lt=1)
     """Risk at which an alarm begins. null: chosen on other folds, for operating.sensitivity or by false_alarms."""
     false_alarms: float | None = Field(None, ge=0)

@@ -204,6 +204,9 @@ def level_lines(logits: np.ndarray, died: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
 
     lines = np.empty((2, logits.shape[1]))
+    if died.all() or not died.any():
+        lines[:] = [[1.0], [0.0]]  # no rate to fit
+        return lines
     for i, column in enumerate(logits.T.astype(np.float64)):
         fitted = LogisticRegression(C=1e3).fit(column[:, None], died)
         lines[:, i] = fitted.coef_[0, 0], fitted.intercept_[0]

@@ -73,7 +73,8 @@ class AlarmStage(Stage):
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         if not targets:
-            info(f"alarms: stays are read hour by hour; {workspace.task.title} has no hours")
+            why = f"{workspace.task.title} has no hours" if workspace.settings.alarms.hours else "alarms.hours is empty"
+            info(f"alarms: stays are read hour by hour; {why}")
             return ""
         return f"alarms: up to date ({targets[0].result})"
 
@@ -96,7 +97,7 @@ STAGE = AlarmStage()
 
 
 def _has_hours(workspace: Workspace) -> bool:
-    return sources.source_of(workspace.settings).noun == "stays"
+    return sources.source_of(workspace.settings).noun == "stays" and bool(workspace.settings.alarms.hours)
 
 
 def readings(workspace: Workspace, hours: Sequence[int] = ()) -> tuple[np.ndarray, list[int]]:
@@ -130,7 +131,7 @@ class _Reading:
         self.settings, self.dataset, self.splits = workspace.settings, workspace.dataset, workspace.splits
         self.end = self.dataset.shape.steps * self.settings.grid.step
         self.hours, self.steps = readings(workspace)
-        self.rows = np.flatnonzero(self.splits.scored)
+        self.rows = np.flatnonzero(self.splits.scored & early_reading.watched(len(workspace.labels)))
         self.labels = workspace.labels[self.rows]
         is_divided = self.splits.scheme != "holdout"
         self.folds = operating_points.dealt(len(self.rows), self.splits.first[self.rows] if is_divided else None)
@@ -205,8 +206,9 @@ class _Reading:
         executor = make_executor(self.settings.executor, "cpu", len(splits))
         raise_failures(run_shown(executor, "reference", jobs))
         outputs = np.empty((2, len(self.workspace.labels), len(steps), self.task.n_labels), dtype=np.float32)
-        for split, out in zip(splits, outs, strict=True):
-            outputs[:, split.predicted_rows] = np.load(out)
+        for out in outs:
+            with np.load(out.with_suffix(".npz")) as rows:
+                outputs[:, rows["predicted_rows"]] = np.load(out)
         whole, early = (self._figures(one[self.rows]) for one in outputs)
         gains = [
             {name: figure - before[name] for name, figure in after.items()}

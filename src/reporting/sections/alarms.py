@@ -15,7 +15,7 @@ SCORES = {
     "roc_auc": "AUROC",
     "pr_auc": "AUPRC",
     "log_loss": "log loss",
-    "log_loss_levelled": "levelled",
+    "log_loss_levelled": "log loss, levelled",
     "mae": "MAE",
 }
 """Figures at an hour of data."""
@@ -146,7 +146,8 @@ def _against_hours(record: dict[str, Any]) -> list[str]:
                 reference = [one for one in record["reference"] if name in one]
                 if reference:
                     places = [one["hour"] for one in reference], [one[name]["early"]["value"] for one in reference]
-                    chart.axes.plot(*places, "x", color=charts.COLOURS[i], label="trees of these hours" * (i == 0))
+                    label = "trees that learned from these hours" if i == 0 else None
+                    chart.axes.plot(*places, "x", color=charts.COLOURS[i], label=label)
             chart.axes.set_title(title)
             chart.axes.set_xlabel("hours of data")
             chart.axes.legend()
@@ -165,6 +166,9 @@ def _curves(record: dict[str, Any]) -> str:
     with charts.picture("Sensitivity against false alarms a patient-day", 2.8) as chart:
         for i, (way, name) in enumerate(WAYS.items()):
             points = record["curves"][way]
+            # Below some threshold alarms grow into each other, so that there are fewer again.
+            most = int(np.argmax([one["false_alarms_per_day"]["value"] or 0 for one in points]))
+            points = points[: most + 1]
             x = [one["false_alarms_per_day"]["value"] for one in points]
             _band(chart.axes, x, [one["sensitivity"] for one in points], name, i)
             chosen = record["alarms"][way]
