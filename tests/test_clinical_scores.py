@@ -35,8 +35,8 @@ def test_points_change_at_the_edges_of_the_table():
 
 def test_a_stay_without_observations_has_no_points_and_no_ratios():
     found = scores_of({})
-    assert (found["SOFA points"], found["SAPS II points"], found["hours ventilated"]) == (0, 0, 0)
-    assert all(np.isnan(found[name]) for name in NAMES if not name.endswith("points") and name != "hours ventilated")
+    assert (found["SOFA points"], found["SAPS II points"]) == (0, 0)
+    assert all(np.isnan(found[name]) for name in NAMES if not name.endswith("points"))
 
 
 def test_points_of_a_grave_stay():
@@ -52,6 +52,32 @@ def test_points_of_a_grave_stay():
     assert grave["SAPS II points"] == 18 + 4 + 13 + 3 + 11 + 11 + 10 + 3 + 3 + 5 + 6 + 9 + 26
 
 
+@pytest.mark.parametrize(
+    "observed, sofa, saps",
+    [
+        ({"HR": [39, 90]}, 0, 11),
+        ({"HR": [69, 130]}, 0, 4),
+        ({"HR": [69, 119]}, 0, 2),
+        ({"NISysABP": [120, 200]}, 0, 2),
+        ({"NISysABP": [99, 200]}, 0, 5),
+        ({"WBC": [0.9, 25]}, 0, 12),
+        ({"K": [2.9]}, 0, 3),
+        ({"Na": [145]}, 0, 1),
+        ({"Na": [120, 150]}, 0, 5),
+        ({"Urine": [390]}, 4, 11),
+        ({"Urine": [500, 490]}, 3, 11),
+        ({"Urine": [390], "Creatinine": [2.5]}, 4, 11),
+        ({"Urine": [1000, 900]}, 0, 4),
+        ({"PaO2": [45], "FiO2": [0.5]}, 2, 0),
+        ({"PaO2": [45], "FiO2": [0.5], "MechVent": [1]}, 4, 11),
+        ({"PaO2": [130], "FiO2": [0.3], "MechVent": [1]}, 0, 6),
+    ],
+)
+def test_points_of_low_and_high_values(observed, sofa, saps):
+    found = scores_of(observed)
+    assert (found["SOFA points"], found["SAPS II points"]) == (sofa, saps)
+
+
 def test_ratios_and_changes():
     found = scores_of(
         {
@@ -63,8 +89,7 @@ def test_ratios_and_changes():
     expected = {
         "lowest systolic pressure": 100, "last systolic pressure": 100, "last shock index": 0.8,
         "average shock index": 90 / 110, "lowest PaO2/FiO2": 120, "last PaO2/FiO2": 150, "urine": 400,
-        "urine per kg": 5, "BUN/creatinine": 15, "body mass index": 20, "hours ventilated": 3, "BUN change": 10,
-        "Creatinine change": 1,
+        "urine per kg": 5, "BUN/creatinine": 15, "body mass index": 20, "BUN change": 10, "Creatinine change": 1,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     both = scores_of({"SysABP": [90], "NISysABP": [120]})

@@ -10,8 +10,8 @@ PREPARE = 4
 FOLDS = 1
 """Array of folds that is kept beside the corpus. folds.csv itself is made once, and users may edit it."""
 MISSINGNESS = 1
-SHIFT = 1
-BASELINES = 1
+SHIFT = 2
+BASELINES = 2
 VECTORS = 1
 """Start vectors of embeddings."""
 PRETRAIN = 3
