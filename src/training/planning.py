@@ -15,7 +15,7 @@ import numpy as np
 
 from src.core import storage, versions
 from src.core.errors import UserError
-from src.core.settings import Run, fingerprint
+from src.core.settings import Run, Tabular, fingerprint
 from src.core.terminal import warn
 from src.data.dataset import Dataset
 from src.data.splits import Split
@@ -78,6 +78,7 @@ class _Planner:
                 "vocabulary": dataset.manifest["vocabulary"],
                 "start": start.fingerprint,
                 "weights": storage.array_hash(self.weights) if self.weights is not None else None,
+                "outcomes": dataset.manifest.get("outcomes") if self.run.train.outcome_weight else None,
                 "extra": [dataset.extra_texts, dataset.extra_labels] if self.extra else None,
                 "teachers": [teacher.fingerprint for teacher in teachers],
                 "unlabelled": [dataset.test_texts, dataset.extra_texts] if teachers else None,
@@ -86,7 +87,7 @@ class _Planner:
                 "seed": seed,
                 "fold": split.fold,
                 "precision": precision,
-                "made_by": [versions.TRAIN, storage.libraries("torch"), self.here.device],
+                "made_by": [versions.TRAIN, storage.libraries(*_makers(self.run)), self.here.device],
             }
         )
         folder = folder / _part(split.fold, split.seed, f"{seed}.{stamp[:8]}")
@@ -154,6 +155,11 @@ class _Planner:
             )
             for folder in folders
         ]
+
+
+def _makers(run: Run) -> tuple[str, ...]:
+    """Packages whose versions change the results of a run."""
+    return ("torch", "scikit-learn") if isinstance(run.model, Tabular) else ("torch",)
 
 
 def _valid_rows(workspace: Workspace, split: Split) -> tuple[dict[str, np.ndarray] | None, list[Path]]:

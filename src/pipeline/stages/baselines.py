@@ -11,7 +11,8 @@ import numpy as np
 
 from src.core import storage, versions
 from src.core.executors import Job, make_executor, raise_failures, run_shown
-from src.core.settings import fingerprint
+from src.core.settings import Run, fingerprint
+from src.core.settings_loader import model_settings
 from src.core.targets import Target
 from src.core.terminal import duration, result
 from src.data.corpus import Corpus, unpad
@@ -37,7 +38,9 @@ class Baselines(Stage):
         stamp = fingerprint(
             {
                 "train": workspace.dataset.manifest["train"],
+                "outcomes": workspace.dataset.manifest.get("outcomes"),
                 "folds": storage.array_hash(workspace.splits.table),
+                "models": {name: _run_of(name).model_dump(mode="json") for name in TABULAR},
                 **runs.judged_by(workspace),
                 "version": [versions.BASELINES, storage.libraries("scikit-learn", "scipy")],
             }
@@ -66,7 +69,9 @@ class Baselines(Stage):
 STAGE = Baselines()
 
 
-JOBS = {"tfidf": "fit_tfidf_fold", "linear": "fit_tabular_fold", "boosting": "fit_tabular_fold"}
+TABULAR = ("linear", "boosting")
+"""Baselines that are models of their names in presets/models/."""
+JOBS = {"tfidf": "fit_tfidf_fold", **dict.fromkeys(TABULAR, "fit_tabular_fold")}
 """Function that fits one fold of the baselines that take long."""
 
 
@@ -122,17 +127,19 @@ def fit_tabular_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]
     """One job: the model of the baseline's name on summary features, for the predicted rows of one fold."""
     import torch
 
-    from src.core.settings import Run
-    from src.core.settings_loader import model_settings
     from src.models.classifier import build_model
     from src.training.classification import fit_to_rows
     from src.training.inference import predict_logits
     from src.training.rows import Rows
 
     corpus, task, cpu = Corpus.load(Path(payload["corpus"])), get_task(payload["task"]), torch.device("cpu")
-    run = Run.model_validate(model_settings(payload["baseline"]))
+    run = _run_of(payload["baseline"])
     with np.load(payload["rows"]) as rows:
         train, predicted = Rows.of(corpus, rows["train_rows"]), rows["predicted_rows"]
     model = build_model(run.model, InputShape.from_json(payload["inputs"]), task.n_labels)
     fit_to_rows(task, model, train, run.train, seed=1)
     storage.write_npy(Path(payload["out"]), predict_logits(model, corpus.inputs, corpus.lengths, cpu, predicted))
+
+
+def _run_of(name: str) -> Run:
+    return Run.model_validate(model_settings(name))
