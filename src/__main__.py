@@ -21,7 +21,6 @@ from src.core.errors import UserError, unknown
 from src.core.settings import Config
 from src.core.settings_loader import load_config
 from src.core.terminal import info
-from src.data import sources
 from src.pipeline.command import COMMANDS, Command, get_command
 
 KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
@@ -184,6 +183,8 @@ def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config
     """Without --preset, that of the sample data or, where real files are in the input folder, `standard`."""
     settings = load_config(preset or "standard", overrides, models)
     if preset is None:
+        from src.data import sources  # NumPy, for which --help need not wait
+
         try:
             if sources.find_files(settings) is None:
                 return load_config("sample", overrides, models)

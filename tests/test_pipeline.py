@@ -564,7 +564,7 @@ def test_an_output_that_cannot_be_written_is_told(tiny_input, tmp_path, capsys):
 
 
 def test_sample_data_follows_its_settings(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("src.data.input_files.ROOT", tmp_path)
+    monkeypatch.setattr("src.data.sources.ROOT", tmp_path)
     (tmp_path / "input").mkdir()
     places = [f"paths.input={tmp_path / 'input'}", f"paths.output={tmp_path / 'output'}"]
     small = ["sample.rows=60", "sample.test_rows=20"]

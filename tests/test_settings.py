@@ -124,3 +124,18 @@ def test_a_run_brings_what_it_needs():
 @pytest.mark.parametrize("word", ["denoise.by=[a]", "denoise.by={a: 1}", "train.teachers=[[a]]", "train.teachers=lstm"])
 def test_names_of_runs_that_are_no_names(word):
     assert word.split("=")[0] in error_of(load_config, "sample", [word])  # said once for all runs
+
+
+def test_a_word_for_all_runs_reaches_those_that_have_the_key():
+    runs = load_config("standard", ["task=icu", "model.pooling=mean"]).runs
+    assert runs["gru"].model.pooling == "mean" and runs["boosting"].model.encoder == "boosting"
+    told = error_of(load_config, "standard", ["task=icu", "model.poling=mean"])
+    assert "runs.gru.model.poling" in told and "'pooling'" in told
+    assert "runs.linear.model.pooling" in error_of(
+        load_config, "standard", ["task=icu", "model.pooling=mean"], ["linear"]
+    )
+
+
+def test_positives_are_weighted_where_there_are_classes():
+    assert load_config("standard", ["task=icu", "train.pos_weight=balanced"]).runs["gru"].train.pos_weight == "balanced"
+    assert "train.pos_weight" in error_of(load_config, "standard", ["task=los", "train.pos_weight=balanced"])

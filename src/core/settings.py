@@ -608,7 +608,7 @@ class Config(Settings):
         return self.task in CLINICAL
 
     @model_validator(mode="after")
-    def _only_reports_have_tokens(self) -> Config:
+    def _parts_have_a_meaning_for_the_task(self) -> Config:
         if not self.is_clinical:
             return self
         if self.folds.scheme == "families":
@@ -621,6 +621,8 @@ class Config(Settings):
             ):
                 if is_set:
                     raise ValueError(f"runs.{name}.{key} is about tokens; task {self.task} has none")
+            if self.task == "los" and run.train.pos_weight != "none":
+                raise ValueError(f"runs.{name}.train.pos_weight is about classes; task los has none")
         return self
 
     @model_validator(mode="after")

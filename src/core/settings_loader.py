@@ -3,8 +3,8 @@
     defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml (task=icu: presets/icu/PRESET.yaml)
         <- output/tune/NAME/best.yaml (tune.use) <- key=value on the command line
 
-On the command line `model.*`, `pretrain.*`, `denoise.*`, `train.*` apply to all selected runs, `runs.NAME.train.*` to
-the run NAME.
+On the command line `model.*`, `features.*`, `pretrain.*`, `denoise.*`, `train.*` apply to all selected runs that have
+the key, `runs.NAME.train.*` to the run NAME.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import yaml
 from pydantic import ValidationError
 
 from src.core.errors import UserError, unknown
-from src.core.settings import CLINICAL, PARTS, ROOT, Config, Paths, Run, Settings, Tune
+from src.core.settings import CLINICAL, PARTS, ROOT, AnyModel, Config, Paths, Run, Settings, Tune
 
 PRESETS = ROOT / "src" / "presets"
 MADE = {"overrides", "models", "denoisers", "tuned"}
@@ -108,7 +108,7 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         if key[0] in MADE:
             raise unknown("key", key[0], Config.model_fields.keys() - MADE)
         if key[0] in PARTS:
-            for name in chosen:
+            for name in _having(key, chosen, built):
                 _set(built[name], key, value, text)
         elif key[:1] == ["runs"] and len(key) > 1:
             # Runs that --model does not select are accepted, so that the words of an experiment work for parts of it.
@@ -127,6 +127,18 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         if name not in built:
             raise UserError(f"blend.members: {unknown('run', name, built)}{used}")
     return config
+
+
+def _having(key: list[str], names: list[str], built: Mapping[str, Any]) -> list[str]:
+    """Returns the runs whose kind of model has the key `model.…`; all, for other keys and where none has it."""
+    kinds = {kind.model_fields["encoder"].default: kind for kind in _settings_in(AnyModel)}
+
+    def has(name: str) -> bool:
+        model = built[name].get("model")
+        kind = kinds.get(model.get("encoder")) if isinstance(model, Mapping) else None
+        return kind is None or key[1] in kind.model_fields
+
+    return (key[0] == "model" and len(key) > 1 and [name for name in names if has(name)]) or names
 
 
 def with_words(config: Config, words: Iterable[str] = (), models: Iterable[str] | None = None) -> Config:

@@ -14,7 +14,6 @@ from src.core import storage
 from src.core.settings import CLINICAL, ROOT, Config
 from src.data import input_files
 from src.data.input_files import InputFiles
-from src.data.series_reader import find_sets, split_sets
 
 
 class Source(abc.ABC):
@@ -35,6 +34,10 @@ class Source(abc.ABC):
         """Returns a text that is another one if the content of an input file or folder is another."""
         return storage.file_sha256(path)
 
+    def name(self, path: Path) -> str:
+        """Returns the name of an input file in the manifest and in the names of results."""
+        return path.name
+
     @property
     def synthetic(self) -> ModuleType:
         return importlib.import_module(self.sample)
@@ -52,11 +55,17 @@ class StaySource(Source):
 
     def find(self, settings: Config, folder: Path) -> InputFiles | None:
         """Sets of stays: those that match paths.train are trained on, all others are tests."""
+        from src.data.series_reader import find_sets, split_sets  # NumPy, for which --help need not wait
+
         if not (sets := find_sets(folder)):
             return None
         train, test = split_sets(sets, settings.paths.train)
         outcomes = {one.stays: one.outcomes for one in sets.values() if one.outcomes is not None}
         return InputFiles([one.stays for one in train], [one.stays for one in test], outcomes=outcomes)
+
+    def name(self, path: Path) -> str:
+        """Returns the name of a set without its suffix: set-a."""
+        return path.name.partition(".")[0]
 
     def described(self, settings: Config) -> str:
         return "set-a (a folder, .zip or .tar.gz) with Outcomes-a.txt"
@@ -79,11 +88,6 @@ class ImageSource(Source):
 
 
 SOURCES = {"icu": StaySource(), "los": StaySource(), "frames": ImageSource()}
-
-
-def set_name(path: Path) -> str:
-    """Returns the name of a set of stays without its suffix: set-a."""
-    return path.name.partition(".")[0]
 
 
 def source_of(settings: Config) -> Source:

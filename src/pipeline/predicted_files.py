@@ -25,7 +25,7 @@ class PredictedFile(abc.ABC):
 
     path: Path
     sha256: str
-    """Checksum of the file; empty for what is in memory alone."""
+    """Checksum by which a run knows what it was trained on; empty for what is in memory alone or was not trained on."""
     ids: np.ndarray
     """(N,) bytes"""
 
@@ -80,14 +80,13 @@ class SeriesFile(PredictedFile):
     def __init__(self, path: Path, settings: Config):
         if not path.exists():
             raise UserError(f"there is no file {path}")
-        self.path, self._source = path, sources.source_of(settings)
-        self.sha256 = self._source.checksum(path)
+        self.path, self._checksum = path, sources.source_of(settings).checksum(path)
         self._corpus: Corpus | None = None
         self._images: Images | None = None
 
     @property
     def key(self) -> str:
-        return self.sha256[:16]
+        return self._checksum[:16]
 
     @property
     def ids(self) -> np.ndarray:
@@ -111,9 +110,10 @@ class SeriesFile(PredictedFile):
                     f"trained on {wanted['steps']} x {len(wanted['parameters'])}"
                 )
             self._corpus = encode_images([self._images], folder)
+            self.sha256 = "" if self._images.split == "test" else self._checksum
         else:
-            grid = Grid(**run.record["data"])
-            self._corpus = encode_stays([self.path], [None], grid, run.task, folder).corpus
+            made = encode_stays([self.path], [None], Grid(**run.record["data"]), run.task, folder)
+            self._corpus, self.sha256 = made.corpus, made.facts[0].sha256
 
     def labels_for(self, task: Task) -> np.ndarray | None:
         if self._images is not None:

@@ -37,6 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     check(parsed.to)
+    if workspace.settings.is_clinical:
+        raise UserError(f"standin makes reports like those of a test file; task {workspace.settings.task} has none")
     with dependency():
         make(workspace, get_stage("shift"))
     make_proxy_tests(workspace, parsed.file, parsed.to)

@@ -143,13 +143,13 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     entries = []
     for path, known, facts in zip(files.train, outcomes, made.facts, strict=True):
         rows = int((np.asarray(made.corpus.sources) == len(entries)).sum())
-        entries.append({"role": "train", "name": sources.set_name(path), "rows": rows, **_facts(facts)})
+        entries.append({"role": "train", "name": sources.source_of(settings).name(path), "rows": rows, **_facts(facts)})
         deaths, origin = np.nansum(known.columns["In-hospital_death"]), describe_known(known.sha256, KNOWN_OUTCOMES)
         info(f"train: {path.name}: {facts.describe()}; {deaths:,.0f} deaths; {origin}")
     if made.n_unlabelled:
         info(f"train: {made.n_unlabelled:,} stays are left out, as their {TARGETS[task.name]} is unknown (-1)")
     for path in files.test:
-        name = sources.set_name(path)
+        name = sources.source_of(settings).name(path)
         test = encode_stays([path], [None], settings.grid, task, output.data / "test" / name)
         entry = {"role": "test", "name": name, "text": test.corpus.fingerprint, "rows": len(test.corpus)}
         entries.append({**entry, **_facts(test.facts[0])})

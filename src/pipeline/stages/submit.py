@@ -76,7 +76,8 @@ class Submit(Stage):
         if not known:
             result(f"submit: nothing to do, no file in the input folder matches paths.test ({settings.paths.test})")
         files = sources.find_files(settings) if settings.paths.input.is_dir() else None
-        new = [path.name for path in files.test if path.name not in known] if files else []
+        names = [sources.source_of(settings).name(path) for path in files.test] if files else []
+        new = [name for name in names if name not in known]
         if new:
             warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh")
 
