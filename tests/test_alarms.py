@@ -156,8 +156,8 @@ def test_killed_it_ends_in_the_same_bytes(made, tmp_path):
 
 
 def test_it_is_made_once_and_anew_when_settings_change(made, capsys):
-    assert main(["alarms", *words(made)]) == 0
-    assert "up to date" in capsys.readouterr().out
+    assert main(["alarms", *words(made), "grid.step=1"]) == 0
+    assert "up to date" in capsys.readouterr().out, "the hours are those of the stays as they were prepared"
     kept = {path: at for path in (made / "icu/runs").rglob("early.*") for at in [path.stat().st_mtime_ns]}
     assert main(["alarms", "linear", *words(made), "alarms.false_alarms=0.1"]) == 0
     found = read_json(made / "icu/runs/linear/alarms.json")["alarms"]["hysteresis"]["false_alarms_per_day"]

@@ -24,7 +24,7 @@ BLEND = 2
 SUBMIT = 1
 LEADERBOARD = 1
 EXPLAIN = 1
-ALARMS = 1
+ALARMS = 2
 REPORT = 1
 DEVICE = 1
 """Which device and precision are used."""

@@ -15,6 +15,7 @@ from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import add_json, duration, info, result, show_table
 from src.data import sources
+from src.data.series_dataset import HOURS
 from src.ensemble.blend_data import blend_out_of_fold, judging_folds
 from src.evaluation import early_warning, figures, operating_points
 from src.evaluation.early_warning import BARE, Rule
@@ -56,7 +57,7 @@ class AlarmStage(Stage):
             {
                 "run": source.score["fingerprint"],
                 "outcomes": workspace.dataset.manifest["outcomes"],
-                "settings": [settings.alarms.model_dump(), settings.operating.model_dump(), settings.grid.step],
+                "settings": [settings.alarms.model_dump(), settings.operating.model_dump()],
                 "version": [versions.ALARMS, storage.libraries("scikit-learn")],
             }
         )
@@ -102,7 +103,7 @@ def _has_hours(workspace: Workspace) -> bool:
 
 def readings(workspace: Workspace, hours: Sequence[int] = ()) -> tuple[np.ndarray, list[int]]:
     """Hours (H,) float64 of data, by default those of the settings, and steps of the grid that are over by then."""
-    step = workspace.settings.grid.step
+    step = HOURS / workspace.dataset.shape.steps  # of the stays as they were prepared
     steps = sorted({int(hour / step) for hour in hours or workspace.settings.alarms.hours} - {0})
     return np.array(steps) * step, steps
 
@@ -129,7 +130,7 @@ class _Reading:
     def __init__(self, workspace: Workspace, source: RunFolder):
         self.workspace, self.source, self.task = workspace, source, workspace.task
         self.settings, self.dataset, self.splits = workspace.settings, workspace.dataset, workspace.splits
-        self.end = self.dataset.shape.steps * self.settings.grid.step
+        self.end = float(HOURS)
         self.hours, self.steps = readings(workspace)
         self.rows = np.flatnonzero(self.splits.scored & early_reading.watched(len(workspace.labels)))
         self.labels = workspace.labels[self.rows]
