@@ -139,3 +139,8 @@ def test_a_word_for_all_runs_reaches_those_that_have_the_key():
 def test_positives_are_weighted_where_there_are_classes():
     assert load_config("standard", ["task=icu", "train.pos_weight=balanced"]).runs["gru"].train.pos_weight == "balanced"
     assert "train.pos_weight" in error_of(load_config, "standard", ["task=los", "train.pos_weight=balanced"])
+
+
+def test_an_error_of_several_runs_keeps_its_words():
+    told = error_of(load_config, "sample", ["task=icu", "pretrain.epochs=2"])
+    assert "pretrain.epochs" in told and "encoder to pretrain" in told

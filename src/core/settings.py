@@ -37,19 +37,20 @@ class Paths(Settings):
     """Folders, and globs of the input files."""
 
     input: Path = ROOT / "input"
-    """Folder of the competition's files; only input/sample/ is written."""
+    """Folder of the user's files; only its sample/ is written, and only in a task's default folder."""
     output: Path = ROOT / "output"
     """Folder of all results; it can be deleted, except submissions.jsonl, which has the online scores."""
     train: str = "*train*.csv"
-    """Glob of the labelled files in `input`."""
+    """Glob of the labelled files in `input`; for stays of the names of the training sets, set-a by default. All other
+    sets are predicted. Images have one file, whose parts say what they are for."""
     test: str = "*test*.csv"
-    """Glob of the files to predict in `input`."""
+    """Glob of the files of reports to predict in `input`."""
     extra: str = "*extra*.csv"
     """Glob of further reports in `input`, with or without labels, from any source: used in training only."""
 
 
 class Data(Settings):
-    """Length of encoded reports."""
+    """Length of encoded reports; stays have the section grid."""
 
     max_len: int = Field(104, ge=1)
     """Tokens kept of a report; 104 is the longest of round 1."""
@@ -76,8 +77,8 @@ class Folds(Settings):
     """Cross-validation scheme."""
 
     scheme: Literal["kfold", "families", "holdout"] = "kfold"
-    """kfold: multilabel-stratified k-fold. families: k-fold in which near-duplicates share a fold. holdout: train,
-    valid and test parts of 8:1:1."""
+    """kfold: k-fold stratified by the labels, of days by tenths of their ranks. families: k-fold in which
+    near-duplicates share a fold (reports only). holdout: train, valid and test parts of 8:1:1."""
     k: int = Field(5, ge=2)
     """Number of folds, except under holdout."""
     threshold: float | None = Field(None, ge=0.3, le=1)
@@ -87,10 +88,10 @@ class Folds(Settings):
     """Number of different reports up to which all pairs are compared (scheme families); above it only likely pairs
     are, see near_duplicates.likely_pairs, with some 8 GB of memory for each million reports."""
     max_rows: int = Field(1_000_000, ge=2)
-    """Number of different reports up to which all are stratified (schemes kfold and holdout); above it reports with the
-    same labels are dealt to the folds, and only the rest is stratified."""
+    """Number of different rows (reports, stays or images) up to which all are stratified (schemes kfold and holdout);
+    above it rows with the same labels are dealt to the folds, and only the rest is stratified."""
     seeds: Seeds = [2021]
-    """Seeds of the split; with several the k-fold is repeated, and each report is predicted once for each seed."""
+    """Seeds of the split; with several the k-fold is repeated, and each row is predicted once for each seed."""
 
     @model_validator(mode="after")
     def _one_holdout(self) -> Folds:
@@ -106,12 +107,12 @@ class Folds(Settings):
 
 
 class Sample(Settings):
-    """Size and seed of the sample data."""
+    """Size and seed of the sample data; the images are always the same."""
 
     rows: int = Field(5000, ge=10)
-    """Number of labelled reports."""
+    """Number of labelled reports, or of stays (1,500 by default) in set-a."""
     test_rows: int = Field(1000, ge=1)
-    """Number of reports in each of the two test files."""
+    """Number of reports in each of the two test files, or of stays (500 by default) in set-b."""
     seed: int = Field(2021, ge=0)
 
 
@@ -121,7 +122,7 @@ class Shift(Settings):
     max_rows: int = Field(20_000, ge=100)
     """Maximum number of compared rows of a file; a random sample of larger files is compared."""
     draws: int = Field(2, ge=1)
-    """Number of copies of the train reports with the noise of each test file."""
+    """Number of copies of the train reports with the noise of each test file; stays and images have none."""
     weights: Literal["similarity", "odds"] = "similarity"
     """Weights that make train rows distributed like a test file. similarity: by the histogram of the largest cosine to
     a training report of the model, or, for stays and images, of the out-of-fold probability of being a train row; odds:
@@ -145,11 +146,12 @@ class Model(Settings):
 
     embedding_size: int = Field(128, ge=2)
     embedding_init: Literal["random", "ppmi"] = "ppmi"
-    """ppmi: factorised co-occurrences of words in all text (train, test and extra), see embeddings.py."""
+    """ppmi: factorised co-occurrences of words in all text (train, test and extra), see embeddings.py. Series have no
+    words and ignore it."""
     spatial_dropout: float = Field(0.2, ge=0, lt=1)
-    """Probability that an embedding dimension is dropped for a whole report."""
+    """Probability that an embedding dimension is dropped for a whole report; of series, a column or summary feature."""
     pooling: Literal["last", "max", "mean", "maxmean", "lastmaxmean", "attention", "hierarchical", "label"] = "maxmean"
-    """lastmaxmean: all three, side by side; hierarchical: attention within windows of tokens, then over windows; label:
+    """lastmaxmean: all three, side by side; hierarchical: attention within windows of places, then over windows; label:
     one attention for each label."""
     head_dropout: float = Field(0.2, ge=0, lt=1)
     dropout_samples: int = Field(1, ge=1)
@@ -193,7 +195,7 @@ class TextCNN(Model):
 
     encoder: Literal["textcnn"] = "textcnn"
     widths: list[Annotated[int, Field(ge=1)]] = Field([2, 3, 4, 5], min_length=1)
-    """Filter width in tokens of each parallel convolution."""
+    """Filter width, in tokens or time steps, of each parallel convolution."""
     filters: int = Field(128, ge=1)
     """Number of filters of each width."""
 
@@ -205,7 +207,7 @@ class DPCNN(Model):
     size: int = Field(128, ge=1)
     """Number of filters of every convolution."""
     blocks: int = Field(3, ge=1)
-    """Number of blocks; the receptive field is 2 ** (blocks + 2) - 1 tokens."""
+    """Number of blocks; the receptive field is 2 ** (blocks + 2) - 1 tokens or time steps."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of each block's residual branch."""
 
@@ -218,7 +220,7 @@ class RCNN(Model):
     hidden_size: int = Field(128, ge=1)
     """Size of the left and of the right context."""
     size: int = Field(128, ge=1)
-    """Number of features of a token, computed from its contexts and its embedding."""
+    """Number of features of a token or time step, computed from its contexts and its embedding."""
 
     @model_validator(mode="after")
     def _not_last(self) -> RCNN:
@@ -284,14 +286,14 @@ class Features(Settings):
 
     imputer: Literal["forward", "mean", "linear", "knn", "decay"] = "forward"
     """Value where nothing was observed. forward: the last one, before the first the mean of the training rows; mean:
-    that mean; linear: interpolation between observations; knn: mean of the nearest training hours; decay: the last one,
+    that mean; linear: interpolation between observations; knn: mean of the nearest training steps; decay: the last one,
     which decays to the mean at a learned rate (GRU-D)."""
     observed: bool = True
     """Columns that are 1 where a value was observed."""
     elapsed: bool = True
-    """Columns with the hours since the last observation."""
+    """Columns with the time since the last observation."""
     smooth: int = Field(0, ge=0)
-    """Hours of the trailing mean of each vital sign, in columns of their own; 0: none."""
+    """Time steps of the trailing mean of each vital sign, in columns of their own; 0: none."""
     dose: bool = False
     """Columns of drugs and devices: whether given, and the cumulative dose."""
     recency: bool = False
@@ -324,7 +326,7 @@ class Optimisation(Settings):
 
 
 class Pretrain(Optimisation):
-    """Masked-language-model pretraining of an encoder on all text without labels, see pretraining.py."""
+    """Masked-language-model pretraining of an encoder on all text without labels, see pretraining.py. For reports."""
 
     epochs: int = Field(0, ge=0)
     """Epochs over all text; 0: no pretraining."""
@@ -400,7 +402,7 @@ class Train(Optimisation):
     """Runs of the experiment whose predictions are soft labels of the test and extra files for this run. Soft labels of
     a fold come from the teachers' models of this fold, which were not trained on its validation rows."""
     teacher_weight: float = Field(0.5, ge=0)
-    """Sample weight of a report with soft labels relative to a train report."""
+    """Sample weight of a row with soft labels relative to a train row."""
     consistency: float = Field(0.0, ge=0)
     """Weight of the distance between the predictions for two noisy copies of each report (R-Drop), which doubles a
     step; 0: no second copy."""
@@ -485,7 +487,8 @@ class Explain(Settings):
     """Settings of explanations in the pipeline."""
 
     per_label: int = Field(20, ge=0)
-    """Number of positive reports explained for each label; 0: no explanations."""
+    """Number of positive reports explained for each label; 0: no explanations. Of a task with one label, five times as
+    many rows are explained."""
 
 
 class Operating(Settings):
@@ -528,8 +531,8 @@ class Submit(Settings):
     eps: float = Field(1e-6, gt=0, lt=0.5)
     """Probabilities are clipped to [eps, 1 - eps]; the official clip is unknown."""
     label_shift: bool = False
-    """Adapt probabilities to the estimated label rates of the test file, see label_shift.py. The estimate assumes equal
-    texts in train and test, hence the default. ./run.sh leaderboard RUN shows the rates."""
+    """Adapt probabilities to the estimated label rates of the test file, see label_shift.py. The estimate assumes that
+    rows of a label are alike in train and test, hence the default. ./run.sh leaderboard RUN shows the rates."""
 
 
 class Executor(Settings):
@@ -560,7 +563,8 @@ class Config(Settings):
     shift: Shift = Shift()
     select_on: Literal["clean", "noised", "weighted", "shifted"] = "shifted"
     """Validation rows for early stopping, blends and the order of runs. clean: plain rows; noised: with the noise of
-    the target; weighted: weighted by density ratio to the target; shifted: noised and weighted.
+    the target (stays and images have none); weighted: weighted by density ratio to the target; shifted: noised and
+    weighted.
     notebooks/validation.ipynb compares how well each predicts scores on other files."""
     metric: Literal["auto", "log_loss", "roc_auc", "pr_auc", "min_se_p", "mae", "rmse", "r2_log", "accuracy"] = "auto"
     """Figure that runs, blends and trials are ordered by. auto: the task's own score. icu: log_loss, roc_auc, pr_auc or

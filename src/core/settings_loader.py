@@ -267,7 +267,7 @@ def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]
 
 def _merged(sentences: list[str]) -> list[str]:
     """Says once what is wrong alike with several runs: a word for all runs is one word."""
-    without_run = [re.sub(r"^runs\.[^.]+\.", "", one) for one in sentences]
+    without_run = [re.sub(r"^runs\.[^.:]+\.", "", one) for one in sentences]
     named = [rest if without_run.count(rest) > 1 else one for one, rest in zip(sentences, without_run, strict=True)]
     return list(dict.fromkeys(named))
 

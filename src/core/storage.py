@@ -72,7 +72,7 @@ class Output:
         return self.root / f"prediction_{run}_{name}"
 
     def explained(self, run: str) -> Path:
-        """Tokens that carry each label for a run, as the report shows them."""
+        """What carries each label for a run, as the report shows it."""
         return self.run(run) / "explained.json"
 
     def alarms_of(self, run: str) -> Path:
@@ -80,7 +80,7 @@ class Output:
         return self.run(run) / "alarms.json"
 
     def explanation(self, run: str, file: str, report: str) -> Path:
-        """Page that explains one report of a file."""
+        """Page that explains one row of a file."""
         return self.root / f"explain_{run}_{Path(file).stem}_{re.sub(r'[^0-9A-Za-z_.-]', '_', report)}.html"
 
     def shifted_prediction(self, file: str) -> Path:

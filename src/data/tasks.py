@@ -244,6 +244,13 @@ class Task:
         return sum(group.size for group in self.groups)
 
     @property
+    def predicted(self) -> str:
+        """What is predicted of a row: `17 probabilities`, `1 probability`, `1 number of days`."""
+        if self.unit:
+            return f"{self.n_labels} number of {self.unit}"
+        return f"{self.n_labels} probabilit{'y' if self.n_labels == 1 else 'ies'}"
+
+    @property
     def columns(self) -> dict[str, slice]:
         """Columns of each group in a (N, n_labels) array."""
         columns, start = {}, 0

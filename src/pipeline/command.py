@@ -26,11 +26,11 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "pipeline": Entry("the whole pipeline on what is in input/, or on sample data"),
-    "sample": Entry("make synthetic reports in input/sample", "./run.sh sample --rows 1000000"),
-    "prepare": Entry("read and check the input files, number their tokens"),
-    "folds": Entry("decide which report is validated by which model", "./run.sh folds folds.k=10"),
-    "shift": Entry("how the test files differ from train: noise, words, what tells them apart"),
-    "baselines": Entry("score the baselines: zeros, prior, random, TF-IDF + logistic regression"),
+    "sample": Entry("make sample data: synthetic reports or stays, or digits", "./run.sh sample --rows 1000000"),
+    "prepare": Entry("read and check the input files, make arrays of them"),
+    "folds": Entry("decide which rows are validated by which model", "./run.sh folds folds.k=10"),
+    "shift": Entry("how the test files differ from train: noise, words or values, what tells them apart"),
+    "baselines": Entry("score the baselines, such as constant prior, TF-IDF + logistic regression, severity score"),
     "pretrain": Entry(
         "pretrain encoders on all text, without labels", "./run.sh pretrain --model transformer pretrain.epochs=10"
     ),
@@ -41,7 +41,7 @@ COMMANDS = {
     ),
     "tune": Entry("search for better settings of a run", "./run.sh tune lstm --preset quick --trials 30"),
     "submit": Entry("write the submission of each test file", "./run.sh submit lstm"),
-    "predict": Entry("trained runs on any report file", "./run.sh predict blend new_reports.csv"),
+    "predict": Entry("trained runs on any file of reports, stays or images", "./run.sh predict blend new_reports.csv"),
     "score": Entry(
         "show all scores; with --labels, score a submission file",
         "./run.sh score --labels answers.csv output/submission_test.csv",
@@ -51,14 +51,14 @@ COMMANDS = {
         "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032",
     ),
     "explain": Entry(
-        "which tokens make a run say what it says; with --id, of one report",
+        "which tokens, or parameters and hours, make a run say what it says; with --id, of one row",
         "./run.sh explain blend --id 42 --label region_3",
     ),
     "alarms": Entry("early warning: a run reads each stay hour by hour", "./run.sh alarms boosting --task icu"),
     "report": Entry("everything in the output folder as one HTML page"),
-    "eda": Entry("the reports themselves as one HTML page, before any training"),
+    "eda": Entry("the data itself as one HTML page, before any training"),
     "standin": Entry(
-        "make test files with known answers of a labelled file, to check what is expected",
+        "make test files with known answers of labelled reports, to check what is expected",
         "./run.sh standin round2/train.csv --to input/proof",
     ),
     "status": Entry("what is done, running, out of date and missing, and how to make it"),

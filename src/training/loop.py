@@ -63,12 +63,12 @@ def fit(
             watch.see(loss, norm, batch.rows)
             if (watch.unread == POOL or i + 1 == objective.n_batches) and (broken := watch.read()):
                 what, at, rows = broken
-                where = f"at step {first + at} (epoch {epoch}), in the batch with reports"
+                where = f"at step {first + at} (epoch {epoch}), in the batch with rows"
                 raise _not_finite(objective, f"{what} {where}", objective.ids(rows))
         judged = average if average is not None else model
         valid = objective.validate(judged)
         if not math.isfinite(valid.loss):
-            what = f"validation loss became {valid.loss} (epoch {epoch}), by the validation reports"
+            what = f"validation loss became {valid.loss} (epoch {epoch}), by the validation rows"
             raise _not_finite(objective, what, valid.broken)
         history.append({"epoch": epoch, "learning_rate": rate, "train_loss": watch.mean(), "valid_loss": valid.loss})
         if valid.loss == min(past["valid_loss"] for past in history):

@@ -194,7 +194,7 @@ def _row_weights(workspace: Workspace, run: Run) -> np.ndarray | None:
     weights, rows = np.ones(len(workspace.labels)), workspace.validation_sets.rows
     if len(rows) < len(weights):
         warn(
-            f"train.target_weight reaches the {len(rows):,} of {len(weights):,} train reports that ./run.sh "
+            f"train.target_weight reaches the {len(rows):,} of {len(weights):,} train rows that ./run.sh "
             "shift looked at (shift.max_rows); the others count as one"
         )
     found = target.array("weights")[0] ** run.train.target_weight

@@ -83,7 +83,7 @@ def _rate(text: str) -> float:
 
 
 def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | None) -> None:
-    """Writes the predictions of each run for a report file."""
+    """Writes the predictions of each run for a file."""
     if to is not None and len(names) > 1:
         raise UserError(f"--to {to} is one file for {len(names)} runs; leave it out, and each has one of its own")
     for name in names:
@@ -166,14 +166,14 @@ def _write_prediction(workspace: Workspace, name: str, file: Path, to: Path | No
     source = workspace.run(name)
     path = to or workspace.output.prediction(name, file)
     if path.resolve() == file.resolve():
-        raise UserError(f"--to {path} is the file of reports itself; name another")
+        raise UserError(f"--to {path} is the input file itself; name another")
     if path.is_dir():
         raise UserError(f"--to {path} is a folder; name a file")
     rows = predicted_file(file, workspace.settings)
     logits = _predict(workspace, source, rows)
     predictions = source.task.decode(logits)
     write_submission(path, rows.ids, predictions, workspace.settings.submit.eps, source.task)
-    result(f"predict: {path} ({len(rows):,} {source.task.noun} x {logits.shape[1]} values)")
+    result(f"predict: {path} ({len(rows):,} {source.task.noun} x {source.task.predicted})")
     try:
         if (labels := rows.labels_for(source.task)) is None:
             return

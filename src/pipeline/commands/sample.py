@@ -1,4 +1,4 @@
-"""./run.sh sample [--rows N]: make synthetic reports in input/sample, so that anyone can run everything."""
+"""./run.sh sample [--rows N]: make sample data in the task's input folder, so that anyone can run everything."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", dest="sample.rows", metavar="N", help="labelled reports")
-    parser.add_argument("--test-rows", dest="sample.test_rows", metavar="N", help="reports of each test file")
-    parser.add_argument("--seed", dest="sample.seed", metavar="N", help="another seed gives other reports")
+    parser.add_argument("--rows", dest="sample.rows", metavar="N", help="labelled reports or stays")
+    parser.add_argument("--test-rows", dest="sample.test_rows", metavar="N", help="reports or stays of each test file")
+    parser.add_argument("--seed", dest="sample.seed", metavar="N", help="another seed gives other reports or stays")
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

@@ -74,8 +74,8 @@ def _split(workspace: Workspace) -> None:
     made = splits.make_folds(corpus, config.folds, strata)
     if made.dealt:
         info(
-            f"folds: more than folds.max_rows={config.folds.max_rows:,} reports: those with the same labels were dealt "
-            f"out, and only the rest stratified"
+            f"folds: more than folds.max_rows={config.folds.max_rows:,} {dataset.task.noun}: those with the same "
+            "labels were dealt out, and only the rest stratified"
         )
     if made.families is not None and made.families.approximate:
         info(

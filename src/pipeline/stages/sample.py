@@ -1,4 +1,4 @@
-"""Synthetic reports in input/sample, where the project's own input folder holds no files of the user's."""
+"""Sample data of a task, where its own input folder holds no files of the user's."""
 
 from __future__ import annotations
 

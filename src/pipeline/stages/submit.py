@@ -99,7 +99,7 @@ class Submit(Stage):
                 made_from=made_from(workspace, source, test),
             )
             result(
-                f"submit: {path} ({len(ids):,} {task.noun} x {logits.shape[1]} values, run {source.name}, "
+                f"submit: {path} ({len(ids):,} {task.noun} x {task.predicted}, run {source.name}, "
                 f"sha256 {sha[:8]}…, noted as {noted.id})"
             )
 
