@@ -9,11 +9,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, SVR
 
-from src.core.settings import Boosting, Kernel, Linear
+from src.core.settings import Boosting, Kernel, Linear, Train
+from src.data.tasks import ICU, frames
 from src.models.classifier import build_model
 from src.models.summaries import summarise, summary_table
 from src.models.tabular import decisions, fit_tabular, rounded_down
 from src.training import checkpoints
+from src.training.classification import fit_to_rows, with_class_weights
+from src.training.rows import Rows
 from tests.series import IMAGES, STAYS, STEPS, images, stays, tensors
 
 N = 300
@@ -241,3 +244,40 @@ def test_images_are_classified():
     fit_tabular(model, inputs, np.full(N, 6), targets, np.ones(N), 0, "binary")
     found = model(tensors(inputs), torch.full((N,), 6))[:, 0] > 0
     assert (found.numpy() == targets[:, 0]).mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass"])
+def test_class_weights_are_those_of_the_networks_loss(kind):
+    """Also for probabilities of teachers, which are of both classes."""
+    rng, task = np.random.default_rng(0), ICU if kind == "binary" else frames(3)
+    shares = rng.dirichlet([1, 1, 1], size=50) if kind == "multiclass" else rng.random((50, 1))
+    positive, logits = np.arange(2.0, 2 + shares.shape[1]), rng.normal(size=shares.shape)
+    found, weights = with_class_weights(shares, positive, kind)
+    expected = task.losses(torch.from_numpy(logits), torch.from_numpy(shares), torch.from_numpy(positive))
+    same = task.losses(torch.from_numpy(logits), torch.from_numpy(found)) * torch.from_numpy(weights)
+    torch.testing.assert_close(same, expected)
+
+
+def test_balanced_classes_move_the_model_to_the_rare_one():
+    inputs = images(N, seed=1)
+    labels = np.eye(3, dtype=np.uint8)[np.where(np.arange(N) % 30 == 0, 2, np.arange(N) % 2)]
+    rows = Rows(
+        inputs,
+        np.full(N, 6),
+        labels,
+        np.arange(N).astype("S"),
+        np.ones(N, np.float32),
+        np.zeros(N, int),
+        1,
+        np.arange(N),
+    )
+    rates = []
+    for how in ("none", "balanced"):
+        model = build_model(Linear(inverse_penalty=1e-6), IMAGES, 3)
+        fit_to_rows(frames(3), model, rows, Train(pos_weight=how), seed=0)
+        rates.append(frames(3).decode(model(tensors(inputs), torch.full((N,), 6)).numpy()).mean(axis=0))
+    assert rates[0][2] < 0.05
+    weights = 1 / labels.mean(axis=0) - 1
+    np.testing.assert_allclose(
+        rates[1], weights * labels.mean(axis=0) / (weights * labels.mean(axis=0)).sum(), atol=0.02
+    )

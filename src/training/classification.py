@@ -235,13 +235,21 @@ def validated(
 
 def fit_to_rows(task: Task, model: TabularModel, train: Rows, settings: Train, seed: int) -> None:
     """Fits a tabular model to training rows, with their weights and those of train.pos_weight."""
-    labels = torch.from_numpy(train.labels).to(torch.float32)
+    targets = task.targets(torch.from_numpy(train.labels).to(torch.float32)).numpy()
     weights = train.weights
     if task.has_classes:
-        positive = positive_weight(train.labels, settings).numpy()
-        weights = weights * np.where(train.labels > 0, positive, 1.0).mean(axis=1).astype(np.float32)
+        targets, factors = with_class_weights(targets, positive_weight(train.labels, settings).numpy(), task.kind)
+        weights = weights * factors
     lengths = np.asarray(train.lengths[train.chosen])
-    fit_tabular(model, train.chosen_inputs(), lengths, task.targets(labels).numpy(), weights, seed, task.kind)
+    fit_tabular(model, train.chosen_inputs(), lengths, targets, weights, seed, task.kind)
+
+
+def with_class_weights(shares: np.ndarray, positive: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (N, L) and row weights (N,) whose loss is that of `shares` (N, L) with the weights `positive` (L,)
+    of positives: of one label, or of exclusive classes."""
+    counted = shares * positive
+    total = counted.sum(axis=1, keepdims=True) if kind == "multiclass" else counted + 1 - shares
+    return counted / total, total[:, 0]
 
 
 def positive_weight(labels: np.ndarray, settings: Train) -> Tensor:
