@@ -175,3 +175,21 @@ def test_outcomes_of_train_stays_are_kept_in_their_order(tmp_path, task):
     (tmp_path / "output/data/outcomes.npz").unlink()
     assert main(["prepare", *words]) == 0
     assert set(dataset.outcomes) == set(known.columns), "made again where it is missing"
+
+
+def test_a_stay_is_in_one_training_set(tmp_path, capsys):
+    for letter, n in (("a", 30), ("c", 20)):
+        make_stays(tmp_path / letter, rows=n, test_rows=5, seed=2)
+    given = tmp_path / "input"
+    given.mkdir()
+    (tmp_path / "a/set-a.zip").rename(given / "set-a.zip")
+    (tmp_path / "a/Outcomes-a.txt").rename(given / "Outcomes-a.txt")
+    (tmp_path / "c/set-a.zip").rename(given / "set-c.zip")
+    words = ["prepare", "--task", "icu", f"paths.input={given}", f"paths.output={tmp_path / 'output'}"]
+    assert main(words) == 0
+    assert "20 of its stays are train stays too" in capsys.readouterr().err, "as a test set it is allowed"
+    (tmp_path / "c/Outcomes-a.txt").rename(given / "Outcomes-c.txt")
+    assert main([*words, "paths.train=set-[ac]"]) == 2
+    told = capsys.readouterr().err
+    assert "20 stays" in told and "10000001 in set-a.zip and set-c.zip" in told
+    assert not (tmp_path / "output/data/manifest.json").exists()

@@ -469,6 +469,10 @@ def test_find_sets(folder, tmp_path):
     assert [one.name for one in train] == ["set-a", "set-c"] and [one.name for one in tests] == ["set-b"]
     assert "Outcomes-b.txt" in error_of(split_sets, found, "set-b")
     assert "set-z" in error_of(split_sets, found, "set-z")
+    assert [one.name for one in split_sets(found, "set-a", "set-[ac]")[1]] == ["set-c"]
+    assert "set-z" in error_of(split_sets, found, "set-a", "set-z")
+    (tmp_path / "set-b.old").mkdir()
+    assert find_sets(tmp_path) == found, "two sets would have the name set-b"
     assert "set-a.zip" in error_of(find_sets, as_zip(tmp_path / "set-a.zip", members(path)).parent)
 
 

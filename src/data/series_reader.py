@@ -490,7 +490,7 @@ class StaySet:
     outcomes: Path | None
 
 
-_SET = re.compile(r"(set-(.+?))(\.zip|\.tar(\.gz|\.xz|\.bz2)?|\.tgz)?")
+_SET = re.compile(r"(set-([^.]+))(\.zip|\.tar(\.gz|\.xz|\.bz2)?|\.tgz)?")
 
 
 def find_sets(folder: Path) -> dict[str, StaySet]:
@@ -516,16 +516,19 @@ def find_sets(folder: Path) -> dict[str, StaySet]:
     return {name: StaySet(name, stays[name], outcomes.get(name)) for name in sorted(stays)}
 
 
-def split_sets(sets: dict[str, StaySet], train: str) -> tuple[list[StaySet], list[StaySet]]:
-    """Returns the training sets, which match the glob `train`, and the test sets, all others.
+def split_sets(sets: dict[str, StaySet], train: str, test: str = "*") -> tuple[list[StaySet], list[StaySet]]:
+    """Returns the training sets, which match the glob `train`, and the test sets, which match `test` alone.
 
-    Raises UserError if no set matches, and for a training set without outcomes.
+    Raises UserError for a glob that matches no set, and for a training set without outcomes.
     """
-    chosen = [one for name, one in sets.items() if fnmatch.fnmatchcase(name, train)]
-    if not chosen:
-        raise UserError(f"none of {', '.join(sets)} matches {train!r}, the training set. Add it or name another one.")
+    chosen, others = (
+        [one for name, one in sets.items() if fnmatch.fnmatchcase(name, pattern)] for pattern in (train, test)
+    )
+    for key, pattern, matching in (("paths.train", train, chosen), ("paths.test", test, others)):
+        if not matching:
+            raise UserError(f"{key}={pattern}: none of {', '.join(sets)} matches. Add such a set or name another one.")
     for one in chosen:
         if one.outcomes is None:
             wanted = one.stays.parent / f"Outcomes-{one.name.removeprefix('set-')}.txt"
             raise UserError(f"the training set {one.stays} has no outcomes: {wanted} is missing. Add it.")
-    return chosen, [one for one in sets.values() if one not in chosen]
+    return chosen, [one for one in others if one not in chosen]

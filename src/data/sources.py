@@ -54,12 +54,12 @@ class StaySource(Source):
     noun, sample = "stays", "src.data.synthetic_stays"
 
     def find(self, settings: Config, folder: Path) -> InputFiles | None:
-        """Sets of stays: those that match paths.train are trained on, all others are tests."""
+        """Sets of stays: those that match paths.train are trained on, others that match paths.test are tests."""
         from src.data.series_reader import find_sets, split_sets  # NumPy, for which --help need not wait
 
         if not (sets := find_sets(folder)):
             return None
-        train, test = split_sets(sets, settings.paths.train)
+        train, test = split_sets(sets, settings.paths.train, settings.paths.test)
         outcomes = {one.stays: one.outcomes for one in sets.values() if one.outcomes is not None}
         return InputFiles([one.stays for one in train], [one.stays for one in test], outcomes=outcomes)
 

@@ -139,6 +139,7 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     made = encode_stays(files.train, outcomes, settings.grid, task, output.data / "train")
     if not len(made.corpus):
         raise UserError(f"{files.train[0]}: {TARGETS[task.name]} of every stay is unknown (-1): there is none to learn")
+    _refuse_repeated(made.corpus, files.train)
     storage.write_atomic(output.outcomes, lambda file: np.savez(file, **made.outcomes))
     entries = []
     for path, known, facts in zip(files.train, outcomes, made.facts, strict=True):
@@ -154,6 +155,11 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
         entry = {"role": "test", "name": name, "text": test.corpus.fingerprint, "rows": len(test.corpus)}
         entries.append({**entry, **_facts(test.facts[0])})
         info(f"test: {path.name}: {test.facts[0].describe()}")
+        if len(common := np.intersect1d(made.corpus.ids, test.corpus.ids)):
+            warn(
+                f"test: {path.name}: {len(common):,} of its stays are train stays too ({common[0].decode()} is one), "
+                "so predictions of it look better than they are"
+            )
     for name, count in sum((facts.implausible for facts in made.facts), Counter()).most_common(5):
         info(f"train: {count:,} values of {name} are outside its plausible range and become missing")
     shape = stay_shape(settings.grid, task)
@@ -168,6 +174,18 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
         "outcomes": storage.array_hash(*made.outcomes.values()),
         "files": entries,
     }
+
+
+def _refuse_repeated(corpus: Corpus, paths: Sequence[Path]) -> None:
+    """Raises a UserError for a stay in several of the sets that a corpus was encoded from."""
+    ids, counts = np.unique(corpus.ids, return_counts=True)
+    if (counts > 1).any():
+        record = ids[counts > 1][0]
+        names = " and ".join(paths[source].name for source in corpus.sources[corpus.ids == record].tolist())
+        raise UserError(
+            f"{(counts > 1).sum():,} stays are in several training sets, such as {record.decode()} in {names}: folds "
+            "would train on stays that they validate on. Remove these files from one of the sets."
+        )
 
 
 def _encode_images(workspace: Workspace, target: Target) -> dict[str, Any]:
