@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import os
 import select
 import subprocess
 import sys
@@ -110,3 +112,41 @@ def test_temporaries_of_a_killed_writer_are_removed(tmp_path):
     (tmp_path / "a.npy").write_text("whole")
     storage.remove_temporaries(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_a_memory_map_is_hashed_in_parts_and_leaves_the_memory(tmp_path, monkeypatch):
+    array = np.random.default_rng(0).random((40_000, 100))  # 32 MB
+    storage.write_npy(tmp_path / "a.npy", array)
+    before = storage.array_hash(array)
+    monkeypatch.setattr(storage, "HASHED", 1 << 20)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    mapped, start = np.load(tmp_path / "a.npy", mmap_mode="r"), resident()
+    assert storage.array_hash(mapped) == before
+    assert resident() - start < 8e6
+    assert (mapped[-1] == array[-1]).all()
+    assert storage.array_hash(array[::2]) == storage.array_hash(mapped[::2])
+
+
+def test_the_stamp_of_a_folder_follows_names_sizes_and_times(tmp_path):
+    folder = tmp_path / "set-a"
+    (folder / "b").mkdir(parents=True)
+    for name in ("1.txt", "b.txt", "b/2.txt"):
+        (folder / name).write_text("1")
+    (folder / "gone").symlink_to(tmp_path / "nothing")
+    (folder / "loop").symlink_to(folder)
+    stamps = [storage.folder_stamp(folder)]
+    digest = hashlib.sha256()  # parts of paths in order: b/2.txt before b.txt
+    for path in sorted(folder / name for name in ("1.txt", "b/2.txt", "b.txt")):
+        state = path.stat()
+        digest.update(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    assert stamps[0] == digest.hexdigest() and storage.size_of(folder) == 3
+    (folder / "1.txt").write_text("12")
+    stamps.append(storage.folder_stamp(folder))
+    (folder / "b/2.txt").rename(folder / "b/3.txt")
+    stamps.append(storage.folder_stamp(folder))
+    os.utime(folder / "b.txt", ns=(5, 5))
+    stamps.append(storage.folder_stamp(folder))
+    assert len(set(stamps)) == 4

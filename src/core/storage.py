@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import mmap
 import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -18,6 +19,9 @@ import numpy as np
 
 from src.core import terminal
 from src.core.errors import UserError
+
+HASHED = 64 << 20
+"""Bytes of an array that are hashed at a time."""
 
 
 class Output:
@@ -188,18 +192,27 @@ def file_sha256(path: Path) -> str:
 
 def size_of(path: Path) -> int:
     """Returns the bytes of a file, or of all files below a folder."""
-    files = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    return sum(state.st_size for _, state in _files_below(path)) if path.is_dir() else path.stat().st_size
 
 
 def folder_stamp(folder: Path) -> str:
     """Returns a text that changes with the name, size or time of any file in `folder`; contents are not read."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            state = path.stat()
-            digest.update(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    for name, state in _files_below(folder):
+        digest.update(os.fsencode(f"{name} {state.st_size} {state.st_mtime_ns}\n"))
     return digest.hexdigest()
+
+
+def _files_below(folder: Path, inside: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yields the files below a folder, by their path in it, in the order of the paths' parts; links to folders are left
+    out. Names are all that is kept of a folder, for it may hold a million files."""
+    for name in sorted(os.listdir(folder / inside)):
+        path = folder / inside / name
+        if path.is_dir():
+            if not path.is_symlink():
+                yield from _files_below(folder, f"{inside}{name}/")
+        elif path.is_file():
+            yield inside + name, path.stat()
 
 
 def array_hash(*arrays: np.ndarray) -> str:
@@ -207,8 +220,23 @@ def array_hash(*arrays: np.ndarray) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        if array.flags.c_contiguous and array.ndim:
+            rows = max(1, HASHED // max(1, array[:1].nbytes))
+            for start in range(0, len(array), rows):
+                digest.update(array[start : start + rows].data)
+                release_pages(array)
+        else:
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
+
+
+def release_pages(array: Any) -> None:
+    """Takes what was read of a memory-mapped file out of this process's memory; other arrays stay as they are.
+
+    The system keeps the pages as long as it has room. Otherwise a process that reads a large file once holds all of it.
+    """
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r":
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def libraries(*names: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import io
 import re
 from array import array
 from collections import Counter
@@ -385,9 +386,14 @@ class Outcomes:
         return len(self.ids)
 
     @cached_property
-    def row_of(self) -> dict[bytes, int]:
-        """Row by RecordID."""
-        return {record: row for row, record in enumerate(self.ids.tolist())}
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.ids)
+
+    def rows_of(self, ids: np.ndarray) -> np.ndarray:
+        """Row of each RecordID (n,) bytes: (n,) int64, -1 for a stay without outcome."""
+        places = np.searchsorted(self.ids, ids, sorter=self._order)
+        rows = self._order[np.minimum(places, len(self) - 1)]
+        return np.where(self.ids[rows] == ids, rows, -1)
 
     def describe(self) -> str:
         """Returns the counts in words, and which published file it is."""
@@ -404,11 +410,12 @@ def read_outcomes(path: Path | str) -> Outcomes:
     with open_bytes(path) as file:
         text = file.read()
     errors, names = Errors(), OUTCOMES_HEADER.split(",")[1:]
-    header, *lines = text.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+    lines = io.BytesIO(text.replace(b"\r\n", b"\n"))
+    header = lines.readline().removesuffix(b"\n")
     if header != OUTCOMES_HEADER.encode():
         errors.add(0, f"{show(header, 80)}, expected the header {OUTCOMES_HEADER}")
     numbers, places = array("d"), array("q")
-    for at, line in enumerate(lines, start=1):
+    for at, line in enumerate((line.removesuffix(b"\n") for line in lines), start=1):
         if found := _OUTCOME.fullmatch(line):
             numbers.extend(map(float, found.groups()))
             places.append(at)
@@ -434,7 +441,7 @@ def read_outcomes(path: Path | str) -> Outcomes:
         ]
         errors.extend(Errors(told, len(wrong)))
     errors.throw(path)
-    if not lines:
+    if not len(rows):
         raise UserError(f"{path} holds no outcomes; expected lines of six numbers: {OUTCOMES_HEADER}")
     rows[rows == -1] = np.nan
     ids = np.array([b"%d" % int(record) for record in rows[:, 0].tolist()])
@@ -477,7 +484,7 @@ class Joined:
 
 def join(ids: np.ndarray, outcomes: Outcomes) -> Joined:
     """Finds the outcome of each stay. `ids` (n,) bytes, all stays of a set or a block of them."""
-    return Joined(ids, outcomes, np.array([outcomes.row_of.get(record, -1) for record in ids.tolist()], np.int64))
+    return Joined(ids, outcomes, outcomes.rows_of(ids))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Files of a set of stays, in the order of their RecordID, from a folder, a zip or a tar as downloaded.
 
-Nothing is unpacked to disk. Memory is that of the list of files and of one file, for a tar also BUDGET bytes: a tar up
-to this size is read once, a larger one twice, or, if it is not in order, once for each BUDGET bytes.
+Nothing is unpacked to disk. Memory is that of the list of files, some 100 bytes a file, and of one file, for a tar also
+BUDGET bytes: a tar up to this size is read once, a larger one twice, or, if it is not in order, once for each BUDGET
+bytes.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from src.core.errors import UserError
 from src.data.line_parser import SHOWN, open_bytes, show
+from src.data.packed_zip import PackedZip, Texts
 
 LARGEST_FILE = 4 << 20
 """Bytes of a stay's file; a value a minute of all parameters would be 2 MB."""
@@ -101,8 +106,9 @@ def _reader(path: Path) -> Callable[[Path, FileErrors], Iterator[StayFile]]:
 
 def _record(place: str, errors: FileErrors) -> int | None:
     """Returns the RecordID in the name of a file; None for a file that is left out."""
-    parts = PurePosixPath(place).parts
-    if not parts or any(part.startswith(".") and part not in (".", "..") or part == "__MACOSX" for part in parts):
+    # No PurePosixPath, which keeps all names ever seen in memory.
+    parts = [part for part in place.split("/") if part not in ("", ".")]
+    if not parts or any(part.startswith(".") and part != ".." or part == "__MACOSX" for part in parts):
         return None
     if found := NAME.fullmatch(parts[-1]):
         return int(found[1])
@@ -111,16 +117,30 @@ def _record(place: str, errors: FileErrors) -> int | None:
     return None
 
 
-def _in_order(found: list[tuple[int, str, int]], errors: FileErrors) -> list[tuple[int, str, int]]:
-    """Returns (RecordID, place, number of the file) in order, each RecordID once."""
-    found.sort()
-    kept = []
-    for one in found:
-        if kept and kept[-1][0] == one[0]:
-            errors.add(one[1], f"the stay {one[0]} is in {kept[-1][1]} too; remove one of the files")
-        else:
-            kept.append(one)
-    return kept
+class _Listing:
+    """RecordID, place in the set and number in the archive of each file of a set, some 50 bytes a file."""
+
+    def __init__(self) -> None:
+        self.records, self.numbers, self.places = array("q"), array("q"), Texts()
+
+    def add(self, record: int, place: str, number: int) -> None:
+        self.records.append(record)
+        self.numbers.append(number)
+        self.places.append(place)
+
+    def in_order(self, errors: FileErrors) -> np.ndarray:
+        """Returns the files in the order of their RecordID, each RecordID once, as places in the listing."""
+        records = np.array(self.records, np.int64)
+        order = np.argsort(records, kind="stable")
+        if not (np.diff(records[order]) == 0).any():
+            return order
+        order = np.array(sorted(order.tolist(), key=lambda file: (records[file], self.places[file])))
+        kept = np.flatnonzero(np.diff(records[order], prepend=-1))
+        for at in np.setdiff1d(np.arange(len(order)), kept).tolist():
+            first = order[kept[np.searchsorted(kept, at) - 1]]
+            other = f"the stay {records[first]} is in {self.places[first]} too; remove one of the files"
+            errors.add(self.places[order[at]], other)
+        return order[kept]
 
 
 def _text(file: BinaryIO) -> bytes:
@@ -140,27 +160,28 @@ def _from_folder(path: Path, errors: FileErrors) -> Iterator[StayFile]:
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
 
-    found = []
+    found = _Listing()
     for folder, folders, names in os.walk(path, onerror=refuse):
         folders.sort()
         inner = os.path.relpath(folder, path)
         for name in names:
             place = name if inner == "." else f"{inner}/{name}"
             if (record := _record(place, errors)) is not None:
-                found.append((record, place, 0))
-    for record, place, _ in _in_order(found, errors):
-        yield from _checked(_text(open_bytes(path / place)), place, record, errors)
+                found.add(record, place, 0)
+    for file in found.in_order(errors):
+        place = found.places[file]
+        yield from _checked(_text(open_bytes(path / place)), place, found.records[file], errors)
 
 
 def _from_zip(path: Path, errors: FileErrors) -> Iterator[StayFile]:
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        found = []
-        for number, member in enumerate(members):
+    with PackedZip(path) as archive:
+        found = _Listing()
+        for number, member in enumerate(archive.filelist):
             if not member.is_dir() and (record := _record(member.filename, errors)) is not None:
-                found.append((record, member.filename, number))
-        for record, place, number in _in_order(found, errors):
-            yield from _checked(_text(archive.open(members[number])), place, record, errors)
+                found.add(record, member.filename, number)
+        for file in found.in_order(errors):
+            text = _text(archive.open(archive.filelist[found.numbers[file]]))
+            yield from _checked(text, found.places[file], found.records[file], errors)
 
 
 class _Counted:
@@ -194,52 +215,39 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
 
 
 def _from_tar(path: Path, errors: FileErrors) -> Iterator[StayFile]:
-    found, sizes, held, size = [], [], {}, 0
+    found, sizes, held, size = _Listing(), array("q"), {}, 0
     for number, (member, archive) in enumerate(_members(path)):
-        sizes.append(min(member.size, LARGEST_FILE))
         if member.isdir() or (record := _record(member.name, errors)) is None:
             continue
         if not member.isreg():
             errors.add(member.name, "a link or a special file, expected a file")
             continue
-        found.append((record, member.name, number))
+        sizes.append(min(member.size, LARGEST_FILE))
         size += sizes[-1]
         if size <= BUDGET:
-            held[number] = _text(archive.extractfile(member))
+            held[len(found.records)] = _text(archive.extractfile(member))
         else:
             held.clear()
-    found = _in_order(found, errors)
+        found.add(record, member.name, number)
+    files = found.in_order(errors)
     if size <= BUDGET:
-        for record, place, number in found:
-            yield from _checked(held.pop(number), place, record, errors)
+        for file in files:
+            yield from _checked(held.pop(file), found.places[file], found.records[file], errors)
         return
-    numbers = [number for _, _, number in found]
-    if numbers == sorted(numbers):
-        yield from _gathered(path, found, errors)
+    if (np.diff(files) > 0).all():
+        yield from _gathered(path, found, files, errors)
         return
-    for part in _parts(found, sizes):
-        files = list(_gathered(path, sorted(part, key=lambda one: one[2]), errors))
-        yield from sorted(files, key=lambda file: file.record)
+    part_of = np.cumsum(np.array(sizes)[files]) // BUDGET
+    for part in np.split(files, np.flatnonzero(np.diff(part_of)) + 1):
+        texts = list(_gathered(path, found, np.sort(part), errors))
+        yield from sorted(texts, key=lambda file: file.record)
 
 
-def _gathered(path: Path, wanted: list[tuple[int, str, int]], errors: FileErrors) -> Iterator[StayFile]:
-    """Yields the `wanted` files of a tar, which are in the order of the archive."""
+def _gathered(path: Path, found: _Listing, wanted: np.ndarray, errors: FileErrors) -> Iterator[StayFile]:
+    """Yields the `wanted` files of a tar, which are places in the listing in the order of the archive."""
     at = 0
     for number, (member, archive) in enumerate(_members(path)):
-        if at < len(wanted) and number == wanted[at][2]:
-            record, place, _ = wanted[at]
+        if at < len(wanted) and number == found.numbers[wanted[at]]:
+            record, place = found.records[wanted[at]], found.places[wanted[at]]
             at += 1
             yield from _checked(_text(archive.extractfile(member)), place, record, errors)
-
-
-def _parts(found: list[tuple[int, str, int]], sizes: list[int]) -> Iterator[list[tuple[int, str, int]]]:
-    """Cuts a list of files where the files would be more than BUDGET bytes."""
-    part, size = [], 0
-    for one in found:
-        size += sizes[one[2]]
-        if part and size > BUDGET:
-            yield part
-            part, size = [], sizes[one[2]]
-        part.append(one)
-    if part:
-        yield part

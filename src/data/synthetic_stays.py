@@ -25,6 +25,7 @@ from scipy.special import expit
 from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Config
+from src.data.packed_zip import PackedZip
 from src.data.plausible import SERIES
 from src.data.series_reader import HEADER, OUTCOMES_HEADER
 
@@ -265,7 +266,8 @@ def make_sample(folder: Path, *, rows: int, test_rows: int, seed: int) -> list[P
     """Writes FILES and a README.md to `folder` and returns their paths; equal arguments give equal bytes.
 
     `rows` stays with outcomes in set-a, `test_rows` in set-b, whose outcomes lie in `answers`. Files are moved to
-    `folder` after all were written. Memory is that of BLOCK stays. Raises UserError for a size below 1 or a negative
+    `folder` after all were written. Memory is that of BLOCK stays and
+    100 bytes a stay. Raises UserError for a size below 1 or a negative
     seed.
     """
     if min(rows, test_rows) < 1 or seed < 0:
@@ -277,7 +279,7 @@ def make_sample(folder: Path, *, rows: int, test_rows: int, seed: int) -> list[P
         truth.write(TRUTH_HEADER + "\n")
         for number, (letter, n, name) in enumerate((("a", rows, FILES[1]), ("b", test_rows, ANSWERS))):
             with (
-                zipfile.ZipFile(unfinished / f"set-{letter}.zip", "w") as archive,
+                PackedZip(unfinished / f"set-{letter}.zip", "w") as archive,
                 (unfinished / name).open("w") as outcomes,
             ):
                 outcomes.write(OUTCOMES_HEADER + "\n")

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.core import storage
 from src.models.classifier import Classifier
 from src.training.batching import length_batches
 from src.training.devices import autocast
 
 BATCH_SIZE = 256
-CHUNK = 65_536
-"""Reports that are sorted by length together. So a file of any size takes the memory of one chunk and of the answer."""
+CHUNK, CHUNK_BYTES = 65_536, 64 << 20
+"""Maximum number of rows that are sorted by length together, and of the bytes of their inputs. So a file of any size
+takes the memory of one chunk and of the answer."""
 
 
 def mean_logits(
@@ -40,12 +42,16 @@ def predict_logits(
     """
     model.eval()
     size = len(lengths) if rows is None else len(rows)
+    row = sum(array[np.arange(min(1, len(lengths)))].nbytes for array in inputs.values())
+    step = min(CHUNK, max(1, CHUNK_BYTES // max(1, row) // batch_size) * batch_size)
     logits = np.full((size, model.n_labels), np.nan, dtype=np.float32)
     with torch.inference_mode(), autocast(precision, device):
-        for start in range(0, size, CHUNK):
-            chunk = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
+        for start in range(0, size, step):
+            chunk = slice(start, start + step) if rows is None else rows[start : start + step]
             part = {name: array[chunk] for name, array in inputs.items()}
             batches = length_batches(part, np.asarray(lengths[chunk]), batch_size, device)
             found = torch.cat([model(batch.inputs, batch.lengths) for batch in batches]).float().cpu().numpy()
             logits[start + np.concatenate([batch.rows for batch in batches])] = found
+            for array in inputs.values():
+                storage.release_pages(array)
     return logits

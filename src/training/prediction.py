@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.executors import Job
-from src.data.corpus import BLOCK, Corpus
+from src.data.corpus import BLOCK, INPUTS, Corpus
 from src.training.job_specs import reference
 
 
@@ -93,5 +94,14 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
 
 def prediction_name(corpus: Path, rows: Path | None = None) -> str:
     """Name of the file with logits of a corpus in a fold's folder."""
-    arrays = [*Corpus.load(corpus).input_arrays(), *([np.load(rows)] if rows else [])]
-    return f"{'copies' if rows else 'logits'}.{storage.array_hash(*arrays)}.npy"
+    inputs = (corpus / f"{name}.npy" for name in sorted(INPUTS, reverse=True))
+    files = [*(path for path in inputs if path.exists()), *([rows] if rows else [])]
+    states = [path.stat() for path in files]
+    keys = ((path, state.st_ino, state.st_size, state.st_mtime_ns) for path, state in zip(files, states, strict=True))
+    return f"{'copies' if rows else 'logits'}.{_hash_of(*keys)}.npy"
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_of(*files: tuple[Path, int, int, int]) -> str:
+    """Hash of the arrays in files, which are named with inode, size and time: a large file is read once."""
+    return storage.array_hash(*(np.load(path, mmap_mode="r") for path, *_ in files))

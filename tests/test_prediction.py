@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from src.core import storage
+from src.core.settings import Features, Recurrent
+from src.models.classifier import build_model
+from src.training import inference, prediction
+from src.training.inference import predict_logits
+from tests.series import STAYS, STEPS, stays
+
+CPU = torch.device("cpu")
+
+
+def test_parts_of_a_large_corpus_give_the_bytes_of_the_whole(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = build_model(Recurrent(cell="gru", embedding_size=8, hidden_size=6), STAYS, 1, None, Features())
+    inputs = stays(90)
+    model.input_layer.fit(**inputs)
+    lengths = np.full(90, STEPS)
+    whole = predict_logits(model, inputs, lengths, CPU, batch_size=16)
+    for name, array in inputs.items():
+        storage.write_npy(tmp_path / f"{name}.npy", array)
+    mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in inputs}
+    sizes, batches = [], inference.length_batches
+
+    def counted(part, *arguments):
+        sizes.append(len(part["values"]))
+        return batches(part, *arguments)
+
+    monkeypatch.setattr(inference, "length_batches", counted)
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 40 * sum(array[:1].nbytes for array in inputs.values()))
+    np.testing.assert_array_equal(predict_logits(model, mapped, lengths, CPU, batch_size=16), whole)
+    assert sizes == [32, 32, 26]  # whole batches of at most 40 rows
+    rows = np.arange(89, -1, -1)
+    np.testing.assert_allclose(predict_logits(model, mapped, lengths, CPU, rows, batch_size=16), whole[rows], atol=1e-6)
+
+
+def test_a_corpus_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
+    inputs = stays(5)
+    for name, array in inputs.items():
+        storage.write_npy(tmp_path / f"{name}.npy", array)
+    storage.write_npy(tmp_path / "rows.npy", np.arange(5))
+    calls, hashed = [], storage.array_hash
+    monkeypatch.setattr(storage, "array_hash", lambda *arrays: calls.append(arrays) or hashed(*arrays))
+    names = {prediction.prediction_name(tmp_path) for _ in range(3)}
+    assert names == {f"logits.{hashed(inputs['values'], inputs['statics'])}.npy"} and len(calls) == 1
+    copies = prediction.prediction_name(tmp_path, tmp_path / "rows.npy")
+    assert copies == f"copies.{hashed(inputs['values'], inputs['statics'], np.arange(5))}.npy" and len(calls) == 2
+    storage.write_npy(tmp_path / "values.npy", inputs["values"] + 1)
+    assert prediction.prediction_name(tmp_path) not in names and len(calls) == 3
