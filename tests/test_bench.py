@@ -232,6 +232,26 @@ def test_scale_runs_the_stages_on_generated_files(tmp_path):
     assert min(found[name]["reports_per_second"] for name in ("train", "predict")) > 0
 
 
+@pytest.mark.slow
+def test_scale_measures_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(scale, "TRAINED", 120)
+    monkeypatch.setattr(scale, "sizes", lambda largest: [150])
+    small = Workspace(load_config("quick", ["task=icu", "grid.step=2", f"paths.output={tmp_path / 'out'}"]))
+    found = bench.measure(small, ["scale"])
+    assert json.loads((tmp_path / "out/scale.json").read_text()) == found
+    (steps,) = found.values()
+    assert list(found) == ["150"] and set(steps) == {"sample", "prepare", "write", "gru", "boosting", "predict"}
+    for step in ("sample", "prepare", "predict"):
+        assert 0 < steps[step]["cpu_seconds"] and 0 < steps[step]["seconds"]
+    assert min(steps[name]["stays_per_second"] for name in ("write", "gru", "boosting")) > 0
+    assert all(30 < figures["peak_megabytes"] < 3000 for figures in steps.values())
+    for step in ("prepare", "predict"):  # the stays are encoded once for both runs
+        assert 150 * 24 * 37 * 4 / 1e6 < steps[step]["disk_megabytes"] < 1.2 * 150 * 24 * 37 * 4 / 1e6
+    frames = Workspace(load_config("quick", ["task=frames"]))
+    with pytest.raises(UserError, match="reports or stays"):
+        bench.measure(frames, ["scale"])
+
+
 def test_a_failing_command_is_no_measurement(tmp_path):
     with pytest.raises(subprocess.CalledProcessError):
         scale.run(["prepare", f"paths.input={tmp_path}"])

@@ -139,6 +139,43 @@ def predict_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     return once
 
 
+def predict_stays(fold: str, output: str, corpus: str) -> Callable[[], dict]:
+    """Times a trained fold on a prepared corpus, or on its first PREDICTED stays."""
+    import torch
+
+    from src.bench.scale import PREDICTED
+    from src.data.corpus import Corpus
+    from src.training.inference import mean_logits
+    from src.training.trained_fold import TrainedFold
+
+    cpu, folder = torch.device("cpu"), Path(corpus)
+    trained = TrainedFold.load(Path(fold), cpu, Path(output))
+    lengths = Corpus.load(folder).lengths
+    rows = np.arange(min(len(lengths), PREDICTED))
+
+    def once() -> dict:
+        mean_logits(trained.model, trained.views(folder), lengths, cpu, rows)
+        return {"work": len(rows)}
+
+    return once
+
+
+def write_predictions(path: str, corpus: str) -> Callable[[], dict]:
+    """Times the file of predictions of a corpus of stays, with the check that reads it back."""
+    from src.data.corpus import Corpus
+    from src.data.submission_files import write_submission
+    from src.data.tasks import get_task
+
+    ids = Corpus.load(Path(corpus)).ids
+    predictions = np.random.default_rng(0).random((len(ids), 1))
+
+    def once() -> dict:
+        write_submission(Path(path), ids, predictions, 1e-6, get_task("icu"))
+        return {"work": len(ids)}
+
+    return once
+
+
 def batches(rows: int, batch_size: int) -> Callable[[], dict]:
     """Times the batches of an epoch with replacement noise, without a model."""
     import torch

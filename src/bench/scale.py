@@ -1,12 +1,13 @@
-"""Time and memory of the stages on ten thousand to ten million random reports."""
+"""Time and memory of the stages on ten thousand to ten million random reports, or synthetic stays."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 
 from src.bench.data import synthetic
 from src.bench.measure import Contender, compare
-from src.core.settings import ROOT
+from src.core.settings import ROOT, Config
 from src.core.settings_loader import load_config
+from src.core.storage import size_of
 from src.data.report_reader import write_reports
 
 PIECE = 20_000
@@ -29,6 +31,9 @@ BATCHES = 96
 PREDICTED = 100_000
 """Maximum number of predicted reports."""
 STAGES = ("prepare", "folds", "shift")
+TRAINED = 1000
+"""Stays that the models are trained on, once for all sizes."""
+MODELS = ("gru", "boosting")
 
 
 def sizes(largest: int) -> list[int]:
@@ -62,6 +67,58 @@ def measure(rows: int, folder: Path, info: Callable[[str], None]) -> dict[str, A
     return result
 
 
+def measure_stays(
+    counts: Sequence[int], settings: Config, folder: Path, info: Callable[[str], None]
+) -> dict[int, dict[str, Any]]:
+    """Measures sets of so many synthetic stays: made, read and put on a grid, predicted and written.
+
+    Models of the preset quick are trained once on other stays. Returns for each size and step seconds, processor
+    seconds, peak MB (1e6 bytes) of the largest process, and MB on disk; alone, a model has one thread.
+    """
+    words = ["--preset", "quick", "--task", settings.task, f"grid.step={settings.grid.step:g}"]
+    given = folder / "given"
+    run(["sample", *words, "--rows", str(TRAINED), "--test-rows", "100", f"paths.input={given}"])
+    trained = [*words, f"paths.input={given / 'sample'}", f"paths.output={folder / 'trained'}", "folds.k=2"]
+    for stage in ("prepare", "folds", "train"):
+        run([stage, *trained, *(f"--model={name}" for name in MODELS if stage == "train")])
+    return {size: _measure_set(size, words, trained, folder, info) for size in counts}
+
+
+def _measure_set(
+    size: int, words: list[str], trained: list[str], folder: Path, info: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measures a set of `size` stays with the trained models, and removes it."""
+    result: dict[str, Any] = {}
+
+    def measured(step: str, arguments: Sequence[str], made: Path) -> None:
+        result[step] = {**run(arguments), "disk_megabytes": size_of(made) / 1e6}
+        info(f"bench: {size:,} stays: {step} {result[step]['seconds']:.1f} s")
+
+    inputs, output, models = folder / "in", folder / "out", folder / "trained"
+    stays, corpus, written = inputs / "sample/set-b.zip", output / "data/test/set-b", folder / "written.csv"
+    measured("sample", ["sample", *words, "--rows", "100", "--test-rows", str(size), f"paths.input={inputs}"], stays)
+    measured("prepare", ["prepare", *words, f"paths.input={inputs / 'sample'}", f"paths.output={output}"], corpus)
+    alone: dict[str, tuple[str, dict[str, str]]] = {"write": ("write_predictions", {"path": str(written)})}
+    for name in MODELS:
+        fold = next((models / "runs" / name).glob("*/result.json")).parent
+        alone[name] = "predict_stays", {"fold": str(fold), "output": str(models)}
+    for step, (function, given) in alone.items():
+        given["corpus"] = str(corpus)
+        contender = Contender(step, step, f"src.bench.product:{function}", given, product=True)
+        figures = compare([contender], repeats=1)[step]
+        result[step] = {
+            "stays_per_second": 1 / figures["seconds"]["median"],
+            "peak_megabytes": figures["peak_megabytes"]["max"],
+        }
+        info(f"bench: {size:,} stays: {step} {result[step]['stays_per_second']:,.0f} stays a second")
+    result["write"]["disk_megabytes"] = size_of(written) / 1e6
+    shutil.rmtree(output)
+    measured("predict", ["predict", *MODELS, str(stays), *trained], models / "predictions")
+    shutil.rmtree(models / "predictions")
+    shutil.rmtree(inputs)
+    return result
+
+
 def write(path: Path, rows: int, labelled: bool) -> None:
     """Writes a file of random reports, PIECE reports at a time."""
     part = path.with_suffix(".part")
@@ -75,7 +132,7 @@ def write(path: Path, rows: int, labelled: bool) -> None:
 
 
 def run(arguments: list[str]) -> dict[str, float]:
-    """Runs a command of the product; returns its seconds and the peak memory of its largest process in MB."""
+    """Runs a command of the product; returns seconds, processor seconds and the peak MB of its largest process."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "src", *arguments],
@@ -86,4 +143,8 @@ def run(arguments: list[str]) -> dict[str, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, arguments)
-    return {"seconds": time.perf_counter() - started, "peak_megabytes": usage.ru_maxrss * 1024 / 1e6}
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_megabytes": usage.ru_maxrss * 1024 / 1e6,
+    }

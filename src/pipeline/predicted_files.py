@@ -9,7 +9,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.settings import Config, Grid
+from src.core.settings import Config, Grid, fingerprint
 from src.core.terminal import warn
 from src.data import sources
 from src.data.corpus import Corpus, Vocabulary, encode
@@ -38,8 +38,9 @@ class PredictedFile(abc.ABC):
         """Text that stands for the content."""
 
     @abc.abstractmethod
-    def encode(self, run: RunFolder, folder: Path) -> None:
-        """Writes the rows to `folder` as the models of `run` read them."""
+    def encode(self, run: RunFolder, folder: Path) -> Path:
+        """Writes the rows to `folder` as the models of `run` read them; returns the folder where they lie, which is
+        another one where the rows were written for another run that reads them alike."""
 
     @abc.abstractmethod
     def labels_for(self, task: Task) -> np.ndarray | None:
@@ -54,7 +55,7 @@ class ReportFile(PredictedFile):
     def key(self) -> str:
         return self.sha256[:16] or storage.array_hash(self._reports.tokens, self._reports.offsets)
 
-    def encode(self, run: RunFolder, folder: Path) -> None:
+    def encode(self, run: RunFolder, folder: Path) -> Path:
         """Warns of unknown words and truncated reports."""
         vocabulary, data = Vocabulary.load(run.path / "vocabulary.json"), run.record["data"]
         _, losses = encode([self._reports], vocabulary, None, **data, folder=folder)
@@ -68,6 +69,7 @@ class ReportFile(PredictedFile):
             warn(
                 f"{losses.truncated:,} reports are longer than max_len={data['max_len']}: their {data['keep']} is kept"
             )
+        return folder
 
     def labels_for(self, task: Task) -> np.ndarray | None:
         return None if self._reports.labels is None else self._reports.labels_for(task)
@@ -83,6 +85,7 @@ class SeriesFile(PredictedFile):
         self.path, self._checksum = path, sources.source_of(settings).checksum(path)
         self._corpus: Corpus | None = None
         self._images: Images | None = None
+        self._folders: dict[str, Path] = {}
 
     @property
     def key(self) -> str:
@@ -98,8 +101,15 @@ class SeriesFile(PredictedFile):
             raise RuntimeError(f"{self.path} is not encoded yet")
         return self._corpus
 
-    def encode(self, run: RunFolder, folder: Path) -> None:
+    def encode(self, run: RunFolder, folder: Path) -> Path:
         """Raises UserError for images of another size than the run's."""
+        alike = fingerprint({"inputs": run.record["inputs"], "data": run.record["data"]})
+        if alike not in self._folders:
+            self._corpus = self._encode(run, folder)
+            self._folders[alike] = folder
+        return self._folders[alike]
+
+    def _encode(self, run: RunFolder, folder: Path) -> Corpus:
         if run.task.input_kind == "images":
             parts = read_images(self.path)
             self._images = parts.get("test", parts["train"])
@@ -109,11 +119,11 @@ class SeriesFile(PredictedFile):
                     f"{self.path} holds images of {shape.steps} rows x {len(shape.parameters)} columns; {run.name} was "
                     f"trained on {wanted['steps']} x {len(wanted['parameters'])}"
                 )
-            self._corpus = encode_images([self._images], folder)
             self.sha256 = "" if self._images.split == "test" else self._checksum
-        else:
-            made = encode_stays([self.path], [None], Grid(**run.record["data"]), run.task, folder)
-            self._corpus, self.sha256 = made.corpus, made.facts[0].sha256
+            return encode_images([self._images], folder)
+        made = encode_stays([self.path], [None], Grid(**run.record["data"]), run.task, folder)
+        self.sha256 = made.facts[0].sha256
+        return made.corpus
 
     def labels_for(self, task: Task) -> np.ndarray | None:
         if self._images is not None:

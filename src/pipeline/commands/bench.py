@@ -31,6 +31,7 @@ from src.core.executors import Job, available_cores, make_executor, raise_failur
 from src.core.settings import ROOT
 from src.core.settings_loader import load_config
 from src.core.terminal import duration, info, result, show_table, warn
+from src.data import sources
 from src.data.tasks import Task
 from src.evaluation.metrics import official_score, paired_difference
 from src.evaluation.workspace import Workspace
@@ -50,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1_000_000,
         metavar="N",
-        help="reports to read, most of scale (default 1000000)",
+        help="reports to read, most reports or stays of scale (default 1000000)",
     )
     parser.add_argument(
         "--repeats", type=int, default=3, metavar="N", help="turns of each contender, seeds of agree (default 3)"
@@ -239,9 +240,17 @@ def _check(found: dict[str, float], committed: dict[str, float]) -> None:
 
 
 def scale(workspace: Workspace, rows: int) -> dict[str, Any]:
-    """The stages on 10,000 reports and ten times as many, up to `rows`; shows and writes seconds and peak memory."""
+    """The stages on 10,000 reports and ten times as many, up to `rows`; shows and writes seconds and peak memory.
+
+    With --task icu or los, stays. Raises UserError for another task and for a smaller size.
+    """
+    noun = sources.source_of(workspace.settings).noun
+    if noun == "images":
+        raise UserError("scale measures reports or stays: leave --task out, or use --task icu")
     if rows < scaling.SMALLEST:
-        raise UserError(f"scale begins with {scaling.SMALLEST:,} reports: set --rows to no less")
+        raise UserError(f"scale begins with {scaling.SMALLEST:,} {noun}: set --rows to no less")
+    if noun == "stays":
+        return _scale_stays(workspace, rows)
     measured: dict[str, Any] = {}
     for size in scaling.sizes(rows):
         with tempfile.TemporaryDirectory() as folder:
@@ -256,6 +265,24 @@ def scale(workspace: Workspace, rows: int) -> dict[str, Any]:
         lines.append([f"{int(size):,}", *stages, *rates])
     title = "Time or reports a second of one thread, and the largest process in MB"
     show_table(title, ["reports", *scaling.STAGES, "train", "predict"], lines)
+    storage.write_json(workspace.output.scale, measured)
+    return measured
+
+
+def _scale_stays(workspace: Workspace, rows: int) -> dict[str, Any]:
+    """Shows and writes what scaling.measure_stays() finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = scaling.measure_stays(scaling.sizes(rows), workspace.settings, Path(folder), info)
+    lines = []
+    for size, steps in found.items():
+        for step, figures in steps.items():
+            rate = figures.get("stays_per_second") or size / figures["seconds"]
+            spent = [f"{figures[name]:,.1f}" if name in figures else "" for name in ("seconds", "cpu_seconds")]
+            disk = f"{figures['disk_megabytes']:,.0f}" if "disk_megabytes" in figures else ""
+            lines.append([f"{size:,}", step, *spent, f"{rate:,.0f}", f"{figures['peak_megabytes']:,.0f}", disk])
+    title = f"Synthetic stays in steps of {workspace.settings.grid.step:g} hours; MB: largest process, and on disk"
+    show_table(title, ["stays", "step", "seconds", "CPU s", "stays/s", "MB", "disk MB"], lines)
+    measured = {f"{size}": steps for size, steps in found.items()}
     storage.write_json(workspace.output.scale, measured)
     return measured
 

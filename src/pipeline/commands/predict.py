@@ -86,8 +86,10 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
     """Writes the predictions of each run for a file."""
     if to is not None and len(names) > 1:
         raise UserError(f"--to {to} is one file for {len(names)} runs; leave it out, and each has one of its own")
-    for name in names:
-        _write_prediction(workspace, name, file, to)
+    runs = [workspace.run(name) for name in names]
+    rows = predicted_file(file, workspace.settings)
+    for source in runs:
+        _write_prediction(workspace, source, rows, to)
 
 
 def score_shifted(
@@ -162,14 +164,13 @@ def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[
     return {name: {key: scores[key].to_json() for key in SHIFTED} for name, scores in found.items()}
 
 
-def _write_prediction(workspace: Workspace, name: str, file: Path, to: Path | None) -> None:
-    source = workspace.run(name)
-    path = to or workspace.output.prediction(name, file)
+def _write_prediction(workspace: Workspace, source: RunFolder, rows: PredictedFile, to: Path | None) -> None:
+    file = rows.path
+    path = to or workspace.output.prediction(source.name, file)
     if path.resolve() == file.resolve():
         raise UserError(f"--to {path} is the input file itself; name another")
     if path.is_dir():
         raise UserError(f"--to {path} is a folder; name a file")
-    rows = predicted_file(file, workspace.settings)
     logits = _predict(workspace, source, rows)
     predictions = source.task.decode(logits)
     write_submission(path, rows.ids, predictions, workspace.settings.submit.eps, source.task)
@@ -206,8 +207,7 @@ def _predict(workspace: Workspace, source: RunFolder, file: PredictedFile) -> np
     from src.training.devices import pick_device  # torch, for which a misspelt name need not wait
 
     output, settings = workspace.output, workspace.settings
-    folder = output.predictions / f"{source.name}.{file.key}"
-    file.encode(source, folder)
+    folder = file.encode(source, output.predictions / f"{source.name}.{file.key}")
     parts = [source.path / part for part in source.record["fold_folders"]]
     for part in parts:
         if denoiser := storage.read_json(part / "result.json").get("denoiser"):
