@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from src.__main__ import main
 from src.core.executors import make_executor
 from src.core.settings import GRUD, Boosting, Features, Linear, Recurrent, Transformer
 from src.core.settings_loader import load_config
+from src.data.image_reader import make_sample as image_sample
 from src.data.inputs import InputShape
 from src.data.plausible import SERIES
 from src.data.series_dataset import HOURS
@@ -26,6 +29,8 @@ from src.models.series_input import column_sources, series_columns
 from src.models.summaries import has_scores, statistic_shares
 from src.models.tabular import fit_tabular
 from src.reporting.explanations import explain
+from src.reporting.html_page import Chart, Table
+from src.reporting.sections import Findings, errors, explanations, training
 from src.reporting.series_attribution import SeriesExplainer
 from src.reporting.series_findings import sources, step_size, window_size
 from tests.conftest import run_command
@@ -269,3 +274,60 @@ def test_the_parameters_and_hours_of_a_crisis_are_found(learned):
     assert len(rows) >= 20 and parameter_chance < 0.3 and hour_chance < 0.3
     assert np.mean(first) > 0.9 and np.mean(among) > 0.75 and np.mean(hour) > 0.8
     assert np.mean(ranks) > 0.3
+
+
+def test_one_stay_is_told_in_tables_and_drawn(learned, capsys):
+    record = json.loads((learned / "output" / "runs" / "gru" / "explained.json").read_text())
+    one = record["reports"][0]
+    assert main(["explain", "gru", "--id", one["report"], *given(learned)]) == 0
+    told = capsys.readouterr().out
+    page = (learned / "output" / f"explain_gru_set-a_{one['report']}.html").read_text()
+    total = dict(zip(sources(STAY), np.sum(one["contributions"], axis=0), strict=True))
+    strongest = sorted(total, key=lambda name: -abs(total[name]))
+    names = [line.split("  ")[0] for line in told.splitlines() if re.search(r"  [+-]\d\.\d\d  ", line)]
+    assert names[0] == strongest[0] and len({*names[:8]} & {*strongest[:10]}) >= 7
+    assert page.count("<svg") == 2 and f"{strongest[0]} {total[strongest[0]]:+.1f}" in page.replace("\n", "")
+    assert all(set(curve) == {"observed", "filled"} for curve in one["curves"].values()) and len(one["curves"]) == 5
+    for curve in one["curves"].values():
+        assert None not in curve["filled"] and None in curve["observed"] or len(curve["observed"]) == 24
+    many = record["parameters"]["In-hospital_death"]
+    assert many["rows"] == 20 and len(many["size"]) == len(sources(STAY)) and len(many["steps"]) == 24
+    assert min(many["size"]) >= 0 and many["direction"][STAY.parameters.index("Lactate")] > 0.3
+
+
+STAY = InputShape(
+    "series",
+    steps=24,
+    parameters=tuple(parameter.name for parameter in SERIES),
+    kinds=tuple(parameter.kind for parameter in SERIES),
+    statics=("Age", "Gender", "Height", "Weight", "ICUType_1", "ICUType_2", "ICUType_3", "ICUType_4"),
+)
+
+
+@pytest.mark.parametrize("task", ["icu", "los", "frames"])
+def test_the_page_of_each_task_speaks_of_its_rows(task, learned, tmp_path):
+    folder = learned
+    if task == "frames":
+        folder = tmp_path
+        image_sample(folder)
+    output = folder / ("output" if task == "icu" else task)
+    words = [
+        "--task", task, "--preset", "sample", "executor.threads=1", "executor.workers=1", "folds.scheme=holdout",
+        "baselines=[]", "explain.per_label=3", f"paths.input={folder}", f"paths.output={output}",
+    ]  # fmt: skip
+    run_command(["train", "--model", "linear", *words])
+    run_command(["explain", "linear", *words])
+    findings = Findings.load(Workspace(load_config("sample", [f"task={task}", *(w for w in words if "=" in w)])))
+    findings = findings.of("linear")
+    noun = findings.dataset.task.noun
+    for section in (errors.section(findings), explanations.section(findings), training.section(findings)):
+        said = str([part for part in section.parts if not isinstance(part, Chart)])
+        said += str([part.caption for part in section.parts if isinstance(part, Chart)])
+        assert not re.search(r"\b(reports?|tokens?|words)\b", said), said
+        assert section.parts
+    hardest = next(part for part in errors.section(findings).parts if isinstance(part, Table))
+    assert hardest.columns[0] == noun[:-1] and noun in hardest.caption and len(hardest.rows) == 20
+    header, *lines = errors.suspicious_table(findings).splitlines()
+    assert header.startswith(noun[:-1] + ",") and bool(lines) <= (task != "los")
+    drawn = [part for part in explanations.section(findings).parts if isinstance(part, Chart)]
+    assert len(drawn) >= 6

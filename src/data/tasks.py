@@ -251,6 +251,11 @@ class Task:
         return f"{self.n_labels} probabilit{'y' if self.n_labels == 1 else 'ies'}"
 
     @property
+    def one(self) -> str:
+        """What a row is, in the singular."""
+        return self.noun.removesuffix("s")
+
+    @property
     def columns(self) -> dict[str, slice]:
         """Columns of each group in a (N, n_labels) array."""
         columns, start = {}, 0

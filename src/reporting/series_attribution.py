@@ -7,8 +7,8 @@ and its transforms. The average row, step by step, is the baseline: contribution
 in which nothing was observed is no usual row, and a model says anything of it.
 
 Occlusion is the check that needs no gradients: how far the logit falls when a parameter counts as unobserved, in a
-window of steps or altogether. Boosted trees have no gradients, and get their contributions by occlusion: without a
-parameter altogether, because what a window hides is often told by the hours around it.
+window of steps or altogether. Boosted trees have no gradients, and kernel machines are not taken apart: they get their
+contributions by occlusion, without a parameter altogether, because what a window hides is told by the hours around it.
 
 Contributions of one label are (T + 1, P + S): steps and, last, what belongs to no step; parameters, then statics.
 """

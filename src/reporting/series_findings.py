@@ -42,11 +42,6 @@ def quantity(task: Task) -> str:
     return "logit above the mean of all classes" if task.kind == "multiclass" else "logit"
 
 
-def one_of(task: Task) -> str:
-    """Noun of one row."""
-    return task.noun.removesuffix("s")
-
-
 def steps_name(shape: InputShape) -> str:
     """Noun of the steps of a series."""
     return "rows" if set(shape.kinds) == {"pixel"} else "hours"

@@ -16,10 +16,6 @@ BARS = 15
 """Parameters in the bars of many rows."""
 TICK = 6
 """Hours between the marks of the axis."""
-LEGEND = (
-    "Blue raises the prediction, orange lowers it, against the average training {noun} at the same {step}; the deeper, "
-    "the more. The numbers are sums over the {steps}; statics, and what was never observed, belong to no {step}."
-)
 
 
 def heat_map(contributions: np.ndarray, shape: InputShape, title: str) -> str:
@@ -114,10 +110,10 @@ def by_step(records: dict[str, dict[str, Any]], shape: InputShape) -> str:
     step = steps_name(shape).removesuffix("s")
     series = {label: record["steps"] for label, record in records.items()}
     with charts.picture(f"Mean absolute contribution by {step}", 2.4, charts.PANEL) as chart:
+        chart.axes.set_ylim(0, 1.1 * max(max(values) for values in series.values()))
         charts.lines(chart.axes, (np.arange(shape.steps) + 0.5) * step_size(shape), series)
         chart.axes.set_xlabel(step)
         chart.axes.set_ylabel("mean |contribution|")
-        chart.axes.set_ylim(bottom=0)
         chart.axes.set_title(f"Contribution of each {step}")
     return chart.svg
 

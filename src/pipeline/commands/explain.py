@@ -77,7 +77,7 @@ def explain_report(
     is_train = folder == dataset.train_folder
     if is_train and not workspace.splits.scored[row]:
         raise UserError(
-            f"{dataset.task.noun[:-1]} {report}: every model has learned from it (folds.scheme=holdout); name another"
+            f"{dataset.task.one} {report}: every model has learned from it (folds.scheme=holdout); name another"
         )
     said = workspace.task.decode((source.oof() if is_train else source.test_logits(where))[row])
     truth = np.asarray(corpus.labels)[row] if is_train else None
@@ -90,7 +90,7 @@ def explain_report(
     how = "by models that have not learned from it" if is_train else "by the mean of all folds"
     show = _show_tokens if dataset.shape.kind == "tokens" else _show_series
     sections = show(dataset, corpus, found, _titles(dataset.task, found, said, truth), f"By {source.name}, {how}.")
-    sections[0].title = f"{dataset.task.noun[:-1].capitalize()} {report} of {where}"
+    sections[0].title = f"{dataset.task.one.capitalize()} {report} of {where}"
     subtitle = f"What {'tokens' if dataset.shape.kind == 'tokens' else 'parameters'} add to a prediction"
     path = workspace.output.explanation(source.name, where, report)
     storage.write_text(path, render(title_of(dataset.task), subtitle, sections))
@@ -162,10 +162,10 @@ def _show_series(
         table = findings.strongest(one, values, statics, shape, STRONGEST)
         windows = findings.strongest_steps(one, shape, STRONGEST_STEPS)
         check = (
-            f"The average training {findings.one_of(task)} has the {findings.quantity(task)} {one.start:+.2f}; this "
+            f"The average training {task.one} has the {findings.quantity(task)} {one.start:+.2f}; this "
             f"one {one.logit:+.2f}; {findings.agreement(one, values, statics, shape)}."
         )
-        section.parts += row_parts(title, findings.row_record(one, values, shape), shape)
+        section.parts += row_parts(task.one, title, findings.row_record(one, values, shape), shape)
         section.parts += [Text(check), Table(columns, table, f"{title}: strongest parameters")]
         section.parts.append(Table([steps, "contribution", "most of it"], windows, f"{title}: strongest {steps}"))
         show_table(title, columns, table)
@@ -205,10 +205,10 @@ def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, i
                 rows = rows[np.asarray(corpus.sources)[rows] == train_files.index(name)]
             found += [(name, folder, int(row)) for row in rows]
     if not found:
-        raise UserError(f"no {dataset.task.noun[:-1]} has the id {report} in {file or ', '.join(places)}")
+        raise UserError(f"no {dataset.task.one} has the id {report} in {file or ', '.join(places)}")
     others = [f"--file {name}" for name, _, _ in found[1:] if name != found[0][0]]
     if others:
-        info(f"explain: {dataset.task.noun[:-1]} {report} of {found[0][0]}; {' or '.join(others)} has one too")
+        info(f"explain: {dataset.task.one} {report} of {found[0][0]}; {' or '.join(others)} has one too")
     if len(found) - len(others) > 1:
         warn(f"{found[0][0]} has {len(found) - len(others)} {dataset.task.noun} {report}; this is the first")
     return found[0]

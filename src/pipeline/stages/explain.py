@@ -249,7 +249,7 @@ def _typical(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> list[
     if labels.shape[1] == 1:
         ordered = np.argsort(probabilities[:, 0], kind="stable")
         places = np.linspace(0, len(ordered) - 1, TYPICAL + 2).round().astype(int)[1:-1]
-        return [("typical", int(ordered[place]), 0) for place in places]
+        return [("usual", int(ordered[place]), 0) for place in places]
     for k in np.argsort(-labels.sum(axis=0), kind="stable")[:TYPICAL]:
         ours = np.flatnonzero(labels[:, k] == 1)
         if len(ours):

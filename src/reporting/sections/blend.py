@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.data.tasks import Task
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
@@ -21,7 +22,7 @@ def section(findings: Findings) -> Section:
         groups = record["weights"]["groups"]
         result.parts.append(Text(f"{name}: {run.score['how']}."))
         rows = [
-            [f"labels {group['start']} to {group['stop'] - 1}", f"{group['temperature']:.3f}",
+            [_labels(run.task, group['start'], group['stop']), f"{group['temperature']:.3f}",
              *(f"{weight:.3f}" for weight in group["weights"])]
             for group in groups
         ]  # fmt: skip
@@ -62,6 +63,12 @@ def section(findings: Findings) -> Section:
             caption = f"{name}: correlation of the members' errors. The lower, the more a blend gains."
             result.parts.append(Chart(heat, caption, wide=len(members) > MANY))
     return result
+
+
+def _labels(task: Task, start: int, stop: int) -> str:
+    if task.kind == "multilabel":
+        return f"labels {start} to {stop - 1}"
+    return task.label_names[start] if stop == start + 1 else "all classes"
 
 
 def _gain(estimate: dict | None) -> str:

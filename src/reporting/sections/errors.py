@@ -1,4 +1,4 @@
-"""Report section on the errors of the best run: hardest reports, confused labels, causes, suspicious labels.
+"""Report section on the errors of the best run: hardest rows, confused labels, causes, suspicious labels.
 
 Suspicious labels follow confident learning in its simplest form (Northcutt, Jiang and Chuang 2021): a label is
 suspicious if the out-of-fold probability of the opposite label exceeds the mean probability of reports with that label.
@@ -11,7 +11,7 @@ import io
 
 import numpy as np
 
-from src.evaluation import metrics
+from src.data.tasks import Task
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
@@ -30,24 +30,27 @@ def section(findings: Findings) -> Section:
     rows = np.flatnonzero(findings.folds.scored)
     train = findings.dataset.train
     labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
-    probabilities = findings.dataset.task.decode(best.oof()[rows])
-    losses = metrics.log_loss_cells(labels, probabilities).mean(axis=1)
-    names = findings.dataset.task.label_names
+    task = findings.dataset.task
+    predictions = task.decode(best.oof()[rows])
+    losses = task.cells(labels, predictions).mean(axis=1)
     result.parts += [
-        Text(f"Out-of-fold predictions of {best.name}, by models that were not trained on the report."),
-        _share(losses),
+        Text(f"Out-of-fold predictions of {best.name}, by models that were not trained on the {task.one}."),
+        _share(task, losses),
         _against(findings, rows, losses),
-        _hardest(ids, labels, probabilities, losses, names),
-        _pairs(labels, probabilities, names),
+        _hardest(task, ids, labels, predictions, losses),
     ]
-    suspicious = suspicious_labels(labels, probabilities)
-    result.parts.append(_contradictions(labels, suspicious, names))
+    if task.kind in ("multilabel", "multiclass"):
+        result.parts.append(_pairs(task, labels, predictions))
+    if not task.has_classes:
+        return result
+    suspicious = suspicious_labels(labels, predictions)
+    result.parts.append(_contradictions(labels, suspicious, task.label_names))
     first = [
-        [ids[i].decode(), names[k], _sign(labels[i, k]), f"{probabilities[i, k]:.3f}"]
+        [ids[i].decode(), task.label_names[k], _sign(labels[i, k]), f"{predictions[i, k]:.3f}"]
         for i, k in suspicious[:SUSPICIOUS]
     ]
     caption = f"{len(suspicious):,} labels may be wrong; the {len(first)} most suspicious (suspicious.csv has all)"
-    result.parts.append(Table(["report", "label", "value", "probability"], first, caption))
+    result.parts.append(Table([task.one, "label", "value", "probability"], first, caption))
     return result
 
 
@@ -82,11 +85,12 @@ def suspicious_labels(labels: np.ndarray, probabilities: np.ndarray) -> list[tup
 
 
 def suspicious_table(findings: Findings) -> str:
-    """Returns a CSV of all suspicious labels, for review; without a run only the header."""
-    text = io.StringIO()
+    """Returns a CSV of all suspicious labels, for review; without a run, or without labels of 0 and 1, only the
+    header."""
+    text, task = io.StringIO(), findings.dataset.task
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["report", "label", "said", "probability"])
-    if findings.best is None:
+    writer.writerow([task.one, "label", "said", "probability"])
+    if findings.best is None or not task.has_classes:
         return text.getvalue()
     rows = np.flatnonzero(findings.folds.scored)
     train = findings.dataset.train
@@ -98,23 +102,38 @@ def suspicious_table(findings: Findings) -> str:
     return text.getvalue()
 
 
-def _share(losses: np.ndarray) -> Chart:
+def _share(task: Task, losses: np.ndarray) -> Chart:
     ordered = np.sort(losses)[::-1]
     share = np.cumsum(ordered) / max(ordered.sum(), 1e-12)
     kept = np.unique(np.linspace(0, len(share) - 1, 200).astype(int))
-    with charts.picture("Share of the loss by share of the reports", 2.2) as chart:
+    with charts.picture(f"Share of the loss by share of the {task.noun}", 2.2) as chart:
         chart.axes.plot(100 * (kept + 1) / len(share), 100 * share[kept], color=charts.COLOURS[0])
-        chart.axes.set_xlabel("% of reports, hardest first")
+        chart.axes.set_xlabel(f"% of {task.noun}, hardest first")
         chart.axes.set_ylabel("% of the loss")
         chart.axes.set_title("Concentration of the loss")
     return Chart(
-        chart.svg, f"The hardest tenth of the reports has {share[max(len(share) // 10 - 1, 0)]:.0%} of the loss."
+        chart.svg, f"The hardest tenth of the {task.noun} has {share[max(len(share) // 10 - 1, 0)]:.0%} of the loss."
     )
 
 
+def _causes(findings: Findings, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns figures of the rows, each (n,), that the loss may depend on."""
+    dataset, train = findings.dataset, findings.dataset.train
+    if dataset.shape.kind == "tokens":
+        return {"tokens": np.asarray(train.lengths)[rows].astype(float)}
+    values, causes = train.inputs["values"], {}
+    if not dataset.task.has_classes:
+        causes[f"{dataset.task.label_names[0]} in {dataset.task.unit}"] = np.asarray(train.labels)[rows, 0]
+    causes["observed values"] = np.array([(~np.isnan(values[row])).sum() for row in rows], dtype=float)
+    if "Age" in dataset.shape.statics:
+        age = dataset.shape.statics.index("Age")
+        causes["age"] = np.asarray(train.inputs["statics"])[rows, 0, age].astype(float)
+    return causes
+
+
 def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
-    """Returns the mean loss in groups of equal size by length, similarity and noise."""
-    causes = {"tokens": np.asarray(findings.dataset.train.lengths)[rows].astype(float)}
+    """Returns the mean loss in groups of equal size by length or observed values, similarity and noise."""
+    task, causes = findings.dataset.task, _causes(findings, rows)
     shift = findings.shift
     if shift is not None and shift.tests:
         place = {row: i for i, row in enumerate(shift.rows)}
@@ -130,6 +149,8 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
     pictures = []
     for name, values in causes.items():
         finite = np.isfinite(values)
+        if findings.dataset.shape.kind == "series" and np.ptp(values[finite]) == 0:
+            continue  # images are all of one size
         edges = np.unique(np.quantile(values[finite], np.linspace(0, 1, GROUPS + 1)))
         group = np.clip(np.searchsorted(edges, values[finite], side="right") - 1, 0, max(len(edges) - 2, 0))
         sizes = np.maximum(np.bincount(group), 1)
@@ -141,36 +162,56 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
                 centres[kept], means[kept], spread[kept], fmt="o-", markersize=3, linewidth=1, color=charts.COLOURS[0]
             )
             chart.axes.set_xlabel(name)
-            chart.axes.set_ylabel("mean loss")
+            chart.axes.set_ylabel(f"mean error ({task.unit})" if task.unit else "mean loss")
             chart.axes.set_ylim(bottom=0)
         pictures.append(chart.svg)
-    return Chart(
-        pictures, "Groups of equal size, ± one standard error. Similarity is the cosine to the nearest report."
-    )
+    caption = "Groups of equal size, ± one standard error."
+    if any(name.startswith("similarity") for name in causes):
+        caption += f" Similarity is the cosine to the nearest {task.one}."
+    return Chart(pictures, caption)
 
 
-def _hardest(
-    ids: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, losses: np.ndarray, names: list[str]
-) -> Table:
-    rows = []
-    for i in np.argsort(-losses)[:HARDEST]:
-        cells = metrics.log_loss_cells(labels[i : i + 1], probabilities[i : i + 1])[0]
-        worst = [k for k in np.argsort(-cells)[:3] if cells[k] > 0.5]
-        errors = ", ".join(f"{names[k]} {_sign(labels[i, k])}, {probabilities[i, k]:.2f}" for k in worst)
-        rows.append([ids[i].decode(), f"{losses[i]:.3f}", errors])
-    caption = f"The {len(rows)} hardest reports"
-    return Table(["report", "loss", "wrong labels with their predicted probability"], rows, caption)
+def _hardest(task: Task, ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, losses: np.ndarray) -> Table:
+    names, hardest = task.label_names, np.argsort(-losses)[:HARDEST]
+    columns, rows = [task.one, "loss"], [[ids[i].decode(), f"{losses[i]:.3f}"] for i in hardest]
+    cells = task.cells(labels[hardest], predictions[hardest])
+    if task.kind == "regression":
+        columns = [task.one, f"error in {task.unit}", "in truth", "predicted"]
+        more = [[f"{labels[i, 0]:g}", f"{predictions[i, 0]:.1f}"] for i in hardest]
+    elif task.kind == "multiclass":
+        columns += ["class", "its probability", "predicted", "probability"]
+        true, said = labels[hardest].argmax(axis=1), predictions[hardest].argmax(axis=1)
+        more = [
+            [names[a], f"{predictions[i, a]:.3f}", names[b], f"{predictions[i, b]:.3f}"]
+            for i, a, b in zip(hardest, true, said, strict=True)
+        ]
+    else:
+        columns.append("wrong labels with their predicted probability")
+        more = []
+        for i, losses_of in zip(hardest, cells, strict=True):
+            worst = [k for k in np.argsort(-losses_of)[:3] if losses_of[k] > 0.5]
+            more.append([", ".join(f"{names[k]} {_sign(labels[i, k])}, {predictions[i, k]:.2f}" for k in worst)])
+    rows = [[*row, *others] for row, others in zip(rows, more, strict=True)]
+    return Table(columns, rows, f"The {len(rows)} hardest {task.noun}")
 
 
-def _pairs(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> Table:
-    """Returns the most frequent pairs of a false negative and a false positive label in one report."""
-    missed = ((labels == 1) & (probabilities < 0.5)).astype(np.float64)
-    false = ((labels == 0) & (probabilities >= 0.5)).astype(np.float64)
+def _pairs(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Table:
+    """Returns the most frequent pairs of a false negative and a false positive label in one row; of classes, the pairs
+    that are confused."""
+    if task.kind == "multiclass":
+        said = np.eye(labels.shape[1])[probabilities.argmax(axis=1)]
+    else:
+        said = (probabilities >= 0.5).astype(np.float64)
+    missed = (labels == 1) * (1 - said)
+    false = (labels == 0) * said
     both = missed.T @ false
+    names = task.label_names
     order = [np.unravel_index(i, both.shape) for i in np.argsort(-both, axis=None)[:PAIRS]]
     rows = [[names[a], names[b], f"{both[a, b]:.0f}", f"{missed[:, a].sum():.0f}"] for a, b in order if both[a, b] > 0]
+    if task.kind == "multiclass":
+        return Table(["class", "predicted", task.noun, "errors of the class in all"], rows, "Confused classes")
     return Table(
-        ["false negative", "false positive", "reports", "false negatives in all"],
+        ["false negative", "false positive", task.noun, "false negatives in all"],
         rows,
-        "Confused labels: false negative and false positive in one report",
+        f"Confused labels: false negative and false positive in one {task.one}",
     )

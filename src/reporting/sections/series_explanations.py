@@ -10,7 +10,7 @@ from src.data.inputs import InputShape
 from src.data.tasks import Task
 from src.reporting import series_pictures as pictures
 from src.reporting.html_page import Chart, Part, Table, Text
-from src.reporting.series_findings import one_of, quantity, sources, steps_name
+from src.reporting.series_findings import quantity, sources, steps_name
 
 LISTED = 12
 """Parameters in the table of a label."""
@@ -36,40 +36,50 @@ def parts(record: dict[str, Any], task: Task, shape: InputShape, name: str) -> l
         found.append(Chart(drawn, f"{next(iter(labels.values()))['rows']} {task.noun}, out of fold"))
     found.append(Text(legend(task, shape)))
     for one in record["reports"]:
-        found += row_parts(title_of(one, task), one, shape)
+        found += row_parts(f"{task.one} {one['report']}", title_of(one, task), one, shape)
     return found
 
 
 def method(task: Task, shape: InputShape) -> str:
     """Says what contributions are of."""
     return (
-        f"Contributions to the {quantity(task)}, by integrated gradients from the average training {one_of(task)}: a "
-        "parameter's value, whether it was observed, the time since and its transforms together. Boosted trees, which "
-        "have no gradients, get theirs by leaving out a parameter."
+        f"Contributions to the {quantity(task)}, by integrated gradients from the average training {task.one}: a "
+        "parameter's value, whether it was observed, the time since and its transforms together. Boosted trees and "
+        "kernel machines get theirs by leaving out a parameter."
     )
 
 
 def legend(task: Task, shape: InputShape) -> str:
-    return pictures.LEGEND.format(noun=one_of(task), step=steps_name(shape).removesuffix("s"), steps=steps_name(shape))
+    """Says what the colours and the numbers of the maps are."""
+    step = steps_name(shape).removesuffix("s")
+    said = (
+        f"Blue raises the prediction, orange lowers it, against the average training {task.one} at the same {step}; "
+        "the deeper, the more."
+    )
+    if step == "row":
+        return said
+    return f"{said} The numbers are sums over the hours; statics, and what was never observed, belong to no hour (all)."
 
 
 def title_of(one: dict[str, Any], task: Task) -> str:
-    """Returns what a row is, in truth and by prediction."""
-    head = f"{one['kind']}: {one_of(task)} {one['report']}"
+    """Returns what a row is, in truth and by prediction; the class that is explained is the true one."""
+    head = f"{one['kind'].capitalize()} {task.one} {one['report']}"
     if task.unit:
         return f"{head}: {one['there']:g} {task.unit}, predicted {one['probability']:.1f}"
+    if task.kind == "multiclass":
+        return f"{head}: {one['label']}, probability {one['probability']:.3f}"
     truth = f"{one['label']} {'positive' if one['there'] else 'negative'}"
     return f"{head}: {truth}, probability {one['probability']:.3f}"
 
 
-def row_parts(title: str, one: dict[str, Any], shape: InputShape) -> list[Part]:
-    """Returns the pictures of one row: its map, and beside it the image or the curves."""
+def row_parts(name: str, title: str, one: dict[str, Any], shape: InputShape) -> list[Part]:
+    """Returns the pictures of the row called `name`: its map, and beside it the image or the curves."""
     contributions = np.array(one["contributions"])
     if "image" in one:
         return [Chart(pictures.image_maps(contributions, np.array(one["image"]), shape, "contributions"), title)]
-    drawn = [pictures.heat_map(contributions, shape, "Contributions")]
+    drawn = [pictures.heat_map(contributions, shape, f"{name[0].upper()}{name[1:]}: contributions")]
     if one["curves"] or "attention" in one:
-        drawn.append(pictures.curves(one, shape, "Strongest parameters"))
+        drawn.append(pictures.curves(one, shape, name))
     has_gaps = any(curve["filled"] is not None for curve in one["curves"].values())
     return [Chart(drawn, title + ("; dashed: imputed, as the model reads it" if has_gaps else ""))]
 

@@ -20,14 +20,20 @@ def section(findings: Findings) -> Section:
     if findings.folds is None:
         return result
     result.parts.append(_folds(findings))
-    trained = {name: run for name, run in findings.runs.items() if (run.path / "history.csv").exists()}
-    shown = dict(list(trained.items())[-MOST:])
+    histories = {
+        name: list(csv.DictReader((run.path / "history.csv").open()))
+        for name, run in findings.runs.items()
+        if (run.path / "history.csv").exists()
+    }
+    if findings.dataset.shape.kind == "series":  # tabular models are fitted at once
+        histories = {name: rows for name, rows in histories.items() if any(int(row["epoch"]) > 1 for row in rows)}
+    shown = dict(list(histories.items())[-MOST:])
     if not shown:
         return result
-    note = "" if len(shown) == len(trained) else f" The best {len(shown)} of {len(trained)} runs are shown."
+    note = "" if len(shown) == len(histories) else f" The best {len(shown)} of {len(histories)} runs are shown."
     result.parts.append(
         Chart(
-            [_curves(name, list(csv.DictReader((run.path / "history.csv").open()))) for name, run in shown.items()],
+            [_curves(name, history) for name, history in shown.items()],
             "Learning curves, a line for each fold and seed: training loss (with noise) and, dashed, validation loss "
             f"of each epoch.{note}",
         )
@@ -39,16 +45,30 @@ def _folds(findings: Findings) -> Table | Text:
     folds, labels = findings.folds, np.asarray(findings.dataset.train.labels)
     if folds.scheme == "holdout":
         return Text("One split into train, validation and test parts of 8:1:1.")
-    rates = np.array([labels[folds.first == fold].mean(axis=0) for fold in range(folds.first.max() + 1)])
-    return Table(
-        ["fold", "reports", "labels a report", "largest difference of a label's rate"],
-        [
-            [str(fold), f"{(folds.first == fold).sum():,}", f"{labels[folds.first == fold].sum(axis=1).mean():.3f}",
-             f"{np.abs(rate - labels.mean(axis=0)).max():.2%}"]
-            for fold, rate in enumerate(rates)
-        ],
-        f"Folds ({folds.scheme})",
-    )  # fmt: skip
+    task, parts = findings.dataset.task, range(folds.first.max() + 1)
+    sizes = [f"{(folds.first == fold).sum():,}" for fold in parts]
+    means = np.array([labels[folds.first == fold].mean(axis=0) for fold in parts])
+    columns = ["fold", task.noun]
+    if task.has_classes:
+        differences = [f"{np.abs(mean - labels.mean(axis=0)).max():.2%}" for mean in means]
+        if task.kind == "multilabel":
+            columns.append(f"labels a {task.one}")
+            figures = [[f"{labels[folds.first == fold].sum(axis=1).mean():.3f}"] for fold in parts]
+        elif task.kind == "binary":
+            columns.append(f"rate of {task.label_names[0]}")
+            figures = [[f"{mean[0]:.3f}"] for mean in means]
+        else:
+            figures = [[] for _ in parts]
+        columns.append("largest difference of a label's rate")
+        figures = [[*one, difference] for one, difference in zip(figures, differences, strict=True)]
+    else:
+        columns += [f"mean {task.unit}", f"median {task.unit}"]
+        figures = [
+            [f"{mean[0]:.2f}", f"{np.median(labels[folds.first == fold]):g}"]
+            for fold, mean in zip(parts, means, strict=True)
+        ]
+    rows = [[str(fold), size, *one] for fold, size, one in zip(parts, sizes, figures, strict=True)]
+    return Table(columns, rows, f"Folds ({folds.scheme})")
 
 
 def _curves(name: str, history: list[dict[str, str]]) -> str:
