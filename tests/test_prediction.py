@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
 from src.core import storage
-from src.core.settings import Features, Recurrent
+from src.core.settings import Features, Grid, Recurrent
+from src.core.settings_loader import load_config
+from src.data.series_dataset import stay_shape
+from src.data.synthetic_stays import make_sample
+from src.data.tasks import get_task
 from src.models.classifier import build_model
+from src.pipeline.predicted_files import predicted_file
 from src.training import inference, prediction
 from src.training.inference import predict_logits
 from tests.series import STAYS, STEPS, stays
@@ -50,3 +57,19 @@ def test_a_corpus_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
     assert copies == f"copies.{hashed(inputs['values'], inputs['statics'], np.arange(5))}.npy" and len(calls) == 2
     storage.write_npy(tmp_path / "values.npy", inputs["values"] + 1)
     assert prediction.prediction_name(tmp_path) not in names and len(calls) == 3
+
+
+def test_runs_that_read_a_set_alike_share_its_arrays(tmp_path):
+    make_sample(tmp_path / "in", rows=10, test_rows=20, seed=0)
+    settings, task = load_config("quick", ["task=icu"]), get_task("icu")
+
+    def run(name: str, step: float) -> SimpleNamespace:
+        grid = Grid(step=step)
+        record = {"data": grid.model_dump(), "inputs": stay_shape(grid, task).to_json()}
+        return SimpleNamespace(name=name, task=task, record=record)
+
+    file = predicted_file(tmp_path / "in/set-b.zip", settings)
+    folders = [file.encode(run(name, step), tmp_path / name) for name, step in (("a", 1), ("b", 2), ("c", 1), ("d", 2))]
+    assert [folder.name for folder in folders] == ["a", "b", "a", "b"] and not (tmp_path / "c").exists()
+    shapes = [np.load(folder / "values.npy", mmap_mode="r").shape for folder in folders]
+    assert shapes[:2] == [(20, 48, 37), (20, 24, 37)] and len(file) == 20

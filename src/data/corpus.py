@@ -105,6 +105,9 @@ class Corpus:
         for row in range(len(self)):
             content = b"".join(np.ascontiguousarray(array[row]).tobytes() for array in self.input_arrays())
             hashes[row] = hashlib.sha256(content).hexdigest()[:16].encode()
+            if row % BLOCK == BLOCK - 1:
+                for array in self.input_arrays():
+                    storage.release_pages(array)
         return hashes
 
     def _token_hashes(self) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from src.core import storage
 from src.data.inputs import InputShape
 from src.models import clinical_scores
 from src.models.layers import valid_positions
@@ -77,6 +78,8 @@ def summary_table(
         chunk = rows[start : start + CHUNK]
         part = {name: torch.from_numpy(np.asarray(array[chunk])) for name, array in inputs.items()}
         table[start : start + CHUNK] = summarise(part, shape, torch.from_numpy(np.asarray(lengths[chunk]))).numpy()
+        for array in inputs.values():
+            storage.release_pages(array)
     return table
 
 
