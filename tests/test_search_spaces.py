@@ -7,6 +7,7 @@ import pytest
 
 from src.core.settings import CLINICAL, PARTS
 from src.core.settings_loader import load_config, model_names
+from src.models.tabular import TABULAR
 from src.tuning import search_spaces
 from src.tuning.search_spaces import load_space
 from tests.conftest import error_of
@@ -21,7 +22,8 @@ def space_of(tmp_path, text: str, *names: str) -> search_spaces.Space:
 
 
 OF_SERIES = ["gru", "lstm", "rnn", "transformer", "grud", "boosting", "linear", "kernel"]
-TASKS = [*(("auto", name) for name in MODELS), *((task, name) for task in CLINICAL for name in OF_SERIES)]
+OF_REPORTS = [name for name in MODELS if name not in ("grud", *TABULAR)]
+TASKS = [*(("auto", name) for name in OF_REPORTS), *((task, name) for task in CLINICAL for name in OF_SERIES)]
 TASKS.remove(("frames", "grud"))  # nothing of an image is unobserved
 
 

@@ -7,6 +7,7 @@ from src.core import settings, settings_loader
 from src.core.errors import UserError
 from src.core.settings import Run, Train
 from src.core.settings_loader import PRESETS, load_config
+from src.models.tabular import TABULAR
 from tests.conftest import error_of
 
 
@@ -18,8 +19,26 @@ def test_every_preset_loads(preset):
 
 @pytest.mark.parametrize("model", settings_loader.model_names())
 def test_every_model_loads_in_every_preset(model):
-    for preset in settings_loader.preset_names():
-        assert list(load_config(preset, models=[model]).runs) == [model]
+    task = "icu" if model in ("grud", *TABULAR) else "auto"
+    for preset in ("quick", "standard") if task == "icu" else settings_loader.preset_names():
+        assert list(load_config(preset, [f"task={task}"], models=[model]).runs) == [model]
+
+
+@pytest.mark.parametrize(
+    "words, model, key",
+    [
+        ([], "grud", "model.encoder=grud"),
+        ([], "kernel", "model.encoder=kernel"),
+        (["features.smooth=3"], "lstm", "features"),
+        (["train.outcome_weight=1"], "lstm", "train.outcome_weight"),
+        (["train.forecast_weight=1", "model.bidirectional=false"], "lstm", "train.forecast_weight"),
+        (["task=frames", "train.outcome_weight=1"], "lstm", "train.outcome_weight"),
+        (["task=icu", "train.forecast_weight=1", "features.imputer=linear"], "gru", "features.imputer=linear"),
+        (["task=icu", "train.outcome_weight=1", "train.consistency=1"], "gru", "train.consistency"),
+    ],
+)
+def test_what_has_no_meaning_for_a_task_is_refused(words, model, key):
+    assert key in error_of(load_config, "quick", words, [model])
 
 
 def test_yaml_files_hold_only_what_differs_from_the_defaults():

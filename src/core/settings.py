@@ -434,6 +434,12 @@ class Run(Settings):
         )
         if self.train.forecast_weight and not looks_back:
             raise ValueError("train.forecast_weight needs an encoder that looks back only: model.bidirectional=false")
+        if self.train.forecast_weight and self.features.imputer == "linear":
+            raise ValueError("features.imputer=linear reads what train.forecast_weight asks to forecast: take another")
+        if self.train.consistency and (self.train.forecast_weight or self.train.outcome_weight):
+            raise ValueError(
+                "train.consistency goes without train.forecast_weight and train.outcome_weight: set one to 0"
+            )
         if isinstance(self.model, Tabular) and self.pretrain.epochs:
             raise ValueError(f"{self.model.encoder} has no encoder to pretrain (pretrain.epochs)")
         return self
@@ -614,6 +620,17 @@ class Config(Settings):
     @model_validator(mode="after")
     def _parts_have_a_meaning_for_the_task(self) -> Config:
         if not self.is_clinical:
+            for name, run in self.runs.items():
+                for key, is_set in (
+                    (f"model.encoder={run.model.encoder}", isinstance(run.model, GRUD | Tabular)),
+                    ("features", run.features != Features()),
+                    ("train.forecast_weight", run.train.forecast_weight > 0),
+                    ("train.outcome_weight", run.train.outcome_weight > 0),
+                ):
+                    if is_set:
+                        raise ValueError(
+                            f"runs.{name}.{key} is about series; choose one of --task {', '.join(CLINICAL)}"
+                        )
             return self
         if self.folds.scheme == "families":
             raise ValueError(f"folds.scheme families compares texts; task {self.task} has none")
@@ -627,6 +644,8 @@ class Config(Settings):
                     raise ValueError(f"runs.{name}.{key} is about tokens; task {self.task} has none")
             if self.task == "los" and run.train.pos_weight != "none":
                 raise ValueError(f"runs.{name}.train.pos_weight is about classes; task los has none")
+            if self.task == "frames" and run.train.outcome_weight:
+                raise ValueError(f"runs.{name}.train.outcome_weight: images have no outcomes beside their class")
         return self
 
     @model_validator(mode="after")

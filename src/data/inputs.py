@@ -18,7 +18,7 @@ class InputShape:
     size: int = 0
     """Vocabulary with its reserved indices (tokens)."""
     steps: int = 0
-    """Longest series, in time steps: hours of a stay, rows of an image."""
+    """Longest series, in time steps: those of the grid of a stay, rows of an image."""
     parameters: tuple[str, ...] = ()
     """Names of the columns of `values`."""
     kinds: tuple[str, ...] = ()
