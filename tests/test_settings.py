@@ -111,6 +111,14 @@ def test_a_runs_config_file_reads_back(tmp_path):
     assert settings_loader.run_from_yaml(path) == run
 
 
+def test_a_preset_file_may_name_its_task(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("task: icu\nruns:\n  gru: {}\n")
+    for words, task in ([], "icu"), (["task=los"], "los"):
+        loaded, other = load_config(str(path), words), load_config("quick", [f"task={task}"])
+        assert (loaded.task, loaded.paths, loaded.baselines) == (task, other.paths, other.baselines)
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         load_config("quick").folds.k = 3

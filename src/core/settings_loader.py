@@ -46,9 +46,9 @@ def _preset_folder(task: str) -> Path:
     return PRESETS / task if task in CLINICAL else PRESETS
 
 
-def task_of(overrides: Iterable[str]) -> str:
-    """The task that key=value words choose."""
-    return next((word.removeprefix("task=") for word in reversed(list(overrides)) if word.startswith("task=")), "auto")
+def task_of(overrides: Iterable[str]) -> str | None:
+    """The task that key=value words choose, None where they choose none."""
+    return next((word.removeprefix("task=") for word in reversed(list(overrides)) if word.startswith("task=")), None)
 
 
 def _task_layers(task: str) -> dict[str, Any]:
@@ -79,7 +79,9 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     """
     overrides = list(overrides)
     task = task_of(overrides)
-    layers = _merge(_task_layers(task), _read_preset(preset, task))
+    layers = _read_preset(preset, task or "auto")
+    task = task or str(layers.get("task", "auto"))  # a file of the user's may name its task
+    layers = _merge(_task_layers(task), layers)
     shared = {key: layers.pop(key) for key in PARTS if key in layers}
     specs = layers.pop("runs")
     for name in models:
