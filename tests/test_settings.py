@@ -35,6 +35,7 @@ def test_every_model_loads_in_every_preset(model):
         (["task=frames", "train.outcome_weight=1"], "lstm", "train.outcome_weight"),
         (["task=icu", "train.forecast_weight=1", "features.imputer=linear"], "gru", "features.imputer=linear"),
         (["task=icu", "train.outcome_weight=1", "train.consistency=1"], "gru", "train.consistency"),
+        (["task=icu", "train.outcome_weight=1", "model.pooling=label"], "gru", "model.pooling=label"),
     ],
 )
 def test_what_has_no_meaning_for_a_task_is_refused(words, model, key):

@@ -209,6 +209,13 @@ def test_many_reports_of_which_no_two_have_the_same_labels():
     assert np.bincount(splits.make_folds(alike, FoldSettings(max_rows=29)).first).tolist() == [6] * 5
 
 
+def test_more_classes_than_a_number_has_bits_are_dealt_evenly():
+    classes = np.eye(80, dtype=np.uint8)[np.arange(2000) % 80]
+    made = splits.make_folds(dataclasses.replace(corpus(2000), labels=classes), MANY)
+    counts = np.stack([classes[made.first == fold].sum(axis=0) for fold in range(5)])
+    assert made.dealt and counts.min() >= 4 and counts.max() <= 6
+
+
 def test_many_reports_in_holdout_parts():
     made = splits.make_folds(corpus(1000), FoldSettings(scheme="holdout", max_rows=999))
     parts = [(made.first == part).sum() for part in (-1, 0, 1)]

@@ -281,3 +281,7 @@ def test_balanced_classes_move_the_model_to_the_rare_one():
     np.testing.assert_allclose(
         rates[1], weights * labels.mean(axis=0) / (weights * labels.mean(axis=0)).sum(), atol=0.02
     )
+
+
+def test_any_seed_of_32_bits_has_seeds_for_all_members():
+    assert np.isfinite(outputs_of(fitted(SETTINGS[1].values[0], "binary", seed=2**32 - 1), stays(5))).all()

@@ -436,6 +436,8 @@ class Run(Settings):
             raise ValueError("train.forecast_weight needs an encoder that looks back only: model.bidirectional=false")
         if self.train.forecast_weight and self.features.imputer == "linear":
             raise ValueError("features.imputer=linear reads what train.forecast_weight asks to forecast: take another")
+        if self.train.outcome_weight and getattr(self.model, "pooling", "") == "label":
+            raise ValueError("model.pooling=label has a vector for each label and none for train.outcome_weight")
         if self.train.consistency and (self.train.forecast_weight or self.train.outcome_weight):
             raise ValueError(
                 "train.consistency goes without train.forecast_weight and train.outcome_weight: set one to 0"

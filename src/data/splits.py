@@ -162,9 +162,11 @@ def _stratify_many(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     kind = np.zeros(len(labels), dtype=np.uint64)
-    for column in labels.T:
-        kind = kind * np.uint64(2) + column  # a task has far fewer than 64 labels
-    kind = np.unique(kind, return_inverse=True)[1]
+    for start in range(0, labels.shape[1], 32):  # images may have more classes than a number has bits
+        for column in labels.T[start : start + 32]:
+            kind = kind * np.uint64(2) + column
+        kind = np.unique(kind, return_inverse=True)[1].astype(np.uint64)
+    kind = kind.astype(np.int64)
     size = np.bincount(kind)
     order = np.lexsort((rng.random(len(kind)), kind))
     place = np.arange(len(kind)) - (np.cumsum(size) - size)[kind[order]]  # rank among the rows of its kind

@@ -96,7 +96,7 @@ class BoostedTrees(TabularModel):
         table = np.where(np.isnan(table).all(axis=0), 0, table)  # scikit-learn cannot bin a column without values
         trees, bias = [], np.zeros(self.n_labels)
         for member in range(self.settings.members):
-            for outputs, estimator in self._members(table, targets, weights, seed + 1000 * member, kind):
+            for outputs, estimator in self._members(table, targets, weights, (seed + 1000 * member) % 2**32, kind):
                 bias[outputs] += np.ravel(estimator._baseline_prediction) / self.settings.members
                 trees += [
                     (output, tree.nodes)
