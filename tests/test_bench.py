@@ -243,7 +243,8 @@ def test_scale_measures_stays(tmp_path, monkeypatch):
     assert list(found) == ["150"] and set(steps) == {"sample", "prepare", "write", "gru", "boosting", "predict"}
     for step in ("sample", "prepare", "predict"):
         assert 0 < steps[step]["cpu_seconds"] and 0 < steps[step]["seconds"]
-    assert min(steps[name]["stays_per_second"] for name in ("write", "gru", "boosting")) > 0
+        assert steps[step]["stays_per_cpu_second"] == pytest.approx(150 / steps[step]["cpu_seconds"])
+    assert min(figures[f"stays_per_{name}"] for figures in steps.values() for name in ("second", "cpu_second")) > 0
     assert all(30 < figures["peak_megabytes"] < 3000 for figures in steps.values())
     for step in ("prepare", "predict"):  # the stays are encoded once for both runs
         assert 150 * 24 * 37 * 4 / 1e6 < steps[step]["disk_megabytes"] < 1.2 * 150 * 24 * 37 * 4 / 1e6

@@ -72,8 +72,9 @@ def measure_stays(
 ) -> dict[int, dict[str, Any]]:
     """Measures sets of so many synthetic stays: made, read and put on a grid, predicted and written.
 
-    Models of the preset quick are trained once on other stays. Returns for each size and step seconds, processor
-    seconds, peak MB (1e6 bytes) of the largest process, and MB on disk; alone, a model has one thread.
+    Models of the preset quick are trained once on other stays. Returns for each size and step seconds and processor
+    seconds, stays for each of these, peak MB (1e6 bytes) of the largest process, and MB on disk. `predict` is the
+    command for all models; by themselves, one fold of a model has one thread.
     """
     words = ["--preset", "quick", "--task", settings.task, f"grid.step={settings.grid.step:g}"]
     given = folder / "given"
@@ -91,7 +92,9 @@ def _measure_set(
     result: dict[str, Any] = {}
 
     def measured(step: str, arguments: Sequence[str], made: Path) -> None:
-        result[step] = {**run(arguments), "disk_megabytes": size_of(made) / 1e6}
+        spent = run(arguments)
+        rates = {f"stays_per_{name.removesuffix('s')}": size / spent[name] for name in ("seconds", "cpu_seconds")}
+        result[step] = {**spent, **rates, "disk_megabytes": size_of(made) / 1e6}
         info(f"bench: {size:,} stays: {step} {result[step]['seconds']:.1f} s")
 
     inputs, output, models = folder / "in", folder / "out", folder / "trained"
@@ -108,6 +111,7 @@ def _measure_set(
         figures = compare([contender], repeats=1)[step]
         result[step] = {
             "stays_per_second": 1 / figures["seconds"]["median"],
+            "stays_per_cpu_second": 1 / figures["cpu_seconds"]["median"],
             "peak_megabytes": figures["peak_megabytes"]["max"],
         }
         info(f"bench: {size:,} stays: {step} {result[step]['stays_per_second']:,.0f} stays a second")

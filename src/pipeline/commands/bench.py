@@ -276,12 +276,13 @@ def _scale_stays(workspace: Workspace, rows: int) -> dict[str, Any]:
     lines = []
     for size, steps in found.items():
         for step, figures in steps.items():
-            rate = figures.get("stays_per_second") or size / figures["seconds"]
             spent = [f"{figures[name]:,.1f}" if name in figures else "" for name in ("seconds", "cpu_seconds")]
+            rates = [f"{figures[f'stays_per_{name}']:,.0f}" for name in ("second", "cpu_second")]
             disk = f"{figures['disk_megabytes']:,.0f}" if "disk_megabytes" in figures else ""
-            lines.append([f"{size:,}", step, *spent, f"{rate:,.0f}", f"{figures['peak_megabytes']:,.0f}", disk])
+            lines.append([f"{size:,}", step, *spent, *rates, f"{figures['peak_megabytes']:,.0f}", disk])
     title = f"Synthetic stays in steps of {workspace.settings.grid.step:g} hours; MB: largest process, and on disk"
-    show_table(title, ["stays", "step", "seconds", "CPU s", "stays/s", "MB", "disk MB"], lines)
+    columns = ["stays", "step", "seconds", "CPU s", "stays/s", "stays/CPU s", "MB", "disk MB"]
+    show_table(title, columns, lines)
     measured = {f"{size}": steps for size, steps in found.items()}
     storage.write_json(workspace.output.scale, measured)
     return measured
