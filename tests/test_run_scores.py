@@ -48,6 +48,13 @@ def test_every_kind_is_shown_with_its_own_figures(task, capsys):
     assert all(set(figure) >= {"value", "standard_error"} for figure in figures.values())
 
 
+def test_details_begin_with_the_figure_that_orders_runs(capsys):
+    score, task = score_of(ICU, 0.5), get_task("icu", "roc_auc")
+    runs.show_details(SimpleNamespace(score=score, task=task, name="one"))
+    first, *_ = re.findall(rf"^ *{task.score_name} +(\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert first == f"{score['overall']['figures']['roc_auc']['value']:.4f}"
+
+
 @TASKS
 def test_the_best_run_is_last(task, capsys):
     scores = {"good": score_of(task, 0.3), "bad": score_of(task, 3.0), "fair": score_of(task, 1.0)}

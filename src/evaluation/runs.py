@@ -291,7 +291,7 @@ def show_details(run: RunFolder) -> None:
         figures |= {f"{group}: mlogloss": part["mlogloss"] for group, part in overall["groups"].items()}
         figures |= {f"mean {name}": overall["macro"][key] for key, name in COLUMNS.items()}
     else:
-        figures = {task.score_name: overall["score"]}
+        figures = {task.score_name: metrics.ordering_figure(task, overall)}
         figures |= {name.replace("_", " "): figure for name, figure in overall["figures"].items()}
     rows = [[name, *(_cell(figure[key]) for key in ("value", "standard_error"))] for name, figure in figures.items()]
     show_table(f"{run.name}: {score['how']}", ["", "value", "s.e."], rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from src.core.terminal import result
 from src.data import sources
+from src.data.tasks import Task, get_task
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.submit import Submit
@@ -11,14 +12,15 @@ from src.pipeline.stages.submit import Submit
 
 def show(workspace: Workspace) -> None:
     """Prints the summary; figures are those of the blend, of which each submission is made."""
-    run, task = workspace.run("blend"), workspace.task
+    run = workspace.run("blend")
+    own = get_task(workspace.task.name)  # scores are expected of the task's own score, whatever metric orders runs
     lines = [f"data: {_data(workspace)}"]
     boards = run.boards()
     for test in workspace.dataset.test_files:
         if (expected := boards.get(test, {}).get("expected")) is not None:
             between = f"{expected['low']:.4f} to {expected['high']:.4f}"
-            lines.append(f"expected on {test}: {expected['value']:.4f} ({between}), {task.score_name}")
-    lines.append(f"out of fold: {_out_of_fold(run)}")
+            lines.append(f"expected on {test}: {expected['value']:.4f} ({between}), {own.score_name}")
+    lines.append(f"out of fold: {_out_of_fold(run, own)}")
     submissions = Submit().files(workspace).values()
     lines += [f"to upload: {path}" for path in submissions]
     lines.append(f"page: {workspace.output.report}")
@@ -35,9 +37,10 @@ def _data(workspace: Workspace) -> str:
     return f"{origin}: {', '.join(names)}"
 
 
-def _out_of_fold(run: RunFolder) -> str:
-    official = run.score["overall"]["score"]
-    return f"{official['value']:.4f} ± {official['standard_error']:.4f}, blend of {', '.join(run.record['members'])}"
+def _out_of_fold(run: RunFolder, own: Task) -> str:
+    score = run.score["overall"]["score"]
+    figure = f"{score['value']:.4f} ± {score['standard_error']:.4f} ({own.score_name})"
+    return f"{figure}, blend of {', '.join(run.record['members'])}"
 
 
 def _next(workspace: Workspace) -> str:
@@ -45,5 +48,5 @@ def _next(workspace: Workspace) -> str:
     if workspace.settings.preset == "sample":
         source = sources.source_of(settings)
         return f"put your own files into {settings.paths.input} ({source.described(settings)}) and run the same command"
-    best = list(settings.runs)[0]
-    return f"./run.sh {workspace.command('tune', best)} (better settings), ./run.sh {workspace.command('leaderboard')}"
+    first = next(iter(settings.runs))
+    return f"./run.sh {workspace.command('tune', first)} (better settings), ./run.sh {workspace.command('leaderboard')}"
