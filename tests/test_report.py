@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from src.__main__ import COMMANDS, main
-from src.core import storage
+from src.core import storage, versions
 from src.core.settings_loader import load_config
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
@@ -149,7 +149,7 @@ def test_a_page_of_other_findings_is_made_anew(copy, tiny_input, capsys):
     assert "0.7000" in (copy / "report.html").read_text()
 
 
-def test_every_text_that_a_page_is_made_from_is_in_its_stamp(reported, tiny_input):
+def test_all_that_a_page_is_made_from_is_in_its_stamp(reported, tiny_input, monkeypatch):
     config = load_config("sample", [word for word in words(tiny_input, reported) if "=" in word])
     (reported / "report.html").unlink()
     opened = set()
@@ -169,8 +169,12 @@ def test_every_text_that_a_page_is_made_from_is_in_its_stamp(reported, tiny_inpu
         (reported / path).write_bytes(text + b" ")
         assert report.made_from(Workspace(config)) != before, path
         (reported / path).write_bytes(text)
-    for setting in ({"target": "sample_testA"}, {"select_on": "clean"}, {"overrides": ["paths.input=elsewhere"]}):
+    changed = ({"target": "sample_testA"}, {"select_on": "clean"}, {"metric": "roc_auc"}, {"overrides": ["paths.input=x"]})
+    for setting in changed:
         assert report.made_from(Workspace(config.model_copy(update=setting))) != before
+    monkeypatch.setattr(versions, "MISSINGNESS", 0)
+    assert report.made_from(Workspace(config)) != before
+    monkeypatch.undo()
     assert report.made_from(Workspace(config)) == before
 
 

@@ -31,7 +31,7 @@ class Eda(Stage):
         stamp = fingerprint(
             {
                 "data": workspace.dataset.manifest["fingerprint"],
-                "version": versions.REPORT,
+                "version": [versions.REPORT, versions.MISSINGNESS],
                 "templates": [storage.file_sha256(template) for template in TEMPLATES],
             }
         )

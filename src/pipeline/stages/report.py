@@ -95,10 +95,11 @@ def made_from(workspace: Workspace) -> str:
             "settings": [
                 settings.target,
                 settings.select_on,
+                settings.metric,
                 [word for word in settings.overrides if word.startswith("paths.")],
             ],
             "command": pipeline.get("command"),
-            "version": versions.REPORT,
+            "version": [versions.REPORT, versions.MISSINGNESS],
             "templates": [storage.file_sha256(template) for template in TEMPLATES],
             "libraries": storage.libraries("matplotlib", "jinja2", "numpy"),
         }
