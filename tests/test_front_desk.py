@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 import pytest
 
@@ -64,3 +65,13 @@ def test_one_wrong_word_for_all_runs_is_one_error(capsys):
     assert main(["config", "--preset", "standard", "train.epoch=3"]) == 2
     told = capsys.readouterr().err
     assert told.count("epoch'") == 1 and "train.epoch:" in told and "'epochs'" in told
+
+
+@pytest.mark.parametrize("verb", ["score", "report", "leaderboard", "blend", "submit", "explain"])
+def test_a_command_that_an_error_names_is_for_the_task(verb, tmp_path, capsys):
+    """Without task=icu the named command would read reports and write to another folder."""
+    (tmp_path / "input").mkdir()
+    made = [f"paths.input={tmp_path / 'input'}", f"paths.output={tmp_path / 'output'}"]
+    assert main([verb, "--task", "icu", *made]) == 2
+    named = re.findall(r"\./run\.sh .*", capsys.readouterr().err)
+    assert named and all("task=icu" in command and made[1] in command for command in named)

@@ -169,7 +169,12 @@ def test_all_that_a_page_is_made_from_is_in_its_stamp(reported, tiny_input, monk
         (reported / path).write_bytes(text + b" ")
         assert report.made_from(Workspace(config)) != before, path
         (reported / path).write_bytes(text)
-    changed = ({"target": "sample_testA"}, {"select_on": "clean"}, {"metric": "roc_auc"}, {"overrides": ["paths.input=x"]})
+    changed = (
+        {"target": "sample_testA"},
+        {"select_on": "clean"},
+        {"metric": "roc_auc"},
+        {"overrides": ["paths.input=x"]},
+    )
     for setting in changed:
         assert report.made_from(Workspace(config.model_copy(update=setting))) != before
     monkeypatch.setattr(versions, "MISSINGNESS", 0)

@@ -26,11 +26,17 @@ class Dataset:
     manifest: dict[str, Any]
     read_only: bool = False
     """Nothing is written, not even a cache."""
+    options: str = ""
+    """Words behind the verb of a command that an error names, such as `--preset quick task=icu`."""
 
     @classmethod
-    def load(cls, output: Output, read_only: bool = False) -> Dataset:
-        manifest = storage.read_json(storage.require(output.data / "manifest.json", "prepare"))
-        return cls(output, manifest, read_only)
+    def load(cls, output: Output, read_only: bool = False, options: str = "") -> Dataset:
+        manifest = storage.read_json(storage.require(output.data / "manifest.json", f"prepare {options}".strip()))
+        return cls(output, manifest, read_only, options)
+
+    def command(self, verb: str) -> str:
+        """A command, without ./run.sh, that makes what is missing."""
+        return f"{verb} {self.options}".strip()
 
     @property
     def task(self) -> Task:
@@ -50,7 +56,7 @@ class Dataset:
         """Columns of the outcomes of the train stays, (N,) float32 each, NaN where unknown; empty for other inputs."""
         if "outcomes" not in self.manifest:
             return {}
-        with np.load(storage.require(self.output.outcomes, "prepare")) as file:
+        with np.load(storage.require(self.output.outcomes, self.command("prepare"))) as file:
             return dict(file)
 
     @property
@@ -109,7 +115,7 @@ class Dataset:
 
     def splits_settings(self) -> dict[str, Any]:
         """Settings that folds.json notes."""
-        return storage.read_json(storage.require(self.output.folds_manifest, "folds"))["settings"]
+        return storage.read_json(storage.require(self.output.folds_manifest, self.command("folds")))["settings"]
 
     def find_splits(self, settings: FoldSettings) -> Splits | None:
         """The folds in folds.csv for this corpus, or None where it lacks a report or a seed.
@@ -131,10 +137,12 @@ class Dataset:
 
     def load_splits(self) -> Splits:
         """The folds that `./run.sh folds` made for this corpus, by the settings that it noted."""
-        storage.require(self.output.folds, "folds")
+        storage.require(self.output.folds, self.command("folds"))
         found = self.find_splits(FoldSettings(**self.splits_settings()))
         if found is None:
-            raise UserError(f"{self.output.folds} was made for other reports. Run: ./run.sh folds")
+            raise UserError(
+                f"{self.output.folds} was made for other {self.task.noun}. Run: ./run.sh {self.command('folds')}"
+            )
         return found
 
     def made_of(self, made: Splits) -> dict[str, Any]:

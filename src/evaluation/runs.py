@@ -112,7 +112,7 @@ class RunFolder:
         there now; `words`: the settings of folds and noisy copies, by the first part of their keys.
         """
         named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
-        named["shift"] = "with other noisy copies of the train reports (./run.sh shift)"
+        named["shift"] = f"with other validation sets (./run.sh {command('shift', self.config)})"
         for key, what in named.items():
             if now[key] is not None and self.record.get(key) != now[key]:
                 part = "shift" if key == "shift" else "folds"
@@ -158,7 +158,7 @@ def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
             raise OutOfDate(
                 f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
                 f"Train it again: ./run.sh {command('train', config, '--model', part.name)}. "
-                f"Or blend what is there, by name: ./run.sh blend {' '.join(config.runs)}"
+                f"Or blend what is there, by name: ./run.sh {command('blend', config, *config.runs)}"
             )
 
 
@@ -185,7 +185,12 @@ def files(test_files: list[str], *more: str) -> list[str]:
 
 def command(verb: str, config: Config, *words: str) -> str:
     """A command line with the preset and the settings of `config`."""
-    return shlex.join([verb, *words, "--preset", config.preset, *config.overrides])
+    return f"{shlex.join([verb, *words])} {options(config)}"
+
+
+def options(config: Config) -> str:
+    """Words of a command line that stand for the preset and the settings of `config`."""
+    return shlex.join(["--preset", config.preset, *config.overrides])
 
 
 def make_record(workspace: Workspace, kind: str, name: str | None = None) -> dict[str, Any]:

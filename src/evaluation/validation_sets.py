@@ -38,6 +38,8 @@ class ShiftedTest:
     folder: Path
     facts: dict[str, Any]
     """Its entry in shift.json."""
+    remedy: str
+    """Command that makes the folder."""
 
     @property
     def noised(self) -> list[Path]:
@@ -51,13 +53,15 @@ class ShiftedTest:
 
     def array(self, name: str) -> np.ndarray:
         """similarity, weights, test_similarity or test_rows."""
-        return np.load(storage.require(self.folder / f"{name}.npy", "shift"))
+        return np.load(storage.require(self.folder / f"{name}.npy", self.remedy))
 
 
 @dataclass(frozen=True)
 class ValidationSets:
     output: Output
     facts: dict[str, Any]
+    remedy: str
+    """Command that makes them."""
 
     @classmethod
     def load(cls, output: Output, made_of: dict[str, Any], remedy: str) -> ValidationSets:
@@ -68,7 +72,7 @@ class ValidationSets:
             raise UserError(
                 f"{output.shift} was made of other files or folds than are there now. Run: ./run.sh {remedy}"
             )
-        return cls(output, facts)
+        return cls(output, facts, remedy)
 
     @property
     def fingerprint(self) -> str:
@@ -80,11 +84,12 @@ class ValidationSets:
 
     @property
     def rows(self) -> np.ndarray:
-        return np.load(storage.require(self.rows_path, "shift"))
+        return np.load(storage.require(self.rows_path, self.remedy))
 
     @property
     def tests(self) -> list[ShiftedTest]:
-        return [ShiftedTest(name, self.output.shift_of(name), facts) for name, facts in self.facts["tests"].items()]
+        tests = self.facts["tests"].items()
+        return [ShiftedTest(name, self.output.shift_of(name), facts, self.remedy) for name, facts in tests]
 
     def target(self, name: str) -> ShiftedTest | None:
         """The test file called `name`, with or without its ending, or the last; None where there is no test file."""

@@ -21,7 +21,7 @@ from src.data.dataset import Dataset
 from src.data.input_files import InputFiles
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
-from src.evaluation.runs import RunFolder, command
+from src.evaluation.runs import RunFolder, command, options
 from src.evaluation.validation_sets import ShiftedTest, Validation, ValidationSets, validation
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Workspace:
 
     @cached_property
     def dataset(self) -> Dataset:
-        return Dataset.load(self.output, self.read_only)
+        return Dataset.load(self.output, self.read_only, options(self.settings))
 
     @property
     def task(self) -> Task:

@@ -91,7 +91,7 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
                 told.append((base.plain, one.score(board)))
     proposal = base.ask(told, seed=len(told))
     number = 1 + len([one for one in register.submissions() if "made_of" in one.how])
-    path = output.root / f"submission_ask{number}_{target.name}"
+    path = output.submission(target.name, f"ask{number}")
     ids = np.asarray(Corpus.load(dataset.test_folder(target.name)).ids)
     write_submission(path, ids, base.predict(proposal.settings), config.submit.eps, dataset.task)
     noted = register.made(
@@ -115,7 +115,8 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
         f"by {config.select_on} {proposal.local:.4f}, as it is {base.score(base.plain):.4f}; expected on {board} "
         f"{proposal.expected:.4f} ± {proposal.spread:.4f}{'' if answers else ', before any answer'}"
     )
-    result(f"leaderboard: {path}, noted as {noted.id}. With its score: ./run.sh leaderboard tell {noted.id} SCORE")
+    tell_it = f"./run.sh {workspace.command('leaderboard', 'tell', noted.id, 'SCORE')}"
+    result(f"leaderboard: {path}, noted as {noted.id}. With its score: {tell_it}")
 
 
 def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
@@ -130,7 +131,7 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
     if not workspace.task.has_classes:
         raise UserError(
             f"leaderboard ask varies probabilities, and the task {workspace.task.name} predicts {workspace.task.unit}. "
-            "Choose a run with: ./run.sh leaderboard"
+            f"Choose a run with: ./run.sh {workspace.command('leaderboard')}"
         )
     runs_ = [workspace.fitting_run(name) for name in names or ["blend"]]
     rows = workspace.validation().only(workspace.splits.scored)
@@ -251,17 +252,19 @@ def advice(workspace: Workspace, submissions: list[Submission]) -> str:
     left = sorted((name for name in boards if name not in done), key=lambda name: boards[name])
     if not boards:
         return f"next: ./run.sh {workspace.command('leaderboard')}, by which runs are chosen"
+    vary = f"./run.sh {workspace.command('leaderboard', 'ask')}"
     if not left:
-        return "next: every run was submitted. ./run.sh leaderboard ask proposes variations of them"
+        return f"next: every run was submitted. {vary} proposes variations of them"
+    submit = f"./run.sh {workspace.command('submit', left[-1])}"
     if not done:
-        return f"next: ./run.sh submit {left[-1]}, the best by {select_on} ({boards[left[-1]]:.4f})"
+        return f"next: {submit}, the best by {select_on} ({boards[left[-1]]:.4f})"
     best = max(done, key=lambda name: boards[name])
     gain = _gain(workspace, target, loaded[left[-1]], loaded[best])
     if gain.value > gain.standard_error:
-        return f"next: ./run.sh submit {left[-1]}, {gain.as_gain} over {best} by {select_on}"
+        return f"next: {submit}, {gain.as_gain} over {best} by {select_on}"
     return (
         f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {gain.as_gain} "
-        f"by {select_on}). ./run.sh leaderboard ask proposes variations"
+        f"by {select_on}). {vary} proposes variations"
     )
 
 

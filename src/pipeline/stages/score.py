@@ -40,7 +40,9 @@ class Score(Stage):
         """The table of all runs and baselines of the reports and folds that are there now."""
         output = workspace.output
         if not output.run_names():
-            raise UserError(f"{output.runs} holds no finished run. Make one with: ./run.sh train")
+            raise UserError(
+                f"{output.runs} holds no finished run. Make one with: ./run.sh {workspace.command('train')}"
+            )
         scores = {path.parent.name: storage.read_json(path) for path in output.baselines.glob("*/score.json")}
         scores |= {name: workspace.run(name).score for name in output.run_names()}
         now = (workspace.dataset.manifest["train"], storage.array_hash(workspace.splits.table))
