@@ -41,10 +41,10 @@ class Paths(Settings):
     output: Path = ROOT / "output"
     """Folder of all results; it can be deleted, except submissions.jsonl, which has the online scores."""
     train: str = "*train*.csv"
-    """Glob of the labelled files in `input`; for stays of the names of the training sets, set-a by default. All other
-    sets are predicted. Images have one file, whose parts say what they are for."""
+    """Glob of the labelled files in `input`; for stays of the names of the training sets, set-a by default. Images have
+    one file, whose parts say what they are for."""
     test: str = "*test*.csv"
-    """Glob of the files of reports to predict in `input`."""
+    """Glob of the files to predict in `input`; for stays of the names of further sets, set-* by default."""
     extra: str = "*extra*.csv"
     """Glob of further reports in `input`, with or without labels, from any source: used in training only."""
 
