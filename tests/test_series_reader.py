@@ -18,6 +18,7 @@ from src.core.errors import UserError
 from src.data import series_reader, stay_files
 from src.data.grid import PARAMETERS, STATICS, grid
 from src.data.plausible import DESCRIPTORS, SERIES
+from src.data.series_dataset import labels_of
 from src.data.series_reader import (
     OUTCOMES_HEADER,
     Facts,
@@ -28,6 +29,7 @@ from src.data.series_reader import (
     read_stays,
     split_sets,
 )
+from src.data.tasks import ICU, LOS
 from tests.conftest import error_of
 
 HEADER = "Time,Parameter,Value"
@@ -507,3 +509,13 @@ def test_real_set(real_data, tmp_path):
     for _ in read_stays(tmp_path / "set-a.tar", facts=other):
         pass
     assert other == facts
+
+
+def test_stays_without_a_known_target_are_not_scored(tmp_path):
+    file, ids = tmp_path / "Outcomes-b.txt", np.array([b"3", b"1", b"2"])
+    file.write_text(f"{OUTCOMES_HEADER}\n1,9,5,-1,-1,0\n2,9,5,7,-1,1\n3,9,5,4,-1,0\n")
+    rows, days = labels_of(file, ids, LOS)
+    assert rows.tolist() == [0, 2] and days.tolist() == [[4], [7]]
+    rows, died = labels_of(file, ids, ICU)
+    assert rows.tolist() == [0, 1, 2] and died.tolist() == [[0], [0], [1]]
+    assert "Length_of_stay" in error_of(labels_of, file, ids[1:2], LOS)

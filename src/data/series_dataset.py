@@ -127,24 +127,26 @@ def outcomes_beside(path: Path) -> Path | None:
     return found if found.is_file() else None
 
 
-def labels_beside(path: Path, ids: np.ndarray, task: Task) -> np.ndarray | None:
-    """Labels (N, 1) of the stays `ids` (N,) from the outcomes beside their set; None where there are none.
-
-    Raises UserError for stays that the outcomes lack or whose target is unknown.
-    """
+def labels_beside(path: Path, ids: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows and labels like those of labels_of, from the outcomes beside the set of the stays; None where there are
+    none."""
     file = outcomes_beside(path)
     return None if file is None else labels_of(file, ids, task)
 
 
-def labels_of(file: Path, ids: np.ndarray, task: Task) -> np.ndarray:
-    """Labels (N, 1) of the stays `ids` (N,) from a file of outcomes; errors like those of labels_beside."""
+def labels_of(file: Path, ids: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (K,) of the stays `ids` (N,) whose target is known, and their labels (K, 1), from a file of outcomes.
+
+    Raises UserError for stays that the outcomes lack, and where no target is known.
+    """
     outcomes = read_outcomes(file)
     joined = join(ids, outcomes)
     joined.require_outcomes(file)
     labels = target_of(task, outcomes)[joined.rows]
-    if unknown := int(np.isnan(labels).sum()):
-        raise UserError(f"{file}: {TARGETS[task.name]} of {unknown:,} stays is unknown (-1), so they cannot be scored")
-    return labels[:, None].astype(np.uint8 if task.has_classes else np.float32)
+    rows = np.flatnonzero(~np.isnan(labels))
+    if not len(rows):
+        raise UserError(f"{file}: {TARGETS[task.name]} of every stay is unknown (-1), so none can be scored")
+    return rows, labels[rows, None].astype(np.uint8 if task.has_classes else np.float32)
 
 
 def image_shape(images: Images) -> InputShape:

@@ -43,8 +43,9 @@ class PredictedFile(abc.ABC):
         another one where the rows were written for another run that reads them alike."""
 
     @abc.abstractmethod
-    def labels_for(self, task: Task) -> np.ndarray | None:
-        """Labels (N, n_labels); None where there are none. Raises UserError where they are another task's."""
+    def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+        """Rows (K,) whose labels are known, and these labels (K, n_labels); None where there are none. Raises UserError
+        where they are another task's."""
 
 
 class ReportFile(PredictedFile):
@@ -71,8 +72,8 @@ class ReportFile(PredictedFile):
             )
         return folder
 
-    def labels_for(self, task: Task) -> np.ndarray | None:
-        return None if self._reports.labels is None else self._reports.labels_for(task)
+    def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+        return None if self._reports.labels is None else (np.arange(len(self)), self._reports.labels_for(task))
 
 
 class SeriesFile(PredictedFile):
@@ -125,9 +126,10 @@ class SeriesFile(PredictedFile):
         self.sha256 = made.facts[0].sha256
         return made.corpus
 
-    def labels_for(self, task: Task) -> np.ndarray | None:
+    def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
         if self._images is not None:
-            return self._encoded.labels
+            labels = self._encoded.labels
+            return None if labels is None else (np.arange(len(self)), labels)
         return labels_beside(self.path, self.ids, task)
 
 

@@ -176,14 +176,17 @@ def _write_prediction(workspace: Workspace, source: RunFolder, rows: PredictedFi
     write_submission(path, rows.ids, predictions, workspace.settings.submit.eps, source.task)
     result(f"predict: {path} ({len(rows):,} {source.task.noun} x {source.task.predicted})")
     try:
-        if (labels := rows.labels_for(source.task)) is None:
+        if (found := rows.labels_for(source.task)) is None:
             return
-        score = metrics.official_score(source.task, labels, predictions)
+        known, labels = found
+        score = metrics.official_score(source.task, labels, predictions[known])
     except UserError as error:
         warn(f"no score: {error}")
     else:
         _warn_of_training(source, rows.sha256)
-        result(f"predict: score {score.value:.4f} ± {score.standard_error:.4f} against the labels of {file.name}")
+        told = f"score {score.value:.4f} ± {score.standard_error:.4f} against the labels of {file.name}"
+        unknown = len(rows) - len(known)
+        result(f"predict: {told}" + f" ({unknown:,} {source.task.noun} without a known label left out)" * (unknown > 0))
 
 
 def _warn_of_training(source: RunFolder, sha256: str) -> None:

@@ -51,28 +51,33 @@ def score_submission(settings: Config, submission: Path, labels: Path) -> None:
     import numpy as np
 
     from src.core.terminal import info, result
+    from src.data.series_dataset import labels_of
     from src.data.submission_files import read_submission
     from src.evaluation import metrics, runs
 
     task = _clinical_task(settings)
     ids, predictions = read_submission(submission, task) if task else read_submission(submission)
+    unknown = 0
     if task:
-        true_ids, truth = _answers(labels, ids, task)
+        rows, truth = labels_of(labels, ids, task)
+        predictions, unknown = predictions[rows], len(ids) - len(rows)
     else:
         task, true_ids, truth = _labelled_reports(submission, predictions, labels)
-    if len(ids) != len(true_ids) or (ids != true_ids).any():
-        where = np.flatnonzero(ids[: len(true_ids)] != true_ids[: len(ids)])
-        line = int(where[0]) + 1 if len(where) else min(len(ids), len(true_ids)) + 1
-        raise UserError(
-            f"{submission} ({len(ids):,} rows) and {labels} ({len(true_ids):,} rows) differ in their ids from line "
-            f"{line} on; they must hold the same {task.noun} in the same order"
-        )
+        if len(ids) != len(true_ids) or (ids != true_ids).any():
+            where = np.flatnonzero(ids[: len(true_ids)] != true_ids[: len(ids)])
+            line = int(where[0]) + 1 if len(where) else min(len(ids), len(true_ids)) + 1
+            raise UserError(
+                f"{submission} ({len(ids):,} rows) and {labels} ({len(true_ids):,} rows) differ in their ids from line "
+                f"{line} on; they must hold the same {task.noun} in the same order"
+            )
     report = metrics.score_report(task, truth, predictions)
     info(f"score: {submission} against {labels}")
+    if unknown:
+        info(f"score: {unknown:,} {task.noun} without a known label are left out")
     runs.show_scores({"submission": report}, settings.metric)
     score = report["overall"]["score"]
     spread = "" if score["standard_error"] is None else f" ± {score['standard_error']:.6f}"
-    result(f"score: {score['value']:.6f}{spread} ({task.title}, {len(ids):,} {task.noun})")
+    result(f"score: {score['value']:.6f}{spread} ({task.title}, {len(truth):,} {task.noun})")
 
 
 def _labelled_reports(submission: Path, predictions: np.ndarray, labels: Path) -> tuple[Task, np.ndarray, np.ndarray]:
@@ -93,13 +98,3 @@ def _clinical_task(settings: Config) -> Task | None:
     if settings.task == "frames":
         raise UserError("score --labels is for reports and stays; ./run.sh predict scores images against their labels")
     return get_task(settings.task) if settings.is_clinical else None
-
-
-def _answers(labels: Path, ids: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (N,) and labels (N, 1) of the stays of a submission, from a file of outcomes.
-
-    Stays whose target is unknown are an error, as their predictions cannot be scored.
-    """
-    from src.data.series_dataset import labels_of
-
-    return ids, labels_of(labels, ids, task)
