@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from src.__main__ import main
+from src.data.series_reader import OUTCOMES_HEADER
+from src.data.submission_files import write_submission
 from src.data.tasks import ICU, KINDS, LOS, ROUND1, frames, get_task
 from src.evaluation import runs
-from src.evaluation.metrics import TABLES, score_report, table_figures
+from src.evaluation.metrics import TABLES, Estimate, gain_text, score_report, table_figures
 from tests.conftest import error_of
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ICU, LOS, frames(3)], ids=lambda task: task.name)
@@ -79,3 +83,29 @@ def test_a_run_without_a_defined_figure_is_first():
     scores = {"good": score_of(ICU, 0.3), "none": score_of(ICU, 0.3)}
     scores["none"]["overall"]["scores"]["roc_auc"]["value"] = None
     assert runs.ordered(scores, "roc_auc") == ["none", "good"]
+
+
+def test_a_submission_is_judged_at_the_threshold_that_is_asked_for(tmp_path, capsys):
+    rng, ids = np.random.default_rng(0), np.arange(400)
+    truth = rng.normal(size=400)
+    lines = [f"{i},10,5,9,-1,{int(value > 1)}" for i, value in zip(ids, truth, strict=True)]
+    outcomes, submission = tmp_path / "Outcomes-b.txt", tmp_path / "submission_set-b.csv"
+    outcomes.write_text("\n".join([OUTCOMES_HEADER, *lines]) + "\n")
+    predictions = ICU.decode(truth + rng.normal(size=400))[:, None]
+    write_submission(submission, np.char.mod("%d", ids).astype(bytes), predictions, 1e-7, ICU)
+    shown = []
+    for wished in (0.5, 0.95):
+        words = ["--task", "icu", f"operating.sensitivity={wished}", f"paths.input={tmp_path}", "--json"]
+        assert main(["score", "--labels", str(outcomes), str(submission), *words]) == 0
+        (row,) = json.loads(capsys.readouterr().out)["tables"][0]["rows"]
+        shown.append(float(row["sens."]))
+    assert shown[0] == pytest.approx(0.5, abs=0.15) and shown[1] == pytest.approx(0.95, abs=0.08)
+
+
+def test_a_gain_in_days_has_its_error_in_days():
+    gain = Estimate(0.0512, 0.0234)
+    assert gain_text(LOS, gain) == "+0.051±0.023" and gain_text(ICU, gain) == "+0.0512±234"
+
+
+def test_one_stay_has_no_interval():
+    assert "2 stays" in error_of(score_report, LOS, np.array([[3.0]]), np.array([[2.0]]))

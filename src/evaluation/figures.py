@@ -38,11 +38,6 @@ class Estimate:
         """Returns both numbers, with null for NaN, which JSON lacks."""
         return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
 
-    @property
-    def as_gain(self) -> str:
-        """Text of a difference for a table: +0.0022±3, the standard error in units of the last digit."""
-        return f"{self.value:+.4f}±{1e4 * self.standard_error:.0f}"
-
 
 def estimate(figure: Figure) -> Estimate:
     return Estimate(float(figure[0]), float(np.linalg.norm(figure[1:])))

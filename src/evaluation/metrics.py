@@ -95,6 +95,14 @@ def paired_difference(
     return estimate(next(scores) - next(scores))
 
 
+def gain_text(task: Task, gain: Estimate) -> str:
+    """Words a paired_difference() for a table: +0.0022±3, the standard error in units of the last digit; of a
+    regression +0.051±0.023, both in its unit."""
+    if not task.has_classes:
+        return f"{gain.value:+.3f}±{gain.standard_error:.3f}"
+    return f"{gain.value:+.4f}±{1e4 * gain.standard_error:.0f}"
+
+
 def score_report(
     task: Task,
     labels: np.ndarray,
@@ -109,7 +117,8 @@ def score_report(
     `folds` is int (N,); rows of a negative fold were not predicted and are left out. An undefined metric (such as the
     ROC-AUC of a label without positives) is null; a mean over labels is over the defined ones and has their number.
     Figures without an influence function are bootstrapped: `n_boot` draws with multinomial weights, fixed by `seed`.
-    `operating` says how the threshold of a binary prediction is chosen. Raises the errors of `official_score`.
+    `operating` says how the threshold of a binary prediction is chosen. Raises the errors of `official_score`, and
+    UserError for a regression of a single row, whose interval nothing can be fitted on.
 
     Every section has `rows` and `score`, the task's own score whatever Task.metric is. Those of a multilabel task are
     described at _multilabel; those of other kinds have `scores`, each figure that runs can be ordered by, and
@@ -314,6 +323,8 @@ class _Whole:
             self.thresholds = {name: one(y, p, ones) for name, one in choose.items()}
             """Thresholds for new rows, chosen on all rows."""
         if task.kind == "regression":
+            if len(labels) < 2:
+                raise UserError(f"{task.name}: figures of a regression need at least 2 {task.noun}, not {len(labels)}")
             y, p = labels[:, 0].astype(np.float64), predictions[:, 0]
             self.limits = operating_points.cross_fitted_intervals(y, p, parts)
             self.median = operating_points.cross_fitted_median(y, parts)

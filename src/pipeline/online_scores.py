@@ -233,7 +233,8 @@ def _show_gains(workspace: Workspace, best: Submission, others: list[Submission]
             continue
         gain = _gain(workspace, target, fitting[best.fingerprint], fitting[one.fingerprint])
         small = ": less than one standard error" if abs(gain.value) < gain.standard_error else ""
-        result(f"{best.id} gains {gain.as_gain} over {one.id} by {workspace.settings.select_on}{small}")
+        words = metrics.gain_text(workspace.task, gain)
+        result(f"{best.id} gains {words} over {one.id} by {workspace.settings.select_on}{small}")
 
 
 def advice(workspace: Workspace, submissions: list[Submission]) -> str:
@@ -260,10 +261,11 @@ def advice(workspace: Workspace, submissions: list[Submission]) -> str:
         return f"next: {submit}, the best by {select_on} ({boards[left[-1]]:.4f})"
     best = max(done, key=lambda name: boards[name])
     gain = _gain(workspace, target, loaded[left[-1]], loaded[best])
+    words = metrics.gain_text(workspace.task, gain)
     if gain.value > gain.standard_error:
-        return f"next: {submit}, {gain.as_gain} over {best} by {select_on}"
+        return f"next: {submit}, {words} over {best} by {select_on}"
     return (
-        f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {gain.as_gain} "
+        f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {words} "
         f"by {select_on}). {vary} proposes variations"
     )
 

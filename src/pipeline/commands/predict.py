@@ -155,7 +155,10 @@ def score_shifted(
     rows.append(["effective reports", *(f"{sizes[key]:,.0f}" for key in SHIFTED)])
     show_table(f"Score on {file.name}, made like {pool.target_name}", ["run", *SHIFTED], rows)
     if against:
-        rows = [[name, *(found[key].as_gain for key in SHIFTED)] for name, found in gains.items()]
+        rows = [
+            [name, *(metrics.gain_text(sources[0].task, found[key]) for key in SHIFTED)]
+            for name, found in gains.items()
+        ]
         show_table(f"Gain over {against} on the same reports", ["run", *SHIFTED], rows)
     result(f"predict: {path}")
 

@@ -70,7 +70,7 @@ def score_submission(settings: Config, submission: Path, labels: Path) -> None:
                 f"{submission} ({len(ids):,} rows) and {labels} ({len(true_ids):,} rows) differ in their ids from line "
                 f"{line} on; they must hold the same {task.noun} in the same order"
             )
-    report = metrics.score_report(task, truth, predictions)
+    report = metrics.score_report(task, truth, predictions, operating=settings.operating)
     info(f"score: {submission} against {labels}")
     if unknown:
         info(f"score: {unknown:,} {task.noun} without a known label are left out")

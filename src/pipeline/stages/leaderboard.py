@@ -264,7 +264,7 @@ def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFol
             for name, rows in judged.items()
         }
     rows = [
-        [name, *(gain.as_gain for gain in found.values())]
+        [name, *(metrics.gain_text(workspace.task, gain) for gain in found.values())]
         for name, found in sorted(gains.items(), key=lambda item: item[1][workspace.settings.select_on].value)
     ]
     show_table(f"Gain over {base.name} on the same rows, target {target.name}", ["run", *VALIDATIONS], rows)
