@@ -163,16 +163,10 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     for name, count in sum((facts.implausible for facts in made.facts), Counter()).most_common(5):
         info(f"train: {count:,} values of {name} are outside its plausible range and become missing")
     shape = stay_shape(settings.grid, task)
-    tests = " + ".join(f"{entry['rows']:,}" for entry in entries if entry["role"] == "test") or "no"
+    size = f"{len(shape.parameters)} parameters x {shape.steps} steps"
     return {
-        "summary": f"{task.title}; {len(made.corpus):,} train stays, {tests} test stays, {len(shape.parameters)} "
-        f"parameters x {shape.steps} steps",
-        "task": task.name,
-        "inputs": shape.to_json(),
-        "vocabulary": fingerprint(shape.to_json()),
-        "train": storage.array_hash(*made.corpus.input_arrays(), made.corpus.labels),
+        **_series_manifest(task, shape, made.corpus, entries, size),
         "outcomes": storage.array_hash(*made.outcomes.values()),
-        "files": entries,
     }
 
 
@@ -209,10 +203,17 @@ def _encode_images(workspace: Workspace, target: Target) -> dict[str, Any]:
         entries.append({"role": "test", "name": name, "text": made.fingerprint, "rows": len(made), "sha256": sha256})
     shape, task = image_shape(train[0]), frames(train[0].n_classes)
     info(f"train: {path.name}: {len(corpus):,} images of {task.n_labels} classes; sha256 {sha256[:8]}…")
+    size = f"{shape.steps} rows x {len(shape.parameters)} columns"
+    return _series_manifest(task, shape, corpus, entries, size)
+
+
+def _series_manifest(
+    task: Task, shape: InputShape, corpus: Corpus, entries: list[dict[str, Any]], size: str
+) -> dict[str, Any]:
+    """Returns the manifest of a train corpus of series and of the files `entries`; `size` words that of one series."""
     tests = " + ".join(f"{entry['rows']:,}" for entry in entries if entry["role"] == "test") or "no"
     return {
-        "summary": f"{task.title}; {len(corpus):,} train images, {tests} test images, {shape.steps} rows x "
-        f"{len(shape.parameters)} columns",
+        "summary": f"{task.title}; {len(corpus):,} train {task.noun}, {tests} test {task.noun}, {size}",
         "task": task.name,
         "inputs": shape.to_json(),
         "vocabulary": fingerprint(shape.to_json()),
