@@ -41,9 +41,11 @@ def test_what_is_superseded_goes_and_results_stay(copy, tiny_input, clean):
     (copy / "data/train/denoised/0123.4567.hard.npy").write_text("by an encoder that is gone")
     (copy / "vectors/ppmi_9.0123.npy").write_text("of other texts")
     (copy / "shift/gone").mkdir()
+    (copy / "baselines/tfidf/fold_0.01234567.npy").write_text("of other folds")
     (min(old) / ".last.safetensors.x.tmp").write_text("half, in a folder that goes as a whole")
     expected = {*old, copy / "data/.tokens.npy.abc.tmp", copy / "predictions/lstm.0123", copy / "shift/gone"}
     expected |= {copy / "data/train/denoised/0123.4567.hard.npy", copy / "vectors/ppmi_9.0123.npy"}
+    expected |= {copy / "baselines/tfidf/fold_0.01234567.npy"}
     before = all_files(copy)
     assert clean(made) == expected and all_files(copy) == before, "nothing is removed without being asked"
     assert clean(made, "--superseded") == expected

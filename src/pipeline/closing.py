@@ -39,7 +39,7 @@ def _data(workspace: Workspace) -> str:
 
 def _out_of_fold(run: RunFolder, own: Task) -> str:
     score = run.score["overall"]["score"]
-    figure = f"{score['value']:.4f} ± {score['standard_error']:.4f} ({own.score_name})"
+    figure = f"{score['value']:.4f} ± {score['standard_error']:.4f} {own.score_name}"
     return f"{figure}, blend of {', '.join(run.record['members'])}"
 
 

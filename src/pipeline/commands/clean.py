@@ -24,6 +24,7 @@ from src.core.terminal import add_json, result, show_table
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.alarms import STAGE as ALARMS
 from src.pipeline.stages.alarms import readings, reference_stamp
+from src.pipeline.stages.baselines import STAGE as BASELINES
 from src.pipeline.stages.pretrain import STAGE as PRETRAIN
 from src.training.device_cache import recall_or_find
 from src.training.early_reading import early_name
@@ -124,6 +125,10 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
     for path in sorted(output.data.glob("extra/*")):
         if path.name.removesuffix(".rows.npy") not in extras:
             yield Item("extra file that is gone", path)
+    stamps = {target.name: target.fingerprint[:8] for target in BASELINES.targets(workspace)}
+    for path in sorted(output.baselines.glob("*/fold_*.np?")):
+        if path.name.split(".")[1] != stamps.get(path.parent.name):
+            yield Item("fold of a baseline of other data or folds", path)
     if output.alarms.exists():
         used = reference_stamp(workspace)[:8] if ALARMS.names(workspace) else None
         for path in sorted(output.alarms.glob("*")):
