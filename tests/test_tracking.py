@@ -208,3 +208,13 @@ def test_mlflow_reads_what_was_trained(copy, done, tiny_input):
     assert (copy / "runs/blend/score.json").read_bytes() == (done / "runs/blend/score.json").read_bytes()
     assert not (copy.parent / "mlruns").exists() and not Path("mlruns").exists()
     assert main(["train", *command, "track_uri=nosuch://x"]) == 2
+
+
+def test_each_clinical_task_has_an_experiment_of_its_own(tmp_path):
+    """Runs of one name, such as boosting, lie in one database where track_uri names one."""
+    mlflow = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path}/all.db"
+    for task in ("icu", "los"):
+        tracking_of(load_config("sample", [f"task={task}", "track=mlflow", f"track_uri={uri}"]))
+    found = {one.name for one in mlflow.MlflowClient(tracking_uri=uri).search_experiments()}
+    assert found - {"Default"} == {"icu", "los"}

@@ -40,6 +40,7 @@ SCORES = ("score", "mlogloss", "exact_match", "calibration_error")
 MEANS = ("roc_auc", "pr_auc", "sensitivity", "specificity")
 """Over labels."""
 EXPERIMENT = "ct-reports"
+"""Name of MLflow's experiment for reports; a clinical task has one of its own name."""
 
 Point = tuple[str, int]
 """Name and step of a measured value."""
@@ -160,7 +161,7 @@ class TensorBoard:
 class MLflow:
     """Runs of one experiment in a database."""
 
-    def __init__(self, uri: str):
+    def __init__(self, uri: str, experiment: str):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # or it tells its makers that it is used
         # A server that is gone would hold up training for minutes at each epoch: workers wait for who hears them.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -169,8 +170,8 @@ class MLflow:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # or it tells that it makes its tables
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        self._experiment = found.experiment_id if found else self._client.create_experiment(EXPERIMENT)
+        found = self._client.get_experiment_by_name(experiment)
+        self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
         self._ids: dict[str, str] = {}
         """MLflow's ids of the runs, by name."""
         self._unfinished: set[str] = set()
@@ -217,7 +218,7 @@ def tracking_of(config: Config) -> Tracking:
     uri = config.track_uri or f"sqlite:///{output.mlflow.resolve()}"
     output.root.mkdir(parents=True, exist_ok=True)
     try:
-        return Tracking(MLflow(uri))
+        return Tracking(MLflow(uri, config.task if config.is_clinical else EXPERIMENT))
     except Exception as error:  # each database raises its own
         raise UserError(f"track_uri: {uri} cannot be opened: {error}") from None
 
