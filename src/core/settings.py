@@ -442,8 +442,6 @@ class Run(Settings):
             raise ValueError(
                 "train.consistency goes without train.forecast_weight and train.outcome_weight: set one to 0"
             )
-        if isinstance(self.model, Tabular) and self.pretrain.epochs:
-            raise ValueError(f"{self.model.encoder} has no encoder to pretrain (pretrain.epochs)")
         return self
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
+from src.core.settings import CLINICAL, Config
 from src.core.terminal import info, result, show_table, warn
 from src.data.corpus import BLOCK
 from src.data.report_reader import read_reports
@@ -87,6 +88,8 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
     if to is not None and len(names) > 1:
         raise UserError(f"--to {to} is one file for {len(names)} runs; leave it out, and each has one of its own")
     runs = [workspace.run(name) for name in names]
+    for source in runs:
+        _check_task(workspace.settings, source)
     rows = predicted_file(file, workspace.settings)
     for source in runs:
         _write_prediction(workspace, source, rows, to)
@@ -161,6 +164,14 @@ def score_shifted(
         ]
         show_table(f"Gain over {against} on the same reports", ["run", *SHIFTED], rows)
     result(f"predict: {path}")
+
+
+def _check_task(settings: Config, source: RunFolder) -> None:
+    """Raises UserError if a run was trained for a task that reads other files than the task of `settings`."""
+    own = next((name for name in CLINICAL if source.task.name.startswith(name)), None)
+    if own != (settings.task if settings.is_clinical else None):
+        words = f"--task {own}" if own else "no clinical --task"
+        raise UserError(f"run {source.name} predicts {source.task.title}: it needs {words}")
 
 
 def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, float | None]]]:

@@ -84,7 +84,11 @@ def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str]) -> 
         # "" is the fingerprint of nothing: what rests on an out-of-date result is out of date itself.
         fingerprint = "" if isinstance(error, OutOfDate) else None
         state_of_none = "missing"
-        targets = [Target(name, stage.result(workspace, name), fingerprint) for name in stage.names(workspace)]
+        # Not current, whatever is noted in the result, which need not be JSON.
+        targets = [
+            Target(name, stage.result(workspace, name), fingerprint, noted=lambda path: None)
+            for name in stage.names(workspace)
+        ]
     found = [_target_status(workspace, stage, target, reason, chosen) for target in targets]
     if not stage.counted:
         return found
