@@ -170,5 +170,5 @@ def test_positives_are_weighted_where_there_are_classes():
 
 
 def test_an_error_of_several_runs_keeps_its_words():
-    told = error_of(load_config, "sample", ["task=icu", "pretrain.epochs=2"])
-    assert "pretrain.epochs" in told and "encoder to pretrain" in told
+    told = error_of(load_config, "sample", ["task=icu", "train.forecast_weight=1"])
+    assert "train.forecast_weight" in told and "model.bidirectional=false" in told
