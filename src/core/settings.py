@@ -302,7 +302,7 @@ class Features(Settings):
     """Summary features of the whole series beside the pooled features (wide and deep)."""
     drop: float = Field(0.0, ge=0, lt=1)
     """Augmentation: largest share of a stay's observations that are hidden in a training step; each stay has a share
-    between 0 and this one."""
+    between 0 and this one. The summary features of the wide part still see them."""
 
 
 class Optimisation(Settings):

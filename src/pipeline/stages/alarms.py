@@ -74,7 +74,7 @@ class AlarmStage(Stage):
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         if not targets:
-            why = f"{workspace.task.title} has no hours" if workspace.settings.alarms.hours else "alarms.hours is empty"
+            why = f"{workspace.task.noun} have no hours" if workspace.settings.alarms.hours else "alarms.hours is empty"
             info(f"alarms: stays are read hour by hour; {why}")
             return ""
         return f"alarms: up to date ({targets[0].result})"

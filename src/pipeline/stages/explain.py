@@ -144,7 +144,11 @@ def _explain_set(workspace: Workspace, source: RunFolder, target: Target) -> Non
     what, columns, lines = table
     show_table(f"{what}, by {source.name}", columns, lines, columns[-1:])
     looked_into = Findings.load(workspace).best
-    more = "; ./run.sh report shows it" if looked_into is not None and looked_into.name == source.name else ""
+    more = (
+        f"; ./run.sh {workspace.command('report')} shows it"
+        if looked_into is not None and looked_into.name == source.name
+        else ""
+    )
     result(f"explain: {target.result} ({duration(time.perf_counter() - started)}){more}")
 
 

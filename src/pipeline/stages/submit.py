@@ -79,7 +79,8 @@ class Submit(Stage):
         names = [sources.source_of(settings).name(path) for path in files.test] if files else []
         new = [name for name in names if name not in known]
         if new:
-            warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh")
+            remedy = workspace.command("pipeline")
+            warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh {remedy}")
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         source, settings, task = self.source(workspace), workspace.settings.submit, workspace.task

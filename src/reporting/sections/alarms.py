@@ -50,7 +50,8 @@ def section(findings: Findings) -> Section:
         return found
     record = storage.read_json(path)
     if record["run"] != best.score["fingerprint"]:
-        found.parts.append(Text(f"{best.name} was made again after its alarms. Run: ./run.sh alarms"))
+        remedy = findings.workspace.command("alarms")
+        found.parts.append(Text(f"{best.name} was made again after its alarms. Run: ./run.sh {remedy}"))
         return found
     found.parts.append(Text(f"{best.name}, {record['how']}. {_lost(record)}"))
     found.parts.append(Chart(_against_hours(record), "Score against hours of data, with 95% intervals."))

@@ -30,7 +30,8 @@ def section(findings: Findings) -> Section:
         return result
     record = storage.read_json(path)
     if record["run"] != best.score["fingerprint"]:
-        result.parts.append(Text(f"{best.name} was trained again after its explanation. Run: ./run.sh explain"))
+        remedy = findings.workspace.command("explain")
+        result.parts.append(Text(f"{best.name} was trained again after its explanation. Run: ./run.sh {remedy}"))
         return result
     if "parameters" in record:
         result.parts += series_explanations.parts(record, findings.dataset.task, findings.dataset.shape, best.name)
