@@ -206,16 +206,23 @@ def test_predictions_for_the_test_file_are_those_submitted(task, copied, capsys)
 @pytest.mark.parametrize("task", ["icu", "los"])
 def test_submissions_are_scored_against_outcomes(task, finished, tmp_path, capsys, refused):
     made, target = finished(task), get_task(task)
-    answers, words = made.input / ANSWERS, finished(task).words()
+    header, first, *rest = (made.input / ANSWERS).read_text().splitlines()
     ids, values = read_submission(made.submission, target)
-    expected = metrics.official_score(target, labels_of(answers, ids, target), values)
-    assert main(["score", "--labels", str(answers), str(made.submission), *words]) == 0
+
+    def without_outcome(line: str) -> str:
+        return ",".join([*line.split(",")[:3], "-1", "-1", "-1"])
+
+    def command(*lines: str) -> list[str]:
+        (tmp_path / "Outcomes-b.txt").write_text("\n".join([header, *lines]) + "\n")
+        return ["score", "--labels", str(tmp_path / "Outcomes-b.txt"), str(made.submission), *made.words()]
+
+    assert main(command(without_outcome(first), *rest)) == 0
+    rows, labels = labels_of(tmp_path / "Outcomes-b.txt", ids, target)
+    assert list(rows) == list(range(1, TEST_STAYS)), "what is unknown is not scored"
+    expected = metrics.official_score(target, labels, values[rows])
     assert f"score: {expected.value:.6f}" in capsys.readouterr().out
-    header, first, *rest = answers.read_text().splitlines()
-    record, saps, sofa, *_ = first.split(",")
-    unknown = tmp_path / "Outcomes-b.txt"
-    unknown.write_text("\n".join([header, f"{record},{saps},{sofa},-1,-1,-1", *rest]) + "\n")
-    assert "unknown" in refused(["score", "--labels", str(unknown), str(made.submission), *words])
+    assert "Outcomes-b.txt" in refused(command(*map(without_outcome, [first, *rest])))
+    assert "Outcomes-b.txt" in refused(command(*rest)), "a stay without a line"
 
 
 @pytest.mark.parametrize("task", CLINICAL)
