@@ -45,6 +45,7 @@ def test_scores_have_the_name_of_what_they_are_under_another_metric(tmp_path):
         settings=settings,
         input_files=None,
         output=Output(tmp_path),
+        command=lambda verb, *words: verb,
     )
     with output_mode(quiet=True, as_json=False) as transcript:
         closing.show(workspace)

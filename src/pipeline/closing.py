@@ -32,9 +32,13 @@ def _data(workspace: Workspace) -> str:
     settings, files = workspace.settings, workspace.input_files
     source = sources.source_of(settings)
     names = [path.name for path in [*files.train, *files.test, *files.extra]] if files else []
-    is_sample = bool(files) and files.train[0].parent == sources.sample_folder(settings)
-    origin = source.synthetic.ORIGIN if is_sample else f"{source.noun} of {settings.paths.input}"
+    origin = source.synthetic.ORIGIN if _is_sample(workspace) else f"{source.noun} of {settings.paths.input}"
     return f"{origin}: {', '.join(names)}"
+
+
+def _is_sample(workspace: Workspace) -> bool:
+    files = workspace.input_files
+    return files is not None and files.train[0].parent == sources.sample_folder(workspace.settings)
 
 
 def _out_of_fold(run: RunFolder, own: Task) -> str:
@@ -45,7 +49,7 @@ def _out_of_fold(run: RunFolder, own: Task) -> str:
 
 def _next(workspace: Workspace) -> str:
     settings = workspace.settings
-    if workspace.settings.preset == "sample":
+    if _is_sample(workspace):
         source = sources.source_of(settings)
         return f"put your own files into {settings.paths.input} ({source.described(settings)}) and run the same command"
     first = next(iter(settings.runs))
