@@ -154,7 +154,7 @@ def test_unknown_encoder_lists_the_family():
 
 @pytest.mark.parametrize("name", sorted(OF_SERIES))
 def test_models_of_series_refuse_tokens(name):
-    settings = load_config("quick", models=[name]).runs[name]
+    settings = load_config("quick", ["task=icu"], [name]).runs[name]
     with pytest.raises(UserError, match=f"{name} reads series"):
         build_model(settings.model, token_shape(SIZE), LABELS, features=settings.features)
 

@@ -96,7 +96,7 @@ def test_a_second_run_recomputes_nothing_and_says_so(done, tiny_input, capsys):
     changed = {p.name for p, at in before.items() if p.stat().st_mtime_ns != at}
     assert changed <= {"submission_sample_testA.csv", "submission_sample_testB.csv", "job.lock", "pipeline.json"}
     seconds = json.loads((done / "pipeline.json").read_text())["seconds"]
-    stages = "sample prepare folds shift baselines pretrain train blend submit score leaderboard explain report"
+    stages = "sample prepare folds shift baselines pretrain train blend submit score leaderboard explain alarms report"
     assert list(seconds) == stages.split()
     assert min(seconds.values()) >= 0
 

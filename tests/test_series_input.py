@@ -352,5 +352,5 @@ def test_a_model_that_needs_columns_says_which():
     with pytest.raises(ValueError, match=r"features.imputer=decay"):
         Run(model=GRUD())
     with pytest.raises(UserError, match="features.imputer=decay"):
-        load_config("quick", ["features.imputer=mean"], ["grud"])
-    assert load_config("quick", models=["grud"]).runs["grud"].features.imputer == "decay"
+        load_config("quick", ["task=icu", "features.imputer=mean"], ["grud"])
+    assert load_config("quick", ["task=icu"], ["grud"]).runs["grud"].features.imputer == "decay"
