@@ -56,7 +56,7 @@ def test_another_scikit_learn_changes_tabular_models(words, monkeypatch):
     monkeypatch.setattr(
         storage.importlib.metadata, "version", lambda name: "0" if name == "scikit-learn" else version(name)
     )
-    assert changed(before, stamps(words)) == {"boosting", "kernel", "baselines"}
+    assert changed(before, stamps(words)) == {"boosting", "baselines"}
 
 
 def test_another_default_of_a_model_changes_the_baselines(words, monkeypatch):

@@ -111,7 +111,7 @@ def test_the_kernel_model_is_that_of_scikit_learn_scaled_to_log_odds():
     targets = np.where(np.random.default_rng(0).random(targets.shape) < 0.2, 1 - targets, targets)  # hard to tell
     model = fitted(Kernel(), "binary", targets=targets)
     complete, new = ((model.complete(summarise(tensors(x), STAYS)) * model.varies).numpy() for x in (inputs, unseen))
-    plain = SVC(C=1.0, gamma=0.6 / model.complete.size).fit(complete, targets[:, 0])
+    plain = SVC(C=1.0, gamma=0.6 / int(model.varies.sum())).fit(complete, targets[:, 0])
     outputs, decided = outputs_of(model, unseen)[:, 0], plain.decision_function(new)
     slope, shift = np.polyfit(decided, outputs, 1)
     np.testing.assert_allclose(outputs, slope * decided + shift, atol=1e-4)
@@ -126,7 +126,7 @@ def test_the_kernel_regression_is_that_of_scikit_learn():
     inputs, unseen = stays(N, seed=1), stays(500, seed=2)
     model = fitted(Kernel(inverse_penalty=0.5), "regression")
     complete, new = ((model.complete(summarise(tensors(x), STAYS)) * model.varies).numpy() for x in (inputs, unseen))
-    plain = SVR(C=0.5, gamma=0.6 / model.complete.size).fit(complete, targets_of("regression", inputs)[:, 0])
+    plain = SVR(C=0.5, gamma=0.6 / int(model.varies.sum())).fit(complete, targets_of("regression", inputs)[:, 0])
     np.testing.assert_allclose(outputs_of(model, unseen)[:, 0], plain.predict(new), atol=1e-4)
 
 

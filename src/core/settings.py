@@ -270,7 +270,7 @@ class Kernel(Settings):
     inverse_penalty: float = Field(1.0, gt=0)
     """C: the inverse of the L2 penalty."""
     gamma: float = Field(0.6, gt=0)
-    """Rate at which the kernel falls with the mean squared difference of the features."""
+    """Rate at which the kernel falls with the mean squared difference of the features that vary in training."""
 
 
 Tabular = Boosting | Linear | Kernel

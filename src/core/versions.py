@@ -16,7 +16,7 @@ VECTORS = 1
 """Start vectors of embeddings."""
 PRETRAIN = 3
 DENOISE = 1
-TRAIN = 7
+TRAIN = 8
 """Weights and logits of a fold."""
 SCORE = 1
 """Files that a run puts together from its folds, and the figures in its score.json."""

@@ -208,7 +208,7 @@ class KernelModel(TabularModel):
 
     @property
     def _gamma(self) -> float:
-        return self.settings.gamma / self.complete.size
+        return self.settings.gamma / max(1, int(self.varies.sum()))
 
     def fit(self, table: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int, kind: Kind) -> None:
         # Imported here: workers that train networks do not wait for it.
