@@ -155,7 +155,7 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
         storage.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
     score = runs.score_oof(workspace, oof, how, any(part.score["optimistic"] for part in parts))
     storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
-    _show(fitted, members, record["diversity"], record["contributions"])
+    _show(workspace.task.label_names, fitted, members, record["diversity"], record["contributions"])
     result(f"blend: {target.name} {runs.headline(score, workspace.settings.metric)}, in {folder}")
 
 
@@ -191,11 +191,12 @@ def _contributions(
     return blending.contributions(evidence, task, per_fold, names)
 
 
-def _show(fitted: blending.BlendWeights, names: list[str], diversity: dict, worth: dict) -> None:
-    rows = [
-        [f"labels {group.start}–{group.stop - 1}", f"{group.temperature:.3f}", *(f"{w:.3f}" for w in group.weights)]
-        for group in fitted.groups
-    ]
+def _show(labels: list[str], fitted: blending.BlendWeights, names: list[str], diversity: dict, worth: dict) -> None:
+    rows = []
+    for group in fitted.groups:
+        own = labels[group.columns]
+        columns = own[0] if len(own) == 1 else f"{own[0]} to {own[-1]}"
+        rows.append([columns, f"{group.temperature:.3f}", *(f"{w:.3f}" for w in group.weights)])
     show_table(f"Blend ({fitted.method})", ["weights of", "temperature", *names], rows)
     result(f"\nWhat the members are worth, cross-fitted, on {worth['on']}:")
     rows = [
