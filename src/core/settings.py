@@ -520,7 +520,8 @@ class Alarms(Settings):
     ]  # fmt: skip
     """Hours of data at which a stay is read; none: no early warning."""
     on: float | None = Field(None, gt=0, lt=1)
-    """Risk at which an alarm begins. null: chosen on other folds, for operating.sensitivity or by false_alarms."""
+    """Risk at which an alarm begins. null: chosen on other folds, for operating.sensitivity or by false_alarms; 0.5 for
+    what a service or a stream predicts."""
     false_alarms: float | None = Field(None, ge=0)
     """Budget of false alarms a patient-day among survivors; if set, the lowest threshold that keeps it is chosen."""
     off: float = Field(0.8, gt=0, le=1)
@@ -539,6 +540,32 @@ class Submit(Settings):
     label_shift: bool = False
     """Adapt probabilities to the estimated label rates of the test file, see label_shift.py. The estimate assumes that
     rows of a label are alike in train and test, hence the default. ./run.sh leaderboard RUN shows the rates."""
+
+
+class Stream(Settings):
+    """Messages that ./run.sh stream answers, see serving/stream.py."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", pattern=r"^(rediss?|unix|kafka)://")
+    """Server of the messages: Redis, or Kafka as kafka://HOST:PORT,HOST:PORT."""
+    store: str | None = Field(None, pattern=r"^(rediss?|unix)://")
+    """Redis of answers, alarms and dead letters; null: `url`, or redis://127.0.0.1:6379/0 beside Kafka."""
+    name: str = Field("reports", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """Name of the stream or topic, and the start of the names of all keys."""
+    group: str = Field("workers", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """Consumer group: each message goes to one of its workers."""
+    batch: int = Field(64, ge=1, le=4096)
+    """Most messages that a worker holds and predicts at a time."""
+    deliveries: int = Field(3, ge=1)
+    """Deliveries of a message without an answer after which it becomes a dead letter."""
+    claim_after: float = Field(30.0, gt=0)
+    """Seconds after which another worker takes over a message that a worker has not answered; longer than a batch
+    takes, for what is taken over too early is predicted twice (and answered once)."""
+    expiry: float = Field(24.0, gt=0)
+    """Hours that an answer is kept. A message whose id has an answer is not answered again."""
+    backlog: int = Field(100_000, ge=1)
+    """Unanswered messages at which ./run.sh stream --send waits; nothing unanswered is ever cut off."""
+    kept: int = Field(100_000, ge=1)
+    """Entries kept, about, of each of the streams of answers, alarms and dead letters."""
 
 
 class Executor(Settings):
@@ -597,6 +624,7 @@ class Config(Settings):
     leaderboard: Leaderboard = Leaderboard()
     explain: Explain = Explain()
     alarms: Alarms = Alarms()
+    stream: Stream = Stream()
     submit: Submit = Submit()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"

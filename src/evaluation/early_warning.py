@@ -77,18 +77,39 @@ class Alarms:
         return found
 
 
+@dataclass(eq=False)
+class Watch:
+    """Alarms of n risks that are read one after the other, each from its own first reading on."""
+
+    rule: Rule
+    is_on: np.ndarray
+    """There is an alarm, (n,) bool."""
+    since: np.ndarray
+    """Hour at which the last alarm began, (n,), -inf without one."""
+    ended: np.ndarray
+    """Hour at which the last alarm ended, (n,), -inf without one."""
+
+    @classmethod
+    def fresh(cls, n: int, rule: Rule) -> Watch:
+        return cls(rule, np.zeros(n, dtype=bool), np.full(n, -np.inf), np.full(n, -np.inf))
+
+    def read(self, risk: np.ndarray, on: np.ndarray | float, hour: float) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the risks (n,) of an hour against thresholds, (n,) or one for all; returns which alarms begin and which
+        end, (n,) bool each."""
+        stops = self.is_on & (risk < self.rule.off * on) & (hour - self.since >= self.rule.duration)
+        starts = ~self.is_on & (risk >= on) & (hour - self.ended >= self.rule.refractory)
+        self.ended[stops], self.since[starts] = hour, hour
+        self.is_on = (self.is_on & ~stops) | starts
+        return starts, stops
+
+
 def raise_alarms(risk: np.ndarray, on: np.ndarray | float, rule: Rule, hours: np.ndarray, end: float) -> Alarms:
     """Raises alarms where `risk` (N, H) reaches the threshold `on`, (N,) or one for all, by a rule of hysteresis."""
-    on = np.broadcast_to(on, len(risk))
+    watch = Watch.fresh(len(risk), rule)
     begins, is_on = np.zeros(risk.shape, dtype=bool), np.zeros(risk.shape, dtype=bool)
-    since, ended = np.full((2, len(risk)), -np.inf)
-    active = np.zeros(len(risk), dtype=bool)
     for i, hour in enumerate(hours):
-        stops = active & (risk[:, i] < rule.off * on) & (hour - since >= rule.duration)
-        starts = ~active & (risk[:, i] >= on) & (hour - ended >= rule.refractory)
-        ended[stops], since[starts] = hour, hour
-        active = (active & ~stops) | starts
-        begins[:, i], is_on[:, i] = starts, active
+        begins[:, i], _ = watch.read(risk[:, i], on, hour)
+        is_on[:, i] = watch.is_on
     return Alarms(hours, end, begins, is_on)
 
 
