@@ -23,7 +23,7 @@ from tests.conftest import run_command, words
 
 TRAINED = [
     "--preset", "sample", "executor.threads=1", "folds.scheme=holdout", "baselines=[]", "train.noise.replacement=0",
-    "train.epochs=4", "train.learning_rate=0.008", "train.batch_size=32", "explain.per_label=12",
+    "train.epochs=4", "train.learning_rate=0.008", "train.batch_size=32", "explain.per_label=10",
 ]  # fmt: skip
 
 

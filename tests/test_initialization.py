@@ -105,12 +105,18 @@ def test_students_learn_from_the_teachers_of_their_fold(done):
 
 
 @pytest.fixture
-def denoised(done, with_extra, tmp_path) -> tuple[Path, list[str]]:
+def denoised(denoised_once, tmp_path) -> tuple[Path, list[str]]:
+    """A copy of denoised_once."""
+    output, more = denoised_once
+    return Path(shutil.copytree(output, tmp_path / "output", copy_function=shutil.copy2)), more
+
+
+@pytest.fixture(scope="module")
+def denoised_once(done, with_extra, made_once) -> tuple[Path, list[str]]:
     """Output of runs that read reports denoised by the Transformer's encoder, and the words that make it so.
 
     The encoder is large enough to learn which words it expects: it takes some 37 of 12,000 words for noise.
     """
-    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
     pretrain = {"epochs": 30, "batch_size": 16, "learning_rate": 0.01, "precision": "fp32"}
     pretrain |= {"select": 0.4, "masked": 0.4, "replaced": 0.4, "spans": "[1.0]"}
     model = {"embedding_size": 64, "feedforward_size": 64, "dropout": 0, "spatial_dropout": 0}
@@ -118,8 +124,12 @@ def denoised(done, with_extra, tmp_path) -> tuple[Path, list[str]]:
     more += [f"runs.transformer.model.{key}={value}" for key, value in model.items()]
     more += ["denoise.by=transformer", "denoise.prior=0.9", "denoise.confidence=0.5"]
     more += ["denoise.views=[hard,soft]"]
-    assert main(["train", *words(with_extra, output, *more)]) == 0
-    return output, more
+
+    def make(output: Path) -> None:
+        shutil.copytree(done, output, dirs_exist_ok=True, copy_function=shutil.copy2)
+        run_command(["train", *words(with_extra, output, *more)])
+
+    return made_once("denoised", make), more
 
 
 def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):

@@ -36,7 +36,8 @@ def proof(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("path", "start"),
     [
-        pytest.param(path, start, id=path.stem)
+        # Its data takes half a minute to make.
+        pytest.param(path, start, id=path.stem, marks=[pytest.mark.slow] * (path == WITH_OUTPUTS))
         for path, start in zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"]), strict=False)
     ],
 )
