@@ -568,6 +568,49 @@ class Stream(Settings):
     """Entries kept, about, of each of the streams of answers, alarms and dead letters."""
 
 
+class Serve(Settings):
+    """HTTP service, see docs/serving.md."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The default is this machine alone; 0.0.0.0 is every network it is in."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0: any free one, which the log names."""
+    key_file: Path | None = None
+    """File whose first line is the API key that requests must have in `Authorization: Bearer KEY`; null: none."""
+    origins: list[str] = []
+    """Origins such as https://ward.example whose pages may call the service from a browser (CORS); none: its own."""
+    engine: Literal["auto", "torch", "onnx"] = "auto"
+    """auto: ONNX Runtime where the bundle can run on it, otherwise PyTorch."""
+    threads: int = Field(1, ge=1)
+    """Threads of a prediction; the event loop needs a core beside them."""
+    batch: int = Field(64, ge=1)
+    """Most rows of a batch."""
+    delay: float = Field(2.0, ge=0)
+    """Milliseconds that a row waits for others to be predicted with while nothing is being predicted."""
+    queue: int = Field(256, ge=1)
+    """Most rows that wait; a request whose rows do not fit is answered with 429 at once."""
+    max_rows: int = Field(256, ge=1)
+    """Most rows of a request."""
+    max_tokens: int = Field(4096, ge=1)
+    """Most tokens of a report. A model reads the first or last data.max_len of them."""
+    max_bytes: int = Field(1 << 20, ge=1024)
+    """Most bytes of a request's body."""
+    max_connections: int = Field(1024, ge=1)
+    """Most connections at a time; a request on a further one is answered with 503."""
+    timeout: float = Field(10.0, gt=0)
+    """Seconds within which a client must have sent its request, and after which it is no longer answered."""
+    grace: int = Field(30, ge=1)
+    """Seconds that a shutdown waits for the requests that were accepted."""
+    watch: float = Field(2.0, ge=0)
+    """Seconds between looks at the bundle's file, which is loaded again when it changed; 0: only when asked for."""
+
+    @model_validator(mode="after")
+    def _a_request_fits(self) -> Serve:
+        if self.max_rows > self.queue:
+            raise ValueError(f"max_rows {self.max_rows} is more than queue {self.queue}: such a request never fits")
+        return self
+
+
 class Executor(Settings):
     """Parallel jobs and threads, see make_executor() in executors.py."""
 
@@ -626,6 +669,7 @@ class Config(Settings):
     alarms: Alarms = Alarms()
     stream: Stream = Stream()
     submit: Submit = Submit()
+    serve: Serve = Serve()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     track: Literal["none", "tensorboard", "mlflow"] = "none"
