@@ -75,6 +75,10 @@ class Output:
         name = file.name if file.suffix == ".csv" else f"{file.name.partition('.')[0]}.csv"
         return self.root / f"prediction_{run}_{name}"
 
+    def bundle(self, run: str) -> Path:
+        """File that holds all that predictions of a run need."""
+        return self.root / f"{run}.bundle"
+
     def explained(self, run: str) -> Path:
         """What carries each label for a run, as the report shows it."""
         return self.run(run) / "explained.json"

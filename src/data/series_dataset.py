@@ -17,7 +17,7 @@ from src.data.grid import KINDS, PARAMETERS, STATICS, GridBlock, grid
 from src.data.image_reader import Images
 from src.data.inputs import InputShape
 from src.data.plausible import SERIES
-from src.data.series_reader import LAST_MINUTE, Facts, Outcomes, join, read_outcomes, read_stays
+from src.data.series_reader import LAST_MINUTE, Facts, Outcomes, StayBlock, join, read_outcomes, read_stays
 from src.data.tasks import Task
 
 TARGETS = {"icu": "In-hospital_death", "los": "Length_of_stay"}
@@ -93,9 +93,7 @@ class _Encoding:
     def blocks(self, source: int, path: Path, outcomes: Outcomes | None) -> Iterator[np.ndarray]:
         """Yields the values of a set, block by block, and keeps the rest."""
         self.facts.append(facts := Facts())
-        settings = self.settings
-        how = {parameter.name: getattr(settings, parameter.kind) for parameter in SERIES}
-        for block in grid(read_stays(path, facts=facts), HOURS, settings.step, how):
+        for block in grid(read_stays(path, facts=facts), HOURS, self.settings.step, aggregations(self.settings)):
             kept = self._labelled(block, outcomes) if outcomes is not None else np.ones(len(block.ids), dtype=bool)
             self.statics.append(block.statics[kept])
             self.ids.append(block.ids[kept])
@@ -113,6 +111,17 @@ class _Encoding:
         for name, column in outcomes.columns.items():
             self.outcomes.setdefault(name, []).append(column[joined.rows][kept].astype(np.float32))
         return kept
+
+
+def aggregations(settings: Grid) -> dict[str, str]:
+    """How several values of a step become one, by the name of each parameter."""
+    return {parameter.name: getattr(settings, parameter.kind) for parameter in SERIES}
+
+
+def grid_of(block: StayBlock, settings: Grid) -> GridBlock:
+    """Puts stays that were parsed elsewhere on the grid of encode_stays."""
+    (made,) = grid([block], HOURS, settings.step, aggregations(settings))
+    return made
 
 
 def target_of(task: Task, outcomes: Outcomes) -> np.ndarray:

@@ -20,7 +20,7 @@ import io
 import re
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ import numpy as np
 from src.core.errors import UserError, unknown
 from src.data.line_parser import SHOWN, Errors, open_bytes, show
 from src.data.plausible import CATEGORIES, DESCRIPTORS, LOST_POINT, RECORD_ID, SERIES
-from src.data.stay_files import FileErrors, StayFile, stay_files
+from src.data.stay_files import LARGEST_FILE, FileErrors, StayFile, stay_files
 
 HEADER = b"Time,Parameter,Value"
 LAST_MINUTE = 48 * 60
@@ -60,6 +60,7 @@ _MASKS = np.array([b"\xff" * n for n in range(_WIDTH + 1)], f"S{_WIDTH}").view("
 _NUMBER = re.compile(rb"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _TIME = re.compile(rb"([0-9]{2}):([0-5][0-9])")
 _LONGEST_VALUE = 8
+_OWN_RECORD = re.compile(rb"^00:00,RecordID,([0-9]{1,15})\r?$", re.MULTILINE)
 
 KNOWN_STAYS = {"ac8a8d13105cefc873b69a70581d156575b4c9de6d2a0c7307b14ced9954621b": "set-a"}
 """Name of each published set by the checksum of its stays."""
@@ -154,6 +155,26 @@ def read_stays(path: Path | str, block: int = STAYS, facts: Facts | None = None)
     if not facts.stays:
         raise UserError(f"{path} holds no stays; expected files like 132539.txt, one for each RecordID")
     facts.sha256 = digest.hexdigest()
+
+
+def parse_stays(texts: Sequence[bytes]) -> StayBlock:
+    """Parses the texts of the files of some stays, in their order; the RecordID is that of the text.
+
+    Raises one UserError that lists the errors by number of the stay and line.
+    """
+    errors, files = FileErrors(Path("stays")), []
+    for number, text in enumerate(texts, start=1):
+        found = _OWN_RECORD.search(text)
+        if len(text) > LARGEST_FILE:
+            errors.add(f"stay {number}", f"more than {LARGEST_FILE:,} bytes, too many for the 48 hours of a stay")
+        elif found is None:
+            errors.add(f"stay {number}", "no line 00:00,RecordID,N with the number of the stay")
+        else:
+            files.append(StayFile(f"stay {number}", int(found[1]), text))
+    errors.throw()
+    block = _parse(files, errors, Facts())
+    errors.throw()
+    return block
 
 
 def _batches(files: Iterator[StayFile], size: int) -> Iterator[list[StayFile]]:

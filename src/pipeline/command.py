@@ -42,6 +42,7 @@ COMMANDS = {
     "tune": Entry("search for better settings of a run", "./run.sh tune lstm --preset quick --trials 30"),
     "submit": Entry("write the submission of each test file", "./run.sh submit lstm"),
     "predict": Entry("trained runs on any file of reports, stays or images", "./run.sh predict blend new_reports.csv"),
+    "bundle": Entry("a run as one file that predicts anywhere", "./run.sh bundle blend --to blend.bundle"),
     "score": Entry(
         "show all scores; with --labels, score a submission file",
         "./run.sh score --labels answers.csv output/submission_test.csv",

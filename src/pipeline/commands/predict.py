@@ -3,9 +3,12 @@
     ./run.sh predict blend new_reports.csv --to new_predictions.csv
     ./run.sh predict blend set-c.zip --task icu
     ./run.sh predict lstm gru blend round2/train.csv --shifted --against lstm
+    ./run.sh predict --bundle blend.bundle new_reports.csv
+    ./run.sh predict --bundle blend.bundle - < new_reports.csv > predictions.csv
 
 Labels in the file, if it has any, are used for nothing but the score that is printed at the end. With --shifted nothing
 but scores are made of a labelled file: as it is, and with the noise of the target and as like train as the target is.
+A bundle needs no input folder and no output folder.
 """
 
 from __future__ import annotations
@@ -39,9 +42,18 @@ SHIFTED = ("plain", "weighted", "noised", "both")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="trained runs or blends, such as lstm or blend")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="trained runs or blends, such as lstm or blend")
     parser.add_argument("file", type=Path, help="reports, with or without labels; with --task a set of stays or images")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/prediction_RUN_FILE")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="default: output/prediction_RUN_FILE; with --bundle - for stdout"
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FILE",
+        help="predict by this file of ./run.sh bundle instead of runs: one or more files, folders of reports, or - "
+        "for stdin, whose predictions go to stdout unless --to names a file",
+    )
     parser.add_argument(
         "--shifted",
         action="store_true",
@@ -57,6 +69,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    if parsed.bundle is not None:
+        if parsed.shifted or parsed.replacement is not None or parsed.against is not None:
+            raise UserError("--shifted, --replacement and --against compare with train, which a bundle does not hold")
+        from src.pipeline.bundled import predict_bundled
+
+        predict_bundled(workspace, parsed.bundle, [*map(Path, parsed.runs), parsed.file], parsed.to)
+        return
+    if not parsed.runs:
+        raise UserError(
+            f"which run is to predict {parsed.file}? Name it before the file, such as ./run.sh predict blend "
+            f"{parsed.file}, or a bundle: --bundle FILE"
+        )
     if parsed.shifted and workspace.settings.is_clinical:
         raise UserError(f"--shifted adds noise to tokens; task {workspace.settings.task} has none")
     if not parsed.shifted:
@@ -92,7 +116,9 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
         _check_task(workspace.settings, source)
     rows = predicted_file(file, workspace.settings)
     for source in runs:
-        _write_prediction(workspace, source, rows, to)
+        path = to or workspace.output.prediction(source.name, rows.path)
+        check_place(path, rows.path)
+        write_prediction(path, source, rows, logits_of(workspace, source, rows), workspace.settings.submit.eps)
 
 
 def score_shifted(
@@ -126,7 +152,7 @@ def score_shifted(
         _warn_of_training(source, pool.reports.sha256)
         scores[source.name], gains[source.name] = found, gained = {}, {}
         for unweighted, weighted, reports, weights in versions:
-            probabilities = source.task.decode(_predict(workspace, source, ReportFile(reports)))
+            probabilities = source.task.decode(logits_of(workspace, source, ReportFile(reports)))
             if source.name == against:
                 compared[unweighted] = probabilities
             for name, weigh in ((unweighted, None), (weighted, weights)):
@@ -178,17 +204,24 @@ def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[
     return {name: {key: scores[key].to_json() for key in SHIFTED} for name, scores in found.items()}
 
 
-def _write_prediction(workspace: Workspace, source: RunFolder, rows: PredictedFile, to: Path | None) -> None:
-    file = rows.path
-    path = to or workspace.output.prediction(source.name, file)
+def check_place(path: Path, file: Path) -> None:
+    """Raises UserError where the predictions of `file` cannot be written to `path`."""
     if path.resolve() == file.resolve():
         raise UserError(f"--to {path} is the input file itself; name another")
     if path.is_dir():
         raise UserError(f"--to {path} is a folder; name a file")
-    logits = _predict(workspace, source, rows)
+
+
+def write_prediction(
+    path: Path, source: RunFolder, rows: PredictedFile, logits: np.ndarray, eps: float, place: str = ""
+) -> None:
+    """Writes the predictions of a run, and shows their score where the labels of the rows are known.
+
+    `place`: name of what the predictions go to, if it is not `path`.
+    """
     predictions = source.task.decode(logits)
-    write_submission(path, rows.ids, predictions, workspace.settings.submit.eps, source.task)
-    result(f"predict: {path} ({len(rows):,} {source.task.noun} x {source.task.predicted})")
+    write_submission(path, rows.ids, predictions, eps, source.task)
+    result(f"predict: {place or path} ({len(rows):,} {source.task.noun} x {source.task.predicted})")
     try:
         if (found := rows.labels_for(source.task)) is None:
             return
@@ -198,7 +231,7 @@ def _write_prediction(workspace: Workspace, source: RunFolder, rows: PredictedFi
         warn(f"no score: {error}")
     else:
         _warn_of_training(source, rows.sha256)
-        told = f"score {score.value:.4f} ± {score.standard_error:.4f} against the labels of {file.name}"
+        told = f"score {score.value:.4f} ± {score.standard_error:.4f} against the labels of {rows.path.name}"
         unknown = len(rows) - len(known)
         result(f"predict: {told}" + f" ({unknown:,} {source.task.noun} without a known label left out)" * (unknown > 0))
 
@@ -209,13 +242,13 @@ def _warn_of_training(source: RunFolder, sha256: str) -> None:
             warn(f"{model.name} was trained on these very {model.task.noun}: the score that follows is not out of fold")
 
 
-def _predict(workspace: Workspace, source: RunFolder, file: PredictedFile) -> np.ndarray:
+def logits_of(workspace: Workspace, source: RunFolder, file: PredictedFile) -> np.ndarray:
     """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
     if source.is_blend:
         source.check_members()
         members = [workspace.run(member) for member in source.record["members"]]
         blend = BlendWeights.from_json(source.record["weights"])
-        parts = [_predict(workspace, member, file) for member in members]
+        parts = [logits_of(workspace, member, file) for member in members]
         logits = np.empty_like(parts[0])  # float32, as the blend's own test_*.npy: the same file gives the same bytes
         for start in range(0, len(logits), BLOCK):
             rows = slice(start, start + BLOCK)

@@ -1,0 +1,37 @@
+"""./run.sh bundle RUN: one file with everything that predictions of a run need.
+
+    ./run.sh bundle blend --to blend.bundle
+    ./run.sh predict --bundle blend.bundle new_reports.csv
+
+The file holds weights, settings, vocabulary, checksums, scores and a model card; no code, and no row of the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from src.core.errors import UserError
+from src.core.terminal import add_json, result
+from src.evaluation.workspace import Workspace
+from src.pipeline.stage import reading, run_lock
+from src.serving.bundle import Bundle, write_bundle
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a trained run or a blend, such as lstm or blend")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/RUN.bundle")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    to = parsed.to or workspace.output.bundle(parsed.run)
+    if to.is_dir():
+        raise UserError(f"--to {to} is a folder; name a file")
+    with reading(workspace, "bundle", [run_lock(parsed.run)]):
+        bundle = Bundle.open(write_bundle(workspace, workspace.run(parsed.run), to))
+    models = sum(bundle.record["models"].values())
+    add_json("bundle", {"name": bundle.name, "version": bundle.version, "models": models})
+    result(
+        f"bundle: {to} ({to.stat().st_size / 1e6:,.1f} MB, {models} trained folds, version {bundle.version}). "
+        f"Predict with: ./run.sh predict --bundle {to} FILE"
+    )

@@ -1,0 +1,494 @@
+"""Bundle: one file with everything that predictions of a run need, and nothing that is executed.
+
+    path = write_bundle(workspace, workspace.run("blend"), Path("output/blend.bundle"))
+    bundle = Bundle.open(path)
+    print(bundle.card)
+
+A bundle is a zip archive whose members lie as in an output folder. Members are stored, in the order of their names and
+with one fixed date, so that the same run gives the same bytes:
+
+bundle.json             what it predicts, its scores, what it was made of, size and sha256 of every other member
+MODEL_CARD.md           the same for people
+runs/NAME/…             of each run: run.json, score.json, config.yaml, vocabulary.json, and of each trained fold
+                        result.json with its weights, .safetensors or .onnx
+pretrained/…            encoders that denoise reports, where a run has one
+
+The archive's comment is the sha256 of all bytes before it: damage is found before anything is read. A checksum is no
+signature: who can write a file can write a whole bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import struct
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from src.core import storage
+from src.core.errors import UserError
+from src.core.settings import Data, Grid, Run
+from src.data.inputs import InputShape
+from src.data.stay_files import BROKEN
+from src.data.tasks import Task, get_task
+from src.ensemble.blending import BlendWeights
+from src.evaluation.runs import RunFolder
+from src.evaluation.workspace import Workspace
+from src.serving.model_card import model_card
+
+FORMAT = 1
+RECORD, CARD = "bundle.json", "MODEL_CARD.md"
+KINDS = (".json", ".yaml", ".safetensors", ".onnx", ".md")
+"""Kinds of members: data alone, no code and no pickle."""
+FOLDERS = ("runs", "pretrained")
+DATE = (1980, 1, 1, 0, 0, 0)
+"""Date of every member: a date of today would make other bytes of the same run."""
+SEAL = 64
+"""Hexadecimal digits of the checksum behind the archive."""
+LARGEST_RECORD = 16 << 20
+"""Bytes of bundle.json, which is read whole."""
+LONGEST_NAME = 240
+"""Characters of a member's name; file systems take 255 a folder or file."""
+PIECE = 1 << 20
+"""Bytes copied at a time."""
+
+
+class MemberFile(BaseModel):
+    """Size and checksum of a member."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Record(BaseModel):
+    """Fields of bundle.json that reading rests on; the others are for people."""
+
+    format: int
+    name: str = Field(min_length=1)
+    kind: Literal["model", "blend"]
+    task: str
+    labels: list[str]
+    inputs: dict[str, Any]
+    data: dict[str, Any]
+    members: dict[str, MemberFile]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was opened and checked."""
+
+    path: Path
+    record: dict[str, Any]
+    """Content of bundle.json."""
+    version: str
+    """First 12 hexadecimal digits of the content's sha256."""
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Opens and checks a bundle. Raises UserError for a file that is damaged, of a newer format or no bundle."""
+        seal = _check_seal(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                record = _checked_record(path, archive)
+                _check_runs(path, archive, record)
+        except (*BROKEN, ArithmeticError, RecursionError, TypeError, AttributeError) as error:
+            raise _refused(path, _sentence(error)) from error
+        return cls(path, record, seal[:12])
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.record["name"]
+
+    @property
+    def task(self) -> Task:
+        return get_task(self.record["task"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.record["labels"])
+
+    @cached_property
+    def card(self) -> str:
+        """Text of the model card."""
+        return model_card(self.record)
+
+    def has(self, kind: str) -> bool:
+        """Returns True if a trained fold has weights of this kind, .safetensors or .onnx."""
+        return any(name.startswith("runs/") and name.endswith(kind) for name in self.record["members"])
+
+    def unpack(self, folder: Path) -> Path:
+        """Writes the members to `folder`, where they lie as in an output folder; returns it. Raises UserError for a
+        file that was changed since it was opened."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                for name, member in self.record["members"].items():
+                    target = folder / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(name) as source, target.open("wb") as file:
+                        if _copied(source, file) != member["sha256"]:
+                            raise _refused(self.path, f"{name} differs from its checksum")
+        except (zipfile.BadZipFile, LookupError, EOFError, struct.error) as error:
+            raise _refused(self.path, "it was changed since it was opened") from error
+        return folder
+
+
+def write_bundle(workspace: Workspace, run: RunFolder, to: Path) -> Path:
+    """Writes the bundle of a finished run. Raises UserError, with the command, for a run that is not current."""
+    workspace.check_fits([run], noisy_copies=False)
+    return pack(workspace.output.root, run, to, about(workspace, run))
+
+
+def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
+    """What bundle.json tells of a run beyond what prediction needs: scores, what it was made of, environment."""
+    score, boards = run.score, run.boards()
+    files = workspace.dataset.manifest["files"]
+    return {
+        "scores": {
+            "figure": run.task.score_name,
+            "out_of_fold": {**figure_of(score), **{key: score[key] for key in ("rows", "how", "optimistic")}},
+            "expected": {name: board["expected"] for name, board in boards.items()},
+        },
+        "made_from": {
+            "fingerprint": score["fingerprint"],
+            **{key: run.record[key] for key in ("train", "tests", "folds", "shift", "preset", "overrides")},
+            "files": [{key: file[key] for key in ("role", "rows", "sha256")} for file in files],
+        },
+        "environment": storage.read_json(next(iter(_fold_records(run).values())))["environment"],
+    }
+
+
+def figure_of(score: Mapping[str, Any]) -> dict[str, float | None]:
+    """Value and standard error of the official figure of a score.json."""
+    return {key: score["overall"]["score"][key] for key in ("value", "standard_error")}
+
+
+def pack(
+    root: Path, run: RunFolder, to: Path, about: Mapping[str, Any], more: Mapping[str, Path] | None = None
+) -> Path:
+    """Writes the bundle of the run in the output folder `root`, with the fields `about` in its bundle.json and `more`
+    members {name: file}. Weights are those files of each fold that are there: .safetensors, .onnx or both.
+
+    Raises UserError, with the command, for a run with missing parts or whose models read rows differently.
+    """
+    run.check_members()
+    models = run.models()
+    _check_alike(run, models)
+    files = {**_collect(root, run, models), **(more or {})}
+    task = run.task
+    weights = {one.name: one.record["weights"] for one in (run, *_blends(run)) if one.is_blend}
+    record = {
+        "format": FORMAT,
+        "name": run.name,
+        "kind": run.record["kind"],
+        "task": task.name,
+        "title": task.title,
+        "noun": task.noun,
+        "predicted": task.predicted,
+        "unit": task.unit,
+        "labels": task.label_names,
+        "inputs": models[0].record["inputs"],
+        "data": models[0].record["data"],
+        "expects": expected_input(task, models[0].record["data"]),
+        "models": {model.name: len(model.record["fold_folders"]) for model in models},
+        "blend": weights,
+        **about,
+    }
+    record["members"] = {
+        name: {"sha256": storage.file_sha256(path), "bytes": path.stat().st_size} for name, path in files.items()
+    }
+    card = model_card(record).encode()
+    record["members"][CARD] = {"sha256": hashlib.sha256(card).hexdigest(), "bytes": len(card)}
+    record["members"] = dict(sorted(record["members"].items()))
+    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+    storage.write_atomic(to, lambda file: _write(file, {**files, CARD: card, RECORD: text}), Bundle.open)
+    return to
+
+
+def expected_input(task: Task, data: Mapping[str, Any]) -> str:
+    """Says in words what a row is, as a bundle's models read it."""
+    if task.input_kind == "reports":
+        return (
+            f"Reports of token ids from 0 to 65535, one a line: id|,|token token …; of a longer report the "
+            f"{data['keep']} of {data['max_len']} tokens is read, and a token that was in no training file as unknown."
+        )
+    if task.input_kind == "images":
+        return "Images of one size in a .npz file, read row by row."
+    return (
+        "Stays in intensive care: a folder, zip or tar of RecordID.txt files with lines Time,Parameter,Value of the "
+        f"first 48 hours, read in steps of {data['step']:g} h."
+    )
+
+
+def _collect(root: Path, run: RunFolder, models: list[RunFolder]) -> dict[str, Path]:
+    """Files that prediction needs, by their place in the output folder."""
+    files: dict[str, Path] = {}
+
+    def add(path: Path, remedy: str = run.remedy) -> None:
+        files[path.relative_to(root).as_posix()] = storage.require(path, remedy)
+
+    for one in (run, *_blends(run), *models):
+        for name in ("run.json", "score.json", "config.yaml"):
+            add(one.path / name)
+    for model in models:
+        if (vocabulary := model.path / "vocabulary.json").exists():
+            add(vocabulary)
+    for fold, path in _fold_records(run).items():
+        add(path)
+        result = storage.read_json(path)
+        graphs = sorted(fold.glob("*.onnx"))
+        weights = fold / f"{result['weights']}.safetensors"
+        for file in [*graphs, *([weights] if weights.exists() or not graphs else [])]:
+            add(file)
+        if denoiser := result.get("denoiser"):
+            add(root / denoiser / "result.json")
+            graphs = sorted((root / denoiser).glob("*.onnx"))
+            weights = root / denoiser / "last.safetensors"
+            for file in [*graphs, *([weights] if weights.exists() or not graphs else [])]:
+                add(file)
+    return files
+
+
+def _fold_records(run: RunFolder) -> dict[Path, Path]:
+    """The result.json of each trained fold of a run, by the fold's folder."""
+    folds = [model.path / part for model in run.models() for part in model.record["fold_folders"]]
+    return {fold: storage.require(fold / "result.json", run.remedy) for fold in folds}
+
+
+def _blends(run: RunFolder) -> list[RunFolder]:
+    """Blends among the members of a run, through blends of blends."""
+    if not run.is_blend:
+        return []
+    inner = [member for member in run.members() if member.is_blend]
+    return [*inner, *(other for member in inner for other in _blends(member))]
+
+
+def _check_alike(run: RunFolder, models: list[RunFolder]) -> None:
+    """Raises UserError for models that read rows differently: a service encodes a row once for all of them."""
+    for model in models:
+        for key in ("inputs", "data"):
+            if model.record[key] != models[0].record[key]:
+                raise UserError(
+                    f"{models[0].name} and {model.name} read {run.task.noun} differently ({key} in their run.json), "
+                    f"and a bundle has one encoding. Train one of them again, then run: ./run.sh {run.remedy}"
+                )
+        paths = [one.path / "vocabulary.json" for one in (models[0], model)]
+        if paths[0].exists() and paths[0].read_bytes() != paths[1].read_bytes():
+            raise UserError(
+                f"{models[0].name} and {model.name} number words differently (vocabulary.json), and a bundle has one "
+                f"encoding. Train one of them again, then run: ./run.sh {run.remedy}"
+            )
+
+
+def _write(file: IO[bytes], members: Mapping[str, Path | bytes]) -> None:
+    """Writes the archive and its seal."""
+    with tempfile.TemporaryFile() as whole:  # zipfile goes back to what it wrote, and the seal is of what stays
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in sorted(members.items()):
+                info = zipfile.ZipInfo(name, DATE)
+                info.create_system, info.external_attr = 3, 0o100644 << 16
+                source = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+                with source, archive.open(info, "w", force_zip64=False) as target:
+                    shutil.copyfileobj(source, target, PIECE)
+            archive.comment = b"0" * SEAL
+        size = whole.tell() - SEAL
+        whole.seek(0)
+        digest = hashlib.sha256()
+        while size:
+            piece = whole.read(min(size, PIECE))
+            digest.update(piece)
+            file.write(piece)
+            size -= len(piece)
+        file.write(digest.hexdigest().encode())
+
+
+def _check_seal(path: Path) -> str:
+    """Returns the sha256 of a bundle's content. Raises UserError where the file says another one."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size <= SEAL:
+                raise _refused(path, "it is too short to be one")
+            file.seek(size - SEAL)
+            noted = file.read(SEAL)
+            file.seek(0)
+            if file.read(4) != b"PK\3\4":
+                raise _refused(path, "it does not begin like one. Make one with: ./run.sh bundle RUN")
+            file.seek(0)
+            seal = _hash_of(file, size - SEAL)
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}. Make a bundle with: ./run.sh bundle RUN --to {path}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; expected the file that ./run.sh bundle writes") from None
+    if noted != seal.encode():
+        raise _refused(path, "its content and its checksum differ: it is damaged or cut off. Copy or make it again")
+    return seal
+
+
+def _hash_of(file: IO[bytes], size: int) -> str:
+    digest = hashlib.sha256()
+    while size:
+        piece = file.read(min(size, PIECE))
+        if not piece:
+            break
+        digest.update(piece)
+        size -= len(piece)
+    return digest.hexdigest()
+
+
+def _copied(source: IO[bytes], target: IO[bytes]) -> str:
+    """Copies a file; returns its sha256."""
+    digest = hashlib.sha256()
+    while piece := source.read(PIECE):
+        digest.update(piece)
+        target.write(piece)
+    return digest.hexdigest()
+
+
+def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Reads bundle.json. Raises UserError for another format, and unless the members are those that it names."""
+    entries = archive.infolist()
+    if RECORD not in (names := [entry.filename for entry in entries]):
+        raise _refused(path, f"it has no {RECORD}. Make one with: ./run.sh bundle RUN")
+    if archive.getinfo(RECORD).file_size > LARGEST_RECORD:
+        raise _refused(path, f"its {RECORD} has more than {LARGEST_RECORD:,} bytes")
+    _check_entries(path, entries)
+    record = _json(archive, RECORD)
+    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+        raise _refused(path, f"its {RECORD} names no format")
+    if record["format"] > FORMAT:
+        raise UserError(
+            f"{path} is a bundle of format {record['format']}, and this version reads formats up to {FORMAT}. Update "
+            "it, or make the bundle again with this version."
+        )
+    try:
+        checked = Record.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _refused(path, f"{'.'.join(map(str, first['loc']))} in {RECORD}: {first['msg']}") from None
+    if sorted({*checked.members, RECORD}) != sorted(names):
+        differing = sorted({*checked.members, RECORD} ^ set(names))
+        raise _refused(path, f"{RECORD} and the archive differ in their members: {_shown(differing[0])}")
+    for entry in entries:
+        if entry.filename != RECORD and entry.file_size != checked.members[entry.filename].bytes:
+            raise _refused(path, f"{entry.filename} has another size than {RECORD} says")
+    try:
+        task = get_task(checked.task)
+    except UserError as error:
+        raise _refused(path, _shown(str(error))) from None
+    if checked.labels != task.label_names:
+        raise _refused(path, f"its labels are not those of the task {task.name}")
+    (Data if task.input_kind == "reports" else Grid).model_validate(checked.data)
+    return record
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Raises UserError for members of another kind or place, or that would take more room than the file has."""
+    names = [entry.filename for entry in entries]
+    if len(set(names)) < len(names):
+        raise _refused(path, "two members have one name")
+    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    for entry in entries:
+        name, parts = entry.filename, entry.filename.split("/")
+        if not name.endswith(KINDS):
+            raise _refused(path, f"the member {_shown(name)} is none of {', '.join(KINDS)}")
+        if (
+            any(part in ("", ".", "..") for part in parts)
+            or len(name) > LONGEST_NAME
+            or not name.isprintable()
+            or "\\" in name
+            or ":" in name
+            or len(parts) > 1
+            and parts[0] not in FOLDERS
+            or name in folders
+        ):
+            raise _refused(path, f"the member {_shown(name)} lies where no member of a bundle lies")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
+            raise _refused(path, f"the member {_shown(name)} is compressed or encrypted, and members are stored")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise _refused(path, "its members together are larger than the file")
+
+
+def _check_runs(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any]) -> None:
+    """Raises UserError unless every part that a run names is a member, and its settings can be read."""
+    members = record["members"]
+    waiting, seen = [(record["name"], frozenset[str]())], set()
+
+    def part(name: str) -> Any:
+        if name not in members:
+            raise _refused(path, f"it lacks {_shown(name)}")
+        return _json(archive, name)
+
+    while waiting:
+        name, above = waiting.pop()
+        if name in above:
+            raise _refused(path, f"the blend {_shown(name)} is a member of itself")
+        if name in seen:
+            continue
+        seen.add(name)
+        run = part(f"runs/{name}/run.json")
+        part(f"runs/{name}/score.json")
+        if run["task"] != record["task"]:
+            raise _refused(path, f"run {_shown(name)} is of the task {_shown(run['task'])}")
+        if run["kind"] == "blend":
+            weights = BlendWeights.from_json(run["weights"])
+            if any(len(group.weights) != len(run["members"]) for group in weights.groups):
+                raise _refused(path, f"run {_shown(name)} has another number of weights than of members")
+            waiting += [(member, above | {name}) for member in run["members"]]
+            continue
+        shape = InputShape.from_json(run["inputs"])
+        if run["inputs"] != record["inputs"] or run["data"] != record["data"] or not run["fold_folders"]:
+            raise _refused(path, f"run {_shown(name)} does not fit {RECORD}")
+        if shape.kind == "tokens":
+            part(f"runs/{name}/vocabulary.json")
+        for fold in run["fold_folders"]:
+            result = part(f"runs/{name}/{fold}/result.json")
+            Run.model_validate(result["run"])
+            _check_weights(path, members, f"runs/{name}/{fold}/", result["weights"])
+            if denoiser := result.get("denoiser"):
+                Run.model_validate(part(f"{denoiser}/result.json")["run"])
+                _check_weights(path, members, f"{denoiser}/", "last")
+    if record["name"] in seen and record["kind"] != _json(archive, f"runs/{record['name']}/run.json")["kind"]:
+        raise _refused(path, f"{RECORD} and run.json differ in what the run is")
+
+
+def _check_weights(path: Path, members: Mapping[str, Any], folder: str, weights: str) -> None:
+    if f"{folder}{weights}.safetensors" not in members and not any(_graphs(members, folder)):
+        raise _refused(path, f"it lacks the weights in {_shown(folder)}")
+
+
+def _graphs(members: Mapping[str, Any], folder: str) -> Iterator[str]:
+    return (name for name in members if name.startswith(folder) and name.endswith(".onnx"))
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    try:
+        return json.loads(archive.read(name))
+    except ValueError as error:
+        raise ValueError(f"{name} is no valid JSON ({error})") from None
+
+
+def _refused(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is no bundle that can be read: {why}.")
+
+
+def _sentence(error: Exception) -> str:
+    """One line for an error that a library raised at what a bundle holds."""
+    told = str(error).splitlines()
+    return f"{type(error).__name__}{': ' if told else ''}{_shown(told[0]) if told else ''}"
+
+
+def _shown(text: str) -> str:
+    """A text of a bundle, short and printable."""
+    return text.encode("unicode_escape").decode()[:100]

@@ -1,0 +1,191 @@
+"""Predictor: a bundle in memory, for the service and for streams.
+
+predictor = Predictor.load(Path("output/blend.bundle"))
+values, spread = predictor.predict(predictor.encode([[12, 345, 6]]))  # (1, 17) probabilities, and their spread
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from src.core.errors import UserError, unknown
+from src.core.settings import Grid
+from src.core.settings_loader import load_config
+from src.data.corpus import Vocabulary, pad
+from src.data.line_parser import LARGEST_TOKEN
+from src.data.series_dataset import grid_of
+from src.data.series_reader import parse_stays
+from src.ensemble.blending import BlendWeights
+from src.evaluation.runs import RunFolder
+from src.serving.bundle import Bundle
+
+ENGINES = ("auto", "torch")
+
+
+class Rows(NamedTuple):
+    """Encoded reports or stays."""
+
+    inputs: dict[str, np.ndarray]
+    """{name: (B, T, ...)} as in Corpus.inputs, T the longest row."""
+    lengths: np.ndarray
+    """(B,) int32"""
+
+
+class Prediction(NamedTuple):
+    """Predictions of B rows in the unit of the task: probabilities, or days."""
+
+    values: np.ndarray
+    """(B, L) float64"""
+    spread: np.ndarray
+    """(B, L) float64, standard deviation over the predictions of the single models."""
+
+
+class Engine(Protocol):
+    """Trained folds that compute logits."""
+
+    name: str
+
+    def outputs(self, rows: Rows) -> np.ndarray:
+        """Logits (M, B, L) float32 of M trained folds, in the order in which they were given."""
+        ...
+
+
+class Predictor:
+    """A bundle in memory. Safe to call from one thread at a time."""
+
+    def __init__(self, bundle: Bundle, folder: Path, engine: Engine):
+        """`folder`: the unpacked bundle."""
+        self.bundle, self.task, self.labels = bundle, bundle.task, bundle.labels
+        self._engine = engine
+        runs = [one.name for one in _run_folder(bundle, folder).models()]
+        self._vocabulary = (
+            Vocabulary.load(folder / "runs" / runs[0] / "vocabulary.json") if self._reads_tokens else None
+        )
+        self._tree = _Node.of(_run_folder(bundle, folder), _fold_places(bundle, folder))
+
+    @classmethod
+    def load(cls, file: Path, engine: str = "auto", threads: int = 1) -> Predictor:
+        """Loads a bundle with an engine of ENGINES that computes with so many threads. Raises UserError for a file that
+        is no sound bundle, and for an unknown engine."""
+        if engine not in ENGINES:
+            raise unknown("engine", engine, ENGINES)
+        bundle = Bundle.open(file)
+        with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+            root = bundle.unpack(Path(folder))
+            return cls(bundle, root, _make_engine(bundle, root, threads))
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine."""
+        return self._engine.name
+
+    @property
+    def _reads_tokens(self) -> bool:
+        return self.task.input_kind == "reports"
+
+    def encode(self, reports: Sequence[Sequence[int]]) -> Rows:
+        """Encodes reports of token ids. An id that no training file holds is read as unknown, and a longer report is
+        cut as data.keep says. Raises UserError for an empty report, and for what is no token id.
+        """
+        if self._vocabulary is None:
+            raise UserError(f"{self.bundle.path} predicts {self.task.title} and reads {self.task.noun}, no reports")
+        parts = [_checked(number, report) for number, report in enumerate(reports, start=1)]
+        data = self.bundle.record["data"]
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
+        words = self._vocabulary.encode(np.concatenate([*parts, np.zeros(0, np.uint16)]))
+        tokens, lengths = pad(words, offsets, data["max_len"], data["keep"])
+        return Rows({"tokens": tokens[:, : lengths.max(initial=1)]}, lengths)
+
+    def encode_stay(self, texts: Sequence[str]) -> Rows:
+        """Encodes stays, each the text of its file: `Time,Parameter,Value` and its lines. Raises the UserErrors of the
+        reader of stays."""
+        if self.task.input_kind != "stays":
+            raise UserError(f"{self.bundle.path} predicts {self.task.title} and reads {self.task.noun}, no stays")
+        block = grid_of(parse_stays([text.encode() for text in texts]), Grid(**self.bundle.record["data"]))
+        steps = np.full(len(block.ids), block.values.shape[1], dtype=np.int32)
+        return Rows({"values": block.values, "statics": block.statics}, steps)
+
+    def predict(self, rows: Rows) -> Prediction:
+        """Predicts rows by all models of the run, blended as the run is."""
+        outputs = self._engine.outputs(rows)
+        values = self.task.decode(self._tree.logits(outputs))
+        return Prediction(values, self.task.decode(outputs).std(axis=0))
+
+    def logits(self, rows: Rows) -> np.ndarray:
+        """Logits (B, L) of the run, as ./run.sh predict decodes them."""
+        return self._tree.logits(self._engine.outputs(rows))
+
+    def explain(self, rows: Rows, label: int) -> np.ndarray:
+        """Contribution (T,) of each token of ONE report to the logit of a label, by integrated gradients, over all
+        models by their weights. Raises UserError for stays and images, and for a bundle without .safetensors."""
+        return self._explainer(rows, label)
+
+    @cached_property
+    def _explainer(self) -> Any:
+        from src.serving.token_explainer import TokenExplainer
+
+        if not self._reads_tokens:
+            raise UserError(f"{self.bundle.path} reads {self.task.noun}: single requests are explained of reports only")
+        if not self.bundle.has(".safetensors"):
+            raise UserError(
+                f"{self.bundle.path} has no weights that explain: they are in the bundle of ./run.sh bundle"
+            )
+        with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+            root = self.bundle.unpack(Path(folder))
+            return TokenExplainer.load(_run_folder(self.bundle, root), root, list(_fold_places(self.bundle, root)))
+
+
+class _Node(NamedTuple):
+    """A model, or a blend of nodes."""
+
+    folds: list[int]
+    """Places of a model's trained folds among the outputs; none of a blend."""
+    weights: BlendWeights | None
+    members: list[_Node]
+
+    @classmethod
+    def of(cls, run: RunFolder, places: dict[Path, int]) -> _Node:
+        if run.is_blend:
+            weights = BlendWeights.from_json(run.record["weights"])
+            return cls([], weights, [cls.of(member, places) for member in run.members()])
+        return cls([places[run.path / fold] for fold in run.record["fold_folders"]], None, [])
+
+    def logits(self, outputs: np.ndarray) -> np.ndarray:
+        """Logits (B, L) float32 from those of all folds (M, B, L), computed as ./run.sh predict does."""
+        if self.weights is None:
+            return np.mean([outputs[place] for place in self.folds], axis=0, dtype=np.float32)
+        return self.weights.apply([member.logits(outputs) for member in self.members]).astype(np.float32)
+
+
+def _make_engine(bundle: Bundle, root: Path, threads: int) -> Engine:
+    from src.serving.torch_engine import TorchEngine
+
+    return TorchEngine.load(list(_fold_places(bundle, root)), root, threads)
+
+
+def _run_folder(bundle: Bundle, root: Path) -> RunFolder:
+    """The run of an unpacked bundle."""
+    return RunFolder.load(root / "runs" / bundle.name, load_config("standard", [f"paths.output={root}"]))
+
+
+def _fold_places(bundle: Bundle, root: Path) -> dict[Path, int]:
+    """Folders of all trained folds of an unpacked bundle, each with its place in the engine's outputs."""
+    models = _run_folder(bundle, root).models()
+    folds = [model.path / fold for model in models for fold in model.record["fold_folders"]]
+    return {fold: place for place, fold in enumerate(folds)}
+
+
+def _checked(number: int, report: Sequence[int]) -> np.ndarray:
+    """Tokens (length,) uint16 of a report."""
+    tokens = np.asarray(report)
+    if tokens.ndim != 1 or not len(tokens):
+        raise UserError(f"report {number}: expected at least one token")
+    if tokens.dtype.kind not in "iu" or not ((tokens >= 0) & (tokens <= LARGEST_TOKEN)).all():
+        raise UserError(f"report {number}: expected token ids, whole numbers from 0 to {LARGEST_TOKEN}")
+    return tokens.astype(np.uint16)

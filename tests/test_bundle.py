@@ -1,0 +1,364 @@
+"""A bundle: what is in it, that it predicts as its run does, and that no other file is taken for one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from src.__main__ import main
+from src.core.errors import UserError
+from src.core.settings import ROOT
+from src.core.settings_loader import load_config
+from src.evaluation.workspace import Workspace
+from src.serving import bundle as bundles
+from src.serving.bundle import KINDS, Bundle, write_bundle
+from tests.conftest import error_of, run_command, words
+
+BLOCKED = """
+import socket
+
+class NoNetwork(socket.socket):
+    def __init__(self, family=-1, *arguments, **keywords):
+        if family in (-1, socket.AF_INET, socket.AF_INET6):
+            raise OSError("the network is blocked")
+        super().__init__(family, *arguments, **keywords)
+
+socket.socket = NoNetwork
+socket.create_connection = socket.getaddrinfo = None
+"""
+"""A sitecustomize module that leaves a process, and those that it starts, without a network."""
+
+
+@pytest.fixture(scope="session")
+def bundled(done, tiny_input, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bundled") / "blend.bundle"
+    run_command(["bundle", "blend", "--to", str(path), *words(tiny_input, done)])
+    return path
+
+
+@pytest.fixture(scope="session")
+def reports(tiny_input) -> Path:
+    return next(tiny_input.glob("*testA*.csv"))
+
+
+def rewritten(path: Path, to: Path, change, compression: int = zipfile.ZIP_STORED) -> Path:
+    """Another bundle with a right seal: `change` gets {name: content} and its bundle.json, and changes both."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    record = json.loads(members.pop("bundle.json"))
+    change(members, record)
+    with zipfile.ZipFile(to, "w", compression) as archive:
+        for name, content in [*members.items(), ("bundle.json", json.dumps(record).encode())]:
+            archive.writestr(name, content)
+        archive.comment = b"0" * 64
+    sealed(to)
+    return to
+
+
+def sealed(path: Path) -> None:
+    content = path.read_bytes()[:-64]
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+
+
+def renoted(members: dict[str, bytes], record: dict) -> None:
+    """Notes the sizes and checksums of changed members."""
+    record["members"] = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        for name, content in members.items()
+    }
+
+
+def test_the_same_run_gives_the_same_bytes(bundled, done, tiny_input, tmp_path):
+    settings = load_config("sample", [word for word in words(tiny_input, done) if "=" in word])
+    workspace = Workspace(settings)
+    again = write_bundle(workspace, workspace.run("blend"), tmp_path / "again.bundle")
+    assert again.read_bytes() == bundled.read_bytes()
+
+
+def test_it_holds_what_prediction_needs_and_no_row(bundled, done):
+    bundle = Bundle.open(bundled)
+    assert (bundle.name, bundle.task.name, len(bundle.labels)) == ("blend", "round1", 17)
+    assert bundle.record["models"] == {"lstm": 2, "transformer": 2}
+    with zipfile.ZipFile(bundled) as archive:
+        names = archive.namelist()
+        assert set(names) == {*bundle.record["members"], "bundle.json"} and names == sorted(names)
+        assert all(name.endswith(KINDS) for name in names)
+        assert sum(name.endswith(".safetensors") for name in names) == 4
+        text = b"".join(archive.read(name) for name in names if not name.endswith(".safetensors")).decode()
+    assert str(done) not in text and str(ROOT) not in text
+    score = json.loads((done / "runs/blend/score.json").read_text())["overall"]["score"]
+    found = bundle.record["scores"]["out_of_fold"]
+    assert (found["value"], found["standard_error"]) == (score["value"], score["standard_error"])
+    boards = json.loads((done / "runs/blend/leaderboard.json").read_text())["tests"]
+    assert bundle.record["scores"]["expected"] == {name: board["expected"] for name, board in boards.items()}
+
+
+def test_the_card_tells_what_it_predicts_and_what_it_is_worth(bundled):
+    bundle = Bundle.open(bundled)
+    with zipfile.ZipFile(bundled) as archive:
+        assert archive.read("MODEL_CARD.md").decode() == bundle.card
+    score = bundle.record["scores"]["out_of_fold"]["value"]
+    files = {file["role"]: file for file in bundle.record["made_from"]["files"]}
+    for told in (
+        "17 probabilities",
+        "head of 104 tokens",
+        "- lstm: 2 trained folds",
+        f"train file of 300 rows, sha256 `{files['train']['sha256'][:16]}",
+        f"official score {score:.4f} ±",
+        "expected on sample_testB.csv",
+        "not a diagnosis",
+    ):
+        assert told in bundle.card, told
+
+
+@pytest.mark.parametrize("run", ["lstm", "blend"])
+def test_it_predicts_the_bytes_of_its_run(run, done, tiny_input, reports, tmp_path):
+    settings = words(tiny_input, done)
+    run_command(["bundle", run, "--to", str(tmp_path / "it.bundle"), *settings])
+    run_command(["predict", run, str(reports), "--to", str(tmp_path / "of_run.csv"), *settings])
+    to = ["--to", str(tmp_path / "of_bundle.csv")]
+    run_command(["predict", "--bundle", str(tmp_path / "it.bundle"), str(reports), *to, "executor.threads=1"])
+    assert (tmp_path / "of_bundle.csv").read_bytes() == (tmp_path / "of_run.csv").read_bytes()
+
+
+def test_it_predicts_in_an_empty_folder_without_a_network(bundled, done, tiny_input, reports, tmp_path):
+    run_command(["predict", "blend", str(reports), "--to", str(tmp_path / "of_run.csv"), *words(tiny_input, done)])
+    empty, site = tmp_path / "empty", tmp_path / "site"
+    empty.mkdir()
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(BLOCKED)
+    shutil.copy(bundled, empty / "it.bundle")
+    command = [sys.executable, "-m", "src", "predict", "--bundle", "it.bundle", "-", "executor.threads=1"]
+    environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
+    probe = subprocess.run(
+        [sys.executable, "-c", "import socket; socket.socket()"], env=environment, capture_output=True, text=True
+    )
+    assert "the network is blocked" in probe.stderr
+    with reports.open("rb") as source:
+        done = subprocess.run(command, cwd=empty, env=environment, stdin=source, capture_output=True, check=True)
+    assert done.stdout == (tmp_path / "of_run.csv").read_bytes()
+    assert [path.name for path in empty.iterdir()] == ["it.bundle"]
+
+
+def test_several_files_and_folders_and_pipes(bundled, reports, tmp_path, monkeypatch, capfd):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("b.csv", "a.csv"):
+        shutil.copy(reports, folder / name)
+    output = f"paths.output={tmp_path / 'out'}"
+    run_command(["predict", "--bundle", str(bundled), str(folder), str(reports), output])
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == ["prediction_blend_a.csv", "prediction_blend_b.csv", f"prediction_blend_{reports.name}"]
+    assert main(["predict", "--bundle", str(bundled), str(folder), "--to", str(tmp_path / "x.csv"), output]) == 2
+    assert "is one file for 2 input files" in capfd.readouterr().err
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cp", str(reports), str(tmp_path / "pipe")]):
+        run_command(["predict", "--bundle", str(bundled), str(tmp_path / "pipe"), "--to", str(tmp_path / "x.csv")])
+    assert (tmp_path / "x.csv").read_bytes() == (tmp_path / "out/prediction_blend_a.csv").read_bytes()
+
+
+def test_what_is_asked_wrongly_is_told(bundled, reports, tmp_path, capsys):
+    def told(*arguments: str) -> str:
+        assert main(["predict", *arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "--shifted" in told("--bundle", str(bundled), str(reports), "--shifted")
+    assert "leave --task icu out" in told("--bundle", str(bundled), str(reports), "--task", "icu")
+    assert "which run is to predict" in told(str(reports))
+    assert "./run.sh bundle RUN" in told("--bundle", str(tmp_path / "none.bundle"), str(reports))
+    assert "holds no .csv file" in told("--bundle", str(bundled), str(tmp_path))
+    (tmp_path / "bad.csv").write_text("1|,|no tokens\n")
+    assert "line 1" in told("--bundle", str(bundled), str(tmp_path / "bad.csv"))
+
+
+def test_a_run_that_is_not_finished_or_out_of_date_is_refused(copy, tiny_input, tmp_path, capsys):
+    settings = words(tiny_input, copy)
+    to = ["--to", str(tmp_path / "it.bundle")]
+
+    def told(run: str) -> str:
+        assert main(["bundle", run, *to, *settings]) == 2
+        assert not (tmp_path / "it.bundle").exists()
+        return capsys.readouterr().err
+
+    assert "unknown run 'nothing'" in told("nothing")
+    (fold,) = (copy / "runs/lstm").glob("fold_1.*")
+    for weights in fold.glob("*.safetensors"):
+        weights.rename(weights.with_suffix(".away"))
+    assert "is missing. Make it with: ./run.sh" in told("blend")
+    for weights in fold.glob("*.away"):
+        weights.rename(weights.with_suffix(".safetensors"))
+    score = copy / "runs/lstm/score.json"
+    content = score.read_text()
+    score.write_text(json.dumps({**json.loads(content), "fingerprint": "0123456789abcdef"}))
+    assert "run lstm was made anew after the blend blend" in told("blend")
+    score.unlink()
+    assert "is missing. Make it with: ./run.sh train" in told("lstm")
+    score.write_text(content)
+    manifest = copy / "data/manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "train": "0123456789abcdef"}))
+    assert "on other train files than are there now" in told("lstm")
+
+
+def refused(path: Path) -> str:
+    """The one sentence by which a file is refused."""
+    told = error_of(Bundle.open, path)
+    assert str(path) in told and "\n" not in told and len(told) < 600
+    return told
+
+
+def test_every_damaged_byte_is_found(bundled, tmp_path):
+    content, draw = bundled.read_bytes(), random.Random(0)
+    damaged = tmp_path / "damaged.bundle"
+    places = {*range(0, 200), *range(len(content) - 200, len(content)), *draw.sample(range(len(content)), 100)}
+    for place in sorted(places):
+        changed = bytearray(content)
+        changed[place] ^= 1 << draw.randrange(8)
+        damaged.write_bytes(changed)
+        refused(damaged)
+    for size in (0, 1, 63, 64, 65, 1000, len(content) // 2, len(content) - 64, len(content) - 1):
+        damaged.write_bytes(content[:size])
+        refused(damaged)
+    damaged.write_bytes(content + b"\n")
+    assert "damaged or cut off" in refused(damaged)
+
+
+def test_what_is_no_bundle_is_told(tmp_path, write):
+    assert "there is no file" in error_of(Bundle.open, tmp_path / "none.bundle")
+    assert "is a folder" in error_of(Bundle.open, tmp_path)
+    assert "Make one with: ./run.sh bundle" in refused(write(b"1|,|2 3 4\n" * 20))
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("reports.csv", "1|,|2 3\n")
+        archive.comment = b"0" * 64
+    sealed(tmp_path / "other.zip")
+    assert "it has no bundle.json" in refused(tmp_path / "other.zip")
+
+
+def test_a_newer_format_is_told(bundled, tmp_path):
+    path = rewritten(bundled, tmp_path / "new.bundle", lambda members, record: record.update(format=2, further=[]))
+    assert "is a bundle of format 2, and this version reads formats up to 1" in refused(path)
+
+
+NAMES = ["../out.json", "/etc/out.json", "runs/../../out.json", "runs//a.json", "runs/a\\..\\b.json", "C:/a.json",
+         "elsewhere/a.json", "runs/" + "a" * 300 + ".json", "runs/a\nb.json", "runs/./a.json"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_a_member_in_a_forbidden_place_is_refused(name, bundled, tmp_path):
+    def add(members: dict[str, bytes], record: dict) -> None:
+        members[name] = b"{}"
+        renoted(members, record)
+
+    path = rewritten(bundled, tmp_path / "it.bundle", add)
+    assert "lies where no member of a bundle lies" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["runs/code.py", "runs/weights.pkl", "runs/weights.pt", "runs/link", "run.sh"])
+def test_a_member_of_another_kind_is_refused(name, bundled, tmp_path):
+    def add(members: dict[str, bytes], record: dict) -> None:
+        members[name] = b"import os"
+        renoted(members, record)
+
+    assert "is none of .json" in refused(rewritten(bundled, tmp_path / "it.bundle", add))
+
+
+def test_members_that_unpack_to_more_than_the_file_are_refused(bundled, tmp_path):
+    def bomb(members: dict[str, bytes], record: dict) -> None:
+        members["runs/blend/bomb.json"] = b" " * (50 << 20)
+        renoted(members, record)
+
+    path = rewritten(bundled, tmp_path / "it.bundle", bomb, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 20 and "is compressed or encrypted" in refused(path)
+
+
+def swap_weights(members: dict[str, bytes], record: dict) -> None:
+    first, second = [name for name in members if name.endswith(".safetensors") and "/lstm/" in name]
+    members[first], members[second] = members[second], members[first]
+
+
+def lose_weights(members: dict[str, bytes], record: dict) -> None:
+    del members[next(name for name in members if name.endswith(".safetensors"))]
+    renoted(members, record)
+
+
+def lose_member(members: dict[str, bytes], record: dict) -> None:
+    del members["runs/lstm/vocabulary.json"]
+
+
+def fold_outside(members: dict[str, bytes], record: dict) -> None:
+    run = json.loads(members["runs/lstm/run.json"])
+    members["runs/lstm/run.json"] = json.dumps({**run, "fold_folders": ["../../../elsewhere"]}).encode()
+    renoted(members, record)
+
+
+def blend_of_itself(members: dict[str, bytes], record: dict) -> None:
+    run = json.loads(members["runs/blend/run.json"])
+    members["runs/blend/run.json"] = json.dumps({**run, "members": {"blend": "", "lstm": ""}}).encode()
+    renoted(members, record)
+
+
+def deep_json(members: dict[str, bytes], record: dict) -> None:
+    members["runs/lstm/run.json"] = b"[" * 100_000
+    renoted(members, record)
+
+
+def list_for_a_run(members: dict[str, bytes], record: dict) -> None:
+    members["runs/lstm/run.json"] = b"[1, 2]"
+    renoted(members, record)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lose_weights, "it lacks the weights"),
+        (lose_member, "differ in their members: runs/lstm/vocabulary.json"),
+        (fold_outside, "it lacks runs/lstm/../../../elsewhere/result.json"),
+        (blend_of_itself, "is a member of itself"),
+        (deep_json, "RecursionError"),
+        (list_for_a_run, "TypeError"),
+        (lambda members, record: record.pop("members"), "members in bundle.json"),
+        (lambda members, record: record.update(task="round9"), "unknown task 'round9'"),
+        (lambda members, record: record.update(labels=["a"]), "its labels are not those of the task round1"),
+        (lambda members, record: record.update(format="1"), "names no format"),
+        (lambda members, record: record.update(name="../lstm"), "it lacks runs/../lstm/run.json"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_parts_that_do_not_fit_are_refused(change, told, bundled, tmp_path):
+    assert told in refused(rewritten(bundled, tmp_path / "it.bundle", change))
+
+
+def test_swapped_members_are_refused_before_they_predict(bundled, reports, tmp_path, capsys):
+    path = rewritten(bundled, tmp_path / "it.bundle", swap_weights)
+    assert main(["predict", "--bundle", str(path), str(reports), "--to", str(tmp_path / "x.csv")]) == 2
+    told = capsys.readouterr().err
+    assert "differs from its checksum" in told and not (tmp_path / "x.csv").exists()
+
+
+def test_a_file_that_changes_while_it_is_unpacked_is_refused(bundled, tmp_path):
+    path = Path(shutil.copy(bundled, tmp_path / "it.bundle"))
+    bundle = Bundle.open(path)
+    path.write_bytes(b"PK" + b"\0" * 1000)
+    with pytest.raises(UserError, match="was changed since it was opened"):
+        bundle.unpack(tmp_path / "there")
+
+
+def test_the_module_loads_nothing_heavy():
+    heavy = {"torch", "sklearn", "onnx", "fastapi"}
+    code = f"import sys; import src.serving.bundle; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_stored_and_named_constants_are_written(bundled):
+    with zipfile.ZipFile(bundled) as archive:
+        assert {info.date_time for info in archive.infolist()} == {bundles.DATE}
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
