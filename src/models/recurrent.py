@@ -54,6 +54,8 @@ def mirror(lengths: Tensor, width: int) -> Tensor:
 
 def take(x: Tensor, rows: Tensor) -> Tensor:
     """x (B, T, D) with its B * T vectors in the order of `rows`, which must be its own inverse, as a mirror's is."""
+    if torch.onnx.is_in_onnx_export():  # a function of its own has no form in ONNX
+        return x.reshape(-1, x.shape[2]).index_select(0, rows).view(x.shape)
     return _Take.apply(x, rows)
 
 

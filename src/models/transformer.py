@@ -103,9 +103,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor) -> Tensor:
 
 
 def rotary_turns(width: int, size: int, device: torch.device) -> Tensor:
-    """Rotary positions (Su et al. 2021) as complex numbers of length one: complex64 (T, size / 2)."""
+    """Rotary positions (Su et al. 2021) as complex numbers of length one: complex64 (T, size / 2); for ONNX, which has
+    no complex numbers, their real and imaginary parts (T, size / 2, 2)."""
     frequencies = 10000 ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
     angles = torch.arange(width, device=device, dtype=torch.float32)[:, None] * frequencies
+    if torch.onnx.is_in_onnx_export():
+        return torch.stack([angles.cos(), angles.sin()], dim=2)
     return torch.complex(angles.cos(), angles.sin())
 
 
@@ -114,5 +117,9 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
 
     One complex product, where the usual products and concatenation of halves take six passes over memory.
     """
+    if torch.onnx.is_in_onnx_export():
+        first, second = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
+        cosine, sine = turns[:, None, None].unbind(-1)
+        return torch.stack([first * cosine - second * sine, first * sine + second * cosine], dim=-1).flatten(-2)
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns[:, None, None, :]).flatten(-2)

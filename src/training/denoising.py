@@ -44,7 +44,7 @@ class Denoiser:
     def __init__(
         self, model: MaskedLanguageModel, pretrain: Pretrain, settings: Denoise, device: torch.device, precision: str
     ):
-        self._model, self.settings, self._device, self._precision = model.eval(), settings, device, precision
+        self.model, self.settings, self._device, self._precision = model.eval(), settings, device, precision
         # In pretraining, replaced words were as common as settings.replaced made them. Here they are as rare as the
         # prior says, so the odds of the shown word are higher by the ratio of both.
         taught = (1 - pretrain.masked - pretrain.replaced) / pretrain.replaced
@@ -79,8 +79,28 @@ class Denoiser:
     def _seen(self, tokens: Tensor, lengths: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
         inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         places = (inside & (tokens >= N_SPECIAL)).flatten().nonzero()[:, 0]
-        logits = self._model({"tokens": tokens}, lengths, places)[0]  # (K, V)
-        words = to_words(tokens.flatten()[places].long())
+        logits = self.model({"tokens": tokens}, lengths, places)[0]  # (K, V)
+        found = {}
+        chosen = self.choose(logits, to_words(tokens.flatten()[places].long()), views)
+        if "hard" in views:
+            wrong, word = chosen["hard"]
+            changed = tokens.flatten().clone()
+            changed[places[wrong]] = to_indices(word).to(tokens.dtype)[wrong]
+            found["hard"] = changed.view_as(tokens)
+        if "soft" in views:
+            word, shares = chosen["soft"]
+            mixed = torch.zeros(tokens.numel(), MIXED, dtype=torch.int32, device=tokens.device)
+            mixed[:, 0] = torch.where(inside.flatten(), mixture(tokens.flatten(), torch.ones_like(tokens.flatten())), 0)
+            mixed[places] = mixture(to_indices(word), shares)
+            found["soft"] = mixed.view(*tokens.shape, MIXED)
+        return found
+
+    def choose(self, logits: Tensor, words: Tensor, views: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Judges K shown `words` (K,) by the logits (K, V) of the language model.
+
+        hard: whether each is wrong (K,) and the likeliest word in its place (K,). soft: the likeliest words and their
+        shares, (K, MIXED) each.
+        """
         # Odds relative to the shown word, the only one whose odds change: no second (K, V) array is needed.
         likely, word = logits.topk(MIXED if "soft" in views else 1, dim=1)
         shown = logits.gather(1, words[:, None])[:, 0].float()
@@ -90,19 +110,13 @@ class Denoiser:
         found = {}
         if "hard" in views:
             wrong = others / (others + lift) > self.settings.confidence
-            wrong &= likely[:, 0] / (others + lift) > 0.5
-            changed = tokens.flatten().clone()
-            changed[places[wrong]] = to_indices(word[:, 0]).to(tokens.dtype)[wrong]
-            found["hard"] = changed.view_as(tokens)
+            found["hard"] = wrong & (likely[:, 0] / (others + lift) > 0.5), word[:, 0]
         if "soft" in views:
             # The word that is shown is among the likeliest, or takes the place of the last of them.
             named = (word == words[:, None]).any(dim=1)
-            word[:, -1] = torch.where(named, word[:, -1], words)
+            word = torch.cat([word[:, :-1], torch.where(named, word[:, -1], words)[:, None]], dim=1)
             likely = torch.where(word == words[:, None], lift, likely)
-            mixed = torch.zeros(tokens.numel(), MIXED, dtype=torch.int32, device=tokens.device)
-            mixed[:, 0] = torch.where(inside.flatten(), mixture(tokens.flatten(), torch.ones_like(tokens.flatten())), 0)
-            mixed[places] = mixture(to_indices(word), likely / likely.sum(dim=1, keepdim=True))
-            found["soft"] = mixed.view(*tokens.shape, MIXED)
+            found["soft"] = word, likely / likely.sum(dim=1, keepdim=True)
         return found
 
 

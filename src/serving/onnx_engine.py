@@ -1,0 +1,137 @@
+"""Engine on onnxruntime: the trained folds of an unpacked bundle as ONNX graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from src.core import storage
+from src.core.errors import UserError
+from src.core.settings import Denoise, fingerprint
+from src.serving.export import MODEL, export_denoiser, export_fold
+from src.serving.packages import require_packages
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+    from src.serving.predictor import Rows
+
+BATCH_SIZE = 64
+"""Most reports that a graph computes together: sorted by length, few tokens are padding."""
+
+
+class OnnxEngine:
+    """Trained folds, and the denoisers through which they read reports.
+
+    Graphs in float32 say the same of a report whatever is beside it. Those in INT8 scale what they compute by the
+    largest number of the batch, so that batch mates change the last digits.
+    """
+
+    name = "onnx"
+
+    def __init__(self, folds: Sequence[Fold], threads: int):
+        require_packages("engine=onnx", "onnxruntime")
+        self._folds = folds
+        files = {file for fold in folds for file in (fold.graph, *fold.denoisers)}
+        self._sessions = {file: open_session(file, threads) for file in sorted(files)}
+
+    @classmethod
+    def load(cls, folders: Sequence[Path], root: Path, threads: int) -> OnnxEngine:
+        """Loads the trained folds in `folders` of the output folder `root`; graphs that are missing are exported there.
+
+        Raises UserError for models of series, see export_fold().
+        """
+        return cls([export_missing(folder, root) for folder in folders], threads)
+
+    def outputs(self, rows: Rows) -> np.ndarray:
+        """Logits (M, B, L) float32 of the M trained folds."""
+        if "tokens" not in rows.inputs:
+            raise UserError("engine onnx reads reports of tokens; serve this run with engine torch")
+        found: np.ndarray | None = None
+        for places, tokens, lengths in _batches(rows.inputs["tokens"], rows.lengths):
+            seen: dict[Path, dict[str, np.ndarray]] = {}
+            for i, fold in enumerate(self._folds):
+                logits = self._logits(fold, tokens, lengths, seen)
+                if found is None:
+                    found = np.empty((len(self._folds), len(rows.lengths), logits.shape[1]), dtype=np.float32)
+                found[i, places] = logits
+        if found is None:
+            raise ValueError("there are no rows")
+        return found
+
+    def _logits(
+        self, fold: Fold, tokens: np.ndarray, lengths: np.ndarray, seen: dict[Path, dict[str, np.ndarray]]
+    ) -> np.ndarray:
+        """Logits (B, L) of one fold. `seen` has what the denoisers made of the batch, by their files."""
+        session, plain = self._sessions[fold.graph], {"tokens": tokens, "lengths": lengths}
+        if not fold.denoisers:
+            return session.run(["logits"], plain)[0]
+        total = []
+        for file in fold.denoisers:
+            if file not in seen:
+                words, shares = self._sessions[file].run(["words", "shares"], plain)
+                seen[file] = {"words": words, "shares": shares, "lengths": lengths}
+            total.append(session.run(["logits"], seen[file])[0])
+        return np.mean(total, axis=0, dtype=np.float32)
+
+
+class Fold(NamedTuple):
+    """Files of one trained fold."""
+
+    graph: Path
+    denoisers: tuple[Path, ...]
+    """Graph of each view of its denoiser; none where it reads reports as they are."""
+
+
+def export_missing(folder: Path, root: Path) -> Fold:
+    """Exports what a trained fold in the output folder `root` lacks of its graphs."""
+    result = storage.read_json(storage.require(folder / "result.json", "train"))
+    graph, views = folder / MODEL, _views(result, root)
+    if not all(file.exists() for file in (graph, *views.values())):
+        import torch
+
+        from src.training.denoising import Denoiser
+        from src.training.trained_fold import TrainedFold
+
+        fold = TrainedFold.load(folder, torch.device("cpu"), root)
+        if not graph.exists():
+            export_fold(fold, graph)
+        for view, file in views.items():
+            if not file.exists():
+                denoiser = Denoiser.load(root / result["denoiser"], fold.run.denoise, fold.device, "fp32")
+                export_denoiser(denoiser, view, file)
+    return Fold(graph, tuple(views.values()))
+
+
+def _views(result: Mapping[str, Any], root: Path) -> dict[str, Path]:
+    """Graph of each view through which the fold of a result.json reads reports, beside the denoiser's weights."""
+    if not result.get("denoiser"):
+        return {}
+    settings = Denoise.model_validate(result["run"]["denoise"])
+    stamp = fingerprint(settings.model_dump(include={"prior", "confidence"}))[:8]
+    return {view: root / result["denoiser"] / f"{view}.{stamp}.onnx" for view in settings.views}
+
+
+def open_session(file: Path, threads: int) -> InferenceSession:
+    """Opens a graph for so many threads. Raises UserError for a file that is none."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no class in common
+        raise UserError(f"{file} cannot be read as a model ({error}). Make the bundle again.") from error
+
+
+def _batches(tokens: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields places (b,), tokens (b, t) int64 and lengths (b,) int64, from the shortest reports to the longest."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), BATCH_SIZE):
+        places = order[start : start + BATCH_SIZE]
+        width = int(lengths[places[-1]])
+        yield places, tokens[places, :width].astype(np.int64), lengths[places].astype(np.int64)

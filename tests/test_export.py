@@ -1,0 +1,200 @@
+"""Exported graphs beside the models that they are made of."""
+
+from __future__ import annotations
+
+import itertools
+import typing
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnx", reason="docs/requirements-serve.txt is not installed: pip install -r it")
+pytest.importorskip("onnxruntime", reason="docs/requirements-serve.txt is not installed: pip install -r it")
+
+import onnxruntime
+
+from src.core.settings import DPCNN, RCNN, Denoise, Model, Pretrain, Recurrent, TextCNN, Transformer
+from src.core.storage import Output
+from src.data.corpus import N_SPECIAL, PAD, UNK
+from src.data.dataset import Dataset
+from src.data.inputs import token_shape
+from src.models.classifier import build_model
+from src.models.language import MaskedLanguageModel
+from src.models.layers import mixture, words_and_shares
+from src.serving.export import export_classifier, export_denoiser
+from src.serving.onnx_engine import OnnxEngine, open_session
+from src.serving.quantisation import quantise
+from src.training.denoising import Denoiser
+from src.training.inference import mean_logits
+from src.training.trained_fold import TrainedFold
+from tests.conftest import error_of
+
+SIZE, LABELS = 40, 5
+SMALL = {"embedding_size": 16, "embedding_init": "random"}
+SHAPES = [(1, 1), (2, 3), (3, 17), (5, 104)]
+POOLINGS = typing.get_args(Model.model_fields["pooling"].annotation)
+ENCODERS = {
+    **{
+        f"{cell}-{layers}": Recurrent(**SMALL, cell=cell, hidden_size=6, layers=layers, bidirectional=layers == 1)
+        for cell, layers in itertools.product(("lstm", "gru", "rnn"), (1, 2))
+    },
+    "rotary": Transformer(**SMALL, heads=2, feedforward_size=24),
+    "relative": Transformer(**SMALL, heads=2, feedforward_size=24, positions="relative"),
+    "textcnn": TextCNN(**SMALL, widths=[2, 3], filters=6),
+    "dpcnn": DPCNN(**SMALL, size=6),
+    "rcnn": RCNN(**SMALL, hidden_size=6, size=10),
+}
+CASES = [
+    *((name, "maxmean") for name in ENCODERS),
+    *(("lstm-1", pooling) for pooling in POOLINGS if pooling != "maxmean"),
+]
+
+
+def reports(batch: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Padded tokens of every kind, the first report as wide as the batch."""
+    rng = np.random.default_rng(batch * 1000 + width)
+    lengths = np.append(width, rng.integers(1, width + 1, size=batch - 1))
+    tokens = rng.integers(N_SPECIAL, SIZE, size=(batch, width))
+    tokens[0, 0] = UNK
+    tokens[np.arange(width) >= lengths[:, None]] = PAD
+    return torch.from_numpy(tokens), torch.from_numpy(lengths)
+
+
+def run(path, **inputs) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(str(path))
+    return session.run(None, {name: value.numpy() for name, value in inputs.items()})
+
+
+@pytest.mark.parametrize(("name", "pooling"), CASES)
+def test_a_graph_says_what_the_model_says_for_any_batch_and_length(tmp_path, name, pooling):
+    torch.manual_seed(0)
+    settings = ENCODERS[name].model_copy(update={"pooling": pooling})
+    model = build_model(settings, token_shape(SIZE), LABELS).eval()
+    export_classifier(model, tmp_path / "model.onnx")
+    for shape in SHAPES:
+        tokens, lengths = reports(*shape)
+        with torch.inference_mode():
+            wanted = model({"tokens": tokens}, lengths).numpy()
+        (found,) = run(tmp_path / "model.onnx", tokens=tokens, lengths=lengths)
+        np.testing.assert_allclose(found, wanted, atol=2e-5, err_msg=str(shape))
+
+
+@pytest.mark.parametrize("name", ["lstm-1", "rotary"])
+def test_a_graph_reads_mixtures(tmp_path, name):
+    torch.manual_seed(0)
+    model = build_model(ENCODERS[name], token_shape(SIZE), LABELS).eval()
+    export_classifier(model, tmp_path / "model.onnx", mixtures=True)
+    for batch, width in SHAPES:
+        tokens, lengths = reports(batch, width)
+        words = torch.stack([tokens, (tokens + 1) % SIZE, (tokens + 2) % SIZE, tokens], dim=2)
+        mixed = mixture(words, torch.rand(words.shape).softmax(dim=2))
+        with torch.inference_mode():
+            wanted = model({"tokens": mixed}, lengths).numpy()
+        words, shares = words_and_shares(mixed)
+        (found,) = run(tmp_path / "model.onnx", words=words.long(), shares=shares, lengths=lengths)
+        np.testing.assert_allclose(found, wanted, atol=2e-5, err_msg=str((batch, width)))
+
+
+@pytest.mark.parametrize("view", ["hard", "soft"])
+def test_a_denoiser_s_graph_finds_the_same_words(tmp_path, view):
+    torch.manual_seed(3)
+    language = MaskedLanguageModel(build_model(ENCODERS["rotary"], token_shape(SIZE), 1))
+    with torch.no_grad():  # far from the start, where all words are as likely
+        language.bias.normal_(std=4.0)
+    settings = Denoise(by="x", views=[view], prior=0.6, confidence=0.5)
+    denoiser = Denoiser(language, Pretrain(epochs=1), settings, torch.device("cpu"), "fp32")
+    export_denoiser(denoiser, view, tmp_path / "denoiser.onnx")
+    changed = 0
+    for shape in SHAPES:
+        tokens, lengths = reports(*shape)
+        (wanted,) = denoiser(tokens.numpy().astype(np.uint16), lengths.numpy(), [view])
+        words, shares = run(tmp_path / "denoiser.onnx", tokens=tokens, lengths=lengths)
+        if view == "hard":
+            np.testing.assert_array_equal(words[:, :, 0], wanted)
+            assert (shares == 1).all()
+            changed += (wanted != tokens.numpy()).sum()
+        else:
+            likely, share = words_and_shares(torch.from_numpy(wanted))
+            np.testing.assert_array_equal(words * (shares > 0), likely.numpy() * (share.numpy() > 0))
+            np.testing.assert_allclose(shares, share.numpy(), atol=1e-4)
+            changed += (shares[:, :, 1:] > 0.01).sum()
+    assert changed > 20
+
+
+def test_the_same_model_gives_the_same_bytes_without_a_path_in_them(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(ENCODERS["lstm-1"], token_shape(SIZE), LABELS)
+    contents = []
+    for name in ("one", "two"):
+        export_classifier(model, tmp_path / f"{name}.onnx")
+        contents.append((tmp_path / f"{name}.onnx").read_bytes())
+    assert contents[0] == contents[1]
+    assert b"/src/" not in contents[0] and b".py" not in contents[0]
+
+
+def test_an_export_leaves_training_as_it_was():
+    """The forms that ONNX needs are taken while a graph is exported, and never else."""
+    torch.manual_seed(0)
+    model = build_model(ENCODERS["lstm-1"], token_shape(SIZE), LABELS).train()
+    tokens, lengths = reports(3, 17)
+    before = [parameter.grad_fn for parameter in [model({"tokens": tokens}, lengths)]]
+    assert "_TakeBackward" in _names(before[0])
+
+
+def _names(function) -> set[str]:
+    names, waiting = set(), [function]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in names:
+            names.add(type(one).__name__)
+            waiting += [parent for parent, _ in one.next_functions]
+    return names
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "count"), [("lstm-1", "DynamicQuantizeLSTM", 2), ("rotary", "MatMulInteger", 9)]
+)
+def test_int8_reaches_every_weight(tmp_path, name, operator, count):
+    """Both directions of an LSTM; of each Transformer layer four products, and one of the head."""
+    torch.manual_seed(0)
+    model = build_model(ENCODERS[name], token_shape(SIZE), LABELS).eval()
+    export_classifier(model, tmp_path / "model.onnx")
+    made = quantise(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    assert made[operator] == count
+    assert (tmp_path / "int8.onnx").stat().st_size < (tmp_path / "model.onnx").stat().st_size
+    tokens, lengths = reports(5, 40)
+    (full,) = run(tmp_path / "model.onnx", tokens=tokens, lengths=lengths)
+    (small,) = run(tmp_path / "int8.onnx", tokens=tokens, lengths=lengths)
+    assert 0 < np.abs(full - small).max() < 0.05 * np.abs(full).max() + 0.02
+
+
+def test_what_cannot_be_quantised_is_an_error(tmp_path):
+    """No GRU is passed over without a word; an LSTM whose weights are computed is found."""
+    model = build_model(ENCODERS["gru-1"], token_shape(SIZE), LABELS).eval()
+    export_classifier(model, tmp_path / "model.onnx")
+    assert "GRU" in error_of(lambda: quantise(tmp_path / "model.onnx", tmp_path / "int8.onnx"))
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_an_engine_says_what_torch_says_of_a_run(done):
+    """Of every report, in its order, whatever the batches; graphs that are missing are made."""
+    dataset = Dataset.load(Output(done))
+    for name in ("lstm", "transformer"):
+        folds = sorted((done / "runs" / name).glob("fold_*"))
+        engine = OnnxEngine.load(folds, done, 1)
+        rows = SimpleNamespace(inputs=dict(dataset.train.inputs), lengths=np.asarray(dataset.train.lengths))
+        found = engine.outputs(rows)
+        for fold, logits in zip(folds, found, strict=True):
+            trained = TrainedFold.load(fold, torch.device("cpu"))
+            wanted = mean_logits(trained.model, trained.views(dataset.train_folder), rows.lengths, trained.device)
+            np.testing.assert_allclose(logits, wanted, atol=2e-5)
+        seventh = SimpleNamespace(inputs={"tokens": rows.inputs["tokens"][7:8]}, lengths=rows.lengths[7:8])
+        one = engine.outputs(seventh)
+        np.testing.assert_allclose(one[:, 0], found[:, 7], atol=1e-5)
+
+
+def test_a_file_that_is_no_graph_is_an_error(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    assert "cannot be read as a model" in error_of(lambda: open_session(tmp_path / "model.onnx", 1))
