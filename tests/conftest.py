@@ -37,7 +37,7 @@ TINY = [
 
 LARGE_ROWS, LARGE_TEST_ROWS = 4000, 1000
 
-LIBRARIES = ("PYTEST_", "KMP_", "TORCH", "_TORCH", "MLFLOW_")
+LIBRARIES = ("PYTEST_", "KMP_", "TORCH", "_TORCH", "TRITON_", "MLFLOW_")
 """Starts of the names of environment variables that belong to them."""
 
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]
