@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import typing
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,15 +15,19 @@ pytest.importorskip("onnxruntime", reason="docs/requirements-serve.txt is not in
 import onnxruntime
 
 from src.core.settings import DPCNN, RCNN, Denoise, Model, Pretrain, Recurrent, TextCNN, Transformer
+from src.core.settings_loader import load_config
 from src.core.storage import Output
 from src.data.corpus import N_SPECIAL, PAD, UNK
 from src.data.dataset import Dataset
 from src.data.inputs import token_shape
+from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel
 from src.models.layers import mixture, words_and_shares
+from src.serving.bundle import write_bundle
 from src.serving.export import export_classifier, export_denoiser
 from src.serving.onnx_engine import OnnxEngine, open_session
+from src.serving.predictor import Predictor, Rows
 from src.serving.quantisation import quantise
 from src.training.denoising import Denoiser
 from src.training.inference import mean_logits
@@ -178,21 +181,35 @@ def test_what_cannot_be_quantised_is_an_error(tmp_path):
     assert not (tmp_path / "int8.onnx").exists()
 
 
-def test_an_engine_says_what_torch_says_of_a_run(done):
+def test_an_engine_says_what_torch_says_of_a_run(copy):
     """Of every report, in its order, whatever the batches; graphs that are missing are made."""
-    dataset = Dataset.load(Output(done))
+    dataset = Dataset.load(Output(copy))
     for name in ("lstm", "transformer"):
-        folds = sorted((done / "runs" / name).glob("fold_*"))
-        engine = OnnxEngine.load(folds, done, 1)
-        rows = SimpleNamespace(inputs=dict(dataset.train.inputs), lengths=np.asarray(dataset.train.lengths))
+        folds = sorted((copy / "runs" / name).glob("fold_*"))
+        engine = OnnxEngine.load(folds, copy, 1)
+        rows = Rows(dict(dataset.train.inputs), np.asarray(dataset.train.lengths))
         found = engine.outputs(rows)
         for fold, logits in zip(folds, found, strict=True):
             trained = TrainedFold.load(fold, torch.device("cpu"))
             wanted = mean_logits(trained.model, trained.views(dataset.train_folder), rows.lengths, trained.device)
             np.testing.assert_allclose(logits, wanted, atol=2e-5)
-        seventh = SimpleNamespace(inputs={"tokens": rows.inputs["tokens"][7:8]}, lengths=rows.lengths[7:8])
+        seventh = Rows({"tokens": rows.inputs["tokens"][7:8]}, rows.lengths[7:8])
         one = engine.outputs(seventh)
         np.testing.assert_allclose(one[:, 0], found[:, 7], atol=1e-5)
+
+
+def test_a_bundle_is_served_by_either_engine_alike(done, tmp_path):
+    file = tmp_path / "blend.bundle"
+    workspace = Workspace(load_config("sample", [f"paths.output={done}"]))
+    write_bundle(workspace, workspace.run("blend"), file)
+    found = {}
+    for engine in ("auto", "onnx", "torch"):
+        predictor = Predictor.load(file, engine)
+        assert predictor.engine == {"auto": "onnx"}.get(engine, engine)
+        found[engine] = predictor.predict(predictor.encode([[12, 345, 6], [7] * 104, [65535]]))
+    for engine in ("auto", "onnx"):
+        np.testing.assert_allclose(found[engine].values, found["torch"].values, atol=1e-5)
+        np.testing.assert_allclose(found[engine].spread, found["torch"].spread, atol=1e-5)
 
 
 def test_a_file_that_is_no_graph_is_an_error(tmp_path):

@@ -13,11 +13,10 @@ from src.core.errors import UserError
 from src.core.settings import Denoise, fingerprint
 from src.serving.export import MODEL, export_denoiser, export_fold
 from src.serving.packages import require_packages
+from src.serving.predictor import Rows
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-    from src.serving.predictor import Rows
 
 BATCH_SIZE = 64
 """Most reports that a graph computes together: sorted by length, few tokens are padding."""

@@ -6,6 +6,7 @@ values, spread = predictor.predict(predictor.encode([[12, 345, 6]]))  # (1, 17) 
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,7 +26,8 @@ from src.ensemble.blending import BlendWeights
 from src.evaluation.runs import RunFolder
 from src.serving.bundle import Bundle
 
-ENGINES = ("auto", "torch")
+ENGINES = ("auto", "torch", "onnx")
+"""auto: onnx for a bundle that has ONNX graphs, and for one of reports whose graphs can be made here; else torch."""
 
 
 class Rows(NamedTuple):
@@ -78,7 +80,7 @@ class Predictor:
         bundle = Bundle.open(file)
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
             root = bundle.unpack(Path(folder))
-            return cls(bundle, root, _make_engine(bundle, root, threads))
+            return cls(bundle, root, _make_engine(bundle, root, engine, threads))
 
     @property
     def engine(self) -> str:
@@ -163,10 +165,21 @@ class _Node(NamedTuple):
         return self.weights.apply([member.logits(outputs) for member in self.members]).astype(np.float32)
 
 
-def _make_engine(bundle: Bundle, root: Path, threads: int) -> Engine:
+def _make_engine(bundle: Bundle, root: Path, engine: str, threads: int) -> Engine:
+    folds = list(_fold_places(bundle, root))
+    if engine == "auto":
+        installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+        exports = bundle.has(".safetensors") and bundle.task.input_kind == "reports" and installed
+        engine = "onnx" if bundle.has(".onnx") or exports else "torch"
+    if engine == "onnx":
+        from src.serving.onnx_engine import OnnxEngine
+
+        return OnnxEngine.load(folds, root, threads)
     from src.serving.torch_engine import TorchEngine
 
-    return TorchEngine.load(list(_fold_places(bundle, root)), root, threads)
+    if not bundle.has(".safetensors"):
+        raise UserError(f"{bundle.path} has ONNX graphs alone; leave out engine=torch")
+    return TorchEngine.load(folds, root, threads)
 
 
 def _run_folder(bundle: Bundle, root: Path) -> RunFolder:
