@@ -1,4 +1,4 @@
-"""Headless Chromium, controlled over two pipes (DevTools protocol), to measure the layout of a page."""
+"""Headless Chromium, controlled over two pipes (DevTools protocol), to measure the layout of a page and to use it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+KEYS = {"Enter": 13, "Tab": 9, " ": 32}
+"""Virtual key codes."""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -25,9 +31,8 @@ class Browser:
         to_child, from_parent = os.pipe()
         to_parent, from_child = os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_child, from_child)]  # clear of 3 and 4
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"]
         self.process = subprocess.Popen(
-            [CHROMIUM, *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
+            [CHROMIUM, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(3, 4),
@@ -73,15 +78,15 @@ class Browser:
         text, _, self.unread = self.unread.partition(b"\0")
         return json.loads(text)
 
-    def open(self, page: Path, width: int, dark: bool = False, media: str = "screen") -> None:
-        """Loads a file in a window of `width` pixels (below 600: a phone) and waits until it is loaded."""
+    def open(self, page: Path | str, width: int, dark: bool = False, media: str = "screen") -> None:
+        """Loads a file or URL in a window of `width` pixels (below 600: a phone) and waits until it is loaded."""
         phone = width < 600
         size = {"width": width, "height": 900, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
         self.ask("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self.events.clear()
-        self.ask("Page.navigate", url=page.resolve().as_uri())
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 
@@ -104,6 +109,60 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")
+
+    def set_language(self, language: str) -> None:
+        """Sets navigator.language of pages opened from now on."""
+        agent = self.ask("Browser.getVersion")["userAgent"]
+        self.ask("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=language)
+
+    def wait_for(self, condition: str) -> Any:
+        """Returns the value of the JavaScript expression as soon as it is true."""
+        wait_until(lambda: self.evaluate(condition))
+        return self.evaluate(condition)
+
+    def click(self, selector: str) -> None:
+        """Clicks with the mouse on the middle of an element, which must be what lies there."""
+        script = f"""(() => {{
+          const element = document.querySelector({json.dumps(selector)});
+          element.scrollIntoView({{ block: "center", behavior: "instant" }});
+          const {{ x, y, width, height }} = element.getBoundingClientRect();
+          const at = [x + width / 2, y + height / 2], hit = document.elementFromPoint(...at);
+          return element === hit || element.contains(hit) ? at : null;
+        }})()"""
+        at = self.evaluate(script)
+        assert at, f"{selector} is covered"
+        for kind in ("mousePressed", "mouseReleased"):
+            self.ask("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], button="left", clickCount=1)
+
+    def type(self, text: str) -> None:
+        """Types text where the focus is."""
+        self.ask("Input.insertText", text=text)
+
+    def press(self, key: str, control: bool = False) -> None:
+        """Presses a key of KEYS, with the control key if asked for."""
+        text = {"Enter": "\r", " ": " "}.get(key, "")
+        about = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEYS[key]}
+        about["modifiers"] = 2 if control else 0
+        self.ask("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **about)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def choose_files(self, selector: str, *files: Path) -> None:
+        """Chooses files in an <input type=file>."""
+        root = self.ask("DOM.getDocument")["root"]["nodeId"]
+        node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def drop_files(self, selector: str, *files: Path) -> None:
+        """Drags files from outside onto the middle of an element."""
+        at = self.evaluate(f"""(() => {{
+          const element = document.querySelector({json.dumps(selector)});
+          element.scrollIntoView({{ block: "center", behavior: "instant" }});
+          const {{ x, y, width, height }} = element.getBoundingClientRect();
+          return [x + width / 2, y + height / 2];
+        }})()""")
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.ask("Input.dispatchDragEvent", type=kind, x=at[0], y=at[1], data=data)
 
     def picture(self, file: Path) -> Path:
         """Writes a PNG of the whole page."""
