@@ -26,11 +26,12 @@ from src.data.synthetic_stays import ANSWERS, make_sample
 from src.data.tasks import Task, get_task
 from src.evaluation import metrics
 from src.evaluation.workspace import Workspace
+from src.serving.predictor import Predictor
 from src.training.classification import train_fold
 from src.training.device_cache import recall_or_find
 from src.training.job_specs import FoldJob
 from src.training.planning import fold_jobs
-from tests.conftest import CLINICAL_PRESET, clinical_words, run_command
+from tests.conftest import CLINICAL_PRESET, clinical_words, error_of, run_command
 from tests.test_pipeline import contents
 from tests.test_status import begun
 
@@ -201,6 +202,39 @@ def test_predictions_for_the_test_file_are_those_submitted(task, copied, capsys)
     assert values.shape == (len(corpus), target.n_labels) and values.std(axis=0).min() > 0
     if made.task == "frames":
         np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", CLINICAL)
+def test_a_bundle_predicts_the_bytes_of_its_run(task, finished, tmp_path):
+    """From an empty output folder; in memory it predicts the same, and says which parameters of a stay matter."""
+    made = finished(task)
+    bundle, to = tmp_path / "blend.bundle", tmp_path / "out" / "predicted.csv"
+    run_command(["bundle", "blend", "--to", str(bundle), *made.words()])
+    run_command(["predict", "--bundle", str(bundle), str(made.test_path), "--to", str(to), "executor.threads=1"])
+    assert to.read_bytes() == made.submission.read_bytes() and not list(to.parent.glob("[!p]*"))
+    predictor = Predictor.load(bundle)
+    assert predictor.reference is not None and predictor.explains == (task != "frames")
+    ids, expected = read_submission(made.submission, predictor.task)
+    if task == "frames":
+        assert "reads images, no stays" in error_of(predictor.encode_stay, ["Time,Parameter,Value"])
+        return
+    with zipfile.ZipFile(made.test_path) as archive:
+        texts = {
+            name.rpartition("/")[2].removesuffix(".txt"): archive.read(name).decode() for name in archive.namelist()
+        }
+    rows = predictor.encode_stay([texts[name.decode()] for name in ids])
+    np.testing.assert_allclose(predictor.predict(rows).values, expected, rtol=1e-4)
+    one = predictor.encode_stay([texts[ids[0].decode()]])
+    falls = predictor.explain(one, 0)
+    assert falls.shape == (len(predictor.parameters),) == (42,) and np.isfinite(falls).all() and falls.any()
+    age = predictor.parameters.index("Age at admission")
+    one.inputs["statics"][0, 0, 0] = np.nan
+    assert falls[age] != 0 and predictor.explain(one, 0)[age] == 0
+    assert "stay 2, line 3: " in error_of(predictor.encode_stay, [texts[ids[0].decode()], BAD_STAY])
+    assert "no line 00:00,RecordID,N" in error_of(predictor.encode_stay, ["Time,Parameter,Value\n"])
+
+
+BAD_STAY = "Time,Parameter,Value\n00:00,RecordID,132539\n00:07,HR,fast\n"
 
 
 @pytest.mark.parametrize("task", ["icu", "los"])

@@ -12,6 +12,7 @@ MODEL_CARD.md           the same for people
 runs/NAME/…             of each run: run.json, score.json, config.yaml, vocabulary.json, and of each trained fold
                         result.json with its weights, .safetensors or .onnx
 pretrained/…            encoders that denoise reports, where a run has one
+reference.safetensors   statistics of the training rows, to notice drift: rates, means, hashes of n-grams; no row
 
 The archive's comment is the sha256 of all bytes before it: damage is found before anything is read. A checksum is no
 signature: who can write a file can write a whole bundle.
@@ -46,7 +47,7 @@ from src.evaluation.workspace import Workspace
 from src.serving.model_card import model_card
 
 FORMAT = 1
-RECORD, CARD = "bundle.json", "MODEL_CARD.md"
+RECORD, CARD, REFERENCE = "bundle.json", "MODEL_CARD.md", "reference.safetensors"
 KINDS = (".json", ".yaml", ".safetensors", ".onnx", ".md")
 """Kinds of members: data alone, no code and no pickle."""
 FOLDERS = ("runs", "pretrained")
@@ -146,8 +147,13 @@ class Bundle:
 
 def write_bundle(workspace: Workspace, run: RunFolder, to: Path) -> Path:
     """Writes the bundle of a finished run. Raises UserError, with the command, for a run that is not current."""
+    from src.serving.drift import reference_of  # its estimates stand on scikit-learn, and opening a bundle does without
+
     workspace.check_fits([run], noisy_copies=False)
-    return pack(workspace.output.root, run, to, about(workspace, run))
+    with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+        reference = Path(folder) / REFERENCE
+        reference_of(workspace).save(reference)
+        return pack(workspace.output.root, run, to, about(workspace, run), {REFERENCE: reference})
 
 
 def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,12 +19,14 @@ from src.core.errors import UserError, unknown
 from src.core.settings import Grid
 from src.core.settings_loader import load_config
 from src.data.corpus import Vocabulary, pad
+from src.data.inputs import InputShape
 from src.data.line_parser import LARGEST_TOKEN
 from src.data.series_dataset import grid_of
 from src.data.series_reader import parse_stays
 from src.ensemble.blending import BlendWeights
 from src.evaluation.runs import RunFolder
-from src.serving.bundle import Bundle
+from src.serving.bundle import REFERENCE, Bundle
+from src.serving.drift import Reference
 
 ENGINES = ("auto", "torch", "onnx")
 """auto: onnx for a bundle that has ONNX graphs, and for one of reports whose graphs can be made here; else torch."""
@@ -65,6 +67,9 @@ class Predictor:
         """`folder`: the unpacked bundle."""
         self.bundle, self.task, self.labels = bundle, bundle.task, bundle.labels
         self._engine = engine
+        has_reference = REFERENCE in bundle.record["members"]
+        self.reference = Reference.load(folder / REFERENCE) if has_reference else None
+        """Statistics of the training rows, by which drift is noticed; None where the bundle has none."""
         runs = [one.name for one in _run_folder(bundle, folder).models()]
         self._vocabulary = (
             Vocabulary.load(folder / "runs" / runs[0] / "vocabulary.json") if self._reads_tokens else None
@@ -123,24 +128,58 @@ class Predictor:
         """Logits (B, L) of the run, as ./run.sh predict decodes them."""
         return self._tree.logits(self._engine.outputs(rows))
 
+    @property
+    def explains(self) -> bool:
+        """Returns True if explain() works: of reports with .safetensors, and of stays."""
+        return self.task.input_kind == "stays" or self._reads_tokens and self.bundle.has(".safetensors")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of what explain() weighs in a stay; none of reports, whose tokens it weighs."""
+        return tuple(self._occluded)
+
     def explain(self, rows: Rows, label: int) -> np.ndarray:
-        """Contribution (T,) of each token of ONE report to the logit of a label, by integrated gradients, over all
-        models by their weights. Raises UserError for stays and images, and for a bundle without .safetensors."""
+        """Contributions to the logit of a label, of ONE row: of each token (T,) by integrated gradients over all models
+        by their weights; of a stay how far the logit falls without each of `parameters`, (P,).
+
+        Raises UserError where `explains` is false.
+        """
+        if self.task.input_kind == "stays":
+            return self._falls(rows, label)
         return self._explainer(rows, label)
 
     @cached_property
-    def _explainer(self) -> Any:
+    def _explainer(self) -> Callable[[Rows, int], np.ndarray]:
         from src.serving.token_explainer import TokenExplainer
 
         if not self._reads_tokens:
-            raise UserError(f"{self.bundle.path} reads {self.task.noun}: single requests are explained of reports only")
+            raise UserError(f"{self.bundle.path} reads {self.task.noun}; requests are explained of reports and stays")
         if not self.bundle.has(".safetensors"):
             raise UserError(
-                f"{self.bundle.path} has no weights that explain: they are in the bundle of ./run.sh bundle"
+                f"{self.bundle.path} has exported models alone, which have no gradients. The bundle of ./run.sh bundle "
+                "explains"
             )
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
             root = self.bundle.unpack(Path(folder))
             return TokenExplainer.load(_run_folder(self.bundle, root), root, list(_fold_places(self.bundle, root)))
+
+    @cached_property
+    def _occluded(self) -> dict[str, tuple[str, list[int]]]:
+        """Input and columns of each parameter of a series; a one-hot static counts as one."""
+        shape = InputShape.from_json(self.bundle.record["inputs"])
+        found: dict[str, tuple[str, list[int]]] = {}
+        for name, columns in (("values", shape.parameters), ("statics", shape.statics)):
+            for column, parameter in enumerate(columns):
+                known = parameter if name == "values" else f"{parameter.rsplit('_', 1)[0]} at admission"
+                found.setdefault(known, (name, []))[1].append(column)
+        return found
+
+    def _falls(self, rows: Rows, label: int) -> np.ndarray:
+        inputs = {name: np.repeat(array, len(self._occluded) + 1, axis=0) for name, array in rows.inputs.items()}
+        for row, (name, columns) in enumerate(self._occluded.values(), start=1):
+            inputs[name][row][:, columns] = np.nan
+        logits = self.logits(Rows(inputs, np.repeat(rows.lengths, len(self._occluded) + 1)))[:, label]
+        return (logits[0] - logits[1:]).astype(np.float64)
 
 
 class _Node(NamedTuple):
