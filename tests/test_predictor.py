@@ -27,7 +27,7 @@ def made(done, tiny_input, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor(made) -> Predictor:
-    return Predictor.load(made / "it.bundle")
+    return Predictor.load(made / "it.bundle", "torch")
 
 
 @pytest.fixture(scope="module")
