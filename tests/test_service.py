@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
+import shutil
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install -r docs/requirements-serve.txt")
+from src.core import storage
+from src.core.errors import UserError
+from src.core.settings import Serve
+from src.core.settings_loader import load_config
+from src.evaluation.workspace import Workspace
+from src.pipeline.commands import serve
+from src.serving.packages import INSTALL, require_packages
+from tests.conftest import error_of, run_command
+from tests.waiting import PATIENCE
 
-from src.serving import request_models
-from src.serving.errors import Refused
-from src.serving.events import HELD, Events
-from src.serving.packages import require_packages
-from tests.conftest import error_of
+httpx = pytest.importorskip("httpx", reason=INSTALL)
+pytest.importorskip("fastapi", reason=INSTALL)
+
+from src.serving import json_logs, request_models  # noqa: E402
+from src.serving.app import Service, create_app  # noqa: E402
+from src.serving.errors import Refused  # noqa: E402
+from src.serving.events import HELD, Events  # noqa: E402
+from src.serving.parts import Part  # noqa: E402
+from src.serving.predictor import Prediction, Predictor, Rows  # noqa: E402
 
 
 def refusal(content, kind: str = "reports") -> str:
@@ -93,3 +111,354 @@ def test_missing_packages_are_one_error_with_the_command():
         "./run.sh serve needs docs/requirements-serve.txt (no_such_module is not installed): "
         ".venv/bin/pip install -r docs/requirements-serve.txt"
     )
+
+
+REPORTS = [[12, 345, 6], [7], list(range(40)), [0, 0, 65535], list(range(100, 104)), [1] * 90] * 4
+"""Reports of different lengths."""
+SETTINGS = Serve(engine="torch", watch=0, delay=1)
+
+
+@pytest.fixture(scope="module")
+def blend(done, tmp_path_factory) -> Path:
+    """Bundle of the blend of a finished tiny pipeline."""
+    file = tmp_path_factory.mktemp("bundles") / "blend.bundle"
+    run_command(["bundle", "blend", "--to", str(file), "--preset", "sample", f"paths.output={done}"])
+    return file
+
+
+@pytest.fixture(scope="module")
+def lstm(done, tmp_path_factory) -> Path:
+    """Bundle of one of its members: other values for the same task."""
+    file = tmp_path_factory.mktemp("bundles") / "lstm.bundle"
+    run_command(["bundle", "lstm", "--to", str(file), "--preset", "sample", f"paths.output={done}"])
+    return file
+
+
+@pytest.fixture(scope="module")
+def predictor(blend) -> Predictor:
+    return Predictor.load(blend, "torch")
+
+
+def talk(file: Path, session, settings: Serve = SETTINGS, parts=(), change=lambda service: None):
+    """What `session(http, service)` returns, with a client and the service of a bundle in this process."""
+
+    async def run():
+        service = Service.load(file, settings, parts)
+        change(service)
+        app = create_app(service)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://s") as http,
+        ):
+            return await session(http, service)
+
+    return asyncio.run(run())
+
+
+def values_of(answer: httpx.Response) -> np.ndarray:
+    """Values (B, L) of an answer."""
+    assert answer.status_code == 200, answer.text
+    return np.array([list(one["values"].values()) for one in answer.json()["predictions"]])
+
+
+class Slow:
+    """A predictor whose predictions wait until they are let go."""
+
+    def __init__(self, service: Service):
+        self.go, self.batches = threading.Event(), []
+        whole = service.predictor.predict
+
+        def predict(rows: Rows) -> Prediction:
+            assert self.go.wait(PATIENCE)
+            self.batches.append(rows.lengths.tolist())
+            return whole(rows)
+
+        service.predictor.predict = predict
+
+
+def test_one_and_many_reports_get_what_the_predictor_says(blend, predictor):
+    async def session(http, service):
+        texts = [{"id": f"r{i}", "tokens": " ".join(map(str, report))} for i, report in enumerate(REPORTS)]
+        many = await http.post("/predict", json={"reports": texts})
+        one = await http.post("/predict", json={"tokens": REPORTS[2]})
+        return many, one
+
+    many, one = talk(blend, session)
+    expected = predictor.predict(predictor.encode(REPORTS))
+    np.testing.assert_allclose(values_of(many), expected.values, atol=1e-6)
+    np.testing.assert_allclose(values_of(one), expected.values[2:3], atol=1e-6)
+    found = many.json()
+    assert [row["id"] for row in found["predictions"]] == [f"r{i}" for i in range(len(REPORTS))]
+    assert one.json()["predictions"][0]["id"] == "1"
+    assert found["bundle"] == {"name": "blend", "version": predictor.bundle.version}
+    assert list(found["predictions"][0]["values"]) == list(predictor.labels)
+    spread = [list(row["spread"].values()) for row in found["predictions"]]
+    np.testing.assert_allclose(spread, expected.spread, atol=1e-6)
+
+
+def test_requests_that_wait_share_batches_of_similar_length(blend, predictor):
+    """A prediction does not depend on the batch, batches hold the oldest row, and all rows are predicted once."""
+    settings = Serve(engine="torch", watch=0, batch=6, queue=256)
+    slow = []
+
+    async def session(http, service):
+        asked = [asyncio.create_task(http.post("/predict", json={"tokens": report})) for report in REPORTS]
+        while service.batcher.waiting + service.batcher.running < len(REPORTS):
+            await asyncio.sleep(0.001)
+        slow[0].go.set()
+        return [values_of(await one)[0] for one in asked]
+
+    found = talk(blend, session, settings, change=lambda service: slow.append(Slow(service)))
+    np.testing.assert_allclose(found, predictor.predict(predictor.encode(REPORTS)).values, atol=1e-6)
+    batches = slow[0].batches
+    lengths = predictor.encode(REPORTS).lengths
+    assert sorted(length for batch in batches for length in batch) == sorted(lengths.tolist())
+    assert max(map(len, batches)) == 6 and len(batches) <= len(REPORTS) // 6 + 2
+    spans = [max(batch) - min(batch) for batch in batches[1:-1]]
+    assert np.mean(spans) < 20, batches  # in the order of arrival each batch would span 89
+
+
+def test_a_full_queue_is_answered_at_once_and_what_was_accepted_is_answered(blend):
+    settings, slow = Serve(engine="torch", watch=0, batch=4, queue=8, max_rows=8), []
+
+    async def session(http, service):
+        row = {"tokens": "1 2 3"}
+        first = asyncio.create_task(http.post("/predict", json=row))
+        while not service.batcher.running:
+            await asyncio.sleep(0.001)
+        waiting = [asyncio.create_task(http.post("/predict", json={"reports": [row] * 4})) for _ in range(2)]
+        while service.batcher.waiting < 8:
+            await asyncio.sleep(0.001)
+        refused = await http.post("/predict", json=row)
+        metrics = (await http.get("/metrics")).text
+        slow[0].go.set()
+        return refused, metrics, [await first, *[await one for one in waiting]]
+
+    refused, metrics, answers = talk(blend, session, settings, change=lambda service: slow.append(Slow(service)))
+    assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+    assert refused.json() == {"error": "the queue is full: try again in 1 s"}
+    assert "serve_queue_rows 8.0" in metrics and "serve_rejected_total 1.0" in metrics
+    assert [len(values_of(one)) for one in answers] == [1, 4, 4]
+
+
+def test_an_answer_that_takes_too_long_is_given_up(blend):
+    settings, slow = Serve(engine="torch", watch=0, timeout=0.05), []
+
+    async def session(http, service):
+        answer = await http.post("/predict", json={"tokens": "1"})
+        slow[0].go.set()
+        return answer, await http.post("/predict", json={"tokens": "1"})
+
+    given_up, next_one = talk(blend, session, settings, change=lambda service: slow.append(Slow(service)))
+    assert given_up.status_code == 503 and given_up.json() == {"error": "no answer within 0.05 s"}
+    assert next_one.status_code in (200, 503)
+
+
+def test_a_fault_gets_an_answer_without_details_and_no_text_of_a_report_is_logged(blend, caplog, monkeypatch):
+    # import-linter, in another test of this process, disables all loggers that are there.
+    monkeypatch.setattr(logging.getLogger("src.serving"), "disabled", False)
+
+    def break_it(service):
+        def predict(rows):
+            raise ValueError("token 31337 is too much")
+
+        service.predictor.predict = predict
+
+    async def session(http, service):
+        report = {"id": "secret-id", "tokens": [31337] * 3}
+        return (
+            await http.post("/predict?q=31337", json=report),
+            await http.get("/31337"),
+            await http.post("/predict", json={"tokens": "31337x"}),
+        )
+
+    with caplog.at_level(logging.DEBUG):
+        fault, unknown, wrong = talk(blend, session, change=break_it)
+    assert fault.status_code == 500 and "31337" not in fault.text
+    assert fault.json()["error"].startswith("a fault of the service; its log has it under ")
+    assert (unknown.status_code, wrong.status_code) == (404, 422)
+    records = [record for record in caplog.records if record.name == "src.serving"]
+    lines = [json_logs.Formatter().format(record) for record in records]
+    assert not [line for line in lines if "31337" in line or "secret" in line]
+    logged = [json.loads(line) for line in lines if '"request"' in line]
+    assert [(one["route"], one["status"]) for one in logged] == [("/predict", 500), ("other", 404), ("/predict", 422)]
+    assert logged[0]["fault"] == "ValueError" and logged[0]["level"] == "error"
+    assert logged[0]["request"] == fault.headers["x-request-id"]
+
+
+def test_limits_of_rows_length_and_bytes(blend):
+    settings = Serve(engine="torch", watch=0, max_rows=2, max_tokens=5, max_bytes=1024)
+
+    async def session(http, service):
+        body = {"reports": [{"tokens": "1"}, {"tokens": "1 2 3 4 5 6"}]}
+        chunks = (b" " * 200 for _ in range(10))
+        headers = {"content-type": "application/json"}
+
+        async def stream():
+            for chunk in chunks:
+                yield chunk
+
+        return [
+            await http.post("/predict", json=body),
+            await http.post("/predict", json={"tokens": [1] * 6}),
+            await http.post("/predict", json={"reports": [{"tokens": "1"}] * 3}),
+            await http.post("/predict", json={"tokens": "1" * 2000}),
+            await http.post("/predict", content=stream(), headers=headers),
+            await http.post("/explain", json={"tokens": [1] * 6, "label": "region_1"}),
+        ]
+
+    assert [(answer.status_code, answer.json()["error"]) for answer in talk(blend, session, settings)] == [
+        (422, "report 2: 6 tokens, expected at most 5"),
+        (422, "6 tokens, expected at most 5"),
+        (413, "a request of 3 reports, expected at most 2"),
+        (413, "the body is larger than 1,024 bytes"),
+        (413, "the body is larger than 1,024 bytes"),
+        (422, "6 tokens, expected at most 5"),
+    ]
+
+
+def test_what_is_no_json_and_what_pages_could_send_unasked_is_refused(blend):
+    async def session(http, service):
+        json_type = {"content-type": "application/json"}
+        bodies = [b"", b"{", b'{"tokens": NaN}', b'{"tokens": "\xff"}', b'{"tokens": "\\ud800"}', b"[" * 10_000]
+        broken = [await http.post("/predict", content=body, headers=json_type) for body in bodies]
+        other = await http.post("/predict", content=b"{}", headers={"content-type": "text/plain"})
+        return broken, other, await http.post("/reload", json={})
+
+    broken, other, reload = talk(blend, session)
+    assert [answer.status_code for answer in broken] == [400] * 6
+    assert all(answer.json()["error"].startswith("the body is no valid JSON: ") for answer in broken)
+    assert other.status_code == 415 and reload.status_code == 403
+
+
+def test_with_a_key_only_its_holder_is_answered(blend, tmp_path):
+    file = tmp_path / "key"
+    file.write_text("0123456789abcdef\n")
+    settings = Serve(engine="torch", watch=0, key_file=file)
+
+    async def session(http, service):
+        paths = ["/health", "/ready", "/openapi.json", "/info", "/metrics", "/nothing"]
+        without = [(await http.get(path)).status_code for path in paths]
+        wrong = await http.post("/predict", json={"tokens": "1"}, headers={"authorization": "Bearer 0123456789abcdeF"})
+        http.headers["authorization"] = "Bearer 0123456789abcdef"
+        posts = [("/predict", {"tokens": "1"}), ("/reload", {})]
+        return without, wrong, [(await http.post(path, json=body)).status_code for path, body in posts]
+
+    without, wrong, right = talk(blend, session, settings)
+    assert without == [200, 200, 200, 401, 401, 401] and right == [200, 200]
+    assert wrong.status_code == 401 and wrong.headers["www-authenticate"] == "Bearer"
+    file.write_text("short\n")
+    assert "the first line of" in error_of(Service.load, blend, settings)
+    file.unlink()
+    assert "cannot be read" in error_of(Service.load, blend, settings)
+
+
+def test_other_origins_are_closed_unless_named(blend):
+    async def session(http, service):
+        asked = {"origin": "https://ward.example", "access-control-request-method": "POST"}
+        preflight = await http.options("/predict", headers=asked)
+        answer = await http.get("/health", headers={"origin": "https://ward.example"})
+        return preflight, answer
+
+    closed = talk(blend, session)
+    assert closed[0].status_code == 405
+    assert not [name for answer in closed for name in answer.headers if name.startswith("access-control")]
+    opened = talk(blend, session, Serve(engine="torch", watch=0, origins=["https://ward.example"]))
+    assert [answer.headers["access-control-allow-origin"] for answer in opened] == ["https://ward.example"] * 2
+
+
+def test_an_explanation_is_the_predictor_s(blend, predictor):
+    report = [12, 345, 6, 12]
+
+    async def session(http, service):
+        good = await http.post("/explain", json={"tokens": report, "label": "region_3"})
+        return good, await http.post("/explain", json={"tokens": report, "label": "region_33"})
+
+    good, wrong = talk(blend, session)
+    rows = predictor.encode([report])
+    found = good.json()
+    np.testing.assert_allclose(found["weights"], predictor.explain(rows, 3), atol=1e-6)
+    assert found["tokens"] == report and found["label"] == "region_3"
+    np.testing.assert_allclose(found["value"], predictor.predict(rows).values[0, 3], atol=1e-6)
+    assert wrong.status_code == 422 and "unknown label 'region_33'. Did you mean 'region_3'?" in wrong.json()["error"]
+
+
+def test_info_and_metrics_say_what_is_served(blend, predictor):
+    class Watched(Part):
+        name = "drift"
+        seen_rows: list = []
+
+        def seen(self, reports, rows, prediction, ids):
+            self.seen_rows += zip(ids, reports, prediction.values.shape[1] * [1], strict=False)
+
+        def figures(self):
+            return {"rows": len(self.seen_rows)}
+
+        def gauges(self):
+            return [("drift", {"group": "text", "name": "noise"}, 0.25)]
+
+    async def session(http, service):
+        await http.post("/predict", json={"reports": [{"tokens": "1"}, {"id": "b", "tokens": "2 3"}]})
+        return (await http.get("/info")).json(), (await http.get("/metrics")).text
+
+    info, metrics = talk(blend, session, parts=[Watched()])
+    assert info["bundle"] == {"name": "blend", "version": predictor.bundle.version} and info["engine"] == "torch"
+    assert info["labels"] == list(predictor.labels) and info["task"]["input_kind"] == "reports" and info["explains"]
+    assert info["limits"] == {"reports": 256, "length": 4096, "bytes": 1 << 20}
+    assert info["drift"] == {"rows": 2} and info["shadow"] is None
+    assert [(name, report) for name, report, _ in Watched.seen_rows] == [("1", [1]), ("b", [2, 3])]
+    for line in (
+        "serve_rows_total 2.0",
+        'serve_requests_total{route="/predict",status="200"} 1.0',
+        'serve_drift{group="text",name="noise"} 0.25',
+        f'serve_bundle_info{{engine="torch",name="blend",version="{predictor.bundle.version}"}} 1.0',
+        "serve_queue_rows 0.0",
+    ):
+        assert line in metrics.splitlines(), line
+
+
+def test_a_bundle_replaces_another_one_and_no_request_is_lost(blend, lstm, tmp_path):
+    file = Path(shutil.copy(blend, tmp_path / "served.bundle"))
+    one, other = Predictor.load(blend, "torch"), Predictor.load(lstm, "torch")
+    expected = {
+        predictor.bundle.version: predictor.predict(predictor.encode([[12, 345, 6]])).values
+        for predictor in (one, other)
+    }
+
+    async def session(http, service):
+        ended = asyncio.Event()
+
+        async def ask() -> list[httpx.Response]:
+            found = []
+            while not ended.is_set() or not found:
+                found.append(await http.post("/predict", json={"tokens": "12 345 6"}))
+            return found
+
+        asking = [asyncio.create_task(ask()) for _ in range(8)]
+        for source in (lstm, blend, lstm):
+            storage.write_atomic(file, lambda target, source=source: target.write(source.read_bytes()))
+            await service.reload()
+        file.write_bytes(b"no bundle")
+        with pytest.raises(UserError, match="no bundle that can be read"):
+            await service.reload()
+        ended.set()
+        return [answer for found in asking for answer in await found], (await http.get("/metrics")).text
+
+    answers, metrics = talk(file, session)
+    for answer in answers:
+        np.testing.assert_allclose(values_of(answer), expected[answer.json()["bundle"]["version"]], atol=1e-6)
+    assert {answer.json()["bundle"]["name"] for answer in answers} == {"blend", "lstm"}
+    assert 'serve_reloads_total{outcome="done"} 3.0' in metrics
+    assert 'serve_reloads_total{outcome="failed"} 1.0' in metrics
+
+
+def test_serve_without_a_blend_names_the_command(tmp_path):
+    settings = load_config("sample", [f"paths.output={tmp_path}"])
+    told = error_of(serve.blend_bundle, Workspace(settings))
+    assert told.startswith(f"there is no blend in {tmp_path}/runs: make it with ./run.sh, or name a bundle: ")
+
+
+def test_more_rows_a_request_than_the_queue_holds_is_refused_at_birth():
+    with pytest.raises(ValueError, match="max_rows 300 is more than queue 256"):
+        Serve(max_rows=300)

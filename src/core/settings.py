@@ -598,7 +598,7 @@ class Serve(Settings):
     max_connections: int = Field(1024, ge=1)
     """Most connections at a time; a request on a further one is answered with 503."""
     timeout: float = Field(10.0, gt=0)
-    """Seconds within which a client must have sent its request, and after which it is no longer answered."""
+    """Seconds within which a client must have sent its request (else 408), and then gets its answer (else 503)."""
     grace: int = Field(30, ge=1)
     """Seconds that a shutdown waits for the requests that were accepted."""
     watch: float = Field(2.0, ge=0)

@@ -56,6 +56,7 @@ COMMANDS = {
         "./run.sh explain blend --id 42 --label region_3",
     ),
     "alarms": Entry("early warning: a run reads each stay hour by hour", "./run.sh alarms boosting --task icu"),
+    "serve": Entry("predictions of a bundle over HTTP", "./run.sh serve --bundle blend.bundle --port 8080"),
     "report": Entry("everything in the output folder as one HTML page"),
     "eda": Entry("the data itself as one HTML page, before any training"),
     "standin": Entry(

@@ -16,7 +16,9 @@ from typing import Any
 _LOGGER = logging.getLogger("src.serving")
 
 
-class _Formatter(logging.Formatter):
+class Formatter(logging.Formatter):
+    """A record as one line of JSON."""
+
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "level": record.levelname.lower()}
@@ -32,7 +34,7 @@ class _Formatter(logging.Formatter):
 def start_logs() -> None:
     """Sends all logs of the process to standard error, as JSON."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
+    handler.setFormatter(Formatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _LOGGER.setLevel(logging.INFO)
 

@@ -1,0 +1,55 @@
+"""./run.sh serve [--bundle FILE] [--port N]: predictions of a bundle over HTTP, see docs/serving.md.
+
+    ./run.sh serve
+    curl -H 'Content-Type: application/json' -d '{"tokens": "12 345 6"}' http://127.0.0.1:8000/predict
+
+Without --bundle it serves the pipeline's blend. SIGHUP reads the bundle's file again, SIGTERM ends in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.core.errors import UserError
+from src.core.terminal import info
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
+
+PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "prometheus_client")
+RUN = "blend"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, metavar="FILE", help="default: a new bundle of the pipeline's blend")
+    parser.add_argument("--port", dest="serve.port", metavar="N", help="default 8000; 0: any free port")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.serving.packages import require_packages
+
+    require_packages("./run.sh serve", *PACKAGES)
+    from src.serving.app import Service
+    from src.serving.server import serve
+
+    file = parsed.bundle or blend_bundle(workspace)
+    settings = workspace.settings.serve
+    service = Service.load(file, settings)
+    info(f"serve: {file} on http://{settings.host}:{settings.port}/ (Ctrl-C ends)")
+    serve(service)
+
+
+def blend_bundle(workspace: Workspace) -> Path:
+    """A new bundle of the pipeline's blend. Raises UserError, with the command, where there is none."""
+    from src.pipeline.stage import reading, run_lock
+    from src.serving.bundle import write_bundle
+
+    if not (workspace.output.run(RUN) / "score.json").exists():
+        raise UserError(
+            f"there is no blend in {workspace.output.runs}: make it with ./run.sh, or name a bundle: ./run.sh serve "
+            "--bundle FILE"
+        )
+    with reading(workspace, "serve", [run_lock(RUN)]):
+        return write_bundle(workspace, workspace.run(RUN), workspace.output.bundle(RUN))

@@ -1,0 +1,121 @@
+"""The door of the service: every request passes it on its way in and out.
+
+It asks for the key, turns a fault into an answer without details, adds headers, counts, and writes the log.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from src.serving.errors import Refused
+from src.serving.json_logs import fault_fields, log
+
+if TYPE_CHECKING:
+    from src.serving.app import Service
+
+GONE = 499
+"""Status in logs and metrics of a request whose client left before it was answered."""
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    b"form-action 'none'; frame-ancestors 'none'",
+)
+ENDLESS = "/events"
+OTHER = "other"
+"""Route in logs and metrics of a path that the service has not: such a path is the client's text."""
+
+
+class Door:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, service: Service, is_open: Callable[[str], bool]):
+        """`is_open` is true for paths that need no key."""
+        self._app, self._service, self._is_open = app, service, is_open
+        self._key = f"Bearer {service.key}".encode() if service.key is not None else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, name, status = time.perf_counter(), secrets.token_hex(8), 0
+        ours = [*HEADERS, (b"x-request-id", name.encode())]
+        if scope["path"] != "/docs":
+            ours.append(POLICY)
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *ours]
+            await send(message)
+
+        fields = {}
+        try:
+            self._check(scope)
+            await self._app(scope, receive, answer)
+        except Refused as refused:
+            await _send_failure(answer, refused)
+        except ClientDisconnect:
+            status = GONE
+        except Exception as fault:
+            fields = fault_fields(fault)
+            if not status:
+                await _send_failure(answer, Refused(500, f"a fault of the service; its log has it under {name}"))
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", scope["path"] if self._is_open(scope["path"]) else OTHER)
+            metrics = self._service.metrics
+            metrics.requests.labels(route, status or GONE).inc()
+            if status == 429:
+                metrics.rejected.inc()
+            if route != ENDLESS:
+                metrics.seconds.labels(route).observe(seconds)
+            if "n_rows" in scope:
+                fields["rows"] = scope["n_rows"]
+            log(
+                "request",
+                logging.ERROR if status >= 500 else logging.INFO,
+                request=name,
+                method=scope["method"] if route != OTHER else OTHER,
+                route=route,
+                status=status or GONE,
+                milliseconds=round(seconds * 1000, 2),
+                **fields,
+            )
+
+    def _check(self, scope: Scope) -> None:
+        """Raises Refused without the key, and for a body that pages of other origins could send unasked."""
+        headers = dict(scope["headers"])
+        if self._key is not None and not self._is_open(scope["path"]):
+            if not hmac.compare_digest(headers.get(b"authorization", b""), self._key):
+                raise Refused(
+                    401,
+                    "the API key is missing or wrong: send the header Authorization: Bearer KEY",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+        if scope["method"] == "POST":
+            kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if kind != b"application/json":
+                raise Refused(415, "a body must be declared with the header Content-Type: application/json")
+
+
+async def _send_failure(send: Send, refused: Refused) -> None:
+    body = json.dumps({"error": refused.sentence}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **refused.headers}
+    raw = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,93 @@
+"""The process of the service: uvicorn on a socket of our own, signals, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from src.core.errors import UserError
+from src.core.settings import Serve
+from src.serving.app import Service, create_app
+from src.serving.json_logs import log, start_logs
+
+BACKLOG = 2048
+KEEP_ALIVE = 75
+"""Seconds that a connection without requests is kept."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that ends with status 0 after SIGTERM and SIGINT, lets listeners to events go, and reloads on SIGHUP."""
+
+    def __init__(self, config: uvicorn.Config, service: Service):
+        super().__init__(config)
+        self._service = service
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        host, port = sockets[0].getsockname()[:2]
+        log("ready", host=host, port=port, pid=os.getpid(), bundle=self._service.described())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log("shutdown", connections=len(self.server_state.connections))
+        self._service.leave()
+        await super().shutdown(sockets)
+
+    def _reload(self) -> None:
+        task = asyncio.create_task(self._reloaded())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reloaded(self) -> None:
+        with contextlib.suppress(UserError):  # logged; the bundle before goes on
+            await self._service.reload()
+
+
+def serve(service: Service) -> None:
+    """Serves until SIGTERM or SIGINT. Raises UserError for an address that cannot be listened on."""
+    settings = service.settings
+    listening = _listen(settings)
+    start_logs()
+    config = uvicorn.Config(
+        create_app(service),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=settings.grace,
+    )
+    if settings.host not in ("127.0.0.1", "::1", "localhost") and service.key is None:
+        log("open", level=30, text=f"{settings.host} can be reached from other machines, and no key is asked for")
+    _Server(config, service).run([listening])
+    log("end")
+
+
+def _listen(settings: Serve) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise UserError(
+            f"serve.host, serve.port: cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
+            "Another port: ./run.sh serve --port N"
+        ) from None
