@@ -12,15 +12,19 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from src.__main__ import main
 from src.core.errors import UserError
 from src.core.settings import ROOT
 from src.core.settings_loader import load_config
+from src.data.report_reader import read_reports
+from src.data.submission_files import read_submission
 from src.evaluation.workspace import Workspace
 from src.serving import bundle as bundles
 from src.serving.bundle import KINDS, Bundle, write_bundle
+from src.serving.predictor import Predictor
 from tests.conftest import error_of, run_command, words
 
 BLOCKED = """
@@ -92,7 +96,7 @@ def test_it_holds_what_prediction_needs_and_no_row(bundled, done):
         names = archive.namelist()
         assert set(names) == {*bundle.record["members"], "bundle.json"} and names == sorted(names)
         assert all(name.endswith(KINDS) for name in names)
-        assert sum(name.endswith(".safetensors") for name in names) == 4
+        assert sum(name.startswith("runs/") and name.endswith(".safetensors") for name in names) == 4
         text = b"".join(archive.read(name) for name in names if not name.endswith(".safetensors")).decode()
     assert str(done) not in text and str(ROOT) not in text
     score = json.loads((done / "runs/blend/score.json").read_text())["overall"]["score"]
@@ -128,6 +132,31 @@ def test_it_predicts_the_bytes_of_its_run(run, done, tiny_input, reports, tmp_pa
     to = ["--to", str(tmp_path / "of_bundle.csv")]
     run_command(["predict", "--bundle", str(tmp_path / "it.bundle"), str(reports), *to, "executor.threads=1"])
     assert (tmp_path / "of_bundle.csv").read_bytes() == (tmp_path / "of_run.csv").read_bytes()
+
+
+def test_a_blend_of_blends_of_denoised_runs(copy, tiny_input, reports, tmp_path):
+    """The bundle holds the encoder that denoises, and each model once; in memory it predicts the same."""
+    settings = words(tiny_input, copy)
+    denoised = ["runs.lstm.denoise.by=transformer", "runs.lstm.denoise.views=[hard,soft]"]
+    run_command(["train", "--model", "lstm", *settings, "runs.transformer.pretrain.epochs=1", *denoised])
+    run_command(["blend", "lstm", "transformer", "--name", "inner", "blend.method=mean", *settings])
+    run_command(["blend", "inner", "lstm", "--name", "outer", "blend.method=weights", *settings])
+    run_command(["bundle", "outer", "--to", str(tmp_path / "it.bundle"), *settings])
+    run_command(["predict", "outer", str(reports), "--to", str(tmp_path / "of_run.csv"), *settings])
+    shutil.rmtree(copy)
+    to = ["--to", str(tmp_path / "of_bundle.csv"), "executor.threads=1"]
+    run_command(["predict", "--bundle", str(tmp_path / "it.bundle"), str(reports), *to])
+    assert (tmp_path / "of_bundle.csv").read_bytes() == (tmp_path / "of_run.csv").read_bytes()
+    bundle = Bundle.open(tmp_path / "it.bundle")
+    weights = [name for name in bundle.record["members"] if name.endswith(".safetensors")]
+    assert sum(name.startswith("pretrained/transformer.") for name in weights) == 1
+    assert sum(name.startswith("runs/") for name in weights) == 4
+    assert set(bundle.record["blend"]) == {"outer", "inner"}
+    predictor, read = Predictor.load(bundle.path, "torch"), read_reports(reports)
+    rows = predictor.encode([read[i] for i in range(len(read))])
+    np.testing.assert_allclose(predictor.predict(rows).values, read_submission(tmp_path / "of_run.csv")[1], rtol=1e-4)
+    one = predictor.encode([read[0]])
+    assert predictor.explain(one, 0).shape == (len(read[0]),)
 
 
 def test_it_predicts_in_an_empty_folder_without_a_network(bundled, done, tiny_input, reports, tmp_path):
@@ -285,7 +314,7 @@ def swap_weights(members: dict[str, bytes], record: dict) -> None:
 
 
 def lose_weights(members: dict[str, bytes], record: dict) -> None:
-    del members[next(name for name in members if name.endswith(".safetensors"))]
+    del members[next(name for name in members if name.startswith("runs/") and name.endswith(".safetensors"))]
     renoted(members, record)
 
 

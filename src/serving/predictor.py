@@ -114,7 +114,9 @@ class Predictor:
         reader of stays."""
         if self.task.input_kind != "stays":
             raise UserError(f"{self.bundle.path} predicts {self.task.title} and reads {self.task.noun}, no stays")
-        block = grid_of(parse_stays([text.encode() for text in texts]), Grid(**self.bundle.record["data"]))
+        block = grid_of(
+            parse_stays([text.encode(errors="replace") for text in texts]), Grid(**self.bundle.record["data"])
+        )
         steps = np.full(len(block.ids), block.values.shape[1], dtype=np.int32)
         return Rows({"values": block.values, "statics": block.statics}, steps)
 
