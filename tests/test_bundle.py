@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,23 +161,48 @@ def test_a_blend_of_blends_of_denoised_runs(copy, tiny_input, reports, tmp_path)
     assert predictor.explain(one, 0).shape == (len(read[0]),)
 
 
-def test_it_predicts_in_an_empty_folder_without_a_network(bundled, done, tiny_input, reports, tmp_path):
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_entry_of_the_container_needs_an_empty_folder_and_no_network(bundled, done, tiny_input, reports, tmp_path):
+    """Without a container: the files of the image, one test file and a process that can open no connection."""
     run_command(["predict", "blend", str(reports), "--to", str(tmp_path / "of_run.csv"), *words(tiny_input, done)])
-    empty, site = tmp_path / "empty", tmp_path / "site"
-    empty.mkdir()
-    site.mkdir()
+    app, site, given, empty = (tmp_path / name for name in ("app", "site", "given", "empty"))
+    shutil.copytree(ROOT / "src", app / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for source, to in ((bundled, "model.bundle"), (ROOT / "docs/container/predict.sh", "predict.sh")):
+        shutil.copy(source, app / to)
+    for folder in (site, given, empty):
+        folder.mkdir()
     (site / "sitecustomize.py").write_text(BLOCKED)
-    shutil.copy(bundled, empty / "it.bundle")
-    command = [sys.executable, "-m", "src", "predict", "--bundle", "it.bundle", "-", "executor.threads=1"]
-    environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
-    probe = subprocess.run(
-        [sys.executable, "-c", "import socket; socket.socket()"], env=environment, capture_output=True, text=True
-    )
+    shutil.copy(reports, given)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHON": sys.executable,
+        "PYTHONPATH": f"{site}{os.pathsep}{app}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "BUNDLE": str(app / "model.bundle"),
+    }
+    how = {"cwd": empty, "env": environment, "capture_output": True, "text": True}
+    probe = subprocess.run([sys.executable, "-c", "import socket; socket.socket()"], **how)
     assert "the network is blocked" in probe.stderr
-    with reports.open("rb") as source:
-        done = subprocess.run(command, cwd=empty, env=environment, stdin=source, capture_output=True, check=True)
-    assert done.stdout == (tmp_path / "of_run.csv").read_bytes()
-    assert [path.name for path in empty.iterdir()] == ["it.bundle"]
+    before = everything(app), everything(given)
+    command = [str(app / "predict.sh"), str(given), str(tmp_path / "result.csv")]
+    ended = subprocess.run([*command, "executor.threads=1"], **how)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "of_run.csv").read_bytes()
+    assert before == (everything(app), everything(given)) and not list(empty.iterdir())
+    for name in ("other_test.csv", "more.csv"):
+        shutil.copy(reports, given / name)
+    ended = subprocess.run(command, **how)
+    assert ended.returncode == 2 and "expected one file *test*.csv" in ended.stderr
+
+
+def test_the_image_has_the_files_that_its_entry_needs():
+    copied = re.findall(r"^COPY (\S+) ", (ROOT / "docs/container/Dockerfile").read_text(), re.MULTILINE)
+    assert [name for name in copied if not (ROOT / name).exists()] == ["model.bundle"]
+    needed = (ROOT / "requirements.txt").read_text().split("# ./run.sh test")[0]
+    assert "torch==" in needed and "pytest" not in needed
 
 
 def test_several_files_and_folders_and_pipes(bundled, reports, tmp_path, monkeypatch, capfd):
@@ -189,6 +216,12 @@ def test_several_files_and_folders_and_pipes(bundled, reports, tmp_path, monkeyp
     assert made == ["prediction_blend_a.csv", "prediction_blend_b.csv", f"prediction_blend_{reports.name}"]
     assert main(["predict", "--bundle", str(bundled), str(folder), "--to", str(tmp_path / "x.csv"), output]) == 2
     assert "is one file for 2 input files" in capfd.readouterr().err
+    with reports.open("rb") as source:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=source))
+        run_command(["predict", "--bundle", str(bundled), "-", output])
+    told = capfd.readouterr()
+    assert told.out.encode() == (tmp_path / "out/prediction_blend_a.csv").read_bytes()
+    assert "predict: stdout (40 reports" in told.err
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen(["cp", str(reports), str(tmp_path / "pipe")]):
         run_command(["predict", "--bundle", str(bundled), str(tmp_path / "pipe"), "--to", str(tmp_path / "x.csv")])
