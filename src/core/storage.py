@@ -52,6 +52,7 @@ class Output:
         self.bench = root / "bench.json"
         self.agreement = root / "agree.json"
         self.scale = root / "scale.json"
+        self.load = root / "load.json"
         self.locks = root / "locks"
 
     def run(self, name: str) -> Path:

@@ -38,7 +38,7 @@ from src.serving.metrics import CONTENT_TYPE, Metrics
 from src.serving.parts import Part
 from src.serving.predictor import Prediction, Predictor, Rows
 
-PAGE = Path(__file__).with_name("page")
+FILES = Path(__file__).with_name("page")
 SMALL = 16 << 10
 """Bytes of a body up to which it is read in the event loop: that takes less than a change of threads."""
 WARM = (1, 16, 64)
@@ -139,8 +139,9 @@ class Service:
                 part.seen(contents, rows, prediction, ids)
             return loaded.predictor, prediction
 
-    async def explain(self, tokens: list[int], label: str) -> tuple[float, list[int], np.ndarray]:
-        """Value of a label of one report, the tokens that the models read of it, and their contributions (T,).
+    async def explain(self, content: Any, label: str) -> tuple[float, list[str], np.ndarray]:
+        """Value of a label of one row; the tokens that the models read of a report, or the parameters of a stay; and
+        the contribution of each (T,).
 
         Explanations are made one at a time, beside predictions. Raises UserError for an unknown label and for a bundle
         that cannot explain, and QueueFull while EXPLAINED others wait.
@@ -154,15 +155,17 @@ class Service:
             self._explaining += 1
             try:
                 column = predictor.labels.index(label)
-                rows = await self._encoded(predictor, [tokens])
+                rows = await self._encoded(predictor, [content])
                 prediction = await loaded.batcher.submit(rows)
                 loop = asyncio.get_running_loop()
                 weights = await loop.run_in_executor(self._explainer, predictor.explain, rows, column)
             finally:
                 self._explaining -= 1
+        if self.kind == "stays":
+            return float(prediction.values[0, column]), list(predictor.parameters), weights
         is_tail = predictor.bundle.record["data"]["keep"] == "tail"
-        kept = tokens[-len(weights) :] if is_tail else tokens[: len(weights)]
-        return float(prediction.values[0, column]), kept, weights
+        kept = content[-len(weights) :] if is_tail else content[: len(weights)]
+        return float(prediction.values[0, column]), [str(token) for token in kept], weights
 
     async def _encoded(self, predictor: Predictor, contents: Sequence[Any]) -> Rows:
         if self.kind == "stays":
@@ -229,7 +232,7 @@ class Service:
             "engine": predictor.engine,
             "task": {key: getattr(task, key) for key in ("name", "title", "kind", "unit", "input_kind", "noun")},
             "labels": list(predictor.labels),
-            "explains": self.kind == "reports" and predictor.bundle.has(".safetensors"),
+            "explains": predictor.explains,
             "limits": {"reports": settings.max_rows, "length": settings.max_tokens, "bytes": settings.max_bytes},
             "drift": None,
             "shadow": None,
@@ -333,11 +336,6 @@ def _add_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: Refused) -> Response:
         return _failure(error.status, error.sentence, error.headers)
 
-    @app.exception_handler(QueueFull)
-    async def queue_full(request: Request, error: QueueFull) -> Response:
-        request.scope["is_rejected"] = True
-        return _failure(429, str(error), {"Retry-After": str(error.retry_after)})
-
     @app.exception_handler(UserError)
     async def user_error(request: Request, error: UserError) -> Response:
         return _failure(422, str(error))
@@ -402,25 +400,23 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
         content = {"bundle": bundle_name(predictor), "predictions": rows}
         return Response(pydantic_core.to_json(content), media_type="application/json")
 
-    if kind == "reports":
+    def read_explained(body: bytes) -> Any:
+        found = request_models.check(request_models.TO_EXPLAIN[kind], parse(body))
+        _check_length(found.content, settings, "")
+        return found
 
-        def read_explained(body: bytes) -> request_models.ExplainReport:
-            found = request_models.check(request_models.ExplainReport, parse(body))
-            _check_length(found.content, settings, "")
-            return found
-
-        @app.post(
-            "/explain",
-            summary="Contribution of each token of a report to a label",
-            response_model=request_models.Explanation,
-            responses=errors,
-            openapi_extra=documented(request_models.ExplainReport),
-        )
-        async def explain(request: Request) -> Response:
-            asked = await _read(request, settings, read_explained)
-            value, tokens, weights = await service.explain(asked.tokens, asked.label)
-            content = {"label": asked.label, "value": value, "tokens": tokens, "weights": weights.tolist()}
-            return Response(pydantic_core.to_json(content), media_type="application/json")
+    @app.post(
+        "/explain",
+        summary=f"Contribution of each {'token' if kind == 'reports' else 'parameter'} to a label",
+        response_model=request_models.Explanation,
+        responses=errors,
+        openapi_extra=documented(request_models.TO_EXPLAIN[kind]),
+    )
+    async def explain(request: Request) -> Response:
+        asked = await _read(request, settings, read_explained)
+        value, tokens, weights = await service.explain(asked.content, asked.label)
+        content = {"label": asked.label, "value": value, "tokens": tokens, "weights": weights.tolist()}
+        return Response(pydantic_core.to_json(content), media_type="application/json")
 
 
 def parse(body: bytes) -> Any:
@@ -505,20 +501,19 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    if PAGE.is_dir():
-        app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.mount("/page", StaticFiles(directory=FILES), name="page")
 
-        @app.get("/", include_in_schema=False)
-        async def index() -> Response:
-            return FileResponse(PAGE / "index.html")
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(FILES / "index.html")
 
 
 def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
     """The OpenAPI document, with the bodies that the paths read themselves."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        bodies = [models[service.kind] for models in (request_models.ONE, request_models.MANY)]
-        bodies += [request_models.ExplainReport] if service.kind == "reports" else []
+        families = (request_models.ONE, request_models.MANY, request_models.TO_EXPLAIN)
+        bodies = [family[service.kind] for family in families]
         wanted = [(body, "validation") for body in bodies]
         _, found = models_json_schema(wanted, ref_template="#/components/schemas/{model}")
         document["components"]["schemas"] |= found["$defs"]

@@ -18,19 +18,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.core.settings import Serve
+from src.serving.errors import Refused
 from src.serving.predictor import Prediction, Predictor, Rows
 
 MEMORY = 0.8
 """Weight of the past in the running mean of the rate of prediction."""
 
 
-class QueueFull(Exception):
+class QueueFull(Refused):
     """The rows of a request do not fit into the queue."""
 
     def __init__(self, retry_after: int):
-        super().__init__(f"the queue is full: try again in {retry_after} s")
-        self.retry_after = retry_after
-        """Seconds until the rows that wait now are probably predicted, at least 1."""
+        """`retry_after`: seconds until the rows that wait now are probably predicted, at least 1."""
+        super().__init__(429, f"the queue is full: try again in {retry_after} s", {"Retry-After": str(retry_after)})
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,11 @@ class Batcher:
     def waiting(self) -> int:
         """Rows in the queue, without those that are being predicted."""
         return self._waiting
+
+    def check_room(self) -> None:
+        """Raises QueueFull if not a single row fits."""
+        if self._waiting >= self._room:
+            raise QueueFull(self._retry_after())
 
     async def submit(self, rows: Rows) -> Prediction:
         """Predicts rows of one request, as many as the queue has room for; raises QueueFull if they do not fit.

@@ -1,6 +1,8 @@
 """The door of the service: every request passes it on its way in and out.
 
-It asks for the key, turns a fault into an answer without details, adds headers, counts, and writes the log.
+It asks for the key, refuses predictions before they cost anything while the queue is full, turns a fault into an answer
+without details, adds headers, counts, and writes the log. Refusals for a full queue are counted and have no line in the
+log: under overload they would be most of it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,7 +36,7 @@ POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     b"form-action 'none'; frame-ancestors 'none'",
 )
-ENDLESS = "/events"
+PREDICT, ENDLESS, PAGE = "/predict", "/events", "/page/"
 OTHER = "other"
 """Route in logs and metrics of a path that the service has not: such a path is the client's text."""
 
@@ -52,9 +54,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         started, name, status = time.perf_counter(), secrets.token_hex(8), 0
-        ours = [*HEADERS, (b"x-request-id", name.encode())]
-        if scope["path"] != "/docs":
-            ours.append(POLICY)
+        ours = [*HEADERS, (b"x-request-id", name.encode()), *([POLICY] if scope["method"] == "GET" else [])]
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -76,29 +76,36 @@ class Door:
             if not status:
                 await _send_failure(answer, Refused(500, f"a fault of the service; its log has it under {name}"))
         finally:
-            seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", scope["path"] if self._is_open(scope["path"]) else OTHER)
-            metrics = self._service.metrics
-            metrics.requests.labels(route, status or GONE).inc()
-            if status == 429:
-                metrics.rejected.inc()
-            if route != ENDLESS:
-                metrics.seconds.labels(route).observe(seconds)
-            if "n_rows" in scope:
-                fields["rows"] = scope["n_rows"]
-            log(
-                "request",
-                logging.ERROR if status >= 500 else logging.INFO,
-                request=name,
-                method=scope["method"] if route != OTHER else OTHER,
-                route=route,
-                status=status or GONE,
-                milliseconds=round(seconds * 1000, 2),
-                **fields,
-            )
+            self._note(scope, name, status or GONE, time.perf_counter() - started, fields)
+
+    def _note(self, scope: Scope, name: str, status: int, seconds: float, fields: dict[str, Any]) -> None:
+        """Counts and logs a request; `fields` are those of its fault, if it had one."""
+        path, metrics = scope["path"], self._service.metrics
+        if path.startswith(PAGE):
+            route = PAGE
+        else:
+            route = getattr(scope.get("route"), "path", path if path == PREDICT or self._is_open(path) else OTHER)
+        metrics.requests.labels(route, status).inc()
+        if route != ENDLESS:
+            metrics.seconds.labels(route).observe(seconds)
+        if status == 429:
+            return
+        if "n_rows" in scope:
+            fields["rows"] = scope["n_rows"]
+        log(
+            "request",
+            logging.ERROR if status >= 500 else logging.INFO,
+            request=name,
+            method=scope["method"] if route != OTHER else OTHER,
+            route=route,
+            status=status,
+            milliseconds=round(seconds * 1000, 2),
+            **fields,
+        )
 
     def _check(self, scope: Scope) -> None:
-        """Raises Refused without the key, and for a body that pages of other origins could send unasked."""
+        """Raises Refused without the key, for a body that pages of other origins could send unasked, and, before a body
+        is read, while the queue is full."""
         headers = dict(scope["headers"])
         if self._key is not None and not self._is_open(scope["path"]):
             if not hmac.compare_digest(headers.get(b"authorization", b""), self._key):
@@ -111,6 +118,8 @@ class Door:
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind != b"application/json":
                 raise Refused(415, "a body must be declared with the header Content-Type: application/json")
+            if scope["path"] == PREDICT:
+                self._service.batcher.check_room()
 
 
 async def _send_failure(send: Send, refused: Refused) -> None:

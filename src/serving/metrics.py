@@ -35,7 +35,6 @@ class Metrics:
 
         self.requests = counter("requests", "Answered requests.", ("route", "status"))
         self.rows = counter("rows", "Predicted rows.")
-        self.rejected = counter("rejected", "Requests refused because the queue was full.")
         self.reloads = counter("reloads", "Reloads of a bundle.", ("outcome",))
         self.seconds = Histogram(
             PREFIX + "request_seconds", "Time of a request.", ("route",), buckets=SECONDS, registry=self.registry

@@ -162,6 +162,17 @@ class ExplainReport(_Model):
         return self.tokens
 
 
+class ExplainStay(_Model):
+    """A stay, and the label to explain."""
+
+    series: Series
+    label: str = Field(description="name of a label, see GET /info", examples=["death"])
+
+    @property
+    def content(self) -> str:
+        return self.series
+
+
 class BundleName(_Model):
     name: str
     version: str = Field(description="first 12 hexadecimal digits of the content's sha256")
@@ -181,11 +192,11 @@ class Answer(_Model):
 
 
 class Explanation(_Model):
-    """Contribution of each token to a label's output, before the conversion to a probability."""
+    """Contribution of each token, or parameter of a stay, to a label's output, which a probability is computed of."""
 
     label: str
     value: float
-    tokens: list[int] = Field(description="those that the models read: of a longer report the first or the last")
+    tokens: list[str] = Field(description="those that the models read of a report, or names of parameters")
     weights: list[float]
 
 
@@ -197,6 +208,7 @@ class Failure(_Model):
 
 ONE = {"reports": Report, "stays": Stay}
 MANY = {"reports": Reports, "stays": Stays}
+TO_EXPLAIN = {"reports": ExplainReport, "stays": ExplainStay}
 """Models of bodies by the task's input_kind."""
 
 

@@ -39,7 +39,7 @@ from src.evaluation.workspace import Workspace
 COMMITTED = ROOT / "docs" / "bench.json"
 TOLERANCE = 0.4
 """A ratio may be smaller than the committed one by this share; two runs on one machine differ by up to half of it."""
-PIPELINE, AGREE, SCALE = "pipeline", "agree", "scale"
+PIPELINE, AGREE, SCALE, SERVE = "pipeline", "agree", "scale", "serve"
 ROWS_OF_PIPELINE, TEST_ROWS_OF_PIPELINE = 10_000, 3_000
 """Numbers of round 1."""
 
@@ -56,11 +56,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=int, default=3, metavar="N", help="turns of each contender, seeds of agree (default 3)"
     )
+    parser.add_argument("--bundle", type=Path, metavar="FILE", help="for serve; default: as of ./run.sh serve")
+    parser.add_argument(
+        "--naive", type=Path, metavar="FILE", help="for serve: bundle of the naive service (default: the same)"
+    )
+    parser.add_argument("--seconds", type=float, default=10, metavar="S", help="for serve: of a figure (default 10)")
+    parser.add_argument("--minutes", type=float, default=1, metavar="M", help="for serve: of the soak (default 1)")
     parser.add_argument("--check", action="store_true", help="fail where a ratio fell below the committed ones")
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
-    measure(workspace, parsed.parts, parsed.rows, parsed.repeats, parsed.check)
+    if parsed.parts == [SERVE]:
+        serve(workspace, parsed.bundle, parsed.naive, parsed.seconds, parsed.minutes)
+    elif parsed.bundle or parsed.naive:
+        raise UserError(f"--bundle and --naive are for: ./run.sh bench {SERVE}")
+    else:
+        measure(workspace, parsed.parts, parsed.rows, parsed.repeats, parsed.check)
 
 
 def measure(
@@ -77,9 +88,11 @@ def measure(
             if len(parts) > 1 or check:
                 raise UserError(f"{alone} takes no turns with other parts and has no ratios: run it by itself")
             return does()
+    if SERVE in parts:
+        raise UserError(f"{SERVE} takes no turns with other parts and has no ratios: run it by itself")
     for part in parts:
         if part not in (*PARTS, PIPELINE):
-            raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE, SCALE])
+            raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE, SCALE, SERVE])
     committed = storage.read_json(COMMITTED) if check else None
     if committed and committed["machine"]["cores"] != available_cores():
         raise UserError(
@@ -237,6 +250,49 @@ def _check(found: dict[str, float], committed: dict[str, float]) -> None:
         told = "\n".join(worse)
         raise UserError(f"{len(worse)} of {len(compared)} ratios are worse by more than {TOLERANCE:.0%}:\n{told}")
     result(f"bench: {len(compared)} ratios are not more than {TOLERANCE:.0%} below those of {COMMITTED.name}")
+
+
+def serve(
+    workspace: Workspace, bundle: Path | None, naive: Path | None, seconds: float, minutes: float
+) -> dict[str, Any]:
+    """Shows and writes what service.measure() finds of a bundle, by default of a new one of the pipeline's blend."""
+    from src.bench import service
+    from src.pipeline.commands.serve import PACKAGES, blend_bundle
+    from src.serving.packages import require_packages
+
+    require_packages(f"./run.sh bench {SERVE}", *PACKAGES)
+    if seconds <= 0 or minutes < 0:
+        raise UserError(f"the load needs more than 0 seconds and at least 0 minutes, not {seconds:g} and {minutes:g}")
+    file = bundle or blend_bundle(workspace)
+    with tempfile.TemporaryDirectory() as folder:
+        found = service.measure(file, naive or file, Path(folder), seconds, minutes, info)
+    lines = [
+        [f"{clients} clients, {name}", *_load_cells(figures)]
+        for clients in service.CLIENTS
+        for name in ("service", "naive")
+        for figures in [found[name][str(clients)]]
+    ]
+    saturation = found["saturation"]
+    for key, share in (("half", 0.5), ("overload", service.OVERLOAD), ("soak", 0.5)):
+        if key in found:
+            lines.append([f"{key}, {share * saturation:,.0f} asked/s", *_load_cells(found[key])])
+    columns = ["load", "answers/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "429", "other"]
+    show_table(f"{file.name} over HTTP on {available_cores()} cores, the generator among them", columns, lines)
+    if times := found["overload"]["milliseconds_429"]:
+        result(f"overload: p50 and p99 of a 429 are {times['p50']:,.1f} and {times['p99']:,.1f} ms")
+    result(f"the service answers {found['times_the_naive']:.1f} times as many reports a second as the naive one")
+    if "soak" in found:
+        first, last = found["soak"]["megabytes_first"], found["soak"]["megabytes_last"]
+        result(f"memory in the soak: {first:,.0f} MB in its first fifth, {last:,.0f} MB in its last")
+    storage.write_json(workspace.output.load, {"machine": _machine(), **found})
+    return found
+
+
+def _load_cells(figures: dict[str, Any]) -> list[str]:
+    times = [f"{value:,.1f}" for value in figures["milliseconds"].values()] or [""] * 4
+    counts = figures["statuses"]
+    other = sum(count for status, count in counts.items() if status not in ("200", "429"))
+    return [f"{figures['per_second']:,.0f}", *times, f"{counts.get('429', 0):,}", f"{other:,}"]
 
 
 def scale(workspace: Workspace, rows: int) -> dict[str, Any]:
