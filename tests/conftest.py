@@ -109,6 +109,22 @@ def done(made_once, tiny_input) -> Path:
     return made_once("done", lambda output: run_command(words(tiny_input, output)))
 
 
+@pytest.fixture(scope="session")
+def bundled(made_once, done, tiny_input) -> Path:
+    """Folder with NAME.bundle of the runs lstm and blend, and NAME.csv, what these runs predict for test file A."""
+
+    def make(folder: Path) -> None:
+        output = Path(shutil.copytree(done, folder / "output", copy_function=shutil.copy2))
+        (file,) = tiny_input.glob("*testA*.csv")
+        for name in ("lstm", "blend"):
+            settings = words(tiny_input, output)
+            run_command(["bundle", name, "--to", str(folder / f"{name}.bundle"), *settings])
+            run_command(["predict", name, str(file), "--to", str(folder / f"{name}.csv"), *settings])
+        shutil.rmtree(output)
+
+    return made_once("bundled", make)
+
+
 @pytest.fixture(scope="module")
 def shifted(made_once) -> Path:
     """input/: LARGE_ROWS reports of round 1, enough to estimate noise; output/: a finished shift stage."""

@@ -44,11 +44,10 @@ socket.create_connection = socket.getaddrinfo = None
 """A sitecustomize module that leaves a process, and those that it starts, without a network."""
 
 
-@pytest.fixture(scope="session")
-def bundled(done, tiny_input, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("bundled") / "blend.bundle"
-    run_command(["bundle", "blend", "--to", str(path), *words(tiny_input, done)])
-    return path
+@pytest.fixture
+def blend(bundled) -> Path:
+    """A bundle of a blend of two runs."""
+    return bundled / "blend.bundle"
 
 
 @pytest.fixture(scope="session")
@@ -83,18 +82,18 @@ def renoted(members: dict[str, bytes], record: dict) -> None:
     }
 
 
-def test_the_same_run_gives_the_same_bytes(bundled, done, tiny_input, tmp_path):
+def test_the_same_run_gives_the_same_bytes(blend, done, tiny_input, tmp_path):
     settings = load_config("sample", [word for word in words(tiny_input, done) if "=" in word])
     workspace = Workspace(settings)
     again = write_bundle(workspace, workspace.run("blend"), tmp_path / "again.bundle")
-    assert again.read_bytes() == bundled.read_bytes()
+    assert again.read_bytes() == blend.read_bytes()
 
 
-def test_it_holds_what_prediction_needs_and_no_row(bundled, done):
-    bundle = Bundle.open(bundled)
+def test_it_holds_what_prediction_needs_and_no_row(blend, done):
+    bundle = Bundle.open(blend)
     assert (bundle.name, bundle.task.name, len(bundle.labels)) == ("blend", "round1", 17)
     assert bundle.record["models"] == {"lstm": 2, "transformer": 2}
-    with zipfile.ZipFile(bundled) as archive:
+    with zipfile.ZipFile(blend) as archive:
         names = archive.namelist()
         assert set(names) == {*bundle.record["members"], "bundle.json"} and names == sorted(names)
         assert all(name.endswith(KINDS) for name in names)
@@ -108,9 +107,9 @@ def test_it_holds_what_prediction_needs_and_no_row(bundled, done):
     assert bundle.record["scores"]["expected"] == {name: board["expected"] for name, board in boards.items()}
 
 
-def test_the_card_tells_what_it_predicts_and_what_it_is_worth(bundled):
-    bundle = Bundle.open(bundled)
-    with zipfile.ZipFile(bundled) as archive:
+def test_the_card_tells_what_it_predicts_and_what_it_is_worth(blend):
+    bundle = Bundle.open(blend)
+    with zipfile.ZipFile(blend) as archive:
         assert archive.read("MODEL_CARD.md").decode() == bundle.card
     score = bundle.record["scores"]["out_of_fold"]["value"]
     files = {file["role"]: file for file in bundle.record["made_from"]["files"]}
@@ -127,13 +126,10 @@ def test_the_card_tells_what_it_predicts_and_what_it_is_worth(bundled):
 
 
 @pytest.mark.parametrize("run", ["lstm", "blend"])
-def test_it_predicts_the_bytes_of_its_run(run, done, tiny_input, reports, tmp_path):
-    settings = words(tiny_input, done)
-    run_command(["bundle", run, "--to", str(tmp_path / "it.bundle"), *settings])
-    run_command(["predict", run, str(reports), "--to", str(tmp_path / "of_run.csv"), *settings])
+def test_it_predicts_the_bytes_of_its_run(run, bundled, reports, tmp_path):
     to = ["--to", str(tmp_path / "of_bundle.csv")]
-    run_command(["predict", "--bundle", str(tmp_path / "it.bundle"), str(reports), *to, "executor.threads=1"])
-    assert (tmp_path / "of_bundle.csv").read_bytes() == (tmp_path / "of_run.csv").read_bytes()
+    run_command(["predict", "--bundle", str(bundled / f"{run}.bundle"), str(reports), *to, "executor.threads=1"])
+    assert (tmp_path / "of_bundle.csv").read_bytes() == (bundled / f"{run}.csv").read_bytes()
 
 
 def test_a_blend_of_blends_of_denoised_runs(copy, tiny_input, reports, tmp_path):
@@ -165,12 +161,11 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_entry_of_the_container_needs_an_empty_folder_and_no_network(bundled, done, tiny_input, reports, tmp_path):
+def test_the_entry_of_the_container_needs_an_empty_folder_and_no_network(bundled, reports, tmp_path):
     """Without a container: the files of the image, one test file and a process that can open no connection."""
-    run_command(["predict", "blend", str(reports), "--to", str(tmp_path / "of_run.csv"), *words(tiny_input, done)])
     app, site, given, empty = (tmp_path / name for name in ("app", "site", "given", "empty"))
     shutil.copytree(ROOT / "src", app / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for source, to in ((bundled, "model.bundle"), (ROOT / "docs/container/predict.sh", "predict.sh")):
+    for source, to in ((bundled / "blend.bundle", "model.bundle"), (ROOT / "docs/container/predict.sh", "predict.sh")):
         shutil.copy(source, app / to)
     for folder in (site, given, empty):
         folder.mkdir()
@@ -190,7 +185,7 @@ def test_the_entry_of_the_container_needs_an_empty_folder_and_no_network(bundled
     command = [str(app / "predict.sh"), str(given), str(tmp_path / "result.csv")]
     ended = subprocess.run([*command, "executor.threads=1"], **how)
     assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "of_run.csv").read_bytes()
+    assert (tmp_path / "result.csv").read_bytes() == (bundled / "blend.csv").read_bytes()
     assert before == (everything(app), everything(given)) and not list(empty.iterdir())
     for name in ("other_test.csv", "more.csv"):
         shutil.copy(reports, given / name)
@@ -205,41 +200,41 @@ def test_the_image_has_the_files_that_its_entry_needs():
     assert "torch==" in needed and "pytest" not in needed
 
 
-def test_several_files_and_folders_and_pipes(bundled, reports, tmp_path, monkeypatch, capfd):
+def test_several_files_and_folders_and_pipes(blend, reports, tmp_path, monkeypatch, capfd):
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("b.csv", "a.csv"):
         shutil.copy(reports, folder / name)
     output = f"paths.output={tmp_path / 'out'}"
-    run_command(["predict", "--bundle", str(bundled), str(folder), str(reports), output])
+    run_command(["predict", "--bundle", str(blend), str(folder), str(reports), output])
     made = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert made == ["prediction_blend_a.csv", "prediction_blend_b.csv", f"prediction_blend_{reports.name}"]
-    assert main(["predict", "--bundle", str(bundled), str(folder), "--to", str(tmp_path / "x.csv"), output]) == 2
+    assert main(["predict", "--bundle", str(blend), str(folder), "--to", str(tmp_path / "x.csv"), output]) == 2
     assert "is one file for 2 input files" in capfd.readouterr().err
     with reports.open("rb") as source:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=source))
-        run_command(["predict", "--bundle", str(bundled), "-", output])
+        run_command(["predict", "--bundle", str(blend), "-", output])
     told = capfd.readouterr()
     assert told.out.encode() == (tmp_path / "out/prediction_blend_a.csv").read_bytes()
     assert "predict: stdout (40 reports" in told.err
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen(["cp", str(reports), str(tmp_path / "pipe")]):
-        run_command(["predict", "--bundle", str(bundled), str(tmp_path / "pipe"), "--to", str(tmp_path / "x.csv")])
+        run_command(["predict", "--bundle", str(blend), str(tmp_path / "pipe"), "--to", str(tmp_path / "x.csv")])
     assert (tmp_path / "x.csv").read_bytes() == (tmp_path / "out/prediction_blend_a.csv").read_bytes()
 
 
-def test_what_is_asked_wrongly_is_told(bundled, reports, tmp_path, capsys):
+def test_what_is_asked_wrongly_is_told(blend, reports, tmp_path, capsys):
     def told(*arguments: str) -> str:
         assert main(["predict", *arguments]) == 2
         return capsys.readouterr().err
 
-    assert "--shifted" in told("--bundle", str(bundled), str(reports), "--shifted")
-    assert "leave --task icu out" in told("--bundle", str(bundled), str(reports), "--task", "icu")
+    assert "--shifted" in told("--bundle", str(blend), str(reports), "--shifted")
+    assert "leave --task icu out" in told("--bundle", str(blend), str(reports), "--task", "icu")
     assert "which run is to predict" in told(str(reports))
     assert "./run.sh bundle RUN" in told("--bundle", str(tmp_path / "none.bundle"), str(reports))
-    assert "holds no .csv file" in told("--bundle", str(bundled), str(tmp_path))
+    assert "holds no .csv file" in told("--bundle", str(blend), str(tmp_path))
     (tmp_path / "bad.csv").write_text("1|,|no tokens\n")
-    assert "line 1" in told("--bundle", str(bundled), str(tmp_path / "bad.csv"))
+    assert "line 1" in told("--bundle", str(blend), str(tmp_path / "bad.csv"))
 
 
 def test_a_run_that_is_not_finished_or_out_of_date_is_refused(copy, tiny_input, tmp_path, capsys):
@@ -270,6 +265,26 @@ def test_a_run_that_is_not_finished_or_out_of_date_is_refused(copy, tiny_input, 
     assert "on other train files than are there now" in told("lstm")
 
 
+def test_status_and_clean_know_bundles(copy, tiny_input, capsys):
+    settings = words(tiny_input, copy)
+    assert main(["status", "--json", *settings]) == 0
+    assert "bundles" not in json.loads(capsys.readouterr().out)
+    run_command(["bundle", "lstm", *settings])
+    run_command(["bundle", "blend", *settings])
+    (copy / "broken.bundle").write_bytes(b"PK")
+    score = copy / "runs/lstm/score.json"
+    score.write_text(json.dumps({**json.loads(score.read_text()), "fingerprint": "0123456789abcdef"}))
+    capsys.readouterr()
+    assert main(["status", "--json", *settings]) == 0
+    assert json.loads(capsys.readouterr().out)["bundles"] == {
+        "blend.bundle": "(of blend as it is)",
+        "broken.bundle": "(cannot be read)",
+        "lstm.bundle": "(of lstm as it was before)",
+    }
+    run_command(["clean", "--all", *settings])
+    assert len(list(copy.glob("*.bundle"))) == 3 and not (copy / "runs").exists()
+
+
 def refused(path: Path) -> str:
     """The one sentence by which a file is refused."""
     told = error_of(Bundle.open, path)
@@ -277,8 +292,8 @@ def refused(path: Path) -> str:
     return told
 
 
-def test_every_damaged_byte_is_found(bundled, tmp_path):
-    content, draw = bundled.read_bytes(), random.Random(0)
+def test_every_damaged_byte_is_found(blend, tmp_path):
+    content, draw = blend.read_bytes(), random.Random(0)
     damaged = tmp_path / "damaged.bundle"
     places = {*range(0, 200), *range(len(content) - 200, len(content)), *draw.sample(range(len(content)), 100)}
     for place in sorted(places):
@@ -304,8 +319,8 @@ def test_what_is_no_bundle_is_told(tmp_path, write):
     assert "it has no bundle.json" in refused(tmp_path / "other.zip")
 
 
-def test_a_newer_format_is_told(bundled, tmp_path):
-    path = rewritten(bundled, tmp_path / "new.bundle", lambda members, record: record.update(format=2, further=[]))
+def test_a_newer_format_is_told(blend, tmp_path):
+    path = rewritten(blend, tmp_path / "new.bundle", lambda members, record: record.update(format=2, further=[]))
     assert "is a bundle of format 2, and this version reads formats up to 1" in refused(path)
 
 
@@ -314,30 +329,30 @@ NAMES = ["../out.json", "/etc/out.json", "runs/../../out.json", "runs//a.json", 
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
-def test_a_member_in_a_forbidden_place_is_refused(name, bundled, tmp_path):
+def test_a_member_in_a_forbidden_place_is_refused(name, blend, tmp_path):
     def add(members: dict[str, bytes], record: dict) -> None:
         members[name] = b"{}"
         renoted(members, record)
 
-    path = rewritten(bundled, tmp_path / "it.bundle", add)
+    path = rewritten(blend, tmp_path / "it.bundle", add)
     assert "lies where no member of a bundle lies" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["runs/code.py", "runs/weights.pkl", "runs/weights.pt", "runs/link", "run.sh"])
-def test_a_member_of_another_kind_is_refused(name, bundled, tmp_path):
+def test_a_member_of_another_kind_is_refused(name, blend, tmp_path):
     def add(members: dict[str, bytes], record: dict) -> None:
         members[name] = b"import os"
         renoted(members, record)
 
-    assert "is none of .json" in refused(rewritten(bundled, tmp_path / "it.bundle", add))
+    assert "is none of .json" in refused(rewritten(blend, tmp_path / "it.bundle", add))
 
 
-def test_members_that_unpack_to_more_than_the_file_are_refused(bundled, tmp_path):
+def test_members_that_unpack_to_more_than_the_file_are_refused(blend, tmp_path):
     def bomb(members: dict[str, bytes], record: dict) -> None:
         members["runs/blend/bomb.json"] = b" " * (50 << 20)
         renoted(members, record)
 
-    path = rewritten(bundled, tmp_path / "it.bundle", bomb, zipfile.ZIP_DEFLATED)
+    path = rewritten(blend, tmp_path / "it.bundle", bomb, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 1 << 20 and "is compressed or encrypted" in refused(path)
 
 
@@ -394,19 +409,19 @@ def list_for_a_run(members: dict[str, bytes], record: dict) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_parts_that_do_not_fit_are_refused(change, told, bundled, tmp_path):
-    assert told in refused(rewritten(bundled, tmp_path / "it.bundle", change))
+def test_parts_that_do_not_fit_are_refused(change, told, blend, tmp_path):
+    assert told in refused(rewritten(blend, tmp_path / "it.bundle", change))
 
 
-def test_swapped_members_are_refused_before_they_predict(bundled, reports, tmp_path, capsys):
-    path = rewritten(bundled, tmp_path / "it.bundle", swap_weights)
+def test_swapped_members_are_refused_before_they_predict(blend, reports, tmp_path, capsys):
+    path = rewritten(blend, tmp_path / "it.bundle", swap_weights)
     assert main(["predict", "--bundle", str(path), str(reports), "--to", str(tmp_path / "x.csv")]) == 2
     told = capsys.readouterr().err
     assert "differs from its checksum" in told and not (tmp_path / "x.csv").exists()
 
 
-def test_a_file_that_changes_while_it_is_unpacked_is_refused(bundled, tmp_path):
-    path = Path(shutil.copy(bundled, tmp_path / "it.bundle"))
+def test_a_file_that_changes_while_it_is_unpacked_is_refused(blend, tmp_path):
+    path = Path(shutil.copy(blend, tmp_path / "it.bundle"))
     bundle = Bundle.open(path)
     path.write_bytes(b"PK" + b"\0" * 1000)
     with pytest.raises(UserError, match="was changed since it was opened"):
@@ -420,7 +435,7 @@ def test_the_module_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_only_stored_and_named_constants_are_written(bundled):
-    with zipfile.ZipFile(bundled) as archive:
+def test_only_stored_and_named_constants_are_written(blend):
+    with zipfile.ZipFile(blend) as archive:
         assert {info.date_time for info in archive.infolist()} == {bundles.DATE}
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}

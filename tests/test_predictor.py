@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,23 +9,12 @@ from src.data.corpus import UNK
 from src.data.report_reader import Reports, read_reports
 from src.data.submission_files import read_submission
 from src.serving.predictor import Predictor
-from tests.conftest import error_of, run_command, words
+from tests.conftest import error_of
 
 
 @pytest.fixture(scope="module")
-def made(done, tiny_input, tmp_path_factory) -> Path:
-    """it.bundle of the blend, and of_run.csv, what the run predicts for testA."""
-    folder = tmp_path_factory.mktemp("made")
-    settings = words(tiny_input, done)
-    run_command(["bundle", "blend", "--to", str(folder / "it.bundle"), *settings])
-    file = next(tiny_input.glob("*testA*.csv"))
-    run_command(["predict", "blend", str(file), "--to", str(folder / "of_run.csv"), *settings])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def predictor(made) -> Predictor:
-    return Predictor.load(made / "it.bundle", "torch")
+def predictor(bundled) -> Predictor:
+    return Predictor.load(bundled / "blend.bundle", "torch")
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +22,9 @@ def reports(tiny_input) -> Reports:
     return read_reports(next(tiny_input.glob("*testA*.csv")))
 
 
-def test_it_predicts_what_the_run_predicts(predictor, reports, made):
+def test_it_predicts_what_the_run_predicts(predictor, reports, bundled):
     found = predictor.predict(predictor.encode([reports[i] for i in range(len(reports))]))
-    ids, expected = read_submission(made / "of_run.csv")
+    ids, expected = read_submission(bundled / "blend.csv")
     np.testing.assert_allclose(found.values, expected, rtol=1e-5)
     assert ids.tolist() == reports.ids.tolist()
     assert found.spread.shape == found.values.shape == (40, 17) and (found.spread > 0).all()
@@ -93,5 +80,5 @@ def _start(predictor: Predictor, rows) -> np.ndarray:
     return sum(share * part for share, part in zip(explainer._shares, parts, strict=True))
 
 
-def test_an_unknown_engine_is_told(made):
-    assert "unknown engine 'tpu'" in error_of(Predictor.load, made / "it.bundle", "tpu")
+def test_an_unknown_engine_is_told(bundled):
+    assert "unknown engine 'tpu'" in error_of(Predictor.load, bundled / "blend.bundle", "tpu")

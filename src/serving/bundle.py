@@ -72,6 +72,13 @@ class MemberFile(BaseModel):
     bytes: int = Field(ge=0)
 
 
+class MadeFrom(BaseModel):
+    """The run that a bundle was made of."""
+
+    run: str
+    fingerprint: str
+
+
 class Record(BaseModel):
     """Fields of bundle.json that reading rests on; the others are for people."""
 
@@ -82,6 +89,7 @@ class Record(BaseModel):
     labels: list[str]
     inputs: dict[str, Any]
     data: dict[str, Any]
+    made_from: MadeFrom
     members: dict[str, MemberFile]
 
 
@@ -167,6 +175,7 @@ def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
             "expected": {name: board["expected"] for name, board in boards.items()},
         },
         "made_from": {
+            "run": run.name,
             "fingerprint": score["fingerprint"],
             **{key: run.record[key] for key in ("train", "tests", "folds", "shift", "preset", "overrides")},
             "files": [{key: file[key] for key in ("role", "rows", "sha256")} for file in files],

@@ -2,7 +2,7 @@
 
 ./run.sh clean                  shows what could be removed and how much it is; removes nothing
 ./run.sh clean --superseded     removes it
-./run.sh clean --all            removes everything but the submissions and their log
+./run.sh clean --all            removes everything but the submissions, their log and bundles
 
 Superseded is what neither a finished run nor the present settings use: folds and encoders of other settings, denoised
 copies and predictions of other texts, encoded files of ./run.sh predict, what a killed command left half written.
@@ -32,8 +32,8 @@ from src.training.initialization import word_vectors
 from src.training.planning import fold_jobs, unlabelled
 from src.training.prediction import prediction_name
 
-KEPT = ("submissions.jsonl", "submission_*")
-"""Left standing by --all: what was submitted cannot be made again for certain."""
+KEPT = ("submissions.jsonl", "submission_*", "*.bundle")
+"""Left standing by --all: what was submitted, or answers requests somewhere, cannot be made again for certain."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Item:
 def arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--superseded", action="store_true", help="remove what is shown")
-    group.add_argument("--all", action="store_true", help="remove everything but the submissions and their log")
+    group.add_argument("--all", action="store_true", help="remove all but the submissions, their log and bundles")
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from src.core.errors import OutOfDate, UserError
 from src.core.locks import is_held
-from src.core.targets import Target
+from src.core.targets import Target, json_fingerprint
 from src.core.terminal import add_json, result, show_table
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import STAGES, Progress, Stage, all_needs, get_stage, is_running
+from src.serving.bundle import Bundle
 
 GOES_ON = "goes on with the same command"
 LEAST_DONE = ("running", "interrupted", "missing", "stale", "unsure")
@@ -48,6 +50,11 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     others = sorted(set(workspace.output.run_names()) - {*workspace.settings.runs, "blend"})
     if others:
         result(f"\nruns of other settings: {', '.join(others)}")
+    if bundles := {
+        path.name: _bundle_state(workspace, path) for path in sorted(workspace.output.root.glob("*.bundle"))
+    }:
+        add_json("bundles", bundles)
+        result("\nbundles: " + "; ".join(f"{name} {state}" for name, state in bundles.items()))
     optional = {name for name in STAGES if get_stage(name).is_optional}
     left = [one for one in found if one.state in ("interrupted", "stale", "missing") and one.stage not in optional]
     if any(one.stage in {*all_needs("submit"), "submit"} for one in left):
@@ -55,6 +62,17 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     for one in left:
         if one.command:
             result(f"{one.stage} {one.name}".strip() + f": ./run.sh {one.command}")
+
+
+def _bundle_state(workspace: Workspace, path: Path) -> str:
+    """Says which run a bundle is of, and whether that run was made anew since."""
+    try:
+        made_from = Bundle.open(path).record["made_from"]
+    except UserError:
+        return "(cannot be read)"
+    score = workspace.output.run(made_from["run"]) / "score.json"
+    is_current = json_fingerprint(score) == made_from["fingerprint"] if score.exists() else False
+    return f"(of {made_from['run']} as it {'is' if is_current else 'was before'})"
 
 
 def look(workspace: Workspace, chosen: Sequence[str] = ()) -> list[Status]:
