@@ -177,15 +177,17 @@ class Transformer(Model):
     encoder: Literal["transformer"] = "transformer"
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
+    head_size: int | None = Field(None, ge=1, exclude_if=lambda size: size is None)
+    """Dimensions of a head; null: embedding_size / heads. Pruning leaves fewer heads of the same size."""
     feedforward_size: int = Field(512, ge=1)
     positions: Literal["rotary", "relative"] = "rotary"
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Transformer:
-        if self.embedding_size % self.heads:
+        if self.head_size is None and self.embedding_size % self.heads:
             raise ValueError(f"embedding_size {self.embedding_size} is not a multiple of heads {self.heads}")
-        if self.positions == "rotary" and (self.embedding_size // self.heads) % 2:
+        if self.positions == "rotary" and (self.head_size or self.embedding_size // self.heads) % 2:
             raise ValueError("rotary positions need an even number of dimensions per head")
         return self
 
@@ -611,6 +613,28 @@ class Serve(Settings):
         return self
 
 
+class Compress(Settings):
+    """Small models, see compression.py."""
+
+    student: str | None = None
+    """Model of the run whose settings and weights the student starts from; null: the one with the highest score on
+    `select_on`."""
+    denoise: bool = True
+    """The student reads denoised reports where that model does. false: reports as they are, in half the time."""
+    epochs: int = Field(3, ge=1)
+    """Epochs of distillation, over train rows and over all text with soft labels."""
+    rate: float = Field(0.5, gt=0)
+    """Learning rate relative to that of the model that the student starts from."""
+    teacher_weight: float = Field(1.0, ge=0)
+    """Sample weight of a row with soft labels; train rows with their own labels have 1."""
+    prune: float = Field(0.25, ge=0, lt=1)
+    """Share of feed-forward units and attention heads, or of hidden units, that are pruned; 0: no pruning."""
+    prune_epochs: int = Field(1, ge=1)
+    """Epochs of distillation after pruning."""
+    max_loss: float = Field(0.002, ge=0)
+    """Largest loss of score against the run, on `select_on`; the smallest model within it is taken."""
+
+
 class Executor(Settings):
     """Parallel jobs and threads, see make_executor() in executors.py."""
 
@@ -670,6 +694,7 @@ class Config(Settings):
     stream: Stream = Stream()
     submit: Submit = Submit()
     serve: Serve = Serve()
+    compress: Compress = Compress()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     track: Literal["none", "tensorboard", "mlflow"] = "none"

@@ -76,6 +76,10 @@ class Output:
         name = file.name if file.suffix == ".csv" else f"{file.name.partition('.')[0]}.csv"
         return self.root / f"prediction_{run}_{name}"
 
+    def compressed(self, run: str) -> Path:
+        """Folder of the small models of a run."""
+        return self.root / "compressed" / run
+
     def bundle(self, run: str) -> Path:
         """File that holds all that predictions of a run need."""
         return self.root / f"{run}.bundle"

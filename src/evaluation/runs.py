@@ -65,6 +65,8 @@ class RunFolder:
         """The command that makes this run again, on the files and folds that are there now."""
         if self.is_blend:
             words = ["blend", *self.record["members"], "--name", self.name]
+        elif "teacher" in self.record:
+            words = ["compress", self.record["teacher"]]
         else:
             words = ["train", "--model", self.name]
         paths = [word for word in self.config.overrides if word.startswith("paths.")]

@@ -20,7 +20,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self.size = settings.embedding_size
         self.backward_size = 0
-        self.head_size = self.size // settings.heads
+        self.head_size = settings.head_size or self.size // settings.heads
         self.rotary = settings.positions == "rotary"
         self.enter = nn.LayerNorm(self.size)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
@@ -46,7 +46,7 @@ class Block(nn.Module):
         super().__init__()
         size = settings.embedding_size
         self.attention_norm = nn.LayerNorm(size)
-        self.attention = SelfAttention(size, settings.heads, settings.positions)
+        self.attention = SelfAttention(size, settings.heads, settings.positions, settings.head_size)
         self.feedforward_norm = nn.LayerNorm(size)
         self.feedforward = nn.Sequential(
             nn.Linear(size, settings.feedforward_size),
@@ -63,19 +63,20 @@ class Block(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head attention over the real positions, with relative positions."""
 
-    def __init__(self, size: int, heads: int, positions: str):
+    def __init__(self, size: int, heads: int, positions: str, head_size: int | None = None):
+        """`head_size`: dimensions of a head (default: size / heads)."""
         super().__init__()
-        self.heads = heads
-        self.project_in = nn.Linear(size, 3 * size)
-        self.project_out = nn.Linear(size, size)
+        self.heads, self.head_size = heads, head_size or size // heads
+        self.project_in = nn.Linear(size, 3 * heads * self.head_size)
+        self.project_out = nn.Linear(heads * self.head_size, size)
         if positions == "relative":
             self.bias = nn.Embedding(2 * FARTHEST + 1, heads)
             nn.init.zeros_(self.bias.weight)
 
     def forward(self, x: Tensor, keys: Tensor, turns: Tensor | None) -> Tensor:
         """`keys` (B, 1, 1, T) is added to the scores; `turns` are rotary_turns, or None for relative positions."""
-        batch, width, size = x.shape
-        projected = self.project_in(x).view(batch, width, 3, self.heads, size // self.heads)
+        batch, width, _ = x.shape
+        projected = self.project_in(x).view(batch, width, 3, self.heads, self.head_size)
         turned, value = projected.split([2, 1], dim=2)
         if turns is None:
             # Learned per head and clipped distance, as in T5 (Raffel 2020).
@@ -84,7 +85,7 @@ class SelfAttention(nn.Module):
             turned = rotate(turned, turns).to(value.dtype)
         query, key, value = (part.transpose(1, 2) for part in (*turned.unbind(2), value[:, :, 0]))  # (B, H, T, D / H)
         attended = attend(query, key, value, keys)
-        return self.project_out(attended.transpose(1, 2).reshape(batch, width, size))
+        return self.project_out(attended.transpose(1, 2).reshape(batch, width, -1))
 
     def _relative_bias(self, width: int, device: torch.device) -> Tensor:
         positions = torch.arange(width, device=device)

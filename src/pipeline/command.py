@@ -43,6 +43,10 @@ COMMANDS = {
     "submit": Entry("write the submission of each test file", "./run.sh submit lstm"),
     "predict": Entry("trained runs on any file of reports, stays or images", "./run.sh predict blend new_reports.csv"),
     "bundle": Entry("a run as one file that predicts anywhere", "./run.sh bundle blend --to blend.bundle"),
+    "compress": Entry(
+        "small models of a run (distilled, pruned, INT8), their scores, and a bundle of the best of them",
+        "./run.sh compress blend --preset quick",
+    ),
     "score": Entry(
         "show all scores; with --labels, score a submission file",
         "./run.sh score --labels answers.csv output/submission_test.csv",

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from src.core import storage
 from src.core.errors import UserError
@@ -34,8 +35,6 @@ OPSET = 17
 """Version of the ONNX operators."""
 TRACED = (2, 9)
 """Reports and tokens of the batch that the exporter traces; the graph takes any."""
-MODEL = "model.onnx"
-"""File of a classifier in the folder of its fold."""
 
 
 class ClassifierGraph(nn.Module):
@@ -65,18 +64,21 @@ class DenoiserGraph(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         batch, width = tokens.shape
         flat = tokens.reshape(-1)
-        logits = self.language({"tokens": tokens}, lengths, torch.arange(flat.shape[0]))[0]  # (B * T, V)
         inside = valid_positions(lengths, width).flatten()
-        is_word = inside & (flat >= N_SPECIAL)
-        found, share = self._choose(logits, to_words(flat.clamp_min(N_SPECIAL)), [self.view])[self.view]
+        places = (inside & (flat >= N_SPECIAL)).nonzero()[:, 0]
+        logits = self.language({"tokens": tokens}, lengths, places)[0]  # (K, V)
+        shown = flat.index_select(0, places)
+        found = self._choose(logits, to_words(shown), [self.view])[self.view]
         if self.view == "hard":
-            wrong, word = found, share
-            words = torch.where(is_word & wrong, to_indices(word), flat)[:, None]
+            wrong, word = found
+            words = flat.index_copy(0, places, torch.where(wrong, to_indices(word), shown))[:, None]
             shares = torch.ones_like(words, dtype=torch.float32)
         else:
-            alone = torch.nn.functional.pad(inside.float()[:, None], (0, MIXED - 1))
-            words = torch.where(is_word[:, None], to_indices(found), torch.nn.functional.pad(flat[:, None], (0, 3)))
-            shares = torch.where(is_word[:, None], (share * FULL).round() / FULL, alone)
+            word, share = found
+            words = functional.pad(flat[:, None], (0, MIXED - 1)).index_copy(0, places, to_indices(word))
+            # A share of a place is kept as 15 bits where models are trained, see layers.mixture.
+            rounded = (share * FULL).round() / FULL
+            shares = functional.pad(inside.float()[:, None], (0, MIXED - 1)).index_copy(0, places, rounded)
         return words.view(batch, width, -1), shares.view(batch, width, -1)
 
 

@@ -11,14 +11,15 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Denoise, fingerprint
-from src.serving.export import MODEL, export_denoiser, export_fold
 from src.serving.packages import require_packages
 from src.serving.predictor import Rows
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-BATCH_SIZE = 64
+MODEL = "model.onnx"
+"""File of a classifier in the folder of its fold."""
+BATCH_SIZE = 16
 """Most reports that a graph computes together: sorted by length, few tokens are padding."""
 
 
@@ -85,13 +86,16 @@ class Fold(NamedTuple):
     """Graph of each view of its denoiser; none where it reads reports as they are."""
 
 
-def export_missing(folder: Path, root: Path) -> Fold:
-    """Exports what a trained fold in the output folder `root` lacks of its graphs."""
+def export_missing(folder: Path, root: Path, to: Path | None = None) -> Fold:
+    """Exports what a trained fold in the output folder `root` lacks of its graphs; they lie in `to` as in an output
+    folder (default: `root`)."""
     result = storage.read_json(storage.require(folder / "result.json", "train"))
-    graph, views = folder / MODEL, _views(result, root)
+    place = folder if to is None else to / folder.relative_to(root)
+    graph, views = place / MODEL, _views(result, to or root)
     if not all(file.exists() for file in (graph, *views.values())):
         import torch
 
+        from src.serving.export import export_denoiser, export_fold
         from src.training.denoising import Denoiser
         from src.training.trained_fold import TrainedFold
 

@@ -86,6 +86,8 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
             model.input_layer.fit(**own.chosen_inputs())
         if job.pretrained:
             checkpoints.load_parts(job.locate(job.pretrained), model, BODY)
+        if job.initial:
+            checkpoints.load_weights(job.locate(job.initial), model)
         denoiser = Denoiser.load(*reading) if reading and run.denoise.in_training else None
         outcomes = None
         if job.outcomes:

@@ -100,6 +100,8 @@ class FoldJob(TrainingJob):
     """Folder of the encoded train corpus."""
     pretrained: str | None
     """Weights that the input layer and the encoder start from."""
+    initial: str | None = None
+    """Weights that the whole model starts from, of a model of the same settings."""
     denoiser: str | None
     """Folder of the PretrainJob whose encoder denoises reports before the model reads them."""
     split: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,38 @@ def fold_jobs(
                 job
                 for teacher in run.train.teachers
                 for job in jobs[teacher]
-                if job.path.name.startswith(_part(split.fold, split.seed, ""))
+                if job.path.name.startswith(part_of(split.fold, split.seed))
             ]
             jobs[name].append(planner.job(folder, split, seed, teachers))
     return jobs
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one fold of a student learns from, beside the labels of its train rows."""
+
+    split: Split
+    beside: list[Beside]
+    """Corpora with soft labels."""
+    initial: Path
+    """Weights that the student starts from."""
+
+    def stamp(self) -> dict[str, Any]:
+        """Entries of the job's fingerprint."""
+        files = [file for one in self.beside for file in (*one.logits, *filter(None, [one.rows]))]
+        return {
+            "lessons": [[storage.array_hash(np.load(file, mmap_mode="r")) for file in files]],
+            "teacher_weights": [one.weight for one in self.beside],
+            "initial": storage.file_sha256(self.initial),
+        }
+
+
+def taught_jobs(workspace: Workspace, here: Machine, name: str, lessons: Sequence[Lesson]) -> list[FoldJob]:
+    """Jobs of the run `name` of the settings, one for each lesson, whose corpora and files are given by their paths."""
+    run = workspace.settings.runs[name]
+    planner = _Planner(workspace, here, run, starts_of(workspace, here)[name], is_judged=False)
+    folder, (seed,) = workspace.output.run(name), run.train.seeds
+    return [planner.job(folder, lesson.split, seed, (), lesson) for lesson in lessons]
 
 
 class _Planner:
@@ -66,8 +94,11 @@ class _Planner:
         self.weights = _row_weights(workspace, run)
         self.extra = self._labelled_extras()
 
-    def job(self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob]) -> FoldJob:
-        """Job of one fold and seed; `folder` is that of the run's folds."""
+    def job(
+        self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob], lesson: Lesson | None = None
+    ) -> FoldJob:
+        """Job of one fold and seed; `folder` is that of the run's folds. Soft labels are those of `teachers`, or those
+        of the `lesson`."""
         dataset, start, ref = self.workspace.dataset, self.start, self._reference
         precision = self.here.precision(self.run.train.precision)
         valid, copies = _valid_rows(self.workspace, split) if self.is_judged else (None, [])
@@ -88,9 +119,10 @@ class _Planner:
                 "fold": split.fold,
                 "precision": precision,
                 "made_by": [versions.TRAIN, storage.libraries(*_makers(self.run)), self.here.device],
+                **(lesson.stamp() if lesson else {}),
             }
         )
-        folder = folder / _part(split.fold, split.seed, f"{seed}.{stamp[:8]}")
+        folder = folder / f"{part_of(split.fold, split.seed)}{seed}.{stamp[:8]}"
         return FoldJob(
             run=self.settings,
             task=dataset.task.name,
@@ -98,11 +130,12 @@ class _Planner:
             inputs=dataset.shape.to_json(),
             vectors=start.vectors and ref(start.vectors),
             pretrained=start.pretrained and ref(start.pretrained),
+            initial=ref(lesson.initial) if lesson else None,
             denoiser=start.denoiser and ref(start.denoiser),
             split=ref(self._save(folder / "split.npz", **_rows_of(split))),
             outcomes=ref(dataset.output.outcomes) if self.run.train.outcome_weight else None,
             weights=ref(self._save(folder / "weights.npy", self.weights)) if self.weights is not None else None,
-            beside=[asdict(one) for one in self.extra + self._pseudo_labelled(teachers)],
+            beside=[asdict(one) for one in self.extra + self._pseudo_labelled(teachers) + self._taught(lesson)],
             valid=ref(self._save(folder / "valid.npz", **valid)) if valid else None,
             valid_corpora=list(map(ref, copies or [dataset.train_folder])),
             fold=split.fold,
@@ -137,6 +170,14 @@ class _Planner:
         return [
             Beside(ref(dataset.extra_folder(name)), ref(dataset.extra_rows_path(name)), [], weight)
             for name in dataset.extra_labelled
+        ]
+
+    def _taught(self, lesson: Lesson | None) -> list[Beside]:
+        """The corpora of a lesson, by references."""
+        ref = self._reference
+        return [
+            Beside(ref(one.corpus), one.rows and ref(one.rows), list(map(ref, one.logits)), one.weight)
+            for one in (lesson.beside if lesson else ())
         ]
 
     def _pseudo_labelled(self, teachers: Sequence[FoldJob]) -> list[Beside]:
@@ -176,9 +217,9 @@ def _valid_rows(workspace: Workspace, split: Split) -> tuple[dict[str, np.ndarra
     return {"rows": rows.rows, "chosen": rows.copies, "weights": rows.weights}, target.noised
 
 
-def _part(fold: int, split_seed: int, rest: str) -> str:
-    """Name of a fold's folder, or, with an empty rest, its prefix."""
-    return f"fold_{fold}.split_{split_seed}.seed_{rest}"
+def part_of(fold: int, split_seed: int) -> str:
+    """Start of the names of a fold's folders, up to the seed of training."""
+    return f"fold_{fold}.split_{split_seed}.seed_"
 
 
 def _row_weights(workspace: Workspace, run: Run) -> np.ndarray | None:

@@ -21,6 +21,7 @@ from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
 from src.evaluation import runs
+from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import ShiftedTest
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage, run_lock
@@ -87,7 +88,7 @@ class Train(Stage):
         here = device_cache.find(workspace.output, workspace.settings.device)
         if here != noted:
             workspace.refresh()  # the jobs are for the device that torch has just found
-        training = _Training(workspace, here)
+        training = Training(workspace, here, _jobs(workspace))
         training.run()
         seconds = duration(time.perf_counter() - started)
         result(f"train: {len(training.jobs)} runs in {workspace.output.runs} ({seconds})")
@@ -123,13 +124,19 @@ def run_target(workspace: Workspace, name: str, jobs: Sequence[FoldJob]) -> Targ
     return Target(name, folder / "score.json", stamp, files, is_whole=lambda: all(job.is_done() for job in jobs))
 
 
-class _Training:
-    """One call of the stage: trains the missing folds and puts runs together, teachers before their students."""
+class Training:
+    """Trains the missing folds of runs and puts the runs together, teachers before their students."""
 
-    def __init__(self, workspace: Workspace, here: Machine):
-        self.workspace, self.here = workspace, here
+    def __init__(
+        self,
+        workspace: Workspace,
+        here: Machine,
+        jobs: dict[str, list[FoldJob]],
+        teacher: RunFolder | None = None,
+    ):
+        """`jobs` of each run; `teacher`: run that all of them are distilled of."""
+        self.workspace, self.here, self.jobs, self.teacher = workspace, here, jobs, teacher
         self.settings = workspace.settings
-        self.jobs = _jobs(workspace)
         self.students = {name for name in self.jobs if self.settings.runs[name].train.teachers}
         self.tracking = tracking_of(self.settings)
 
@@ -141,12 +148,12 @@ class _Training:
         else:
             info(f"train: all {len(jobs)} folds are up to date")
         for names in (self.jobs.keys() - self.students, self.students):
-            raise_failures(self._train([name for name in self.jobs if name in names]))
+            raise_failures(self.train([name for name in self.jobs if name in names]))
 
-    def _train(self, names: Sequence[str]) -> list[Failure]:
+    def train(self, names: Sequence[str]) -> list[Failure]:
         """Trains the missing folds of these runs, and puts together the runs that are whole."""
         jobs = {name: self.jobs[name] for name in names}
-        failures = self._train_folds(jobs)
+        failures = self.train_folds(jobs)
         for job in itertools.chain(*jobs.values()):
             if job.is_done():
                 self.tracking.history(job)
@@ -160,11 +167,12 @@ class _Training:
                 if name in lacking:
                     command = self.workspace.command("train", "--model", name)
                     with locks.hold(self.workspace.output.locks, [run_lock(name)], [], command):
-                        _assemble(self.workspace, targets[name], group)
+                        _assemble(self.workspace, targets[name], group, self.teacher)
                 _report_run(self.workspace, name, self.tracking)
         return failures
 
-    def _train_folds(self, jobs: dict[str, list[FoldJob]]) -> list[Failure]:
+    def train_folds(self, jobs: dict[str, list[FoldJob]]) -> list[Failure]:
+        """Trains the missing folds of these runs."""
         work = [
             Job(
                 f"{name} {job.path.name.rsplit('.', 1)[0].replace('.', ' ')}",
@@ -225,8 +233,9 @@ def _labelled_extras(workspace: Workspace, name: str) -> list[str]:
     return [file["sha256"] for file in files if file["name"] in dataset.extra_labelled]
 
 
-def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob]) -> None:
-    """Writes the run folder's own files, from those of its folds; score.json last."""
+def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob], teacher: RunFolder | None = None) -> None:
+    """Writes the run folder's own files, from those of its folds; score.json last. `teacher`: run that a student was
+    distilled of."""
     dataset, shift, name = workspace.dataset, workspace.validation_sets, target.name
     folder, run = target.result.parent, workspace.settings.runs[name]
     target.result.unlink(missing_ok=True)
@@ -240,6 +249,7 @@ def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob]) -> 
         **runs.make_record(workspace, "model", name),
         "fold_folders": [part.name for part in parts],
         "extra_files": _labelled_extras(workspace, name),
+        **({"teacher": teacher.name} if teacher else {}),
     }
     storage.write_json(folder / "run.json", record)
     storage.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
@@ -253,7 +263,11 @@ def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob]) -> 
             copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, workspace.task.n_labels)
         storage.write_npy(runs.copies_path(folder, test.name), copies)
         storage.write_npy(runs.folds_path(folder, test.name), _by_fold(workspace, jobs, test))
-    score = runs.score_oof(workspace, oof, *_how(workspace, name))
+    how, optimistic = _how(workspace, name)
+    if teacher:
+        how = f"{how}; each fold's student was taught by that fold's models of {teacher.name}"
+        optimistic = optimistic or teacher.score["optimistic"]
+    score = runs.score_oof(workspace, oof, how, optimistic)
     storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
 
 
