@@ -61,6 +61,10 @@ COMMANDS = {
     ),
     "alarms": Entry("early warning: a run reads each stay hour by hour", "./run.sh alarms boosting --task icu"),
     "serve": Entry("predictions of a bundle over HTTP", "./run.sh serve --bundle blend.bundle --port 8080"),
+    "stream": Entry(
+        "answer the messages of Redis Streams or Kafka by a bundle; with --send, send some",
+        "./run.sh stream --bundle blend.bundle",
+    ),
     "report": Entry("everything in the output folder as one HTML page"),
     "eda": Entry("the data itself as one HTML page, before any training"),
     "standin": Entry(
