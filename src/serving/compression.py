@@ -112,7 +112,8 @@ def float_variant(workspace: Workspace, run: RunFolder, name: str, to: Path, who
                 _copy(root / denoiser / "result.json", to / denoiser / "result.json")
             export_missing(fold, root, to)
     if whole:
-        storage.write_json(to / run.path.relative_to(root) / "run.json", {**run.record, "fold_folders": [whole.name]})
+        shipped = whole.relative_to(run.path).as_posix()
+        storage.write_json(to / run.path.relative_to(root) / "run.json", {**run.record, "fold_folders": [shipped]})
     return Variant(name, to, _run_in(to, run), judges)
 
 

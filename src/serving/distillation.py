@@ -145,7 +145,7 @@ def lessons(workspace: Workspace, run: RunFolder, student: Student, initial: Cal
                 rows = folder / f"{stem}.rows.npy"
                 storage.write_npy(rows, split.train_rows)
             beside.append(Beside(str(corpus), rows and str(rows), [str(logits)], weight))
-        found.append(Lesson(split, beside, initial(split)))
+        found.append(Lesson(split, beside, initial(split), "whole" if is_whole else ""))
     return found
 
 

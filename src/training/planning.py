@@ -65,6 +65,8 @@ class Lesson:
     """Corpora with soft labels."""
     initial: Path
     """Weights that the student starts from."""
+    below: str = ""
+    """Folder below that of the run; ./run.sh clean looks for folds of other settings in the run's own."""
 
     def stamp(self) -> dict[str, Any]:
         """Entries of the job's fingerprint."""
@@ -81,7 +83,7 @@ def taught_jobs(workspace: Workspace, here: Machine, name: str, lessons: Sequenc
     run = workspace.settings.runs[name]
     planner = _Planner(workspace, here, run, starts_of(workspace, here)[name], is_judged=False)
     folder, (seed,) = workspace.output.run(name), run.train.seeds
-    return [planner.job(folder, lesson.split, seed, (), lesson) for lesson in lessons]
+    return [planner.job(folder / lesson.below, lesson.split, seed, (), lesson) for lesson in lessons]
 
 
 class _Planner:
