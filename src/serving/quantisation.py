@@ -14,26 +14,24 @@ from src.core.errors import UserError
 from src.serving.packages import require_packages
 
 QUANTISED = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger"}
-"""Operators with weights, and what takes their place in INT8. GRUs, plain recurrences and convolutions have no such
-operator, or none that is faster, and stay in float32."""
+"""Operators with weights, and what takes their place in INT8."""
+FLOAT_ONLY = ("GRU", "RNN", "Conv")
+"""Operators that onnxruntime quantises not at all, or to something slower."""
 
 
 def quantise(graph: Path, to: Path) -> Counter[str]:
     """Writes a graph with INT8 weights; returns how many operators of each kind are in INT8 now.
 
     onnxruntime leaves an operator in float32 without a word where its weights are computed nodes. So all that have
-    weights are counted before and after: raises UserError where one is still in float32, and where a graph has none.
+    weights are counted before and after. Raises UserError where one is still in float32, and for a graph of FLOAT_ONLY.
     """
     require_packages("compress", "onnx", "onnxruntime", "sympy")
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     wanted = weighted(graph)
-    if not wanted:
-        raise UserError(
-            f"{graph} has neither an LSTM nor a product with weights: onnxruntime computes GRUs, plain recurrences and "
-            "convolutions in float32 alone"
-        )
+    if kept := [kind for kind in FLOAT_ONLY if _operators(graph)[kind]]:
+        raise UserError(f"{graph.name} computes with {' and '.join(kept)}, which onnxruntime has in float32 alone")
     with tempfile.TemporaryDirectory(prefix="quantise-") as folder, _quiet():
         prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "made.onnx"
         quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
