@@ -115,10 +115,9 @@ class Browser:
         agent = self.ask("Browser.getVersion")["userAgent"]
         self.ask("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=language)
 
-    def wait_for(self, condition: str) -> Any:
-        """Returns the value of the JavaScript expression as soon as it is true."""
-        wait_until(lambda: self.evaluate(condition))
-        return self.evaluate(condition)
+    def wait_for(self, condition: str) -> None:
+        """Returns as soon as a JavaScript expression is true."""
+        wait_until(lambda: self.evaluate(f"!!({condition})"))
 
     def click(self, selector: str) -> None:
         """Clicks with the mouse on the middle of an element, which must be what lies there."""

@@ -69,7 +69,7 @@
 
   // Nothing is empty.
   for (const section of document.querySelectorAll("section")) {
-    if (!section.querySelector("svg, table, p, pre")) found.add(`an empty section: ${short(section)}`);
+    if (!section.querySelector("svg, table, p, pre, ol")) found.add(`an empty section: ${short(section)}`);
   }
   for (const table of document.querySelectorAll("table")) {
     if (!table.querySelector("tbody td")) found.add(`an empty table: ${short(table)}`);

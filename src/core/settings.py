@@ -605,6 +605,8 @@ class Serve(Settings):
     """Seconds that a shutdown waits for the requests that were accepted."""
     watch: float = Field(2.0, ge=0)
     """Seconds between looks at the bundle's file, which is loaded again when it changed; 0: only when asked for."""
+    shadow: Path | None = None
+    """Second bundle, of the same task, that predicts the same rows. Its predictions are only compared; null: none."""
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Serve:

@@ -18,6 +18,9 @@ class Part:
     name = ""
     """Key of the part's figures in /info."""
 
+    def check(self, predictor: Predictor) -> None:
+        """Called before the service starts. Raises UserError where the part does not fit the bundle."""
+
     def started(self, predictor: Predictor, events: Events) -> None:
         """Called in the event loop before the first request."""
 

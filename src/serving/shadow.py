@@ -42,7 +42,7 @@ class Shadow:
 
     def __init__(self, predictor: Predictor, task: Task, labels: Sequence[str]):
         self._predictor, self.task, self.labels = predictor, task, tuple(labels)
-        _check_same(predictor, task, self.labels)
+        check_same(predictor, task, self.labels)
         self._waiting: deque[tuple[Report, np.ndarray]] = deque()
         self._change = threading.Condition()
         self._closed = False
@@ -101,7 +101,7 @@ class Shadow:
     def reset(self, predictor: Predictor) -> None:
         """Forgets all differences, after the served bundle was replaced by that of `predictor`. Raises UserError if it
         predicts other labels than the second bundle."""
-        _check_same(self._predictor, predictor.task, predictor.labels)
+        check_same(self._predictor, predictor.task, predictor.labels)
         with self._change:
             self._clear()
 
@@ -177,7 +177,8 @@ class Shadow:
         self.largest = np.maximum(self.largest, differences.max(axis=0))
 
 
-def _check_same(shadow: Predictor, task: Task, labels: Sequence[str]) -> None:
+def check_same(shadow: Predictor, task: Task, labels: Sequence[str]) -> None:
+    """Raises UserError if a second bundle does not predict `labels` of `task`."""
     if (shadow.task.name, tuple(shadow.labels)) != (task.name, tuple(labels)):
         raise UserError(
             f"the shadow bundle {shadow.bundle.name} is of task {shadow.task.name} ({len(shadow.labels)} labels), the "

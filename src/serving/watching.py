@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.serving.drift import DriftMonitor, figure_gauges
 from src.serving.parts import Part
-from src.serving.shadow import Shadow
+from src.serving.shadow import Shadow, check_same
 
 if TYPE_CHECKING:
     from src.serving.events import Events
@@ -20,7 +20,7 @@ CHECK = 10.0
 
 class DriftPart(Part):
     """Drift of what is asked. Publishes the event `drift` with the figures that differ from training when these change;
-    a new bundle starts a new window."""
+    a new bundle starts a new window. A bundle without a reference has no drift."""
 
     name = "drift"
 
@@ -34,7 +34,8 @@ class DriftPart(Part):
         self.replaced(predictor)
 
     def replaced(self, predictor: Predictor) -> None:
-        self._monitor, self._published = DriftMonitor(predictor.reference), []
+        reference = predictor.reference
+        self._monitor, self._published = None if reference is None else DriftMonitor(reference), []
 
     def seen(
         self,
@@ -43,6 +44,8 @@ class DriftPart(Part):
         prediction: Prediction,
         ids: Sequence[str],
     ) -> None:
+        if self._monitor is None:
+            return
         self._monitor.add(rows, prediction.values)
         now = self._loop.time()
         if now - self._looked >= CHECK and (self._look is None or self._look.done()):
@@ -65,14 +68,16 @@ class DriftPart(Part):
 
 
 class ShadowPart(Part):
-    """A second bundle that predicts the same rows. Raises UserError, when the service starts, if it is of another
-    task."""
+    """A second bundle, of the same task, that predicts the same rows."""
 
     name = "shadow"
 
     def __init__(self, second: Predictor):
         self._second = second
         self._shadow: Shadow | None = None
+
+    def check(self, predictor: Predictor) -> None:
+        check_same(self._second, predictor.task, predictor.labels)
 
     def started(self, predictor: Predictor, events: Events) -> None:
         self._shadow = Shadow(self._second, predictor.task, predictor.labels)

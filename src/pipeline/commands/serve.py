@@ -3,7 +3,8 @@
     ./run.sh serve
     curl -H 'Content-Type: application/json' -d '{"tokens": "12 345 6"}' http://127.0.0.1:8000/predict
 
-Without --bundle it serves the pipeline's blend. SIGHUP reads the bundle's file again, SIGTERM ends in order.
+Without --bundle it serves the pipeline's blend. serve.shadow=FILE compares a second bundle with it.
+SIGHUP reads the bundle's file again, SIGTERM ends in order.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from src.core.terminal import info
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
+    from src.serving.parts import Part
 
 PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "prometheus_client")
 RUN = "blend"
@@ -32,11 +34,16 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
     require_packages("./run.sh serve", *PACKAGES)
     from src.serving.app import Service
+    from src.serving.predictor import Predictor
     from src.serving.server import serve
+    from src.serving.watching import DriftPart, ShadowPart
 
     file = parsed.bundle or blend_bundle(workspace)
     settings = workspace.settings.serve
-    service = Service.load(file, settings)
+    parts: list[Part] = [DriftPart()]
+    if settings.shadow is not None:
+        parts.append(ShadowPart(Predictor.load(settings.shadow, settings.engine, settings.threads)))
+    service = Service.load(file, settings, parts)
     info(f"serve: {file} on http://{settings.host}:{settings.port}/ (Ctrl-C ends)")
     serve(service)
 

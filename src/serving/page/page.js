@@ -126,17 +126,17 @@ async function predict(rows) {
   showAnswer();
   const found = [];
   let at = 0;
-  const size = Math.min(BATCH, state.info.limits.reports);
   const { kind, content } = state.info.task.input_kind === "stays"
     ? { kind: "stays", content: "series" } : { kind: "reports", content: "tokens" };
   try {
-    for (; at < rows.length; at += size) {
-      const part = rows.slice(at, at + size);
+    while (at < rows.length) {
+      const part = nextPart(rows, at);
       const body = { [kind]: part.map((row, i) => ({ id: row.id ?? String(at + i + 1), [content]: row.content })) };
       const { predictions } = await patiently(() => ask("/predict", body), isCurrent);
       if (!isCurrent()) return;
       predictions.forEach((one, i) => found.push({ ...one, content: part[i].content }));
-      if (at + size < rows.length) state.status = ["working", whole(found.length), whole(rows.length)];
+      at += part.length;
+      if (at < rows.length) state.status = ["working", whole(found.length), whole(rows.length)];
       showMessages();
     }
     if (rows.length) state.status = ["answered", whole(found.length), hundredths((performance.now() - started) / 1000)];
@@ -149,6 +149,19 @@ async function predict(rows) {
   state.answers = found;
   showMessages();
   showAnswer();
+}
+
+// Rows from `at` on for one request: as many as the service takes, in number and in bytes, and one at least.
+function nextPart(rows, at) {
+  const { limits } = state.info;
+  const part = [];
+  let bytes = 0;
+  for (const row of rows.slice(at, at + Math.min(BATCH, limits.reports))) {
+    bytes += 1.1 * row.content.length + 300; // breaks of lines take two bytes in JSON; the id may be long
+    if (part.length && bytes > limits.bytes) break;
+    part.push(row);
+  }
+  return part;
 }
 
 // Asks again, after the time that the service names, while its queue is full.
@@ -240,7 +253,7 @@ function showBars(answer) {
   const numbers = state.info.labels.map(label => [label, answer.values[label], answer.spread[label] ?? 0]);
   const end = isDays() ? 1.25 * Math.max(1, ...numbers.map(([, value, spread]) => value + spread)) : 1;
   const explains = state.info.explains;
-  $("bars-caption").textContent = [t("bars_caption"), isDays() ? null : t("half"), explains ? t("choose_label") : null]
+  $("bars-caption").textContent = [t("bars_caption"), isDays() ? null : t("half"), explains ? t("choose_label", state.info.task.input_kind) : null]
     .filter(Boolean).join(t("space"));
   replace($("bars"), ...numbers.map(([label, value, spread]) => {
     const track = element("div", { class: "track", "aria-hidden": "true" });
@@ -294,17 +307,18 @@ function showExplanation() {
     heat.append(span, " ");
   });
   const order = found.weights.map((_, i) => i).sort((i, k) => Math.abs(found.weights[k]) - Math.abs(found.weights[i]));
-  const rows = order.slice(0, TOP).map(i => [whole(i + 1), found.tokens[i], signed(found.weights[i])]);
-  const head = [t("place"), t("token"), t("weight")];
-  const title = t("carries", labelName(found.label), valueText(found.value));
-  const spoken = rows.slice(0, 3).map(([, token, weight]) => `${token} ${weight}`).join(", ");
+  const isStay = state.info.task.input_kind === "stays"; // its parameters have no order
+  const rows = order.slice(0, TOP).map(i => [...(isStay ? [] : [whole(i + 1)]), found.tokens[i], signed(found.weights[i])]);
+  const head = [...(isStay ? [t("parameter")] : [t("place"), t("token")]), t("weight")];
+  const title = t("carries", labelName(found.label), valueText(found.value), state.info.task.input_kind);
+  const spoken = rows.slice(0, 3).map(row => row.slice(-2).join(" ")).join(", ");
   $("explained").textContent = `${title}: ${spoken}`; // the whole text would be long to listen to
   return replace($("explanation"),
     element("h3", {}, title),
     heat,
     element("p", { class: "hint" }, element("span", { class: "key up" }, t("up")), " ",
-      element("span", { class: "key down" }, t("down")), " ", t("heat_note")),
-    table(t("contributions"), head, rows, ["", "", "figure"], "narrow"));
+      element("span", { class: "key down" }, t("down")), " ", t(isDays() ? "heat_note_days" : "heat_note")),
+    table(t("contributions"), head, rows, head.map((_, i) => (i === head.length - 1 ? "figure" : "")), "narrow"));
 }
 
 // --------------------------------------------------------------------------------------------------------------- alarms
