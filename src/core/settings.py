@@ -603,6 +603,9 @@ class Serve(Settings):
     """Seconds within which a client must have sent its request (else 408), and then gets its answer (else 503)."""
     grace: int = Field(30, ge=1)
     """Seconds that a shutdown waits for the requests that were accepted."""
+    alarms: Literal["own", "stream"] = "own"
+    """Alarms that are shown. own: of what this service predicts, kept in memory; stream: of the workers of
+    ./run.sh stream, in their Redis (stream.store)."""
     watch: float = Field(2.0, ge=0)
     """Seconds between looks at the bundle's file, which is loaded again when it changed; 0: only when asked for."""
     shadow: Path | None = None

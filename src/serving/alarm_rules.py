@@ -119,7 +119,8 @@ class AlarmRules:
 
     def _alarm(self, reading: Reading, label: str, risk: float) -> Alarm:
         # The same message gives the same id, so a message that is read twice cannot raise two alarms.
-        key = hashlib.sha256(f"{reading.message}\0{label}".encode()).hexdigest()[:16]
+        parts = (reading.message, reading.patient, reading.time, label)
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         return Alarm(key, reading.time, reading.message, reading.patient, label, round(risk, 6), self.on)
 
 

@@ -97,11 +97,11 @@ def parse_message(raw: bytes | Mapping[bytes, bytes], kind: str) -> Message:
         raise ValueError(error.sentence) from None
     hour = found.hour
     if hour is None and isinstance(found.content, str):
-        hour = _last_hour(found.content)
+        hour = last_hour(found.content)
     return Message(found.id, found.patient or found.id, hour, found.content)
 
 
-def _last_hour(series: str) -> float | None:
+def last_hour(series: str) -> float | None:
     """Hours of a stay's data: the largest time of its lines."""
     times = [int(hours) + int(minutes) / 60 for hours, minutes in LAST_TIME.findall(series)]
     return max(times, default=None)

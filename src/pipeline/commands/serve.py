@@ -17,7 +17,9 @@ from src.core.errors import UserError
 from src.core.terminal import info
 
 if TYPE_CHECKING:
+    from src.core.settings import Config
     from src.evaluation.workspace import Workspace
+    from src.serving.alarm_part import AlarmPart
     from src.serving.parts import Part
 
 PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "prometheus_client")
@@ -40,12 +42,22 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
     file = parsed.bundle or blend_bundle(workspace)
     settings = workspace.settings.serve
-    parts: list[Part] = [DriftPart()]
+    parts: list[Part] = [_alarms(workspace.settings), DriftPart()]
     if settings.shadow is not None:
         parts.append(ShadowPart(Predictor.load(settings.shadow, settings.engine, settings.threads)))
     service = Service.load(file, settings, parts)
     info(f"serve: {file} on http://{settings.host}:{settings.port}/ (Ctrl-C ends)")
     serve(service)
+
+
+def _alarms(settings: Config) -> AlarmPart:
+    from src.serving.alarm_part import OwnAlarms, StreamAlarms
+    from src.serving.packages import require_packages
+
+    if settings.serve.alarms == "own":
+        return OwnAlarms(settings.alarms)
+    require_packages("serve.alarms=stream", "redis")
+    return StreamAlarms(settings.stream)
 
 
 def blend_bundle(workspace: Workspace) -> Path:
