@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -392,9 +393,48 @@ def list_for_a_run(members: dict[str, bytes], record: dict) -> None:
     renoted(members, record)
 
 
+def changed(name: str, **fields):
+    """Changes fields of a JSON member, the first one that `name` matches."""
+
+    def change(members: dict[str, bytes], record: dict) -> None:
+        member = next(one for one in members if fnmatch.fnmatch(one, name))
+        members[member] = json.dumps({**json.loads(members[member]), **fields}).encode()
+        renoted(members, record)
+
+    return change
+
+
+def other_words(words: list):
+    def change(members: dict[str, bytes], record: dict) -> None:
+        members["runs/lstm/vocabulary.json"] = json.dumps(words).encode()
+        renoted(members, record)
+
+    return change
+
+
+def weights_of(*groups: dict) -> dict:
+    return {"weights": {"method": "weights", "groups": groups}}
+
+
+HALF = {"start": 0, "stop": 17, "weights": [0.5, 0.5], "temperature": 1.0}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (changed("runs/lstm/fold_*/result.json", task="round2"), "does not fit bundle.json"),
+        (changed("runs/lstm/fold_*/result.json", weights="../last"), "it lacks the weights in runs/lstm/fold_0"),
+        (changed("runs/lstm/fold_*/result.json", denoiser="/etc"), "it lacks /etc/result.json"),
+        (changed("runs/lstm/fold_*/result.json", run={"model": {"encoder": "x"}}), "ValidationError"),
+        (changed("runs/lstm/run.json", inputs={"kind": "tokens", "size": 5}), "run lstm does not fit bundle.json"),
+        (changed("runs/lstm/run.json", overrides=[1]), "names no command that made it"),
+        (changed("runs/lstm/run.json", task="icu"), "run lstm is of the task icu"),
+        (changed("runs/blend/run.json", **weights_of({**HALF, "stop": 16})), "are not those of 17 labels"),
+        (changed("runs/blend/run.json", **weights_of({**HALF, "weights": [1.0]})), "another number of weights"),
+        (changed("runs/blend/run.json", **weights_of({**HALF, "temperature": 0.0})), "no temperature"),
+        (other_words([1, 2, 3]), "another number of words than its models read"),
+        (other_words([1, 2, 65536]), "is no list of token ids"),
+        (other_words([1, [2]]), "is no list of token ids"),
         (lose_weights, "it lacks the weights"),
         (lose_member, "differ in their members: runs/lstm/vocabulary.json"),
         (fold_outside, "it lacks runs/lstm/../../../elsewhere/result.json"),
@@ -418,6 +458,22 @@ def test_swapped_members_are_refused_before_they_predict(blend, reports, tmp_pat
     assert main(["predict", "--bundle", str(path), str(reports), "--to", str(tmp_path / "x.csv")]) == 2
     told = capsys.readouterr().err
     assert "differs from its checksum" in told and not (tmp_path / "x.csv").exists()
+
+
+def test_weights_of_another_model_are_told_in_memory_and_by_the_command(blend, reports, tmp_path, capsys):
+    def swapped(members: dict[str, bytes], record: dict) -> None:
+        ours, other = (next(name for name in members if fnmatch.fnmatch(name, f"runs/{run}/fold_*.safetensors"))
+                       for run in ("lstm", "transformer"))  # fmt: skip
+        members[ours] = members[other]
+        renoted(members, record)
+
+    path = rewritten(blend, tmp_path / "it.bundle", swapped)
+    told = error_of(Predictor.load, path, "torch")
+    assert told.startswith(f"{path} is no bundle that can be read: runs/lstm/fold_0") and "\n" not in told
+    assert main(["predict", "--bundle", str(path), str(reports), "--to", str(tmp_path / "x.csv")]) == 2
+    told = capsys.readouterr().err
+    assert f"{path}: runs/lstm/fold_0" in told and "cannot be read as this model's weights" in told
+    assert "bundle-" not in told
 
 
 def test_a_file_that_changes_while_it_is_unpacked_is_refused(blend, tmp_path):

@@ -73,3 +73,17 @@ def test_runs_that_read_a_set_alike_share_its_arrays(tmp_path):
     assert [folder.name for folder in folders] == ["a", "b", "a", "b"] and not (tmp_path / "c").exists()
     shapes = [np.load(folder / "values.npy", mmap_mode="r").shape for folder in folders]
     assert shapes[:2] == [(20, 48, 37), (20, 24, 37)] and len(file) == 20
+
+
+def test_runs_that_number_words_alike_share_the_tokens_of_a_file(write, tmp_path):
+    def run(name: str, words: list[int], max_len: int) -> SimpleNamespace:
+        storage.write_json(tmp_path / name / "vocabulary.json", words)
+        record = {"data": {"max_len": max_len, "keep": "head"}}
+        return SimpleNamespace(name=name, path=tmp_path / name, record=record)
+
+    file = predicted_file(write(b"1|,|7 8 9 8\n"), load_config("quick"))
+    runs = run("a", [7, 8], 3), run("b", [7, 8], 3), run("c", [7, 8, 9], 3), run("d", [7, 8], 4)
+    folders = [file.encode(one, tmp_path / "made" / one.name) for one in runs]
+    assert [folder.name for folder in folders] == ["a", "a", "c", "d"]
+    tokens = [np.load(folder / "tokens.npy").tolist() for folder in folders]
+    assert tokens == [[[3, 4, 1]], [[3, 4, 1]], [[3, 4, 5]], [[3, 4, 1, 4]]]

@@ -54,7 +54,8 @@ def predict_bundled(workspace: Workspace, file: Path, inputs: Sequence[Path], to
                 logits = _logits(inner, bundle, source, rows)
                 write_prediction(path, source, rows, logits, inner.settings.submit.eps, place)
             except UserError as error:
-                raise UserError(str(error).replace(str(folder / "stdin"), "stdin")) from error
+                told = str(error).replace(str(folder / "stdin"), "stdin").replace(f"{root}/", f"{file}: ")
+                raise UserError(told) from error
             if to == STREAM:
                 _to_stdout(path)
 

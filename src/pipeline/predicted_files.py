@@ -51,14 +51,20 @@ class PredictedFile(abc.ABC):
 class ReportFile(PredictedFile):
     def __init__(self, reports: Reports):
         self.path, self.sha256, self.ids, self._reports = reports.path, reports.sha256, reports.ids, reports
+        self._folders: dict[str, Path] = {}
 
     @property
     def key(self) -> str:
         return self.sha256[:16] or storage.array_hash(self._reports.tokens, self._reports.offsets)
 
     def encode(self, run: RunFolder, folder: Path) -> Path:
-        """Warns of unknown words and truncated reports."""
+        """Warns of unknown words and truncated reports. Runs that read reports alike share a folder, and so denoised
+        copies."""
         vocabulary, data = Vocabulary.load(run.path / "vocabulary.json"), run.record["data"]
+        alike = fingerprint({"words": vocabulary.fingerprint, "data": data})
+        if alike in self._folders:
+            return self._folders[alike]
+        self._folders[alike] = folder
         _, losses = encode([self._reports], vocabulary, None, **data, folder=folder)
         if losses.unknown_tokens:
             words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")

@@ -23,13 +23,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import shutil
 import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
@@ -38,7 +38,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Data, Grid, Run
+from src.data.corpus import N_SPECIAL
 from src.data.inputs import InputShape
+from src.data.line_parser import LARGEST_TOKEN
 from src.data.stay_files import BROKEN
 from src.data.tasks import Task, get_task
 from src.ensemble.blending import BlendWeights
@@ -53,12 +55,15 @@ KINDS = (".json", ".yaml", ".safetensors", ".onnx", ".md")
 FOLDERS = ("runs", "pretrained")
 DATE = (1980, 1, 1, 0, 0, 0)
 """Date of every member: a date of today would make other bytes of the same run."""
+PRECISIONS = ("fp32", "bf16")
 SEAL = 64
 """Hexadecimal digits of the checksum behind the archive."""
 LARGEST_RECORD = 16 << 20
 """Bytes of bundle.json, which is read whole."""
 LONGEST_NAME = 240
 """Characters of a member's name; file systems take 255 a folder or file."""
+UNSOUND = (*BROKEN, ArithmeticError, RecursionError, TypeError, AttributeError, MemoryError)
+"""Errors at content that no bundle of ours has."""
 PIECE = 1 << 20
 """Bytes copied at a time."""
 
@@ -102,6 +107,8 @@ class Bundle:
     """Content of bundle.json."""
     version: str
     """First 12 hexadecimal digits of the content's sha256."""
+    card: str
+    """Text of the model card."""
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
@@ -111,9 +118,10 @@ class Bundle:
             with zipfile.ZipFile(path) as archive:
                 record = _checked_record(path, archive)
                 _check_runs(path, archive, record)
-        except (*BROKEN, ArithmeticError, RecursionError, TypeError, AttributeError) as error:
-            raise _refused(path, _sentence(error)) from error
-        return cls(path, record, seal[:12])
+                card = archive.read(CARD).decode()
+        except UNSOUND as error:
+            raise refused(path, _sentence(error)) from error
+        return cls(path, record, seal[:12], card)
 
     @property
     def name(self) -> str:
@@ -127,11 +135,6 @@ class Bundle:
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.record["labels"])
-
-    @cached_property
-    def card(self) -> str:
-        """Text of the model card."""
-        return model_card(self.record)
 
     def has(self, kind: str) -> bool:
         """Returns True if a trained fold has weights of this kind, .safetensors or .onnx."""
@@ -147,9 +150,9 @@ class Bundle:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(name) as source, target.open("wb") as file:
                         if _copied(source, file) != member["sha256"]:
-                            raise _refused(self.path, f"{name} differs from its checksum")
+                            raise refused(self.path, f"{name} differs from its checksum")
         except (zipfile.BadZipFile, LookupError, EOFError, struct.error) as error:
-            raise _refused(self.path, "it was changed since it was opened") from error
+            raise refused(self.path, "it was changed since it was opened") from error
         return folder
 
 
@@ -334,12 +337,12 @@ def _check_seal(path: Path) -> str:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             if size <= SEAL:
-                raise _refused(path, "it is too short to be one")
+                raise refused(path, "it is too short to be one")
             file.seek(size - SEAL)
             noted = file.read(SEAL)
             file.seek(0)
             if file.read(4) != b"PK\3\4":
-                raise _refused(path, "it does not begin like one. Make one with: ./run.sh bundle RUN")
+                raise refused(path, "it does not begin like one. Make one with: ./run.sh bundle RUN")
             file.seek(0)
             seal = _hash_of(file, size - SEAL)
     except FileNotFoundError:
@@ -347,7 +350,7 @@ def _check_seal(path: Path) -> str:
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; expected the file that ./run.sh bundle writes") from None
     if noted != seal.encode():
-        raise _refused(path, "its content and its checksum differ: it is damaged or cut off. Copy or make it again")
+        raise refused(path, "its content and its checksum differ: it is damaged or cut off. Copy or make it again")
     return seal
 
 
@@ -375,13 +378,13 @@ def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     """Reads bundle.json. Raises UserError for another format, and unless the members are those that it names."""
     entries = archive.infolist()
     if RECORD not in (names := [entry.filename for entry in entries]):
-        raise _refused(path, f"it has no {RECORD}. Make one with: ./run.sh bundle RUN")
+        raise refused(path, f"it has no {RECORD}. Make one with: ./run.sh bundle RUN")
     if archive.getinfo(RECORD).file_size > LARGEST_RECORD:
-        raise _refused(path, f"its {RECORD} has more than {LARGEST_RECORD:,} bytes")
+        raise refused(path, f"its {RECORD} has more than {LARGEST_RECORD:,} bytes")
     _check_entries(path, entries)
     record = _json(archive, RECORD)
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
-        raise _refused(path, f"its {RECORD} names no format")
+        raise refused(path, f"its {RECORD} names no format")
     if record["format"] > FORMAT:
         raise UserError(
             f"{path} is a bundle of format {record['format']}, and this version reads formats up to {FORMAT}. Update "
@@ -391,19 +394,21 @@ def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         checked = Record.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _refused(path, f"{'.'.join(map(str, first['loc']))} in {RECORD}: {first['msg']}") from None
+        raise refused(path, f"{'.'.join(map(str, first['loc']))} in {RECORD}: {first['msg']}") from None
+    if CARD not in checked.members:
+        raise refused(path, f"it lacks {CARD}")
     if sorted({*checked.members, RECORD}) != sorted(names):
         differing = sorted({*checked.members, RECORD} ^ set(names))
-        raise _refused(path, f"{RECORD} and the archive differ in their members: {_shown(differing[0])}")
+        raise refused(path, f"{RECORD} and the archive differ in their members: {_shown(differing[0])}")
     for entry in entries:
         if entry.filename != RECORD and entry.file_size != checked.members[entry.filename].bytes:
-            raise _refused(path, f"{entry.filename} has another size than {RECORD} says")
+            raise refused(path, f"{entry.filename} has another size than {RECORD} says")
     try:
         task = get_task(checked.task)
     except UserError as error:
-        raise _refused(path, _shown(str(error))) from None
+        raise refused(path, _shown(str(error))) from None
     if checked.labels != task.label_names:
-        raise _refused(path, f"its labels are not those of the task {task.name}")
+        raise refused(path, f"its labels are not those of the task {task.name}")
     (Data if task.input_kind == "reports" else Grid).model_validate(checked.data)
     return record
 
@@ -412,12 +417,12 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     """Raises UserError for members of another kind or place, or that would take more room than the file has."""
     names = [entry.filename for entry in entries]
     if len(set(names)) < len(names):
-        raise _refused(path, "two members have one name")
+        raise refused(path, "two members have one name")
     folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
     for entry in entries:
         name, parts = entry.filename, entry.filename.split("/")
         if not name.endswith(KINDS):
-            raise _refused(path, f"the member {_shown(name)} is none of {', '.join(KINDS)}")
+            raise refused(path, f"the member {_shown(name)} is none of {', '.join(KINDS)}")
         if (
             any(part in ("", ".", "..") for part in parts)
             or len(name) > LONGEST_NAME
@@ -428,11 +433,11 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
             and parts[0] not in FOLDERS
             or name in folders
         ):
-            raise _refused(path, f"the member {_shown(name)} lies where no member of a bundle lies")
+            raise refused(path, f"the member {_shown(name)} lies where no member of a bundle lies")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
-            raise _refused(path, f"the member {_shown(name)} is compressed or encrypted, and members are stored")
+            raise refused(path, f"the member {_shown(name)} is compressed or encrypted, and members are stored")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise _refused(path, "its members together are larger than the file")
+        raise refused(path, "its members together are larger than the file")
 
 
 def _check_runs(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any]) -> None:
@@ -442,45 +447,68 @@ def _check_runs(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any])
 
     def part(name: str) -> Any:
         if name not in members:
-            raise _refused(path, f"it lacks {_shown(name)}")
+            raise refused(path, f"it lacks {_shown(name)}")
         return _json(archive, name)
 
     while waiting:
         name, above = waiting.pop()
         if name in above:
-            raise _refused(path, f"the blend {_shown(name)} is a member of itself")
+            raise refused(path, f"the blend {_shown(name)} is a member of itself")
         if name in seen:
             continue
         seen.add(name)
         run = part(f"runs/{name}/run.json")
         part(f"runs/{name}/score.json")
+        if not isinstance(run["preset"], str) or any(not isinstance(word, str) for word in run["overrides"]):
+            raise refused(path, f"run {_shown(name)} names no command that made it")
         if run["task"] != record["task"]:
-            raise _refused(path, f"run {_shown(name)} is of the task {_shown(run['task'])}")
+            raise refused(path, f"run {_shown(name)} is of the task {_shown(run['task'])}")
         if run["kind"] == "blend":
-            weights = BlendWeights.from_json(run["weights"])
-            if any(len(group.weights) != len(run["members"]) for group in weights.groups):
-                raise _refused(path, f"run {_shown(name)} has another number of weights than of members")
+            _check_blend(path, name, run, len(record["labels"]))
             waiting += [(member, above | {name}) for member in run["members"]]
             continue
         shape = InputShape.from_json(run["inputs"])
         if run["inputs"] != record["inputs"] or run["data"] != record["data"] or not run["fold_folders"]:
-            raise _refused(path, f"run {_shown(name)} does not fit {RECORD}")
+            raise refused(path, f"run {_shown(name)} does not fit {RECORD}")
         if shape.kind == "tokens":
-            part(f"runs/{name}/vocabulary.json")
+            _check_vocabulary(path, name, part(f"runs/{name}/vocabulary.json"), shape.size)
         for fold in run["fold_folders"]:
             result = part(f"runs/{name}/{fold}/result.json")
             Run.model_validate(result["run"])
+            precision = result["environment"]["precision"]
+            if (result["inputs"], result["task"]) != (record["inputs"], record["task"]) or precision not in PRECISIONS:
+                raise refused(path, f"the trained fold {_shown(fold)} does not fit {RECORD}")
             _check_weights(path, members, f"runs/{name}/{fold}/", result["weights"])
             if denoiser := result.get("denoiser"):
                 Run.model_validate(part(f"{denoiser}/result.json")["run"])
                 _check_weights(path, members, f"{denoiser}/", "last")
     if record["name"] in seen and record["kind"] != _json(archive, f"runs/{record['name']}/run.json")["kind"]:
-        raise _refused(path, f"{RECORD} and run.json differ in what the run is")
+        raise refused(path, f"{RECORD} and run.json differ in what the run is")
+
+
+def _check_blend(path: Path, name: str, run: Mapping[str, Any], n_labels: int) -> None:
+    """Raises UserError unless the weights of a blend are one a member for each label."""
+    groups = BlendWeights.from_json(run["weights"]).groups
+    limits = [0, *(group.stop for group in groups)]
+    if limits[-1] != n_labels or any(group.start != at for group, at in zip(groups, limits, strict=False)):
+        raise refused(path, f"the weights of {_shown(name)} are not those of {n_labels} labels")
+    if any(len(group.weights) != len(run["members"]) or not group.temperature > 0 for group in groups):
+        raise refused(path, f"run {_shown(name)} has another number of weights than of members, or no temperature")
+    if not all(math.isfinite(weight) for group in groups for weight in group.weights):
+        raise refused(path, f"the weights of {_shown(name)} are no numbers")
+
+
+def _check_vocabulary(path: Path, name: str, words: Any, size: int) -> None:
+    """Raises UserError unless `words` are token ids, as many as the models of a run have rows for."""
+    if not isinstance(words, list) or any(type(word) is not int or not 0 <= word <= LARGEST_TOKEN for word in words):
+        raise refused(path, f"the vocabulary of {_shown(name)} is no list of token ids")
+    if len(set(words)) + N_SPECIAL != size:
+        raise refused(path, f"the vocabulary of {_shown(name)} has another number of words than its models read")
 
 
 def _check_weights(path: Path, members: Mapping[str, Any], folder: str, weights: str) -> None:
     if f"{folder}{weights}.safetensors" not in members and not any(_graphs(members, folder)):
-        raise _refused(path, f"it lacks the weights in {_shown(folder)}")
+        raise refused(path, f"it lacks the weights in {_shown(folder)}")
 
 
 def _graphs(members: Mapping[str, Any], folder: str) -> Iterator[str]:
@@ -494,7 +522,8 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
         raise ValueError(f"{name} is no valid JSON ({error})") from None
 
 
-def _refused(path: Path, why: str) -> UserError:
+def refused(path: Path, why: str) -> UserError:
+    """The error for a file that is no sound bundle."""
     return UserError(f"{path} is no bundle that can be read: {why}.")
 
 

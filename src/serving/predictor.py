@@ -25,7 +25,7 @@ from src.data.series_dataset import grid_of
 from src.data.series_reader import parse_stays
 from src.ensemble.blending import BlendWeights
 from src.evaluation.runs import RunFolder
-from src.serving.bundle import REFERENCE, Bundle
+from src.serving.bundle import REFERENCE, Bundle, refused
 from src.serving.drift import Reference
 
 ENGINES = ("auto", "torch", "onnx")
@@ -85,7 +85,13 @@ class Predictor:
         bundle = Bundle.open(file)
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
             root = bundle.unpack(Path(folder))
-            return cls(bundle, root, _make_engine(bundle, root, engine, threads))
+            try:
+                return cls(bundle, root, _make_engine(bundle, root, engine, threads))
+            except UserError as error:
+                if str(root) not in str(error):
+                    raise
+                told = str(error).splitlines()[0].replace(f"{root}/", "")
+                raise refused(file, told) from error
 
     @property
     def engine(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.core.errors import UserError
 from src.serving.predictor import Rows
 from src.training import devices
 from src.training.denoising import Denoiser
@@ -33,7 +34,7 @@ class TorchEngine:
     def load(cls, folders: Sequence[Path], root: Path, threads: int) -> TorchEngine:
         """Loads the trained folds in `folders` of the output folder `root`."""
         devices.set_up(CPU)
-        return cls([TrainedFold.load(folder, CPU, root) for folder in folders], threads)
+        return cls([load_fold(folder, root) for folder in folders], threads)
 
     def outputs(self, rows: Rows) -> np.ndarray:
         if torch.get_num_threads() != self._threads:  # a setting of the calling thread
@@ -53,6 +54,16 @@ class TorchEngine:
             return [rows.inputs]
         denoiser = self._denoisers[_denoised_by(fold)]
         return [{"tokens": seen} for seen in denoiser(rows.inputs["tokens"], rows.lengths, fold.run.denoise.views)]
+
+
+def load_fold(folder: Path, root: Path) -> TrainedFold:
+    """Loads the trained fold in a folder of the output folder `root`. Raises UserError where its settings make no model
+    that its weights fit."""
+    try:
+        return TrainedFold.load(folder, CPU, root)
+    except (RuntimeError, ValueError, AssertionError, MemoryError) as error:
+        told = [line for line in str(error).splitlines() if line] or [type(error).__name__]
+        raise UserError(f"the settings in {folder} make no model ({told[0]})") from error
 
 
 def _denoised_by(fold: TrainedFold) -> str:
