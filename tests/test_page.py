@@ -430,9 +430,9 @@ def test_chinese_by_the_browser_and_by_a_click(browser, serve):
     assert text(browser, "#predict") == "预测"
     browser.evaluate("localStorage.clear()")
     keys = "Object.values(TEXTS).map(one => Object.keys(one))"
-    browser.evaluate(f"import('/page/texts.js').then(({{TEXTS}}) => {{ window.keys = {keys} }}), 0")
-    browser.wait_for("window.keys")
-    english, chinese = browser.evaluate("window.keys")
+    browser.evaluate(f"import('/page/texts.js').then(({{TEXTS}}) => {{ window.keysOfTexts = {keys} }}), 0")
+    browser.wait_for("window.keysOfTexts")
+    english, chinese = browser.evaluate("window.keysOfTexts")
     assert english == chinese
 
 
