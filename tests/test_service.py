@@ -5,22 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from src.__main__ import main
+from src.bench import service as bench
 from src.core import storage
 from src.core.errors import UserError
-from src.core.settings import Serve
+from src.core.settings import ROOT, Serve
 from src.core.settings_loader import load_config
 from src.evaluation.workspace import Workspace
 from src.pipeline.commands import serve
 from src.serving.packages import INSTALL, require_packages
-from tests.conftest import error_of, run_command
-from tests.waiting import PATIENCE
+from tests.conftest import error_of
+from tests.waiting import PATIENCE, wait_until
 
 httpx = pytest.importorskip("httpx", reason=INSTALL)
 pytest.importorskip("fastapi", reason=INSTALL)
@@ -43,7 +52,7 @@ def refusal(content, kind: str = "reports") -> str:
 def test_tokens_are_a_text_or_a_list_and_ids_are_kept():
     one = request_models.read_rows({"tokens": " 0 12  65535 "}, "reports")
     assert [(row.id, row.tokens) for row in one] == [("", [0, 12, 65535])]
-    many = request_models.read_rows({"reports": [{"id": "007", "tokens": [3]}, {"id": 7, "tokens": "3"}]}, "reports")
+    many = request_models.read_rows({"reports": [{"id": "007", "tokens": [3.0]}, {"id": 7, "tokens": "3"}]}, "reports")
     assert [(row.id, row.tokens) for row in many] == [("007", [3]), ("7", [3])]
     (stay,) = request_models.read_rows({"series": "Time,Parameter,Value\n"}, "stays")
     assert stay.content == "Time,Parameter,Value\n"
@@ -62,7 +71,7 @@ def test_tokens_are_a_text_or_a_list_and_ids_are_kept():
         ({"tokens": "٣"}, r"tokens: token '\\u0663', expected an integer from 0 to 65535"),
         ({"tokens": "65536"}, "tokens: token 1 is out of range, expected an integer from 0 to 65535"),
         ({"tokens": [1, -1]}, "tokens: token 2 is out of range, expected an integer from 0 to 65535"),
-        ({"tokens": [1, 2.0]}, "tokens: token 2 is a number, expected an integer from 0 to 65535"),
+        ({"tokens": [1, 2.5]}, "tokens: token 2 is a number, expected an integer from 0 to 65535"),
         ({"tokens": [True]}, "tokens: token 1 is true or false, expected an integer from 0 to 65535"),
         ({"tokens": 5}, "tokens: a number, expected integers: a text with blanks between them, or a list"),
         ({"tokens": "1", "id": ""}, "id: an empty id"),
@@ -119,19 +128,15 @@ SETTINGS = Serve(engine="torch", watch=0, delay=1)
 
 
 @pytest.fixture(scope="module")
-def blend(done, tmp_path_factory) -> Path:
+def blend(bundled) -> Path:
     """Bundle of the blend of a finished tiny pipeline."""
-    file = tmp_path_factory.mktemp("bundles") / "blend.bundle"
-    run_command(["bundle", "blend", "--to", str(file), "--preset", "sample", f"paths.output={done}"])
-    return file
+    return bundled / "blend.bundle"
 
 
 @pytest.fixture(scope="module")
-def lstm(done, tmp_path_factory) -> Path:
+def lstm(bundled) -> Path:
     """Bundle of one of its members: other values for the same task."""
-    file = tmp_path_factory.mktemp("bundles") / "lstm.bundle"
-    run_command(["bundle", "lstm", "--to", str(file), "--preset", "sample", f"paths.output={done}"])
-    return file
+    return bundled / "lstm.bundle"
 
 
 @pytest.fixture(scope="module")
@@ -463,3 +468,232 @@ def test_serve_without_a_blend_names_the_command(tmp_path):
 def test_more_rows_a_request_than_the_queue_holds_is_refused_at_birth():
     with pytest.raises(ValueError, match="max_rows 300 is more than queue 256"):
         Serve(max_rows=300)
+
+
+class Process:
+    """./run.sh serve in a process of its own, on a free port."""
+
+    def __init__(self, bundle: Path, folder: Path, *words: str):
+        self.log = folder / "log"
+        arguments = ["serve", "--bundle", str(bundle), "--port", "0", "serve.engine=torch", *words]
+        self.file = self.log.open("wb")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "src", *arguments, f"paths.output={folder}"],
+            stdout=self.file,
+            stderr=self.file,
+            env=environment,
+        )
+        wait_until(lambda: self.lines("ready"), self.process)
+        self.port = self.lines("ready")[0]["port"]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def lines(self, event: str) -> list[dict]:
+        """Lines of the log about an event."""
+        whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        found = [json.loads(line) for line in whole if line.startswith("{")]
+        return [line for line in found if line["event"] == event]
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.file.close()
+
+
+@pytest.fixture
+def process(blend, tmp_path):
+    with Process(Path(shutil.copy(blend, tmp_path / "served.bundle")), tmp_path, "serve.watch=0.05") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared(blend, tmp_path_factory):
+    """A process that tests leave as they find it."""
+    with Process(blend, tmp_path_factory.mktemp("shared"), "serve.watch=0") as made:
+        yield made
+
+
+def test_a_process_reloads_by_signal_and_by_file_without_a_lost_request_and_ends_in_order(
+    process, blend, lstm, tmp_path
+):
+    """Clients on kept connections ask all the time; every request that reached the service is answered."""
+    answers: list[tuple[int, str]] = []
+    ended, lost = threading.Event(), []
+
+    def ask() -> None:
+        with httpx.Client(base_url=process.url, timeout=PATIENCE) as http:
+            while not ended.is_set():
+                try:
+                    answer = http.post("/predict", json={"tokens": "12 345 6"})
+                    answers.append((answer.status_code, answer.json()["bundle"]["name"]))
+                except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError) as error:
+                    lost.append(error)
+                    return
+
+    def listen() -> None:
+        with httpx.stream("GET", process.url + "/events", timeout=PATIENCE) as stream:
+            events.extend(line for line in stream.iter_lines() if line)
+
+    events: list[str] = []
+    threads = [threading.Thread(target=ask) for _ in range(4)] + [threading.Thread(target=listen)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(answers) > 20 and len(events) > 2, process.process)
+    process.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(process.lines("reload")) == 1, process.process)
+    served = tmp_path / "served.bundle"
+    storage.write_atomic(served, lambda target: target.write(lstm.read_bytes()))
+    wait_until(lambda: len(process.lines("reload")) == 2, process.process)
+    wait_until(lambda: answers[-1] == (200, "lstm"), process.process)
+    served.write_bytes(b"no bundle")
+    wait_until(lambda: process.lines("reload failed"), process.process)
+    assert not lost
+    # A client can lose a request to a connection that closes, but not one that the service took on.
+    process.process.terminate()
+    assert process.process.wait(PATIENCE) == 0
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert {status for status, _ in answers} == {200} and {name for _, name in answers} == {"blend", "lstm"}
+    taken = [line for line in process.lines("request") if line["route"] == "/predict"]
+    assert len(taken) == len(answers) and {line["status"] for line in taken} == {200}
+    assert [line["name"] for line in process.lines("reload")] == ["blend", "lstm"] and process.lines("end")
+    kinds = [line.removeprefix("event: ") for line in events if line.startswith("event: ")]
+    assert kinds.count("prediction") > 10 and "reload" in kinds
+    shown = [json.loads(line.removeprefix("data: ")) for line in events if line.startswith("data: ")]
+    assert all(set(one) == {"id", "values", "spread", "time"} for one in shown if "id" in one)
+
+
+def test_a_shutdown_answers_what_is_in_the_queue(blend, tmp_path):
+    """SIGTERM arrives while rows wait for the deadline of their batch."""
+    found: list[int] = []
+    with Process(blend, tmp_path, "serve.delay=1500", "serve.watch=0") as made:
+
+        def ask() -> None:
+            found.append(httpx.post(made.url + "/predict", json={"tokens": "1 2"}, timeout=PATIENCE).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: "serve_queue_rows 8.0" in httpx.get(made.url + "/metrics").text or found, made.process)
+        made.process.terminate()
+        assert made.process.wait(PATIENCE) == 0
+        for thread in threads:
+            thread.join()
+        assert found == [200] * 8 and made.lines("shutdown")
+
+
+def test_a_port_that_is_taken_is_an_error_with_a_remedy(blend, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        words = ["serve", "--bundle", str(blend), "--port", str(port), "serve.engine=torch"]
+        assert main(words) == 2
+    told = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1 port {port}" in told and "./run.sh serve --port N" in told
+
+
+def test_the_load_generator_counts_what_a_service_answers(shared, tmp_path):
+    bodies = tmp_path / "bodies"
+    bench.write_bodies(bodies)
+    closed = bench.result_of(bench.start_load(shared.port, bodies, 0.5, clients=8, warm_up=0.1))
+    opened = bench.result_of(bench.start_load(shared.port, bodies, 0.5, clients=8, rate=40, warm_up=0.1))
+    for figures in (closed, opened):
+        times = figures["milliseconds"]
+        assert set(figures["statuses"]) == {"200"}
+        assert 0 < times["p50"] <= times["p95"] <= times["p99"] <= times["p100"]
+        assert figures["per_second"] == figures["statuses"]["200"] / 0.5
+    assert opened["statuses"]["200"] <= 40
+    gone = bench.result_of(bench.start_load(bench.free_port(), bodies, 0.1, clients=1, warm_up=0))
+    assert set(gone["statuses"]) == {"failed"} and gone["milliseconds"] == {}
+
+
+def hostile_bodies(count: int, seed: int = 0) -> Iterator[bytes]:
+    """Bodies that no client should send: cut, swapped and doubled bytes of a good one, wrong values, wrong JSON."""
+    rng = np.random.default_rng(seed)
+    good = json.dumps({"reports": [{"id": "7", "tokens": "12 345 6"}, {"tokens": [1, 2]}]}).encode()
+    values = [
+        "null", "true", "[]", "{}", "-1", "65536", "1e400", "1e-400", "9" * 5000, '""', '"x"', '"1 2 x"', "[[1]]", "[0",
+        '"\\u0000"', '"\\ud800"', '"' + "1 " * 4000 + 'x"', '[1, "2"]', '{"a": 1}', '"\u0663"', "[1.5]", "[true]",
+    ]  # fmt: skip
+    bodies = ["%s", '{"tokens": %s}', '{"reports": %s}', '{"reports": [%s]}', '{"reports": [{"tokens": %s}]}']
+    bodies += ['{"id": %s, "tokens": ""}', '{"stays": %s}', '{"tokens": "1", "%s": 1}', '{"tokens": [%s, 1]', "[%s"]
+    for number in range(count):
+        if number % 3 == 0:
+            text = bodies[rng.integers(len(bodies))] % values[rng.integers(len(values))]
+            yield text.encode("utf-8", "surrogatepass")
+        elif number % 3 == 1:
+            spoilt = bytearray(good)
+            for at in rng.integers(0, len(good), 3):
+                spoilt[at] = rng.integers(0, 256)
+            yield bytes(spoilt[: rng.integers(1, len(good))])
+        else:
+            depth = int(rng.integers(1, 3000))
+            yield [b"[" * depth, b'{"tokens":' * depth, rng.bytes(200), b'"' + b"\\" * depth, b" " * depth][number % 5]
+
+
+def send_hostile(process: Process, count: int, seed: int = 0) -> Counter[int]:
+    """Statuses of the answers to hostile bodies, at all paths that take a body, on one kept connection."""
+    statuses: Counter[int] = Counter()
+    headers = {"content-type": "application/json"}
+    with httpx.Client(base_url=process.url, timeout=PATIENCE, headers=headers) as http:
+        for number, body in enumerate(hostile_bodies(count, seed)):
+            statuses[http.post(("/predict", "/explain")[number % 2], content=body).status_code] += 1
+        assert http.post("/predict", json={"tokens": "1 2"}).status_code == 200
+    return statuses
+
+
+def test_hostile_bodies_are_refused(shared):
+    statuses = send_hostile(shared, 300)
+    assert set(statuses) <= {400, 413, 422} and statuses[400] > 50 and statuses[422] > 20
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_under_ten_thousand_hostile_bodies(shared):
+    send_hostile(shared, 2000, seed=1)
+    before = bench.memory(shared.process.pid)
+    statuses = send_hostile(shared, 10_000, seed=2)
+    assert set(statuses) <= {400, 413, 422}
+    assert bench.memory(shared.process.pid) < before + 10
+
+
+def check_by_schema(url: str, examples: int) -> Counter[str]:
+    """Sends what the OpenAPI document allows and what it forbids, and checks each answer against it: no 5xx, only
+    documented statuses and contents, good bodies accepted and bad ones refused. Returns the number of cases by path."""
+    schemathesis = pytest.importorskip("schemathesis", reason=INSTALL)
+    from hypothesis import HealthCheck, given, settings
+
+    sent: Counter[str] = Counter()
+
+    def check(case):
+        answer = case.call()
+        sent[case.operation.label] += 1
+        assert answer.status_code < 500
+        case.validate_response(answer)
+
+    chosen = settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        derandomize=True,
+    )
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json").exclude(path="/events")  # which never ends
+    for operation in [found.ok() for found in schema.get_all_operations()]:
+        modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+        for mode in modes if operation.body else modes[:1]:
+            chosen(given(case=operation.as_strategy(generation_mode=mode))(check))()
+    return sent
+
+
+def test_answers_keep_to_the_openapi_document(shared):
+    sent = check_by_schema(shared.url, examples=12)
+    assert set(sent) >= {"POST /predict", "POST /explain", "POST /reload", "GET /info", "GET /metrics"}
+    assert sent["POST /predict"] >= 24
+
+
+@pytest.mark.slow
+def test_answers_keep_to_the_openapi_document_in_many_cases(shared):
+    assert check_by_schema(shared.url, examples=300)["POST /predict"] >= 600

@@ -80,16 +80,16 @@ def _answers(port: int) -> bool:
 
 
 def start_load(
-    port: int, bodies: Path, seconds: float, clients: int, rate: float | None = None
+    port: int, bodies: Path, seconds: float, clients: int, rate: float | None = None, warm_up: float = WARM_UP
 ) -> subprocess.Popen[str]:
-    """Starts the generator for so many seconds and WARM_UP before, which is not counted."""
+    """Starts the generator for so many seconds, and before them the seconds of `warm_up`, which are not counted."""
     job = {
         "host": "127.0.0.1",
         "port": port,
         "path": "/predict",
         "bodies": str(bodies),
         "seconds": seconds,
-        "warm_up": WARM_UP,
+        "warm_up": warm_up,
         "clients": clients,
         **({} if rate is None else {"rate": rate}),
     }

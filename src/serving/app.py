@@ -293,7 +293,9 @@ OPEN = {"/", "/health", "/ready", "/openapi.json", "/docs"}
 ERRORS = {
     400: "The body is no JSON.",
     401: "The API key is missing or wrong.",
+    403: "The service does this for the holder of a key only, and has none.",
     408: "The body did not come in time.",
+    409: "The new bundle cannot be served; the one before goes on.",
     413: "The body is too large, or has too many rows.",
     415: "The body is not declared as JSON.",
     422: "The content is wrong; the sentence says where.",
@@ -361,14 +363,14 @@ def _failure(status: int, sentence: str, headers: dict[str, str] | None = None) 
     return JSONResponse({"error": sentence}, status, headers)
 
 
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Entries of a path's errors in the OpenAPI document."""
+    return {status: {"model": request_models.Failure, "description": ERRORS[status]} for status in statuses}
+
+
 def _add_prediction(app: FastAPI, service: Service) -> None:
     settings, kind = service.settings, service.kind
-    errors = {status: {"model": request_models.Failure, "description": text} for status, text in ERRORS.items()}
-
-    def documented(*models: type) -> dict[str, Any]:
-        references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
-        schema = references[0] if len(references) == 1 else {"anyOf": references}
-        return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    errors = _errors(400, 401, 408, 413, 415, 422, 429, 503)
 
     def read_rows(body: bytes) -> tuple[list[Any], list[str]]:
         rows = request_models.read_rows(parse(body), kind)
@@ -383,7 +385,7 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
         summary=f"Predict {kind}, one or many",
         response_model=request_models.Answer,
         responses=errors,
-        openapi_extra=documented(request_models.MANY[kind], request_models.ONE[kind]),
+        openapi_extra=_documented(request_models.MANY[kind], request_models.ONE[kind]),
     )
     async def predict(request: Request) -> Response:
         contents, ids = await _read(request, settings, read_rows)
@@ -418,13 +420,20 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
         summary=f"Contribution of each {'token' if kind == 'reports' else 'parameter'} to a label",
         response_model=request_models.Explanation,
         responses=errors,
-        openapi_extra=documented(request_models.TO_EXPLAIN[kind]),
+        openapi_extra=_documented(request_models.TO_EXPLAIN[kind]),
     )
     async def explain(request: Request) -> Response:
         asked = await _read(request, settings, read_explained)
         value, tokens, weights = await service.explain(asked.content, asked.label)
         content = {"label": asked.label, "value": value, "tokens": tokens, "weights": weights.tolist()}
         return Response(pydantic_core.to_json(content), media_type="application/json")
+
+
+def _documented(*models: type) -> dict[str, Any]:
+    """Entry of a path in the OpenAPI document whose body the path reads itself."""
+    references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
+    schema = references[0] if len(references) == 1 else {"anyOf": references}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def parse(body: bytes) -> Any:
@@ -469,17 +478,17 @@ def _add_watching(app: FastAPI, service: Service) -> None:
     async def health() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/ready", summary="Does it take requests?", responses={503: {"model": request_models.Failure}})
+    @app.get("/ready", summary="Does it take requests?", responses=_errors(503))
     async def ready() -> dict[str, str]:
         if not service.is_ready:
             raise Refused(503, "the service is shutting down")
         return {"status": "ready"}
 
-    @app.get("/info", summary="What is served, its limits, and what was found of the input")
+    @app.get("/info", summary="What is served, its limits, and what was found of the input", responses=_errors(401))
     async def info() -> dict[str, Any]:
         return await asyncio.to_thread(service.info)
 
-    @app.get("/metrics", summary="Metrics in Prometheus' text format", response_class=Response)
+    @app.get("/metrics", summary="Metrics in Prometheus' text format", response_class=Response, responses=_errors(401))
     async def metrics() -> Response:
         return Response(await asyncio.to_thread(service.metrics.text), media_type=CONTENT_TYPE)
 
@@ -497,9 +506,11 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         "/reload",
         summary="Read the bundle's file again",
         response_model=request_models.BundleName,
-        responses={status: {"model": request_models.Failure} for status in (401, 403, 409)},
+        responses=_errors(400, 401, 403, 409, 413, 415, 422),
+        openapi_extra=_documented(request_models.Nothing),
     )
-    async def reload() -> dict[str, str]:
+    async def reload(request: Request) -> dict[str, str]:
+        await _read(request, service.settings, lambda body: request_models.check(request_models.Nothing, parse(body)))
         if service.key is None:
             raise Refused(403, "a service without serve.key_file is not reloaded by requests: send it SIGHUP")
         try:
@@ -530,10 +541,12 @@ def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         families = (request_models.ONE, request_models.MANY, request_models.TO_EXPLAIN)
-        bodies = [family[service.kind] for family in families]
+        bodies = [request_models.Nothing, *(family[service.kind] for family in families)]
         wanted = [(body, "validation") for body in bodies]
         _, found = models_json_schema(wanted, ref_template="#/components/schemas/{model}")
-        document["components"]["schemas"] |= found["$defs"]
+        schemas = document["components"]["schemas"] = {**document["components"]["schemas"], **found["$defs"]}
+        explained = request_models.TO_EXPLAIN[service.kind].__name__
+        schemas[explained]["properties"]["label"]["enum"] = list(service.predictor.labels)
         if service.key is not None:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, methods in document["paths"].items():

@@ -14,6 +14,8 @@ from src.data.line_parser import LARGEST_TOKEN, LONGEST_ID, read_id, show
 from src.data.stay_files import LARGEST_FILE
 from src.serving.errors import Refused
 
+LARGEST_ID = 10**15
+"""Numbers below are exact in every JSON parser."""
 SHOWN = 5
 """Number of errors in an answer; further ones are counted."""
 
@@ -29,9 +31,9 @@ def _tokens(value: Any) -> list[int]:
         found = [int(word) for word in words]
     elif isinstance(value, list):
         for place, word in enumerate(value, 1):
-            if type(word) is not int:
+            if not _is_whole(word):
                 raise ValueError(f"token {place} is {_named(word)}, expected an integer from 0 to {LARGEST_TOKEN}")
-        found = value
+        found = [int(word) for word in value]
     else:
         raise ValueError(f"{_named(value)}, expected integers: a text with blanks between them, or a list")
     if not found:
@@ -44,8 +46,8 @@ def _tokens(value: Any) -> list[int]:
 
 def _id(value: Any) -> str:
     """An id as in a file of reports; a whole number is its decimal digits."""
-    if type(value) is int and 0 <= value < 10**18:
-        return str(value)
+    if _is_whole(value) and 0 <= value < LARGEST_ID:
+        return str(int(value))
     if not isinstance(value, str):
         raise ValueError(f"{_named(value)}, expected a text or a whole number")
     if not (value.isascii() and value.replace("\t", " ").isprintable()):
@@ -55,6 +57,11 @@ def _id(value: Any) -> str:
     if messages:
         raise ValueError(messages[0])
     return value
+
+
+def _is_whole(value: Any) -> bool:
+    """True for a whole number; JSON knows no difference between 2 and 2.0."""
+    return type(value) is int or type(value) is float and value.is_integer()
 
 
 def _shown(text: str) -> str:
@@ -86,7 +93,7 @@ Id = Annotated[
             "description": "any name of the row, which the answer repeats; its place, from 1, if it is left out",
             "anyOf": [
                 {"type": "string", "pattern": f"^[!-~]{{1,{LONGEST_ID}}}$"},
-                {"type": "integer", "minimum": 0, "exclusiveMaximum": 10**18},
+                {"type": "integer", "minimum": 0, "exclusiveMaximum": LARGEST_ID},
             ],
             "examples": ["17"],
         }
@@ -173,6 +180,10 @@ class ExplainStay(_Model):
         return self.series
 
 
+class Nothing(_Model):
+    """An empty object."""
+
+
 class BundleName(_Model):
     name: str
     version: str = Field(description="first 12 hexadecimal digits of the content's sha256")
@@ -222,7 +233,7 @@ def read_rows(content: Any, kind: str) -> Sequence[Report] | Sequence[Stay]:
 def check(model: type[_Model], content: Any) -> Any:
     """`content`, as parsed from JSON, as a `model`. Raises Refused with status 422 and the errors in sentences."""
     if not isinstance(content, dict):
-        raise Refused(422, f"the body is {_named(content)}, expected an object with {_keys(model)}")
+        raise Refused(422, f"the body is {_named(content)}, expected an object with {_keys(model) or 'no key'}")
     try:
         return model.model_validate(content, strict=True)
     except ValidationError as error:
@@ -251,7 +262,7 @@ def _sentence(error: Any, model: type[_Model]) -> str:
     *above, last = error["loc"]
     if error["type"] == "extra_forbidden":
         expected = ", ".join(ONE[str(above[0])].model_fields) if above else _keys(model)
-        return f"{_place(above)}the key {_shown(last)} is unknown, expected {expected}"
+        return f"{_place(above)}the key {_shown(last)} is unknown, expected {expected or 'none'}"
     if error["type"] == "missing":
         return f"{_place(above)}{last} is missing"
     if error["type"] == "too_short":
