@@ -324,7 +324,7 @@ def test_limits_of_rows_length_and_bytes(blend):
     ]
 
 
-def test_what_is_no_json_and_what_pages_could_send_unasked_is_refused(blend):
+def test_what_is_no_json_is_refused(blend):
     async def session(http, service):
         json_type = {"content-type": "application/json"}
         bodies = [b"", b"{", b'{"tokens": NaN}', b'{"tokens": "\xff"}', b'{"tokens": "\\ud800"}', b"[" * 10_000]
@@ -364,13 +364,16 @@ def test_other_origins_are_closed_unless_named(blend):
     async def session(http, service):
         asked = {"origin": "https://ward.example", "access-control-request-method": "POST"}
         preflight = await http.options("/predict", headers=asked)
-        answer = await http.get("/health", headers={"origin": "https://ward.example"})
+        answer = await http.post("/predict", json={"tokens": "1"}, headers={"origin": "https://ward.example"})
+        assert (await http.post("/predict", json={"tokens": "1"}, headers={"origin": "http://s"})).status_code == 200
+        assert (await http.post("/reload", headers={"origin": "null"})).json()["error"].startswith("pages of another")
         return preflight, answer
 
     closed = talk(blend, session)
-    assert closed[0].status_code == 405
+    assert [answer.status_code for answer in closed] == [405, 403]
     assert not [name for answer in closed for name in answer.headers if name.startswith("access-control")]
     opened = talk(blend, session, Serve(engine="torch", watch=0, origins=["https://ward.example"]))
+    assert [answer.status_code for answer in opened] == [200, 200]
     assert [answer.headers["access-control-allow-origin"] for answer in opened] == ["https://ward.example"] * 2
 
 

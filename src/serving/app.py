@@ -293,7 +293,7 @@ OPEN = {"/", "/health", "/ready", "/openapi.json", "/docs"}
 ERRORS = {
     400: "The body is no JSON.",
     401: "The API key is missing or wrong.",
-    403: "The service does this for the holder of a key only, and has none.",
+    403: "A page of another origin asks, or something that only the holder of a key may ask for where there is none.",
     408: "The body did not come in time.",
     409: "The new bundle cannot be served; the one before goes on.",
     413: "The body is too large, or has too many rows.",
@@ -370,7 +370,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _add_prediction(app: FastAPI, service: Service) -> None:
     settings, kind = service.settings, service.kind
-    errors = _errors(400, 401, 408, 413, 415, 422, 429, 503)
+    errors = _errors(400, 401, 403, 408, 413, 415, 422, 429, 503)
 
     def read_rows(body: bytes) -> tuple[list[Any], list[str]]:
         rows = request_models.read_rows(parse(body), kind)
@@ -506,11 +506,9 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         "/reload",
         summary="Read the bundle's file again",
         response_model=request_models.BundleName,
-        responses=_errors(400, 401, 403, 409, 413, 415, 422),
-        openapi_extra=_documented(request_models.Nothing),
+        responses=_errors(401, 403, 409),
     )
-    async def reload(request: Request) -> dict[str, str]:
-        await _read(request, service.settings, lambda body: request_models.check(request_models.Nothing, parse(body)))
+    async def reload() -> dict[str, str]:
         if service.key is None:
             raise Refused(403, "a service without serve.key_file is not reloaded by requests: send it SIGHUP")
         try:
@@ -541,7 +539,7 @@ def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         families = (request_models.ONE, request_models.MANY, request_models.TO_EXPLAIN)
-        bodies = [request_models.Nothing, *(family[service.kind] for family in families)]
+        bodies = [family[service.kind] for family in families]
         wanted = [(body, "validation") for body in bodies]
         _, found = models_json_schema(wanted, ref_template="#/components/schemas/{model}")
         schemas = document["components"]["schemas"] = {**document["components"]["schemas"], **found["$defs"]}

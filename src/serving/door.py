@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -104,8 +105,8 @@ class Door:
         )
 
     def _check(self, scope: Scope) -> None:
-        """Raises Refused without the key, for a body that pages of other origins could send unasked, and, before a body
-        is read, while the queue is full."""
+        """Raises Refused without the key, for a page of another origin, for a body that is not declared as JSON, and,
+        before a body is read, while the queue is full."""
         headers = dict(scope["headers"])
         if self._key is not None and not self._is_open(scope["path"]):
             if not hmac.compare_digest(headers.get(b"authorization", b""), self._key):
@@ -115,8 +116,14 @@ class Door:
                     {"WWW-Authenticate": "Bearer"},
                 )
         if scope["method"] == "POST":
+            # Browsers name the origin of a page that sends anything to another one.
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            if origin and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"):
+                if origin not in self._service.settings.origins:
+                    raise Refused(403, "pages of another origin may not ask; serve.origins names those that may")
+            has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-            if kind != b"application/json":
+            if has_body and kind != b"application/json":
                 raise Refused(415, "a body must be declared with the header Content-Type: application/json")
             if scope["path"] == PREDICT:
                 self._service.batcher.check_room()

@@ -180,10 +180,6 @@ class ExplainStay(_Model):
         return self.series
 
 
-class Nothing(_Model):
-    """An empty object."""
-
-
 class BundleName(_Model):
     name: str
     version: str = Field(description="first 12 hexadecimal digits of the content's sha256")
@@ -233,7 +229,7 @@ def read_rows(content: Any, kind: str) -> Sequence[Report] | Sequence[Stay]:
 def check(model: type[_Model], content: Any) -> Any:
     """`content`, as parsed from JSON, as a `model`. Raises Refused with status 422 and the errors in sentences."""
     if not isinstance(content, dict):
-        raise Refused(422, f"the body is {_named(content)}, expected an object with {_keys(model) or 'no key'}")
+        raise Refused(422, f"the body is {_named(content)}, expected an object with {_keys(model)}")
     try:
         return model.model_validate(content, strict=True)
     except ValidationError as error:
@@ -262,7 +258,7 @@ def _sentence(error: Any, model: type[_Model]) -> str:
     *above, last = error["loc"]
     if error["type"] == "extra_forbidden":
         expected = ", ".join(ONE[str(above[0])].model_fields) if above else _keys(model)
-        return f"{_place(above)}the key {_shown(last)} is unknown, expected {expected or 'none'}"
+        return f"{_place(above)}the key {_shown(last)} is unknown, expected {expected}"
     if error["type"] == "missing":
         return f"{_place(above)}{last} is missing"
     if error["type"] == "too_short":
