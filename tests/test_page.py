@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from src.core.settings import Alarms as AlarmSettings
 from src.core.settings import Serve
 from src.data.tasks import ICU, LOS, ROUND1, Task
 from src.serving.packages import INSTALL
@@ -25,6 +26,7 @@ if CHROMIUM is None:
 
 import fastapi  # noqa: E402
 
+from src.serving.alarm_part import OwnAlarms  # noqa: E402
 from src.serving.app import Service, create_app  # noqa: E402
 from src.serving.parts import Part  # noqa: E402
 from src.serving.predictor import Prediction, Rows  # noqa: E402
@@ -387,6 +389,19 @@ def test_an_alarm_appears_at_once_and_is_acknowledged_by_a_click(browser, serve)
     show(browser, running.url)  # the history is that of the service
     assert texts(browser, "#alarm-list strong") == ["Region 16 50.0%", "Region 3 83.0%"]
     assert unsound(browser, running.url) == []
+
+
+def test_alarms_of_what_is_predicted_here_are_shown(browser, serve):
+    alarms = OwnAlarms(AlarmSettings())
+    serve(parts=[alarms])
+    ask(browser, "9|,|350 1\n10|,|100 1")
+    browser.wait_for("document.querySelectorAll('#alarm-list li').length === 2")
+    assert sorted(texts(browser, "#alarm-list strong")) == ["Region 15 50.0%", "Region 16 51.0%"]
+    assert all("Report 9" in about for about in texts(browser, "#alarm-list .about"))
+    browser.click("#alarm-list li:nth-child(2) button")
+    browser.wait_for("document.querySelectorAll('#alarm-list button').length === 1")
+    found = asyncio.run(alarms.recent(10))
+    assert [alarm.acknowledged is None for alarm in found] == [True, False]
 
 
 def test_drift_and_the_shadow_bundle_are_shown_and_fetched_again_when_they_change(browser, serve):

@@ -39,13 +39,6 @@ from src.serving.parts import Part
 from src.serving.predictor import Prediction, Predictor, Rows
 
 FILES = Path(__file__).with_name("page")
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
-"""Headers of the page's files: a browser runs nothing but these files, and asks each time whether they changed."""
 SMALL = 16 << 10
 """Bytes of a body up to which it is read in the event loop: that takes less than a change of threads."""
 WARM = (1, 16, 64)
@@ -518,20 +511,11 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    app.mount("/page", _PageFiles(directory=FILES), name="page")
+    app.mount("/page", StaticFiles(directory=FILES), name="page")
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return FileResponse(FILES / "index.html", headers=PAGE_HEADERS)
-
-
-class _PageFiles(StaticFiles):
-    """The page's files with PAGE_HEADERS."""
-
-    def file_response(self, *arguments: Any, **keywords: Any) -> Response:
-        response = super().file_response(*arguments, **keywords)
-        response.headers.update(PAGE_HEADERS)
-        return response
+        return FileResponse(FILES / "index.html")
 
 
 def _schema(app: FastAPI, service: Service) -> dict[str, Any]:

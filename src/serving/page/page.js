@@ -336,7 +336,7 @@ function showAlarms() {
   if (!state.alarms || !state.info) return;
   const newest = [...state.alarms.values()].sort((one, other) => (one.time < other.time ? 1 : -1)).slice(0, SHOWN_ALARMS);
   state.alarms = new Map(newest.map(alarm => [alarm.id, alarm]));
-  $("alarms-title").textContent = t("alarms", newest.filter(alarm => !alarm.acknowledged).length);
+  $("alarms-title").textContent = t("alarms", newest.filter(alarm => !alarm.acknowledged).length, newest.length === SHOWN_ALARMS ? SHOWN_ALARMS : 0);
   $("alarm-link").textContent = $("alarms-title").textContent;
   $("alarm-link").hidden = !newest.length;
   $("no-alarm").hidden = newest.length > 0;
@@ -357,9 +357,10 @@ function showAlarms() {
 
 async function loadAlarms() {
   if (!("alarms" in state.info)) return; // a service without alarms
+  state.alarms ??= new Map(); // what happens from now on is shown even if the history cannot be read
   try {
-    const { alarms } = await ask("/alarms");
-    state.alarms = new Map();
+    const { alarms } = await ask(`/alarms?limit=${SHOWN_ALARMS}`);
+    state.alarms.clear();
     for (const alarm of alarms) takeAlarm(alarm, false);
   } catch (error) {
     state.error = sentence(error);

@@ -67,7 +67,9 @@ export const TEXTS = {
     place: "Place",
     token: "Token",
     weight: "Contribution",
-    alarms: open => (open ? `Alarms (${open} not acknowledged)` : "Alarms"),
+    alarms: (open, last) => (
+      open ? `Alarms (${open}${last ? ` of the last ${last}` : ""} not acknowledged)` : "Alarms"
+    ),
     no_alarm: "No alarm so far.",
     new_alarm: about => `New alarm: ${about}`,
     acknowledge: "Acknowledge",
@@ -171,7 +173,7 @@ export const TEXTS = {
     place: "位置",
     token: "词元",
     weight: "贡献",
-    alarms: open => (open ? `报警（${open} 条未确认）` : "报警"),
+    alarms: (open, last) => (open ? `报警（${last ? `最近 ${last} 条中` : ""}${open} 条未确认）` : "报警"),
     no_alarm: "目前没有报警。",
     new_alarm: about => `新报警：${about}`,
     acknowledge: "确认",
