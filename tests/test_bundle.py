@@ -312,6 +312,8 @@ def test_every_damaged_byte_is_found(blend, tmp_path):
 def test_what_is_no_bundle_is_told(tmp_path, write):
     assert "there is no file" in error_of(Bundle.open, tmp_path / "none.bundle")
     assert "is a folder" in error_of(Bundle.open, tmp_path)
+    os.mkfifo(tmp_path / "pipe.bundle")
+    assert "no regular file" in error_of(Bundle.open, tmp_path / "pipe.bundle")
     assert "Make one with: ./run.sh bundle" in refused(write(b"1|,|2 3 4\n" * 20))
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("reports.csv", "1|,|2 3\n")
@@ -326,7 +328,7 @@ def test_a_newer_format_is_told(blend, tmp_path):
 
 
 NAMES = ["../out.json", "/etc/out.json", "runs/../../out.json", "runs//a.json", "runs/a\\..\\b.json", "C:/a.json",
-         "elsewhere/a.json", "runs/" + "a" * 300 + ".json", "runs/a\nb.json", "runs/./a.json"]  # fmt: skip
+         "elsewhere/a.json", "runs/" + "é" * 150 + ".json", "runs/a\nb.json", "runs/./a.json"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
@@ -432,6 +434,7 @@ HALF = {"start": 0, "stop": 17, "weights": [0.5, 0.5], "temperature": 1.0}
         (changed("runs/blend/run.json", **weights_of({**HALF, "stop": 16})), "are not those of 17 labels"),
         (changed("runs/blend/run.json", **weights_of({**HALF, "weights": [1.0]})), "another number of weights"),
         (changed("runs/blend/run.json", **weights_of({**HALF, "temperature": 0.0})), "no temperature"),
+        (changed("runs/lstm/score.json", fingerprint=None), "the score of run lstm names no fingerprint"),
         (other_words([1, 2, 3]), "another number of words than its models read"),
         (other_words([1, 2, 65536]), "is no list of token ids"),
         (other_words([1, [2]]), "is no list of token ids"),
@@ -474,6 +477,39 @@ def test_weights_of_another_model_are_told_in_memory_and_by_the_command(blend, r
     told = capsys.readouterr().err
     assert f"{path}: runs/lstm/fold_0" in told and "cannot be read as this model's weights" in told
     assert "bundle-" not in told
+
+
+def test_broken_tensors_are_told(blend, reports, tmp_path, capsys):
+    def cut(members: dict[str, bytes], record: dict) -> None:
+        name = next(name for name in members if fnmatch.fnmatch(name, "runs/lstm/fold_*.safetensors"))
+        members[name] = members[name][:-4]
+        renoted(members, record)
+
+    path = rewritten(blend, tmp_path / "it.bundle", cut)
+    assert main(["predict", "--bundle", str(path), str(reports), "--to", str(tmp_path / "x.csv")]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and "holds no tensors" in told[0] and "runs/lstm/fold_0" in told[0]
+
+
+def test_too_many_members_are_refused(blend, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "MOST_MEMBERS", 21)
+    assert "it has more than 21 members" in refused(blend)
+
+
+def test_members_that_overlap_are_refused(blend, tmp_path):
+    """The central directory points two members at one place."""
+
+    def add(members: dict[str, bytes], record: dict) -> None:
+        members.update({"runs/p.json": b"{}", "runs/q.json": b"{}"})
+        renoted(members, record)
+
+    path = rewritten(blend, tmp_path / "it.bundle", add)
+    content = bytearray(path.read_bytes())
+    entry = content.rfind(b"runs/q.json") - 46
+    content[entry + 42 : entry + 46] = (content.find(b"runs/p.json") - 30).to_bytes(4, "little")
+    path.write_bytes(content)
+    sealed(path)
+    assert "BadZipFile" in refused(path)
 
 
 def test_a_file_that_changes_while_it_is_unpacked_is_refused(blend, tmp_path):

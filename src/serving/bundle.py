@@ -40,7 +40,7 @@ from src.core.errors import UserError
 from src.core.settings import Data, Grid, Run
 from src.data.corpus import N_SPECIAL
 from src.data.inputs import InputShape
-from src.data.line_parser import LARGEST_TOKEN
+from src.data.line_parser import LARGEST_TOKEN, open_bytes
 from src.data.stay_files import BROKEN
 from src.data.tasks import Task, get_task
 from src.ensemble.blending import BlendWeights
@@ -61,7 +61,8 @@ SEAL = 64
 LARGEST_RECORD = 16 << 20
 """Bytes of bundle.json, which is read whole."""
 LONGEST_NAME = 240
-"""Characters of a member's name; file systems take 255 a folder or file."""
+"""Bytes of a member's name; file systems take 255 a folder or file."""
+MOST_MEMBERS = 10_000
 UNSOUND = (*BROKEN, ArithmeticError, RecursionError, TypeError, AttributeError, MemoryError)
 """Errors at content that no bundle of ours has."""
 PIECE = 1 << 20
@@ -151,6 +152,8 @@ class Bundle:
                     with archive.open(name) as source, target.open("wb") as file:
                         if _copied(source, file) != member["sha256"]:
                             raise refused(self.path, f"{name} differs from its checksum")
+                    if name.endswith(".safetensors"):
+                        _check_tensors(self.path, name, target)
         except (zipfile.BadZipFile, LookupError, EOFError, struct.error) as error:
             raise refused(self.path, "it was changed since it was opened") from error
         return folder
@@ -333,22 +336,19 @@ def _write(file: IO[bytes], members: Mapping[str, Path | bytes]) -> None:
 
 def _check_seal(path: Path) -> str:
     """Returns the sha256 of a bundle's content. Raises UserError where the file says another one."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size <= SEAL:
-                raise refused(path, "it is too short to be one")
-            file.seek(size - SEAL)
-            noted = file.read(SEAL)
-            file.seek(0)
-            if file.read(4) != b"PK\3\4":
-                raise refused(path, "it does not begin like one. Make one with: ./run.sh bundle RUN")
-            file.seek(0)
-            seal = _hash_of(file, size - SEAL)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}. Make a bundle with: ./run.sh bundle RUN --to {path}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; expected the file that ./run.sh bundle writes") from None
+    if not path.exists():
+        raise UserError(f"there is no file {path}. Make a bundle with: ./run.sh bundle RUN --to {path}")
+    with open_bytes(path) as file:
+        size = file.seek(0, 2)
+        if size <= SEAL:
+            raise refused(path, "it is too short to be one")
+        file.seek(size - SEAL)
+        noted = file.read(SEAL)
+        file.seek(0)
+        if file.read(4) != b"PK\3\4":
+            raise refused(path, "it does not begin like one. Make one with: ./run.sh bundle RUN")
+        file.seek(0)
+        seal = _hash_of(file, size - SEAL)
     if noted != seal.encode():
         raise refused(path, "its content and its checksum differ: it is damaged or cut off. Copy or make it again")
     return seal
@@ -382,6 +382,8 @@ def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     if archive.getinfo(RECORD).file_size > LARGEST_RECORD:
         raise refused(path, f"its {RECORD} has more than {LARGEST_RECORD:,} bytes")
     _check_entries(path, entries)
+    for entry in entries:
+        archive.open(entry).close()  # raises where a member does not begin where the archive says, or overlaps another
     record = _json(archive, RECORD)
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise refused(path, f"its {RECORD} names no format")
@@ -416,6 +418,10 @@ def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     """Raises UserError for members of another kind or place, or that would take more room than the file has."""
     names = [entry.filename for entry in entries]
+    if len(names) > MOST_MEMBERS:
+        raise refused(path, f"it has more than {MOST_MEMBERS:,} members")
+    if any(len(name) > LONGEST_NAME for name in names):
+        raise refused(path, f"a member's name has more than {LONGEST_NAME} characters")
     if len(set(names)) < len(names):
         raise refused(path, "two members have one name")
     folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
@@ -425,7 +431,7 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
             raise refused(path, f"the member {_shown(name)} is none of {', '.join(KINDS)}")
         if (
             any(part in ("", ".", "..") for part in parts)
-            or len(name) > LONGEST_NAME
+            or len(name.encode(errors="replace")) > LONGEST_NAME
             or not name.isprintable()
             or "\\" in name
             or ":" in name
@@ -458,7 +464,9 @@ def _check_runs(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any])
             continue
         seen.add(name)
         run = part(f"runs/{name}/run.json")
-        part(f"runs/{name}/score.json")
+        score = part(f"runs/{name}/score.json")
+        if not isinstance(score, dict) or not isinstance(score.get("fingerprint"), str):
+            raise refused(path, f"the score of run {_shown(name)} names no fingerprint")
         if not isinstance(run["preset"], str) or any(not isinstance(word, str) for word in run["overrides"]):
             raise refused(path, f"run {_shown(name)} names no command that made it")
         if run["task"] != record["task"]:
@@ -511,6 +519,17 @@ def _check_weights(path: Path, members: Mapping[str, Any], folder: str, weights:
         raise refused(path, f"it lacks the weights in {_shown(folder)}")
 
 
+def _check_tensors(path: Path, name: str, file: Path) -> None:
+    """Raises UserError for a file of tensors whose header and size do not fit."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise refused(path, f"{name} holds no tensors ({_sentence(error)})") from error
+
+
 def _graphs(members: Mapping[str, Any], folder: str) -> Iterator[str]:
     return (name for name in members if name.startswith(folder) and name.endswith(".onnx"))
 
@@ -524,7 +543,7 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 def refused(path: Path, why: str) -> UserError:
     """The error for a file that is no sound bundle."""
-    return UserError(f"{path} is no bundle that can be read: {why}.")
+    return UserError(f"{path} is no bundle that can be read: {why.removesuffix('.')}.")
 
 
 def _sentence(error: Exception) -> str:
