@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from src.core.settings import Serve
 from src.serving.errors import Refused
 from src.serving.predictor import Prediction, Predictor, Rows
 
+Found = TypeVar("Found")
 MEMORY = 0.8
 """Weight of the past in the running mean of the rate of prediction."""
 
@@ -127,6 +129,10 @@ class Batcher:
         found = await asyncio.gather(*[self._enqueue(_chosen(rows, part)) for part in parts])
         back = np.argsort(order, kind="stable")
         return Prediction(*[np.concatenate(arrays)[back] for arrays in zip(*found, strict=True)])
+
+    async def between_batches(self, function: Callable[..., Found], *arguments: object) -> Found:
+        """Calls `function` in the prediction thread: for what must not run beside a prediction."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def _enqueue(self, rows: Rows) -> asyncio.Future[Prediction]:
         loop = asyncio.get_running_loop()

@@ -37,6 +37,9 @@ def start_logs() -> None:
     handler.setFormatter(Formatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _LOGGER.setLevel(logging.INFO)
+    # What no line shows is not looked up for each.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
 
 
 def log(event: str, level: int = logging.INFO, **fields: Any) -> None:

@@ -246,6 +246,6 @@ def _checked(number: int, report: Sequence[int]) -> np.ndarray:
     tokens = np.asarray(report)
     if tokens.ndim != 1 or not len(tokens):
         raise UserError(f"report {number}: expected at least one token")
-    if tokens.dtype.kind not in "iu" or not ((tokens >= 0) & (tokens <= LARGEST_TOKEN)).all():
+    if tokens.dtype.kind not in "iu" or tokens.min() < 0 or tokens.max() > LARGEST_TOKEN:
         raise UserError(f"report {number}: expected token ids, whole numbers from 0 to {LARGEST_TOKEN}")
     return tokens.astype(np.uint16)

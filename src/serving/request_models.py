@@ -5,6 +5,7 @@ Sentences quote what is wrong, for the client that sent it; they are not for log
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from src.serving.errors import Refused
 
 LARGEST_ID = 10**15
 """Numbers below are exact in every JSON parser."""
+DIGITS_AND_BLANKS = re.compile("[0-9 ]*")
 SHOWN = 5
 """Number of errors in an answer; further ones are counted."""
 
@@ -23,12 +25,13 @@ SHOWN = 5
 def _tokens(value: Any) -> list[int]:
     """Token ids of a text `1 2 3` or a list of integers. Raises ValueError with a message for the client."""
     if isinstance(value, str):
-        words = [word for word in value.split(" ") if word]
-        for word in words:
-            # int() refuses thousands of digits.
-            if not (word.isascii() and word.isdigit() and len(word.lstrip("0")) <= 5):
-                raise ValueError(f"token {_shown(word)}, expected an integer from 0 to {LARGEST_TOKEN}")
-        found = [int(word) for word in words]
+        words = value.split(" ")
+        if not DIGITS_AND_BLANKS.fullmatch(value) or max(map(len, words)) > 5:
+            for word in words:
+                # int() refuses thousands of digits.
+                if word and not (word.isascii() and word.isdigit() and len(word.lstrip("0")) <= 5):
+                    raise ValueError(f"token {_shown(word)}, expected an integer from 0 to {LARGEST_TOKEN}")
+        found = [int(word) for word in words if word]
     elif isinstance(value, list):
         for place, word in enumerate(value, 1):
             if not _is_whole(word):
