@@ -25,10 +25,11 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import ROOT, Serve
 from src.core.settings_loader import load_config
+from src.data.synthetic_stays import make_sample as make_stays
 from src.evaluation.workspace import Workspace
 from src.pipeline.commands import serve
 from src.serving.packages import INSTALL, require_packages
-from tests.conftest import error_of
+from tests.conftest import error_of, run_command
 from tests.waiting import PATIENCE, wait_until
 
 httpx = pytest.importorskip("httpx", reason=INSTALL)
@@ -700,3 +701,41 @@ def test_answers_keep_to_the_openapi_document(shared):
 @pytest.mark.slow
 def test_answers_keep_to_the_openapi_document_in_many_cases(shared):
     assert check_by_schema(shared.url, examples=300)["POST /predict"] >= 600
+
+
+STAY = "Time,Parameter,Value\n00:00,RecordID,{id}\n00:00,Age,{age}\n00:07,HR,{rate}\n03:10,HR,{rate}\n"
+
+
+@pytest.fixture(scope="module")
+def stays(made_once) -> Path:
+    """Bundle of a logistic regression on stays."""
+
+    def make(folder: Path) -> None:
+        make_stays(folder / "input", rows=60, test_rows=5, seed=1)
+        words = ["--task", "icu", "--preset", "sample", "--model", "linear", "folds.k=2", "executor.threads=1"]
+        words += [f"paths.input={folder / 'input'}", f"paths.output={folder / 'output'}"]
+        run_command(["train", *words])
+        run_command(["bundle", "linear", "--to", str(folder / "icu.bundle"), *words])
+
+    return made_once("served_stays", make) / "icu.bundle"
+
+
+def test_stays_are_answered_explained_and_refused_in_the_words_of_their_reader(stays):
+    texts = [STAY.format(id=i, age=40 + 20 * i, rate=70 + 30 * i) for i in (1, 2)]
+    predictor = Predictor.load(stays, "torch")
+
+    async def session(http, service):
+        many = await http.post("/predict", json={"stays": [{"id": i, "series": text} for i, text in enumerate(texts)]})
+        one = await http.post("/predict", json={"series": texts[1]})
+        wrong = await http.post("/predict", json={"series": texts[0] + "04:00,HR,fast\n"})
+        explained = await http.post("/explain", json={"series": texts[1], "label": predictor.labels[0]})
+        return many, one, wrong, explained, (await http.get("/openapi.json")).json()
+
+    many, one, wrong, explained, document = talk(stays, session)
+    expected = predictor.predict(predictor.encode_stay(texts)).values
+    np.testing.assert_allclose(values_of(many), expected, atol=1e-6)
+    np.testing.assert_allclose(values_of(one), expected[1:], atol=1e-6)
+    assert wrong.status_code == 422 and "line 6" in wrong.json()["error"] and "'fast'" in wrong.json()["error"]
+    found = explained.json()
+    assert found["tokens"] == list(predictor.parameters) and len(found["weights"]) == len(found["tokens"])
+    assert {"Stay", "Stays", "ExplainStay"} <= set(document["components"]["schemas"])
