@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -323,6 +324,19 @@ def test_limits_of_rows_length_and_bytes(blend):
         (413, "the body is larger than 1,024 bytes"),
         (422, "6 tokens, expected at most 5"),
     ]
+
+
+def test_the_documentation_is_a_page_without_scripts_and_foreign_files(blend):
+    async def session(http, service):
+        return await http.get("/docs"), (await http.get("/openapi.json")).json()
+
+    page, document = talk(blend, session)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert not re.findall(r"<script|https?://", page.text.replace("https://json-schema.org", ""))
+    for path in document["paths"]:
+        assert path in page.text
+    links = re.findall(r'href="#(\w+)"', page.text)
+    assert {"Report", "Reports", "Answer", "Failure"} <= set(links) <= set(document["components"]["schemas"])
 
 
 def test_what_is_no_json_is_refused(blend):

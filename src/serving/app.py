@@ -21,7 +21,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
@@ -31,6 +31,7 @@ from src.core.errors import UserError, unknown
 from src.core.settings import Serve
 from src.serving import request_models
 from src.serving.batching import Batcher, QueueFull
+from src.serving.docs_page import docs_page
 from src.serving.door import Door
 from src.serving.errors import Refused
 from src.serving.events import Events, TooManyListeners
@@ -497,6 +498,10 @@ def _add_watching(app: FastAPI, service: Service) -> None:
     @app.get("/info", summary="What is served, its limits, and what was found of the input", responses=_errors(401))
     async def info() -> dict[str, Any]:
         return await asyncio.to_thread(service.info)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(docs_page(app.openapi()))
 
     @app.get("/metrics", summary="Metrics in Prometheus' text format", response_class=Response, responses=_errors(401))
     async def metrics() -> Response:
