@@ -16,6 +16,7 @@ import pytest
 from src.__main__ import main
 from src.core.errors import UserError
 from src.core.settings import Alarms, Stream
+from src.data.tasks import TASKS
 from src.serving.alarm_rules import Reading, UnknownAlarm
 from tests.conftest import error_of
 from tests.streams import POISON, REFUSED, ROOT, FakePredictor, RedisServer, WorkerProcess, free_port, redis_server
@@ -206,6 +207,38 @@ def test_a_stay_is_read_at_the_last_hour_of_its_data():
     found = parse_message(json.dumps({"id": "m", "patient": 7, "series": series}).encode(), "stays")
     assert (found.id, found.patient, found.hour, found.content) == ("m", "7", 6.5, series)
     assert parse_message(json.dumps({"id": "m", "hour": 3, "series": series}).encode(), "stays").hour == 3
+
+
+def test_a_patients_alarm_begins_and_ends_with_the_hours_of_the_stay(settings):
+    class FakeStays(FakePredictor):
+        """Predicts of a stay a hundredth of its last value."""
+
+        task = TASKS["icu"]
+
+        def encode_stay(self, texts: Sequence[str]) -> np.ndarray:
+            return np.array([float(text.split(",")[-1]) for text in texts])
+
+    header, lines = "Time,Parameter,Value\n00:00,RecordID,7\n", ""
+    for hour, risk in ((1, 20), (2, 70), (4, 45), (5, 10), (6, 10), (9, 90), (11, 95)):
+        lines += f"0{hour}:00,HR,{risk}\n" if hour < 10 else f"{hour}:00,HR,{risk}\n"
+        raw(settings).xadd(settings.name, {"id": f"7@{hour}", "patient": 7, "series": header + lines})
+
+    async def scenario(store: ResultStore) -> None:
+        await store.create_group()
+        worker = stream.Worker(FakeStays(), store, Alarms(on=0.5, off=0.8, duration=4, refractory=6))
+        message = {"message_ids": [], "data": []}
+        for entry, fields in consume(settings, "me"):
+            message["message_ids"].append(entry.encode())
+            message["data"].append(fields)
+        assert await worker.process(stream._redis_deliveries(message, None))
+        second, first = await store.recent()
+        # Below 0.4 at hour 5, but an alarm lasts four hours; then none begins before hour 12.
+        assert (first.message, first.patient, first.label) == ("7@2", "7", "In-hospital_death")
+        assert first.ended is not None
+        assert (second.message, second.ended) == ("7@12", None)
+
+    raw(settings).xadd(settings.name, {"id": "7@12", "patient": 7, "series": f"{header}{lines}12:00,HR,60\n"})
+    with_store(settings, scenario)
 
 
 def test_a_failing_message_is_alone_delivered_again_and_becomes_a_dead_letter(settings):
@@ -600,7 +633,7 @@ def test_failures_that_the_predictor_explains_are_final(settings):
 
     class Strict(FakePredictor):
         def encode(self, reports: Sequence[Sequence[int]]) -> object:
-            raise UserError("line 3: no such parameter")
+            raise UserError("1 error:\n  line 3: no such parameter")
 
     raw(settings).xadd(settings.name, {"id": "1", "tokens": "1"})
 
@@ -611,4 +644,4 @@ def test_failures_that_the_predictor_explains_are_final(settings):
         assert await worker.process([stream.Delivery(Place(entry, 1), fields, 0.0)])
 
     with_store(settings, scenario)
-    assert [letter["reason"] for letter in dead_letters(settings)] == ["line 3: no such parameter"]
+    assert [letter["reason"] for letter in dead_letters(settings)] == ["1 error: line 3: no such parameter"]

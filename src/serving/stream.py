@@ -167,7 +167,7 @@ class Worker:
         """Buries a message that cannot be predicted: at once if it says why, else after its last delivery."""
         self.counts["failed"] += 1
         if isinstance(error, UserError) or delivery.place.deliveries >= self.store.settings.deliveries:
-            await self._bury(delivery, str(error) if isinstance(error, UserError) else _named(error))
+            await self._bury(delivery, " ".join(_named(error).split()))
             return True
         warn(f"stream: {delivery.place.entry} failed at delivery {delivery.place.deliveries}: {type(error).__name__}")
         return False
@@ -192,7 +192,7 @@ class Worker:
 
 
 def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 async def work(predictor: Predictor, settings: Stream, alarms: Alarms) -> None:
