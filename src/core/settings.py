@@ -585,9 +585,9 @@ class Serve(Settings):
     """auto: ONNX Runtime where the bundle can run on it, otherwise PyTorch."""
     threads: int = Field(1, ge=1)
     """Threads of a prediction; the event loop needs a core beside them."""
-    batch: int = Field(64, ge=1)
-    """Most rows of a batch."""
-    delay: float = Field(2.0, ge=0)
+    batch: int = Field(16, ge=1)
+    """Most rows of a batch. Larger ones save no time on a CPU, and all rows of a batch wait for its end."""
+    delay: float = Field(1.0, ge=0)
     """Milliseconds that a row waits for others to be predicted with while nothing is being predicted."""
     queue: int = Field(256, ge=1)
     """Most rows that wait; a request whose rows do not fit is answered with 429 at once."""

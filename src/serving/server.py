@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 
 import uvicorn
@@ -17,6 +18,9 @@ from src.serving.app import Service, create_app
 from src.serving.json_logs import log, start_logs
 
 BACKLOG = 2048
+SWITCH = 0.0005
+"""Seconds after which the event loop lets the prediction thread go on. Python's 5 ms would be added to a batch of some
+milliseconds each time its models return to Python, and cost a third of the throughput under load."""
 KEEP_ALIVE = 75
 """Seconds that a connection without requests is kept."""
 
@@ -62,6 +66,7 @@ class _Server(uvicorn.Server):
 def serve(service: Service) -> None:
     """Serves until SIGTERM or SIGINT. Raises UserError for an address that cannot be listened on."""
     settings = service.settings
+    sys.setswitchinterval(SWITCH)
     listening = _listen(settings)
     start_logs()
     config = uvicorn.Config(
