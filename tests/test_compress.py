@@ -119,6 +119,16 @@ def test_the_small_bundle_predicts_as_its_graph_of_all_rows(compressed, table, t
     assert bundle.path.stat().st_size < (compressed / "runs/blend_small").stat().st_size + 400_000
 
 
+def test_batch_mates_change_no_prediction(compressed):
+    """Nor do they in INT8, whose scales are of a whole batch."""
+    predictor = Predictor.load(compressed / "blend_small.bundle")
+    corpus = Corpus.load(compressed / "data/test/sample_testA")
+    together = predictor.predict(Rows(dict(corpus.inputs), np.asarray(corpus.lengths))).values
+    for row in (0, 7, 39):
+        alone = Rows({"tokens": corpus.tokens[row : row + 1, : corpus.lengths[row]]}, corpus.lengths[row : row + 1])
+        np.testing.assert_array_equal(predictor.predict(alone).values[0], together[row])
+
+
 def test_a_variant_is_timed_in_a_process_of_its_own(compressed):
     workspace = Workspace(load_config("sample", [f"paths.output={compressed}"]))
     folder = compressed / "compressed/blend/blend_small.int8"

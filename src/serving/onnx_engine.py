@@ -21,13 +21,15 @@ MODEL = "model.onnx"
 """File of a classifier in the folder of its fold."""
 BATCH_SIZE = 16
 """Most reports that a graph computes together: sorted by length, few tokens are padding."""
+WEIGHTS = "weights"
+"""Key of a graph's notes that tells of INT8."""
 
 
 class OnnxEngine:
     """Trained folds, and the denoisers through which they read reports.
 
-    Graphs in float32 say the same of a report whatever is beside it. Those in INT8 scale what they compute by the
-    largest number of the batch, so that batch mates change the last digits.
+    Graphs in INT8 scale what they compute by the largest number of the batch: a prediction would depend on batch mates
+    and on padding. So they get one report at a time, which takes no longer.
     """
 
     name = "onnx"
@@ -37,6 +39,8 @@ class OnnxEngine:
         self._folds = folds
         files = {file for fold in folds for file in (fold.graph, *fold.denoisers)}
         self._sessions = {file: open_session(file, threads) for file in sorted(files)}
+        notes = [session.get_modelmeta().custom_metadata_map for session in self._sessions.values()]
+        self._batch_size = 1 if any(note.get(WEIGHTS) == "int8" for note in notes) else BATCH_SIZE
 
     @classmethod
     def load(cls, folders: Sequence[Path], root: Path, threads: int) -> OnnxEngine:
@@ -51,7 +55,7 @@ class OnnxEngine:
         if "tokens" not in rows.inputs:
             raise UserError("engine onnx reads reports of tokens; serve this run with engine torch")
         found: np.ndarray | None = None
-        for places, tokens, lengths in _batches(rows.inputs["tokens"], rows.lengths):
+        for places, tokens, lengths in _batches(rows.inputs["tokens"], rows.lengths, self._batch_size):
             seen: dict[Path, dict[str, np.ndarray]] = {}
             for i, fold in enumerate(self._folds):
                 logits = self._logits(fold, tokens, lengths, seen)
@@ -131,10 +135,12 @@ def open_session(file: Path, threads: int) -> InferenceSession:
         raise UserError(f"{file} cannot be read as a model ({error}). Make the bundle again.") from error
 
 
-def _batches(tokens: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _batches(
+    tokens: np.ndarray, lengths: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields places (b,), tokens (b, t) int64 and lengths (b,) int64, from the shortest reports to the longest."""
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), BATCH_SIZE):
-        places = order[start : start + BATCH_SIZE]
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
         width = int(lengths[places[-1]])
         yield places, tokens[places, :width].astype(np.int64), lengths[places].astype(np.int64)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from src.core import storage
 from src.core.errors import UserError
+from src.serving.onnx_engine import WEIGHTS
 from src.serving.packages import require_packages
 
 QUANTISED = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger"}
@@ -49,9 +50,18 @@ def quantise(graph: Path, to: Path) -> Counter[str]:
                     f"{graph}: {found[quantised]} of {wanted[kind]} {kind} operators are in INT8 after quantisation; "
                     "their weights must be constants of the graph"
                 )
-        content = made.read_bytes()
+        content = _marked(made)
     storage.write_atomic(to, lambda file: file.write(content))
     return Counter({kind: found[kind] for kind in QUANTISED.values() if found[kind]})
+
+
+def _marked(graph: Path) -> bytes:
+    """A graph's content with the note that its numbers depend on the batch."""
+    import onnx
+
+    model = onnx.load(str(graph))
+    onnx.helper.set_model_props(model, {WEIGHTS: "int8"})
+    return model.SerializeToString(deterministic=True)
 
 
 def weighted(graph: Path) -> Counter[str]:
