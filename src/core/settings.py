@@ -624,9 +624,10 @@ class Compress(Settings):
     student: str | None = None
     """Model of the run whose settings and weights the student starts from; null: the one with the highest score on
     `select_on`."""
-    denoise: bool = True
-    """The student reads denoised reports where that model does. false: reports as they are, in half the time."""
-    epochs: int = Field(3, ge=1)
+    denoise: bool = False
+    """true: the student reads denoised reports where that model does, which takes twice the time. false: it reads
+    reports as they are, and learns what its teachers say of the denoised ones."""
+    epochs: int = Field(4, ge=1)
     """Epochs of distillation, over train rows and over all text with soft labels."""
     rate: float = Field(0.5, gt=0)
     """Learning rate relative to that of the model that the student starts from."""
