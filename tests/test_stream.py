@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -263,6 +264,26 @@ def test_a_failing_message_is_alone_delivered_again_and_becomes_a_dead_letter(se
     assert answers(settings) == ["a", "c"]
 
 
+def test_a_prediction_that_is_no_number_is_no_answer(settings):
+    class Broken(FakePredictor):
+        def predict(self, rows: np.ndarray) -> SimpleNamespace:
+            found = super().predict(rows)
+            found.values[rows == 3, 0] = np.nan
+            return found
+
+    async def scenario(store: ResultStore) -> None:
+        worker = stream.Worker(Broken(), store, Alarms())
+        deliveries = [
+            stream.Delivery(Place(f"t-0-{i}", settings.deliveries, is_kafka=True), json.dumps(fields).encode(), 0.0)
+            for i, fields in enumerate(reports(5))
+        ]
+        assert await worker.process(deliveries)
+
+    with_store(settings, scenario)
+    assert sorted(answers(settings)) == ["0", "1", "2", "4"]
+    assert [letter["reason"] for letter in dead_letters(settings)] == ["ValueError: the prediction is no number"]
+
+
 def test_what_no_worker_survives_becomes_a_dead_letter(settings):
     raw(settings).xadd(settings.name, {"id": "poison", "tokens": POISON})
 
@@ -392,6 +413,22 @@ def test_a_sender_waits_where_too_much_is_unanswered(settings):
         task.cancel()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+def test_workers_that_ended_are_forgotten_unless_they_hold_a_message(settings):
+    client = raw(settings)
+
+    async def scenario(store: ResultStore) -> None:
+        await store.create_group()
+        client.xadd(settings.name, {"id": "1", "tokens": "1"})
+        consume(settings, "holds")
+        client.xgroup_createconsumer(settings.name, settings.group, "ended")
+        await store.create_group()  # both may be at work
+        assert {one["name"] for one in client.xinfo_consumers(settings.name, settings.group)} == {"holds", "ended"}
+        await store.forget(0)
+        assert [one["name"] for one in client.xinfo_consumers(settings.name, settings.group)] == ["holds"]
+
+    with_store(settings, scenario)
 
 
 def test_streams_of_answers_are_bounded(settings):

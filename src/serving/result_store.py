@@ -95,6 +95,17 @@ end
 return 1
 """
 
+# KEYS: stream. ARGV: group, milliseconds. A consumer that holds messages stays: they would be lost with it.
+FORGET = """
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  if consumer[4] == 0 and consumer[6] >= tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer[2])
+  end
+end
+"""
+FORGOTTEN = 3_600_000
+"""Milliseconds after which the name of a worker that has ended, and left nothing, is removed from the group."""
+
 
 class Place(NamedTuple):
     """Where a message was delivered from."""
@@ -177,6 +188,11 @@ class ResultStore:
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+        await self.forget(FORGOTTEN)
+
+    async def forget(self, idle: int) -> None:
+        """Removes workers from the group that have asked for nothing for `idle` milliseconds and hold no message."""
+        await self.client.eval(FORGET, 1, self._name, self.settings.group, idle)
 
     async def has_group(self) -> bool:
         """Returns True if the stream has the consumer group."""

@@ -121,7 +121,10 @@ class Worker:
         def predict() -> Prediction:
             reports = self.predictor.task.input_kind == "reports"
             rows = self.predictor.encode(contents) if reports else self.predictor.encode_stay(contents)
-            return self.predictor.predict(rows)
+            predicted = self.predictor.predict(rows)
+            if not np.isfinite(predicted.values).all():
+                raise ValueError("the prediction is no number")
+            return predicted
 
         async with self._one:
             return await asyncio.to_thread(predict)
