@@ -215,7 +215,8 @@ class ResultStore:
     async def write(self, answers: Sequence[Answered]) -> list[int]:
         """Writes answers with their alarms and acknowledges their messages. Returns for each 1: written, 0: it had an
         answer, -1: nothing written, for another worker has changed the patient's state meanwhile."""
-        async with self.client.pipeline(transaction=False) as pipeline:
+        # In one transaction, for which Redis flushes its append-only file once.
+        async with self.client.pipeline() as pipeline:
             keys = [self.key(name) for name in ("results", "alarms")]
             for one in answers:
                 changes = [

@@ -206,7 +206,7 @@ def _redis_sender(store: ResultStore) -> Send:
         await _kept(lambda: _add(chunk))
 
     async def _add(chunk: Sequence[Fields]) -> None:
-        async with store.client.pipeline(transaction=False) as pipeline:
+        async with store.client.pipeline() as pipeline:
             for fields in chunk:
                 pipeline.xadd(name, dict(fields))
             await pipeline.execute()
