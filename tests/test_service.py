@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -493,7 +494,8 @@ class Process:
 
     def __init__(self, bundle: Path, folder: Path, *words: str):
         self.log = folder / "log"
-        arguments = ["serve", "--bundle", str(bundle), "--port", "0", "serve.engine=torch", *words]
+        port = [] if "--port" in words else ["--port", "0"]
+        arguments = ["serve", "--bundle", str(bundle), *port, "serve.engine=torch", *words]
         self.file = self.log.open("wb")
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
@@ -753,3 +755,39 @@ def test_stays_are_answered_explained_and_refused_in_the_words_of_their_reader(s
     found = explained.json()
     assert found["tokens"] == list(predictor.parameters) and len(found["weights"]) == len(found["tokens"])
     assert {"Stay", "Stays", "ExplainStay"} <= set(document["components"]["schemas"])
+
+
+@pytest.mark.slow
+def test_clients_that_ask_again_get_every_answer_over_twenty_kills(blend, predictor, tmp_path):
+    """kill -9 under load, and a start on the same port, as systemd does it: prediction has no state to lose."""
+    port, kills, ended = str(bench.free_port()), 20, threading.Event()
+    expected = predictor.predict(predictor.encode(REPORTS)).values
+    counts: Counter[str] = Counter()
+
+    def ask(first: int) -> None:
+        row = first
+        while not ended.is_set():
+            try:
+                answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"tokens": REPORTS[row]}, timeout=PATIENCE)
+            except httpx.TransportError:
+                counts["asked again"] += 1
+                ended.wait(0.01)
+                continue
+            np.testing.assert_allclose(values_of(answer)[0], expected[row], atol=1e-6)
+            counts["answered"] += 1
+            row = (row + 1) % len(REPORTS)
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask, first) for first in range(4)]
+        try:
+            for kill in range(kills):
+                folder = tmp_path / str(kill)
+                folder.mkdir()
+                before = counts["answered"]
+                with Process(blend, folder, "serve.watch=0", "--port", port) as made:
+                    wait_until(lambda before=before: counts["answered"] > before + 20, made.process)
+        finally:
+            ended.set()
+        for one in asking:
+            one.result()
+    assert counts["answered"] > 20 * kills and counts["asked again"] >= kills
