@@ -33,6 +33,8 @@ BODIES = 4096
 WARM_UP = 2.0
 STARTING = 300.0
 """Seconds that a service may take until it answers."""
+ENDING = 10.0
+"""Seconds that a service may take to end."""
 EVERY = 5.0
 """Seconds between looks at the memory in the soak."""
 
@@ -68,7 +70,11 @@ def running(arguments: list[str], port: int, log: Path) -> Iterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _answers(port: int) -> bool:
@@ -132,19 +138,18 @@ def measure(
     ports = {"service": free_port(), "naive": free_port()}
     ours = ["src", "serve", "--bundle", str(bundle), f"serve.port={ports['service']}", "serve.watch=0"]
     plain = ["src.bench.naive_service", str(naive), str(ports["naive"])]
-    with (
-        running(ours, ports["service"], folder / "service.log") as pid,
-        running(plain, ports["naive"], folder / "naive.log"),
-    ):
-        found: dict[str, Any] = {"service": {}, "naive": {}}
-        for clients in CLIENTS:
-            for name, port in ports.items():
-                found[name][str(clients)] = result_of(start_load(port, bodies, seconds, clients))
-                info(f"bench: {name}, {clients} clients: {found[name][str(clients)]['per_second']:,.0f} a second")
+    found: dict[str, Any] = {"service": {}, "naive": {}}
+    port = ports["service"]
+    with running(ours, port, folder / "service.log") as pid:
+        with running(plain, ports["naive"], folder / "naive.log"):
+            for clients in CLIENTS:
+                for name in ports:
+                    found[name][str(clients)] = result_of(start_load(ports[name], bodies, seconds, clients))
+                    info(f"bench: {name}, {clients} clients: {found[name][str(clients)]['per_second']:,.0f} a second")
+        # The naive service ends here: it would go on with the requests of clients that have left.
         saturation = max(one["per_second"] for one in found["service"].values())
         naively = max(one["per_second"] for one in found["naive"].values())
         found["saturation"], found["times_the_naive"] = saturation, saturation / naively
-        port = ports["service"]
         found["half"] = result_of(start_load(port, bodies, 2 * seconds, OPEN_CONNECTIONS, saturation / 2))
         info(f"bench: at half of the saturation: {found['half']['milliseconds']} ms")
         found["overload"] = result_of(start_load(port, bodies, seconds, OPEN_CONNECTIONS, OVERLOAD * saturation))
