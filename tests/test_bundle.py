@@ -379,6 +379,17 @@ def fold_outside(members: dict[str, bytes], record: dict) -> None:
     renoted(members, record)
 
 
+def doubling_blends(members: dict[str, bytes], record: dict) -> None:
+    """Blends of two blends each, 14 levels deep: 2**14 paths from the outermost to a model."""
+    whole, score = json.loads(members["runs/blend/run.json"]), members["runs/blend/score.json"]
+    levels = [["blend"], *([f"{side}{level}" for side in "ab"] for level in range(14)), ["lstm", "transformer"]]
+    for names, inner in zip(levels, levels[1:], strict=False):
+        for name in names:
+            members[f"runs/{name}/run.json"] = json.dumps({**whole, "members": dict.fromkeys(inner, "")}).encode()
+            members[f"runs/{name}/score.json"] = score
+    renoted(members, record)
+
+
 def blend_of_itself(members: dict[str, bytes], record: dict) -> None:
     run = json.loads(members["runs/blend/run.json"])
     members["runs/blend/run.json"] = json.dumps({**run, "members": {"blend": "", "lstm": ""}}).encode()
@@ -441,6 +452,7 @@ HALF = {"start": 0, "stop": 17, "weights": [0.5, 0.5], "temperature": 1.0}
         (lose_weights, "it lacks the weights"),
         (lose_member, "differ in their members: runs/lstm/vocabulary.json"),
         (fold_outside, "it lacks runs/lstm/../../../elsewhere/result.json"),
+        (doubling_blends, "its blends of blends come to more than 10,000 members"),
         (blend_of_itself, "is a member of itself"),
         (deep_json, "RecursionError"),
         (list_for_a_run, "TypeError"),

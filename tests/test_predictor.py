@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from src.data.corpus import UNK
 from src.data.report_reader import Reports, read_reports
 from src.data.submission_files import read_submission
+from src.serving.bundle import Bundle
 from src.serving.predictor import Predictor
 from tests.conftest import error_of
 
@@ -66,6 +70,22 @@ def test_contributions_add_up_to_the_change_of_the_logit(predictor, reports):
     logits = predictor.logits(rows)[0]
     start = _start(predictor, rows)
     np.testing.assert_allclose(found.sum(axis=1), logits - start, atol=0.05 * np.abs(logits - start).max() + 0.05)
+
+
+def test_what_explains_is_that_of_the_bundle_that_was_loaded(predictor, bundled, tmp_path):
+    file = Path(shutil.copy(bundled / "blend.bundle", tmp_path / "served.bundle"))
+    loaded = Predictor.load(file, "torch")
+    file.write_bytes((bundled / "lstm.bundle").read_bytes())
+    file.unlink()
+    rows = predictor.encode([[12, 345, 6]])
+    np.testing.assert_array_equal(loaded.explain(rows, 3), predictor.explain(rows, 3))
+
+
+def test_a_file_that_is_gone_when_it_is_unpacked_is_told(bundled, tmp_path):
+    file = Path(shutil.copy(bundled / "blend.bundle", tmp_path / "served.bundle"))
+    bundle = Bundle.open(file)
+    file.unlink()
+    assert error_of(bundle.unpack, tmp_path / "to") == f"{file} cannot be unpacked: No such file or directory"
 
 
 def _start(predictor: Predictor, rows) -> np.ndarray:

@@ -30,6 +30,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
@@ -141,11 +142,12 @@ class Bundle:
         """Returns True if a trained fold has weights of this kind, .safetensors or .onnx."""
         return any(name.startswith("runs/") and name.endswith(kind) for name in self.record["members"])
 
-    def unpack(self, folder: Path) -> Path:
-        """Writes the members to `folder`, where they lie as in an output folder; returns it. Raises UserError for a
-        file that was changed since it was opened."""
+    def unpack(self, folder: Path, copy: IO[bytes] | None = None) -> Path:
+        """Writes the members to `folder`, where they lie as in an output folder; returns it. `copy`: the file to
+        read instead of `path`. Raises UserError for a file that was changed since it was opened, and where it cannot be
+        read or its members not be written."""
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with zipfile.ZipFile(copy or self.path) as archive:
                 for name, member in self.record["members"].items():
                     target = folder / name
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +158,8 @@ class Bundle:
                         _check_tensors(self.path, name, target)
         except (zipfile.BadZipFile, LookupError, EOFError, struct.error) as error:
             raise refused(self.path, "it was changed since it was opened") from error
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be unpacked: {error.strerror or error}") from error
         return folder
 
 
@@ -450,6 +454,8 @@ def _check_runs(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any])
     """Raises UserError unless every part that a run names is a member, and its settings can be read."""
     members = record["members"]
     waiting, seen = [(record["name"], frozenset[str]())], set()
+    inner: dict[str, list[str]] = {}
+    """Members of each blend."""
 
     def part(name: str) -> Any:
         if name not in members:
@@ -473,6 +479,7 @@ def _check_runs(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any])
             raise refused(path, f"run {_shown(name)} is of the task {_shown(run['task'])}")
         if run["kind"] == "blend":
             _check_blend(path, name, run, len(record["labels"]))
+            inner[name] = list(run["members"])
             waiting += [(member, above | {name}) for member in run["members"]]
             continue
         shape = InputShape.from_json(run["inputs"])
@@ -490,6 +497,13 @@ def _check_runs(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any])
             if denoiser := result.get("denoiser"):
                 Run.model_validate(part(f"{denoiser}/result.json")["run"])
                 _check_weights(path, members, f"{denoiser}/", "last")
+
+    @cache
+    def parts_of(name: str) -> int:
+        return 1 + sum(parts_of(member) for member in inner.get(name, ()))
+
+    if parts_of(record["name"]) > MOST_MEMBERS:
+        raise refused(path, f"its blends of blends come to more than {MOST_MEMBERS:,} members")
     if record["name"] in seen and record["kind"] != _json(archive, f"runs/{record['name']}/run.json")["kind"]:
         raise refused(path, f"{RECORD} and run.json differ in what the run is")
 

@@ -7,11 +7,13 @@ values, spread = predictor.predict(predictor.encode([[12, 345, 6]]))  # (1, 17) 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 import numpy as np
 
@@ -63,8 +65,12 @@ class Engine(Protocol):
 class Predictor:
     """A bundle in memory. Safe to call from one thread at a time."""
 
-    def __init__(self, bundle: Bundle, folder: Path, engine: Engine):
-        """`folder`: the unpacked bundle."""
+    def __init__(self, bundle: Bundle, folder: Path, engine: Engine, copy: IO[bytes] | None = None):
+        """`folder`: the unpacked bundle. `copy`: the bundle's file, whose gradients explain() reads when it is first
+        called; by then another file may lie in its place."""
+        self._copy = copy
+        if copy is not None:
+            weakref.finalize(self, copy.close)
         self.bundle, self.task, self.labels = bundle, bundle.task, bundle.labels
         self._engine = engine
         has_reference = REFERENCE in bundle.record["members"]
@@ -83,20 +89,29 @@ class Predictor:
         if engine not in ENGINES:
             raise unknown("engine", engine, ENGINES)
         bundle = Bundle.open(file)
-        with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
-            root = bundle.unpack(Path(folder))
-            try:
-                return cls(bundle, root, _make_engine(bundle, root, engine, threads))
-            except UserError as error:
-                if str(root) not in str(error):
-                    raise
-                told = str(error).splitlines()[0].replace(f"{root}/", "")
-                raise refused(file, told) from error
+        try:
+            copy = _copied(file) if bundle.task.input_kind == "reports" and bundle.has(".safetensors") else None
+            with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+                root = bundle.unpack(Path(folder), copy)
+                try:
+                    return cls(bundle, root, _make_engine(bundle, root, engine, threads), copy)
+                except UserError as error:
+                    if str(root) not in str(error):
+                        raise
+                    told = str(error).splitlines()[0].replace(f"{root}/", "")
+                    raise refused(file, told) from error
+        except OSError as error:
+            raise UserError(f"{file} cannot be loaded: {error.strerror or error}") from error
 
     @property
     def engine(self) -> str:
         """Name of the engine."""
         return self._engine.name
+
+    @property
+    def _file(self) -> str:
+        """Name of the bundle's file; errors go to clients of a service, who need not know its folder."""
+        return self.bundle.path.name
 
     @property
     def _reads_tokens(self) -> bool:
@@ -107,7 +122,7 @@ class Predictor:
         cut as data.keep says. Raises UserError for an empty report, and for what is no token id.
         """
         if self._vocabulary is None:
-            raise UserError(f"{self.bundle.path} predicts {self.task.title} and reads {self.task.noun}, no reports")
+            raise UserError(f"{self._file} predicts {self.task.title} and reads {self.task.noun}, no reports")
         parts = [_checked(number, report) for number, report in enumerate(reports, start=1)]
         data = self.bundle.record["data"]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
@@ -119,7 +134,7 @@ class Predictor:
         """Encodes stays, each the text of its file: `Time,Parameter,Value` and its lines. Raises the UserErrors of the
         reader of stays."""
         if self.task.input_kind != "stays":
-            raise UserError(f"{self.bundle.path} predicts {self.task.title} and reads {self.task.noun}, no stays")
+            raise UserError(f"{self._file} predicts {self.task.title} and reads {self.task.noun}, no stays")
         block = grid_of(
             parse_stays([text.encode(errors="replace") for text in texts]), Grid(**self.bundle.record["data"])
         )
@@ -161,14 +176,14 @@ class Predictor:
         from src.serving.token_explainer import TokenExplainer
 
         if not self._reads_tokens:
-            raise UserError(f"{self.bundle.path} reads {self.task.noun}; requests are explained of reports and stays")
+            raise UserError(f"{self._file} reads {self.task.noun}; requests are explained of reports and stays")
         if not self.bundle.has(".safetensors"):
             raise UserError(
-                f"{self.bundle.path} has exported models alone, which have no gradients. The bundle of ./run.sh bundle "
+                f"{self._file} has exported models alone, which have no gradients. The bundle of ./run.sh bundle "
                 "explains"
             )
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
-            root = self.bundle.unpack(Path(folder))
+            root = self.bundle.unpack(Path(folder), self._copy)
             return TokenExplainer.load(_run_folder(self.bundle, root), root, list(_fold_places(self.bundle, root)))
 
     @cached_property
@@ -210,6 +225,14 @@ class _Node(NamedTuple):
         if self.weights is None:
             return np.mean([outputs[place] for place in self.folds], axis=0, dtype=np.float32)
         return self.weights.apply([member.logits(outputs) for member in self.members]).astype(np.float32)
+
+
+def _copied(file: Path) -> IO[bytes]:
+    """A copy without a name, which ends with the process if not before."""
+    copy = tempfile.TemporaryFile()
+    with file.open("rb") as source:
+        shutil.copyfileobj(source, copy)
+    return copy
 
 
 def _make_engine(bundle: Bundle, root: Path, engine: str, threads: int) -> Engine:
