@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from types import SimpleNamespace
@@ -118,11 +119,30 @@ def test_an_answer_never_waits_and_what_is_too_much_is_dropped(started):
     assert (found["rows"], found["disagree"], found["largest"]) == (shadow.WAITING + 1, 1, 1)
 
 
-def test_a_failure_of_the_second_bundle_is_counted_and_logged(started, caplog):
+def test_what_waits_is_bounded_in_bytes(started, monkeypatch):
+    monkeypatch.setattr(shadow, "WAITING_BYTES", 100 * shadow.TOKEN_BYTES)
+    predictor = Predictor(np.zeros((5, 17)))
+    predictor.go.clear()
+    watched = started(predictor)
+    watched.offer([[0]], np.ones((1, 17)))
+    wait_until(lambda: not watched._waiting)
+    watched.offer([[1] * 60, [2] * 60, [3] * 40, [4]], np.ones((4, 17)))
+    assert watched.figures()["dropped"] == 2
+    predictor.go.set()
+    assert done(watched, 3)["rows"] == 3
+    watched.offer([[1] * 100], np.ones((1, 17)))
+    assert done(watched, 4)["rows"] == 4
+
+
+def test_a_failure_of_the_second_bundle_is_counted_and_logged_without_its_message(started, caplog, monkeypatch):
+    # import-linter, in another test of this process, disables all loggers that are there.
+    monkeypatch.setattr(logging.getLogger("src.serving"), "disabled", False)
     watched = started(Predictor(np.zeros((5, 17))))
     watched.offer([[-1], [0]], np.ones((2, 17)))
     assert done(watched, 2)["failed"] == 2
-    assert "a row that it cannot read" in caplog.text
+    assert "shadow failed" in caplog.text and "a row that it cannot read" not in caplog.text
+    (record,) = caplog.records
+    assert record.fields["fault"] == "RuntimeError" and record.fields["rows"] == 2
     watched.offer([[1]], np.ones((1, 17)))
     assert done(watched, 3)["rows"] == 1
 

@@ -17,12 +17,17 @@ import numpy as np
 
 from src.core.errors import UserError
 from src.data.tasks import Task
+from src.serving.json_logs import fault_fields, log
 
 if TYPE_CHECKING:
     from src.serving.predictor import Predictor, Rows
 
 WAITING = 2000
 """Maximum number of rows that wait for the second bundle."""
+WAITING_BYTES = 64 << 20
+"""Maximum memory of these rows."""
+TOKEN_BYTES = 36
+"""Memory of a token in a list: a pointer and an integer."""
 BATCH = 64
 """Maximum number of rows that the second bundle predicts at a time."""
 NICENESS = 10
@@ -54,9 +59,13 @@ class Shadow:
     def offer(self, reports: Sequence[Report], values: np.ndarray) -> None:
         """Takes rows and the answers to them (B, L); returns at once."""
         with self._change:
-            room = max(WAITING - len(self._waiting), 0)
-            self._waiting.extend(zip(reports[:room], np.array(values[:room], dtype=np.float64), strict=True))
-            self.dropped += len(reports) - min(room, len(reports))
+            for report, answer in zip(reports, np.array(values, dtype=np.float64), strict=True):
+                size = _bytes_of(report)
+                if len(self._waiting) < WAITING and self._bytes + size <= WAITING_BYTES:
+                    self._waiting.append((report, answer))
+                    self._bytes += size
+                else:
+                    self.dropped += 1
             self._change.notify()
 
     def figures(self) -> dict[str, Any]:
@@ -119,6 +128,7 @@ class Shadow:
     def _clear(self) -> None:
         self._round += 1  # a batch of the round before is not counted
         self._waiting.clear()
+        self._bytes = 0
         self.rows = self.dropped = self.failed = 0
         self.other_side = np.zeros(len(self.labels), dtype=np.int64)
         self.difference = np.zeros(len(self.labels))
@@ -137,18 +147,20 @@ class Shadow:
 
     def _work(self) -> None:
         # On Linux the number of a thread is taken for that of a process, and niceness belongs to the thread.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._closed or self._waiting)
                 if self._closed:
                     return
                 taken = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                self._bytes -= sum(_bytes_of(report) for report, _ in taken)
                 at = self._round
             try:
                 own = self._predictor.predict(self._encoded([report for report, _ in taken])).values
             except Exception as error:  # whatever the second bundle does, the service goes on
-                logging.getLogger(__name__).warning("the shadow bundle failed on %d rows: %s", len(taken), error)
+                log("shadow failed", logging.WARNING, rows=len(taken), **fault_fields(error))
                 own = None
             with self._change:
                 if at == self._round:
@@ -175,6 +187,10 @@ class Shadow:
         self.other_side += (sides[0] != sides[1]).sum(axis=0)
         self.difference += differences.sum(axis=0)
         self.largest = np.maximum(self.largest, differences.max(axis=0))
+
+
+def _bytes_of(report: Report) -> int:
+    return len(report) * (1 if isinstance(report, str) else TOKEN_BYTES)
 
 
 def check_same(shadow: Predictor, task: Task, labels: Sequence[str]) -> None:
