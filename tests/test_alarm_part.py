@@ -43,7 +43,7 @@ def talk(file: Path, part: AlarmPart, session: Callable) -> None:
 
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://s") as http,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
         ):
             listener = asyncio.create_task(listen())
             while not service.events.listeners:
@@ -79,14 +79,17 @@ def test_the_service_lists_its_alarms_and_takes_their_acknowledgement(bundled):
         await http.post("/predict", json={"tokens": [1, 2]})
         assert len(await listed(http)) == 3 * len(labels)
         assert len(await listed(http, 2)) == 2
+        for _ in range(2):  # a patient whose name is the number of the row
+            await http.post("/predict", json={"id": "1", "tokens": [1, 2]})
+        assert len(await listed(http)) == 4 * len(labels)
         answer = await http.post(f"/alarms/{found[0]['id']}/acknowledge", json={})
         assert answer.status_code == 200 and answer.json()["acknowledged"]
         again = await http.post(f"/alarms/{found[0]['id']}/acknowledge", json={})
         assert again.json() == answer.json()
         assert answer.json() in await listed(http)
-        while len(seen) < 3 * len(labels) + 2:
+        while len(seen) < 4 * len(labels) + 2:
             await asyncio.sleep(0.01)
-        assert [event["acknowledged"] is None for event in seen] == [True] * 3 * len(labels) + [False] * 2
+        assert [event["acknowledged"] is None for event in seen] == [True] * 4 * len(labels) + [False] * 2
 
     talk(bundled / "lstm.bundle", OwnAlarms(LOW), session)
 

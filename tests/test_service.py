@@ -37,10 +37,10 @@ from tests.waiting import PATIENCE, wait_until
 httpx = pytest.importorskip("httpx", reason=INSTALL)
 pytest.importorskip("fastapi", reason=INSTALL)
 
-from src.serving import json_logs, request_models  # noqa: E402
+from src.serving import app, batching, json_logs, request_models  # noqa: E402
 from src.serving.app import Service, create_app  # noqa: E402
 from src.serving.errors import Refused  # noqa: E402
-from src.serving.events import HELD, Events  # noqa: E402
+from src.serving.events import HELD, MOST, Events, TooManyListeners  # noqa: E402
 from src.serving.parts import Part  # noqa: E402
 from src.serving.predictor import Prediction, Predictor, Rows  # noqa: E402
 
@@ -117,6 +117,25 @@ def test_a_listener_gets_events_from_then_on_and_a_slow_one_the_newest():
     assert found[-1] == f'event: alarm\ndata: {{"id":{HELD + 9},"label":"région"}}\n\n'.encode()
 
 
+def test_listeners_are_counted_from_their_subscription():
+    async def listen() -> None:
+        events = Events()
+        messages = [events.subscribe() for _ in range(MOST)]
+        with pytest.raises(TooManyListeners):
+            events.subscribe()
+        messages.pop()
+        assert events.listeners == MOST - 1
+
+    asyncio.run(listen())
+
+
+def test_of_a_library_s_record_no_text_is_logged():
+    record = logging.LogRecord("asyncio", logging.ERROR, "", 1, "exception=ValueError('token 31337')", (), None)
+    assert "31337" not in json_logs.Formatter().format(record)
+    record = logging.LogRecord("uvicorn.error", logging.WARNING, "", 1, "Invalid HTTP request received.", (), None)
+    assert json.loads(json_logs.Formatter().format(record))["text"] == "Invalid HTTP request received."
+
+
 def test_missing_packages_are_one_error_with_the_command():
     told = error_of(require_packages, "./run.sh serve", "json", "no_such_module")
     assert told == (
@@ -157,7 +176,7 @@ def talk(file: Path, session, settings: Serve = SETTINGS, parts=(), change=lambd
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://s") as http,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
         ):
             return await session(http, service)
 
@@ -249,6 +268,114 @@ def test_a_full_queue_is_answered_at_once_and_what_was_accepted_is_answered(blen
     assert "serve_queue_rows 8.0" in metrics
     assert 'serve_requests_total{route="/predict",status="429"} 1.0' in metrics
     assert [len(values_of(one)) for one in answers] == [1, 4, 4]
+
+
+def test_rows_whose_request_gave_up_leave_the_queue(blend):
+    settings, slow = Serve(engine="torch", watch=0, timeout=0.2), []
+
+    async def session(http, service):
+        first = asyncio.create_task(http.post("/predict", json={"tokens": "1"}))
+        while not service.batcher.running:
+            await asyncio.sleep(0.001)
+        waiting = asyncio.create_task(http.post("/predict", json={"reports": [{"tokens": "1 2"}] * 20}))
+        while service.batcher.waiting < 20:
+            await asyncio.sleep(0.001)
+        assert {(await first).status_code, (await waiting).status_code} == {503}
+        left = service.batcher.waiting
+        slow[0].go.set()
+        await service.batcher.close()
+        with pytest.raises(Refused, match="the service is shutting down") as caught:
+            await service.batcher.submit(service.predictor.encode([[1]]))
+        return left, caught.value.status
+
+    assert talk(blend, session, settings, change=lambda service: slow.append(Slow(service))) == (0, 503)
+    assert slow[0].batches == [[1]]
+
+
+def test_a_fault_before_a_prediction_is_answered_and_the_next_one_is_predicted(blend, monkeypatch):
+    joined, settings, slow = batching._joined, Serve(engine="torch", watch=0, delay=1), []
+
+    async def ask(http, service):
+        first = asyncio.create_task(http.post("/predict", json={"tokens": "1"}))
+        while not service.batcher.running:
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(http.post("/predict", json={"tokens": "1 2"})) for _ in range(2)]
+        while service.batcher.waiting < 2:
+            await asyncio.sleep(0.001)
+        slow[0].go.set()
+        found = [(await one).status_code for one in (first, *others)]
+        slow[0].go.clear()
+        return found
+
+    async def session(http, service):
+        monkeypatch.setattr(batching, "_joined", lambda several: 1 / 0)
+        broken = await ask(http, service)
+        monkeypatch.setattr(batching, "_joined", joined)
+        return broken, await ask(http, service)
+
+    found = talk(blend, session, settings, change=lambda service: slow.append(Slow(service)))
+    assert found == ([200, 500, 500], [200, 200, 200])
+
+
+def test_an_explanation_that_takes_too_long_is_given_up(blend):
+    go = threading.Event()
+
+    def change(service):
+        service.predictor.explain = lambda rows, column: go.wait(PATIENCE)
+
+    async def session(http, service):
+        answer = await http.post("/explain", json={"tokens": "1", "label": "region_3"})
+        go.set()
+        return answer
+
+    answer = talk(blend, session, Serve(engine="torch", watch=0, timeout=0.3), change=change)
+    assert answer.status_code == 503 and answer.json() == {"error": "no answer within 0.3 s"}
+
+
+def test_a_prediction_that_is_no_number_is_a_sentence(blend):
+    def change(service):
+        whole = service.predictor.predict
+
+        def predict(rows):
+            found = whole(rows)
+            found.values[rows.lengths == 2] = np.nan
+            return found
+
+        service.predictor.predict = predict
+
+    async def session(http, service):
+        many = await http.post("/predict", json={"reports": [{"tokens": "1"}, {"tokens": "1 2"}]})
+        return many, await http.post("/explain", json={"tokens": "1 2", "label": "region_3"})
+
+    many, explained = talk(blend, session, change=change)
+    assert many.status_code == 422 and many.json() == {"error": "report 2: the models give no number for it"}
+    assert explained.status_code == 422 and explained.json() == {"error": "report 1: the models give no number for it"}
+
+
+def test_a_bundle_that_changes_while_it_is_read_is_read_again_whatever_happens(blend, lstm, tmp_path, monkeypatch):
+    file = Path(shutil.copy(blend, tmp_path / "served.bundle"))
+    ready, loads = app._ready_predictor, []
+
+    def load(*arguments):
+        loads.append(len(loads))
+        if loads[-1] == 1:
+            os.utime(file, ns=(1, 1))
+            raise OSError(28, "No space left on device")
+        found = ready(*arguments)
+        if not loads[-1]:
+            storage.write_atomic(file, lambda target: target.write(lstm.read_bytes()))
+        return found
+
+    monkeypatch.setattr(app, "_ready_predictor", load)
+
+    async def session(http, service):
+        async with asyncio.timeout(PATIENCE):
+            while service.described()["name"] != "lstm":
+                await asyncio.sleep(0.01)
+        return (await http.post("/predict", json={"tokens": "1"})).json()["bundle"]["name"]
+
+    assert talk(file, session, Serve(engine="torch", watch=0.02)) == "lstm"
+    assert loads == [0, 1, 2]
 
 
 def test_an_answer_that_takes_too_long_is_given_up(blend):
@@ -381,7 +508,8 @@ def test_other_origins_are_closed_unless_named(blend):
         asked = {"origin": "https://ward.example", "access-control-request-method": "POST"}
         preflight = await http.options("/predict", headers=asked)
         answer = await http.post("/predict", json={"tokens": "1"}, headers={"origin": "https://ward.example"})
-        assert (await http.post("/predict", json={"tokens": "1"}, headers={"origin": "http://s"})).status_code == 200
+        own = await http.post("/predict", json={"tokens": "1"}, headers={"origin": "http://localhost"})
+        assert own.status_code == 200
         assert (await http.post("/reload", headers={"origin": "null"})).json()["error"].startswith("pages of another")
         return preflight, answer
 
@@ -391,6 +519,51 @@ def test_other_origins_are_closed_unless_named(blend):
     opened = talk(blend, session, Serve(engine="torch", watch=0, origins=["https://ward.example"]))
     assert [answer.status_code for answer in opened] == [200, 200]
     assert [answer.headers["access-control-allow-origin"] for answer in opened] == ["https://ward.example"] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "status"),
+    [
+        ({}, "evil.example", 403),
+        ({}, "evil.example:8000", 403),
+        ({}, "localhost.evil.example", 403),
+        ({}, "localhost:x", 403),
+        ({}, "[::1", 403),
+        ({}, "LocalHost:8000", 200),
+        ({}, "127.0.0.1:8000", 200),
+        ({}, "[::1]:8000", 200),
+        ({"hosts": ["ward.example"]}, "ward.example", 200),
+        ({"host": "0.0.0.0"}, "evil.example", 200),
+        ({"host": "0.0.0.0", "hosts": ["ward.example"]}, "evil.example", 403),
+    ],
+)
+def test_a_page_cannot_give_its_own_name_to_this_machine(predictor, settings, name, status):
+    """All paths and methods: the name is looked at before anything else."""
+
+    async def session():
+        service = Service(Path("none"), predictor, Serve(watch=0, **settings), None, [])
+        transport = httpx.ASGITransport(create_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers={"host": name}) as http:
+            return [(await http.get(path)).status_code for path in ("/health", "/info", "/page/page.js")]
+
+    assert asyncio.run(session()) == [status] * 3
+
+
+def test_an_origin_that_is_none_is_refused(blend):
+    async def session(http, service):
+        return await http.post("/predict", json={"tokens": "1"}, headers={"origin": "http://["})
+
+    assert talk(blend, session).status_code == 403
+
+
+def test_too_many_connections_are_told_when_to_come_again(blend):
+    async def session(http, service):
+        service.connections = lambda: service.settings.max_connections + 1
+        return await http.get("/info")
+
+    answer = talk(blend, session)
+    assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
+    assert answer.json() == {"error": "too many connections: try again in 1 s"}
 
 
 def test_an_explanation_is_the_predictor_s(blend, predictor):
@@ -432,7 +605,7 @@ def test_info_and_metrics_say_what_is_served(blend, predictor):
     assert info["labels"] == list(predictor.labels) and info["task"]["input_kind"] == "reports" and info["explains"]
     assert info["limits"] == {"reports": 256, "length": 4096, "bytes": 1 << 20}
     assert info["drift"] == {"rows": 2} and info["shadow"] is None
-    assert [(name, report) for name, report, _ in Watched.seen_rows] == [("1", [1]), ("b", [2, 3])]
+    assert [(name, report) for name, report, _ in Watched.seen_rows] == [(None, [1]), ("b", [2, 3])]
     for line in (
         "serve_rows_total 2.0",
         'serve_requests_total{route="/predict",status="200"} 1.0',
@@ -507,6 +680,7 @@ class Process:
         wait_until(lambda: self.lines("ready"), self.process)
         self.port = self.lines("ready")[0]["port"]
         self.url = f"http://127.0.0.1:{self.port}"
+        assert f" on {self.url}/ (Ctrl-C ends)" in self.log.read_text()
 
     def lines(self, event: str) -> list[dict]:
         """Lines of the log about an event."""
@@ -611,7 +785,9 @@ def test_a_port_that_is_taken_is_an_error_with_a_remedy(blend, capsys):
         port = taken.getsockname()[1]
         words = ["serve", "--bundle", str(blend), "--port", str(port), "serve.engine=torch"]
         assert main(words) == 2
-    told = capsys.readouterr().err
+    shown = capsys.readouterr()
+    told = shown.err
+    assert "Ctrl-C" not in shown.out + told
     assert f"cannot listen on 127.0.0.1 port {port}" in told and "./run.sh serve --port N" in told
 
 

@@ -32,7 +32,7 @@ def talk(service: Service, session):
         app = create_app(service)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as http,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
         ):
             return await asyncio.wait_for(session(http), PATIENCE)
 

@@ -581,6 +581,9 @@ class Serve(Settings):
     """File whose first line is the API key that requests must have in `Authorization: Bearer KEY`; null: none."""
     origins: list[str] = []
     """Origins such as https://ward.example whose pages may call the service from a browser (CORS); none: its own."""
+    hosts: list[str] = []
+    """Names, without a port, by which it may be asked (header Host) beside localhost, 127.0.0.1 and [::1], such as that
+    of a proxy before it. Where `host` is reached from other machines and none is named, any."""
     engine: Literal["auto", "torch", "onnx"] = "auto"
     """auto: ONNX Runtime where the bundle can run on it, otherwise PyTorch."""
     threads: int = Field(1, ge=1)
@@ -598,7 +601,7 @@ class Serve(Settings):
     max_bytes: int = Field(1 << 20, ge=1024)
     """Most bytes of a request's body."""
     max_connections: int = Field(1024, ge=1)
-    """Most connections at a time; a request on a further one is answered with 503."""
+    """Most connections at a time; a request on a further one is answered with 429."""
     timeout: float = Field(10.0, gt=0)
     """Seconds within which a client must have sent its request (else 408), and then gets its answer (else 503)."""
     grace: int = Field(30, ge=1)

@@ -105,14 +105,14 @@ class OwnAlarms(AlarmPart):
         reports: Sequence[Sequence[int]] | Sequence[str],
         rows: Rows,
         prediction: Prediction,
-        ids: Sequence[str],
+        ids: Sequence[str | None],
     ) -> None:
         now = time.time()
         for place, (name, content, values) in enumerate(zip(ids, reports, prediction.values, strict=True), 1):
-            # A row without an id has its place in the request as its name, and is nobody's next reading.
-            patient = f"{name} {next(self._numbers)}" if name == str(place) else name
+            # A row without an id is nobody's next reading: no id has a blank.
+            patient = f"{place} {next(self._numbers)}" if name is None else name
             hour = last_hour(content) if self._is_stays else None
-            reading = Reading(name, patient, values, now / 3600 if hour is None else hour, utc(now))
+            reading = Reading(name or str(place), patient, values, now / 3600 if hour is None else hour, utc(now))
             for alarm in self._alarms.observe(reading):
                 self._events.publish("alarm", alarm.to_json())
 
@@ -155,7 +155,7 @@ class StreamAlarms(AlarmPart):
                 async for alarm in self._store.follow():
                     events.publish("alarm", alarm.to_json())
             except (RedisError, OSError) as error:
-                log("alarms cannot be read", error=str(error))
+                log("alarms cannot be read", error=type(error).__name__)
                 await asyncio.sleep(AGAIN)
 
     async def recent(self, limit: int) -> list[Alarm]:

@@ -35,7 +35,7 @@ from src.serving.docs_page import docs_page
 from src.serving.door import Door
 from src.serving.errors import Refused
 from src.serving.events import Events, TooManyListeners
-from src.serving.json_logs import log
+from src.serving.json_logs import fault_fields, log
 from src.serving.metrics import CONTENT_TYPE, Metrics
 from src.serving.parts import Part
 from src.serving.predictor import Prediction, Predictor, Rows
@@ -78,13 +78,19 @@ class Service:
         self._explaining = 0
         self._explainer = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._watch: asyncio.Task[None] | None = None
+        self._stamp = _stamp(file)
         self.is_ready = False
+        self.connections: Callable[[], int] = lambda: 0
+        """Number of connections that clients hold now."""
 
     @classmethod
     def load(cls, file: Path, settings: Serve, parts: Sequence[Part] = ()) -> Service:
         """Raises UserError for a bundle that cannot be read, is of images, or does not predict, and for a bad key."""
         key = _read_key(settings.key_file) if settings.key_file else None
-        return cls(file, _ready_predictor(file, settings), settings, key, parts)
+        stamp = _stamp(file)  # before it is read: a change meanwhile is one
+        service = cls(file, _ready_predictor(file, settings), settings, key, parts)
+        service._stamp = stamp
+        return service
 
     @property
     def predictor(self) -> Predictor:
@@ -119,7 +125,7 @@ class Service:
         if self._watch is not None:
             self._watch.cancel()
         await self._now.batcher.close()
-        self._explainer.shutdown()
+        await asyncio.to_thread(self._explainer.shutdown)
         for part in self.parts:
             part.close()
 
@@ -133,11 +139,13 @@ class Service:
         finally:
             loaded.requests -= 1
 
-    async def predict(self, contents: Sequence[Any], ids: Sequence[str]) -> tuple[Predictor, Prediction]:
-        """Predicts token ids of reports, or texts of stays. Raises QueueFull, and UserError for a wrong text."""
+    async def predict(self, contents: Sequence[Any], ids: Sequence[str | None]) -> tuple[Predictor, Prediction]:
+        """Predicts token ids of reports, or texts of stays; an id is None where none was sent. Raises QueueFull, and
+        UserError for a wrong text and where the models give no number."""
         with self._lease() as loaded:
             rows = await self._encoded(loaded.predictor, contents)
             prediction = await loaded.batcher.submit(rows)
+            _check_numbers(self.kind, prediction.values, prediction.spread)
             for part in self.parts:
                 part.seen(contents, rows, prediction, ids)
             return loaded.predictor, prediction
@@ -147,8 +155,8 @@ class Service:
         the contribution of each (T,).
 
         Explanations are made one at a time: of reports beside predictions, with weights of their own, and of stays
-        between them. Raises UserError for an unknown label and for a bundle
-        that cannot explain, and QueueFull while EXPLAINED others wait.
+        between them. Raises UserError for an unknown label, for a bundle
+        that cannot explain and where the models give no number, and QueueFull while EXPLAINED others wait.
         """
         with self._lease() as loaded:
             predictor = loaded.predictor
@@ -168,6 +176,7 @@ class Service:
                     weights = await loop.run_in_executor(self._explainer, predictor.explain, rows, column)
             finally:
                 self._explaining -= 1
+        _check_numbers(self.kind, prediction.values[:, [column]], weights[None])
         if self.kind == "stays":
             return float(prediction.values[0, column]), list(predictor.parameters), weights
         is_tail = predictor.bundle.record["data"]["keep"] == "tail"
@@ -189,16 +198,18 @@ class Service:
         """
         async with self._reloading:
             try:
+                self._stamp = _stamp(self.file)
                 predictor = await asyncio.to_thread(_ready_predictor, self.file, self.settings)
                 if (predictor.task.name, predictor.labels) != (self.predictor.task.name, self.predictor.labels):
                     raise UserError(
                         f"{self.file} predicts {predictor.task.title}, and this service {self.predictor.task.title}: "
                         "start another service for it"
                     )
-            except UserError as error:
+            except Exception as error:
+                known = isinstance(error, UserError)
                 self.metrics.reloads.labels("failed").inc()
-                self.events.publish("reload", {"error": str(error)})
-                log("reload failed", error=str(error))
+                self.events.publish("reload", {"error": self.told(error) if known else "a fault of the service"})
+                log("reload failed", **({"error": str(error)} if known else fault_fields(error)))
                 raise
             before, self._now = self._now, self._made(predictor)
             self._now.batcher.start()
@@ -212,15 +223,18 @@ class Service:
             log("reload", **bundle_name(predictor))
             return bundle_name(predictor)
 
+    def told(self, error: UserError) -> str:
+        """The sentence of an error for clients, without the folder in which the bundle lies."""
+        return str(error).replace(str(self.file), self.file.name)
+
     async def _look_for_changes(self) -> None:
         """Loads the file again when it is another one, or has another size or time, and stays so for one look."""
-        loaded = seen = _stamp(self.file)
+        seen = self._stamp
         while True:
             await asyncio.sleep(self.settings.watch)
             now = _stamp(self.file)
-            if now is not None and now == seen and now != loaded:
-                loaded = now
-                with contextlib.suppress(UserError):  # logged; the bundle before goes on
+            if now is not None and now == seen and now != self._stamp:
+                with contextlib.suppress(Exception):  # logged; the bundle before goes on
                     await self.reload()
             seen = now
 
@@ -292,13 +306,13 @@ OPEN = {"/", "/health", "/ready", "/openapi.json", "/docs"}
 ERRORS = {
     400: "The body is no JSON.",
     401: "The API key is missing or wrong.",
-    403: "A page of another origin asks, or something that only the holder of a key may ask for where there is none.",
+    403: "A page of another origin asks, or Host names no service of ours, or only the holder of a key may ask.",
     408: "The body did not come in time.",
     409: "The new bundle cannot be served; the one before goes on.",
     413: "The body is too large, or has too many rows.",
     415: "The body is not declared as JSON.",
     422: "The content is wrong; the sentence says where.",
-    429: "The queue is full; try again after the seconds of Retry-After.",
+    429: "The queue is full, or there are too many connections; try again after the seconds of Retry-After.",
     503: "The service is shutting down, or too slow.",
 }
 
@@ -371,13 +385,13 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
     settings, kind = service.settings, service.kind
     errors = _errors(400, 401, 403, 408, 413, 415, 422, 429, 503)
 
-    def read_rows(body: bytes) -> tuple[list[Any], list[str]]:
+    def read_rows(body: bytes) -> tuple[list[Any], list[str | None]]:
         rows = request_models.read_rows(parse(body), kind)
         if len(rows) > settings.max_rows:
             raise Refused(413, f"a request of {len(rows):,} {kind}, expected at most {settings.max_rows:,}")
         for place, row in enumerate(rows, 1):
             _check_length(row.content, settings, f"{kind.removesuffix('s')} {place}: " if len(rows) > 1 else "")
-        return [row.content for row in rows], [row.id or str(place) for place, row in enumerate(rows, 1)]
+        return [row.content for row in rows], [row.id or None for row in rows]
 
     router = APIRouter(route_class=_Direct)
 
@@ -390,18 +404,16 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
     )
     async def predict(request: Request) -> Response:
         contents, ids = await _read(request, settings, read_rows)
-        try:
-            async with asyncio.timeout(settings.timeout):
-                predictor, prediction = await service.predict(contents, ids)
-        except TimeoutError:
-            raise Refused(503, f"no answer within {settings.timeout:g} s", {"Retry-After": "10"}) from None
+        async with _deadline(settings):
+            predictor, prediction = await service.predict(contents, ids)
+        names = [name or str(place) for place, name in enumerate(ids, 1)]
         rows = [
             {
                 "id": name,
                 "values": dict(zip(predictor.labels, values, strict=True)),
                 "spread": dict(zip(predictor.labels, spread, strict=True)),
             }
-            for name, values, spread in zip(ids, prediction.values.tolist(), prediction.spread.tolist(), strict=True)
+            for name, values, spread in zip(names, prediction.values.tolist(), prediction.spread.tolist(), strict=True)
         ]
         if service.events.listeners:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -425,11 +437,31 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
     )
     async def explain(request: Request) -> Response:
         asked = await _read(request, settings, read_explained)
-        value, tokens, weights = await service.explain(asked.content, asked.label)
+        async with _deadline(settings):
+            value, tokens, weights = await service.explain(asked.content, asked.label)
         content = {"label": asked.label, "value": value, "tokens": tokens, "weights": weights.tolist()}
         return Response(pydantic_core.to_json(content), media_type="application/json")
 
     app.include_router(router)
+
+
+@contextlib.asynccontextmanager
+async def _deadline(settings: Serve) -> AsyncIterator[None]:
+    """Raises Refused where the block takes longer than serve.timeout."""
+    try:
+        async with asyncio.timeout(settings.timeout):
+            yield
+    except TimeoutError:
+        raise Refused(503, f"no answer within {settings.timeout:g} s", {"Retry-After": "10"}) from None
+
+
+def _check_numbers(kind: str, *arrays: np.ndarray) -> None:
+    """Raises UserError, with the place of the row, where rows (B, …) hold what is no number."""
+    for array in arrays:
+        wrong = ~np.isfinite(array).all(axis=1)
+        if wrong.any():
+            place = int(wrong.argmax()) + 1
+            raise UserError(f"{kind.removesuffix('s')} {place}: the models give no number for it")
 
 
 class _Direct(APIRoute):
@@ -529,7 +561,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         try:
             return await service.reload()
         except UserError as error:
-            raise Refused(409, f"the bundle before goes on: {error}") from None
+            raise Refused(409, f"the bundle before goes on: {service.told(error)}") from None
 
 
 def _add_page(app: FastAPI) -> None:

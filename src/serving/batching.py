@@ -101,7 +101,7 @@ class Batcher:
         self._full.set()
         if self._task is not None:
             await self._task
-        self._thread.shutdown()
+        await asyncio.to_thread(self._thread.shutdown)
 
     @property
     def waiting(self) -> int:
@@ -114,13 +114,17 @@ class Batcher:
             raise QueueFull(self._retry_after())
 
     async def submit(self, rows: Rows) -> Prediction:
-        """Predicts rows of one request, as many as the queue has room for; raises QueueFull if they do not fit.
+        """Predicts rows of one request, as many as the queue has room for; raises QueueFull if they do not fit, and
+        Refused after close().
 
-        The prediction of a row does not depend on the rows it is predicted with. A fault of the predictor is raised
+        The prediction of a row does not depend on the rows it is predicted with. Rows whose request gives up leave the
+        queue. A fault of the predictor is raised
         here.
         """
         count = len(rows.lengths)
-        if self._closing or self._waiting + count > self._room:
+        if self._closing:
+            raise Refused(503, "the service is shutting down")
+        if self._waiting + count > self._room:
             raise QueueFull(self._retry_after())
         if count == 1:
             return await self._enqueue(rows)
@@ -139,10 +143,16 @@ class Batcher:
         piece = _Piece(rows, int(rows.lengths.max()), loop.time(), loop.create_future())
         self._pieces.append(piece)
         self._waiting += len(rows.lengths)
+        piece.answer.add_done_callback(lambda answer: self._given_up(piece) if answer.cancelled() else None)
         self._some.set()
         if self._waiting >= self._largest:
             self._full.set()
         return piece.answer
+
+    def _given_up(self, piece: _Piece) -> None:
+        if piece in self._pieces:
+            self._pieces.remove(piece)
+            self._waiting -= len(piece.rows.lengths)
 
     def _retry_after(self) -> int:
         return max(1, math.ceil(self._waiting / self._rate)) if self._rate else 1
@@ -164,7 +174,8 @@ class Batcher:
                         await self._full.wait()
                 except TimeoutError:
                     pass
-            pieces = self._take()
+            if not (pieces := self._take()):
+                continue  # all were given up meanwhile
             self.running = sum(len(piece.rows.lengths) for piece in pieces)
             await self._predict(pieces)
             self.running = 0
@@ -187,9 +198,9 @@ class Batcher:
 
     async def _predict(self, pieces: Sequence[_Piece]) -> None:
         loop = asyncio.get_running_loop()
-        rows = pieces[0].rows if len(pieces) == 1 else _joined([piece.rows for piece in pieces])
         waited = loop.time() - min(piece.since for piece in pieces)
         try:
+            rows = pieces[0].rows if len(pieces) == 1 else _joined([piece.rows for piece in pieces])
             prediction, seconds = await loop.run_in_executor(self._thread, self._timed, rows)
         except Exception as fault:
             for piece in pieces:

@@ -1,15 +1,18 @@
 """The door of the service: every request passes it on its way in and out.
 
-It asks for the key, refuses predictions before they cost anything while the queue is full, turns a fault into an answer
-without details, adds headers, counts, and writes the log. Refusals for a full queue are counted and have no line in the
-log: under overload they would be most of it.
+It asks for the key, refuses names that are not the service's own (a page can give its own name the address of this
+machine, and then it is no page of another origin), refuses predictions before they cost anything while the queue is
+full, turns a fault into an answer without details, adds headers, counts, and writes the log. Refusals for a full queue
+are counted and have no line in the log: under overload they would be most of it.
 """
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -37,6 +40,9 @@ POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     b"form-action 'none'; frame-ancestors 'none'",
 )
+OWN = ("localhost", "127.0.0.1", "::1")
+"""Names of this machine for itself."""
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
 PREDICT, ENDLESS, PAGE = "/predict", "/events", "/page/"
 OTHER = "other"
 """Route in logs and metrics of a path that the service has not: such a path is the client's text."""
@@ -48,6 +54,10 @@ class Door:
     def __init__(self, app: ASGIApp, service: Service, is_open: Callable[[str], bool]):
         """`is_open` is true for paths that need no key."""
         self._app, self._service, self._is_open = app, service, is_open
+        settings = service.settings
+        named = {*OWN, settings.host.lower(), *(name.lower() for name in settings.hosts)}
+        self._hosts = named if settings.hosts or is_own(settings.host) else None
+        """Names by which the service may be asked; None: any."""
         self._key = f"Bearer {service.key}".encode() if service.key is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,9 +115,13 @@ class Door:
         )
 
     def _check(self, scope: Scope) -> None:
-        """Raises Refused without the key, for a page of another origin, for a body that is not declared as JSON, and,
-        before a body is read, while the queue is full."""
+        """Raises Refused for too many connections, for a name that is not the service's, without the key, for a page of
+        another origin, for a body that is not declared as JSON, and, before a body is read, while the queue is full."""
+        if self._service.connections() > self._service.settings.max_connections:
+            raise Refused(429, "too many connections: try again in 1 s", {"Retry-After": "1", "Connection": "close"})
         headers = dict(scope["headers"])
+        if self._hosts is not None and host_name(headers.get(b"host", b"")) not in self._hosts:
+            raise Refused(403, "the name in the header Host is not one of the service; serve.hosts names further ones")
         if self._key is not None and not self._is_open(scope["path"]):
             if not hmac.compare_digest(headers.get(b"authorization", b""), self._key):
                 raise Refused(
@@ -118,7 +132,7 @@ class Door:
         if scope["method"] == "POST":
             # Browsers name the origin of a page that sends anything to another one.
             origin = headers.get(b"origin", b"").decode("latin-1")
-            if origin and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"):
+            if origin and _address(origin) != headers.get(b"host", b"").decode("latin-1"):
                 if origin not in self._service.settings.origins:
                     raise Refused(403, "pages of another origin may not ask; serve.origins names those that may")
             has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
@@ -127,6 +141,28 @@ class Door:
                 raise Refused(415, "a body must be declared with the header Content-Type: application/json")
             if scope["path"] == PREDICT:
                 self._service.batcher.check_room()
+
+
+def is_own(host: str) -> bool:
+    """Returns True for an address to listen on that this machine alone reaches."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host_name(host: bytes) -> str | None:
+    """The name in a header Host, in small letters and without port and brackets; None for what is none."""
+    found = HOST.fullmatch(host.decode("latin-1").lower())
+    return found[1].strip("[]") if found else None
+
+
+def _address(origin: str) -> str | None:
+    """Name and port of an origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _send_failure(send: Send, refused: Refused) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from weakref import WeakSet
 
 HELD = 256
 """Events that are kept for a listener that reads slowly; older ones are dropped."""
@@ -30,7 +31,8 @@ class Events:
     """
 
     def __init__(self) -> None:
-        self._listeners: set[asyncio.Queue[bytes | None]] = set()
+        # A stream that is dropped before its first message was asked for takes its queue with it.
+        self._listeners: WeakSet[asyncio.Queue[bytes | None]] = WeakSet()
         self._closed = False
 
     @property
@@ -49,14 +51,14 @@ class Events:
             queue.put_nowait(message)
 
     def subscribe(self) -> AsyncIterator[bytes]:
-        """Messages of text/event-stream from the first one asked for until close(). Raises TooManyListeners."""
+        """Messages of text/event-stream from now on until close(). Raises TooManyListeners."""
         if len(self._listeners) >= MOST:
             raise TooManyListeners(f"{MOST} listeners are there already")
-        return self._messages()
-
-    async def _messages(self) -> AsyncIterator[bytes]:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(HELD)
         self._listeners.add(queue)
+        return self._messages(queue)
+
+    async def _messages(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
         try:
             yield COMMENT  # the headers reach the listener at once
             while not (self._closed and queue.empty()):

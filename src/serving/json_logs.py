@@ -1,7 +1,8 @@
 """Logs as one JSON object a line, on standard error.
 
 Nothing that a client sent is logged: no text of a report, no id, no path that is not a path of the service, and of a
-fault its class and the places in the code, for a message may quote data.
+fault its class and the places in the code, for a message may quote data. Of a library's record the text is left out for
+the same reason, but for uvicorn's own, whose words are fixed where nothing is put into them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Formatter(logging.Formatter):
         if record.name == _LOGGER.name:
             line |= {"event": record.getMessage(), **record.fields}
         else:
-            line |= {"event": "library", "logger": record.name, "text": record.getMessage()}
+            line |= {"event": "library", "logger": record.name}
+            if record.name.partition(".")[0] == "uvicorn":
+                line["text"] = str(record.msg).strip().partition("\n")[0]
             if record.exc_info and record.exc_info[1] is not None:
                 line |= fault_fields(record.exc_info[1])
         return json.dumps(line, ensure_ascii=False, default=str)

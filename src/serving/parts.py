@@ -29,9 +29,10 @@ class Part:
         reports: Sequence[Sequence[int]] | Sequence[str],
         rows: Rows,
         prediction: Prediction,
-        ids: Sequence[str],
+        ids: Sequence[str | None],
     ) -> None:
-        """Receives what was asked, token ids of reports or texts of stays, and the answer.
+        """Receives what was asked, token ids of reports or texts of stays, the answer, and ids (None: none was
+        sent).
 
         Called in the event loop after each request: it must return at once.
         """

@@ -14,7 +14,9 @@ import uvicorn
 
 from src.core.errors import UserError
 from src.core.settings import Serve
+from src.core.terminal import info
 from src.serving.app import Service, create_app
+from src.serving.door import is_own
 from src.serving.json_logs import log, start_logs
 
 BACKLOG = 2048
@@ -31,6 +33,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service):
         super().__init__(config)
         self._service = service
+        service.connections = lambda: len(self.server_state.connections)
         self._reloads: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
@@ -59,7 +62,7 @@ class _Server(uvicorn.Server):
         task.add_done_callback(self._reloads.discard)
 
     async def _reloaded(self) -> None:
-        with contextlib.suppress(UserError):  # logged; the bundle before goes on
+        with contextlib.suppress(Exception):  # logged; the bundle before goes on
             await self._service.reload()
 
 
@@ -68,6 +71,8 @@ def serve(service: Service) -> None:
     settings = service.settings
     sys.setswitchinterval(SWITCH)
     listening = _listen(settings)
+    host, port = listening.getsockname()[:2]
+    info(f"serve: {service.file} on http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends)")
     start_logs()
     config = uvicorn.Config(
         create_app(service),
@@ -77,11 +82,10 @@ def serve(service: Service) -> None:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        limit_concurrency=settings.max_connections,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=settings.grace,
     )
-    if settings.host not in ("127.0.0.1", "::1", "localhost") and service.key is None:
+    if not is_own(settings.host) and service.key is None:
         log("open", level=30, text=f"{settings.host} can be reached from other machines, and no key is asked for")
     _Server(config, service).run([listening])
     log("end")

@@ -42,7 +42,7 @@ class DriftPart(Part):
         reports: Sequence[Sequence[int]] | Sequence[str],
         rows: Rows,
         prediction: Prediction,
-        ids: Sequence[str],
+        ids: Sequence[str | None],
     ) -> None:
         if self._monitor is None:
             return
@@ -90,7 +90,7 @@ class ShadowPart(Part):
         reports: Sequence[Sequence[int]] | Sequence[str],
         rows: Rows,
         prediction: Prediction,
-        ids: Sequence[str],
+        ids: Sequence[str | None],
     ) -> None:
         self._shadow.offer(reports, prediction.values)
 

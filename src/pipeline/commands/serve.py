@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
-from src.core.terminal import info
 
 if TYPE_CHECKING:
     from src.core.settings import Config
@@ -45,9 +44,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     parts: list[Part] = [_alarms(workspace.settings), DriftPart()]
     if settings.shadow is not None:
         parts.append(ShadowPart(Predictor.load(settings.shadow, settings.engine, settings.threads)))
-    service = Service.load(file, settings, parts)
-    info(f"serve: {file} on http://{settings.host}:{settings.port}/ (Ctrl-C ends)")
-    serve(service)
+    serve(Service.load(file, settings, parts))
 
 
 def _alarms(settings: Config) -> AlarmPart:
