@@ -24,6 +24,7 @@ from src.ensemble.blending import BlendWeights
 from src.evaluation.metrics import Estimate
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
+from src.pipeline.commands import compress
 from src.serving import compression
 from src.serving.bundle import Bundle
 from src.serving.compression import Scored, take
@@ -150,11 +151,51 @@ def scored(loss: float) -> Scored:
 
 
 def test_the_gate_refuses_what_loses_too_much():
-    variants = [SimpleNamespace(name=name, size=size) for name, size in (("large", 3), ("small", 2), ("tiny", 1))]
+    sizes = {"large": 3, "small": 2, "tiny": 1}
+    variants = [SimpleNamespace(name=name, size=size, is_small=True) for name, size in sizes.items()]
     losses = {"large": scored(0.0), "small": scored(0.002), "tiny": scored(0.003)}
     assert take(variants, losses, 0.002).name == "small"
     assert take(variants, losses, 0.003).name == "tiny"
     assert take(variants[1:], losses, 0.001) is None
+    itself = SimpleNamespace(name="large", size=3, is_small=False)
+    assert take([itself, *variants[1:]], losses, 0.001) is None
+
+
+def test_the_run_in_float32_is_no_small_model(compressed, tmp_path):
+    workspace = Workspace(load_config("sample", [f"paths.output={compressed}"]))
+    run = workspace.run("lstm")
+    exported = compression.float_variant(workspace, run, "it", tmp_path / "it")
+    assert not compression.as_it_is(workspace, run).is_small and not exported.is_small
+    assert compression.int8_variant(exported, "it, INT8", tmp_path / "int8").is_small
+
+
+def test_no_bundle_is_written_where_every_small_model_loses_too_much(tmp_path, monkeypatch):
+    losses = {"blend": 0.0, "blend, ONNX": 0.0, "blend_small": 0.004, "blend_small, INT8": 0.006}
+    variants = [
+        SimpleNamespace(name=name, engine="onnx", size=1, is_small="small" in name)
+        for name in losses
+        if name != "blend"
+    ]
+    variants.append(SimpleNamespace(name="blend", engine="torch", size=9, is_small=False))
+    monkeypatch.setattr(compress, "_variants", lambda *_: (variants, {}))
+    monkeypatch.setattr(compression, "own_logits", lambda *_: "blend")
+    monkeypatch.setattr(compression, "out_of_fold", lambda _, variant: variant.name)
+    monkeypatch.setattr(compression, "scored", lambda _, found, of_run: scored(losses[found]))
+    monkeypatch.setattr(compression, "timed_rows", lambda _: None)
+    monkeypatch.setattr(compression, "measure", lambda variants, _: {one.name: COSTS for one in variants})
+    settings = SimpleNamespace(compress=Compress(max_loss=0.002), select_on="shifted")
+    output = SimpleNamespace(compressed=lambda _: tmp_path / "compressed")
+    workspace = SimpleNamespace(output=output, settings=settings, target=None, task=ROUND1)
+    source = SimpleNamespace(name="blend", score={"fingerprint": "f"})
+    to = tmp_path / "blend_small.bundle"
+    told = error_of(compress.compress, workspace, source, to)
+    assert told.startswith("no bundle was written: every small model of blend loses more than compress.max_loss=0.002")
+    assert "the best is blend_small with -0.0040±10" in told and "compress.epochs" in told and "earlier" not in told
+    assert not to.exists()
+    assert json.loads((tmp_path / "compressed/compress.json").read_text())["taken"] is None
+    to.write_bytes(b"older")
+    assert f"{to} is of an earlier compress and stays" in error_of(compress.compress, workspace, source, to)
+    assert to.read_bytes() == b"older"
 
 
 def test_a_run_of_series_is_refused():

@@ -25,7 +25,7 @@ from src.evaluation import metrics
 from src.evaluation.metrics import Estimate
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
-from src.serving.bundle import REFERENCE, about, pack, write_bundle
+from src.serving.bundle import REFERENCE, about, pack
 from src.serving.onnx_engine import MODEL, OnnxEngine, export_missing
 from src.serving.predictor import Rows
 from src.serving.quantisation import quantise
@@ -53,6 +53,8 @@ class Variant:
     judges: Mapping[str, Sequence[Path]]
     """Folders in `root` of the trained folds that are scored, by model."""
     engine: str = "onnx"
+    is_small: bool = True
+    """False for the run in float32 itself, in torch or as ONNX, which is no small model and so never taken."""
 
     @property
     def shipped(self) -> list[Path]:
@@ -89,12 +91,12 @@ class Scored:
 def as_it_is(workspace: Workspace, run: RunFolder) -> Variant:
     """The run as it was trained, in torch."""
     judges = {model.name: [model.path / fold for fold in model.record["fold_folders"]] for model in run.models()}
-    return Variant(run.name, workspace.output.root, run, judges, "torch")
+    return Variant(run.name, workspace.output.root, run, judges, "torch", is_small=False)
 
 
 def float_variant(workspace: Workspace, run: RunFolder, name: str, to: Path, whole: Path | None = None) -> Variant:
-    """Exports all trained folds of a run to the folder `to`. `whole`: the trained fold that is shipped in place of
-    those that are scored."""
+    """Exports all trained folds of a run to the folder `to`. `whole`: of a student, the trained fold that is shipped in
+    place of those that are scored."""
     shutil.rmtree(to, ignore_errors=True)
     root = workspace.output.root
     judges: dict[str, list[Path]] = {}
@@ -114,7 +116,7 @@ def float_variant(workspace: Workspace, run: RunFolder, name: str, to: Path, who
     if whole:
         shipped = whole.relative_to(run.path).as_posix()
         storage.write_json(to / run.path.relative_to(root) / "run.json", {**run.record, "fold_folders": [shipped]})
-    return Variant(name, to, _run_in(to, run), judges)
+    return Variant(name, to, _run_in(to, run), judges, is_small=whole is not None)
 
 
 def int8_variant(of: Variant, name: str, to: Path) -> Variant:
@@ -253,22 +255,18 @@ def _peak_memory() -> float:
 
 
 def take(variants: Sequence[Variant], scores: Mapping[str, Scored], max_loss: float) -> Variant | None:
-    """The smallest variant that loses no more than `max_loss` of the run's score on select_on; None: all lose more."""
-    kept = [one for one in variants if -scores[one.name].gain_selected.value <= max_loss]
+    """The smallest of the small models that lose no more than `max_loss` of the run's score on select_on, by the point
+    estimate; None: all lose more."""
+    kept = [one for one in variants if one.is_small and -scores[one.name].gain_selected.value <= max_loss]
     return min(kept, key=lambda one: one.size) if kept else None
 
 
-def write_small_bundle(
-    workspace: Workspace, variant: Variant, source: RunFolder, compressed: Mapping[str, Any], to: Path
-) -> None:
+def write_small_bundle(workspace: Workspace, variant: Variant, compressed: Mapping[str, Any], to: Path) -> None:
     """Writes the bundle of a variant; `compressed` becomes a field of its bundle.json."""
     from src.serving.drift import reference_of
 
     scored_run = workspace.run(variant.run.name)
     fields = {**about(workspace, scored_run), "compressed": compressed}
-    if variant.engine == "torch":
-        write_bundle(workspace, source, to)
-        return
     reference = variant.root / REFERENCE
     reference_of(workspace).save(reference)
     pack(variant.root, variant.run, to, fields, {REFERENCE: reference})

@@ -5,8 +5,9 @@
 
 A student is distilled of the run, pruned and quantised; the run itself is quantised, too. The table tells the score of
 each (out of fold, and on select_on with its difference from the run), bytes, milliseconds and memory. Of those that
-lose no more than compress.max_loss on select_on the smallest is taken. The student stays as run RUN_small, the pruned
-one as RUN_pruned; the command goes on where it was stopped.
+lose no more than compress.max_loss on select_on, by the point estimate, the smallest is taken; the run in float32 is
+none of them. If all lose more, no bundle is written. The student stays as run RUN_small, the pruned one as RUN_pruned;
+the command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 def compress(workspace: Workspace, source: RunFolder, to: Path) -> None:
     """Makes and judges all variants of a run, and writes the bundle of the one that is taken.
 
-    Raises UserError where all lose more than compress.max_loss; the table is written before.
+    Raises UserError where all small models lose more than compress.max_loss; the table is written before.
     """
     from src.core import storage
     from src.core.terminal import add_json, info, result
+    from src.evaluation.metrics import gain_text
     from src.serving import compression
 
     folder = workspace.output.compressed(source.name)
@@ -79,13 +81,21 @@ def compress(workspace: Workspace, source: RunFolder, to: Path) -> None:
     storage.write_json(folder / "compress.json", about)
     add_json("compress", about)
     _show(workspace, table, left_out)
+    gains = {one.name: scores[one.name].gain_selected for one in variants if one.is_small}
+    gate = f"compress.max_loss={limit:g} on {workspace.settings.select_on}"
     if taken is None:
+        best = max(gains, key=lambda name: gains[name].value)
+        older = f". {to} is of an earlier compress and stays as it was" if to.exists() else ""
         raise UserError(
-            f"every small model of {source.name} loses more than compress.max_loss={limit:g} on "
-            f"{workspace.settings.select_on}. Raise it, or train the student longer: compress.epochs"
+            f"no bundle was written: every small model of {source.name} loses more than {gate} (the point estimate "
+            f"counts); the best is {best} with {gain_text(workspace.task, gains[best])}. Allow more "
+            f"(compress.max_loss), or train the student longer (compress.epochs){older}"
         )
-    compression.write_small_bundle(workspace, taken, source, about, to)
-    result(f"compress: {taken.name} in {to} ({to.stat().st_size / 1e6:,.2f} MB)")
+    compression.write_small_bundle(workspace, taken, about, to)
+    result(
+        f"compress: {taken.name} in {to} ({to.stat().st_size / 1e6:,.2f} MB): the smallest that loses no more than "
+        f"{gate} by the point estimate, {gain_text(workspace.task, gains[taken.name])} (paired standard error)"
+    )
 
 
 def _variants(workspace: Workspace, source: RunFolder, folder: Path) -> tuple[list[Variant], dict[str, str]]:
