@@ -196,6 +196,30 @@ def test_an_lstm_that_quantisation_passes_over_is_told(tmp_path, monkeypatch):
     assert "0 of 2 LSTM" in error_of(quantise, tmp_path / "model.onnx", tmp_path / "int8.onnx")
 
 
+def test_an_lstm_whose_inputs_are_all_computed_is_told(tmp_path):
+    """onnxruntime quantises none of its weights, and it has no constant to be counted by."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    shapes = {"w": (1, 8, 3), "r": (1, 8, 2)}
+    nodes = [helper.make_node("Mul", [f"{name}0", "scale"], [name]) for name in shapes]
+    nodes.append(helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=2))
+    graph = helper.make_graph(
+        nodes,
+        "it",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 1, 3]),
+            helper.make_tensor_value_info("scale", TensorProto.FLOAT, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones(shape, np.float32), f"{name}0") for name, shape in shapes.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    assert "0 of 1 LSTM" in error_of(quantise, tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    assert not (tmp_path / "int8.onnx").exists()
+
+
 def test_an_engine_says_what_torch_says_of_a_run(copy):
     """Of every report, in its order, whatever the batches; graphs that are missing are made."""
     dataset = Dataset.load(Output(copy))

@@ -24,7 +24,8 @@ def quantise(graph: Path, to: Path) -> Counter[str]:
     """Writes a graph with INT8 weights; returns how many operators of each kind are in INT8 now.
 
     onnxruntime leaves an operator in float32 without a word where its weights are computed nodes. So all that have
-    weights are counted before and after. Raises UserError where one is still in float32, and for a graph of FLOAT_ONLY.
+    weights are counted before and after, and no LSTM may be left, wherever its weights come from. Raises UserError
+    where one is still in float32, and for a graph of FLOAT_ONLY.
     """
     require_packages("compress", "onnx", "onnxruntime", "sympy")
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -45,7 +46,7 @@ def quantise(graph: Path, to: Path) -> Counter[str]:
         )
         found = _operators(made)
         for kind, quantised in QUANTISED.items():
-            if found[quantised] < wanted[kind]:
+            if found[quantised] < wanted[kind] or (kind == "LSTM" and found[kind]):
                 raise UserError(
                     f"{graph}: {found[quantised]} of {wanted[kind]} {kind} operators are in INT8 after quantisation; "
                     "their weights must be constants of the graph"
@@ -65,14 +66,16 @@ def _marked(graph: Path) -> bytes:
 
 
 def weighted(graph: Path) -> Counter[str]:
-    """Counts the operators of QUANTISED that have constant weights."""
+    """Counts the operators of QUANTISED that have weights: every LSTM, and each MatMul by a constant."""
     import onnx
 
     model = onnx.load(str(graph))
     constants = {tensor.name for tensor in model.graph.initializer}
     constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
     return Counter(
-        node.op_type for node in model.graph.node if node.op_type in QUANTISED and constants & set(node.input[1:])
+        node.op_type
+        for node in model.graph.node
+        if node.op_type == "LSTM" or (node.op_type in QUANTISED and constants & set(node.input[1:]))
     )
 
 
