@@ -63,7 +63,8 @@ async def listed(http: httpx.AsyncClient, limit: int = 1000) -> list[dict]:
 def test_the_service_lists_its_alarms_and_takes_their_acknowledgement(bundled):
     async def session(http: httpx.AsyncClient, service: Service, seen: list[dict]) -> None:
         labels = service.predictor.labels
-        assert (await http.get("/info")).json()["alarms"] == {"of": "own"}
+        assert (await http.get("/info")).json()["alarms"] == {"of": "own", "late": 0}
+        assert "serve_alarms_late 0.0" in (await http.get("/metrics")).text
         assert await listed(http) == []
         answer = await http.post("/predict", json={"id": "r1", "tokens": [1, 2]})
         found = await listed(http)

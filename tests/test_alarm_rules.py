@@ -69,7 +69,11 @@ def test_late_readings_change_nothing():
     found = rules()
     state = found.read("", reading(5, 0.9)).state
     late = found.read(state, reading(4, 0.0))
-    assert (late.state, late.begun, late.ended) == (state, (), ())
+    assert (late.state, late.begun, late.ended, late.is_late) == (state, (), (), True)
+    alarms = MemoryAlarms(found)
+    for hour in (5, 4, 5, 3):
+        alarms.observe(reading(hour, 0.9))
+    assert alarms.late == 2
 
 
 def test_the_same_message_raises_the_alarm_of_the_same_id():

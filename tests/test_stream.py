@@ -178,7 +178,7 @@ def test_what_is_no_message_becomes_a_dead_letter_and_the_rest_is_answered(setti
             raw_message["message_ids"].append(entry.encode())
             raw_message["data"].append(fields)
         assert await worker.process(stream._redis_deliveries(raw_message, None))
-        assert worker.counts == {"answered": 2, "known": 0, "alarms": 0, "dead": 9, "failed": 0}
+        assert worker.counts == {"answered": 2, "known": 0, "alarms": 0, "late": 0, "dead": 9, "failed": 0}
 
     with_store(settings, scenario)
     assert [letter["reason"] for letter in dead_letters(settings)] == list(wrong)
@@ -196,6 +196,7 @@ def test_what_is_no_message_becomes_a_dead_letter_and_the_rest_is_answered(setti
         (b" " * ((4 << 20) + 1), "4,194,305 bytes, more than 4,194,304"),
         (b'{"id": "1", "tokens": "1", "hour": NaN}', "hour: expected a number of hours"),
         (b'{"id": "1", "tokens": "1", "hour": true}', "hour: expected a number of hours"),
+        (b'{"id": "1", "tokens": "1", "hour": 1e9}', "hour: expected 1,000,000 hours at most"),
     ],
 )
 def test_hostile_messages_are_refused_in_a_sentence(raw, reason):
@@ -322,8 +323,9 @@ def test_an_answer_is_written_once_and_only_on_the_state_it_was_based_on(setting
         stale = answered("2", 65, "")
         assert await store.write([stale]) == [-1]
         assert await store.answers(["1", "2"]) == [json.loads(first.answer), None]
-        ((_, state),) = await store.known([("2", "p")])
-        assert state == first.change.state
+        (known,) = await store.known([(stale.place, "2", "p")])
+        state = known.state
+        assert state == first.change.state and not known.is_done
         ended = answered("2", 90, state)._replace(change=worker.rules.read(state, _calm("2", 90)))
         assert await store.write([ended]) == [1]
         (alarm,) = await store.recent()
@@ -557,15 +559,107 @@ def test_records_of_kafka_that_come_again_are_taken_up_one_by_one(settings):
         # A worker that died three times of a record never told the store of an answer.
         dying = Record(9, {"id": "9", "tokens": [POISON]})
         for _ in range(3):
-            await store.attempt(["reports-0-9"])
+            await store.attempt(["reports-0-9-3600000"])
         assert await stream.process_kafka(worker, [dying])
         assert await stream.process_kafka(worker, [dying])
 
     with_store(settings, scenario)
     assert sorted(answers(settings)) == ["0", "2", "3"]
     assert [(letter["id"], letter["place"]) for letter in dead_letters(settings)] == [
-        ("1", "reports-0-1"), ("9", "reports-0-9"),
+        ("1", "reports-0-1-3600000"), ("9", "reports-0-9-3600000"),
     ]  # fmt: skip
+    assert not raw(settings).keys(f"{settings.name}:attempts:*")
+
+
+@pytest.mark.parametrize("is_kafka", [False, True])
+def test_a_message_gets_an_answer_or_becomes_a_dead_letter(settings, is_kafka):
+    """Two workers hold the same message, one of which gives it up and one of which answers it, in either order."""
+
+    async def scenario(store: ResultStore) -> None:
+        await store.create_group()
+        for fields in reports(2):
+            raw(settings).xadd(settings.name, fields)
+        worker = stream.Worker(FakePredictor(), store, Alarms())
+        values = np.zeros(len(worker.predictor.labels))
+        held = []
+        for i, (entry, fields) in enumerate(consume(settings, "me")):
+            place = Place(f"t-0-{i}-0" if is_kafka else entry, 1, is_kafka)
+            delivery = stream.Delivery(place, fields, 0.0)
+            held.append(stream.Read(delivery, parse_message(fields, "reports")))
+        buried, answered = held
+        assert await store.bury(buried.delivery.place, "given up", "0", b"")
+        late = [worker._answered(one, {}, values, {"0": "", "1": ""}) for one in held]
+        assert await store.write(late) == [0, 1]
+        assert not await store.bury(answered.delivery.place, "given up", "1", b"")
+        assert await store.answers(["0", "1"]) == [None, {"id": "1"}]
+        # What comes again is neither predicted nor buried again.
+        assert await worker.process([one.delivery for one in held])
+        assert worker.predictor.sizes == [] and worker.counts["known"] == 1
+
+    with_store(settings, scenario)
+    assert [letter["id"] for letter in dead_letters(settings)] == ["0"]
+    assert answers(settings) == ["1"]
+
+
+def test_a_topic_that_is_made_anew_has_other_places(settings):
+    """Its records have the offsets of the old ones, of which one was given up."""
+
+    async def scenario(store: ResultStore) -> None:
+        worker = stream.Worker(FakePredictor(), store, Alarms())
+        old, new = Record(0, {"id": "old", "tokens": [REFUSED]}), Record(0, {"id": "new", "tokens": [1]})
+        new.timestamp = lambda: (1, 7_200_000)
+        for _ in range(settings.deliveries):
+            await stream.process_kafka(worker, [old])
+        assert await stream.process_kafka(worker, [new])
+
+    with_store(settings, scenario)
+    assert answers(settings) == ["new"] and len(dead_letters(settings)) == 1
+
+
+def test_readings_of_an_earlier_hour_are_counted(settings):
+    async def scenario(store: ResultStore) -> None:
+        worker = stream.Worker(FakePredictor(), store, Alarms())
+        for hour in (5, 4):
+            message = {"id": f"m{hour}", "patient": "p", "hour": hour, "tokens": [80]}
+            place = Place(f"t-0-{hour}-0", 1, is_kafka=True)
+            await worker.process([stream.Delivery(place, json.dumps(message).encode(), 0.0)])
+        assert (worker.counts["answered"], worker.counts["alarms"], worker.counts["late"]) == (2, 1, 1)
+        assert "1 of an hour before the patient's last" in stream._counted(worker.counts)
+
+    with_store(settings, scenario)
+
+
+def test_a_sender_gives_up_where_nobody_answers_what_waits(settings, monkeypatch):
+    monkeypatch.setattr(sender, "GIVE_UP", 0.3)
+    settings = settings.model_copy(update={"backlog": 10})
+    sending = sender.send(settings, reports(sender.CHUNK + 1), None, wait=False)
+    told = error_of(asyncio.run, asyncio.wait_for(sending, PATIENCE))
+    assert told.startswith(f"256 messages wait in {settings.name} (stream.backlog=10), and none was answered")
+    assert "./run.sh stream --bundle FILE" in told
+
+
+SECRET = "12 345 6"
+OUT_OF_MEMORY = redis.exceptions.OutOfMemoryError(
+    f"Command # 1 (EVALSHA 3f 7 reports reports:result:{SECRET}) of pipeline caused error: ('used memory',)"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "told"),
+    [
+        (ValueError(SECRET), f"ValueError: {SECRET}", "ValueError"),
+        (ValueError(SECRET), "Message fetch error\nmore", "Message fetch error (ValueError)"),
+        (OUT_OF_MEMORY, f"OutOfMemoryError: {OUT_OF_MEMORY}", "OutOfMemoryError: ('used memory',)"),
+        (
+            redis.exceptions.ConnectionError("refused"),
+            "Message fetch error",
+            "Message fetch error (ConnectionError: refused)",
+        ),
+    ],
+)
+def test_no_log_has_the_words_of_a_message(error, line, told, capsys):
+    stream._logger().error(line, exc_info=error)
+    assert capsys.readouterr().err == f"warning: stream: {told}\n"
 
 
 @pytest.fixture(scope="module")

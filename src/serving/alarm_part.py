@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
@@ -125,7 +125,10 @@ class OwnAlarms(AlarmPart):
         return alarm
 
     def figures(self) -> dict[str, Any]:
-        return {"of": "own"}
+        return {"of": "own", "late": self._alarms.late}
+
+    def gauges(self) -> Iterable[tuple[str, dict[str, str], float]]:
+        yield "alarms_late", {}, self._alarms.late
 
 
 class StreamAlarms(AlarmPart):

@@ -66,6 +66,8 @@ class Change(NamedTuple):
     begun: tuple[Alarm, ...] = ()
     ended: tuple[str, ...] = ()
     """Ids."""
+    is_late: bool = False
+    """The reading is of an earlier hour than the last one, and changes nothing."""
 
 
 class UnknownAlarm(KeyError):
@@ -94,7 +96,7 @@ class AlarmRules:
             return Change(state)
         known = json.loads(state) if state else {"hour": reading.hour, "alarms": {}, "ended": {}}
         if reading.hour < known["hour"]:
-            return Change(state)
+            return Change(state, is_late=True)
         watch, alarms = self._watch(known), known["alarms"]
         starts, stops = watch.read(reading.values.astype(np.float64), self.on, reading.hour)
         ended = tuple(alarms.pop(self.labels[i])[0] for i in np.flatnonzero(stops))
@@ -131,10 +133,13 @@ class MemoryAlarms:
         self._rules, self._kept = rules, kept
         self._states: OrderedDict[str, str] = OrderedDict()
         self._alarms: OrderedDict[str, Alarm] = OrderedDict()
+        self.late = 0
+        """Readings of an earlier hour than the last one of their patient."""
 
     def observe(self, reading: Reading) -> list[Alarm]:
         """Returns the alarms that a reading begins or ends."""
         change = self._rules.read(self._states.pop(reading.patient, ""), reading)
+        self.late += change.is_late
         if change.state:
             self._states[reading.patient] = change.state
         for alarm in change.begun:

@@ -23,6 +23,9 @@ from src.serving.request_models import Id, Report, Stay, check
 
 LAST_TIME = re.compile(r"^(\d{1,4}):(\d\d),", re.MULTILINE)
 """Time of a line of a stay."""
+LAST_HOUR = 1_000_000
+"""Largest hour of a reading: 114 years, so hours since a birth or since 1970 fit. After a larger one by mistake, every
+true hour would be an earlier one and raise no alarm."""
 
 
 class Message(NamedTuple):
@@ -46,6 +49,8 @@ def _hour(value: Any) -> float | None:
         hour = math.nan
     if not math.isfinite(hour):
         raise ValueError("expected a number of hours")
+    if hour > LAST_HOUR:
+        raise ValueError(f"expected {LAST_HOUR:,} hours at most")
     return hour
 
 

@@ -9,10 +9,13 @@ Keys, with NAME for stream.name:
     NAME:alarm:ID       one alarm: alarm (JSON), ended, acknowledged (times)
     NAME:alarms         stream of what happens to alarms: kind (begins, ends, acknowledged), id
     NAME:dead           stream of messages that get no answer: reason, id, deliveries, place, message
+    NAME:buried:PLACE   mark of a message that is a dead letter, for stream.expiry hours
+    NAME:attempts:PLACE times that a message of Kafka was taken up, until it is answered or a dead letter
 
 An answer, its alarms and the acknowledgement of its message are one script, which Redis runs, and writes to its
-append-only file, as a whole. A message that is delivered again finds its answer and writes none. All keys are on one
-server; a Redis Cluster is not supported.
+append-only file, as a whole. A message that is delivered again finds its answer and writes none. A delivered message
+ends with an answer or as a dead letter, never as both: each script looks for what the other one writes. All keys are on
+one server; a Redis Cluster is not supported.
 """
 
 from __future__ import annotations
@@ -38,13 +41,14 @@ SHOWN = 1 << 16
 START = "redis-server --port 6379 --bind 127.0.0.1 --appendonly yes --appendfsync always"
 """Command of a Redis that loses nothing when it is killed."""
 
-# KEYS: stream, result, results, watch, alarms. ARGV: group, entry (empty: Kafka's), id, answer, milliseconds to keep
-# it, what the patient's state is based on, new state, entries to keep, start of the keys of alarms, then of each change
-# of an alarm its kind, id and JSON or time.
-# 1: written. 0: the message was answered before. -1: the patient's state has changed meanwhile, so nothing is written.
+# KEYS: stream, result, results, watch, alarms, mark of a dead letter, attempts. ARGV: group, entry (empty: Kafka's),
+# id, answer, milliseconds to keep it, what the patient's state is based on, new state, entries to keep, start of the
+# keys of alarms, then of each change of an alarm its kind, id and JSON or time.
+# 1: written. 0: the message was answered, or became a dead letter, before. -1: the patient's state has changed
+# meanwhile, so nothing is written.
 ANSWER = """
 local written = 0
-if redis.call('EXISTS', KEYS[2]) == 0 then
+if redis.call('EXISTS', KEYS[2], KEYS[6]) == 0 then
   if (redis.call('GET', KEYS[4]) or '') ~= ARGV[6] then return -1 end
   redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[5])
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', 'id', ARGV[3], 'answer', ARGV[4])
@@ -70,19 +74,21 @@ if ARGV[2] ~= '' then
   redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
   redis.call('XDEL', KEYS[1], ARGV[2])
 end
+redis.call('DEL', KEYS[7])
 return written
 """
-# KEYS: stream, dead, mark. ARGV: group, entry (empty: Kafka's), entries to keep, milliseconds to keep the mark, then
-# fields and values. A message is buried by whoever acknowledges it, or sets its mark, first.
+# KEYS: stream, dead, mark, result, attempts. ARGV: group, entry (empty: Kafka's), entries to keep, milliseconds to keep
+# the mark, then fields and values. A message without an answer is buried by whoever acknowledges it, or sets its mark,
+# first.
 BURY = """
-local first
+local held = true
 if ARGV[2] ~= '' then
-  first = redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 1
+  held = redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 1
   redis.call('XDEL', KEYS[1], ARGV[2])
-else
-  first = redis.call('SET', KEYS[3], '1', 'NX', 'PX', ARGV[4])
 end
-if not first then return 0 end
+redis.call('DEL', KEYS[5])
+if not held or redis.call('EXISTS', KEYS[4]) == 1 then return 0 end
+if not redis.call('SET', KEYS[3], '1', 'NX', 'PX', ARGV[4]) then return 0 end
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 5))
 return 1
 """
@@ -111,7 +117,8 @@ class Place(NamedTuple):
     """Where a message was delivered from."""
 
     entry: str
-    """Id of the entry of a Redis stream, or TOPIC-PARTITION-OFFSET of Kafka."""
+    """Id of the entry of a Redis stream, or TOPIC-PARTITION-OFFSET-MILLISECONDS of Kafka: a topic that is made anew has
+    the same offsets, but not at the same times."""
     deliveries: int
     """Times it has been delivered, this one included."""
     is_kafka: bool = False
@@ -121,8 +128,14 @@ class Known(NamedTuple):
     """What is known before a message is predicted."""
 
     is_answered: bool
+    is_buried: bool
+    """It is a dead letter."""
     state: str
     """What the alarm rules remember of its patient."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_answered or self.is_buried
 
 
 class Answered(NamedTuple):
@@ -201,20 +214,23 @@ class ResultStore:
         groups = await self.client.xinfo_groups(self._name)
         return any(group["name"].decode() == self.settings.group for group in groups)
 
-    async def known(self, rows: Sequence[tuple[str, str]]) -> list[Known]:
-        """What is known of each (id of a message, patient)."""
+    async def known(self, rows: Sequence[tuple[Place, str, str]]) -> list[Known]:
+        """What is known of each (place and id of a message, patient)."""
         async with self.client.pipeline(transaction=False) as pipeline:
-            for key, patient in rows:
+            for place, key, patient in rows:
                 pipeline.exists(self.key("result", key))
+                pipeline.exists(self.key("buried", place.entry))
                 pipeline.get(self.key("watch", patient))
             found = await pipeline.execute()
             return [
-                Known(bool(one), (state or b"").decode()) for one, state in zip(found[::2], found[1::2], strict=True)
+                Known(bool(result), bool(mark), (state or b"").decode())
+                for result, mark, state in zip(found[::3], found[1::3], found[2::3], strict=True)
             ]
 
     async def write(self, answers: Sequence[Answered]) -> list[int]:
         """Writes answers with their alarms and acknowledges their messages. Returns for each 1: written, 0: it had an
-        answer, -1: nothing written, for another worker has changed the patient's state meanwhile."""
+        answer or was a dead letter, -1: nothing written, for another worker has changed the patient's state
+        meanwhile."""
         # In one transaction, for which Redis flushes its append-only file once.
         async with self.client.pipeline() as pipeline:
             keys = [self.key(name) for name in ("results", "alarms")]
@@ -228,7 +244,10 @@ class ResultStore:
                     for part in (kind, id_, text)
                 ]
                 await self._answer(
-                    [self._name, self.key("result", one.id), keys[0], self.key("watch", one.patient), keys[1]],
+                    [
+                        self._name, self.key("result", one.id), keys[0], self.key("watch", one.patient), keys[1],
+                        self.key("buried", one.place.entry), self.key("attempts", one.place.entry),
+                    ],
                     [
                         self.settings.group, self._entry(one.place), one.id, one.answer, self._expiry, one.known,
                         one.change.state, self.settings.kept, self.key("alarm", ""), *changes,
@@ -238,8 +257,10 @@ class ResultStore:
             return await pipeline.execute()
 
     async def release(self, places: Sequence[Place]) -> None:
-        """Acknowledges messages that have an answer."""
+        """Acknowledges messages that have an answer, or are dead letters."""
         entries = [place.entry for place in places if not place.is_kafka]
+        if counted := [self.key("attempts", place.entry) for place in places if place.is_kafka]:
+            await self.client.delete(*counted)
         if entries:
             async with self.client.pipeline() as pipeline:
                 pipeline.xack(self._name, self.settings.group, *entries)
@@ -247,12 +268,18 @@ class ResultStore:
                 await pipeline.execute()
 
     async def bury(self, place: Place, reason: str, id_: str, message: bytes) -> bool:
-        """Makes a message a dead letter and acknowledges it; returns False if it was one before."""
+        """Makes a message a dead letter and acknowledges it; returns False if it was one, or was answered, before."""
         fields = {"reason": reason, "id": id_, "deliveries": place.deliveries, "place": place.entry}
         pairs = [part for pair in fields.items() for part in pair] + ["message", message[:SHOWN]]
         return bool(
             await self._bury(
-                [self._name, self.key("dead"), self.key("buried", place.entry)],
+                [
+                    self._name,
+                    self.key("dead"),
+                    self.key("buried", place.entry),
+                    self.key("result", id_),
+                    self.key("attempts", place.entry),
+                ],
                 [self.settings.group, self._entry(place), self.settings.kept, self._expiry, *pairs],
             )
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -128,7 +129,8 @@ async def send(settings: Stream, messages: Iterable[Fields], rate: float | None,
     """Sends messages, `rate` a second or as fast as they are taken; with `wait`, until all are answered.
 
     Returns numbers and rates, and with `wait` the quantiles of the time from sending to the answer, in milliseconds.
-    Raises UserError if there is no server, or no confirmation or answer for GIVE_UP seconds.
+    Raises UserError if there is no server, or for GIVE_UP seconds no confirmation, no answer, or, where stream.backlog
+    messages wait, no worker that answers some.
     """
     client = await connect(store_url(settings))
     receiver = None
@@ -201,7 +203,16 @@ def _redis_sender(store: ResultStore) -> Send:
     name, backlog = store.settings.name, store.settings.backlog
 
     async def push(chunk: Sequence[Fields]) -> None:
-        while await _kept(lambda: store.client.xlen(name)) >= backlog:
+        start, before = time.perf_counter(), math.inf
+        while (waiting := await _kept(lambda: store.client.xlen(name))) >= backlog:
+            if waiting < before:  # a worker has answered some
+                start = time.perf_counter()
+            elif time.perf_counter() - start > GIVE_UP:
+                raise UserError(
+                    f"{waiting:,} messages wait in {name} (stream.backlog={backlog:,}), and none was answered in "
+                    f"{GIVE_UP:.0f} seconds. Is a worker up? ./run.sh stream --bundle FILE"
+                )
+            before = waiting
             await asyncio.sleep(0.05)
         await _kept(lambda: _add(chunk))
 

@@ -19,7 +19,9 @@ import logging
 import os
 import socket
 import time
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,7 +31,7 @@ from src.core.settings import Alarms, Stream
 from src.core.terminal import info, result, warn
 from src.serving.alarm_rules import AlarmRules, Reading, utc
 from src.serving.messages import MODELS, Message, parse_message
-from src.serving.result_store import Answered, Place, ResultStore, connect, shown_url, store_url
+from src.serving.result_store import Answered, Known, Place, ResultStore, connect, shown_url, store_url
 
 if TYPE_CHECKING:
     from faststream import FastStream
@@ -82,7 +84,7 @@ class Worker:
     def __init__(self, predictor: Predictor, store: ResultStore, alarms: Alarms):
         self.predictor, self.store = predictor, store
         self.rules = AlarmRules(predictor.task, predictor.labels, alarms)
-        self.counts = dict.fromkeys(("answered", "known", "alarms", "dead", "failed"), 0)
+        self.counts = dict.fromkeys(("answered", "known", "alarms", "late", "dead", "failed"), 0)
         self._one = asyncio.Lock()  # the predictor is for one thread at a time
         self._bundle = {"name": predictor.bundle.name, "version": predictor.bundle.version}
 
@@ -97,15 +99,15 @@ class Worker:
                 read.append(Read(delivery, parse_message(delivery.raw, self.predictor.task.input_kind)))
             except ValueError as error:
                 await self._bury(delivery, str(error))
-        known = await self.store.known([(one.message.id, one.message.patient) for one in read])
-        answered = [one.delivery.place for one, found in zip(read, known, strict=True) if found.is_answered]
-        await self.store.release(answered)
-        self.counts["known"] += len(answered)
-        fresh = [one for one, found in zip(read, known, strict=True) if not found.is_answered]
-        states = {
-            one.message.patient: found.state for one, found in zip(read, known, strict=True) if not found.is_answered
-        }
+        known = await self._known(read)
+        await self.store.release([one.delivery.place for one, found in zip(read, known, strict=True) if found.is_done])
+        self.counts["known"] += sum(found.is_answered for found in known)
+        fresh = [one for one, found in zip(read, known, strict=True) if not found.is_done]
+        states = {one.message.patient: found.state for one, found in zip(read, known, strict=True) if not found.is_done}
         return not fresh or await self._answer(fresh, states)
+
+    async def _known(self, read: Sequence[Read]) -> list[Known]:
+        return await self.store.known([(one.delivery.place, one.message.id, one.message.patient) for one in read])
 
     async def _answer(self, read: Sequence[Read], states: dict[str, str]) -> bool:
         try:
@@ -141,14 +143,14 @@ class Worker:
             written = await self.store.write(answers)
             self.counts["answered"] += written.count(1)
             self.counts["known"] += written.count(0)
-            self.counts["alarms"] += sum(
-                len(one.change.begun) for one, how in zip(answers, written, strict=True) if how == 1
-            )
+            changes = [one.change for one, how in zip(answers, written, strict=True) if how == 1]
+            self.counts["alarms"] += sum(len(change.begun) for change in changes)
+            self.counts["late"] += sum(change.is_late for change in changes)
             left = [i for i, how in zip(left, written, strict=True) if how < 0]
             if left:  # another worker has read the same patients: again from what it left
-                rest = [read[i].message for i in left]
-                known = await self.store.known([(message.id, message.patient) for message in rest])
-                states.update({message.patient: found.state for message, found in zip(rest, known, strict=True)})
+                rest = [read[i] for i in left]
+                known = await self._known(rest)
+                states.update({one.message.patient: found.state for one, found in zip(rest, known, strict=True)})
 
     def _row(self, values: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
         labels = self.predictor.labels
@@ -244,7 +246,10 @@ async def _tell(worker: Worker) -> None:
 
 def _counted(counts: dict[str, int]) -> str:
     text = f"{counts['answered']:,} answered"
-    words = {"known": "had an answer", "alarms": "alarms", "dead": "dead letters", "failed": "failures"}
+    words = {
+        "known": "had an answer", "alarms": "alarms", "late": "of an hour before the patient's last",
+        "dead": "dead letters", "failed": "failures",
+    }  # fmt: skip
     return text + "".join(f", {counts[name]:,} {word}" for name, word in words.items() if counts[name])
 
 
@@ -252,8 +257,28 @@ class _Warnings(logging.Handler):
     """Shows what FastStream logs as warnings of one line: nothing of a message is in them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text, error = record.getMessage().partition("\n")[0], record.exc_info[1] if record.exc_info else None
-        warn(f"stream: {text}" + (f" ({type(error).__name__}: {error})" if error and str(error) not in text else ""))
+        text, error = record.getMessage(), record.exc_info[1] if record.exc_info else None
+        line = text.partition("\n")[0]
+        if error is None:
+            warn(f"stream: {line}")
+        elif str(error) in text:  # the line is the error itself
+            warn(f"stream: {_told(error)}")
+        else:
+            warn(f"stream: {line} ({_told(error)})")
+
+
+def _told(error: BaseException) -> str:
+    """What a log may tell of an error: the words of a server, of all others the class and the place in the code, since
+    their words may be those of a message."""
+    from confluent_kafka import KafkaException
+    from redis.exceptions import RedisError
+
+    name = type(error).__name__
+    if isinstance(error, RedisError | KafkaException | OSError):
+        # redis-py puts the command, with its keys, before what the server said.
+        return f"{name}: {str(error).rpartition('caused error: ')[2]}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else name
 
 
 def _logger() -> logging.Logger:
@@ -366,6 +391,8 @@ async def _kafka_app(worker: Worker, settings: Stream) -> FastStream:
         except Exception:
             await message.nack()
             raise
+        # nack() seeks back to the first record of the batch in each of its partitions, as FastStream does in the
+        # version that docs/requirements-serve.txt pins; a version that rewinds one partition alone would lose the rest.
         await (message.ack() if is_done else message.nack())
 
     return FastStream(broker, logger=None)
@@ -377,7 +404,7 @@ async def process_kafka(worker: Worker, records: Sequence[Any]) -> bool:
     Kafka counts no deliveries, so the store does. Records that were delivered before are taken up one by one: the one
     that kills its worker is then the only one that is counted again.
     """
-    places = [f"{record.topic()}-{record.partition()}-{record.offset()}" for record in records]
+    places = [f"{one.topic()}-{one.partition()}-{one.offset()}-{one.timestamp()[1]}" for one in records]
     before = await worker.store.attempts(places)
     deliveries = [
         Delivery(Place(place, tries + 1, is_kafka=True), record.value() or b"", record.timestamp()[1] / 1000)
