@@ -178,7 +178,8 @@ def talk(file: Path, session, settings: Serve = SETTINGS, parts=(), change=lambd
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
         ):
-            return await session(http, service)
+            async with asyncio.timeout(PATIENCE):
+                return await session(http, service)
 
     return asyncio.run(run())
 
