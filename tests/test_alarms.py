@@ -168,6 +168,7 @@ def test_it_is_made_once_and_anew_when_settings_change(made, capsys):
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items()), "the stays were not read again"
 
 
+@pytest.mark.slow
 def test_length_of_stay_has_an_error_against_hours_and_no_alarms(made):
     given = [word for word in words(made, "los") if "boosting." not in word]
     at = given.index("boosting")

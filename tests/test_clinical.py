@@ -156,7 +156,7 @@ def states(capsys) -> Callable[[Made], dict[str, str]]:
     return ask
 
 
-@pytest.mark.parametrize("task", CLINICAL)
+@pytest.mark.parametrize("task", ["icu", pytest.param("los", marks=pytest.mark.slow), "frames"])
 def test_every_verb_works(task, copied, states, capsys):
     made = copied(task)
     assert set(states(made).items()) >= {("prepare", "done"), ("train gru", "done"), ("submit", "done")}

@@ -609,7 +609,7 @@ def test_missing_artefacts_name_their_command(tiny_input, tmp_path, capsys):
         (["--preset", "fulll"], ["unknown preset 'fulll'", "'full'", "quick"]),
         (["train", "train.epocs=3"], ["train.epocs", "'epochs'"]),
         (["train", "--modle", "lstm"], ["./run.sh train --help"]),
-        (["predict", "lstm"], ["file", "./run.sh predict --help"]),
+        (["predict", "lstm"], ["before the file", "--bundle FILE"]),
         (["score", "--labels", "x.csv"], ["takes one submission"]),
         (["paths.input=/nowhere"], ["/nowhere"]),
         (["sample", "--rows", "2"], ["sample.rows", "greater than or equal to 10"]),

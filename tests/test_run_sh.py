@@ -138,10 +138,13 @@ def ci(tmp_path) -> CI:
 
 
 def test_ci_installs_what_tests_miss(ci):
-    assert ci.run()[0] == ["apt-get update -qq", f"apt-get {INSTALL}"]
-    assert "python -m pip install" in (calls := ci.calls.read_text()) and "docs/requirements-tracking.txt" in calls
-    assert calls.index("run.sh --help") < calls.index("python -m pip"), ".venv is made first"
+    redis = INSTALL.replace("chromium", "redis-server")
+    assert ci.run()[0] == ["apt-get update -qq", f"apt-get {INSTALL}", f"apt-get {redis}"]
+    calls = ci.calls.read_text()
+    assert calls.index("run.sh --help") < calls.index("python -m pip install"), ".venv is made first"
+    assert "docs/requirements-tracking.txt" in calls and "docs/requirements-serve.txt" in calls
     ci.add("tools/chromium")
+    ci.add("tools/redis-server")
     assert ci.run() == ([], "")
 
 

@@ -304,7 +304,7 @@ STAY = InputShape(
 )
 
 
-@pytest.mark.parametrize("task", ["icu", "los", "frames"])
+@pytest.mark.parametrize("task", ["icu", pytest.param("los", marks=pytest.mark.slow), "frames"])
 def test_the_page_of_each_task_speaks_of_its_rows(task, learned, tmp_path):
     folder = learned
     if task == "frames":
