@@ -82,6 +82,8 @@ class Service:
         self.is_ready = False
         self.connections: Callable[[], int] = lambda: 0
         """Number of connections that clients hold now."""
+        self.settled: Callable[[], None] = lambda: None
+        """Called once a bundle has taken over and the one before has gone."""
 
     @classmethod
     def load(cls, file: Path, settings: Serve, parts: Sequence[Part] = ()) -> Service:
@@ -218,6 +220,8 @@ class Service:
             while before.requests:
                 await asyncio.sleep(0.01)
             await before.batcher.close()
+            del before
+            self.settled()
             self.metrics.reloads.labels("done").inc()
             self.events.publish("reload", {"bundle": bundle_name(predictor)})
             log("reload", **bundle_name(predictor))
