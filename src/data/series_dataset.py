@@ -114,7 +114,7 @@ class _Encoding:
 
 
 def aggregations(settings: Grid) -> dict[str, str]:
-    """How several values of a step become one, by the name of each parameter."""
+    """Returns the rule by which several values of a step become one, by the name of each parameter."""
     return {parameter.name: getattr(settings, parameter.kind) for parameter in SERIES}
 
 

@@ -37,7 +37,7 @@ class QueueFull(Refused):
 
 @dataclass(frozen=True)
 class BatchFigures:
-    """What is known of a batch after it was predicted."""
+    """Size and times of a batch that was predicted."""
 
     rows: int
     waited: float

@@ -175,7 +175,7 @@ def write_bundle(workspace: Workspace, run: RunFolder, to: Path) -> Path:
 
 
 def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
-    """What bundle.json tells of a run beyond what prediction needs: scores, what it was made of, environment."""
+    """Returns what bundle.json has of a run beyond what prediction needs: scores, what it was made of, environment."""
     score, boards = run.score, run.boards()
     files = workspace.dataset.manifest["files"]
     return {

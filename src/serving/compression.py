@@ -280,7 +280,7 @@ def _members(run: RunFolder) -> list[RunFolder]:
 
 
 def _run_in(root: Path, run: RunFolder) -> RunFolder:
-    """The same run in another tree."""
+    """Returns the run as it lies in another tree."""
     path = root / "runs" / run.name
     return RunFolder(path, storage.read_json(path / "run.json"), run.config)
 

@@ -114,7 +114,7 @@ FORGOTTEN = 3_600_000
 
 
 class Place(NamedTuple):
-    """Where a message was delivered from."""
+    """Place that a message was delivered from."""
 
     entry: str
     """Id of the entry of a Redis stream, or TOPIC-PARTITION-OFFSET-MILLISECONDS of Kafka: a topic that is made anew has
@@ -125,13 +125,13 @@ class Place(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known before a message is predicted."""
+    """Facts about a message before it is predicted."""
 
     is_answered: bool
     is_buried: bool
     """It is a dead letter."""
     state: str
-    """What the alarm rules remember of its patient."""
+    """Memory of the alarm rules about its patient."""
 
     @property
     def is_done(self) -> bool:
@@ -215,7 +215,7 @@ class ResultStore:
         return any(group["name"].decode() == self.settings.group for group in groups)
 
     async def known(self, rows: Sequence[tuple[Place, str, str]]) -> list[Known]:
-        """What is known of each (place and id of a message, patient)."""
+        """Returns the facts about each (place and id of a message, patient)."""
         async with self.client.pipeline(transaction=False) as pipeline:
             for place, key, patient in rows:
                 pipeline.exists(self.key("result", key))

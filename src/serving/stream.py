@@ -268,8 +268,8 @@ class _Warnings(logging.Handler):
 
 
 def _told(error: BaseException) -> str:
-    """What a log may tell of an error: the words of a server, of all others the class and the place in the code, since
-    their words may be those of a message."""
+    """Returns the words that a log may have of an error: those of a server; of all others the class and the place in
+    the code, since their words may be those of a message."""
     from confluent_kafka import KafkaException
     from redis.exceptions import RedisError
 
