@@ -9,7 +9,6 @@ the functions that need them import them, or the modules that stand on them. tes
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ import time
 import traceback
 
 from src.core import settings_loader, terminal
-from src.core.errors import UserError, unknown
+from src.core.errors import UserError, explained, unknown
 from src.core.settings import Config
 from src.core.settings_loader import load_config
 from src.core.terminal import info
@@ -26,13 +25,6 @@ from src.pipeline.command import COMMANDS, Command, get_command
 KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
 
 CLINICAL_TASKS = "icu: death in hospital, los: length of stay, frames: images read row by row"
-
-MENDABLE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE,
-    errno.ENOMEM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ECONNREFUSED,
-    errno.ENOLCK, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH,
-}  # fmt: skip
-"""Errors of the system that the user can mend, such as a full disk; other OSErrors are faults of the program."""
 
 
 def main(arguments: list[str]) -> int:
@@ -66,9 +58,9 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
         print(told, file=sys.stderr)
         return 130, told
     except Exception as fault:
-        if isinstance(fault, OSError) and fault.errno in MENDABLE:
-            print(f"error: {fault}", file=sys.stderr)
-            return 2, str(fault)
+        if isinstance(fault, OSError) and (told := explained(fault)):
+            print(f"error: {told}", file=sys.stderr)
+            return 2, told
         if not as_json:
             raise
         traceback.print_exc()  # a fault of ours; the script gets its document all the same

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import mmap
 import os
 import select
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from src.core import storage
+from src.core import storage, temporaries
 from src.core.errors import UserError
+from tests.conftest import error_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,11 +111,155 @@ def test_a_lock_is_waited_for_and_dies_with_its_holder(tmp_path):
     waiter.wait()
 
 
-def test_temporaries_of_a_killed_writer_are_removed(tmp_path):
-    (tmp_path / ".a.npy.xyz.tmp").write_text("half")
-    (tmp_path / "a.npy").write_text("whole")
-    storage.remove_temporaries(tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npy"]
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from src.core import storage
+storage.write_atomic(Path(sys.argv[1]), lambda file: (file.write(b"half"), file.flush(), os.kill(os.getpid(), 9)))
+"""
+
+
+def test_the_temporary_file_of_a_killed_writer_is_removed_and_that_of_a_living_one_is_not(tmp_path):
+    path = tmp_path / "a.npy"
+    subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT, check=False)
+    assert [entry.name[:7] for entry in tmp_path.iterdir()] == [".a.npy."]
+
+    def write(file):
+        temporaries.sweep(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 1
+        file.write(b"whole")
+
+    storage.write_atomic(path, write)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npy"] and path.read_bytes() == b"whole"
+
+
+def test_names_of_any_length_are_written(tmp_path):
+    for name in ("a" * 255, "数" * 85, "*[a].csv"):
+        storage.write_text(tmp_path / name, name)
+        assert (tmp_path / name).read_text() == name
+    told = error_of(storage.write_text, tmp_path / ("a" * 256), "x")
+    assert "name too long" in told and "shorter" in told
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from src.core import storage
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+write, path = sys.argv[1], Path(sys.argv[2])
+try:
+    if write == "text":
+        storage.write_text(path, "x" * 250_000)
+    elif write == "npy":
+        storage.write_npy(path, np.zeros(30_000))
+    elif write == "blocks":
+        storage.write_npy_blocks(path, (None, 3), np.dtype(float), (np.zeros((50, 3)) for _ in range(200)))
+    else:
+        storage.write_atomic(path, lambda file: np.savez(file, a=np.zeros(30_000), b=np.zeros(3)))
+except storage.UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "needed"), [("text", 250_000), ("npy", 240_128), ("blocks", 240_128), ("npz", 240_514)]
+)
+def test_a_file_beyond_the_size_limit_is_named_with_the_room_it_needs(tmp_path, kind, needed):
+    path = tmp_path / "result"
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", LIMITED, kind, path], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == (
+        f"{path} cannot be written: File too large. It needs {needed:,} bytes, and files may have 100,000 here "
+        "(ulimit -f). Raise the limit, and run the same command again\n"
+    ), done.stderr
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def small_disk(folder: Path) -> None:
+    """Mounts a file system of 64 kB, until the caller unmounts it; skips the test where that is not allowed."""
+    if sys.platform != "linux" or os.getuid():
+        pytest.skip("only root mounts a small disk: a full disk is not tried")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted ({done.stderr.strip()}): a full disk is not tried")
+
+
+def test_a_full_disk_is_told_with_the_room_that_is_needed_and_less_goes_on(tmp_path):
+    small_disk(tmp_path)
+    try:
+        (tmp_path / "ballast").write_bytes(bytes(40_000))
+        told = error_of(storage.write_npy, tmp_path / "a.npy", np.zeros(5000))
+        assert f"{tmp_path / 'a.npy'} cannot be written: No space left on device. It needs 40,128 bytes, and" in told
+        assert "24,576 are free" in told, "what was half written is gone"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["ballast"]
+        (tmp_path / "ballast").unlink()
+        storage.write_npy(tmp_path / "a.npy", np.zeros(5000))
+        assert len(np.load(tmp_path / "a.npy")) == 5000
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("place", ["folder", "deep/folder"])
+def test_a_folder_without_permission_is_named(place):
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as made:  # pytest's own folders are closed to other users
+        path = Path(made) / place / "a.txt"
+        (Path(made) / "folder").mkdir()
+        os.chmod(made, 0o555)
+        os.chmod(Path(made) / "folder", 0o555)
+        try:
+            if not user:  # root may write everywhere
+                os.seteuid(65534)
+            told = error_of(storage.write_text, path, "x")
+        finally:
+            os.seteuid(user)
+            os.chmod(made, 0o755)
+    assert told == (
+        f"{path} cannot be written: Permission denied. Give this user the right to it, and run the same command again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("os.fsync", errno.EINVAL),
+        ("os.fsync", errno.ENOSYS),
+        ("fcntl.flock", errno.ENOSYS),
+        ("fcntl.flock", errno.ENOLCK),
+        ("os.replace", errno.EEXIST),
+    ],
+)
+def test_a_file_system_without_a_call_is_written_to(tmp_path, monkeypatch, call, number):
+    module, name = call.split(".")
+    real = getattr(os, name, None)
+
+    def refuse(*given):
+        if name == "replace" and not given[1].exists():
+            return real(*given)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(f"{module}.{name}", refuse)
+    for text in ("old", "new"):
+        storage.write_text(tmp_path / "a.txt", text)
+        assert (tmp_path / "a.txt").read_text() == text and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_mapped_file_is_hashed_where_pages_cannot_be_given_back(tmp_path, monkeypatch):
+    class Map(mmap.mmap):
+        def madvise(self, *given):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    storage.write_npy(tmp_path / "a.npy", np.arange(6))
+    monkeypatch.setattr("mmap.mmap", Map)
+    assert storage.array_hash(np.load(tmp_path / "a.npy", mmap_mode="r")) == storage.array_hash(np.arange(6))
+
+
+def test_names_that_are_not_utf8_come_back_from_json(tmp_path):
+    name = os.fsdecode(b"caf\xe9.csv")
+    storage.write_json(tmp_path / "a.json", {"name": name})
+    (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert storage.read_json(tmp_path / "a.json")["name"] == name
 
 
 def test_a_memory_map_is_hashed_in_parts_and_leaves_the_memory(tmp_path, monkeypatch):

@@ -1,9 +1,33 @@
-"""Exception for errors that the user can fix, and the message for an unknown name."""
+"""Exception for errors that the user can fix, errors of the system among them, and the message for an unknown name."""
 
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+
+REMEDY = "Mend this"
+REMEDIES = {
+    errno.ENOSPC: "Make room",
+    errno.EDQUOT: "Make room in your quota",
+    errno.EFBIG: "Raise the limit",
+    errno.EACCES: "Give this user the right to it",
+    errno.EPERM: "Give this user the right to it",
+    errno.EROFS: "Choose a folder that can be written, such as paths.output=DIR",
+    errno.ENAMETOOLONG: "Give it a shorter name",
+    errno.EISDIR: "Move the folder of this name away",
+    errno.ENOTDIR: "Move away the file that stands where a folder should",
+    errno.EEXIST: "Move away what stands there",
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ENFILE: "Close other programs",
+    errno.ENOMEM: "Close other programs, or take fewer workers (executor.workers=1)",
+    **dict.fromkeys((errno.EIO, errno.ENOLCK, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH), REMEDY),
+    errno.ECONNREFUSED: REMEDY,
+}
+"""What to do about an error of the system that the user can mend; other OSErrors are faults of the program."""
+UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
+"""Errors of a call that a file system does not have."""
 
 
 class UserError(Exception):
@@ -12,6 +36,14 @@ class UserError(Exception):
 
 class OutOfDate(UserError):
     """A result was made of other inputs or settings than are there now."""
+
+
+def explained(error: OSError) -> str | None:
+    """Returns a sentence with the file, the error and the remedy, or None for an error that is a fault of ours."""
+    if error.errno not in REMEDIES:
+        return None
+    place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"{place}{error.strerror}. {REMEDIES[error.errno]}, and run the same command again"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

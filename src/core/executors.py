@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from src.core.errors import UserError
+from src.core.errors import UserError, explained
 from src.core.settings import ROOT
 from src.core.settings import Executor as ExecutorSettings
 from src.core.terminal import JobProgress
@@ -216,8 +216,9 @@ def _serve(connection: Connection, threads: int) -> None:
             connection.send(("done", None))
         except UserError as error:
             connection.send(("failed", str(error)))
-        except Exception:
-            connection.send(("failed", traceback.format_exc()))
+        except Exception as fault:
+            told = explained(fault) if isinstance(fault, OSError) else None
+            connection.send(("failed", told or traceback.format_exc()))
         else:
             connection.send(("done", None))
 

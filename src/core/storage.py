@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import importlib.metadata
+import io
 import json
 import mmap
 import os
 import platform
 import re
-import tempfile
+import resource
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +22,8 @@ from typing import IO, Any
 import numpy as np
 
 from src.core import terminal
-from src.core.errors import UserError
+from src.core.errors import REMEDIES, UNSUPPORTED, UserError
+from src.core.temporaries import TemporaryFile
 
 HASHED = 64 << 20
 """Bytes of an array that are hashed at a time."""
@@ -114,40 +119,75 @@ def write_atomic(
     """Calls `write` on a temporary file beside `path` and renames it: readers see the old file or the whole new one.
 
     `check` may read the temporary file and raise: then the file never gets its name. The file and its folder are
-    flushed to disk, so that the promise survives a power cut too.
+    flushed to disk, so that the promise survives a power cut too. Raises UserError where the file cannot be written,
+    with its name and, on a full disk, the room that it needs.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = TemporaryFile(path)
+    with temporary:
+        buffered = io.BufferedWriter(temporary)
+        write(buffered)
+        buffered.flush()
+        if temporary.full:
+            temporary.close()  # its bytes are free again
+            raise unwritable(path, temporary.full, temporary.needed)
+        with _naming(path):
+            _flush(temporary.fileno())
         try:
-            check(Path(temporary))
+            check(temporary.path)
         except UserError as error:  # tells of the file that was meant, not of one that is about to go
-            told = str(error).replace(temporary, str(path)).replace(Path(temporary).name, path.name)
+            told = str(error).replace(str(temporary.path), str(path)).replace(temporary.path.name, path.name)
             raise UserError(told) from None
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with _naming(path):
+            temporary.replace(path)
         terminal.wrote(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)  # there only if it did not get its name
-    folder = os.open(path.parent, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # some file systems cannot open or flush a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns an error of the system into a UserError that names `path`, if the user can mend it."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        raise unwritable(path, error) from None
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Removes the temporary files of a killed write_atomic. Only for a folder that nobody else writes to."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def _flush(descriptor: int) -> None:
+    """Waits until a file is on disk, where the file system can tell."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def unwritable(path: Path, error: OSError, needed: int | None = None) -> UserError:
+    """Returns the error of a file that cannot be written; `needed`: its size in bytes, where a write failed for it."""
+    told = f"{path} cannot be written: {error.strerror}."
+    if needed is not None:
+        told += f" It needs {needed:,} bytes"
+        if error.errno == errno.EFBIG:
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            is_limited = limit != resource.RLIM_INFINITY
+            told += f", and files may have {limit:,} here (ulimit -f)" if is_limited else ", too much for this disk"
+        elif error.errno == errno.ENOSPC:
+            told += f", and {shutil.disk_usage(path.parent).free:,} are free there"
+        told += "."
+    return UserError(f"{told} {REMEDIES[error.errno]}, and run the same command again")
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda file: file.write(text.encode()))
+    # A name of a file that is not UTF-8 becomes a \\udc.. escape, which JSON and YAML read as the same name.
+    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -245,7 +285,8 @@ def release_pages(array: Any) -> None:
     The system keeps the pages as long as it has room. Otherwise a process that reads a large file once holds all of it.
     """
     if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r":
-        array.base.madvise(mmap.MADV_DONTNEED)
+        with contextlib.suppress(OSError):  # a file system that cannot give pages back
+            array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def libraries(*names: str) -> dict[str, str]:

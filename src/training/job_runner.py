@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from src.core import locks, storage
+from src.core import locks, storage, temporaries
 from src.core.settings import Run
 from src.training import checkpoints, devices
 from src.training.job_specs import TrainingJob
@@ -38,7 +38,7 @@ def run_job(job: TrainingJob, prepare: Callable[[Run, torch.device], Work]) -> N
         device = torch.device(job.device)
         devices.set_up(device)
         work = prepare(Run.model_validate(job.run), device)
-        storage.remove_temporaries(job.path)
+        temporaries.sweep(job.path)
         started = time.perf_counter()
         history = work.train()
         checkpoints.save_weights(job.path / "last.safetensors", work.model)
