@@ -1,19 +1,28 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # ./run.sh [VERB …]: sets up .venv once, then runs the pipeline or one verb of it. ./run.sh --help lists the verbs.
-set -euo pipefail
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-venv=$root/.venv
-stamp=$venv/.requirements
+set -eu
 
 fail() {
     echo "run.sh: $*" >&2
     exit 1
 }
 
+# Folder of this file, also where it was called by a link.
+here=$0
+while [ -h "$here" ]; do
+    target=$(readlink "$here")
+    case $target in
+        /*) here=$target ;;
+        *) here=$(dirname -- "$here")/$target ;;
+    esac
+done
+root=$(CDPATH='' cd -- "$(dirname -- "$here")" && pwd)
+case $root in
+    *:*) fail "Python finds no modules in a folder with a colon in its name. Move the project: $root" ;;
+esac
+
 find_python() {
-    local name
-    for name in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 python; do
+    for name in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 python python3.14 python3.15 python3.16; do
         if [ -n "$name" ] && command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$name"
             return
@@ -22,34 +31,56 @@ find_python() {
     fail "no Python 3.11 or newer found. Install one, or name it: PYTHON=/path/to/python ./run.sh"
 }
 
-set_up() {
-    local wanted python
-    wanted=$(cksum <"$root/requirements.txt")
-    [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
-    # One set-up at a time; whoever waited finds it done.
-    if command -v flock >/dev/null; then
-        exec 9>"$root/.venv.lock"
-        flock 9
-        [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && { exec 9>&-; return; }
-    fi
-    python=$(find_python)
-    # A venv without pip is one whose making was cut short.
-    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-        echo "run.sh: making .venv with $("$python" --version) …" >&2
-        "$python" -m venv --clear "$venv" || fail "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"
-    fi
-    echo "run.sh: installing requirements.txt into .venv (minutes, once) …" >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/requirements.txt" ||
-        fail "pip could not install requirements.txt; the reason stands above. Run the same command to try again."
-    echo "$wanted" >"$stamp"
-    if command -v flock >/dev/null; then exec 9>&-; fi
+is_set_up() {
+    [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.requirements" 2>/dev/null)" = "$wanted" ]
 }
 
-set_up
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+set_up() {
+    python=$(find_python)
+    shown=$venv
+    [ "$venv" != "$root/.venv" ] || shown=.venv
+    mkdir -p "$(dirname -- "$venv")" && : >>"$venv.lock" || fail "$venv cannot be made; the reason stands above"
+    # One set-up at a time; whoever waited finds it done. The lock is on the shell's own file, and outlives this Python.
+    exec 9>>"$venv.lock"
+    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null ||
+        echo "run.sh: there are no locks on $venv.lock, so do not start a second set-up before this one is done" >&2
+    is_set_up && return
+    # Made anew: one without pip, and one whose set-up was killed, for half a package passes for a whole one.
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 || { [ -s "$venv.lock" ] && [ ! -h "$venv" ]; }; then
+        echo "run.sh: making $shown with $("$python" --version) …" >&2
+        echo unfinished >"$venv.lock"
+        "$python" -m venv --clear "$venv" || fail "python -m venv failed; the reason stands above. On Debian and Ubuntu: apt install python3-venv"
+    fi
+    echo "run.sh: installing requirements.txt into $shown (minutes, once) …" >&2
+    echo unfinished >"$venv.lock"
+    rm -f "$venv/.requirements"
+    # The user's settings of pip may name another index, but no other place than .venv.
+    unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PIP_REQUIREMENT PIP_EDITABLE
+    "$venv/bin/python" -m pip install --no-user --quiet --disable-pip-version-check -r "$root/requirements.txt" 9>&- || {
+        : >"$venv.lock"
+        fail "pip could not install requirements.txt; the reason stands above. Run the same command to try again."
+    }
+    "$venv/bin/python" -c 'import torch' || fail "torch was installed and cannot be imported; the reason stands above. If it is not in $venv, see: $venv/bin/python -m pip config list"
+    echo "$wanted" >"$venv/.requirements"
+    : >"$venv.lock"
+}
+
+# No module of another project: Python looks neither into the current folder nor where variables of the user point, and
+# reads and writes UTF-8 in every locale.
+unset PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS PYTHONIOENCODING PYTHONPLATLIBDIR
+export PYTHONPATH="$root" PYTHONSAFEPATH=1 PYTHONUTF8=1
+wanted=$(cksum <"$root/requirements.txt")
+venv=$root/.venv
+if ! is_set_up && ! [ -w "$root" ]; then
+    cache=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
+    [ -n "$cache" ] || fail "$root cannot be written, and without HOME there is no other place for .venv. Set HOME, or run once as a user who may write there"
+    venv=$cache/run.sh/$(printf %s "$root" | cksum | tr ' ' _)
+fi
+is_set_up || set_up
+exec 9>&-
 if [ "${1:-}" = test ]; then
     shift
-    cd "$root"
+    cd -- "$root"
     exec "$venv/bin/python" -m pytest "$@"
 fi
 exec "$venv/bin/python" -m src "$@"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = """#!/usr/bin/env bash
 case "$*" in
+    *fcntl*) [ ! -e "$CALLS.unlocked" ] ;;
     -c*) exit 0 ;;
     --version) echo "Python 3.11.0" ;;
     "-m venv"*) mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python"; echo "venv" >>"$CALLS" ;;
     "-m pip --version") [ -e "$CALLS.nopip" ] && exit 1; exit 0 ;;
-    "-m pip"*) echo "pip" >>"$CALLS"; [ ! -e "$CALLS.broken" ] || { echo "no such package" >&2; exit 1; } ;;
-    *) echo "$PWD: $*" >>"$CALLS" ;;
+    "-m pip"*)
+        echo "pip" >>"$CALLS"
+        [ ! -e "$CALLS.broken" ] || { echo "no such package" >&2; exit 1; }
+        [ ! -e "$CALLS.killed" ] || kill -9 "$PPID" $$ ;;
+    *)
+        [ ! -e "$CALLS.variables" ] || echo $(env | grep -E '^PYTHON(PATH|SAFEPATH|UTF8|HOME|IOENCODING)=' | sort)
+        echo "$PWD: $*" >>"$CALLS" ;;
 esac
 """
 
@@ -32,11 +40,11 @@ def project(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     calls = tmp_path / "calls"
 
-    def run(*words: str, code: int = 0) -> tuple[list[str], str]:
+    def run(*words: str, code: int = 0, script=(tmp_path / "run.sh",), **variables: str) -> tuple[list[str], str]:
         calls.write_text("")
-        environment = {**os.environ, "PYTHON": str(tmp_path / "python"), "CALLS": str(calls)}
+        environment = {**os.environ, "PYTHON": str(tmp_path / "python"), "CALLS": str(calls), **variables}
         done = subprocess.run(
-            [tmp_path / "run.sh", *words], cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True
+            [*script, *words], cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True
         )
         assert done.returncode == code, done.stderr
         return calls.read_text().splitlines(), done.stdout + done.stderr
@@ -80,6 +88,121 @@ def test_a_half_made_venv_is_made_again(project):
     assert run()[0][:2] == ["venv", "pip"]
 
 
+def test_a_set_up_that_was_killed_is_begun_anew(project):
+    """pip takes a package whose metadata is there for installed, whether its files are or not."""
+    folder, run = project
+    run()
+    (folder / "requirements.txt").write_text("one==2\n")
+    (folder / "calls.killed").write_text("")
+    run(code=-9)
+    (folder / "calls.killed").unlink()
+    assert run()[0][:2] == ["venv", "pip"]
+    assert run()[0][0].endswith("-m src")
+
+
+def test_a_venv_of_somebody_else_is_not_cleared(project, tmp_path):
+    folder, run = project
+    run()
+    (folder / ".venv").rename(tmp_path / "shared")
+    (folder / ".venv").symlink_to(tmp_path / "shared")
+    (folder / "requirements.txt").write_text("one==2\n")
+    (folder / "calls.killed").write_text("")
+    run(code=-9)
+    (folder / "calls.killed").unlink()
+    assert run()[0][0] == "pip" and (tmp_path / "shared").is_dir()
+
+
+@pytest.mark.parametrize("shell", [None, "sh", "bash", "dash", "busybox"])
+@pytest.mark.parametrize("place", ["plain", "with two  blanks", "数据", "-dash", "$(touch x)'\"*"])
+def test_any_shell_finds_the_project_in_any_place(project, tmp_path, shell, place):
+    """Called by its path, by a path that CDPATH would lead astray, and by a chain of links."""
+    _, run = project
+    if shell and not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed: run.sh is not tried with it")
+    here = tmp_path / "elsewhere"
+    folder = here / place
+    folder.mkdir()
+    (tmp_path / "decoy" / place).mkdir(parents=True)
+    shutil.copy(ROOT / "run.sh", folder)
+    shutil.copy(tmp_path / "requirements.txt", folder)
+    (here / "second").symlink_to(folder / "run.sh")
+    (here / "first").symlink_to("second")
+    with_shell = {None: [], "busybox": ["busybox", "sh"]}.get(shell, [shell])
+    for script in (folder / "run.sh", f"{'./' * (place[0] == '-')}{place}/run.sh", "./first"):
+        calls, told = run("train", "a b", script=(*with_shell, script), CDPATH=str(tmp_path / "decoy"))
+        assert calls[-1] == f"{here}: -m src train a b" and "No such" not in told
+    assert (folder / ".venv/bin/python").exists() and not any((tmp_path / "decoy" / place).iterdir())
+
+
+def test_variables_of_the_user_lead_to_no_other_modules(project):
+    """Python gets the project alone, not the current folder, and UTF-8."""
+    folder, run = project
+    (folder / "calls.variables").write_text("")
+    told = run(PYTHONPATH="/elsewhere:", PYTHONHOME="/nowhere", PYTHONUTF8="0", PYTHONIOENCODING="ascii")[1]
+    assert f"PYTHONPATH={folder} PYTHONSAFEPATH=1 PYTHONUTF8=1\n" in told
+    assert "PYTHONHOME" not in told and "PYTHONIOENCODING" not in told
+
+
+def test_a_project_that_cannot_be_written_is_set_up_elsewhere(project, tmp_path):
+    """Its folder looks like one of another user, also to root."""
+    folder, run = project
+    (folder / "run.sh").write_text((folder / "run.sh").read_text().replace('[ -w "$root" ]', "false"))
+    calls, told = run(HOME=str(tmp_path / "home"), XDG_CACHE_HOME="")
+    assert calls[:2] == ["venv", "pip"] and f"making {tmp_path}/home/.cache/run.sh/" in told
+    assert not (folder / ".venv").exists() and not (folder / ".venv.lock").exists()
+    assert run(HOME=str(tmp_path / "home"), XDG_CACHE_HOME="")[0] == [f"{folder / 'elsewhere'}: -m src"]
+    assert run(HOME=str(tmp_path / "home"), XDG_CACHE_HOME=str(tmp_path / "cache"))[0][:2] == ["venv", "pip"]
+    told = run(HOME="", XDG_CACHE_HOME="", code=1)[1]
+    assert "cannot be written" in told and "Set HOME" in told
+
+
+@pytest.mark.parametrize("name", ["python3.14", "python3.11", "python3", "python"])
+def test_any_name_of_python_is_found(project, tmp_path, name):
+    folder, run = project
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "cksum", "cat", "env", "mkdir", "rm", "cp"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    shutil.copy(folder / "python", tools / name)
+    assert run(PYTHON="", PATH=str(tools))[0][:2] == ["venv", "pip"]
+
+
+def test_a_file_system_without_locks_is_told_and_set_up(project):
+    folder, run = project
+    (folder / "calls.unlocked").write_text("")
+    calls, told = run()
+    assert calls[:2] == ["venv", "pip"] and "no locks on" in told
+    assert run() == ([f"{folder / 'elsewhere'}: -m src"], "")
+
+
+@pytest.mark.slow
+def test_a_real_set_up_on_the_machine_of_another(tmp_path):
+    """A folder with blanks and Chinese signs, no HOME, variables that mislead; a package in place of torch."""
+    folder, elsewhere = tmp_path / "my 数据", tmp_path / "elsewhere"
+    (folder / "src").mkdir(parents=True)
+    elsewhere.mkdir()
+    for name in ("torch.py", "src.py", "pip.py", "venv.py"):
+        (elsewhere / name).write_text("raise SystemExit('a module of somebody else')")
+    shutil.copy(ROOT / "run.sh", folder)
+    (folder / "src/__main__.py").write_text("import sys, torch; print(torch.__file__, *sys.argv[1:], sep='\\n')")
+    wheel = folder / "torch-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("torch.py", "")
+        archive.writestr("torch-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 1\n")
+        archive.writestr("torch-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("torch-1.dist-info/RECORD", "")
+    (folder / "requirements.txt").write_text(f"torch @ {wheel.as_uri()}\n")
+    away = {name: str(elsewhere / "away") for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONPATH")}
+    environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_USER": "1", "LC_ALL": "C", **away}
+    environment |= {"PYTHON": sys.executable, "CDPATH": str(tmp_path), "PYTHONHOME": "/nowhere"}
+    command = ["sh", "../my 数据/run.sh", "a b"]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, encoding="utf-8")
+    found, word = done.stdout.splitlines()
+    assert done.returncode == 0 and word == "a b", done.stderr
+    assert Path(found).is_relative_to(folder / ".venv")
+    assert not (elsewhere / "away").exists()
+
+
 def test_the_tests_run_in_the_projects_folder(project):
     folder, run = project
     assert run("test", "-k", "name")[0][-1] == f"{folder}: -m pytest -k name"
@@ -89,7 +212,7 @@ def test_without_python_it_says_what_is_needed(project, tmp_path):
     folder, _ = project
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("bash", "dirname", "cksum", "cat", "flock", "env"):
+    for name in ("bash", "dirname", "cksum", "cat", "env"):
         (tools / name).symlink_to(shutil.which(name))
     done = subprocess.run([folder / "run.sh"], env={"PATH": str(tools)}, capture_output=True, text=True)
     assert done.returncode == 1 and "no Python 3.11 or newer found" in done.stderr
