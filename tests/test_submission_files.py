@@ -117,9 +117,15 @@ def test_a_failing_disk_leaves_the_old_file(tmp_path, monkeypatch):
         (b"1|,|0.5 1.5\n", 1, "'1.5'"),
         (b"1|,|0.5 -0.5\n", 1, "'-0.5'"),
         (b"1|,|0.5 1_0\n", 1, "'1_0'"),
-        (b"1|,|0.5  0.5\n", 1, "''"),
-        (b"1|,|0.5 0.5 \n", 1, "''"),
-        (b"1|,|\n", 1, "''"),
+        (b"1|,|0.5 .\n", 1, "'.'"),
+        (b"1|,|0.5 1e\n", 1, "'1e'"),
+        (b"1|,|0.5 1e400\n", 1, "'1e400'"),
+        (b"1|,|0.5 " + b"9" * 5000 + b"\n", 1, "'9999"),
+        (b"1|,|0.5\t0.5\n", 1, r"'0.5\t0.5'"),
+        (b"1|,|\n", 1, "no values"),
+        (b"1|,|   \n", 1, "no values"),
+        (b'"1"|,|0.5\n', 1, "in the id"),
+        (b"0,1|,|0.5\n", 1, "in the id"),
         (b"1|,|0.5 0.5\n2|,|0.5\n", 2, "expected 2"),
         (b"1|,|0.5\n1|,|0.5\n", 2, "id '1'"),
         (b"1|,|0.5\n2 0.5\n", 2, "id|,|p0 p1 …"),
@@ -133,6 +139,25 @@ def test_a_failing_disk_leaves_the_old_file(tmp_path, monkeypatch):
 def test_errors_in_submissions(write, text, line, message):
     found = error_of(read_submission, write(text))
     assert f"reports.csv, line {line}: " in found and message in found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1.", 1.0),
+        ("0.", 0.0),
+        (".5", 0.5),
+        ("8E-05", 8e-5),
+        ("8e-5", 8e-5),
+        ("1E0", 1.0),
+        ("5e-324", 5e-324),
+        ("00.5", 0.5),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", " \n", "   \r\n", ""])
+def test_numbers_as_other_programs_write_them(write, text, value, end):
+    assert read_submission(write(f"1|,|{text} {text}{end}".encode()))[1].tolist() == [[value, value]]
+    assert read_submission(write(f"RecordID,In-hospital_death\n1, {text}{end}".encode()), ICU)[1].tolist() == [[value]]
 
 
 def test_submissions_with_other_line_ends(write, tmp_path):

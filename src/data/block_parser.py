@@ -67,6 +67,8 @@ def parse_block(block: bytes, n_fields: int) -> Part | None:
         last = marks[6 + at] - (digits[places[6 + at] - 1] > 9)
         rows = np.flatnonzero(stop <= last)
         stop, last = stop[rows], last[rows]
+        if (last - stop).max(initial=0) >= group.size:  # more labels than there are: one is repeated
+            return None
         while len(rows):
             is_token[stop] = False
             place = stops[stop]

@@ -23,7 +23,7 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Config
-from src.data.line_parser import open_bytes
+from src.data.file_kinds import open_bytes, refuse_other_kinds
 
 SPLITS = ("train", "val", "test")
 LAYOUTS = "train_images and train_labels (with val_… and test_…), or images and labels"
@@ -79,6 +79,7 @@ def read_images(path: Path | str) -> dict[str, Images]:
             if isinstance(file, np.lib.npyio.NpzFile):
                 arrays = {key: file[key] for key in file.files}
     except BROKEN as error:
+        refuse_other_kinds(path, "images")
         what = str(error) or type(error).__name__
         raise UserError(f"{path} cannot be read as a .npz file of numbers ({what}). Write it again.") from error
     if arrays is None:
@@ -87,6 +88,7 @@ def read_images(path: Path | str) -> dict[str, Images]:
     if not prefixes and "images" in arrays:
         prefixes = {"train": ""}
     if "train" not in prefixes:
+        refuse_other_kinds(path, "images")
         keys = ", ".join(sorted(map(repr, arrays))[:10]) or "nothing"
         raise UserError(f"{path} holds {keys}; expected {LAYOUTS}")
     messages: list[str] = []

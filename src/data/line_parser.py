@@ -8,13 +8,14 @@ A line is `id|,|description` or `id|,|description|,|label`. A description is dec
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from src.core.errors import UserError
+from src.data.file_kinds import refuse_other_kinds, show
 from src.data.tasks import REPORT_TASKS
 
 DELIMITER = b"|,|"
@@ -22,6 +23,10 @@ LARGEST_TOKEN = int(np.iinfo(np.uint16).max)
 LONGEST_ID = 256
 SHOWN = 20
 """Number of errors listed in a message; further errors are counted."""
+COUNTED = 1000
+"""Number of errors after which a file is read no further."""
+SEPARATORS = b"\"'`,;|"
+"""Bytes that no id may have: boards split and quote by them."""
 LAYOUTS = {2: "id|,|description", 3: "id|,|description|,|label"}
 TASK_OF_FORM = {len(task.groups): task for task in REPORT_TASKS.values()}
 """Task by the number of groups in a label field: no comma is round 1, one comma is round 2."""
@@ -29,7 +34,7 @@ TASK_OF_FORM = {len(task.groups): task for task in REPORT_TASKS.values()}
 
 @dataclass
 class Errors:
-    """The first SHOWN errors as (line from 0, message), sorted by line, and the number of all errors."""
+    """The first SHOWN errors as (line from 0, message), sorted by line, and the number of all errors up to COUNTED."""
 
     first: list[tuple[int, str]] = field(default_factory=list)
     total: int = 0
@@ -45,12 +50,25 @@ class Errors:
         merged = self.first + [(line + at, message) for at, message in other.first]
         self.first = sorted(merged, key=lambda error: error[0])[:SHOWN]
 
-    def throw(self, path: Path) -> None:
-        """Raises a UserError that lists the errors, if there are errors."""
+    @property
+    def is_full(self) -> bool:
+        """Returns True where further errors need not be looked for."""
+        return self.total >= COUNTED
+
+    def throw(self, path: Path, expected: str) -> None:
+        """Raises a UserError that lists the errors, if there are errors, and says what the file looks like if it is not
+        `expected`, a key of file_kinds.EXPECTED."""
         if self.total:
-            head = f"{path}: {self.total:,} error{'s' * (self.total > 1)}"
-            head += f", the first {SHOWN}:" if self.total > SHOWN else ":"
-            raise UserError("\n".join([head, *(f"  {path.name}, line {at + 1}: {text}" for at, text in self.first)]))
+            refuse_other_kinds(path, expected)
+            places = [f"  {path.name}, line {at + 1}: {text}" for at, text in self.first]
+            raise UserError("\n".join([f"{path}: {count_errors(self.total)}", *places]))
+
+
+def count_errors(total: int) -> str:
+    """Returns the head of a list of errors: `82 errors, the first 20:`."""
+    if total >= COUNTED:
+        return f"{COUNTED:,} errors or more, after which it was read no further; the first {SHOWN}:"
+    return f"{total:,} error{'s' * (total > 1)}" + (f", the first {SHOWN}:" if total > SHOWN else ":")
 
 
 @dataclass
@@ -65,22 +83,12 @@ class Part:
     errors: Errors
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """Opens a file for reading. Raises UserError if it is missing, no regular file, or unreadable."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; expected a file")
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def parse_lines(block: bytes, n_fields: int) -> Part:
     """Parses the lines of a block one at a time; this function defines the format and its error messages."""
     ids, tokens, lengths, forms, columns, errors = [], [], [], [], [], Errors()
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n")):
+        if errors.is_full:
+            break
         messages: list[str] = []
         name, words, form, positive = b"", [], 0, []
         if fields := split_fields(line.removesuffix(b"\r"), LAYOUTS[n_fields], messages):
@@ -128,7 +136,15 @@ def split_fields(line: bytes, layout: str, messages: list[str], delimiter: bytes
 
 
 def read_id(name: bytes, messages: list[str]) -> bytes:
-    """Returns a valid id unchanged; returns b"" and appends to `messages` on an error."""
+    """Returns an id that a board takes unchanged; returns b"" and appends to `messages` on an error."""
+    if odd := next((byte for byte in name if byte in SEPARATORS), 0):
+        messages.append(f"{chr(odd)} in the id {show(name)}: no board takes quotation marks and separators in ids")
+        return b""
+    return read_name(name, messages)
+
+
+def read_name(name: bytes, messages: list[str]) -> bytes:
+    """Returns the name of a row without whitespace unchanged; returns b"" and appends to `messages` on an error."""
     if not name:
         messages.append("an empty id")
     elif len(name.split()) != 1 or name.strip() != name:
@@ -161,15 +177,10 @@ def _labels(text: bytes, messages: list[str]) -> tuple[int, list[int]]:
     for group, part in zip(task.groups, groups, strict=True):
         values = _numbers(part, group.size - 1, f"among the {group.name}, label", messages)
         columns += [task.columns[group.name].start + value for value in values]
-        if twice := [value for value in values if values.count(value) > 1]:
-            messages.append(f"among the {group.name}, label {twice[0]} is repeated")
+        if len(times := Counter(values)) < len(values):
+            twice = next(value for value in values if times[value] > 1)
+            messages.append(f"among the {group.name}, label {twice} is repeated")
     return (len(groups), columns) if len(messages) == before else (0, [])
-
-
-def show(text: bytes, longest: int = 40) -> str:
-    """Quotes the first `longest` bytes of a text for a message."""
-    shown = text[:longest].decode("ascii", "backslashreplace")
-    return repr(shown + "…" * (len(text) > longest))
 
 
 def repeated_ids(ids: np.ndarray, header_lines: int = 0) -> Errors:
@@ -188,4 +199,6 @@ def repeated_ids(ids: np.ndarray, header_lines: int = 0) -> Errors:
         for line, name in enumerate(ids.tolist()):
             if name and first.setdefault(name, line) != line:
                 errors.add(line, f"the id {show(name)} repeats that of line {first[name] + header_lines + 1}")
+                if errors.is_full:
+                    break
     return errors

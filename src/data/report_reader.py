@@ -16,7 +16,8 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.data.block_parser import parse_block
-from src.data.line_parser import DELIMITER, LAYOUTS, TASK_OF_FORM, Errors, Part, open_bytes, parse_lines, repeated_ids
+from src.data.file_kinds import open_bytes, refuse_other_kinds
+from src.data.line_parser import COUNTED, DELIMITER, LAYOUTS, TASK_OF_FORM, Errors, Part, parse_lines, repeated_ids
 from src.data.tasks import Task
 
 BLOCK = 1 << 20
@@ -104,10 +105,12 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
                 tokens[words] = part.tokens
                 offsets[rows.start + 1 : rows.stop + 1] = words.start + np.cumsum(part.lengths)
                 labels[rows] = part.labels
+            if errors.is_full:
+                errors.throw(path, "reports")
     ids, forms = np.concatenate(ids), np.concatenate(forms)
     errors.extend(_mixed_forms(forms))
     errors.extend(repeated_ids(ids))
-    errors.throw(path)
+    errors.throw(path, "reports")
     for array, shape in ((tokens, n_tokens), (offsets, n_rows + 1), (labels, (n_rows, labels.shape[1]))):
         array.resize(shape, refcheck=False)  # in place
     task = TASK_OF_FORM[int(forms[0])] if n_fields == 3 else None
@@ -117,15 +120,14 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
 def _number_of_fields(path: Path, head: bytes, labelled: bool | None) -> int:
     """Returns 2 or 3 from the beginning `head` of a file; raises UserError if the whole file has the wrong form."""
     if not head:
-        raise UserError(f"{path} is empty; expected lines of the form {LAYOUTS[2]} or {LAYOUTS[3]}")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path} is UTF-16 (it begins with a byte order mark). Save it as plain ASCII, without BOM.")
+        refuse_other_kinds(path, "reports")
     # The last line of `head` may be cut; the first line is complete.
     counts = [line.count(DELIMITER) + 1 for line in (head.split(b"\n")[:-1] or [head])]
     if labelled is None:
         return next((n for n in counts if n in LAYOUTS), 2)
     needed, other = (3, 2) if labelled else (2, 3)
     if set(counts) == {other}:
+        refuse_other_kinds(path, "reports")
         what = "no labels, but labels are needed" if labelled else "labels, but a file without labels is needed"
         raise UserError(f"{path} has {what}: its lines are {LAYOUTS[other]}, expected {LAYOUTS[needed]}")
     return needed
@@ -165,7 +167,7 @@ def _mixed_forms(forms: np.ndarray) -> Errors:
     common = max(lines, key=lambda form: (len(lines[form]), form == forms[0]))
     count = f"{len(lines[common]):,} line{'s have' if len(lines[common]) > 1 else ' has'} the form of"
     for form in TASK_OF_FORM.keys() - {common}:
-        for line in lines[form].tolist():
+        for line in lines[form][:COUNTED].tolist():
             title, common_title = TASK_OF_FORM[form].title, TASK_OF_FORM[common].title
             errors.add(line, f"a label field in the form of {title}; {count} {common_title}, expected one form a file")
     return errors

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from src.core.errors import UserError, unknown
-from src.data.line_parser import SHOWN, Errors, open_bytes, show
+from src.data.file_kinds import open_bytes, show
+from src.data.line_parser import SHOWN, Errors
 from src.data.plausible import CATEGORIES, DESCRIPTORS, LOST_POINT, RECORD_ID, SERIES
 from src.data.stay_files import LARGEST_FILE, FileErrors, StayFile, stay_files
 
@@ -151,6 +152,8 @@ def read_stays(path: Path | str, block: int = STAYS, facts: Facts | None = None)
         found = _parse(files, errors, facts)
         if not errors.total:
             yield found
+        if errors.is_full:
+            break
     errors.throw()
     if not facts.stays:
         raise UserError(f"{path} holds no stays; expected files like 132539.txt, one for each RecordID")
@@ -442,6 +445,8 @@ def read_outcomes(path: Path | str) -> Outcomes:
             places.append(at)
         else:
             errors.add(at, f"{show(line, 80)}, expected a line of six numbers: {OUTCOMES_HEADER}")
+            if errors.is_full:
+                break
     rows = np.array(numbers).reshape(-1, 1 + len(names))
 
     _, first, owner = np.unique(rows[:, 0], return_index=True, return_inverse=True)
@@ -461,7 +466,7 @@ def read_outcomes(path: Path | str) -> Outcomes:
             for row in wrong[:SHOWN].tolist()
         ]
         errors.extend(Errors(told, len(wrong)))
-    errors.throw(path)
+    errors.throw(path, "outcomes")
     if not len(rows):
         raise UserError(f"{path} holds no outcomes; expected lines of six numbers: {OUTCOMES_HEADER}")
     rows[rows == -1] = np.nan

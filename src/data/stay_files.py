@@ -25,7 +25,8 @@ from typing import BinaryIO
 import numpy as np
 
 from src.core.errors import UserError
-from src.data.line_parser import SHOWN, open_bytes, show
+from src.data.file_kinds import EXPECTED, open_bytes, refuse_other_kinds, show
+from src.data.line_parser import COUNTED, SHOWN, count_errors
 from src.data.packed_zip import PackedZip, Texts
 
 LARGEST_FILE = 4 << 20
@@ -46,7 +47,7 @@ BROKEN = (
 
 @dataclass
 class FileErrors:
-    """The first SHOWN errors of the files of a set, and the number of all errors."""
+    """The first SHOWN errors of the files of a set, and the number of all errors up to COUNTED."""
 
     path: Path
     first: list[str] = field(default_factory=list)
@@ -59,12 +60,15 @@ class FileErrors:
             place = place.encode(errors="backslashreplace").decode()  # a name of a file may be no valid Unicode
             self.first.append(f"  {place}{'' if line is None else f', line {line}'}: {message}")
 
+    @property
+    def is_full(self) -> bool:
+        """Returns True where further errors need not be looked for."""
+        return self.total >= COUNTED
+
     def throw(self) -> None:
         """Raises a UserError that lists the errors, if there are errors."""
         if self.total:
-            head = f"{self.path}: {self.total:,} error{'s' * (self.total > 1)}"
-            head += f", the first {SHOWN}:" if self.total > SHOWN else ":"
-            raise UserError("\n".join([head, *self.first]))
+            raise UserError("\n".join([f"{self.path}: {count_errors(self.total)}", *self.first]))
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ def stay_files(path: Path, errors: FileErrors) -> Iterator[StayFile]:
     try:
         yield from _reader(path)(path, errors)
     except BROKEN as error:
+        if not path.is_dir():
+            refuse_other_kinds(path, "set")
         what = str(error) or type(error).__name__
         raise UserError(f"{path} cannot be read ({what}). Download it again.") from error
 
@@ -100,8 +106,8 @@ def _reader(path: Path) -> Callable[[Path, FileErrors], Iterator[StayFile]]:
         return _from_zip
     if head.startswith((*OPENERS,)) or head[257:262] == b"ustar":
         return _from_tar
-    what = "no archive" if head else "empty"
-    raise UserError(f"{path} is {what}; expected a folder, a zip or a tar of stays as downloaded")
+    refuse_other_kinds(path, "set")
+    raise UserError(f"{path} is no archive; expected {EXPECTED['set']}")
 
 
 def _record(place: str, errors: FileErrors) -> int | None:

@@ -14,13 +14,14 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.data.line_parser import DELIMITER, Errors, open_bytes, read_id, repeated_ids, show, split_fields
+from src.data.file_kinds import open_bytes, show
+from src.data.line_parser import DELIMITER, Errors, read_id, repeated_ids, split_fields
 from src.data.tasks import ROUND1, Task
 
 BLOCK = 1 << 14
 """Lines written or read at a time: a large file's numbers as Python objects would fill the memory."""
 SUBMISSION_LAYOUT = "id|,|p0 p1 …"
-_NUMBER = re.compile(rb"\d+(\.\d+)?(e[+-]\d+)?")
+_NUMBER = re.compile(rb"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def write_submission(path: Path | str, ids: np.ndarray, predictions: np.ndarray, eps: float, task: Task) -> None:
@@ -73,13 +74,13 @@ def write_submission(path: Path | str, ids: np.ndarray, predictions: np.ndarray,
 def read_submission(path: Path | str, task: Task = ROUND1) -> tuple[np.ndarray, np.ndarray]:
     """Reads ids (N,) bytes and predictions (N, n) float64 in the form of the task's submissions.
 
-    The files of all tasks on reports have one form; their lines may have any one number of values. Raises UserError
-    that lists the errors with their lines, like `read_reports`.
+    The files of all tasks on reports have one form; their lines may have any one number of values. Blanks around values
+    do not matter. Raises UserError that lists the errors with their lines, like `read_reports`.
     """
     path, errors = Path(path), Errors()
     layout, delimiter = (task.header, b",") if task.header else (SUBMISSION_LAYOUT, DELIMITER)
     expected = "numbers from 0 to 1" if task.has_classes else f"numbers of {task.unit}, at least 0,"
-    expected += f" with a single {'blank' if task.separator == ' ' else repr(task.separator)} between them"
+    expected += f" with {'blanks' if task.separator == ' ' else repr(task.separator)} between them"
     largest = 1.0 if task.has_classes else sys.float_info.max
     names, values, width = [], [], 0  # names and values: one array a block
     with open_bytes(path) as file:
@@ -88,13 +89,15 @@ def read_submission(path: Path | str, task: Task = ROUND1) -> tuple[np.ndarray, 
             _, line = next(lines, (0, b""))
             if line.removesuffix(b"\n").removesuffix(b"\r") != task.header.encode():
                 errors.add(0, f"the header {show(line.rstrip())}, expected {task.header}")
-        while block := list(itertools.islice(lines, BLOCK)):
+        while not errors.is_full and (block := list(itertools.islice(lines, BLOCK))):
             ids, rows = [], []
             for number, line in block:
                 messages: list[str] = []
                 fields = split_fields(line.removesuffix(b"\n").removesuffix(b"\r"), layout, messages, delimiter)
                 ids.append(read_id(fields[0], messages) if fields else b"")
-                words = fields[1].split(b" ") if fields and delimiter == DELIMITER else fields[1:]
+                words = _words(fields, delimiter)
+                if fields and not words:
+                    messages.append(f"no values, expected {expected}")
                 odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > largest), None)
                 if odd is not None:
                     messages.append(f"value {show(odd)}, expected {expected}")
@@ -109,10 +112,18 @@ def read_submission(path: Path | str, task: Task = ROUND1) -> tuple[np.ndarray, 
                     errors.add(number, message)
             names.append(np.array(ids, np.bytes_))
             values.append(np.array(rows, np.float64).reshape(len(rows), width))
-    if not names:
-        errors.throw(path)
+    kind = "predictions" if task.header else "submission"
+    if not names or errors.is_full:
+        errors.throw(path, kind)
         raise UserError(f"{path} is empty; expected lines of the form {layout}")
     header_lines = int(bool(task.header))
     errors.extend(repeated_ids(np.concatenate(names), header_lines), header_lines)
-    errors.throw(path)
+    errors.throw(path, kind)
     return np.concatenate(names), np.concatenate(values)
+
+
+def _words(fields: list[bytes], delimiter: bytes) -> list[bytes]:
+    """Returns the numbers of a line of these fields, without the blanks around them."""
+    if delimiter != DELIMITER:
+        return [word.strip(b" ") for word in fields[1:]]
+    return [word for field in fields[1:] for word in field.split(b" ") if word]

@@ -40,8 +40,9 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Data, Grid, Run
 from src.data.corpus import N_SPECIAL
+from src.data.file_kinds import open_bytes
 from src.data.inputs import InputShape
-from src.data.line_parser import LARGEST_TOKEN, open_bytes
+from src.data.line_parser import LARGEST_TOKEN
 from src.data.stay_files import BROKEN
 from src.data.tasks import Task, get_task
 from src.ensemble.blending import BlendWeights

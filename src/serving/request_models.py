@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from src.data.line_parser import LARGEST_TOKEN, LONGEST_ID, read_id, show
+from src.data.file_kinds import show
+from src.data.line_parser import LARGEST_TOKEN, LONGEST_ID, read_name
 from src.data.stay_files import LARGEST_FILE
 from src.serving.errors import Refused
 
@@ -56,7 +57,7 @@ def _id(value: Any) -> str:
     if not (value.isascii() and value.replace("\t", " ").isprintable()):
         raise ValueError("expected printable ASCII")
     messages: list[str] = []
-    read_id(value.encode(), messages)
+    read_name(value.encode(), messages)
     if messages:
         raise ValueError(messages[0])
     return value
