@@ -172,7 +172,7 @@ def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path
         (["lstm", "--storage", "sqlite:///x.db"], "postgresql://"),
         (["lstm", "--release"], "--storage"),
         (["lstm", "--name", "transformer"], "--name 'transformer'"),
-        (["lstm", "--name", "../x"], "--name '../x'"),
+        (["lstm", "--name", "../x"], "'../x' cannot be the name of a study (--name)"),
         (["lstm", "--model", "gru"], "--model gru"),
         (["blend", "--jobs", "2"], "--jobs"),
         (["lstm", "--preset", "/none.yaml"], "/none.yaml"),

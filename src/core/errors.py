@@ -28,6 +28,8 @@ REMEDIES = {
 """What to do about an error of the system that the user can mend; other OSErrors are faults of the program."""
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
 """Errors of a call that a file system does not have."""
+LONGEST = 120
+"""Characters of a value in a message."""
 
 
 class UserError(Exception):
@@ -46,9 +48,15 @@ def explained(error: OSError) -> str | None:
     return f"{place}{error.strerror}. {REMEDIES[error.errno]}, and run the same command again"
 
 
+def shortened(value: object) -> str:
+    """Returns repr(value), without the middle of what is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 30]} … {text[-20:]}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Returns a UserError that lists the `known` names of a `kind` and suggests the name most similar to `name`."""
     known = sorted(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
+    return UserError(f"unknown {kind} {shortened(name)}.{hint} Known: {', '.join(known)}")

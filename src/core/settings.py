@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from src.core.errors import unknown
+from src.core.names import check_model, check_name
 
 ROOT = Path(__file__).resolve().parents[2]
 CLINICAL = {"icu": "icu", "los": "icu", "frames": "frames"}
@@ -19,9 +20,9 @@ PARTS = ("model", "features", "pretrain", "denoise", "train")
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, and unknown keys are errors."""
+    """Base of all settings: immutable; unknown keys and numbers that are none or infinite are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 def _different(values: list[Any]) -> list[Any]:
@@ -30,29 +31,49 @@ def _different(values: list[Any]) -> list[Any]:
     return values
 
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)]
+def _path(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("a path has no NUL")
+    return value
+
+
+def _glob(value: str) -> str:
+    parts = value.split("/")
+    if "\0" in value or not value.strip("/.") or ".." in parts or value.startswith("/"):
+        raise ValueError("want a glob of files inside paths.input, such as *train*.csv")
+    if any("**" in part and part != "**" for part in parts):
+        raise ValueError("** stands for whole folders: want it between slashes")
+    return value
+
+
+LARGEST_SEED = 2**32 - 1
+"""Largest seed of NumPy's and scikit-learn's generators."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=100), AfterValidator(_different)]
+AnyPath = Annotated[Path, AfterValidator(_path)]
+Glob = Annotated[str, AfterValidator(_glob)]
 
 
 class Paths(Settings):
     """Folders, and globs of the input files."""
 
-    input: Path = ROOT / "input"
+    input: AnyPath = ROOT / "input"
     """Folder of the user's files; only its sample/ is written, and only in a task's default folder."""
-    output: Path = ROOT / "output"
+    output: AnyPath = ROOT / "output"
     """Folder of all results; it can be deleted, except submissions.jsonl, which has the online scores."""
-    train: str = "*train*.csv"
+    train: Glob = "*train*.csv"
     """Glob of the labelled files in `input`; for stays of the names of the training sets, set-a by default. Images have
     one file, whose parts say what they are for."""
-    test: str = "*test*.csv"
+    test: Glob = "*test*.csv"
     """Glob of the files to predict in `input`; for stays of the names of further sets, set-* by default."""
-    extra: str = "*extra*.csv"
+    extra: Glob = "*extra*.csv"
     """Glob of further reports in `input`, with or without labels, from any source: used in training only."""
 
 
 class Data(Settings):
     """Length of encoded reports; stays have the section grid."""
 
-    max_len: int = Field(104, ge=1)
+    max_len: int = Field(104, ge=1, le=16_384)
     """Tokens kept of a report; 104 is the longest of round 1."""
     keep: Literal["head", "tail"] = "head"
     """Kept end of a longer report."""
@@ -64,7 +85,7 @@ Aggregation = Literal["last", "mean", "sum"]
 class Grid(Settings):
     """Grid of the series of a stay: one value a parameter and time step, see grid.py."""
 
-    step: float = Field(1.0, gt=0, le=48)
+    step: float = Field(1.0, ge=1 / 60, le=48)
     """Hours of a time step."""
     vital: Aggregation = "mean"
     """Value of a step with several observations, for each kind of parameter (plausible.SERIES)."""
@@ -79,15 +100,15 @@ class Folds(Settings):
     scheme: Literal["kfold", "families", "holdout"] = "kfold"
     """kfold: k-fold stratified by the labels, of days by tenths of their ranks. families: k-fold in which
     near-duplicates share a fold (reports only). holdout: train, valid and test parts of 8:1:1."""
-    k: int = Field(5, ge=2)
+    k: int = Field(5, ge=2, le=1000)
     """Number of folds, except under holdout."""
     threshold: float | None = Field(None, ge=0.3, le=1)
     """TF-IDF cosine above which two reports are near-duplicates (scheme families). null: the lowest threshold without
     large families, see near_duplicates.families."""
-    max_compared: int = Field(20_000, ge=2)
+    max_compared: int = Field(20_000, ge=2, le=10_000_000)
     """Number of different reports up to which all pairs are compared (scheme families); above it only likely pairs
     are, see near_duplicates.likely_pairs, with some 8 GB of memory for each million reports."""
-    max_rows: int = Field(1_000_000, ge=2)
+    max_rows: int = Field(1_000_000, ge=2, le=1_000_000_000)
     """Number of different rows (reports, stays or images) up to which all are stratified (schemes kfold and holdout);
     above it rows with the same labels are dealt to the folds, and only the rest is stratified."""
     seeds: Seeds = [2021]
@@ -109,27 +130,27 @@ class Folds(Settings):
 class Sample(Settings):
     """Size and seed of the sample data; the images are always the same."""
 
-    rows: int = Field(5000, ge=10)
+    rows: int = Field(5000, ge=10, le=100_000_000)
     """Number of labelled reports, or of stays (1,500 by default) in set-a."""
-    test_rows: int = Field(1000, ge=1)
+    test_rows: int = Field(1000, ge=1, le=100_000_000)
     """Number of reports in each of the two test files, or of stays (500 by default) in set-b."""
-    seed: int = Field(2021, ge=0)
+    seed: Seed = 2021
 
 
 class Shift(Settings):
     """Measurement of the difference between train and each test file."""
 
-    max_rows: int = Field(20_000, ge=100)
+    max_rows: int = Field(20_000, ge=100, le=10_000_000)
     """Maximum number of compared rows of a file; a random sample of larger files is compared."""
-    draws: int = Field(2, ge=1)
+    draws: int = Field(2, ge=1, le=100)
     """Number of copies of the train reports with the noise of each test file; stays and images have none."""
     weights: Literal["similarity", "odds"] = "similarity"
     """Weights that make train rows distributed like a test file. similarity: by the histogram of the largest cosine to
     a training report of the model, or, for stays and images, of the out-of-fold probability of being a train row; odds:
     by the odds of adversarial validation as they are."""
-    clip: float = Field(10.0, gt=1)
+    clip: float = Field(10.0, gt=1, le=1e6)
     """Maximum weight of a row relative to the mean weight."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
 class Noise(Settings):
@@ -144,7 +165,7 @@ class Noise(Settings):
 class Model(Settings):
     """Settings common to all models: embedding, pooling and linear head."""
 
-    embedding_size: int = Field(128, ge=2)
+    embedding_size: int = Field(128, ge=2, le=8192)
     embedding_init: Literal["random", "ppmi"] = "ppmi"
     """ppmi: factorised co-occurrences of words in all text (train, test and extra), see embeddings.py. Series have no
     words and ignore it."""
@@ -154,7 +175,7 @@ class Model(Settings):
     """lastmaxmean: all three, side by side; hierarchical: attention within windows of places, then over windows; label:
     one attention for each label."""
     head_dropout: float = Field(0.2, ge=0, lt=1)
-    dropout_samples: int = Field(1, ge=1)
+    dropout_samples: int = Field(1, ge=1, le=64)
     """Number of dropout masks of the head in a training step, whose logits are averaged (multi-sample dropout, Inoue
     2019)."""
 
@@ -164,8 +185,8 @@ class Recurrent(Model):
 
     encoder: Literal["recurrent"] = "recurrent"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
-    hidden_size: int = Field(128, ge=1)
-    layers: int = Field(1, ge=1)
+    hidden_size: int = Field(128, ge=1, le=8192)
+    layers: int = Field(1, ge=1, le=64)
     bidirectional: bool = True
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout between layers."""
@@ -175,11 +196,11 @@ class Transformer(Model):
     """Pre-norm Transformer encoder."""
 
     encoder: Literal["transformer"] = "transformer"
-    layers: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
-    head_size: int | None = Field(None, ge=1, exclude_if=lambda size: size is None)
+    layers: int = Field(2, ge=1, le=64)
+    heads: int = Field(4, ge=1, le=256)
+    head_size: int | None = Field(None, ge=1, le=8192, exclude_if=lambda size: size is None)
     """Dimensions of a head; null: embedding_size / heads. Pruning leaves fewer heads of the same size."""
-    feedforward_size: int = Field(512, ge=1)
+    feedforward_size: int = Field(512, ge=1, le=65_536)
     positions: Literal["rotary", "relative"] = "rotary"
     dropout: float = Field(0.1, ge=0, lt=1)
 
@@ -196,9 +217,9 @@ class TextCNN(Model):
     """Parallel convolutions of several widths."""
 
     encoder: Literal["textcnn"] = "textcnn"
-    widths: list[Annotated[int, Field(ge=1)]] = Field([2, 3, 4, 5], min_length=1)
+    widths: list[Annotated[int, Field(ge=1, le=1000)]] = Field([2, 3, 4, 5], min_length=1, max_length=64)
     """Filter width, in tokens or time steps, of each parallel convolution."""
-    filters: int = Field(128, ge=1)
+    filters: int = Field(128, ge=1, le=8192)
     """Number of filters of each width."""
 
 
@@ -206,9 +227,9 @@ class DPCNN(Model):
     """Deep pyramid CNN with dilation."""
 
     encoder: Literal["dpcnn"] = "dpcnn"
-    size: int = Field(128, ge=1)
+    size: int = Field(128, ge=1, le=8192)
     """Number of filters of every convolution."""
-    blocks: int = Field(3, ge=1)
+    blocks: int = Field(3, ge=1, le=16)
     """Number of blocks; the receptive field is 2 ** (blocks + 2) - 1 tokens or time steps."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of each block's residual branch."""
@@ -219,9 +240,9 @@ class RCNN(Model):
 
     encoder: Literal["rcnn"] = "rcnn"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
-    hidden_size: int = Field(128, ge=1)
+    hidden_size: int = Field(128, ge=1, le=8192)
     """Size of the left and of the right context."""
-    size: int = Field(128, ge=1)
+    size: int = Field(128, ge=1, le=8192)
     """Number of features of a token or time step, computed from its contexts and its embedding."""
 
     @model_validator(mode="after")
@@ -236,24 +257,24 @@ class GRUD(Model):
     columns of the input layer, so that embedding_size has no effect."""
 
     encoder: Literal["grud"] = "grud"
-    hidden_size: int = Field(64, ge=1)
+    hidden_size: int = Field(64, ge=1, le=8192)
 
 
 class Boosting(Settings):
     """Histogram gradient boosting of trees on summary features of series (scikit-learn)."""
 
     encoder: Literal["boosting"] = "boosting"
-    learning_rate: float = Field(0.04, gt=0)
+    learning_rate: float = Field(0.04, gt=0, le=10)
     """Shrinkage of each tree."""
-    max_iter: int = Field(300, ge=1)
+    max_iter: int = Field(300, ge=1, le=100_000)
     """Number of trees, for each class where there are more than two."""
-    max_leaf_nodes: int = Field(8, ge=2)
-    min_samples_leaf: int = Field(20, ge=1)
-    l2: float = Field(5.0, ge=0)
+    max_leaf_nodes: int = Field(8, ge=2, le=65_536)
+    min_samples_leaf: int = Field(20, ge=1, le=1_000_000_000)
+    l2: float = Field(5.0, ge=0, le=1e12)
     """L2 regularisation of leaf values."""
     max_features: float = Field(0.1, gt=0, le=1)
     """Share of features that each split chooses from."""
-    members: int = Field(3, ge=1)
+    members: int = Field(3, ge=1, le=100)
     """Number of boostings of different seeds, whose outputs are averaged."""
 
 
@@ -261,7 +282,7 @@ class Linear(Settings):
     """Logistic or ridge regression on standardised summary features of series (scikit-learn)."""
 
     encoder: Literal["linear"] = "linear"
-    inverse_penalty: float = Field(0.003, gt=0)
+    inverse_penalty: float = Field(0.003, gt=0, le=1e12)
     """C of logistic regression: the inverse of the L2 penalty; a ridge has the penalty 1 / inverse_penalty."""
 
 
@@ -269,9 +290,9 @@ class Kernel(Settings):
     """Support vector machine with a radial kernel on standardised summary features of series (scikit-learn)."""
 
     encoder: Literal["kernel"] = "kernel"
-    inverse_penalty: float = Field(1.0, gt=0)
+    inverse_penalty: float = Field(1.0, gt=0, le=1e12)
     """C: the inverse of the L2 penalty."""
-    gamma: float = Field(0.6, gt=0)
+    gamma: float = Field(0.6, gt=0, le=1e12)
     """Rate at which the kernel falls with the mean squared difference of the features that vary in training."""
 
 
@@ -294,7 +315,7 @@ class Features(Settings):
     """Columns that are 1 where a value was observed."""
     elapsed: bool = True
     """Columns with the time since the last observation."""
-    smooth: int = Field(0, ge=0)
+    smooth: int = Field(0, ge=0, le=2880)
     """Time steps of the trailing mean of each vital sign, in columns of their own; 0: none."""
     dose: bool = False
     """Columns of drugs and devices: whether given, and the cumulative dose."""
@@ -310,8 +331,8 @@ class Features(Settings):
 class Optimisation(Settings):
     """Settings of a training loop, common to pretraining and training."""
 
-    epochs: int = Field(12, ge=0)
-    batch_size: int = Field(64, ge=1)
+    epochs: int = Field(12, ge=0, le=100_000)
+    batch_size: int = Field(64, ge=1, le=1_000_000)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of matrix products in training and in the validation loss of each epoch; predictions are always fp32.
     auto: bf16 if the processor supports it and passes a probe."""
@@ -330,7 +351,7 @@ class Optimisation(Settings):
 class Pretrain(Optimisation):
     """Masked-language-model pretraining of an encoder on all text without labels, see pretraining.py. For reports."""
 
-    epochs: int = Field(0, ge=0)
+    epochs: int = Field(0, ge=0, le=100_000)
     """Epochs over all text; 0: no pretraining."""
     stop_loss: float | None = Field(None, gt=0)
     """Training loss of an epoch below which pretraining stops."""
@@ -340,11 +361,11 @@ class Pretrain(Optimisation):
     """Share of selected tokens that MASK replaces."""
     replaced: float = Field(0.3, ge=0, le=1)
     """Share of selected tokens that another word replaces, like noise; the other selected tokens are unchanged."""
-    spans: list[Annotated[float, Field(ge=0)]] = Field([0.5, 0.3, 0.2], min_length=1)
+    spans: list[Annotated[float, Field(ge=0, le=1e6)]] = Field([0.5, 0.3, 0.2], min_length=1, max_length=64)
     """Relative frequencies of selected spans of one, two, three, … tokens (n-gram masking)."""
     detection: float = Field(0.0, ge=0)
     """Weight of the loss of replaced-token detection."""
-    seed: int = Field(1, ge=0)
+    seed: Seed = 1
 
     @model_validator(mode="after")
     def _shares(self) -> Pretrain:
@@ -376,8 +397,8 @@ class Train(Optimisation):
 
     seeds: Seeds = [1]
     """Seeds of training; each fold has a model for each seed, and their logits are averaged."""
-    epochs: int = Field(12, ge=1)
-    patience: int = Field(0, ge=0)
+    epochs: int = Field(12, ge=1, le=100_000)
+    patience: int = Field(0, ge=0, le=100_000)
     """Early stopping: number of epochs without a better validation loss (on `select_on`), after which the best epoch is
     kept; 0: the last of all `epochs` is kept. Under kfold and families the scored fold then selects its own epoch,
     which makes its score optimistic; score.json has a note of it."""
@@ -469,32 +490,35 @@ class Tune(Settings):
     pruner: Literal["halving", "hyperband", "median", "none"] = "halving"
     """Pruner of trials by their scores after the first epochs and folds. halving and hyperband continue one trial in
     `reduction` at each of a few steps; median continues trials above the median."""
-    reduction: int = Field(3, ge=2)
+    reduction: int = Field(3, ge=2, le=100)
     """Reduction factor of halving and hyperband."""
-    startup: int = Field(10, ge=1)
+    startup: int = Field(10, ge=1, le=100_000)
     """Number of random trials before the sampler uses results."""
     objectives: Annotated[list[Literal["score", "seconds"]], AfterValidator(_different)] = Field(
         ["score"], min_length=1
     )
     """score: score on select_on; seconds: training time. With both, the Pareto front is kept and no trial is pruned."""
-    top: int = Field(5, ge=1)
+    top: int = Field(5, ge=1, le=1000)
     """Number of best trials whose settings are written."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
+
+
+BOARD = "board (leaderboard.board, --board)"
 
 
 class Leaderboard(Settings):
     """Settings of the leaderboard."""
 
-    board: str = "online"
+    board: Annotated[str, AfterValidator(lambda name: check_name(BOARD, name))] = "online"
     """Default board of entered scores."""
-    daily_limit: int = Field(3, ge=1)
+    daily_limit: int = Field(3, ge=1, le=1000)
     """Maximum number of submissions a day under the board's rules."""
 
 
 class Explain(Settings):
     """Settings of explanations in the pipeline."""
 
-    per_label: int = Field(20, ge=0)
+    per_label: int = Field(20, ge=0, le=100_000)
     """Number of positive reports explained for each label; 0: no explanations. Of a task with one label, five times as
     many rows are explained."""
 
@@ -504,7 +528,7 @@ class Operating(Settings):
 
     sensitivity: float = Field(0.8, gt=0, le=1)
     """Wished sensitivity: the highest threshold that reaches it is taken."""
-    cost_ratio: float | None = Field(None, gt=0)
+    cost_ratio: float | None = Field(None, gt=0, le=1e9)
     """Cost of a miss relative to a false alarm; if set, the threshold of the lowest cost is taken instead."""
 
 
@@ -524,13 +548,13 @@ class Alarms(Settings):
     on: float | None = Field(None, gt=0, lt=1)
     """Risk at which an alarm begins. null: chosen on other folds, for operating.sensitivity or by false_alarms; 0.5 for
     what a service or a stream predicts."""
-    false_alarms: float | None = Field(None, ge=0)
+    false_alarms: float | None = Field(None, ge=0, le=1e6)
     """Budget of false alarms a patient-day among survivors; if set, the lowest threshold that keeps it is chosen."""
     off: float = Field(0.8, gt=0, le=1)
     """Share of the threshold below which the risk must fall for an alarm to end (hysteresis); 1: a bare threshold."""
-    duration: float = Field(4.0, ge=0)
+    duration: float = Field(4.0, ge=0, le=1000)
     """Hours that an alarm lasts at least."""
-    refractory: float = Field(6.0, ge=0)
+    refractory: float = Field(6.0, ge=0, le=1000)
     """Hours after an alarm in which none begins."""
 
 
@@ -557,16 +581,16 @@ class Stream(Settings):
     """Consumer group: each message goes to one of its workers."""
     batch: int = Field(64, ge=1, le=4096)
     """Most messages that a worker holds and predicts at a time."""
-    deliveries: int = Field(3, ge=1)
+    deliveries: int = Field(3, ge=1, le=1000)
     """Deliveries of a message without an answer after which it becomes a dead letter."""
-    claim_after: float = Field(30.0, gt=0)
+    claim_after: float = Field(30.0, gt=0, le=86_400)
     """Seconds after which another worker takes over a message that a worker has not answered; longer than a batch
     takes, for what is taken over too early is predicted twice (and answered once)."""
-    expiry: float = Field(24.0, gt=0)
+    expiry: float = Field(24.0, gt=0, le=100_000)
     """Hours that an answer is kept. A message whose id has an answer is not answered again."""
-    backlog: int = Field(100_000, ge=1)
+    backlog: int = Field(100_000, ge=1, le=1_000_000_000)
     """Unanswered messages at which ./run.sh stream --send waits; nothing unanswered is ever cut off."""
-    kept: int = Field(100_000, ge=1)
+    kept: int = Field(100_000, ge=1, le=1_000_000_000)
     """Entries kept, about, of each of the streams of answers, alarms and dead letters."""
 
 
@@ -577,7 +601,7 @@ class Serve(Settings):
     """Address to listen on. The default is this machine alone; 0.0.0.0 is every network it is in."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0: any free one, which the log names."""
-    key_file: Path | None = None
+    key_file: AnyPath | None = None
     """File whose first line is the API key that requests must have in `Authorization: Bearer KEY`; null: none."""
     origins: list[str] = []
     """Origins such as https://ward.example whose pages may call the service from a browser (CORS); none: its own."""
@@ -586,32 +610,32 @@ class Serve(Settings):
     of a proxy before it. Where `host` is reached from other machines and none is named, any."""
     engine: Literal["auto", "torch", "onnx"] = "auto"
     """auto: ONNX Runtime where the bundle can run on it, otherwise PyTorch."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     """Threads of a prediction; the event loop needs a core beside them."""
-    batch: int = Field(16, ge=1)
+    batch: int = Field(16, ge=1, le=65_536)
     """Most rows of a batch. Larger ones save no time on a CPU, and all rows of a batch wait for its end."""
-    delay: float = Field(1.0, ge=0)
+    delay: float = Field(1.0, ge=0, le=60_000)
     """Milliseconds that a row waits for others to be predicted with while nothing is being predicted."""
-    queue: int = Field(256, ge=1)
+    queue: int = Field(256, ge=1, le=1_000_000)
     """Most rows that wait; a request whose rows do not fit is answered with 429 at once."""
-    max_rows: int = Field(256, ge=1)
+    max_rows: int = Field(256, ge=1, le=1_000_000)
     """Most rows of a request."""
-    max_tokens: int = Field(4096, ge=1)
+    max_tokens: int = Field(4096, ge=1, le=1_000_000)
     """Most tokens of a report. A model reads the first or last data.max_len of them."""
-    max_bytes: int = Field(1 << 20, ge=1024)
+    max_bytes: int = Field(1 << 20, ge=1024, le=1 << 30)
     """Most bytes of a request's body."""
-    max_connections: int = Field(1024, ge=1)
+    max_connections: int = Field(1024, ge=1, le=65_536)
     """Most connections at a time; a request on a further one is answered with 429."""
-    timeout: float = Field(10.0, gt=0)
+    timeout: float = Field(10.0, gt=0, le=86_400)
     """Seconds within which a client must have sent its request (else 408), and then gets its answer (else 503)."""
-    grace: int = Field(30, ge=1)
+    grace: int = Field(30, ge=1, le=86_400)
     """Seconds that a shutdown waits for the requests that were accepted."""
     alarms: Literal["own", "stream"] = "own"
     """Alarms that are shown. own: of what this service predicts, kept in memory; stream: of the workers of
     ./run.sh stream, in their Redis (stream.store)."""
-    watch: float = Field(2.0, ge=0)
+    watch: float = Field(2.0, ge=0, le=86_400)
     """Seconds between looks at the bundle's file, which is loaded again when it changed; 0: only when asked for."""
-    shadow: Path | None = None
+    shadow: AnyPath | None = None
     """Second bundle, of the same task, that predicts the same rows. Its predictions are only compared; null: none."""
 
     @model_validator(mode="after")
@@ -630,15 +654,15 @@ class Compress(Settings):
     denoise: bool = False
     """true: the student reads denoised reports where that model does, which takes twice the time. false: it reads
     reports as they are, and learns what its teachers say of the denoised ones."""
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(4, ge=1, le=100_000)
     """Epochs of distillation, over train rows and over all text with soft labels."""
-    rate: float = Field(0.5, gt=0)
+    rate: float = Field(0.5, gt=0, le=1000)
     """Learning rate relative to that of the model that the student starts from."""
     teacher_weight: float = Field(1.0, ge=0)
     """Sample weight of a row with soft labels; train rows with their own labels have 1."""
     prune: float = Field(0.25, ge=0, lt=1)
     """Share of feed-forward units and attention heads, or of hidden units, that are pruned; 0: no pruning."""
-    prune_epochs: int = Field(1, ge=1)
+    prune_epochs: int = Field(1, ge=1, le=100_000)
     """Epochs of distillation after pruning."""
     max_loss: float = Field(0.002, ge=0)
     """Largest loss of score against the run, on `select_on`; the smallest model within it is taken."""
@@ -647,9 +671,9 @@ class Compress(Settings):
 class Executor(Settings):
     """Parallel jobs and threads, see make_executor() in executors.py."""
 
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """Number of parallel jobs. auto: number of jobs, at most the number of cores; 1 on a GPU."""
-    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """Number of threads of each job. auto: cores divided by workers; 1 on a GPU. Another number of threads changes the
     order of sums, and so the last bits of results."""
 
@@ -711,6 +735,12 @@ class Config(Settings):
     docs/requirements-tracking.txt and does not change results."""
     track_uri: str | None = Field(None, pattern=r"^\w[\w+]*://")
     """URI of MLflow's database; null: the SQLite file mlflow.db in the output folder."""
+
+    @model_validator(mode="after")
+    def _names_of_runs(self) -> Config:
+        for name in (*self.runs, *self.denoisers):
+            check_model(name)
+        return self
 
     @model_validator(mode="after")
     def _uri_of_mlflow(self) -> Config:

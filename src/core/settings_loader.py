@@ -17,17 +17,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import ValidationError
 
-from src.core.errors import UserError, unknown
+from src.core.errors import UserError, shortened, unknown
+from src.core.names import BLEND, check_model
 from src.core.settings import CLINICAL, PARTS, ROOT, AnyModel, Config, Paths, Run, Settings, Tune
+from src.core.yaml_reader import parse_yaml, read_yaml
 
 PRESETS = ROOT / "src" / "presets"
 MADE = {"overrides", "models", "denoisers", "tuned"}
 """Fields of Config that only this module sets."""
 UNNOTED = {"track", "track_uri"}
 """Keys without influence on results, which are not recorded."""
+MOST_RUNS = 500
+"""Runs of a preset."""
+MOST_ERRORS = 10
+"""Errors of settings that are told."""
 
 
 TASK_BASELINES = {
@@ -67,7 +72,7 @@ def model_names() -> list[str]:
 
 def model_settings(name: str) -> dict[str, Any]:
     """Returns the settings of a model in presets/models/, as of a Run."""
-    return _read_yaml(PRESETS / "models" / f"{name}.yaml")
+    return read_yaml(PRESETS / "models" / f"{name}.yaml")
 
 
 def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
@@ -91,36 +96,39 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     built = {}
     for name in dict.fromkeys([*chosen, *specs]):
         spec = dict(specs.get(name) or {})
-        base = {} if _is_whole(spec) else _read_yaml(PRESETS / "models" / f"{spec.pop('like', name)}.yaml")
+        base = {} if _is_whole(spec) else model_settings(spec.pop("like", name))
         # A copy, because runs share mappings, and an override of one run must not change the others.
         built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
     tree: dict[str, Any] = {**layers, "preset": preset, "models": chosen}
     tree["overrides"] = [text for text in overrides if text.split("=")[0] not in UNNOTED]
-    files = _tuned_files(tree, overrides, [*built, "blend"])
-    tuned = {name: _read_preset(str(file), task) for name, file in files.items()}
-    built |= {name: study["runs"][name] for name, study in tuned.items() if name in built}
-    if "blend" in tuned:
-        tree["blend"] = tuned["blend"]["blend"]
+    files = _tuned_files(tree, overrides, [*built, BLEND])
+    for name, file in files.items():
+        study = _read_preset_file(file, "tune.use: ")
+        part, key = (study, "blend") if name == BLEND else (study["runs"], name)
+        if not isinstance(part.get(key), dict):
+            raise UserError(f"tune.use: {file} has no settings of {name}. Delete it, or run: ./run.sh tune {name}")
+        (tree if name == BLEND else built)[key] = part[key]
     used = "".join(f" (tune.use reads settings from {file})" for file in files.values())
     tree["tuned"] = {name: str(file) for name, file in files.items()}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
-            raise UserError(f"{text!r}: choose a preset with --preset {value}")
+            raise UserError(f"{shortened(text)}: choose a preset with --preset {value}")
         if key[0] in MADE:
             raise unknown("key", key[0], Config.model_fields.keys() - MADE)
         if key[0] in PARTS:
             for name in _having(key, chosen, built):
                 _set(built[name], key, value, text)
-        elif key[:1] == ["runs"] and len(key) > 1:
+        elif key[0] == "runs" and len(key) < 3:
+            raise UserError(f"{shortened(text)}: name a setting of a run, such as runs.lstm.train.epochs=6")
+        elif key[0] == "runs":
             # Runs that --model does not select are accepted, so that the words of an experiment work for parts of it.
             if key[1] not in built:
                 raise unknown("run", key[1], built)
             _set(built, key[1:], value, text)
         else:
             _set(tree, key, value, text)
-    if "runs" not in tree:
-        tree["runs"], tree["denoisers"] = _with_dependencies(chosen, built)
+    tree["runs"], tree["denoisers"] = _with_dependencies(chosen, built)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -171,21 +179,51 @@ def _tuned_files(layers: Mapping[str, Any], overrides: list[str], names: Iterabl
 
 def _read_preset(preset: str, task: str) -> dict[str, Any]:
     """Reads a preset by its name, or from a file such as output/tune/lstm/best.yaml."""
-    if not preset.endswith((".yaml", ".yml")):
-        if preset not in preset_names(task):
-            raise unknown("preset", preset, preset_names(task))
-        return _read_yaml(_preset_folder(task) / f"{preset}.yaml")
+    if preset.endswith((".yaml", ".yml")):
+        return _read_preset_file(Path(preset), "--preset ")
+    if preset not in preset_names(task):
+        raise unknown("preset", preset, preset_names(task))
+    return _read_preset_file(_preset_folder(task) / f"{preset}.yaml", "")
+
+
+def _read_preset_file(path: Path, origin: str) -> dict[str, Any]:
+    """Reads a preset. `origin`: start of an error, such as the option that names the file."""
     try:
-        content = _read_yaml(Path(preset))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"--preset {preset}: {getattr(error, 'strerror', None) or error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("runs"), dict) or not content["runs"]:
-        raise UserError(f"--preset {preset}: the key runs is missing or empty; see src/presets/quick.yaml")
-    for name, spec in content["runs"].items():
-        like = (spec or {}).get("like", name)
-        if like not in model_names() and not _is_whole(spec or {}):
-            raise UserError(f"--preset {preset}: runs.{name}.like: {unknown('model', str(like), model_names())}")
+        content = read_yaml(path)
+        _check_shape(content, str(path))
+    except UserError as error:
+        raise UserError(f"{origin}{error}") from None
     return content
+
+
+def _check_shape(content: Any, shown: str) -> None:
+    """Raises UserError for a preset that has no runs, or text or a list where settings have keys. The keys and values
+    themselves are left to Config."""
+
+    def check(value: Any, key: str) -> None:
+        if not isinstance(value, dict):
+            raise UserError(f"{shown}: {key}: want keys and values such as {{epochs: 4}} (got {shortened(value)})")
+
+    if not isinstance(content, dict) or not isinstance(content.get("runs"), dict) or not content["runs"]:
+        raise UserError(f"{shown}: the key runs is missing or empty; see src/presets/quick.yaml")
+    for key in sorted({*MADE, "preset"} & content.keys()):
+        raise UserError(f"{shown}: {unknown('key', key, Config.model_fields.keys() - MADE - {'preset'})}")
+    if len(content["runs"]) > MOST_RUNS:
+        raise UserError(f"{shown}: {len(content['runs']):,} runs are more than {MOST_RUNS}")
+    for part in ("paths", "sample", *PARTS):
+        check(content.get(part, {}), part)
+    for name, spec in content["runs"].items():
+        try:
+            check_model(name)
+        except UserError as error:
+            raise UserError(f"{shown}: {error}") from None
+        if spec is None:
+            continue
+        check(spec, f"runs.{name}")
+        for part in PARTS:
+            check(spec.get(part, {}), f"runs.{name}.{part}")
+        if not _is_whole(spec) and (like := spec.get("like", name)) not in model_names():
+            raise UserError(f"{shown}: runs.{name}.like: {unknown('model', str(like), model_names())}")
 
 
 def _is_whole(spec: Mapping[str, Any]) -> bool:
@@ -214,13 +252,9 @@ def _with_dependencies(chosen: list[str], built: dict[str, Any]) -> tuple[dict[s
 def run_from_yaml(path: Path) -> Run:
     """Reads the Run of a run's config.yaml. Raises UserError if it is invalid."""
     try:
-        return Run.model_validate(_read_yaml(path))
+        return Run.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UserError(f"{path}: " + "\n".join(sentences(error, Run))) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text()) or {}
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,35 +269,38 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, raw = text.partition("=")
     if not equals or not key:
-        raise UserError(f"{text!r} is not of the form key=value, such as train.epochs=6")
+        raise UserError(f"{shortened(text)} is not of the form key=value, such as train.epochs=6")
     # Scalars stay text: pydantic converts them by the field's annotation, where YAML 1.1 would read 1e-3 as a
     # string and 007 as a number.
-    try:
-        parsed = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise UserError(f"{text!r}: the value is not valid YAML: {error}") from None
-    return key.split("."), parsed if isinstance(parsed, (list, dict)) or parsed is None else raw
+    if raw.strip() in ("", "~", "null"):
+        return key.split("."), None
+    value = parse_yaml(raw, shortened(text)) if raw.lstrip().startswith(("[", "{")) else raw
+    return key.split("."), value
 
 
 def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:
     for part in key[:-1]:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise UserError(f"{text!r}: {part!r} has no keys below it")
+            raise UserError(f"{shortened(text)}: {part!r} has no keys below it")
     tree[key[-1]] = value
 
 
 def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]:
     """Returns pydantic's errors in terms of the command line, one sentence each."""
     sentences = []
-    for item in error.errors():
+    errors = error.errors()
+    for item in errors[:MOST_ERRORS]:
         where, settings = _locate(top, item["loc"])
         if item["type"] == "extra_forbidden":
             sentences.append(f"{where}: {unknown('key', str(item['loc'][-1]), settings.model_fields)}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+            is_keyless = item["type"] in ("model_type", "dict_type", "model_attributes_type")
+            message = "want keys and values" if is_keyless else item["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(item["input"], dict) else f" (got {shortened(item['input'])})"
             sentences.append(f"{where or 'configuration'}: {message}{given}")
+    if len(errors) > MOST_ERRORS:
+        sentences.append(f"and {len(errors) - MOST_ERRORS:,} further errors")
     return _merged(sentences)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from src.core import terminal
 from src.core.errors import REMEDIES, UNSUPPORTED, UserError
+from src.core.names import check_name
 from src.core.temporaries import TemporaryFile
 
 HASHED = 64 << 20
@@ -61,7 +62,7 @@ class Output:
         self.locks = root / "locks"
 
     def run(self, name: str) -> Path:
-        return self.runs / name
+        return self.runs / check_name("run", name)
 
     def shift_of(self, test_file: str) -> Path:
         """Folder of what was measured of a test file."""

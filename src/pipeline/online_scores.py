@@ -16,6 +16,8 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.names import check_name
+from src.core.settings import BOARD
 from src.core.terminal import result, show_table, warn
 from src.data.corpus import Corpus
 from src.data.submission_files import write_submission
@@ -78,7 +80,7 @@ def add(workspace: Workspace, file: Path, score: float, board: str | None, note:
 def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     """Proposes the next submission for the target: a variation of the runs, or of the blend. Writes and notes it."""
     config, output, dataset = workspace.settings, workspace.output, workspace.dataset
-    board = board or config.leaderboard.board
+    board = check_name(BOARD, config.leaderboard.board if board is None else board)
     target, runs_, base = _base(workspace, names)
     register = SubmissionLog(output.submissions)
     made_of = {run.name: run.score["fingerprint"] for run in runs_}
@@ -158,7 +160,7 @@ def tell(workspace: Workspace, name: str, score: float, board: str | None, note:
     """Notes the online score of a submission by its id."""
     register = SubmissionLog(workspace.output.submissions)
     one = register.find(name)
-    _enter(workspace, register, one, score, board or one.how.get("board"), note)
+    _enter(workspace, register, one, score, one.how.get("board") if board is None else board, note)
 
 
 def _enter(
@@ -166,7 +168,7 @@ def _enter(
 ) -> None:
     if not score < 1:
         raise UserError(f"a score is below 1, not {score}")
-    board = board or workspace.settings.leaderboard.board
+    board = check_name(BOARD, workspace.settings.leaderboard.board if board is None else board)
     before = one.score(board)
     register.scored(one, score, board, note)
     instead = f" instead of {before}" if before is not None and before != score else ""

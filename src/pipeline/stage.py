@@ -16,6 +16,7 @@ from pathlib import Path
 
 from src.core import locks
 from src.core.errors import UserError
+from src.core.names import check_name
 from src.core.targets import Target
 from src.core.terminal import dependency, result
 from src.evaluation.workspace import Workspace
@@ -188,7 +189,7 @@ def reading(workspace: Workspace, verb: str, reads: Iterable[str] = ()) -> Itera
 
 def run_lock(name: str) -> str:
     """Lock of the files of a run's folder."""
-    return f"run.{name}"
+    return f"run.{check_name('run', name)}"
 
 
 def is_running(workspace: Workspace, stage: Stage, name: str) -> bool:

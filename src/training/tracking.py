@@ -26,6 +26,7 @@ from src.core.executors import Failure, Job
 from src.core.settings import Config, fingerprint
 from src.core.storage import Output
 from src.core.terminal import warn
+from src.core.yaml_reader import read_yaml
 from src.training.job_specs import FoldJob, PretrainJob
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Tracking:
         """The scores of a finished run, a model or a blend, from its folder."""
         if self._tracker is not None:
             score = storage.read_json(run / "score.json")
-            settings = yaml.safe_load((run / "config.yaml").read_text())
+            settings = read_yaml(run / "config.yaml")
             settings |= {"members": list(storage.read_json(run / "run.json").get("members", []))}
             overall = score["overall"]
             if "figures" in overall:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from src.core.errors import UserError, unknown
 from src.core.settings import Settings
 from src.core.settings_loader import PRESETS, sentences
+from src.core.yaml_reader import read_yaml
 
 if TYPE_CHECKING:
     import optuna
@@ -168,12 +168,7 @@ def load_space(names: Sequence[str], parts: Iterable[str], of_series: bool = Fal
 
 
 def _read(path: Path, parts: Iterable[str]) -> dict[str, AnyDimension]:
-    try:
-        lines = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+    lines = read_yaml(path)
     if not isinstance(lines, dict) or not lines:
         raise UserError(f"{path} has no settings. Write lines like train.epochs: {{type: int, low: 4, high: 10}}")
     for name in lines:

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     from src.pipeline.stage import make
-    from src.pipeline.stages.blend import Blend, check_name
+    from src.pipeline.stages.blend import Blend, check_blend_name
 
-    check_name(parsed.name)
+    check_blend_name(workspace, parsed.name)
     make(workspace, Blend(parsed.runs, parsed.name))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 
 from src.core import storage, versions
 from src.core.errors import UserError
+from src.core.names import check_name
 from src.core.settings import Config, fingerprint
 from src.core.settings_loader import model_names
 from src.core.targets import Target
@@ -108,12 +108,13 @@ class Blend(Stage):
 STAGE = Blend()
 
 
-def check_name(name: str) -> None:
-    """Raises UserError for a name that a blend cannot have."""
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
-    if name in model_names():
-        raise UserError(f"{name!r} is the name of a model. Give the blend another --name.")
+def check_blend_name(workspace: Workspace, name: str) -> None:
+    """Raises UserError for a name that a blend cannot have: its folder would take the place of a trained run's."""
+    path = workspace.output.run(check_name("blend (--name)", name))
+    settings = workspace.settings
+    is_taken = name in {*model_names(), *settings.runs, *settings.denoisers}
+    if is_taken or ((path / "run.json").exists() and not workspace.run(name).is_blend):
+        raise UserError(f"{name!r} is the name of a model or of a trained run. Give the blend another --name.")
 
 
 def _settings(workspace: Workspace) -> dict[str, Any]:

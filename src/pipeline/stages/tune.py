@@ -11,7 +11,6 @@ method and a choice of members, among runs that are trained.
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import time
@@ -26,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
+from src.core.names import check_name
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import model_names, with_words
 from src.core.terminal import JobProgress, duration, info, result, show_table
@@ -141,8 +141,7 @@ def _opened(
     """The study of a run or of the blend. Its best settings, table, plots and tracked trials are written at the end."""
     config = workspace.settings
     name = options.name or model
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UserError(f"--name {name!r}: want letters, digits, '_', '-' and '.' alone")
+    check_name("study (--name)", name)
     if name != model and name in {*model_names(), *config.runs, *config.denoisers, "blend"}:
         # tune.use looks for the study of a run by the run's name
         raise UserError(f"--name {name!r} is the name of a run, whose own study is called so. Give this one another")
