@@ -9,11 +9,11 @@ the functions that need them import them, or the modules that stand on them. tes
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 import traceback
+from typing import Any
 
 from src.core import settings_loader, terminal
 from src.core.errors import UserError, explained, unknown
@@ -51,7 +51,7 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
     except BrokenPipeError:
         raise
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        terminal.error(str(error))
         return 2, str(error)
     except KeyboardInterrupt:
         told = "interrupted: what is finished is kept, and the same command goes on from there"
@@ -59,11 +59,11 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
         return 130, told
     except Exception as fault:
         if isinstance(fault, OSError) and (told := explained(fault)):
-            print(f"error: {told}", file=sys.stderr)
+            terminal.error(told)
             return 2, told
         if not as_json:
             raise
-        traceback.print_exc()  # a fault of ours; the script gets its document all the same
+        _show_fault(*sys.exc_info())  # a fault of ours; the script gets its document all the same
         return 1, f"{type(fault).__name__}: {fault}"
 
 
@@ -82,7 +82,12 @@ def _print_document(
         "warnings": transcript.warnings,
         "written": [str(path) for path in transcript.written if path.exists()],
     }
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+    print(terminal.json_text(document), flush=True)
+
+
+def _show_fault(*fault: Any) -> None:
+    """Prints the traceback of a fault of the program; takes what sys.excepthook does."""
+    print(terminal.printable("".join(traceback.format_exception(*fault))), file=sys.stderr, end="", flush=True)
 
 
 def _run(arguments: list[str]) -> None:
@@ -205,4 +210,5 @@ def _overview() -> str:
 
 
 if __name__ == "__main__":
+    sys.excepthook = _show_fault
     sys.exit(main(sys.argv[1:]))

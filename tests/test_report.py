@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,6 +237,18 @@ def test_text_is_escaped_and_what_is_empty_is_left_out():
     assert "&lt;b&gt;" in (cell := Section("One", [Text("<b>"), Code("x < y")])._repr_html_()) and "<h2>" not in cell
     assert "&lt;b&gt;" in page and 'id="one-two"' in page and "<details>" in page
     assert "Absent" not in page and "Bare" not in page
+
+
+def test_names_of_files_are_no_markup_and_no_formula():
+    name = "$\\frac$ <img src=x onerror=alert(1)> & {{x}} 数据"
+    with charts.picture(name) as chart, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chart.axes.plot([1, 2], label=name)
+        chart.axes.legend()
+        chart.axes.set_title(name)
+    page = render(name, name, [Section("One", [Text(name), Table([name], [[name]], name), Chart(chart.svg, name)])])
+    comments = re.compile("<!--.*?-->", re.DOTALL)  # SVG repeats its text in comments
+    assert "<img" not in comments.sub("", page) and "&lt;img" in page and "{{x}}" in page and "\\frac" in page
 
 
 def test_figures_stand_to_the_right_and_words_to_the_left():

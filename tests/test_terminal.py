@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from src.__main__ import main
+from src.__main__ import _show_fault, main
 from src.core import terminal
 from src.core.terminal import JobProgress, dependency, info, output_mode, result, show_table, warn
 from tests.conftest import words
@@ -222,3 +222,58 @@ def test_tables_of_all_stages_fit_80_columns(copy, tiny_input, tmp_path, capsys)
         columns, rows = table["columns"], [list(row.values()) for row in table["rows"]]
         show_table(table["title"], columns, rows, words={"state", "what"} & set(columns))
         check_shown(capsys.readouterr().out, columns, rows)
+
+
+HOSTILE = "x\x1b]0;evil\x07\x1b[2J\x9b31m\r\x00\x7f\u202e\u2028\udcff"
+HARMLESS = r"x\x1b]0;evil\x07\x1b[2J\x9b31m\r\x00\x7f\u202e\u2028\udcff"
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
+SAY = """
+from src.core import terminal
+text = HOSTILE
+terminal.info(text), terminal.result(text), terminal.warn(text), terminal.error(text)
+terminal.show_table(text, [text, "b"], [["a", text]])
+terminal.show_heat(text, [(text, 0.5, True)])
+with terminal.JobProgress(text, {text: 1.0, "b": 1.0}) as progress:
+    progress.step(text, 0.5, text)
+    progress.finish(text, text)
+with terminal.JobProgress(text, {text: 1.0}, lines=False) as progress:
+    progress.finish(text, text)
+""".replace("HOSTILE", ascii(HOSTILE))
+
+
+def test_no_text_reaches_a_terminal_raw(capsys):
+    """Whoever prints a name of a file, a run or a row prints its control characters as text."""
+    exec(SAY)
+    out, err = capsys.readouterr()
+    assert not OBEYED.search(out + err), "off a terminal nothing at all"
+    assert out.count(HARMLESS) >= 8 and err.count(HARMLESS) == 2
+    shown = on_a_terminal(SAY)
+    assert HARMLESS in shown and not any(part in shown for part in ("\x1b]0;", "\x1b[2J", "\x9b", "\x07", "\u202e"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["config", f"target={HOSTILE}"], ["submit", HOSTILE], [HOSTILE], ["config", f"{HOSTILE}=1"],
+                  ["config", "--preset", HOSTILE], ["config", f"--{HOSTILE}"], ["predict", "lstm", f"{HOSTILE}.csv"]],
+    ids=ascii,
+)  # fmt: skip
+@pytest.mark.parametrize("as_json", [False, True])
+def test_words_of_a_command_line_do_not_either(arguments, as_json, tmp_path, capsys):
+    status = main([*arguments, *["--json"] * as_json, f"paths.output={tmp_path}"])
+    out, err = capsys.readouterr()
+    assert not OBEYED.search(out + err)
+    if as_json:
+        assert json.loads(out)["exit_status"] == status
+
+
+def test_a_traceback_does_not_either(capsys):
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        _show_fault(*sys.exc_info())
+    told = capsys.readouterr().err
+    assert "ValueError" in told and HARMLESS in told and not OBEYED.search(told)
+
+
+def test_json_keeps_every_character():
+    text = terminal.json_text({HOSTILE: [HOSTILE, "数据 ü"]})
+    assert json.loads(text) == {HOSTILE: [HOSTILE, "数据 ü"]} and "数据 ü" in text and not OBEYED.search(text)

@@ -1,11 +1,15 @@
 """Output of commands: lines, tables (80 columns unless on a terminal), progress; --quiet and --json.
 
+Names of files, runs, labels and rows come from elsewhere: printable() takes out of them what a terminal would obey.
+
 rich is imported only by functions that draw, so that --help is fast.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -23,6 +27,19 @@ GAP = 2
 """Blanks between columns."""
 EVERY = 10.0
 """Seconds between progress lines of jobs without lines of their own, off a terminal."""
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""Characters that move the cursor, change colours or the direction of writing, or that UTF-8 does not have."""
+
+
+def printable(text: str) -> str:
+    """Returns the text with \\x1b and the like in place of control characters, except tabs and ends of lines."""
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def json_text(value: Any) -> str:
+    """Returns a value as indented JSON, with \\u009b and the like in place of control characters."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 @dataclass
@@ -72,20 +89,25 @@ def dependency() -> Iterator[None]:
 
 def info(text: str) -> None:
     """Prints a line, except with --quiet."""
-    _transcript.lines += text.strip().splitlines()
+    _transcript.lines += printable(text).strip().splitlines()
     _show(text)
 
 
 def result(text: str) -> None:
     """Prints the line that ends a stage: its result and the result's place."""
-    _transcript.lines += text.strip().splitlines()
+    _transcript.lines += printable(text).strip().splitlines()
     _show(text, is_info=_is_dependency)
 
 
 def warn(text: str) -> None:
     """Prints a warning on stderr."""
-    _transcript.warnings.append(text)
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    _transcript.warnings.append(printable(text))
+    print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
+
+
+def error(text: str) -> None:
+    """Prints what ended the command on stderr."""
+    print(printable(f"error: {text}"), file=sys.stderr, flush=True)
 
 
 def add_json(name: str, value: Any) -> None:
@@ -104,9 +126,10 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     No cell is truncated: names and words are wrapped, and columns beyond the width go into further tables, each with
     the first column.
     """
-    rows = [list(row) for row in rows]
+    title, columns = printable(title), [printable(column) for column in columns]
+    rows = [[printable(cell) for cell in row] for row in rows]
     _transcript.tables.append(
-        {"title": title, "columns": list(columns), "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
+        {"title": title, "columns": columns, "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
     )
     if _is_json or (_is_quiet and _is_dependency):
         return
@@ -150,7 +173,7 @@ def _parts(
 
 def _show(text: str, is_info: bool = True) -> None:
     if not (_is_quiet and (is_info or _is_json)):
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def _console(soft_wrap: bool = True) -> Console:
@@ -174,7 +197,7 @@ def show_heat(title: str, tokens: Iterable[tuple[str, float, bool]]) -> None:
     """
     from rich.text import Text
 
-    tokens = list(tokens)
+    title, tokens = printable(title), [(printable(word), *rest) for word, *rest in tokens]
     columns = ("token", "strength", "noise")
     _transcript.tables.append(
         {"title": title, "columns": list(columns), "rows": [dict(zip(columns, token, strict=True)) for token in tokens]}
@@ -213,7 +236,7 @@ class JobProgress:
         """Starts without output. `lines` false: off a terminal, a line every EVERY seconds and one at the end."""
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._title = title
+        self._title = printable(title)
         self._work = work
         self._done = dict.fromkeys(work, 0.0)
         self._finished = 0
@@ -260,8 +283,8 @@ class JobProgress:
         self._done[job] = share * self._work[job]
         if self._live:
             if job not in self._tasks:
-                self._tasks[job] = self._bars.add_task(f"  {job}", total=1.0, note="")
-            self._bars.update(self._tasks[job], completed=share, note=note)
+                self._tasks[job] = self._bars.add_task(printable(f"  {job}"), total=1.0, note="")
+            self._bars.update(self._tasks[job], completed=share, note=printable(note))
             self._bars.update(self._total, completed=self._share(), note=self._left())
         else:
             self._show_line(job, note)
@@ -273,7 +296,7 @@ class JobProgress:
             if job in self._tasks:
                 self._bars.remove_task(self._tasks.pop(job))
             if self._lines:
-                self._bars.console.print(f"{job}  {note}")
+                self._bars.console.print(printable(f"{job}  {note}"))
             self._bars.update(self._total, completed=self._share(), note=self._left())
         else:
             self._show_line(job, note)

@@ -62,10 +62,11 @@ def draw(path: Path, output: Output, facts: dict[str, Any]) -> None:
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    _kind(facts).draw(figure, output, facts)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    with matplotlib.rc_context({"text.parse_math": False}):  # a file's name may hold dollars
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        _kind(facts).draw(figure, output, facts)
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     storage.write_atomic(path, lambda file: file.write(buffer.getbuffer()))
 
 

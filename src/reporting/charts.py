@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ DEEPEST = 0.7
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ct",
+    "text.parse_math": False,  # a file's name may hold dollars
     "font.family": ["sans-serif"],
     "font.size": 9,
     "axes.edgecolor": FAINT,
@@ -79,7 +81,9 @@ def picture(
         chart = Picture(list(axes[:, 0]))
         yield chart
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # the page's fonts draw the text, not the one measured here
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     chart.svg = _embedded(file.getvalue(), what)
 
 
