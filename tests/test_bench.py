@@ -14,6 +14,7 @@ from src.bench import agree, measure, plain, product, scale
 from src.bench.data import MAX_LEN, encoded, synthetic
 from src.bench.measure import Contender, compare
 from src.bench.parts import PARTS, Setting
+from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import available_cores
 from src.core.settings_loader import load_config
@@ -155,7 +156,7 @@ def test_the_verb_measures_shows_and_writes(tmp_path, capsys, monkeypatch):
     work.mkdir()
     monkeypatch.setattr(bench.tempfile, "tempdir", str(work))
     result = bench.measure(workspace(tmp_path), ["read", "limits"], rows=2000, repeats=1)
-    assert json.loads((tmp_path / "out/bench.json").read_text()) == result
+    assert storage.read_json(tmp_path / "out/bench.json") == result
     assert not list(work.iterdir())
     assert list(result["parts"]) == ["limits", "read"]  # limits come first: the others are a share of them
     assert set(result["ratios"]) == {"read/columns", "read/tokens"} and min(result["ratios"].values()) > 0
@@ -238,7 +239,7 @@ def test_scale_measures_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "sizes", lambda largest: [150])
     small = Workspace(load_config("quick", ["task=icu", "grid.step=2", f"paths.output={tmp_path / 'out'}"]))
     found = bench.measure(small, ["scale"])
-    assert json.loads((tmp_path / "out/scale.json").read_text()) == found
+    assert storage.read_json(tmp_path / "out/scale.json") == found
     (steps,) = found.values()
     assert list(found) == ["150"] and set(steps) == {"sample", "prepare", "write", "gru", "boosting", "predict"}
     for step in ("sample", "prepare", "predict"):
@@ -309,7 +310,7 @@ def test_the_time_to_score_with_the_textbook_loop(tmp_path, monkeypatch):
     def run(words):
         commands.append(words)
         (tmp_path / "out").mkdir(exist_ok=True)
-        (tmp_path / "out/pipeline.json").write_text(json.dumps({"seconds": {"prepare": 2.0, "train": 100.0}}))
+        storage.write_json(tmp_path / "out/pipeline.json", {"seconds": {"prepare": 2.0, "train": 100.0}})
         return {"seconds": 110.0, "peak_megabytes": 1000.0}
 
     monkeypatch.setattr(bench.scaling, "run", run)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from src.__main__ import main
+from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import ROOT
 from src.core.settings_loader import load_config
@@ -256,13 +257,13 @@ def test_a_run_that_is_not_finished_or_out_of_date_is_refused(copy, tiny_input, 
         weights.rename(weights.with_suffix(".safetensors"))
     score = copy / "runs/lstm/score.json"
     content = score.read_text()
-    score.write_text(json.dumps({**json.loads(content), "fingerprint": "0123456789abcdef"}))
+    storage.write_json(score, {**storage.read_json(score), "fingerprint": "0123456789abcdef"})
     assert "run lstm was made anew after the blend blend" in told("blend")
     score.unlink()
     assert "is missing. Make it with: ./run.sh train" in told("lstm")
     score.write_text(content)
     manifest = copy / "data/manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "train": "0123456789abcdef"}))
+    storage.write_json(manifest, {**storage.read_json(manifest), "train": "0123456789abcdef"})
     assert "on other train files than are there now" in told("lstm")
 
 
@@ -274,7 +275,7 @@ def test_status_and_clean_know_bundles(copy, tiny_input, capsys):
     run_command(["bundle", "blend", *settings])
     (copy / "broken.bundle").write_bytes(b"PK")
     score = copy / "runs/lstm/score.json"
-    score.write_text(json.dumps({**json.loads(score.read_text()), "fingerprint": "0123456789abcdef"}))
+    storage.write_json(score, {**storage.read_json(score), "fingerprint": "0123456789abcdef"})
     capsys.readouterr()
     assert main(["status", "--json", *settings]) == 0
     assert json.loads(capsys.readouterr().out)["bundles"] == {

@@ -99,13 +99,13 @@ def test_blocks_give_what_one_piece_gives(tmp_path, monkeypatch, keep, block):
     whole, losses = encode(files, vocabulary, labels, 8, keep)
     expected = [pad(vocabulary.encode(file.tokens), file.offsets, 8, keep)[0] for file in files]
     np.testing.assert_array_equal(whole.tokens, np.concatenate(expected))
-    whole.save(tmp_path / "whole")
+    whole.save(tmp_path / "a" / "made")
     monkeypatch.setattr(corpus, "BLOCK", block)
-    pieces, again = encode(files, vocabulary, labels, 8, keep, tmp_path / "pieces")
+    pieces, again = encode(files, vocabulary, labels, 8, keep, tmp_path / "b" / "made")
     assert again == losses and losses.unknown_words == (25, 26, 27, 28, 29) and losses.truncated > 0
     assert pieces.fingerprint == whole.fingerprint
-    written = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
-    assert written == {path.name: path.read_bytes() for path in (tmp_path / "pieces").iterdir()}
+    written = {path.name: path.read_bytes() for path in (tmp_path / "a" / "made").iterdir()}
+    assert written == {path.name: path.read_bytes() for path in (tmp_path / "b" / "made").iterdir()}
     assert set(written) == {f"{name}.npy" for name in ("tokens", "lengths", "ids", "labels", "sources")}
     hashes = [storage.array_hash(row[:n]).encode() for row, n in zip(whole.tokens, whole.lengths, strict=True)]
     assert pieces.hashes().tolist() == whole.hashes().tolist() == hashes

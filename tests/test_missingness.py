@@ -218,7 +218,7 @@ def test_facts_are_kept_and_the_same_bytes_each_time(tmp_path):
     before = kept.read_bytes()
     kept.unlink()
     assert missingness.of_dataset(dataset) == facts and kept.read_bytes() == before
-    kept.write_text(json.dumps(facts | {"rows": -1}))
+    storage.write_json(kept, facts | {"rows": -1})
     assert missingness.of_dataset(dataset)["rows"] == -1, "kept facts are read, not made again"
 
 

@@ -128,7 +128,7 @@ def test_a_note_of_other_hardware_retrains_nothing(copy, tiny_input, capsys):
     before = note.read_bytes()
     found = json.loads(before)
     other = {"fp32": "bf16", "bf16": "fp32"}[found["auto_precision"]]
-    note.write_text(json.dumps({**found, "auto_precision": other}))
+    storage.write_json(note, {**found, "auto_precision": other})
     assert main(["train", *words(tiny_input, copy)]) == 0
     assert "all 4 folds are up to date" in capsys.readouterr().out
     assert note.read_bytes() == before
@@ -136,11 +136,22 @@ def test_a_note_of_other_hardware_retrains_nothing(copy, tiny_input, capsys):
 
 def test_folds_changed_by_hand_are_noticed(copy, tiny_input, capsys):
     table = copy / "folds.csv"
-    head, first, *rest = table.read_text().splitlines(keepends=True)
+    made = table.read_bytes()
+    head, first, *rest = made.decode().splitlines(keepends=True)
     body, _, fold = first.strip().rpartition(",")
-    table.write_text("".join([head, f"{body},{1 - int(fold)}\n", *rest]))
+    changed = "".join([head, f"{body},{1 - int(fold)}\n", *rest])
+    table.write_text(changed)
+    for verb in ("folds", "blend", "submit", "pipeline"):
+        assert main([verb, *words(tiny_input, copy)]) == 2
+        told = capsys.readouterr().err
+        assert "folds.csv is not as ./run.sh folds wrote it" in told and "folds --anew" in told, verb
+    assert main(["folds", "--keep", *words(tiny_input, copy)]) == 0
+    assert table.read_text() == changed
     assert main(["blend", *words(tiny_input, copy)]) == 2
     assert "run lstm was made on other folds than are there now" in capsys.readouterr().err
+    assert main(["folds", "--anew", *words(tiny_input, copy)]) == 0
+    assert table.read_bytes() == made
+    assert main(["blend", *words(tiny_input, copy)]) == 0
 
 
 @pytest.mark.slow  # a killed pipeline, which runs by default, must end in these bytes too

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.settings import Features, Grid, Recurrent
 from src.core.settings_loader import load_config
 from src.data.series_dataset import stay_shape
@@ -28,7 +29,7 @@ def test_parts_of_a_large_corpus_give_the_bytes_of_the_whole(tmp_path, monkeypat
     lengths = np.full(90, STEPS)
     whole = predict_logits(model, inputs, lengths, CPU, batch_size=16)
     for name, array in inputs.items():
-        storage.write_npy(tmp_path / f"{name}.npy", array)
+        array_files.write_npy(tmp_path / f"{name}.npy", array)
     mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in inputs}
     sizes, batches = [], inference.length_batches
 
@@ -47,15 +48,15 @@ def test_parts_of_a_large_corpus_give_the_bytes_of_the_whole(tmp_path, monkeypat
 def test_a_corpus_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
     inputs = stays(5)
     for name, array in inputs.items():
-        storage.write_npy(tmp_path / f"{name}.npy", array)
-    storage.write_npy(tmp_path / "rows.npy", np.arange(5))
+        array_files.write_npy(tmp_path / f"{name}.npy", array)
+    array_files.write_npy(tmp_path / "rows.npy", np.arange(5))
     calls, hashed = [], storage.array_hash
     monkeypatch.setattr(storage, "array_hash", lambda *arrays: calls.append(arrays) or hashed(*arrays))
     names = {prediction.prediction_name(tmp_path) for _ in range(3)}
     assert names == {f"logits.{hashed(inputs['values'], inputs['statics'])}.npy"} and len(calls) == 1
     copies = prediction.prediction_name(tmp_path, tmp_path / "rows.npy")
     assert copies == f"copies.{hashed(inputs['values'], inputs['statics'], np.arange(5))}.npy" and len(calls) == 2
-    storage.write_npy(tmp_path / "values.npy", inputs["values"] + 1)
+    array_files.write_npy(tmp_path / "values.npy", inputs["values"] + 1)
     assert prediction.prediction_name(tmp_path) not in names and len(calls) == 3
 
 
@@ -77,7 +78,7 @@ def test_runs_that_read_a_set_alike_share_its_arrays(tmp_path):
 
 def test_runs_that_number_words_alike_share_the_tokens_of_a_file(write, tmp_path):
     def run(name: str, words: list[int], max_len: int) -> SimpleNamespace:
-        storage.write_json(tmp_path / name / "vocabulary.json", words)
+        storage.write_text(tmp_path / name / "vocabulary.json", json.dumps(words))
         record = {"data": {"max_len": max_len, "keep": "head"}}
         return SimpleNamespace(name=name, path=tmp_path / name, record=record)
 

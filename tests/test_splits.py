@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from src.__main__ import main
-from src.core import settings_loader
+from src.core import settings_loader, storage
 from src.core.errors import UserError
 from src.core.settings import Folds as FoldSettings
 from src.core.storage import Output
@@ -415,8 +415,11 @@ def test_the_command_reports_families(tiny_input, tmp_path, capsys):
         return capsys.readouterr().out
 
     assert "2 folds, 300 reports" in output_of()
-    plain = json.loads((tmp_path / "folds.json").read_text())
-    assert set(plain) == {"settings", "largest_imbalance"} and "threshold" not in plain["settings"]
+    plain = storage.read_json(tmp_path / "folds.json")
+    assert (
+        set(plain) == {"fingerprint", "settings", "largest_imbalance", "checksums"}
+        and "threshold" not in plain["settings"]
+    )
     shown = output_of("folds.scheme=families", "folds.threshold=0.4")
     manifest = json.loads((tmp_path / "folds.json").read_text())
     facts = manifest["families"]

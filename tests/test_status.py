@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from src.__main__ import main, parse
-from src.core import locks
+from src.core import locks, storage
 from src.core.settings import Tune
 from src.core.settings_loader import load_config
 from src.tuning import study
@@ -115,8 +115,8 @@ def test_what_is_gone_is_missing_and_its_command_makes_it(copy, tiny_input, stat
 def test_a_submission_from_before_the_blend_is_stale(copy, tiny_input, status):
     made = words(tiny_input, copy)
     assert status(made)["submit"]["state"] == "done"
-    score = json.loads((copy / "runs/blend/score.json").read_text())
-    (copy / "runs/blend/score.json").write_text(json.dumps({**score, "fingerprint": "another"}))
+    score = storage.read_json(copy / "runs/blend/score.json")
+    storage.write_json(copy / "runs/blend/score.json", {**score, "fingerprint": "another"})
     assert status(made)["submit"]["state"] == "stale"
 
 

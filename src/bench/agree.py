@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files
 from src.data.corpus import Corpus
 from src.data.tasks import get_task
 
@@ -54,4 +54,4 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
             objective = Classification(task, model, train_rows, valid_rows, settings.train, cpu, precision)
             fit(objective, (seed, 0), Path(folder), progress)
         logits = predict_logits(model, {"tokens": corpus.tokens}, corpus.lengths, cpu, valid_rows.chosen)
-    storage.write_npy(Path(payload["out"]), logits)
+    array_files.write_npy(Path(payload["out"]), logits)

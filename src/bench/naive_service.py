@@ -8,6 +8,7 @@ runs requests in threads, so that each has one thread of PyTorch: with more, the
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import zipfile
@@ -35,7 +36,7 @@ class Request(BaseModel):
 
 def create_app(root: Path) -> FastAPI:
     """Serves the unpacked bundle in `root`."""
-    record = storage.read_json(root / "bundle.json")
+    record = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
     task, data = get_task(record["task"]), record["data"]
     models: dict[str, list[TrainedFold]] = {}
     denoisers: dict[Path, Denoiser] = {}

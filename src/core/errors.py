@@ -6,6 +6,7 @@ import difflib
 import errno
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 REMEDY = "Mend this"
 REMEDIES = {
@@ -46,6 +47,16 @@ def explained(error: OSError) -> str | None:
         return None
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return f"{place}{error.strerror}. {REMEDIES[error.errno]}, and run the same command again"
+
+
+class Damaged(UserError):
+    """A file in the output folder is not as it was written."""
+
+    def __init__(self, path: Path, why: str, remedy: str = ""):
+        """`why`: what is wrong with it; `remedy`: the command, without ./run.sh, that makes it anew."""
+        self.what = f"{path} is damaged: {why}"
+        make = f"Make it anew with: ./run.sh {remedy}" if remedy else "Delete it and run the same command again"
+        super().__init__(f"{self.what}. {make}.")
 
 
 def shortened(value: object) -> str:

@@ -14,20 +14,23 @@ import platform
 import re
 import resource
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
 
 from src.core import terminal
-from src.core.errors import REMEDIES, UNSUPPORTED, UserError
+from src.core.errors import REMEDIES, UNSUPPORTED, Damaged, UserError
 from src.core.names import check_name
 from src.core.temporaries import TemporaryFile
 
 HASHED = 64 << 20
 """Bytes of an array that are hashed at a time."""
+CHECKSUM = "checksum"
+"""Last key of every JSON file."""
+_hashed: dict[tuple[Path, tuple[int, ...]], str] = {}
+"""Checksums of files that this process has read, by path and state of the file."""
 
 
 class Output:
@@ -52,6 +55,7 @@ class Output:
         self.mlflow = root / "mlflow.db"
         self.submissions = root / "submissions.jsonl"
         self.report = root / "report.html"
+        self.pages = root / "pages"
         self.eda = root / "eda.html"
         self.suspicious = root / "suspicious.csv"
         self.seconds = root / "pipeline.json"
@@ -191,53 +195,61 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes `value` with a checksum, which read_json compares."""
+    if CHECKSUM in value:
+        raise ValueError(f"{path}: {CHECKSUM!r} is the key of the checksum")
+    write_text(path, _sealed(value))
 
 
-def write_npy(path: Path, array: np.ndarray) -> None:
-    # numpy writes to a real file past Python's buffer, which the flush before fsync would miss. What has nothing but a
-    # `write` gets the array in pieces, so that there is never a second copy of a large one.
-    write_atomic(path, lambda file: np.save(SimpleNamespace(write=file.write), array, allow_pickle=False))
-
-
-def write_npy_blocks(path: Path, shape: tuple[int | None, ...], dtype: np.dtype, blocks: Iterable[np.ndarray]) -> None:
-    """Writes the file that write_npy(np.concatenate(blocks)) would, of this shape and type, with only one block in
-    memory at a time. A first size of None is that of all blocks together. Raises ValueError, and writes nothing, if the
-    blocks are not of that shape and type together.
-    """
-
-    def head(file: IO[bytes], size: int) -> None:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size, *shape[1:])}
-        np.lib.format.write_array_header_1_0(file, header)  # of one length for any size: numpy leaves room to grow
-
-    def write(file: IO[bytes]) -> None:
-        head(file, shape[0] or 0)
-        rows = 0
-        for block in blocks:
-            if block.dtype != dtype or block.shape[1:] != shape[1:]:
-                raise ValueError(f"{path}: a block of {block.dtype} {block.shape} in an array of {dtype} {shape}")
-            file.write(np.ascontiguousarray(block).data)
-            rows += len(block)
-        if shape[0] is None:
-            file.seek(0)
-            head(file, rows)
-        elif rows != shape[0]:
-            raise ValueError(f"{path}: blocks of {rows} rows in an array of {shape}")
-
-    write_atomic(path, write)
-
-
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
+    """Reads what write_json wrote. Raises Damaged for anything else; `remedy`: the command, without ./run.sh, that
+    makes the file."""
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Delete it and run the same command again.") from None
+        text = path.read_bytes().decode()
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"it is not valid JSON ({error})", remedy) from None
+    if not isinstance(value, dict) or CHECKSUM not in value:
+        raise Damaged(path, "it lacks its checksum, or an older version wrote it", remedy)
+    del value[CHECKSUM]
+    if text != _sealed(value):
+        raise Damaged(path, "its content differs from its checksum", remedy)
+    return value
+
+
+def read_kept(path: Path) -> dict[str, Any] | None:
+    """Reads JSON that is kept to save time; None, with a warning for a damaged file, where it must be made anew."""
+    try:
+        return read_json(path) if path.exists() else None
+    except Damaged as error:
+        terminal.warn(f"{error.what}. It is made anew")
+        return None
+
+
+def _sealed(value: dict[str, Any]) -> str:
+    """JSON text of `value` and its checksum."""
+
+    def text(value: dict[str, Any]) -> str:
+        written = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return written.encode(errors="backslashreplace").decode()  # as write_text
+
+    return text({**value, CHECKSUM: hashlib.sha256(text(value).encode()).hexdigest()})
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file, which is read once a process, and once more where it changed since."""
+    key = path, file_state(path)
+    if key not in _hashed:
+        with path.open("rb") as file:
+            _hashed[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _hashed[key]
+
+
+def file_state(path: Path) -> tuple[int, ...]:
+    """Numbers of the file system that change with the content of a file."""
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def size_of(path: Path) -> int:

@@ -6,15 +6,23 @@ locks all ask a Target.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from src.core import storage
+from src.core import array_files, storage
+from src.core.errors import Damaged
+from src.core.terminal import warn
 
-STATES = ("done", "running", "interrupted", "stale", "missing", "unsure")
-"""interrupted: begun, and the same command goes on from there; stale: made from other inputs, settings or code; unsure:
-it is there, but what it is made from is not."""
+STATES = ("done", "running", "interrupted", "damaged", "stale", "missing", "unsure")
+"""interrupted: begun, and the same command goes on from there; damaged: a file is not as it was written; stale: made
+from other inputs, settings or code; unsure: it is there, but what it is made from is not."""
+CHECKSUMS = "checksums"
+"""Key of a result under which the checksums of its files are noted, by their paths from its folder."""
+_told: set[str] = set()
+"""Damages that this process has told of."""
 
 
 def json_fingerprint(result: Path) -> str | None:
@@ -37,14 +45,44 @@ class Target:
     is_whole: Callable[[], bool] = lambda: True
     """A further condition, asked only of a result with the right fingerprint."""
 
+    def write(self, value: dict[str, Any], further: Iterable[Path] = ()) -> None:
+        """Writes the result: the fingerprint, `value`, and the checksums of the files and of `further` ones."""
+        folder = self.result.parent
+        checksums = {os.path.relpath(path, folder): checksum(path) for path in (*self.files, *further)}
+        storage.write_json(self.result, {"fingerprint": self.fingerprint, **value, CHECKSUMS: checksums})
+
     def is_current(self) -> bool:
-        return (
-            self.fingerprint is not None
-            and self.result.exists()
-            and all(path.exists() for path in self.files)
-            and self.noted(self.result) == self.fingerprint
-            and self.is_whole()
-        )
+        """Returns True if the result is made of what `fingerprint` stands for, and all files are as they were written.
+
+        Warns of a damaged file.
+        """
+        try:
+            return (
+                self.fingerprint is not None
+                and self.result.exists()
+                and all(path.exists() for path in self.files)
+                and self.noted(self.result) == self.fingerprint
+                and self.is_whole()
+                and self._is_sound()
+            )
+        except Damaged as error:
+            if error.what not in _told:
+                _told.add(error.what)
+                warn(f"{error.what}. It counts as missing")
+            return False
+
+    def _is_sound(self) -> bool:
+        """Returns False where a noted file is missing; raises Damaged where one is not as it was written."""
+        return self.result.suffix != ".json" or check_files(self.result)
+
+    def damage(self) -> str | None:
+        """What is wrong with the first damaged file; None where none is, or where the result is missing."""
+        try:
+            if self.result.exists():
+                self._is_sound()
+        except Damaged as error:
+            return error.what
+        return None
 
     def state(self, is_running: bool = False, is_begun: bool = False) -> str:
         """One of STATES; `is_running`: a process writes it now; `is_begun`: a part of it is done and kept."""
@@ -56,4 +94,24 @@ class Target:
             return "unsure" if self.result.exists() else "missing"
         if is_begun:
             return "interrupted"
+        if self.damage():
+            return "damaged"
         return "stale" if self.result.exists() else "missing"
+
+
+def checksum(path: Path) -> str:
+    """Checksum of a file. Raises Damaged for an array that is not as it was written."""
+    return array_files.checksum(path) if path.suffix in (".npy", ".npz") else storage.file_sha256(path)
+
+
+def check_files(result: Path, remedy: str = "") -> bool:
+    """Compares the files that a result notes with their checksums; returns False where one is missing.
+
+    Raises Damaged for the first that is not as it was written; `remedy`: the command, without ./run.sh, that makes it.
+    """
+    noted = storage.read_json(result, remedy).get(CHECKSUMS, {})
+    files = {Path(os.path.normpath(result.parent / name)): expected for name, expected in noted.items()}
+    for path, expected in files.items():
+        if path.exists() and checksum(path) != expected:
+            raise Damaged(path, f"its checksum is not the one that {result} notes", remedy)
+    return all(path.exists() for path in files)

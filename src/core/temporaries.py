@@ -21,7 +21,8 @@ LONGEST = 40
 
 
 class TemporaryFile(io.FileIO):
-    """New file beside `path`, open for writing, that is removed when it is closed unless it got a name by replace().
+    """New file beside `path`, open for writing and reading, that is removed when it is closed unless replace() gave it
+    a name.
 
     A full disk does not end the writing: what follows is counted instead of written, so that the user can be told how
     much room the whole file needs. `full` then holds the error, and the file is of no use.
@@ -31,7 +32,7 @@ class TemporaryFile(io.FileIO):
         start = f".{path.name[:LONGEST]}."
         sweep(path.parent, start)
         while True:
-            super().__init__(path.with_name(f"{start}{secrets.token_hex(4)}.tmp"), "x")
+            super().__init__(path.with_name(f"{start}{secrets.token_hex(4)}.tmp"), "x+")
             with contextlib.suppress(OSError):  # a file system without locks: nobody sweeps there
                 fcntl.flock(self, fcntl.LOCK_EX)
             if os.fstat(self.fileno()).st_nlink:

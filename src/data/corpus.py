@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
+from src.core.errors import Damaged
 from src.data.report_reader import Reports
 
 T = TypeVar("T")
@@ -60,7 +61,12 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        return cls(np.array(storage.read_json(path), dtype=np.uint16))
+        """Raises Damaged for a file that save() did not write."""
+        try:
+            words = json.loads(path.read_text(encoding="utf-8"))
+            return cls(np.array([int(word) for word in words], dtype=np.uint16))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise Damaged(path, f"it is no list of token ids ({error})", "prepare") from None
 
 
 @dataclass(frozen=True)
@@ -126,23 +132,26 @@ class Corpus:
 
     def save(self, folder: Path) -> None:
         for name, array in self.inputs.items():
-            storage.write_npy(folder / f"{name}.npy", array)
+            array_files.write_npy(folder / f"{name}.npy", array)
         self.save_beside_inputs(folder)
 
     def save_beside_inputs(self, folder: Path) -> None:
         """Writes all but the inputs, for whoever has written these block by block."""
         for name in ("lengths", "ids", "sources"):
-            storage.write_npy(folder / f"{name}.npy", getattr(self, name))
+            array_files.write_npy(folder / f"{name}.npy", getattr(self, name))
         if self.labels is not None:
-            storage.write_npy(folder / "labels.npy", self.labels)
+            array_files.write_npy(folder / "labels.npy", self.labels)
 
     @classmethod
     def load(cls, folder: Path) -> Corpus:
         """Memory-maps the arrays, so that several processes share one copy of a large corpus."""
-        arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"), reverse=True)}
-        inputs = {name: array for name, array in arrays.items() if name in INPUTS}
-        others = {name: array for name, array in arrays.items() if name not in INPUTS}
-        return cls(inputs, **{"labels": None, **others})
+
+        def read(name: str) -> np.ndarray:
+            return array_files.read_npy(folder / f"{name}.npy", "prepare", mapped=True)
+
+        inputs = {name: read(name) for name in sorted(INPUTS, reverse=True) if (folder / f"{name}.npy").exists()}
+        labels = read("labels") if (folder / "labels.npy").exists() else None
+        return cls(inputs, read("lengths"), read("ids"), labels, read("sources"))
 
 
 class Stacked:
@@ -197,8 +206,8 @@ def encode(
     if folder is None:
         tokens = np.concatenate([np.empty((0, max_len), dtype=np.uint16), *blocks])
     else:
-        storage.write_npy_blocks(folder / "tokens.npy", shape, np.dtype(np.uint16), blocks)
-        tokens = np.load(folder / "tokens.npy", mmap_mode="r")
+        array_files.write_npy_blocks(folder / "tokens.npy", shape, np.dtype(np.uint16), blocks)
+        tokens = array_files.read_npy(folder / "tokens.npy", mapped=True)
     corpus = Corpus(
         inputs={"tokens": tokens},
         lengths=np.minimum(lengths, max_len).astype(np.int32),

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage, versions
-from src.core.errors import UserError
+from src.core import array_files, storage, versions
+from src.core.errors import Damaged, UserError
 from src.core.settings import Folds as FoldSettings
 from src.core.settings import fingerprint
 from src.core.storage import Output
+from src.core.targets import CHECKSUMS
 from src.data import splits
 from src.data.corpus import Corpus, Vocabulary
 from src.data.inputs import InputShape
@@ -31,7 +32,8 @@ class Dataset:
 
     @classmethod
     def load(cls, output: Output, read_only: bool = False, options: str = "") -> Dataset:
-        manifest = storage.read_json(storage.require(output.data / "manifest.json", f"prepare {options}".strip()))
+        remedy = f"prepare {options}".strip()
+        manifest = storage.read_json(storage.require(output.data / "manifest.json", remedy), remedy)
         return cls(output, manifest, read_only, options)
 
     def command(self, verb: str) -> str:
@@ -56,8 +58,7 @@ class Dataset:
         """Columns of the outcomes of the train stays, (N,) float32 each, NaN where unknown; empty for other inputs."""
         if "outcomes" not in self.manifest:
             return {}
-        with np.load(storage.require(self.output.outcomes, self.command("prepare"))) as file:
-            return dict(file)
+        return array_files.read_npz(self.output.outcomes, self.command("prepare"))
 
     @property
     def train(self) -> Corpus:
@@ -65,7 +66,12 @@ class Dataset:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.load(self.output.data / "vocabulary.json")
+        """Raises Damaged where it is not the one that the corpora were encoded with."""
+        path = storage.require(self.output.data / "vocabulary.json", self.command("prepare"))
+        vocabulary = Vocabulary.load(path)
+        if vocabulary.fingerprint != self.manifest["vocabulary"]:
+            raise Damaged(path, "its words are not those of the encoded reports", self.command("prepare"))
+        return vocabulary
 
     @property
     def test_files(self) -> list[str]:
@@ -115,7 +121,24 @@ class Dataset:
 
     def splits_settings(self) -> dict[str, Any]:
         """Settings that folds.json notes."""
-        return storage.read_json(storage.require(self.output.folds_manifest, self.command("folds")))["settings"]
+        path = storage.require(self.output.folds_manifest, self.command("folds"))
+        return storage.read_json(path, self.command("folds"))["settings"]
+
+    def check_folds(self) -> None:
+        """Raises UserError where folds.csv was changed since it was made: by the user, or by a damage."""
+        table, manifest = self.output.folds, self.output.folds_manifest
+        if not (table.exists() and manifest.exists()):
+            return
+        try:
+            noted = storage.read_json(manifest).get(CHECKSUMS, {}).get(table.name)
+            wrong = None if noted == storage.file_sha256(table) else f"{table} is not as ./run.sh folds wrote it"
+        except Damaged as error:
+            wrong = error.what
+        if wrong:
+            raise UserError(
+                f"{wrong}. Make the folds anew: ./run.sh {self.command('folds --anew')}. If you changed {table.name} "
+                f"yourself, have its folds used: ./run.sh {self.command('folds --keep')}"
+            )
 
     def find_splits(self, settings: FoldSettings) -> Splits | None:
         """The folds in folds.csv for this corpus, or None where it lacks a report or a seed.
@@ -126,11 +149,11 @@ class Dataset:
         table = storage.file_sha256(self.output.folds)
         stamp = fingerprint([self.manifest["fingerprint"], table, settings.seeds, versions.FOLDS])
         kept = self.output.data / f"folds.{stamp}.npy"
-        if kept.exists():
-            return Splits(settings.scheme, settings.seeds, np.load(kept))
+        if array_files.is_whole(kept):
+            return Splits(settings.scheme, settings.seeds, array_files.read_npy(kept))
         found = splits.load(self.output.folds, self.train, settings)
         if found is not None and not self.read_only:
-            storage.write_npy(kept, found.table)
+            array_files.write_npy(kept, found.table)
             for other in set(self.output.data.glob("folds.*.npy")) - {kept}:
                 other.unlink(missing_ok=True)
         return found
@@ -138,6 +161,7 @@ class Dataset:
     def load_splits(self) -> Splits:
         """The folds that `./run.sh folds` made for this corpus, by the settings that it noted."""
         storage.require(self.output.folds, self.command("folds"))
+        self.check_folds()
         found = self.find_splits(FoldSettings(**self.splits_settings()))
         if found is None:
             raise UserError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files
 from src.core.errors import UserError
 from src.core.settings import Grid
 from src.data.corpus import BLOCK, Corpus
@@ -60,12 +60,12 @@ def encode_stays(
     )
     shape = stay_shape(settings, task)
     size = (None, shape.steps, len(shape.parameters))
-    storage.write_npy_blocks(folder / "values.npy", size, np.dtype(np.float32), blocks)
+    array_files.write_npy_blocks(folder / "values.npy", size, np.dtype(np.float32), blocks)
     statics = np.concatenate(encoding.statics)
-    storage.write_npy(folder / "statics.npy", statics)
+    array_files.write_npy(folder / "statics.npy", statics)
     labels = np.concatenate(encoding.labels) if encoding.labels else None
     corpus = Corpus(
-        inputs={"values": np.load(folder / "values.npy", mmap_mode="r"), "statics": statics},
+        inputs={"values": array_files.read_npy(folder / "values.npy", mapped=True), "statics": statics},
         lengths=np.full(len(statics), shape.steps, dtype=np.int32),
         ids=np.concatenate(encoding.ids),
         labels=labels,
@@ -169,11 +169,11 @@ def encode_images(parts: Sequence[Images], folder: Path) -> Corpus:
     n = sum(map(len, parts))
     blocks = (part.values(slice(start, start + BLOCK)) for part in parts for start in range(0, len(part), BLOCK))
     size = (None, *parts[0].values(slice(0, 1)).shape[1:])
-    storage.write_npy_blocks(folder / "values.npy", size, np.dtype(np.float32), blocks)
+    array_files.write_npy_blocks(folder / "values.npy", size, np.dtype(np.float32), blocks)
     is_labelled = all(part.labels is not None for part in parts)
     classes = np.concatenate([part.labels for part in parts]) if is_labelled else None
     corpus = Corpus(
-        inputs={"values": np.load(folder / "values.npy", mmap_mode="r")},
+        inputs={"values": array_files.read_npy(folder / "values.npy", mapped=True)},
         lengths=np.full(n, size[1], dtype=np.int32),
         ids=np.concatenate([part.ids for part in parts]),
         labels=None if classes is None else np.eye(parts[0].n_classes, dtype=np.uint8)[classes],

@@ -71,8 +71,8 @@ def of_dataset(dataset: Dataset) -> dict[str, Any]:
     libraries = storage.libraries("scikit-learn", "scipy", "numpy")
     stamp = fingerprint([dataset.manifest["fingerprint"], versions.MISSINGNESS, libraries])
     kept = dataset.output.data / f"missingness.{stamp}.json"
-    if kept.exists():
-        return storage.read_json(kept)
+    if (known := storage.read_kept(kept)) is not None:
+        return known
     facts = measure(draw_sample(dataset.train), dataset.shape, dataset.task)
     if not dataset.read_only:
         storage.write_json(kept, facts)

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.errors import OutOfDate
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
-from src.core.targets import Target
+from src.core.targets import Target, check_files
 from src.core.terminal import result, show_table
 from src.data.tasks import Task, get_task
 from src.evaluation import metrics
@@ -48,8 +48,19 @@ class RunFolder:
     @classmethod
     def load(cls, path: Path, settings: Config) -> RunFolder:
         """Raises UserError, with the command, for a run that is not finished."""
-        run = cls(path, storage.read_json(path / "run.json"), settings)
+        run = cls.at(path, settings)
         storage.require(path / "score.json", run.remedy)
+        return run
+
+    @classmethod
+    def at(cls, path: Path, settings: Config) -> RunFolder:
+        """The run in a folder, which may lack its predictions. Raises Damaged, with the command, for a file of it that
+        is not as it was written."""
+        words = ("blend",) if path.name == "blend" else ("train", "--model", path.name)
+        remedy = command(words[0], settings, *words[1:])
+        run = cls(path, storage.read_json(path / "run.json", remedy), settings)
+        if (path / "score.json").exists():
+            check_files(path / "score.json", run.remedy)
         return run
 
     @property
@@ -79,20 +90,20 @@ class RunFolder:
             member = self.path.parent / name / "run.json"
             found |= {name}
             if member.exists():
-                found |= RunFolder(member.parent, storage.read_json(member), self.config).ancestors()
+                found |= RunFolder.at(member.parent, self.config).ancestors()
         return found
 
     def members(self) -> list[RunFolder]:
         """Members of a blend, in the order of its weights."""
         paths = [self.path.parent / name for name in self.record["members"]]
-        return [RunFolder(path, storage.read_json(path / "run.json"), self.config) for path in paths]
+        return [RunFolder.at(path, self.config) for path in paths]
 
     def models(self) -> list[RunFolder]:
         """The trained models that a blend is made of, through blends of blends; of a model, itself."""
         if not self.is_blend:
             return [self]
         paths = [self.path.parent / name for name in sorted(self.ancestors())]
-        members = [RunFolder(path, storage.read_json(path / "run.json"), self.config) for path in paths]
+        members = [RunFolder.at(path, self.config) for path in paths]
         return [member for member in members if not member.is_blend]
 
     def check_members(self) -> None:
@@ -101,7 +112,7 @@ class RunFolder:
             path = self.path.parent / name
             if not Target(name, path / "score.json", made, (path / "run.json",)).is_current():
                 raise OutOfDate(f"run {name} was made anew after the blend {self.name}. Run: ./run.sh {self.remedy}")
-            RunFolder(path, storage.read_json(path / "run.json"), self.config).check_members()
+            RunFolder.at(path, self.config).check_members()
 
     @property
     def task(self) -> Task:
@@ -127,7 +138,7 @@ class RunFolder:
 
     @property
     def score(self) -> dict[str, Any]:
-        return storage.read_json(self.path / "score.json")
+        return storage.read_json(self.path / "score.json", self.remedy)
 
     @property
     def settings(self) -> Run:
@@ -137,20 +148,20 @@ class RunFolder:
     def boards(self) -> dict[str, Any]:
         """Findings of ./run.sh leaderboard for the run as it is now, by test file; empty if there are none yet."""
         path = self.path / "leaderboard.json"
-        found = storage.read_json(path) if path.exists() else {}
+        found = storage.read_json(path, command("leaderboard", self.config)) if path.exists() else {}
         return found["tests"] if found.get("run") == self.score["fingerprint"] else {}
 
     def oof(self) -> np.ndarray:
-        return np.load(storage.require(self.path / "oof.npy", self.remedy))
+        return array_files.read_npy(self.path / "oof.npy", self.remedy)
 
     def test_logits(self, test_file: str) -> np.ndarray:
-        return np.load(storage.require(test_path(self.path, test_file), self.remedy))
+        return array_files.read_npy(test_path(self.path, test_file), self.remedy)
 
     def copies(self, test_file: str) -> np.ndarray:
-        return np.load(storage.require(copies_path(self.path, test_file), self.remedy))
+        return array_files.read_npy(copies_path(self.path, test_file), self.remedy)
 
     def fold_logits(self, test_file: str) -> np.ndarray:
-        return np.load(storage.require(folds_path(self.path, test_file), self.remedy))
+        return array_files.read_npy(folds_path(self.path, test_file), self.remedy)
 
 
 def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.core import array_files
 from src.core.storage import Output
 from src.evaluation.series_shift import significance
 from src.evaluation.shift_words import APART, auc_with_error, short_names, two_digits
@@ -140,11 +141,11 @@ def draw(figure: Figure, output: Output, facts: dict[str, Any]) -> None:
     if order:
         _draw_missingness(panels[0], order, {short[name]: test for name, test in tests.items()})
     for name in tests:
-        similarity = np.load(output.shift_of(name) / "similarity.npy")[0]
+        similarity = array_files.read_npy(output.shift_of(name) / "similarity.npy", "shift")[0]
         edges = np.linspace(0, 1, 51)
         label = f"train, against {short[name]}"
         right.hist(similarity, edges, density=True, histtype="step", linestyle=":", label=label)
-        test_similarity = np.load(output.shift_of(name) / "test_similarity.npy")
+        test_similarity = array_files.read_npy(output.shift_of(name) / "test_similarity.npy", "shift")
         right.hist(test_similarity, edges, density=True, histtype="step", label=short[name])
     right.set_xlabel("probability of being a train row, out of fold")
     right.set_ylabel(f"density of {facts['noun']}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.core import array_files
 from src.core.storage import Output
 from src.evaluation.shift_words import APART, auc_with_error, short_names, two_digits
 
@@ -163,13 +164,14 @@ def draw(figure: Figure, output: Output, facts: dict[str, Any]) -> None:
     bins = np.linspace(0, 1, 51)
     for i, name in enumerate(facts["tests"]):
         folder = output.shift_of(name)
-        similarity = np.load(folder / "similarity.npy")
+        similarity = array_files.read_npy(folder / "similarity.npy", "shift")
         if i == 0:
             right.hist(similarity[0], bins, density=True, histtype="step", label="train, out of fold")
         if len(similarity) > 1:
             label = f"train, with the noise of {name}"
             right.hist(similarity[1:].ravel(), bins, density=True, histtype="step", linestyle=":", label=label)
-        right.hist(np.load(folder / "test_similarity.npy"), bins, density=True, histtype="step", label=name)
+        to_test = array_files.read_npy(folder / "test_similarity.npy", "shift")
+        right.hist(to_test, bins, density=True, histtype="step", label=name)
     right.set_xlabel("largest cosine to a training report of the model")
     right.set_ylabel("density of reports")
     right.set_title("Similarity to training reports")

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.errors import UserError, unknown
 from src.core.storage import Output
 from src.data.splits import Splits
@@ -53,7 +53,7 @@ class ShiftedTest:
 
     def array(self, name: str) -> np.ndarray:
         """similarity, weights, test_similarity or test_rows."""
-        return np.load(storage.require(self.folder / f"{name}.npy", self.remedy))
+        return array_files.read_npy(self.folder / f"{name}.npy", self.remedy)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ValidationSets:
     def load(cls, output: Output, made_of: dict[str, Any], remedy: str) -> ValidationSets:
         """Raises UserError, with the command `remedy`, where they are missing or were made of other reports or folds
         than `made_of`."""
-        facts = storage.read_json(storage.require(output.shift / "shift.json", remedy))
+        facts = storage.read_json(output.shift / "shift.json", remedy)
         if facts["made_of"] != made_of:
             raise UserError(
                 f"{output.shift} was made of other files or folds than are there now. Run: ./run.sh {remedy}"
@@ -84,7 +84,7 @@ class ValidationSets:
 
     @property
     def rows(self) -> np.ndarray:
-        return np.load(storage.require(self.rows_path, self.remedy))
+        return array_files.read_npy(self.rows_path, self.remedy)
 
     @property
     def tests(self) -> list[ShiftedTest]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.executors import Executor, Failure, Job, raise_failures
 from src.core.storage import Output
 from src.core.terminal import JobProgress
@@ -104,7 +104,7 @@ def member_shares(run: RunFolder) -> dict[str, np.ndarray]:
         for group in weights.groups:
             share[group.columns] = group.weights[i] / group.temperature
         path = run.path.parent / name
-        for model, inner in member_shares(RunFolder(path, storage.read_json(path / "run.json"), run.config)).items():
+        for model, inner in member_shares(RunFolder.at(path, run.config)).items():
             total[model] = total.get(model, 0.0) + share * inner
     return total
 
@@ -201,8 +201,8 @@ def _series(payload: dict[str, Any], trained: TrainedFold, corpus: Corpus) -> Te
     output = Path(payload["output"])
     fold = output / payload["fold"]
     train = Corpus.load(Output(output).data / "train")
-    with np.load(fold / "split.npz") as split:
-        learned = split["train_rows"][split["train_rows"] < len(train)]  # without further files
+    rows = array_files.read_npz(fold / "split.npz", "train")["train_rows"]
+    learned = rows[rows < len(train)]  # without further files
     chosen = learned[np.unique(np.linspace(0, len(learned) - 1, min(len(learned), REFERENCES)).round().astype(int))]
     reference = {name: torch.from_numpy(np.asarray(array[chosen])) for name, array in train.inputs.items()}
     shape = InputShape.from_json(storage.read_json(fold / "result.json")["inputs"])
@@ -245,8 +245,7 @@ def _payload(
     """Payload of one job; None if the fold may explain none of the reports."""
     fold, rows = model.path / part, list(wanted)
     if judged:
-        with np.load(fold / "split.npz") as split:
-            allowed = set(split["predicted_rows"].tolist())
+        allowed = set(array_files.read_npz(fold / "split.npz", model.remedy)["predicted_rows"].tolist())
         rows = [row for row in rows if row in allowed]
     if not rows:
         return None

@@ -111,14 +111,11 @@ def _is_figure(cell: str) -> bool:
     return cell[:1] in set("0123456789+-−–") and ", " not in cell
 
 
-def render(title: str, subtitle: str, sections: Sequence[Section], made_from: str = "") -> str:
-    """Returns the page, without empty tables and sections. Text is escaped, except the SVG of charts.
-
-    `made_from` is a hidden stamp of the page's sources.
-    """
+def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """Returns the page, without empty tables and sections. Text is escaped, except the SVG of charts."""
     shown = [section for section in sections if section.shown]
     template = _template("page.html.j2")
-    return template.render(title=title, subtitle=subtitle, sections=shown, made_from=made_from, is_=_is)
+    return template.render(title=title, subtitle=subtitle, sections=shown, is_=_is)
 
 
 def _template(name: str) -> jinja2.Template:

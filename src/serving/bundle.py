@@ -272,7 +272,7 @@ def _collect(root: Path, run: RunFolder, models: list[RunFolder]) -> dict[str, P
             add(vocabulary)
     for fold, path in _fold_records(run).items():
         add(path)
-        result = storage.read_json(path)
+        result = storage.read_json(path, run.remedy)
         graphs = sorted(fold.glob("*.onnx"))
         weights = fold / f"{result['weights']}.safetensors"
         for file in [*graphs, *([weights] if weights.exists() or not graphs else [])]:

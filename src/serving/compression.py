@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.errors import UserError
+from src.core.targets import CHECKSUMS
 from src.data.corpus import BLOCK, Corpus
 from src.ensemble.blend_data import blend_out_of_fold, judging_folds
 from src.evaluation import metrics
@@ -115,7 +116,10 @@ def float_variant(workspace: Workspace, run: RunFolder, name: str, to: Path, who
             export_missing(fold, root, to)
     if whole:
         shipped = whole.relative_to(run.path).as_posix()
-        storage.write_json(to / run.path.relative_to(root) / "run.json", {**run.record, "fold_folders": [shipped]})
+        folder = to / run.path.relative_to(root)
+        storage.write_json(folder / "run.json", {**run.record, "fold_folders": [shipped]})
+        score = {key: value for key, value in run.score.items() if key != CHECKSUMS}  # of the run's own files
+        storage.write_json(folder / "score.json", score)
     return Variant(name, to, _run_in(to, run), judges, is_small=whole is not None)
 
 
@@ -148,8 +152,7 @@ def out_of_fold(workspace: Workspace, variant: Variant) -> list[np.ndarray]:
         for fold in folds:
             trained = workspace.output.root / fold.relative_to(variant.root)
             engine = OnnxEngine.load([fold], variant.root, 1)
-            with np.load(trained / "split.npz") as split:
-                rows = [split["predicted_rows"]]
+            rows = [array_files.read_npz(trained / "split.npz", "train")["predicted_rows"]]
             rows += [judged_copies(trained, shift_rows)] * len(copies)
             folders = [workspace.dataset.train_folder, *copies]
             for total, count, folder, chosen in zip(totals, counts, folders, rows, strict=True):
@@ -282,7 +285,7 @@ def _members(run: RunFolder) -> list[RunFolder]:
 def _run_in(root: Path, run: RunFolder) -> RunFolder:
     """Returns the run as it lies in another tree."""
     path = root / "runs" / run.name
-    return RunFolder(path, storage.read_json(path / "run.json"), run.config)
+    return RunFolder.at(path, run.config)
 
 
 def _copy(file: Path, to: Path) -> None:

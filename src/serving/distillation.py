@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.errors import UserError, unknown
 from src.core.executors import Job
 from src.core.settings import Config, Pretrain, Run
@@ -139,11 +139,11 @@ def lessons(workspace: Workspace, run: RunFolder, student: Student, initial: Cal
                 return mean_prediction(folds_of(model, split), corpus)
 
             logits = folder / f"{stem}.{i}.npy"
-            storage.write_npy(logits, _blended(run, logits_of, None if is_whole else split.fold))
+            array_files.write_npy(logits, _blended(run, logits_of, None if is_whole else split.fold))
             rows = None
             if i == 0:
                 rows = folder / f"{stem}.rows.npy"
-                storage.write_npy(rows, split.train_rows)
+                array_files.write_npy(rows, split.train_rows)
             beside.append(Beside(str(corpus), rows and str(rows), [str(logits)], weight))
         found.append(Lesson(split, beside, initial(split), "whole" if is_whole else ""))
     return found

@@ -7,9 +7,9 @@ written last and holds the checksum, so a torn or damaged state is passed over f
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +18,8 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from src.core import storage
-from src.core.errors import UserError
+from src.core.errors import Damaged
+from src.core.targets import CHECKSUMS
 
 KEPT = 2
 
@@ -29,15 +30,19 @@ def save_weights(path: Path, model: nn.Module) -> None:
     storage.write_atomic(path, lambda file: file.write(content))
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Loads weights into `model`, in place. Raises UserError if the file is missing or holds another model."""
+def load_weights(path: Path, model: nn.Module, result: Mapping[str, Any] | None = None) -> None:
+    """Loads weights into `model`, in place; `result`: content of the result.json that notes their checksum.
+
+    Raises UserError if the file is missing, and Damaged if it is not as it was written or holds another model.
+    """
     storage.require(path, "train")
+    noted = (result or {}).get(CHECKSUMS, {}).get(path.name)
+    if noted and storage.file_sha256(path) != noted:
+        raise Damaged(path, "its checksum is not the one that its result.json notes", "train")
     try:
         model.load_state_dict(load(path.read_bytes()))
     except (SafetensorError, RuntimeError) as error:  # torn, or of another model
-        raise UserError(
-            f"{path} cannot be read as this model's weights ({error}). Delete its folder and train again."
-        ) from error
+        raise Damaged(path, f"it cannot be read as this model's weights ({error})", "train") from error
 
 
 def load_parts(path: Path, model: nn.Module, parts: Sequence[str]) -> None:
@@ -50,9 +55,7 @@ def load_parts(path: Path, model: nn.Module, parts: Sequence[str]) -> None:
         for part in parts:
             model.get_submodule(part).load_state_dict(_below(f"{part}.", tensors))
     except (SafetensorError, RuntimeError) as error:
-        raise UserError(
-            f"{path} cannot be read as weights of this model ({error}). Delete it and run again."
-        ) from error
+        raise Damaged(path, f"it cannot be read as weights of this model ({error})", "pretrain") from error
 
 
 def save(
@@ -71,8 +74,7 @@ def save(
     content = serialise({name: tensor.contiguous() for name, tensor in tensors.items()})
     name = f"state_{len(history):04d}"
     storage.write_atomic(folder / f"{name}.safetensors", lambda file: file.write(content))
-    checksum = hashlib.sha256(content).hexdigest()
-    storage.write_json(folder / f"{name}.json", {"sha256": checksum, "history": history})
+    storage.write_json(folder / f"{name}.json", {"weights": hashlib.sha256(content).hexdigest(), "history": history})
     for old in _states(folder)[KEPT:]:
         _remove(old)
 
@@ -83,12 +85,12 @@ def resume(
     """Loads the newest sound state of `folder`, in place, and returns its history; [] if there is none."""
     for path in _states(folder):
         weights = path.with_suffix(".safetensors")
-        content = weights.read_bytes() if weights.exists() else b""
         try:
-            note = json.loads(path.read_text())
-        except ValueError:
+            note = storage.read_json(path)
+            content = weights.read_bytes()
+        except (Damaged, FileNotFoundError):
             continue
-        if hashlib.sha256(content).hexdigest() != note["sha256"]:
+        if hashlib.sha256(content).hexdigest() != note["weights"]:
             continue
         tensors = load(content)
         model.load_state_dict(_below("model.", tensors))

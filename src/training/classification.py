@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core import storage
+from src.core import array_files
 from src.core.settings import Run, Train
 from src.data.corpus import Corpus, Stacked
 from src.data.tasks import Task, get_task
@@ -54,11 +54,11 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
         found = [denoised_views(path, *reading) if reading else [Corpus.load(path).inputs] for path in paths]
         return [{name: Stacked([part[name] for part in view]) for name in view[0]} for view in zip(*found, strict=True)]
 
-    with np.load(job.locate(job.split)) as split:
-        train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(corpus, split["valid_rows"])
-        predicted = split["predicted_rows"]
+    split = array_files.read_npz(job.locate(job.split))
+    train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(corpus, split["valid_rows"])
+    predicted = split["predicted_rows"]
     if job.weights:
-        train = replace(train, weights=np.load(job.locate(job.weights))[train.chosen].astype(np.float32))
+        train = replace(train, weights=array_files.read_npy(job.locate(job.weights))[train.chosen].astype(np.float32))
     others = [Rows.beside(Beside(**beside), job.locate, task) for beside in job.beside]
     own, train = train, Rows.joined([train, *others])
     valid_views = views(job.valid_corpora)  # epochs are validated on the first view alone
@@ -68,7 +68,7 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
     valid = replace(valid, inputs=valid_views[0])
 
     torch.manual_seed(seed_of(job.seed, job.fold, 0))
-    vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
+    vectors = torch.from_numpy(array_files.read_npy(job.locate(job.vectors))) if job.vectors else None
     model = build_model(run.model, job.shape, task.n_labels, vectors, run.features, run.train).to(device)
     if isinstance(model, TabularModel):
 
@@ -104,10 +104,10 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
         if run.train.patience:
             checkpoints.load_weights(job.path / "best.safetensors", model)
         logits = mean_logits(model, views([job.corpus]), corpus.lengths, device, predicted)
-        storage.write_npy(job.path / "logits.npy", logits)
+        array_files.write_npy(job.path / "logits.npy", logits)
         if job.valid:
             logits = mean_logits(model, valid_views, valid.lengths, device, valid.chosen)
-            storage.write_npy(job.path / "valid_logits.npy", logits)
+            array_files.write_npy(job.path / "valid_logits.npy", logits)
         best = min(history, key=lambda epoch: epoch["valid_loss"])
         return {
             "task": task.name,
@@ -216,8 +216,8 @@ SKEWED = {"Length_of_stay"}
 
 def standardised_outcomes(path: Path, names: Sequence[str], rows: np.ndarray, size: int) -> Tensor:
     """Further outcomes (size, K) of training rows: those of the train `rows`, standardised, then NaN for all others."""
-    with np.load(path) as file:
-        columns = [np.log1p(file[name]) if name in SKEWED else file[name] for name in names]
+    known = array_files.read_npz(path, "prepare")
+    columns = [np.log1p(known[name]) if name in SKEWED else known[name] for name in names]
     table = np.stack(columns, axis=1)[rows].astype(np.float64)
     mean, scale = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
     found = np.full((size, len(names)), np.nan, dtype=np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core import locks, storage, versions
+from src.core import array_files, locks, storage, versions
 from src.core.settings import Denoise, Pretrain, Run
 from src.data.corpus import BLOCK, N_SPECIAL, PAD, Corpus, to_indices, to_words
 from src.data.inputs import InputShape
@@ -53,10 +53,10 @@ class Denoiser:
     @classmethod
     def load(cls, folder: Path, settings: Denoise, device: torch.device, precision: str) -> Denoiser:
         """Loads the encoder in the folder of a PretrainJob."""
-        result = storage.read_json(storage.require(folder / "result.json", "pretrain"))
+        result = storage.read_json(folder / "result.json", "pretrain")
         run = Run.model_validate(result["run"])
         model = MaskedLanguageModel(build_model(run.model, InputShape.from_json(result["inputs"]), 1))
-        checkpoints.load_weights(folder / "last.safetensors", model)
+        checkpoints.load_weights(folder / "last.safetensors", model, result)
         return cls(model.to(device), run.pretrain, settings, device, precision)
 
     def __call__(self, tokens: np.ndarray, lengths: np.ndarray, views: Sequence[str]) -> list[np.ndarray]:
@@ -128,17 +128,17 @@ def denoised_views(
     The arrays are made once and kept beside the corpus; if several jobs need them, one makes them and the others wait.
     """
     loaded = Corpus.load(corpus)
-    made_by = storage.read_json(storage.require(denoiser / "result.json", "pretrain"))["fingerprint"]
+    made_by = storage.read_json(denoiser / "result.json", "pretrain")["fingerprint"]
     found_by = settings.model_dump_json(include={"prior", "confidence"})
     how = [made_by, precision, found_by, f"{versions.DENOISE} {torch.__version__} {device.type}"]
     stamp = storage.array_hash(loaded.tokens, np.array(how))
     name = f"{made_by}.{stamp}"  # the encoder's fingerprint, by which ./run.sh clean finds copies without encoder
     paths = {view: corpus / "denoised" / f"{name}.{view}.npy" for view in settings.views}
     with locks.lock(corpus / "denoised" / f"{name}.lock"):
-        missing = [view for view, path in paths.items() if not path.exists()]
+        missing = [view for view, path in paths.items() if not array_files.is_whole(path)]
         if missing:
             clean = Denoiser.load(denoiser, settings, device, precision)
             made = clean(loaded.tokens, np.asarray(loaded.lengths), missing)
             for view, array in zip(missing, made, strict=True):
-                storage.write_npy(paths[view], array)
-    return [{"tokens": np.load(path, mmap_mode="r")} for path in paths.values()]
+                array_files.write_npy(paths[view], array)
+    return [{"tokens": array_files.read_npy(path, mapped=True)} for path in paths.values()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.executors import Job
 from src.core.settings import Boosting
 from src.data.corpus import Corpus
@@ -48,7 +48,7 @@ def early_jobs(output: Path, folds: list[Path], corpus: Path, steps: Sequence[in
     """Makes a job for each trained fold that has not yet read its out-of-fold series after each of `steps`."""
     name, jobs = early_name(corpus, steps), []
     for fold in folds:
-        if not (fold / name).exists():
+        if not array_files.is_whole(fold / name):
             files = {"fold": fold, "corpus": corpus, "out": fold / name}
             payload = {key: reference(path, output) for key, path in files.items()}
             label = f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')}"
@@ -64,7 +64,7 @@ def early_prediction(folds: list[Path], corpus: Path, steps: Sequence[int], n_ro
     total, count = np.zeros((n_rows, len(steps), n_labels)), np.zeros((n_rows, 1, 1))
     for fold in folds:
         rows = _rows_of(fold, n_rows)
-        total[rows] += np.load(storage.require(fold / name, "alarms"))
+        total[rows] += array_files.read_npy(fold / name, "alarms")
         count[rows] += 1
     with np.errstate(invalid="ignore"):
         return (total / count).astype(np.float32)
@@ -72,8 +72,7 @@ def early_prediction(folds: list[Path], corpus: Path, steps: Sequence[int], n_ro
 
 def _rows_of(fold: Path, n_rows: int) -> np.ndarray:
     """Rows that a trained fold reads, (M,)."""
-    with np.load(fold / "split.npz") as split:
-        rows = split["predicted_rows"]
+    rows = array_files.read_npz(fold / "split.npz", "train")["predicted_rows"]
     return rows[watched(n_rows)[rows]]
 
 
@@ -96,7 +95,7 @@ def predict_early(payload: dict[str, Any], progress: Callable[[dict[str, Any]], 
     trained, corpus = TrainedFold.load(fold, device, output), Corpus.load(output / payload["corpus"])
     rows = _rows_of(fold, len(corpus))
     logits = early_logits(trained.model, corpus.inputs, corpus.lengths, rows, payload["steps"], device)
-    storage.write_npy(output / payload["out"], logits)
+    array_files.write_npy(output / payload["out"], logits)
 
 
 def early_logits(
@@ -132,11 +131,11 @@ def reference_jobs(
     outs = [folder / f"fold_{split.fold}.{stamp[:8]}.npy" for split in splits]
     jobs, is_watched = [], watched(len(Corpus.load(corpus)))
     for split, out in zip(splits, outs, strict=True):
-        if not out.exists():
+        if not (array_files.is_whole(out) and array_files.is_whole(out.with_suffix(".npz"))):
             rows = out.with_suffix(".npz")
             chosen = {"train_rows": split.train_rows, "predicted_rows": split.predicted_rows}
             arrays = {name: numbers[is_watched[numbers]] for name, numbers in chosen.items()}
-            storage.write_atomic(rows, lambda file, arrays=arrays: np.savez(file, **arrays))
+            array_files.write_npz(rows, **arrays)
             payload = {"corpus": str(corpus), "rows": str(rows), "out": str(out), "task": task.name}
             payload |= {"inputs": shape.to_json(), "steps": list(steps)}
             jobs.append(Job(f"trees fold_{split.fold}", "src.training.early_reading:fit_reference", payload))
@@ -153,8 +152,8 @@ def fit_reference(payload: dict[str, Any], progress: Callable[[dict[str, Any]], 
 
     corpus, task = Corpus.load(Path(payload["corpus"])), get_task(payload["task"])
     shape = InputShape.from_json(payload["inputs"])
-    with np.load(payload["rows"]) as rows:
-        train, predicted = rows["train_rows"], rows["predicted_rows"]
+    rows = array_files.read_npz(Path(payload["rows"]))
+    train, predicted = rows["train_rows"], rows["predicted_rows"]
     inputs = {name: np.asarray(array[train]) for name, array in corpus.inputs.items()}
     lengths, steps = np.asarray(corpus.lengths), payload["steps"]
     targets = task.targets(torch.from_numpy(np.asarray(corpus.labels)[train].astype(np.float32))).numpy()
@@ -171,4 +170,4 @@ def fit_reference(payload: dict[str, Any], progress: Callable[[dict[str, Any]], 
         table = torch.from_numpy(summary_table(corpus.inputs, np.minimum(lengths, step), shape, predicted))
         for place, model in enumerate((whole, fitted(step))):
             outputs[place, :, i] = model.outputs(table).numpy()
-    storage.write_npy(Path(payload["out"]), outputs)
+    array_files.write_npy(Path(payload["out"]), outputs)

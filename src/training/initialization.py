@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from src.core import storage, versions
+from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.settings import Run, fingerprint
 from src.data.dataset import Dataset
@@ -126,11 +125,11 @@ def word_vectors(workspace: Workspace) -> dict[str, str | None]:
     wanted = set(sizes.values()) - {None}
     if not wanted:
         return sizes
-    texts = [np.load(folder / "tokens.npy", mmap_mode="r") for folder in text_folders(dataset)]
+    texts = [array_files.read_npy(folder / "tokens.npy", "prepare", mapped=True) for folder in text_folders(dataset)]
     stamp = fingerprint([*map(storage.array_hash, texts), versions.VECTORS])
     paths = {size: dataset.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
     for size, path in paths.items():
-        if not workspace.read_only and not path.exists():
+        if not workspace.read_only and not array_files.is_whole(path):
             with threadpool_limits(1):  # another number of threads would give other last bits
-                storage.write_npy(path, embeddings.ppmi_vectors(texts, len(dataset.vocabulary), size))
+                array_files.write_npy(path, embeddings.ppmi_vectors(texts, len(dataset.vocabulary), size))
     return {name: size and str(paths[size]) for name, size in sizes.items()}

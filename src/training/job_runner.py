@@ -17,6 +17,9 @@ from src.training import checkpoints, devices
 from src.training.job_specs import TrainingJob
 from src.training.objective import History
 
+MORE = ("valid_logits.npy",)
+"""Files that some jobs leave beside those of every job."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -45,10 +48,8 @@ def run_job(job: TrainingJob, prepare: Callable[[Run, torch.device], Work]) -> N
         facts = work.finish(history)
         storage.write_text(job.path / "history.csv", pd.DataFrame(history).to_csv(index=False))
         checkpoints.remove_all(job.path)
-        storage.write_json(
-            job.path / "result.json",
+        job.target().write(
             {
-                "fingerprint": job.fingerprint,
                 "run": job.run,
                 "inputs": job.inputs,
                 **facts,
@@ -58,4 +59,5 @@ def run_job(job: TrainingJob, prepare: Callable[[Run, torch.device], Work]) -> N
                 "seconds_since_last_start": round(time.perf_counter() - started, 2),
                 "environment": storage.environment(devices.name_of(device), job.precision),
             },
+            [path for name in MORE if (path := job.path / name).exists()],
         )

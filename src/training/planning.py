@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage, versions
+from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.settings import Run, Tabular, fingerprint
 from src.core.terminal import warn
@@ -72,7 +72,7 @@ class Lesson:
         """Entries of the job's fingerprint."""
         files = [file for one in self.beside for file in (*one.logits, *filter(None, [one.rows]))]
         return {
-            "lessons": [[storage.array_hash(np.load(file, mmap_mode="r")) for file in files]],
+            "lessons": [[storage.array_hash(array_files.read_npy(file, mapped=True)) for file in files]],
             "teacher_weights": [one.weight for one in self.beside],
             "initial": storage.file_sha256(self.initial),
         }
@@ -156,12 +156,12 @@ class _Planner:
         return [storage.array_hash(*valid.values()), self.workspace.validation_sets.fingerprint] if valid else None
 
     def _save(self, path: Path, alone: np.ndarray | None = None, **arrays: np.ndarray) -> Path:
-        """Writes one array as .npy, or several as .npz, unless the file is there or the workspace is read only."""
-        if not path.exists() and not self.workspace.read_only:
+        """Writes one array as .npy, or several as .npz, unless the file is whole or the workspace is read only."""
+        if not self.workspace.read_only and not array_files.is_whole(path):
             if alone is not None:
-                storage.write_npy(path, alone)
+                array_files.write_npy(path, alone)
             else:
-                storage.write_atomic(path, lambda file: np.savez(file, **arrays))
+                array_files.write_npz(path, **arrays)
         return path
 
     def _labelled_extras(self) -> list[Beside]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.executors import Job
 from src.data.corpus import BLOCK, INPUTS, Corpus
 from src.training.job_specs import reference
@@ -27,7 +27,7 @@ def prediction_jobs(
     jobs, names = [], [prediction_name(corpus, rows) for corpus in corpora]
     for fold in folds:
         for corpus, name in zip(corpora, names, strict=True):
-            if not (fold / name).exists():
+            if not array_files.is_whole(fold / name):
                 files = {"fold": fold, "corpus": corpus, "out": fold / name} | ({"rows": rows} if rows else {})
                 payload = {key: reference(path, output) for key, path in files.items()}
                 on = f"{corpus.parent.name}/{corpus.name}"  # copies are called alike for each test file
@@ -45,7 +45,7 @@ def logits_path(fold: Path, corpus: Path) -> Path:
 def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
     """Averages the logits of trained folds on a corpus: (N, n_labels) float32."""
     name = prediction_name(corpus)
-    parts = [np.load(storage.require(fold / name, "train"), mmap_mode="r") for fold in folds]
+    parts = [array_files.read_npy(fold / name, "train", mapped=True) for fold in folds]
     mean = np.empty(parts[0].shape, dtype=np.float32)
     for start in range(0, len(mean), BLOCK):  # in one piece it would take twice the memory of all parts together
         rows = slice(start, start + BLOCK)
@@ -58,11 +58,11 @@ def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels
 
     NaN for a row that no model may judge.
     """
-    train_rows, name = np.load(rows), prediction_name(corpus, rows)
+    train_rows, name = array_files.read_npy(rows, "shift"), prediction_name(corpus, rows)
     total, count = np.zeros((len(train_rows), n_labels)), np.zeros((len(train_rows), 1))
     for fold in folds:
         judged = judged_copies(fold, train_rows)
-        total[judged] += np.load(storage.require(fold / name, "train"))
+        total[judged] += array_files.read_npy(fold / name, "train")
         count[judged] += 1
     with np.errstate(invalid="ignore"):
         return (total / count).astype(np.float32)
@@ -70,8 +70,8 @@ def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels
 
 def judged_copies(fold: Path, train_rows: np.ndarray) -> np.ndarray:
     """Finds which of `train_rows` (M,) the model of this fold was not trained on: indices."""
-    with np.load(fold / "split.npz") as split:
-        return np.flatnonzero(np.isin(train_rows, split["predicted_rows"]))
+    predicted_rows = array_files.read_npz(fold / "split.npz", "train")["predicted_rows"]
+    return np.flatnonzero(np.isin(train_rows, predicted_rows))
 
 
 def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
@@ -87,9 +87,9 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     device = torch.device(payload["device"])
     devices.set_up(device)
     trained = TrainedFold.load(fold, device, output)
-    judged = judged_copies(fold, np.load(output / payload["rows"])) if "rows" in payload else None
+    judged = judged_copies(fold, array_files.read_npy(output / payload["rows"], "shift")) if "rows" in payload else None
     logits = mean_logits(trained.model, trained.views(folder), Corpus.load(folder).lengths, device, judged)
-    storage.write_npy(output / payload["out"], logits)
+    array_files.write_npy(output / payload["out"], logits)
 
 
 def prediction_name(corpus: Path, rows: Path | None = None) -> str:
@@ -104,4 +104,4 @@ def prediction_name(corpus: Path, rows: Path | None = None) -> str:
 @functools.lru_cache(maxsize=256)
 def _hash_of(*files: tuple[Path, int, int, int]) -> str:
     """Hash of the arrays in files, which are named with inode, size and time: a large file is read once."""
-    return storage.array_hash(*(np.load(path, mmap_mode="r") for path, *_ in files))
+    return storage.array_hash(*(array_files.read_npy(path, mapped=True) for path, *_ in files))

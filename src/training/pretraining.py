@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from src.core import array_files
 from src.core.settings import Pretrain, Run
 from src.data.corpus import MASK, Corpus, Stacked, to_words
 from src.models.classifier import build_model
@@ -153,7 +154,7 @@ def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]
 def _prepare(job: PretrainJob, run: Run, device: torch.device, progress: Callable[[dict[str, Any]], None]) -> Work:
     text = Text.of([Corpus.load(job.locate(corpus)) for corpus in job.corpora])
     torch.manual_seed(seed_of(run.pretrain.seed))
-    vectors = torch.from_numpy(np.load(job.locate(job.vectors))) if job.vectors else None
+    vectors = torch.from_numpy(array_files.read_npy(job.locate(job.vectors))) if job.vectors else None
     model = MaskedLanguageModel(build_model(run.model, job.shape, 1, vectors)).to(device)
 
     def finish(history: History) -> dict[str, Any]:

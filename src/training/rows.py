@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.core import array_files
 from src.data.corpus import Corpus, Stacked
 from src.data.tasks import Task
 from src.models.series_input import SeriesInput
@@ -73,11 +74,11 @@ class Rows:
         """Loads reports of another corpus, with their own labels or with the mean prediction of teachers. `locate`
         turns a reference into a path, as TrainingJob.locate."""
         corpus = Corpus.load(locate(beside.corpus))
-        rows = np.arange(len(corpus)) if beside.rows is None else np.load(locate(beside.rows))
+        rows = np.arange(len(corpus)) if beside.rows is None else array_files.read_npy(locate(beside.rows))
         if beside.logits:
             total = 0.0
             for file in beside.logits:  # one after the other: all at once would take their number times the memory
-                total = total + np.load(locate(file), mmap_mode="r")[rows]
+                total = total + array_files.read_npy(locate(file), mapped=True)[rows]
             labels = task.decode(total / len(beside.logits)).astype(np.float32)
         else:
             labels = np.asarray(corpus.labels[rows])
@@ -117,8 +118,8 @@ class Rows:
     def judged(cls, path: Path, corpus: Corpus, inputs: Mapping[str, Stacked], lengths: Stacked) -> Rows:
         """Loads a FoldJob's `valid`: rows of its valid_corpora, whose inputs and lengths are given, with the labels of
         the train reports in `corpus` that they are copies of."""
-        with np.load(path) as file:
-            rows, weights, chosen = file["rows"], file["weights"].astype(np.float32), file["chosen"]
+        known = array_files.read_npz(path)
+        rows, weights, chosen = known["rows"], known["weights"].astype(np.float32), known["chosen"]
         whole = cls.of(corpus, rows)
         return replace(whole, inputs=inputs, lengths=lengths, weights=weights, chosen=chosen)
 

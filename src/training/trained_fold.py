@@ -36,12 +36,12 @@ class TrainedFold:
         """Loads the weights that result.json names. The fold may lie in any folder; its denoiser is looked for in the
         folder `output`, or in the nearest folder above the fold that holds it. Raises UserError where one is missing.
         """
-        result = storage.read_json(storage.require(fold / "result.json", "train"))
+        result = storage.read_json(storage.require(fold / "result.json", "train"), "train")
         run, task = Run.model_validate(result["run"]), get_task(result["task"])
         model = build_model(
             run.model, InputShape.from_json(result["inputs"]), task.n_labels, None, run.features, run.train
         )
-        checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model)
+        checkpoints.load_weights(fold / f"{result['weights']}.safetensors", model, result)
         name = result.get("denoiser")
         denoiser = name and _find(name, fold, output)
         return cls(model.to(device), task, run, denoiser, result["environment"]["precision"], device)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.errors import UserError
 from src.core.executors import Executor, Failure, Job
 from src.core.settings import Config
@@ -245,13 +245,11 @@ def score_of(workspace: Workspace, jobs: Sequence[FoldJob]) -> metrics.Estimate:
     total, count = np.zeros((size, task.n_labels)), np.zeros((size, 1))
     for job in jobs:
         if job.valid:
-            with np.load(job.locate(job.valid)) as valid:
-                chosen = valid["chosen"]
-            logits = np.load(job.path / "valid_logits.npy")
+            chosen = array_files.read_npz(job.locate(job.valid))["chosen"]
+            logits = array_files.read_npy(job.path / "valid_logits.npy")
         else:
-            with np.load(job.locate(job.split)) as split:
-                chosen = split["predicted_rows"]
-            logits = np.load(job.path / "logits.npy")
+            chosen = array_files.read_npz(job.locate(job.split))["predicted_rows"]
+            logits = array_files.read_npy(job.path / "logits.npy")
         total[chosen] += logits
         count[chosen] += 1
     where = rows.rows if rows.copies is None else rows.copies

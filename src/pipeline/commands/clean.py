@@ -113,7 +113,9 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
     for path in sorted(output.vectors.glob("*.npy")):
         if str(path) not in vectors:
             yield Item("start vectors of other texts or sizes", path)
-    encoders = {storage.read_json(folder / "result.json")["fingerprint"] for folder in needed if _is_made(folder)}
+    encoders = {
+        storage.read_json(folder / "result.json", "pretrain")["fingerprint"] for folder in needed if _is_made(folder)
+    }
     for path in sorted([*output.data.glob("**/denoised/*"), *output.shift.glob("**/denoised/*")]):
         if path.name.split(".")[0] not in encoders:
             yield Item("denoised copy by another encoder", path)
@@ -160,9 +162,9 @@ def _needed(workspace: Workspace) -> set[Path]:
     jobs = [job for group in fold_jobs(workspace, recall_or_find(workspace)).values() for job in group]
     needed = {job.path for job in [*jobs, *PRETRAIN.jobs(workspace).values()]}
     for record in output.runs.glob("*/run.json"):
-        needed |= {record.parent / fold for fold in storage.read_json(record).get("fold_folders", [])}
+        needed |= {record.parent / fold for fold in storage.read_json(record, "train").get("fold_folders", [])}
     for fold in list(needed):
-        if _is_made(fold) and (encoder := storage.read_json(fold / "result.json").get("denoiser")):
+        if _is_made(fold) and (encoder := storage.read_json(fold / "result.json", "train").get("denoiser")):
             needed.add(output.root / encoder)
     return needed
 

@@ -260,7 +260,7 @@ def logits_of(workspace: Workspace, source: RunFolder, file: PredictedFile) -> n
     folder = file.encode(source, output.predictions / f"{source.name}.{file.key}")
     parts = [source.path / part for part in source.record["fold_folders"]]
     for part in parts:
-        if denoiser := storage.read_json(part / "result.json").get("denoiser"):
+        if denoiser := storage.read_json(part / "result.json", source.remedy).get("denoiser"):
             storage.require(output.root / denoiser / "result.json", source.remedy)
     device = pick_device(settings.device)
     jobs = prediction_jobs(output.root, parts, [folder], device.type)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.executors import Job, make_executor, raise_failures, run_shown
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
@@ -56,8 +56,8 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     folder, settings, shape = Path(payload["folder"]), payload["settings"], InputShape.from_json(payload["shape"])
     judged = np.array(payload["judged"], dtype=bool)
     files = [
-        (Corpus.load(Path(payload["train"])), np.load(payload["rows"])),
-        (Corpus.load(Path(payload["test"])), np.load(folder / "test_rows.npy")),
+        (Corpus.load(Path(payload["train"])), array_files.read_npy(Path(payload["rows"]))),
+        (Corpus.load(Path(payload["test"])), array_files.read_npy(folder / "test_rows.npy")),
     ]
     names = summary_names(shape)
     tables = [summary_table(corpus.inputs, corpus.lengths, shape, rows) for corpus, rows in files]
@@ -80,9 +80,9 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
         similarity = [series_shift.similarity(logits) for logits in (matched.train_logits, matched.test_logits)]
     weights = series_shift.weights(matched, judged, settings["weights"], settings["clip"])
     effective_size = metrics.effective_size(weights)
-    storage.write_npy(folder / "similarity.npy", similarity[0][None])
-    storage.write_npy(folder / "test_similarity.npy", similarity[1])
-    storage.write_npy(folder / "weights.npy", weights[None])
+    array_files.write_npy(folder / "similarity.npy", similarity[0][None])
+    array_files.write_npy(folder / "test_similarity.npy", similarity[1])
+    array_files.write_npy(folder / "weights.npy", weights[None])
     storage.write_json(
         folder / "measured.json",
         {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.executors import Job, make_executor, raise_failures, run_shown
 from src.core.storage import Output
 from src.core.terminal import info, warn
@@ -112,9 +112,9 @@ def _facts(
 def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """One job: what takes long about one test file. Writes its arrays and measured.json."""
     folder, settings = Path(payload["folder"]), payload["settings"]
-    rows, groups = np.load(payload["rows"]), np.array(payload["groups"])
+    rows, groups = array_files.read_npy(Path(payload["rows"])), np.array(payload["groups"])
     text = _text(Corpus.load(Path(payload["train"])), rows)
-    test = _text(Corpus.load(Path(payload["test"])), np.load(folder / "test_rows.npy"))
+    test = _text(Corpus.load(Path(payload["test"])), array_files.read_npy(folder / "test_rows.npy"))
     noisy = [_text(Corpus.load(folder / f"noised_{draw}")) for draw in range(payload["draws"])]
 
     steps = 4 + 2 * len(noisy)
@@ -155,9 +155,9 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
             weights[i, judged] = 1
         else:
             weights[i, judged] = covariate_shift.odds_weights(found.train_logits[judged], settings["clip"])
-    storage.write_npy(folder / "similarity.npy", np.stack(seen))
-    storage.write_npy(folder / "test_similarity.npy", to_test)
-    storage.write_npy(folder / "weights.npy", weights)
+    array_files.write_npy(folder / "similarity.npy", np.stack(seen))
+    array_files.write_npy(folder / "test_similarity.npy", to_test)
+    array_files.write_npy(folder / "weights.npy", weights)
     storage.write_json(
         folder / "measured.json",
         {
@@ -285,6 +285,6 @@ def _add_posteriors(
             mean, deviation = noise_estimation.report_noise(
                 noise_estimation.count_outcomes(learned, text), estimate.rates
             )
-            storage.write_npy(folder / "report_noise.npy", np.column_stack([mean, deviation]).astype(np.float32))
+            array_files.write_npy(folder / "report_noise.npy", np.column_stack([mean, deviation]).astype(np.float32))
             found = facts["train"] if name == "train" else facts["tests"][name]
             found["noise"]["report"] = {**quantiles(mean), "mean_deviation": float(deviation.mean())}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage, versions
+from src.core import array_files, storage, versions
 from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.settings import fingerprint
 from src.core.targets import Target
@@ -90,7 +90,7 @@ class AlarmStage(Stage):
         started = time.perf_counter()
         (target,) = missing
         source = source_of(workspace, self._run)
-        storage.write_json(target.result, {"fingerprint": target.fingerprint, **_Reading(workspace, source).record()})
+        target.write(_Reading(workspace, source).record())
         result(f"alarms: {target.result} ({duration(time.perf_counter() - started)})")
 
 
@@ -208,8 +208,8 @@ class _Reading:
         raise_failures(run_shown(executor, "reference", jobs))
         outputs = np.empty((2, len(self.workspace.labels), len(steps), self.task.n_labels), dtype=np.float32)
         for out in outs:
-            with np.load(out.with_suffix(".npz")) as rows:
-                outputs[:, rows["predicted_rows"]] = np.load(out)
+            rows = array_files.read_npz(out.with_suffix(".npz"))
+            outputs[:, rows["predicted_rows"]] = array_files.read_npy(out)
         whole, early = (self._figures(one[self.rows]) for one in outputs)
         gains = [
             {name: figure - before[name] for name, figure in after.items()}

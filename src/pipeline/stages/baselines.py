@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage, versions
+from src.core import array_files, storage, versions
 from src.core.executors import Job, make_executor, raise_failures, run_shown
 from src.core.settings import Run, fingerprint
 from src.core.settings_loader import model_settings
@@ -57,11 +57,11 @@ class Baselines(Stage):
         for target in missing:
             fit = _by_fold if target.name in JOBS else _simple
             oof = fit(workspace, target)
-            storage.write_npy(target.result.with_name("oof.npy"), oof.astype(np.float32))
+            array_files.write_npy(target.result.with_name("oof.npy"), oof.astype(np.float32))
             is_fitted = target.name not in ("zeros", "random")
             how = "cross-fitted on the same folds as the models" if is_fitted else "nothing is fitted"
             scores[target.name] = score = runs.score_oof(workspace, oof, how)
-            storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
+            target.write(score)
         runs.show_scores(scores, workspace.settings.metric)
         result(f"baselines: {workspace.output.baselines} ({duration(time.perf_counter() - started)})")
 
@@ -93,10 +93,10 @@ def _by_fold(workspace: Workspace, target: Target) -> np.ndarray:
     outs = [target.result.with_name(f"fold_{split.fold}.{target.fingerprint[:8]}.npy") for split in splits]
     jobs = []
     for split, out in zip(splits, outs, strict=True):
-        if not out.exists():
+        if not array_files.is_whole(out):
             rows = out.with_suffix(".npz")
             arrays = {"train_rows": split.train_rows, "predicted_rows": split.predicted_rows}
-            storage.write_atomic(rows, lambda file, arrays=arrays: np.savez(file, **arrays))
+            array_files.write_npz(rows, **arrays)
             payload = {
                 "baseline": target.name,
                 "task": dataset.task.name,
@@ -109,7 +109,7 @@ def _by_fold(workspace: Workspace, target: Target) -> np.ndarray:
     raise_failures(run_shown(make_executor(settings.executor, "cpu", len(splits)), "baselines", jobs))
     logits = np.full(workspace.labels.shape, np.nan)
     for split, out in zip(splits, outs, strict=True):
-        logits[split.predicted_rows] = np.load(out)
+        logits[split.predicted_rows] = array_files.read_npy(out)
     return logits
 
 
@@ -117,10 +117,10 @@ def fit_tfidf_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]],
     """One job: TF-IDF and a logistic regression per label, for the predicted rows of one fold."""
     corpus = Corpus.load(Path(payload["corpus"]))
     tokens, offsets = unpad(np.asarray(corpus.tokens), np.asarray(corpus.lengths))
-    with np.load(payload["rows"]) as rows:
-        train, predicted = rows["train_rows"], rows["predicted_rows"]
+    rows = array_files.read_npz(Path(payload["rows"]))
+    train, predicted = rows["train_rows"], rows["predicted_rows"]
     logits = baselines.tfidf_logistic(tokens, offsets, np.asarray(corpus.labels), train, predicted)
-    storage.write_npy(Path(payload["out"]), logits)
+    array_files.write_npy(Path(payload["out"]), logits)
 
 
 def fit_tabular_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
@@ -134,11 +134,11 @@ def fit_tabular_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]
 
     corpus, task, cpu = Corpus.load(Path(payload["corpus"])), get_task(payload["task"]), torch.device("cpu")
     run = _run_of(payload["baseline"])
-    with np.load(payload["rows"]) as rows:
-        train, predicted = Rows.of(corpus, rows["train_rows"]), rows["predicted_rows"]
+    rows = array_files.read_npz(Path(payload["rows"]))
+    train, predicted = Rows.of(corpus, rows["train_rows"]), rows["predicted_rows"]
     model = build_model(run.model, InputShape.from_json(payload["inputs"]), task.n_labels)
     fit_to_rows(task, model, train, run.train, seed=1)
-    storage.write_npy(Path(payload["out"]), predict_logits(model, corpus.inputs, corpus.lengths, cpu, predicted))
+    array_files.write_npy(Path(payload["out"]), predict_logits(model, corpus.inputs, corpus.lengths, cpu, predicted))
 
 
 def _run_of(name: str) -> Run:

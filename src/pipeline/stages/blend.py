@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from src.core import storage, versions
+from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.names import check_name
 from src.core.settings import Config, fingerprint
@@ -143,19 +143,19 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
         "contributions": {"on": on, **_contributions(workspace, evidence, fitted, per_fold, members)},
     }
     storage.write_json(folder / "run.json", record)
-    storage.write_npy(folder / "oof.npy", oof.astype(np.float32))
+    array_files.write_npy(folder / "oof.npy", oof.astype(np.float32))
     for test in shift.tests:
         blended = fitted.apply([part.test_logits(test.name) for part in parts])
-        storage.write_npy(runs.test_path(folder, test.name), blended.astype(np.float32))
+        array_files.write_npy(runs.test_path(folder, test.name), blended.astype(np.float32))
         copies = np.empty((len(test.noised), len(shift.rows), workspace.task.n_labels), dtype=np.float32)
         for i in range(len(copies)):
             noisy = [part.copies(test.name)[i] for part in parts]
             copies[i] = blending.apply_folds(per_fold, noisy, judging[shift.rows])
-        storage.write_npy(runs.copies_path(folder, test.name), copies)
+        array_files.write_npy(runs.copies_path(folder, test.name), copies)
         by_fold = [fitted.apply(one) for one in zip(*(part.fold_logits(test.name) for part in parts), strict=True)]
-        storage.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
+        array_files.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
     score = runs.score_oof(workspace, oof, how, any(part.score["optimistic"] for part in parts))
-    storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
+    target.write(score)
     _show(workspace.task.label_names, fitted, members, record["diversity"], record["contributions"])
     result(f"blend: {target.name} {runs.headline(score, workspace.settings.metric)}, in {folder}")
 

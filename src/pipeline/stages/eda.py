@@ -12,7 +12,7 @@ from src.core.targets import Target
 from src.core.terminal import result, show_table
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
-from src.pipeline.stages.report import say_page, stamp_of, title_of
+from src.pipeline.stages.report import say_page, title_of
 from src.reporting.html_page import TEMPLATES, render
 
 MOST = 8
@@ -25,7 +25,7 @@ class Eda(Stage):
     is_optional = True
 
     def result(self, workspace: Workspace, name: str) -> Path:
-        return workspace.output.eda
+        return workspace.output.pages / "eda.json"
 
     def targets(self, workspace: Workspace) -> list[Target]:
         stamp = fingerprint(
@@ -35,10 +35,11 @@ class Eda(Stage):
                 "templates": [storage.file_sha256(template) for template in TEMPLATES],
             }
         )
-        return [Target("", workspace.output.eda, stamp, noted=stamp_of)]
+        return [Target("", self.result(workspace, ""), stamp, (workspace.output.eda,))]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
-        return Progress(str(target.result) if target.result.exists() else "")
+        page = workspace.output.eda
+        return Progress(str(page) if page.exists() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         return f"eda: up to date ({workspace.output.eda})"
@@ -48,8 +49,9 @@ class Eda(Stage):
 
         started, dataset = time.perf_counter(), workspace.dataset
         title, sections = title_of(dataset.task), [data.section(dataset)]
-        page = render(title, f"{dataset.task.title}: the data", sections, missing[0].fingerprint)
+        page = render(title, f"{dataset.task.title}: the data", sections)
         storage.write_text(workspace.output.eda, page)
+        missing[0].write({})
         say_page(workspace.output.eda, started)
 
     def show(self, workspace: Workspace) -> None:

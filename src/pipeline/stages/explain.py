@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage, versions
+from src.core import versions
 from src.core.errors import UserError
 from src.core.executors import LocalProcesses, make_executor
 from src.core.settings import fingerprint
@@ -138,9 +138,7 @@ def _explain_set(workspace: Workspace, source: RunFolder, target: Target) -> Non
     ]
     make = _words if dataset.shape.kind == "tokens" else _parameters
     content, table = make(workspace, told, explained, heads)
-    storage.write_json(
-        target.result, {"fingerprint": target.fingerprint, "run": source.score["fingerprint"], **content}
-    )
+    target.write({"run": source.score["fingerprint"], **content})
     what, columns, lines = table
     show_table(f"{what}, by {source.name}", columns, lines, columns[-1:])
     looked_into = Findings.load(workspace).best

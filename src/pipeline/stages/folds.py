@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage
+from src.core.errors import UserError
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import info, result, warn
@@ -32,6 +33,7 @@ class Folds(Stage):
 
     def targets(self, workspace: Workspace) -> list[Target]:
         dataset, settings = workspace.dataset, workspace.settings.folds
+        dataset.check_folds()
         return [
             Target(
                 "",
@@ -49,8 +51,27 @@ class Folds(Stage):
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         return f"folds: up to date ({_described(workspace)})"
 
+    def forget(self, workspace: Workspace) -> None:
+        """Removes the note of the folds, so that they are made again."""
+        workspace.output.folds_manifest.unlink(missing_ok=True)
+
+    def keep(self, workspace: Workspace) -> None:
+        """Notes the folds.csv that is there as the one to use. Raises UserError where its folds are none of these
+        rows."""
+        output, dataset, settings = workspace.output, workspace.dataset, workspace.settings.folds
+        storage.require(output.folds, workspace.command("folds"))
+        if splits.load(output.folds, dataset.train, settings) is None:
+            raise UserError(
+                f"{output.folds} lacks a row of the train files, or a column for a seed of folds.seeds, or has a "
+                f"malformed line. Mend it, or make it anew: ./run.sh {workspace.command('folds', '--anew')}"
+            )
+        recorded = splits.recorded(settings, len(dataset.train))
+        target = Target("", output.folds_manifest, None, (output.folds,))
+        target.write({"settings": recorded, "is_own": True})
+        info(f"folds: those of {output.folds} are used as they are")
+
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
-        _split(workspace)
+        _split(workspace, missing[0])
 
 
 STAGE = Folds()
@@ -61,7 +82,7 @@ def _described(workspace: Workspace) -> str:
     return WHAT[settings.scheme].format(k=settings.k)
 
 
-def _split(workspace: Workspace) -> None:
+def _split(workspace: Workspace, target: Target) -> None:
     config, output, dataset = workspace.settings, workspace.output, workspace.dataset
     corpus, what = dataset.train, _described(workspace)
     settings = splits.recorded(config.folds, len(corpus))
@@ -88,7 +109,7 @@ def _split(workspace: Workspace) -> None:
     manifest = {"settings": settings, "largest_imbalance": round(worst, 6)}
     if made.families is not None:
         manifest["families"] = _tell(made.families, len(corpus) / config.folds.k)
-    storage.write_json(output.folds_manifest, manifest)
+    target.write(manifest)
     names_of_strata = _names_of_strata(dataset.task, strata.shape[1])
     name = names_of_strata[label]
     result(

@@ -130,12 +130,11 @@ def _write_board(workspace: Workspace, target: Target, run: RunFolder, committee
     with threadpool_limits(1):  # another number of threads would give other last bits
         tests = _tests(workspace, run, committee)
     board = {
-        "fingerprint": target.fingerprint,
         "run": run.score["fingerprint"],
         "committee": [other.name for other in committee],
         "tests": tests,
     }
-    storage.write_json(target.result, board)
+    target.write(board)
 
 
 def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder]) -> dict[str, Any]:

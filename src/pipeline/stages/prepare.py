@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage, versions
+from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.settings import Config, fingerprint
 from src.core.targets import Target
@@ -39,7 +39,7 @@ class Prepare(Stage):
 
     def targets(self, workspace: Workspace) -> list[Target]:
         """Raises UserError where the input folder has no train file."""
-        settings, data, files = workspace.settings, workspace.output.data, workspace.input_files
+        settings, files = workspace.settings, workspace.input_files
         if files is None:
             source, folder = sources.source_of(settings), settings.paths.input
             if sources.is_default(settings):
@@ -56,8 +56,7 @@ class Prepare(Stage):
                 "version": versions.PREPARE,
             }
         )
-        result_file = self.result(workspace, "")
-        return [Target("", result_file, stamp, is_whole=lambda: _is_whole(data, storage.read_json(result_file)))]
+        return [Target("", self.result(workspace, ""), stamp)]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
         return Progress(storage.read_json(target.result)["summary"] if target.is_current() else "")
@@ -72,15 +71,17 @@ class Prepare(Stage):
 STAGE = Prepare()
 
 
-def _is_whole(data: Path, manifest: dict[str, Any]) -> bool:
-    """Returns True if the folders of all files hold all arrays."""
+def _files(data: Path, manifest: dict[str, Any]) -> list[Path]:
+    """All files of the dataset but its manifest."""
     shape = InputShape.from_json(manifest["inputs"])
     folders = [data / "train"]
     folders += [data / file["role"] / Path(file["name"]).stem for file in manifest["files"] if file["role"] != "train"]
-    arrays = [folder / f"{name}.npy" for folder in folders for name in (*shape.names, "lengths", "ids", "sources")]
-    beside = [data / "vocabulary.json"] if shape.kind == "tokens" else []
-    beside += [data / "outcomes.npz"] if "outcomes" in manifest else []
-    return all(path.exists() for path in (*beside, data / "train" / "labels.npy", *arrays))
+    arrays = [path for folder in folders for path in sorted(folder.glob("*.npy"))]
+    arrays += [
+        data / "extra" / f"{Path(file['name']).stem}.rows.npy" for file in manifest["files"] if file.get("labels")
+    ]
+    arrays += [data / "outcomes.npz"] if "outcomes" in manifest else []
+    return [*arrays, *([data / "vocabulary.json"] if shape.kind == "tokens" else [])]
 
 
 def _prepare(workspace: Workspace, target: Target) -> None:
@@ -90,7 +91,7 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     info(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
     encode_files = {"reports": _encode_reports, "stays": _encode_sets, "images": _encode_images}
     manifest = encode_files[sources.source_of(workspace.settings).noun](workspace, target)
-    storage.write_json(target.result, {"fingerprint": target.fingerprint, **manifest})
+    target.write(manifest, _files(output.data, manifest))
     result(f"prepare: {manifest['summary']}, in {output.data} ({duration(time.perf_counter() - started)})")
 
 
@@ -140,7 +141,7 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     if not len(made.corpus):
         raise UserError(f"{files.train[0]}: {TARGETS[task.name]} of every stay is unknown (-1): there is none to learn")
     _refuse_repeated(made.corpus, files.train)
-    storage.write_atomic(output.outcomes, lambda file: np.savez(file, **made.outcomes))
+    array_files.write_npz(output.outcomes, **made.outcomes)
     entries = []
     for path, known, facts in zip(files.train, outcomes, made.facts, strict=True):
         rows = int((np.asarray(made.corpus.sources) == len(entries)).sum())
@@ -279,7 +280,7 @@ def _encode_extra(
             count = f"{is_known.sum():,} of its reports have the text of a train report"
             info(f"extra: {file.path.name}: {count}: their labels are not used")
         rows = np.flatnonzero(~is_known)
-        storage.write_npy(folder / f"{file.path.stem}.rows.npy", rows)
+        array_files.write_npy(folder / f"{file.path.stem}.rows.npy", rows)
         stands_for_labels = storage.array_hash(rows, labels)
     return {
         "role": "extra",

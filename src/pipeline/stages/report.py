@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,6 @@ READ = (
     *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "submissions.jsonl"),
 )
 """Files of the output folder that the page is made from. A test checks that the report opens no other text."""
-STAMP = re.compile(r'name="made-from" content="(\w+)"')
 
 
 class Report(Stage):
@@ -33,17 +31,18 @@ class Report(Stage):
     needs = ("baselines", "train", "blend", "submit", "leaderboard", "explain", "alarms")
 
     def result(self, workspace: Workspace, name: str) -> Path:
-        return workspace.output.report
+        return workspace.output.pages / "report.json"
 
     def reads(self, workspace: Workspace) -> set[str]:
         return super().reads(workspace) | set(map(run_lock, workspace.output.run_names()))
 
     def targets(self, workspace: Workspace) -> list[Target]:
         output = workspace.output
-        return [Target("", output.report, made_from(workspace), (output.suspicious,), stamp_of)]
+        return [Target("", self.result(workspace, ""), made_from(workspace), (output.report, output.suspicious))]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
-        return Progress(str(target.result) if target.result.exists() else "")
+        page = workspace.output.report
+        return Progress(str(page) if page.exists() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         return f"report: up to date ({workspace.output.report})"
@@ -77,7 +76,8 @@ class Report(Stage):
             else ""
         )
         subtitle = f"{workspace.task.title}{score}"
-        storage.write_text(output.report, render(title_of(workspace.task), subtitle, sections, target.fingerprint))
+        storage.write_text(output.report, render(title_of(workspace.task), subtitle, sections))
+        target.write({})
         say_page(output.report, started)
 
 
@@ -88,7 +88,7 @@ def made_from(workspace: Workspace) -> str:
     """Fingerprint of everything in the page. Arrays are not read: the files written after them stand for them."""
     output, settings = workspace.output, workspace.settings
     files = sorted({path for pattern in READ for path in output.root.glob(pattern)})
-    pipeline = storage.read_json(output.seconds) if output.seconds.exists() else {}
+    pipeline = storage.read_json(output.seconds, workspace.command("pipeline")) if output.seconds.exists() else {}
     return fingerprint(
         {
             "files": {str(path.relative_to(output.root)): storage.file_sha256(path) for path in files},
@@ -109,13 +109,6 @@ def made_from(workspace: Workspace) -> str:
 def title_of(task: Task) -> str:
     """Title of a page on the task."""
     return TITLE if task.input_kind == "reports" else f"{task.title[0].upper()}{task.title[1:]}"
-
-
-def stamp_of(page: Path) -> str | None:
-    """The fingerprint that is noted at the top of a page."""
-    with page.open() as file:
-        noted = STAMP.search(file.read(1000))
-    return noted and noted[1]
 
 
 def say_page(path: Path, started: float) -> None:

@@ -43,7 +43,10 @@ class Score(Stage):
             raise UserError(
                 f"{output.runs} holds no finished run. Make one with: ./run.sh {workspace.command('train')}"
             )
-        scores = {path.parent.name: storage.read_json(path) for path in output.baselines.glob("*/score.json")}
+        scores = {
+            path.parent.name: storage.read_json(path, workspace.command("baselines"))
+            for path in output.baselines.glob("*/score.json")
+        }
         scores |= {name: workspace.run(name).score for name in output.run_names()}
         now = (workspace.dataset.manifest["train"], storage.array_hash(workspace.splits.table))
         others = [name for name, score in scores.items() if (score.get("train"), score.get("folds_table")) != now]

@@ -7,10 +7,10 @@ shift.png are for people. The other stages validate on what it leaves, see valid
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from src.core import storage, versions
+from src.core import array_files, storage, versions
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, result
@@ -40,7 +40,7 @@ class Shift(Stage):
             }
         )
         files = tuple(folder / name for name in ("rows.npy", "shift.md", "shift.png"))
-        return [Target("", self.result(workspace, ""), stamp, files, is_whole=lambda: _is_whole(workspace))]
+        return [Target("", self.result(workspace, ""), stamp, files)]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
         return Progress(storage.read_json(target.result)["summary"] if target.is_current() else "")
@@ -64,12 +64,11 @@ def _measure(workspace: Workspace, target: Target) -> None:
     started = time.perf_counter()
     target.result.unlink(missing_ok=True)
     compared = Compared.choose(dataset, settings.max_rows, settings.seed)
-    storage.write_npy(output.shift / "rows.npy", compared.train)
+    array_files.write_npy(output.shift / "rows.npy", compared.train)
     for name, rows in compared.tests.items():
-        storage.write_npy(output.shift_of(name) / "test_rows.npy", rows)
+        array_files.write_npy(output.shift_of(name) / "test_rows.npy", rows)
     found = (text if dataset.shape.kind == "tokens" else series).measure(workspace, compared)
     facts = {
-        "fingerprint": target.fingerprint,
         "made_of": dataset.made_of(workspace.splits),
         "settings": settings.model_dump(),
         "summary": shift_summary.headline(found),
@@ -77,16 +76,12 @@ def _measure(workspace: Workspace, target: Target) -> None:
     }
     shift_summary.draw(output.shift / "shift.png", output, facts)
     storage.write_text(output.shift / "shift.md", shift_summary.as_markdown(facts))
-    storage.write_json(target.result, facts)
+    target.write(facts, _files(output.shift, compared.tests))
     shift_summary.show(facts)
     result(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
 
 
-def _is_whole(workspace: Workspace) -> bool:
-    """Returns True if the folders of all test files hold all their files."""
-    arrays = ("test_rows", "similarity", "weights", "test_similarity")
-    return all(
-        (test.folder / f"{name}.npy").exists()
-        for test in workspace.validation_sets.tests
-        for name in (*arrays, *(f"{copy.name}/{part}" for copy in test.noised for part in ("tokens", "lengths")))
-    )
+def _files(folder: Path, tests: Iterable[str]) -> list[Path]:
+    """Arrays of the comparison; what stages keep beside the noisy copies is not among them."""
+    folders = [folder / Path(name).stem for name in tests]
+    return [path for below in folders for path in sorted([*below.glob("*.npy"), *below.glob("noised_*/*.npy")])]

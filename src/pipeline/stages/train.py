@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from src.core import locks, storage, versions
+from src.core import array_files, locks, storage, versions
 from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
 from src.core.settings import fingerprint
 from src.core.targets import Target
@@ -254,21 +254,21 @@ def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob], tea
     storage.write_json(folder / "run.json", record)
     storage.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
     oof = _mean_of_parts(jobs, *workspace.labels.shape)
-    storage.write_npy(folder / "oof.npy", oof)
+    array_files.write_npy(folder / "oof.npy", oof)
     for test in dataset.test_files:
-        storage.write_npy(runs.test_path(folder, test), mean_prediction(parts, dataset.test_folder(test)))
+        array_files.write_npy(runs.test_path(folder, test), mean_prediction(parts, dataset.test_folder(test)))
     for test in shift.tests:
         copies = np.empty((len(test.noised), len(shift.rows), workspace.task.n_labels), dtype=np.float32)
         for i, copy in enumerate(test.noised):
             copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, workspace.task.n_labels)
-        storage.write_npy(runs.copies_path(folder, test.name), copies)
-        storage.write_npy(runs.folds_path(folder, test.name), _by_fold(workspace, jobs, test))
+        array_files.write_npy(runs.copies_path(folder, test.name), copies)
+        array_files.write_npy(runs.folds_path(folder, test.name), _by_fold(workspace, jobs, test))
     how, optimistic = _how(workspace, name)
     if teacher:
         how = f"{how}; each fold's student was taught by that fold's models of {teacher.name}"
         optimistic = optimistic or teacher.score["optimistic"]
     score = runs.score_oof(workspace, oof, how, optimistic)
-    storage.write_json(target.result, {"fingerprint": target.fingerprint, **score})
+    target.write(score)
 
 
 def _history(jobs: Sequence[FoldJob]) -> pd.DataFrame:
@@ -287,9 +287,8 @@ def _mean_of_parts(jobs: Sequence[FoldJob], n_rows: int, n_labels: int) -> np.nd
     """Logits (n_rows, n_labels): the mean over seeds and repetitions, each by a model that did not train on the row."""
     total, count = np.zeros((n_rows, n_labels)), np.zeros((n_rows, 1))
     for job in jobs:
-        with np.load(job.locate(job.split)) as split:
-            rows = split["predicted_rows"]
-        total[rows] += np.load(job.path / "logits.npy")
+        rows = array_files.read_npz(job.locate(job.split))["predicted_rows"]
+        total[rows] += array_files.read_npy(job.path / "logits.npy")
         count[rows] += 1
     with np.errstate(invalid="ignore"):
         return (total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row

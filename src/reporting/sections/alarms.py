@@ -48,7 +48,7 @@ def section(findings: Findings) -> Section:
     path = findings.dataset.output.alarms_of(best.name) if best is not None else None
     if path is None or not path.exists():
         return found
-    record = storage.read_json(path)
+    record = storage.read_json(path, "alarms")
     if record["run"] != best.score["fingerprint"]:
         remedy = findings.workspace.command("alarms")
         found.parts.append(Text(f"{best.name} was made again after its alarms. Run: ./run.sh {remedy}"))

@@ -10,7 +10,7 @@ from src.reporting.sections import Findings
 def section(findings: Findings) -> Section:
     result = Section("Environment")
     seconds = findings.dataset.output.seconds
-    last = storage.read_json(seconds) if seconds.exists() else {}
+    last = storage.read_json(seconds, "pipeline") if seconds.exists() else {}
     if "command" in last:
         result.parts.append(Code(last["command"]))
     if findings.runs:

@@ -11,6 +11,7 @@ import io
 
 import numpy as np
 
+from src.core import array_files
 from src.data.tasks import Task
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
@@ -142,7 +143,7 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
         )
         causes["similarity to other folds"] = cosines
         path = shift.output.shift / "report_noise.npy"
-        if path.exists() and len(noise := np.load(path)[:, 0]) == len(shift.rows):
+        if path.exists() and len(noise := array_files.read_npy(path, "shift")[:, 0]) == len(shift.rows):
             causes["estimated share of tokens with noise"] = np.array(
                 [noise[place[row]] if row in place else np.nan for row in rows]
             )

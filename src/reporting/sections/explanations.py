@@ -28,7 +28,7 @@ def section(findings: Findings) -> Section:
     path = findings.dataset.output.explained(best.name) if best is not None else None
     if path is None or not path.exists():
         return result
-    record = storage.read_json(path)
+    record = storage.read_json(path, "explain")
     if record["run"] != best.score["fingerprint"]:
         remedy = findings.workspace.command("explain")
         result.parts.append(Text(f"{best.name} was trained again after its explanation. Run: ./run.sh {remedy}"))

@@ -32,7 +32,8 @@ def section(findings: Findings) -> Section:
     if not findings.runs:
         return result
     baselines = {
-        path.parent.name: storage.read_json(path) for path in findings.dataset.output.baselines.glob("*/score.json")
+        path.parent.name: storage.read_json(path, "baselines")
+        for path in findings.dataset.output.baselines.glob("*/score.json")
     }
     current = findings.runs[list(findings.runs)[-1]].score["folds_table"]
     scores = {name: score for name, score in baselines.items() if score.get("folds_table") == current}

@@ -37,7 +37,7 @@ def section(findings: Findings) -> Section:
         ]
         result.parts.append(Table(["trial", "score", *(key.split(".", 1)[1] for key in settings)], rows, "Best trials"))
         importances = path.parent / "importances.json"
-        if shares := storage.read_json(importances) if importances.exists() else {}:
+        if shares := storage.read_json(importances, "tune") if importances.exists() else {}:
             result.parts.append(_importances(name, shares))
             result.parts.append(_settings(name, complete, settings))
             result.parts.append(_parallel(name, complete, settings))
