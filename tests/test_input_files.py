@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from src.core.errors import UserError
@@ -36,6 +38,90 @@ def test_train_files_alone_will_do(tmp_path):
     touch(tmp_path, "train.csv")
     files = find_files(Paths(input=tmp_path))
     assert files.test == files.extra == []
+
+
+NOT_READ = {
+    "capital letters": (["Train.CSV"], "Train.CSV is not read: *train*.csv tells capital letters"),
+    "capital test": (["testB.Csv"], "testB.Csv is not read: *test*.csv tells capital letters"),
+    "another ending": (["train_b.txt"], "train_b.txt is not read: *train*.csv wants another ending"),
+    "half a download": (["test.csv.part"], "test.csv.part is not read"),
+    "a copy": (["train.csv.bak"], "train.csv.bak is not read"),
+    "a workbook": (["train.xlsx"], "train.xlsx is not read"),
+    "zip": (["data.zip"], "data.zip is not read: it is an archive. Unpack it"),
+    "tar": (["round1.tar.gz"], "round1.tar.gz is not read: it is an archive"),
+    "gzip": (["train.csv.gz"], "train.csv.gz is not read: it is an archive"),
+    "folder": (["tcdata/track1_train.csv"], "tcdata is a folder and is not read, but holds track1_train.csv"),
+    "folder with capitals": (["Data/TRAIN.CSV"], "Data is a folder and is not read, but holds TRAIN.CSV"),
+    "folder of that name": (["train.csv.d/x", "train_1.csv/x"], "train_1.csv is a folder and is not read"),
+    "hidden": (["._train.csv"], "._train.csv is a hidden file and is not read"),
+    "lock of Office": (["~$train.csv"], "~$train.csv is a hidden file and is not read"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_READ)
+def test_what_looks_like_input_and_is_not_read_is_told(tmp_path, kind):
+    names, told = NOT_READ[kind]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert told in error_of(find_files, Paths(input=tmp_path)), "sample data would take their place"
+    touch(tmp_path, "train.csv")
+    files = find_files(Paths(input=tmp_path))
+    assert [path.name for path in files.train] == ["train.csv"] and files.test == []
+    assert [True] == [told in sentence for sentence in files.overlooked]
+
+
+def test_what_does_not_look_like_input_is_not_told_of(tmp_path):
+    touch(tmp_path, "train.csv", "test.csv", "notes.txt", "constraints.md", "latest.py", ".hidden", "answers.csv")
+    for name in ("sample", "icu", "frames", "scripts", "output"):
+        (tmp_path / name).mkdir()
+    touch(tmp_path / "sample", "sample_train.csv")
+    touch(tmp_path / "scripts", "test.py")
+    touch(tmp_path / "output", "submission_test.csv")
+    (tmp_path / "link.txt").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    assert find_files(Paths(input=tmp_path, output=tmp_path / "output")).overlooked == []
+
+
+@pytest.mark.parametrize("name", ["train_b.csv", "test.csv", "extra.csv"])
+def test_what_cannot_be_read_is_refused_by_name(tmp_path, name):
+    touch(tmp_path, "train.csv")
+    (tmp_path / name).symlink_to("nowhere.csv")
+    assert f"{tmp_path / name} is a link to nowhere.csv" in error_of(find_files, Paths(input=tmp_path))
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert f"{tmp_path / name} is no regular file" in error_of(find_files, Paths(input=tmp_path))
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("train.csv")
+    assert find_files(Paths(input=tmp_path)) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (b"test\xff.csv", r"b'.*test\\xff.csv' is not UTF-8"),
+        (b"test\n.csv", r"test\\n.csv' has characters"),
+        (b"test\x1b[31m.csv", r"test\\x1b\[31m.csv' has characters"),
+        (b"test" + b"x" * 180 + b".csv", "has 188 bytes, expected at most"),
+        ("test" + "数" * 60 + ".csv", "has 188 bytes, expected at most"),
+    ],
+)
+def test_names_that_results_cannot_have_are_refused(tmp_path, name, told):
+    touch(tmp_path, "train.csv", os.fsdecode(name))
+    with pytest.raises(UserError, match=told):
+        find_files(Paths(input=tmp_path))
+
+
+def test_names_in_other_letters_are_read(tmp_path):
+    touch(tmp_path, "训练 train.csv", "数据test é.csv")
+    assert [path.name for path in find_files(Paths(input=tmp_path)).test] == ["数据test é.csv"]
+
+
+def test_train_files_of_one_name_in_two_folders_are_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        touch(tmp_path / name, "train.csv")
+    assert "two train files have the name train.csv" in error_of(find_files, Paths(input=tmp_path, train="*/train.csv"))
 
 
 def test_nothing_there(tmp_path):

@@ -102,12 +102,66 @@ def test_what_stands_for_extra_files(prepare):
     other_text, _ = prepare({**files, "extra.csv": EXTRA.replace("7 4", "4 7")})
     assert other_text.extra_texts != first.extra_texts and other_text.extra_labels == first.extra_labels
     # The same files in another role are not the same data.
-    files = {"train.csv": TRAIN, "train_b.csv": TRAIN.replace("9", "8")}
-    assert len(prepare(files)[0].train) == 6
-    dataset, told = prepare(files, "paths.train=train.csv", "paths.extra=train_b.csv")
+    files = {"train.csv": TRAIN, "train_b.csv": EXTRA}
+    assert len(prepare(files, "task=round1")[0].train) == 7
+    dataset, told = prepare(files, "task=round1", "paths.train=train.csv", "paths.extra=train_b.csv")
     assert "up to date" not in told and len(dataset.train) == 3 and dataset.extra_labelled == ["train_b.csv"]
-    dataset, told = prepare(files, "paths.train=train.csv", "paths.test=none")
+    dataset, told = prepare(files, "task=round1", "paths.train=train.csv", "paths.test=none")
     assert "up to date" not in told and dataset.extra_files == []
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        TRAIN,
+        TRAIN.replace("\n", "\r\n"),
+        TRAIN[:-1],
+        "".join(reversed(TRAIN.splitlines(keepends=True))),
+        TRAIN.replace("|,|0", "|,|5"),
+    ],
+    ids=["copy", "CRLF", "last line end", "reversed", "other labels"],
+)
+def test_train_reports_count_once(prepare, tmp_path, capsys, twin):
+    folder = tmp_path / "input"
+    folder.mkdir()
+    (folder / "train.csv").write_text(TRAIN)
+    (folder / "train (1).csv").write_bytes(twin.encode())
+    assert main(["prepare", f"paths.input={folder}", f"paths.output={tmp_path / 'output'}"]) == 2
+    told = capsys.readouterr().err
+    assert "train (1).csv and " in told and "train.csv hold the same reports (3 with equal id and text)" in told
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            {"train_b.csv": "7|,|9|,|\n1|,|9 9|,|3\n"},
+            "1 ids have two texts, such as 1 in train.csv, line 2 and train_b.csv, line 2",
+        ),
+        (
+            {"train_b.csv": "7|,|9|,|\n1|,|4 5|,|3\n8|,|1|,|\n"},
+            "1 reports are in train.csv and train_b.csv with the same id and text",
+        ),
+        ({"testB.csv": TEST}, "one file under several names: "),
+        ({"Test.CSV": TEST}, "Test.CSV is not read"),
+    ],
+)
+def test_doubtful_input_is_used_with_a_warning(tmp_path, capsys, files, told):
+    folder = tmp_path / "input"
+    folder.mkdir()
+    for name, text in {"train.csv": TRAIN, "test.csv": TEST, **files}.items():
+        (folder / name).write_text(text)
+    for _ in range(2):  # also where nothing is to be done
+        assert main(["prepare", f"paths.input={folder}", f"paths.output={tmp_path / 'output'}"]) == 0
+    assert told in capsys.readouterr().err
+
+
+def test_more_files_than_a_byte_counts(prepare):
+    files = {f"train{i:03d}.csv": f"{i}|,|1 {i}|,|{i % 17}\n" for i in range(300)}
+    dataset, _ = prepare(files)
+    assert dataset.train.sources.tolist() == list(range(300)) and dataset.train.sources.dtype == np.uint16
+    dataset, _ = prepare(dict(list(files.items())[:256]))
+    assert dataset.train.sources.tolist() == list(range(256)) and dataset.train.sources.dtype == np.uint8
 
 
 def test_without_extra_files_nothing_speaks_of_them(prepare, tmp_path):

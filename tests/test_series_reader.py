@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import shutil
 import tarfile
 import zipfile
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.core.errors import UserError
+from src.core.settings_loader import load_config
 from src.data import series_reader, stay_files
 from src.data.grid import PARAMETERS, STATICS, grid
 from src.data.plausible import DESCRIPTORS, SERIES
@@ -29,6 +31,7 @@ from src.data.series_reader import (
     read_stays,
     split_sets,
 )
+from src.data.sources import find_files
 from src.data.tasks import ICU, LOS
 from tests.conftest import error_of
 
@@ -279,6 +282,47 @@ def test_stay_that_is_there_twice(folder, tmp_path):
     archive = as_tar(tmp_path / "twice.tar", {"a/1.txt": b"", "b/1.txt": b""})
     message = error_of(rows, archive)
     assert "a/1.txt" in message and "b/1.txt" in message
+
+
+def test_odd_entries_of_a_folder_are_named(folder, tmp_path):
+    path = folder(n1=stay_text(1))
+    (path / "2.txt").symlink_to("nowhere.txt")
+    os.mkfifo(path / "3.txt")
+    (path / "more").symlink_to(tmp_path)
+    message = error_of(rows, path)
+    assert "3 errors" in message and "2.txt is a link to nowhere.txt" in message
+    assert "3.txt is no regular file" in message and "more: a link to a folder" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Outcomes-c.txt", "there is no set-c of this name"),
+        ("outcomes-a.txt", "outcomes-a.txt is not read"),
+        ("Set-C.zip", "Set-C.zip is not read"),
+        ("set-c", "set-c is not read: a set is a folder"),
+        ("set-c.7z", "set-c.7z is not read"),
+        ("challenge-2012.zip", "challenge-2012.zip is not read: it is an archive"),
+        ("tcdata/set-c.zip", "tcdata is a folder and is not read, but holds set-c.zip"),
+    ],
+)
+def test_what_looks_like_a_set_and_is_not_read_is_told(folder, tmp_path, name, told):
+    folder(n1=stay_text(1))
+    write_outcomes(tmp_path / "Outcomes-a.txt", "1,6,1,5,-1,0")
+    settings = load_config("quick", ["task=icu", f"paths.input={tmp_path}"])
+    assert find_files(settings).overlooked == []
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    assert [True] == [told in sentence for sentence in find_files(settings).overlooked]
+
+
+@pytest.mark.parametrize("name", ["set-c.zip", "set-c.tar", "Outcomes-a.txt", "Outcomes-c.txt"])
+def test_sets_that_cannot_be_read_are_refused_by_name(folder, tmp_path, name):
+    folder(n1=stay_text(1))
+    for make in (lambda path: path.symlink_to("nowhere"), os.mkfifo):
+        make(tmp_path / name)
+        assert str(tmp_path / name) in error_of(find_sets, tmp_path)
+        (tmp_path / name).unlink()
 
 
 def test_link_in_a_tar(tmp_path):

@@ -83,7 +83,7 @@ class Corpus:
     labels: np.ndarray | None
     """Labels, (N, n_labels): uint8, or float32 in the unit of a regression."""
     sources: np.ndarray
-    """Index of each row's file, (N,) uint8."""
+    """Index of each row's file, (N,): uint8, or uint16 of more than 256 files."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -213,11 +213,16 @@ def encode(
         lengths=np.minimum(lengths, max_len).astype(np.int32),
         ids=np.concatenate([file.ids for file in files]),
         labels=labels,
-        sources=np.concatenate([np.full(len(file), i, dtype=np.uint8) for i, file in enumerate(files)]),
+        sources=source_numbers(list(map(len, files))),
     )
     if folder is not None:
         corpus.save_beside_inputs(folder)
     return corpus, losses
+
+
+def source_numbers(rows: Sequence[int]) -> np.ndarray:
+    """Returns the index of each row's file, (N,), of files with so many `rows`, in the smallest type that holds it."""
+    return np.repeat(np.arange(len(rows)).astype(np.min_scalar_type(max(len(rows) - 1, 0))), rows)
 
 
 def token_counts(files: Iterable[Reports]) -> np.ndarray:

@@ -80,7 +80,7 @@ def read_images(path: Path | str) -> dict[str, Images]:
                 arrays = {key: file[key] for key in file.files}
     except BROKEN as error:
         refuse_other_kinds(path, "images")
-        what = str(error) or type(error).__name__
+        what = "it holds other objects" if "pickle" in str(error) else str(error) or type(error).__name__
         raise UserError(f"{path} cannot be read as a .npz file of numbers ({what}). Write it again.") from error
     if arrays is None:
         raise UserError(f"{path} is one array; expected a .npz file with {LAYOUTS}")

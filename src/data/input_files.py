@@ -1,12 +1,16 @@
-"""Train, test and extra files of the input folder, and checksums of the published files."""
+"""Train, test and extra files of the input folder, what else lies there, and checksums of the published files."""
 
 from __future__ import annotations
 
+import fnmatch
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from src.core.errors import UserError
-from src.core.settings import Paths
+from src.core.settings import CLINICAL, Paths
+from src.data.file_kinds import open_bytes
 
 KNOWN = {
     "5158ae58c8235d42833fbf122ccaa6cbf50c4dfb2432f23db9433e03146a3a6f": "track1_round1_train_20210222.csv",
@@ -17,6 +21,16 @@ KNOWN = {
     "6df8957e6f020e8886254bacf950acaad6ea7bc6a0a1c41ab4ba7f1c667c8d9c": "track1_round1_testB.csv (LF)",
 }
 """Name of each published file by its sha256, for the versions with CRLF and with LF line ends."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+"""Endings of archives and of compressed files."""
+OTHER_ENDINGS = ("", ".txt", ".tsv", ".dat", ".xls", ".xlsx", ".et", ".csv~")
+"""Endings that tables have beside .csv."""
+OWN_FOLDERS = {"sample", *CLINICAL.values()}
+"""Folders in the project's input folder that are not for reports."""
+LONGEST_NAME = 160
+"""Bytes of a file's name: names of results are longer, and file systems take 255."""
+LOOKED_AT = 1000
+"""Entries of an inner folder that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class InputFiles:
     extra: list[Path] = field(default_factory=list)
     outcomes: dict[Path, Path] = field(default_factory=dict)
     """File of outcomes of each set of stays that has one."""
+    overlooked: list[str] = field(default_factory=list)
+    """A sentence about each entry of the folder that looks like input and is not read."""
 
     @property
     def roles(self) -> dict[str, list[Path]]:
@@ -35,21 +51,27 @@ class InputFiles:
 
 
 def find_files(paths: Paths) -> InputFiles | None:
-    """Returns the train, test and extra files of the input folder, sorted by name; None if no glob matches a file.
+    """Returns the train, test and extra files of the input folder, sorted by name; None if nothing there looks like a
+    file of reports.
 
     Test files are optional: without them models are trained and scored. Raises UserError for a missing folder, for test
-    or extra files without train files, for two test or two extra files of one stem, and for a file that two globs
-    match.
+    or extra files without train files, for two files of one role whose results would have one name, for a file that two
+    globs match, and for what a glob matches and cannot be read.
     """
     folder = paths.input
-    if not folder.is_dir():
-        raise UserError(f"paths.input: there is no folder {folder}")
     globs = {"train": paths.train, "test": paths.test, "extra": paths.extra}
-    by_role = {role: sorted(path for path in folder.glob(glob) if path.is_file()) for role, glob in globs.items()}
-    files = InputFiles(**by_role)
+    entries = list_folder(folder)
+    by_role = {role: sorted(folder.glob(glob)) for role, glob in globs.items()}
+    known = {path.relative_to(folder).parts[0] for paths in by_role.values() for path in paths}
+    known |= {name for name in entries if folder / name in (paths.output, *paths.output.parents)}
+    overlooked = _overlooked(folder, [name for name in entries if name not in known], globs.values())
+    for role, found in by_role.items():
+        by_role[role], more = readable(found)
+        overlooked += [sentence for sentence in more if sentence not in overlooked]
+    files = InputFiles(**by_role, overlooked=overlooked)
     others = files.test + files.extra
     if not files.train and not others:
-        return None
+        return none_of(folder, f"{paths.train} or {paths.test} (paths.train, paths.test)", overlooked)
     for path in files.train + others:
         roles = [role for role in by_role if path in by_role[role]]
         if len(roles) > 1:
@@ -57,18 +79,119 @@ def find_files(paths: Paths) -> InputFiles | None:
             raise UserError(f"{path} matches {keys}. Rename the file or narrow a glob.")
     if not files.train:
         raise UserError(
-            f"no file in {folder} matches paths.train ({paths.train}), but {others[0].name} is there. "
-            "Add the train file or set paths.train."
+            "\n".join(
+                [
+                    f"no file in {folder} matches paths.train ({paths.train}), but {others[0].name} is there. "
+                    "Add the train file or set paths.train.",
+                    *overlooked,
+                ]
+            )
         )
-    for role, results in (("test", "submissions"), ("extra", "arrays")):
-        stems = [path.stem for path in by_role[role]]
-        for stem in stems:
-            if stems.count(stem) > 1:
+    for role, results in (("train", "reports"), ("test", "submissions"), ("extra", "arrays")):
+        names = [path.name if role == "train" else path.stem for path in by_role[role]]
+        for name in names:
+            if names.count(name) > 1:
+                what = "name" if role == "train" else "stem"
                 raise UserError(
-                    f"{folder}: two {role} files have the stem {stem}, so their {results} would overwrite each other. "
+                    f"{folder}: two {role} files have the {what} {name}, so their {results} could not be told apart. "
                     "Rename one."
                 )
     return files
+
+
+def none_of(folder: Path, wanted: str, overlooked: list[str]) -> None:
+    """Raises a UserError that lists what is `overlooked` in a folder without any file that is `wanted`; without such,
+    sample data takes the files' place."""
+    if overlooked:
+        raise UserError("\n".join([f"no file in {folder} matches {wanted}:", *(f"  {one}" for one in overlooked)]))
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Returns the names in an input folder, sorted. Raises UserError where it is missing or cannot be read."""
+    if not folder.is_dir():
+        raise UserError(f"paths.input: there is no folder {folder}")
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"paths.input: {folder} cannot be read: {error.strerror}") from error
+
+
+def readable(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """Returns the files among `paths`, and a sentence about each hidden file and each folder, which are not read.
+
+    Raises UserError for a link that leads nowhere, a pipe, a file without permission, and a name that cannot be part of
+    the names of results.
+    """
+    files, left = [], []
+    for path in paths:
+        if is_hidden(path.name):
+            left.append(f"{path} is a hidden file and is not read")
+        elif path.is_dir():
+            left.append(f"{path} is a folder and is not read")
+        else:
+            check_name(path)
+            open_bytes(path).close()
+            files.append(path)
+    return files, left
+
+
+def is_hidden(name: str) -> bool:
+    """Returns True for the names of hidden files, such as macOS's ._train.csv, and of locks of Office and WPS."""
+    return name.startswith((".", "~$"))
+
+
+def check_name(path: Path) -> None:
+    """Raises UserError for a file whose name is not UTF-8, has control characters, or is too long for results."""
+    try:
+        size = len(path.name.encode())
+    except UnicodeEncodeError:
+        raise UserError(f"the name of {os.fsencode(path)!r} is not UTF-8. Rename the file.") from None
+    if not path.name.isprintable():
+        raise UserError(f"the name of {str(path)!r} has characters that cannot be printed. Rename the file.")
+    if size > LONGEST_NAME:
+        raise UserError(f"the name of {path} has {size} bytes, expected at most {LONGEST_NAME}. Rename the file.")
+
+
+def _overlooked(folder: Path, entries: Iterable[str], globs: Iterable[str]) -> list[str]:
+    """Returns a sentence about each of some entries of a folder, which no glob matches, that looks like a file of
+    reports: in other letters, with another ending, in an archive or in an inner folder."""
+    globs, left = [glob for glob in globs if "/" not in glob], []
+    for name in entries:
+        path = folder / name
+        if is_hidden(name) or name in OWN_FOLDERS:
+            continue
+        if not path.is_dir():
+            if why := _looks_like_input(name, globs):
+                left.append(f"{path} is not read: {why}")
+        elif inner := next(filter(lambda name: _is_input(name, globs), first_names(path)), None):
+            left.append(f"{path} is a folder and is not read, but holds {inner}. Move that up, or paths.input={path}")
+    return left
+
+
+def _looks_like_input(name: str, globs: Iterable[str]) -> str:
+    """Returns why a file is not read that looks like input; empty where it does not look so."""
+    if name.lower().endswith(ARCHIVES):
+        return "it is an archive. Unpack it"
+    for glob in globs:
+        if fnmatch.fnmatchcase(name.lower(), glob.lower()):
+            return f"{glob} tells capital letters from small ones. Rename it"
+        is_other = PurePath(name).suffix.lower() in OTHER_ENDINGS or ".csv." in name.lower()
+        if is_other and fnmatch.fnmatchcase(name.lower(), f"{PurePath(glob).stem.lower()}*"):
+            return f"{glob} wants another ending. Rename it if it is a file of reports"
+    return ""
+
+
+def _is_input(name: str, globs: Iterable[str]) -> bool:
+    return not is_hidden(name) and any(fnmatch.fnmatchcase(name.lower(), glob.lower()) for glob in globs)
+
+
+def first_names(folder: Path) -> list[str]:
+    """Returns the first names in an inner folder; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry, _ in zip(entries, range(LOOKED_AT), strict=False))
+    except OSError:
+        return []
 
 
 def describe_known(path: Path, sha256: str) -> str:

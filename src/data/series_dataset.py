@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from src.core import array_files
 from src.core.errors import UserError
 from src.core.settings import Grid
-from src.data.corpus import BLOCK, Corpus
+from src.data.corpus import BLOCK, Corpus, source_numbers
 from src.data.grid import KINDS, PARAMETERS, STATICS, GridBlock, grid
 from src.data.image_reader import Images
 from src.data.inputs import InputShape
@@ -56,7 +57,7 @@ def encode_stays(
     """
     encoding = _Encoding(settings, task)
     blocks = itertools.chain.from_iterable(
-        encoding.blocks(source, path, known) for source, (path, known) in enumerate(zip(paths, outcomes, strict=True))
+        encoding.blocks(path, known) for path, known in zip(paths, outcomes, strict=True)
     )
     shape = stay_shape(settings, task)
     size = (None, shape.steps, len(shape.parameters))
@@ -69,7 +70,7 @@ def encode_stays(
         lengths=np.full(len(statics), shape.steps, dtype=np.int32),
         ids=np.concatenate(encoding.ids),
         labels=labels,
-        sources=np.concatenate(encoding.sources),
+        sources=source_numbers(encoding.rows),
     )
     corpus.save_beside_inputs(folder)
     columns = {name: np.concatenate(parts) for name, parts in encoding.outcomes.items()}
@@ -86,18 +87,20 @@ class _Encoding:
     ids: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
     outcomes: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    sources: list[np.ndarray] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    """Kept stays of each set."""
     facts: list[Facts] = field(default_factory=list)
     n_unlabelled: int = 0
 
-    def blocks(self, source: int, path: Path, outcomes: Outcomes | None) -> Iterator[np.ndarray]:
+    def blocks(self, path: Path, outcomes: Outcomes | None) -> Iterator[np.ndarray]:
         """Yields the values of a set, block by block, and keeps the rest."""
         self.facts.append(facts := Facts())
+        self.rows.append(0)
         for block in grid(read_stays(path, facts=facts), HOURS, self.settings.step, aggregations(self.settings)):
             kept = self._labelled(block, outcomes) if outcomes is not None else np.ones(len(block.ids), dtype=bool)
             self.statics.append(block.statics[kept])
             self.ids.append(block.ids[kept])
-            self.sources.append(np.full(kept.sum(), source, dtype=np.uint8))
+            self.rows[-1] += int(kept.sum())
             yield block.values[kept]
 
     def _labelled(self, block: GridBlock, outcomes: Outcomes) -> np.ndarray:
@@ -133,7 +136,7 @@ def outcomes_beside(path: Path) -> Path | None:
     """The file of outcomes beside a set of stays: Outcomes-b.txt for set-b.zip; None where there is none."""
     name = path.name.partition(".")[0].removeprefix("set-")
     found = path.with_name(f"Outcomes-{name}.txt")
-    return found if found.is_file() else None
+    return found if os.path.lexists(found) else None
 
 
 def labels_beside(path: Path, ids: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray] | None:

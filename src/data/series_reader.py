@@ -29,6 +29,7 @@ import numpy as np
 
 from src.core.errors import UserError, unknown
 from src.data.file_kinds import open_bytes, show
+from src.data.input_files import ARCHIVES, OWN_FOLDERS, check_name, first_names, is_hidden, list_folder
 from src.data.line_parser import SHOWN, Errors
 from src.data.plausible import CATEGORIES, DESCRIPTORS, LOST_POINT, RECORD_ID, SERIES
 from src.data.stay_files import LARGEST_FILE, FileErrors, StayFile, stay_files
@@ -523,6 +524,7 @@ class StaySet:
     outcomes: Path | None
 
 
+_OUTCOMES_FILE = re.compile(r"outcomes-(.*)\.txt", re.IGNORECASE)
 _SET = re.compile(r"(set-([^.]+))(\.zip|\.tar(\.gz|\.xz|\.bz2)?|\.tgz)?")
 
 
@@ -530,23 +532,44 @@ def find_sets(folder: Path) -> dict[str, StaySet]:
     """Returns the sets of a folder by name, sorted; empty if there are none.
 
     A set is set-X, a folder, or set-X.zip or set-X.tar (.gz, .xz, .bz2); its outcomes are Outcomes-X.txt. Raises
-    UserError for a set that is there twice and for outcomes without any set.
+    UserError for a set that is there twice, for one that cannot be read, and for outcomes without any set.
     """
-    if not folder.is_dir():
-        raise UserError(f"paths.input: there is no folder {folder}")
     stays: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in map(folder.joinpath, list_folder(folder)):
         found = _SET.fullmatch(path.name)
         if not found or bool(found[3]) == path.is_dir():
             continue
         if other := stays.get(found[1]):
             raise UserError(f"{folder}: {found[1]} is there twice, as {other.name} and as {path.name}. Remove one.")
+        check_name(path)
+        if not path.is_dir():
+            open_bytes(path).close()
         stays[found[1]] = path
     outcomes = {f"set-{path.stem.partition('-')[2]}": path for path in sorted(folder.glob("Outcomes-*.txt"))}
     if outcomes and not stays:
         name, path = next(iter(outcomes.items()))
         raise UserError(f"{folder} holds {path.name} but no stays. Add {name}, a folder, {name}.zip or {name}.tar.gz.")
+    for path in outcomes.values():
+        open_bytes(path).close()
     return {name: StaySet(name, stays[name], outcomes.get(name)) for name in sorted(stays)}
+
+
+def overlooked_sets(folder: Path, sets: dict[str, StaySet]) -> list[str]:
+    """Returns a sentence about each entry of an input folder that looks like a set or its outcomes and is not read."""
+    read = {path for one in sets.values() for path in (one.stays, one.outcomes)}
+    left = []
+    for path in map(folder.joinpath, list_folder(folder)):
+        if path in read or is_hidden(path.name) or path.name in OWN_FOLDERS:
+            continue
+        if found := _OUTCOMES_FILE.fullmatch(path.name):
+            left.append(f"{path} is not read: there is no set-{found[1]} of this name beside it")
+        elif path.name.lower().startswith("set-"):
+            left.append(f"{path} is not read: a set is a folder set-a, set-a.zip or set-a.tar (.gz, .xz, .bz2)")
+        elif path.is_dir() and (inner := next((name for name in first_names(path) if _SET.fullmatch(name)), None)):
+            left.append(f"{path} is a folder and is not read, but holds {inner}. Move that up, or paths.input={path}")
+        elif path.name.lower().endswith(ARCHIVES):
+            left.append(f"{path} is not read: it is an archive without the name of a set, such as set-a.zip")
+    return left
 
 
 def split_sets(sets: dict[str, StaySet], train: str, test: str = "*") -> tuple[list[StaySet], list[StaySet]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from src.core import storage
+from src.core.errors import UserError
 from src.core.settings import CLINICAL, ROOT, Config
 from src.data import input_files
 from src.data.input_files import InputFiles
@@ -55,13 +56,19 @@ class StaySource(Source):
 
     def find(self, settings: Config, folder: Path) -> InputFiles | None:
         """Sets of stays: those that match paths.train are trained on, others that match paths.test are tests."""
-        from src.data.series_reader import find_sets, split_sets  # NumPy, for which --help need not wait
+        from src.data.series_reader import find_sets, overlooked_sets, split_sets  # NumPy: --help need not wait
 
-        if not (sets := find_sets(folder)):
-            return None
-        train, test = split_sets(sets, settings.paths.train, settings.paths.test)
+        sets = find_sets(folder)
+        overlooked = overlooked_sets(folder, sets)
+        if not sets:
+            return input_files.none_of(folder, self.described(settings), overlooked)
+        try:
+            train, test = split_sets(sets, settings.paths.train, settings.paths.test)
+        except UserError as error:
+            raise UserError("\n".join([str(error), *overlooked])) from error
         outcomes = {one.stays: one.outcomes for one in sets.values() if one.outcomes is not None}
-        return InputFiles([one.stays for one in train], [one.stays for one in test], outcomes=outcomes)
+        chosen = [one.stays for one in train], [one.stays for one in test]
+        return InputFiles(*chosen, outcomes=outcomes, overlooked=overlooked)
 
     def name(self, path: Path) -> str:
         """Returns the name of a set without its suffix: set-a."""
@@ -80,8 +87,10 @@ class ImageSource(Source):
 
     def find(self, settings: Config, folder: Path) -> InputFiles | None:
         """The .npz files of the folder; images of their test parts are test images."""
-        paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
-        return InputFiles(paths, []) if paths else None
+        paths, overlooked = input_files.readable(sorted(folder.glob("*.npz"))) if folder.is_dir() else ([], [])
+        if not paths:
+            return input_files.none_of(folder, self.described(settings), overlooked)
+        return InputFiles(paths, [], overlooked=overlooked)
 
     def described(self, settings: Config) -> str:
         return "one .npz file with images and labels"

@@ -170,13 +170,21 @@ def _from_folder(path: Path, errors: FileErrors) -> Iterator[StayFile]:
     for folder, folders, names in os.walk(path, onerror=refuse):
         folders.sort()
         inner = os.path.relpath(folder, path)
+        for name in folders:
+            if os.path.islink(os.path.join(folder, name)):
+                errors.add(name if inner == "." else f"{inner}/{name}", "a link to a folder, which is not followed")
         for name in names:
             place = name if inner == "." else f"{inner}/{name}"
             if (record := _record(place, errors)) is not None:
                 found.add(record, place, 0)
     for file in found.in_order(errors):
         place = found.places[file]
-        yield from _checked(_text(open_bytes(path / place)), place, found.records[file], errors)
+        try:
+            text = _text(open_bytes(path / place))
+        except UserError as error:  # a link that leads nowhere, a pipe, no permission
+            errors.add(place, str(error))
+            continue
+        yield from _checked(text, place, found.records[file], errors)
 
 
 def _from_zip(path: Path, errors: FileErrors) -> Iterator[StayFile]:

@@ -13,6 +13,7 @@ from src.core.settings import Config, Grid, fingerprint
 from src.core.terminal import warn
 from src.data import sources
 from src.data.corpus import Corpus, Vocabulary, encode
+from src.data.file_kinds import open_bytes
 from src.data.image_reader import Images, read_images
 from src.data.report_reader import Reports, read_reports
 from src.data.series_dataset import encode_images, encode_stays, image_shape, labels_beside
@@ -87,8 +88,8 @@ class SeriesFile(PredictedFile):
     those of its test part where it has one."""
 
     def __init__(self, path: Path, settings: Config):
-        if not path.exists():
-            raise UserError(f"there is no file {path}")
+        if not path.is_dir():
+            open_bytes(path).close()
         self.path, self._checksum = path, sources.source_of(settings).checksum(path)
         self._corpus: Corpus | None = None
         self._images: Images | None = None

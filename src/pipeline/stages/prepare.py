@@ -62,6 +62,7 @@ class Prepare(Stage):
         return Progress(storage.read_json(target.result)["summary"] if target.is_current() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
+        _warn_of_overlooked(workspace.input_files)
         return f"prepare: up to date ({storage.read_json(targets[0].result)['summary']})"
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
@@ -84,11 +85,17 @@ def _files(data: Path, manifest: dict[str, Any]) -> list[Path]:
     return [*arrays, *([data / "vocabulary.json"] if shape.kind == "tokens" else [])]
 
 
+def _warn_of_overlooked(files: InputFiles | None) -> None:
+    for sentence in files.overlooked if files else ():
+        warn(sentence)
+
+
 def _prepare(workspace: Workspace, target: Target) -> None:
     started, output, files = time.perf_counter(), workspace.output, workspace.input_files
     paths = [path for group in files.roles.values() for path in group]
     size = sum(storage.size_of(path) for path in paths) / 1e6
     info(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
+    _warn_of_overlooked(files)
     encode_files = {"reports": _encode_reports, "stays": _encode_sets, "images": _encode_images}
     manifest = encode_files[sources.source_of(workspace.settings).noun](workspace, target)
     target.write(manifest, _files(output.data, manifest))
@@ -100,6 +107,7 @@ def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
     settings, output, files = workspace.settings, workspace.output, workspace.input_files
     train, test, extra = _read_all(files)
     task = _recognise(settings.task, train)
+    _compare(train, test, extra)
     labels = np.concatenate([file.labels_for(task) for file in train])
     vocabulary = Vocabulary(np.flatnonzero(token_counts(train + test + extra)))
     target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
@@ -249,6 +257,43 @@ def _read_all(files: InputFiles) -> tuple[list[Reports], list[Reports], list[Rep
     if complaints:
         raise UserError("\n".join(complaints))
     return tuple([read[path] for path in paths] for paths in (files.train, files.test, files.extra))
+
+
+def _compare(train: list[Reports], test: list[Reports], extra: list[Reports]) -> None:
+    """Raises UserError for two train files with the same reports; warns of an id in two train files, and of one file
+    under two names."""
+    _, numbers, counts = np.unique(
+        np.concatenate([file.ids for file in train]), return_inverse=True, return_counts=True
+    )
+    is_repeated, start = counts[numbers] > 1, 0
+    texts: dict[tuple[bytes, bytes], tuple[int, int]] = {}
+    places: dict[bytes, tuple[int, int]] = {}
+    doubled, reused = Counter(), []
+    for number, file in enumerate(train):
+        for row in np.flatnonzero(is_repeated[start : start + len(file)]).tolist():
+            name, text = bytes(file.ids[row]), file[row].tobytes()
+            if (twin := texts.setdefault((name, text), (number, row))) != (number, row):
+                doubled[twin[0], number] += 1
+            elif (first := places.setdefault(name, (number, row))) != (number, row):
+                reused.append((name, first, (number, row)))
+        start += len(file)
+    for (one, other), count in doubled.items():
+        if 2 * count > min(len(train[one]), len(train[other])):
+            raise UserError(
+                f"{train[one].path} and {train[other].path} hold the same reports ({count:,} with equal id and text), "
+                "which would count twice. Remove one of the files."
+            )
+        names = f"{train[one].path.name} and {train[other].path.name}"
+        warn(f"train: {count:,} reports are in {names} with the same id and text, and count twice")
+    if reused:
+        name, *two = reused[0]
+        found = " and ".join(f"{train[number].path.name}, line {row + 1}" for number, row in two)
+        warn(f"train: {len(reused):,} ids have two texts, such as {name.decode()} in {found}: each line is a report")
+    files = [*train, *test, *extra]
+    for digest, count in Counter(file.sha256 for file in files).items():
+        if count > 1:
+            names = ", ".join(str(file.path) for file in files if file.sha256 == digest)
+            warn(f"one file under several names: {names}")
 
 
 def _recognise(wanted: str, train: list[Reports]) -> Task:
