@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from src.core.settings import CLINICAL, PARTS
-from src.core.settings_loader import load_config, model_names
+from src.core.settings_loader import load_config, model_names, typed_keys
 from src.models.tabular import TABULAR
 from src.tuning import search_spaces
 from src.tuning.search_spaces import load_space
@@ -112,3 +112,34 @@ def test_values_that_settings_refuse_are_told_before_anything_runs(tmp_path):
         assert message in error_of(space_of(tmp_path, line).check, build)
     assert "'lstm'" in error_of(load_space, ["lstmm"], PARTS)
     assert str(tmp_path / "none.yaml") in error_of(load_space, [str(tmp_path / "none.yaml")], PARTS)
+
+
+SPACE = (
+    "train.attack: {type: categorical, choices: [none, fgm, awp]}\n"
+    "train.attack_size: {type: float, low: 0.1, high: 2.0, when: {train.attack: [fgm, awp]}}\n"
+    "train.noise.replacement: {type: float, low: 0.0, high: 0.5}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["train.epochs=4", "folds.k=3"], ["train.attack", "train.attack_size", "train.noise.replacement"]),
+        (["train.attack=none"], ["train.noise.replacement"]),
+        (["train.attack=awp"], ["train.attack_size", "train.noise.replacement"]),
+        (["runs.lstm.train.attack=awp"], ["train.attack_size", "train.noise.replacement"]),
+        (["runs.transformer.train.attack=awp"], ["train.attack", "train.attack_size", "train.noise.replacement"]),
+        (["train.attack_size=1"], ["train.attack", "train.noise.replacement"]),
+        (["train.noise={insertion: 0.1}"], ["train.attack", "train.attack_size"]),
+        (["train={}"], []),
+    ],
+)
+def test_what_is_typed_is_left_out_with_its_conditions(tmp_path, typed, kept):
+    config = load_config("sample", typed)
+    keys, settings = typed_keys(config, "lstm"), config.runs["lstm"].model_dump(mode="json")
+    space = space_of(tmp_path, SPACE).without(keys, settings)
+    assert list(space.dimensions) == kept
+    for name, dimension in space.dimensions.items():
+        assert list(dimension.when) == (
+            ["train.attack"] if name == "train.attack_size" and "train.attack" in kept else []
+        )

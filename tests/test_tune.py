@@ -152,11 +152,11 @@ def test_two_machines_make_the_trials_of_one_study(postgres, tiny_input, tmp_pat
 
 def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path, capsys):
     space = tmp_path / "space.yaml"
-    space.write_text("model.embedding_size: {type: int, low: 16, high: 20, step: 4}")
+    space.write_text("model.heads: {type: int, low: 4, high: 5}")
     made = words(tiny_input, tmp_path, "train.learning_rate=1e30")
     assert main(["tune", "transformer", "--trials", "20", "--jobs", "1", "--space", str(space), *made]) == 2
-    assert "model.embedding_size" in capsys.readouterr().err
-    space.write_text("train.learning_rate: {type: float, low: 1.0e+30, high: 1.0e+31}")
+    assert "model.heads" in capsys.readouterr().err
+    space.write_text("train.weight_decay: {type: float, low: 0.01, high: 0.02}")
     assert main(["tune", "transformer", "--trials", "20", "--jobs", "1", "--space", str(space), *made]) == 2
     told = capsys.readouterr()
     assert "nan" in told.err or "inf" in told.err
@@ -210,6 +210,31 @@ def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
     assert [int(trial["trial"]) for trial in trials] == list(range(24))
     assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
     assert "tune: continues trials" in (tmp_path / "log").read_text()
+
+
+def test_what_the_command_line_chooses_is_not_searched(tiny_input, tmp_path, space, capsys):
+    made = words(tiny_input, tmp_path, "train.attack=fgm", "runs.lstm.train.learning_rate=0.01")
+    assert main(["tune", "lstm", "--trials", "2", "--jobs", "1", "--space", space, *made]) == 0
+    assert "not searched: train.learning_rate, train.attack\n" in capsys.readouterr().out
+    trials, best = table(tmp_path / "tune/lstm"), yaml.safe_load((tmp_path / "tune/lstm/best.yaml").read_text())
+    assert {key for key in trials[0] if "." in key} == {"train.attack_size", "model.spatial_dropout"}
+    assert best["runs"]["lstm"]["train"]["attack"] == "fgm" and best["runs"]["lstm"]["train"]["learning_rate"] == 0.01
+    every = ["train={attack: fgm}", "model.spatial_dropout=0.1"]
+    assert main(["tune", "lstm", "--trials", "3", "--space", space, *made, *every]) == 2
+    assert "chooses every setting" in capsys.readouterr().err
+
+
+def test_members_that_the_command_line_chooses_are_not_searched(copy, tiny_input, capsys):
+    made = words(tiny_input, copy)
+    assert main(["tune", "blend", "--trials", "2", *made, "blend.members=[lstm]"]) == 0
+    (trial, _), best = table(copy / "tune/blend"), yaml.safe_load((copy / "tune/blend/best.yaml").read_text())
+    assert "member.lstm" not in trial and best["blend"]["members"] == ["lstm"]
+    assert main(["tune", "blend", "--trials", "2", "--name", "b", *made, "blend.method=mean"]) == 0
+    assert "not searched: blend.method\n" in capsys.readouterr().out
+    (trial, _) = table(copy / "tune/b")
+    assert "member.lstm" in trial and "blend.method" not in trial
+    assert main(["tune", "blend", *made, "blend={members: [lstm], method: mean}"]) == 2
+    assert "chooses every setting" in capsys.readouterr().err
 
 
 def test_a_study_of_the_blend(copy, tiny_input, capsys, kept):

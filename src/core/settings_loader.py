@@ -157,6 +157,12 @@ def with_words(config: Config, words: Iterable[str] = (), models: Iterable[str] 
     return found.model_copy(update={name: getattr(config, name) for name in UNNOTED})
 
 
+def typed_keys(config: Config, run: str) -> list[str]:
+    """Returns the keys of the key=value words that reach a run: train.epochs also for runs.RUN.train.epochs=6."""
+    keys = [text.partition("=")[0] for text in config.overrides]
+    return [key.removeprefix(f"runs.{run}.") for key in keys]
+
+
 def tuned_file(output: Path, run: str) -> Path:
     """Returns the path of a study's best settings of a run."""
     return output / "tune" / run / "best.yaml"

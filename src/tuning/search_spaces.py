@@ -108,6 +108,24 @@ class Space:
                 chosen[name] = dimension.suggest(trial, name)
         return chosen
 
+    def without(self, typed: Iterable[str], settings: dict[str, Any]) -> Space:
+        """Returns the space of the settings that the user has not chosen: `typed` are keys, each with all keys below it
+        and above it, of `settings`, nested mappings. Conditions on what is chosen are met or leave a setting out."""
+        typed = list(typed)
+
+        def is_typed(name: str) -> bool:
+            return any(f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.") for key in typed)
+
+        kept: dict[str, AnyDimension] = {}
+        for name, dimension in self.dimensions.items():
+            open_ones = {other: want for other, want in dimension.when.items() if other in kept}
+            closed = [other for other in dimension.when if other not in kept]
+            if not is_typed(name) and all(
+                is_typed(other) and _value(settings, other) in _several(dimension.when[other]) for other in closed
+            ):
+                kept[name] = dimension.model_copy(update={"when": open_ones})
+        return Space(kept)
+
     def check(self, build: Callable[[list[str]], object]) -> None:
         """Calls `build` with key=value words for both ends of each range. Raises the UserError of `build`, with the
         setting."""
@@ -186,6 +204,12 @@ def _ordered(dimension: Any) -> Any:
     if dimension.log and dimension.low <= 0:
         raise ValueError(f"log needs a low above 0 (got {dimension.low})")
     return dimension
+
+
+def _value(settings: Any, name: str) -> Any:
+    for part in name.split("."):
+        settings = settings[part]
+    return settings
 
 
 def _several(want: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.names import check_name
 from src.core.settings import PARTS, Config, Run
-from src.core.settings_loader import model_names, with_words
+from src.core.settings_loader import model_names, typed_keys, with_words
 from src.core.terminal import JobProgress, duration, info, result, show_table
 from src.ensemble import blending
 from src.ensemble.blend_data import blend_rows
@@ -35,6 +35,7 @@ from src.ensemble.blending import Evidence
 from src.evaluation import metrics
 from src.evaluation.runs import check_settings, command, ordered_by
 from src.evaluation.workspace import Workspace
+from src.pipeline.stages.blend import members_of
 from src.training import device_cache
 from src.training.device_cache import Machine
 from src.training.planning import fold_jobs, unlabelled
@@ -59,6 +60,7 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
     machine = device_cache.find(workspace.output, config.device)
     usual = [_usual_space(config.runs[model])]
     space = search_spaces.load_space(options.spaces or usual, PARTS, config.is_clinical)
+    space = _without_typed(space, typed_keys(config, model), config.runs[model].model_dump(mode="json"))
     space.check(lambda words: with_words(config, words, [model]))
     n_folds = len(workspace.splits.splits()) * len(config.runs[model].train.seeds)
     with _opened(workspace, model, options, n_folds, _run_inputs(workspace, machine, model, space)) as trials:
@@ -89,11 +91,15 @@ def run_blend(workspace: Workspace, options: Options) -> None:
     tune = workspace.settings.tune.model_copy(update={"objectives": ["score"], "pruner": "none"})
     workspace = workspace.variant(workspace.settings.model_copy(update={"tune": tune}))
     config = workspace.settings
-    parts = {name: workspace.fitting_run(name) for name in config.runs}
+    typed = [text.partition("=")[0] for text in config.overrides]
+    is_chosen = bool(config.blend.members) and not {"blend", "blend.members"}.isdisjoint(typed)
+    parts = {name: workspace.fitting_run(name) for name in (members_of(config) if is_chosen else config.runs)}
     check_settings(config, parts.values())
+    names = [] if is_chosen else [f"{MEMBER}{name}" for name in parts]
+    members = {name: CategoricalDimension(type="categorical", choices=[True, False]) for name in names}
     space = search_spaces.load_space(options.spaces or ["blend"], ["blend"])
+    space = _without_typed(space, typed, {"blend": config.blend.model_dump()}, members)
     space.check(lambda words: with_words(config, words))
-    members = {f"{MEMBER}{name}": CategoricalDimension(type="categorical", choices=[True, False]) for name in parts}
     space = Space({**space.dimensions, **members})
     made_of = {
         "runs": {name: part.score["fingerprint"] for name, part in parts.items()},
@@ -112,7 +118,7 @@ def run_blend(workspace: Workspace, options: Options) -> None:
                 if (trial := trials.next_trial()) is None:
                     break
                 started, chosen = time.perf_counter(), space.suggest(trial)
-                if any(chosen[member] for member in members):
+                if not members or any(chosen[member] for member in members):
                     estimate = _blend_score(workspace, evidence, chosen)
                     trials.complete(trial, estimate, time.perf_counter() - started)
                 else:
@@ -123,7 +129,7 @@ def run_blend(workspace: Workspace, options: Options) -> None:
 def _blend_score(workspace: Workspace, evidence: dict[str, Evidence], chosen: dict[str, Any]) -> metrics.Estimate:
     """Cross-fitted score of the blend of the chosen members."""
     task, blend = workspace.task, workspace.settings.blend
-    members = [one for name, one in evidence.items() if chosen[f"{MEMBER}{name}"]]
+    members = [one for name, one in evidence.items() if chosen.get(f"{MEMBER}{name}", True)]
     rows = replace(members[0], members=[one.members[0] for one in members])
     method = chosen.get("blend.method", blend.method)
     per_group = chosen.get("blend.per_group", blend.per_group)
@@ -132,6 +138,17 @@ def _blend_score(workspace: Workspace, evidence: dict[str, Evidence], chosen: di
     predictions = task.decode(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
     rows = rows.only(judged)
     return metrics.official_score(task, rows.labels, predictions, rows.weights, rows.reports, rows.folds)
+
+
+def _without_typed(space: Space, typed: Sequence[str], settings: dict[str, Any], more: Collection[str] = ()) -> Space:
+    """Returns the space without what the command line chooses, and says so. Raises UserError if nothing is left, also
+    no dimension of `more`."""
+    kept = space.without(typed, settings)
+    if left_out := [name for name in space.dimensions if name not in kept.dimensions]:
+        info(f"tune: chosen on the command line, and so not searched: {', '.join(left_out)}")
+    if not kept.dimensions and not more:
+        raise UserError("the command line chooses every setting of the search space: leave one of them out")
+    return kept
 
 
 @contextmanager
@@ -248,7 +265,7 @@ def _as_preset(config: Config, model: str, trial: FrozenTrial, head: str) -> str
     words = search_spaces.words({key: value for key, value in chosen.items() if not key.startswith(MEMBER)})
     if model == "blend":
         members = [key.removeprefix(MEMBER) for key, value in chosen.items() if key.startswith(MEMBER) and value]
-        found = with_words(config, [*words, f"blend.members={members}"])
+        found = with_words(config, [*words, f"blend.members={members}"] if members else words)
     else:
         found = with_words(config, words, [model])
     kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
