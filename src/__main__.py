@@ -152,6 +152,8 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     overrides, rest = parser.split(arguments[:first] + arguments[first + 1 :] if named else arguments)
     parsed = parser.parse_args(rest)
     if parsed.task is not None:
+        if settings_loader.task_of(overrides) not in (None, parsed.task):
+            raise UserError(f"--task {parsed.task} and task={settings_loader.task_of(overrides)} name two tasks")
         overrides.append(f"task={parsed.task}")
     # An option whose destination is a key stands for key=value.
     overrides += [f"{key}={value}" for key, value in vars(parsed).items() if "." in key and value is not None]

@@ -56,6 +56,14 @@ def test_long_reports_keep_one_end(keep, expected):
     np.testing.assert_array_equal(lengths, [3, 1])
 
 
+def test_a_corpus_in_the_place_of_another_kind_is_what_is_loaded(tmp_path):
+    encode([reports([[1], [1]])], Vocabulary(np.array([1])), np.ones((2, 1)), 3, "head")[0].save(tmp_path)
+    values = {"values": np.zeros((1, 2, 3)), "statics": np.zeros((1, 1, 2))}
+    Corpus(values, np.array([2]), np.array([b"a"]), None, np.zeros(1, np.uint8)).save(tmp_path)
+    found = Corpus.load(tmp_path)
+    assert found.inputs.keys() == values.keys() and found.labels is None and len(found) == 1
+
+
 def test_truncated_reports_are_counted():
     _, losses = encode([reports([[1] * 5, [1] * 4, [1] * 3])], Vocabulary(np.array([1])), None, 3, "head")
     assert losses.truncated == 2

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import re
 
+import numpy as np
 import pytest
 
 from src.__main__ import main, parse
+from src.data import synthetic_stays
 from tests.conftest import words
 
 
@@ -75,3 +77,32 @@ def test_a_command_that_an_error_names_is_for_the_task(verb, tmp_path, capsys):
     assert main([verb, "--task", "icu", *made]) == 2
     named = re.findall(r"\./run\.sh .*", capsys.readouterr().err)
     assert named and all("task=icu" in command and made[1] in command for command in named)
+
+
+@pytest.mark.parametrize(
+    ("task", "made_of", "facts"),
+    [
+        ("icu", "reports", ["sample_train.csv", "--task auto", "set-a"]),
+        ("frames", "reports", ["sample_train.csv", "--task auto", ".npz"]),
+        ("auto", "stays", ["set-a", "--task icu or los", "*train*.csv"]),
+        ("frames", "stays", ["set-a", "--task icu or los", ".npz"]),
+        ("auto", "images", ["digits.npz", "--task frames", "*train*.csv"]),
+        ("los", "images", ["digits.npz", "--task frames", "set-a"]),
+    ],
+)
+def test_files_of_another_task_are_named(task, made_of, facts, tiny_input, tmp_path, capsys):
+    folder = {"reports": tiny_input}.get(made_of, tmp_path / "input")
+    if made_of == "stays":
+        synthetic_stays.make_sample(folder, rows=30, test_rows=20, seed=1)
+    elif made_of == "images":
+        folder.mkdir()
+        np.savez(folder / "digits.npz", x=np.zeros(3))
+    places = [f"paths.input={folder}", f"paths.output={tmp_path / 'output'}"]
+    assert main(["prepare", "--task", task, *places]) == 2
+    told = capsys.readouterr().err
+    assert [fact for fact in facts if fact not in told] == [] and str(folder) in told
+
+
+def test_two_tasks_in_one_command(tmp_path, capsys):
+    assert main(["config", "--task", "icu", "task=los", f"paths.output={tmp_path}"]) == 2
+    assert "--task icu" in (told := capsys.readouterr().err) and "task=los" in told

@@ -136,7 +136,10 @@ class Corpus:
         self.save_beside_inputs(folder)
 
     def save_beside_inputs(self, folder: Path) -> None:
-        """Writes all but the inputs, for whoever has written these block by block."""
+        """Writes all but the inputs, for whoever has written these block by block, and removes arrays of an earlier
+        corpus of another kind."""
+        for name in {*INPUTS, "labels"} - self.inputs.keys():
+            (folder / f"{name}.npy").unlink(missing_ok=True)
         for name in ("lengths", "ids", "sources"):
             array_files.write_npy(folder / f"{name}.npy", getattr(self, name))
         if self.labels is not None:

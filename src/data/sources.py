@@ -6,13 +6,14 @@ To add one: a class here, its tasks in SOURCES, and how ./run.sh prepare encodes
 from __future__ import annotations
 
 import abc
+import contextlib
 import importlib
 from pathlib import Path
 from types import ModuleType
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.settings import CLINICAL, ROOT, Config
+from src.core.settings import CLINICAL, ROOT, Config, Paths
 from src.data import input_files
 from src.data.input_files import InputFiles
 
@@ -105,11 +106,31 @@ def source_of(settings: Config) -> Source:
 
 
 def find_files(settings: Config) -> InputFiles | None:
-    """Returns the files of the input folder by role; None where it holds none of the task's. Raises UserError like
-    Source.find(), and where there is no folder, unless it is the task's own, which sample data makes."""
+    """Returns the files of the input folder by role; None where it holds none of any task. Raises UserError like
+    Source.find(), for a folder with files of another task alone, and where there is no folder, unless it is the task's
+    own, which sample data makes."""
     if is_default(settings) and not settings.paths.input.is_dir():
         return None
-    return source_of(settings).find(settings, settings.paths.input)
+    try:
+        found = source_of(settings).find(settings, settings.paths.input)
+    except UserError as error:
+        raise UserError("\n".join(filter(None, [str(error), _of_another_task(settings)]))) from None
+    if found is None and (told := _of_another_task(settings)):
+        raise UserError(f"no file matches {source_of(settings).described(settings)}: {told}")
+    return found
+
+
+def _of_another_task(settings: Config) -> str:
+    """Returns a sentence about files of another task in the input folder; empty where there are none."""
+    folder = settings.paths.input
+    for tasks, source in (("icu or los", SOURCES["icu"]), ("frames", SOURCES["frames"]), ("auto", ReportSource())):
+        globs = {"train": "set-a", "test": "set-*"} if source is SOURCES["icu"] else {}
+        usual = settings.model_copy(update={"paths": Paths(input=folder, **globs)})
+        with contextlib.suppress(UserError):
+            if type(source) is not type(source_of(settings)) and (files := source.find(usual, folder)):
+                names = ", ".join(path.name for path in files.train[:3])
+                return f"{names} in {folder} is input of another task; choose --task {tasks}"
+    return ""
 
 
 def is_default(settings: Config) -> bool:
