@@ -173,7 +173,7 @@ def timed(once: Callable[[], dict[str, float]]) -> dict[str, Any]:
 def peak_megabytes() -> float:
     """Returns the peak memory of this process in MB. (getrusage would include the parent's memory before the exec.)"""
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError("the benchmark measures memory by /proc/self/status: run it on Linux") from None
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6

@@ -43,7 +43,7 @@ def write_bodies(path: Path) -> None:
     """Writes BODIES requests of one report each, with the lengths of round 1."""
     reports = synthetic(BODIES)
     lines = [json.dumps({"tokens": " ".join(map(str, reports[i].tolist()))}) for i in range(len(reports))]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def free_port() -> int:
@@ -65,7 +65,7 @@ def running(arguments: list[str], port: int, log: Path) -> Iterator[int]:
         deadline = time.monotonic() + STARTING
         while not _answers(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise UserError(f"{' '.join(arguments)} does not answer:\n{log.read_text()[-2000:]}")
+                raise UserError(f"{' '.join(arguments)} does not answer:\n{log.read_text(encoding='utf-8')[-2000:]}")
             time.sleep(0.1)
         yield process.pid
     finally:
@@ -121,7 +121,7 @@ def result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def memory(pid: int) -> float:
     """Resident memory of a process in MB (1e6 bytes)."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 

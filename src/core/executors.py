@@ -321,7 +321,7 @@ def available_cores() -> int:
     """Returns the number of cores that this process may use, under taskset or a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if CPU_QUOTA.exists():
-        quota, period = CPU_QUOTA.read_text().split()
+        quota, period = CPU_QUOTA.read_text(encoding="utf-8").split()
         if quota != "max":
             cores = min(cores, max(1, int(quota) // int(period)))
     return cores

@@ -22,7 +22,7 @@ from src.core.terminal import info
 def lock(path: Path) -> Iterator[None]:
     """Holds `path` exclusively; waits in silence while another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -32,7 +32,7 @@ def is_held(path: Path) -> bool:
     for pause in (0.0, 0.02):  # another process that asks the same holds the lock for an instant
         time.sleep(pause)
         try:
-            with path.open("r+") as file:  # NFS locks only what is open for writing
+            with path.open("r+", encoding="utf-8") as file:  # NFS locks only what is open for writing
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return False
         except BlockingIOError:
@@ -67,7 +67,7 @@ def hold_all(folder: Path) -> Iterator[None]:
     """Holds every lock of `folder` exclusively. Raises UserError if another command holds one, even to read."""
     with contextlib.ExitStack() as held:
         for path in sorted(folder.glob("*.lock")):
-            file = held.enter_context(path.open("a+"))
+            file = held.enter_context(path.open("a+", encoding="utf-8"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -78,7 +78,7 @@ def hold_all(folder: Path) -> Iterator[None]:
 def _opened(path: Path) -> IO[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+")
+        return path.open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{path.parent} cannot be written ({error.strerror}). Choose another output folder: paths.output=DIR"

@@ -170,7 +170,7 @@ def is_complete(folder: Path) -> bool:
 
 def was_made_with(folder: Path) -> bool:
     """Returns True if `folder` holds the complete sample of this version."""
-    return is_complete(folder) and (folder / NOTE).read_text() == _NOTE_TEXT
+    return is_complete(folder) and (folder / NOTE).read_text(encoding="utf-8") == _NOTE_TEXT
 
 
 def described() -> str:

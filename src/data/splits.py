@@ -274,7 +274,7 @@ def load(path: Path, corpus: Corpus, settings: FoldSettings) -> Splits | None:
 def _read_table(path: Path, columns: list[str]) -> tuple[np.ndarray, np.ndarray] | None:
     """Reads keys (N,) and `columns` (N, len(columns)) int16; returns None for a missing column or a malformed line."""
     keys, table = [], []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         lines = filter(None, csv.reader(file))
         try:
             header = next(lines, [])

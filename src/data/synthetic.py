@@ -268,7 +268,9 @@ def is_complete(folder: Path) -> bool:
 
 def was_made_with(folder: Path, *, rows: int, test_rows: int, task: Task, seed: int) -> bool:
     """Returns True if `folder` holds the complete sample that make_sample writes with these arguments."""
-    return is_complete(folder) and (folder / NOTE).read_text() == _note(rows, test_rows, task, seed, noise=True)
+    return is_complete(folder) and (folder / NOTE).read_text(encoding="utf-8") == _note(
+        rows, test_rows, task, seed, noise=True
+    )
 
 
 def arguments(settings: Config) -> dict[str, Any]:

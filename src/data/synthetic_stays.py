@@ -254,7 +254,7 @@ def is_complete(folder: Path) -> bool:
 
 def was_made_with(folder: Path, *, rows: int, test_rows: int, seed: int) -> bool:
     """Returns True if `folder` holds the complete sample that make_sample writes with these arguments."""
-    return is_complete(folder) and (folder / NOTE).read_text() == _note(rows, test_rows, seed)
+    return is_complete(folder) and (folder / NOTE).read_text(encoding="utf-8") == _note(rows, test_rows, seed)
 
 
 def described(*, rows: int, test_rows: int, seed: int) -> str:
@@ -275,12 +275,12 @@ def make_sample(folder: Path, *, rows: int, test_rows: int, seed: int) -> list[P
     unfinished = folder / ".unfinished"
     for name in FILES:
         (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
-    with (unfinished / TRUTH).open("w") as truth:
+    with (unfinished / TRUTH).open("w", encoding="utf-8") as truth:
         truth.write(TRUTH_HEADER + "\n")
         for number, (letter, n, name) in enumerate((("a", rows, FILES[1]), ("b", test_rows, ANSWERS))):
             with (
                 PackedZip(unfinished / f"set-{letter}.zip", "w") as archive,
-                (unfinished / name).open("w") as outcomes,
+                (unfinished / name).open("w", encoding="utf-8") as outcomes,
             ):
                 outcomes.write(OUTCOMES_HEADER + "\n")
                 for block, first in enumerate(range(0, n, BLOCK)):

@@ -282,7 +282,7 @@ def _ready_predictor(file: Path, settings: Serve) -> Predictor:
 
 def _read_key(file: Path) -> str:
     try:
-        key = file.read_text().partition("\n")[0].strip()
+        key = file.read_text(encoding="utf-8").partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"serve.key_file: {file} cannot be read: {error}") from None
     if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:

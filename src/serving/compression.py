@@ -251,7 +251,7 @@ def _measured(
 
 def _peak_memory() -> float:
     """Peak resident memory of this process in MB; that of resource.getrusage() would hold the parent's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise UserError("/proc/self/status does not tell the memory of a process; compress needs Linux")

@@ -78,7 +78,7 @@ def _note(output: Output, device: str) -> Path:
 
 def signs() -> dict[str, Any]:
     """Facts that torch's answer depends on, as far as they can be seen without torch."""
-    cpu = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    cpu = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
     return {
         "torch": importlib.metadata.version("torch"),
         "platform": [platform.system(), platform.machine()],

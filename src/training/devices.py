@@ -72,7 +72,7 @@ def _has_bf16(device: torch.device) -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     if platform.machine() not in ("x86_64", "AMD64") or not cpuinfo.exists():
         return False
-    flags = cpuinfo.read_text()
+    flags = cpuinfo.read_text(encoding="utf-8")
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 

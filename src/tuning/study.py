@@ -183,7 +183,7 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
 def alone(folder: Path) -> Iterator[None]:
     """Lock on the study of a folder. Raises UserError if another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "study.lock").open("a") as file:
+    with (folder / "study.lock").open("a", encoding="utf-8") as file:
         for is_last in (False, True):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

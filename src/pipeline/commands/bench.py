@@ -200,7 +200,7 @@ def _pipeline(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
     paths[0] += "/sample"
     whole = scaling.run(["--preset", "quick", *paths])
     seconds = whole["seconds"]
-    stages = json.loads((folder / "out" / "pipeline.json").read_text())["seconds"]
+    stages = json.loads((folder / "out" / "pipeline.json").read_text(encoding="utf-8"))["seconds"]
     found = {"title": f"Preset quick, {ROWS_OF_PIPELINE:,} generated reports", **whole, "stages": stages}
     settings = load_config("quick")
     if all(f"{kind}_{name}" in parts for name in settings.runs for kind in ("train", "predict")):

@@ -21,7 +21,7 @@ def section(findings: Findings) -> Section:
         return result
     result.parts.append(_folds(findings))
     histories = {
-        name: list(csv.DictReader((run.path / "history.csv").open()))
+        name: list(csv.DictReader((run.path / "history.csv").open(encoding="utf-8")))
         for name, run in findings.runs.items()
         if (run.path / "history.csv").exists()
     }

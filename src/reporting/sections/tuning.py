@@ -18,7 +18,7 @@ TOP = 8
 def section(findings: Findings) -> Section:
     result = Section("Tuning")
     for path in sorted(findings.dataset.output.tune.glob("*/trials.csv")):
-        trials = list(csv.DictReader(path.open()))
+        trials = list(csv.DictReader(path.open(encoding="utf-8")))
         complete = [trial for trial in trials if trial["state"] == "complete"]
         if not complete:
             continue
