@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 import traceback
 from typing import Any
 
-from src.core import settings_loader, terminal
+from src.core import interrupts, settings_loader, terminal
 from src.core.errors import UserError, explained, unknown
 from src.core.settings import Config
 from src.core.settings_loader import load_config
@@ -28,11 +29,12 @@ CLINICAL_TASKS = "icu: death in hospital, los: length of stay, frames: images re
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command; returns its exit status: 0 done, 2 the user can put it right, 130 interrupted."""
+    """Runs one command; returns its exit status: 0 done, 2 the user can put it right, 130 after Ctrl-C, 128 and
+    the signal's number after another one."""
     as_json = "--json" in arguments and not {"-h", "--help"} & set(arguments)
     started = time.perf_counter()
     try:
-        with terminal.output_mode("--quiet" in arguments, as_json) as transcript:
+        with interrupts.raised(), terminal.output_mode("--quiet" in arguments, as_json) as transcript:
             status, error = _tried(arguments, as_json)
         if as_json:
             _print_document(arguments, status, error, time.perf_counter() - started, transcript)
@@ -53,10 +55,13 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
     except UserError as error:
         terminal.error(str(error))
         return 2, str(error)
-    except KeyboardInterrupt:
-        told = "interrupted: what is finished is kept, and the same command goes on from there"
+    except KeyboardInterrupt as end:
+        number = end.number if isinstance(end, interrupts.Terminated) else signal.SIGINT
+        told = (
+            f"ended by {signal.Signals(number).name}: what is finished is kept, and the same command goes on from there"
+        )
         print(told, file=sys.stderr)
-        return 130, told
+        return 128 + number, told
     except Exception as fault:
         if isinstance(fault, OSError) and (told := explained(fault)):
             terminal.error(told)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
+from src.core import interrupts
 from src.core.errors import UserError
 from src.core.settings import Denoise, Features, Recurrent, Run, Train, Transformer
 from src.data.corpus import N_SPECIAL
@@ -111,6 +112,35 @@ def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
         assert again == history
         assert weights(resumed) == weights(model)
         assert (folder / "best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("steps", [[1], [4, 1], [6], [7], [8, 3]])
+def test_training_that_was_told_to_end_amid_an_epoch_ends_in_the_same_bytes(tmp_path, monkeypatch, steps):
+    """96 reports are six steps an epoch. A second stop counts its steps from the first."""
+    settings = Train(epochs=2, batch_size=16, ema_decay=0.9, noise={"replacement": 0.1}, consistency=1.0)
+    history, model = train(tmp_path / "whole", settings)
+    step, seen = Classification.step, []
+
+    def count(*given):
+        seen.append(given)
+        if len(seen) == stop:
+            interrupts._is_asked = True
+        return step(*given)
+
+    total = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Classification, "step", count)
+        for stop in steps:
+            seen.clear()
+            with pytest.raises(interrupts.Stopped):
+                train(tmp_path / "stopped", settings)
+            total += stop
+            epochs, inside = divmod(total, 6) if total % 6 else (total // 6 - 1, 6)
+            assert (tmp_path / f"stopped/state_{epochs:04d}_{inside:06d}.json").exists()
+    again, resumed = train(tmp_path / "stopped", settings)
+    assert again == history and weights(resumed) == weights(model)
+    for name in ("best.safetensors", "state_0002.safetensors", "state_0002.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_what_is_computed_once_for_series_changes_no_byte(tmp_path, monkeypatch):

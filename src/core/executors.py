@@ -2,6 +2,9 @@
 
 A job is a function's name and a dictionary. A job writes its results to its own folder, so it may run twice or on
 another machine. Another engine is another class with `run`.
+
+A worker that is killed costs its own job, which is tried once more. A command that is told to end tells its workers so
+and waits a little: a job that trains keeps its state.
 """
 
 from __future__ import annotations
@@ -15,20 +18,22 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from src.core import interrupts
 from src.core.errors import UserError, explained
 from src.core.settings import ROOT
 from src.core.settings import Executor as ExecutorSettings
-from src.core.terminal import JobProgress
+from src.core.terminal import JobProgress, warn
 
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 KEPT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -43,6 +48,8 @@ START = "spawn" if sys.platform == "darwin" else "forkserver"
 """Start method of workers; macOS may end a process that is forked after its frameworks were loaded."""
 PRELOADED = ["src.training.classification", "src.training.prediction", "src.training.pretraining"]
 """Modules of most jobs, imported once by the server."""
+PATIENCE = 10.0
+"""Seconds in which jobs keep their state when a command is told to end."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +119,14 @@ class LocalProcesses:
     def run_as_they_come(self, next_job: Callable[[], Job | None], watcher: Watcher) -> list[Failure]:
         workers: list[_Worker] = []
         failures: list[Failure] = []
+        again: list[Job] = []
+        tried: set[str] = set()
+        """Names of jobs whose process died."""
         try:
             while True:
                 workers = [worker for worker in workers if worker.process.is_alive() or worker.job]
                 idle = [worker for worker in workers if worker.job is None]
-                while (idle or len(workers) < self.workers) and (job := next_job()):
+                while (idle or len(workers) < self.workers) and (job := again.pop(0) if again else next_job()):
                     if not idle:
                         workers.append(_Worker(self.threads))
                         idle.append(workers[-1])
@@ -131,15 +141,41 @@ class LocalProcesses:
                     if kind == "progress":
                         worker.answer(bool(watcher.step(job, content)))
                         continue
+                    worker.job = None
+                    if kind == "died" and job.name not in tried:
+                        warn(f"{job.name}: {content}. It is tried once more")
+                        tried.add(job.name)
+                        again.append(job)
+                        continue
                     failure = None if kind == "done" else Failure(job, content)
                     if failure:
                         failures.append(failure)
-                    worker.job = None
                     watcher.finish(job, failure)
+        except KeyboardInterrupt:
+            _stop_jobs([worker for worker in workers if worker.job])
+            raise
         finally:
             for worker in workers:
                 worker.stop()
         return failures
+
+
+def _stop_jobs(workers: list[_Worker]) -> None:
+    """Tells jobs to stop, and waits for them as long as PATIENCE allows."""
+    until = time.monotonic() + PATIENCE
+    for worker in workers:
+        worker.interrupt()
+    while workers and (left := until - time.monotonic()) > 0:
+        for connection in wait([worker.connection for worker in workers], left):
+            worker = next(worker for worker in workers if worker.connection is connection)
+            try:
+                kind, _ = worker.hear()
+            except Exception:  # the command was interrupted amid a message
+                kind = "died"
+            if kind == "progress":
+                worker.answer(stop=True)
+            else:
+                workers.remove(worker)
 
 
 class _Worker:
@@ -180,8 +216,12 @@ class _Worker:
             self.process.join()
             code = self.process.exitcode
             cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
-            return "failed", f"its process {cause}{hint}."
+            less = "the system may have run out of memory, and fewer workers need less (executor.workers=1)"
+            return "died", f"its process {cause}" + (f"; {less}" if code == -signal.SIGKILL else "")
+
+    def interrupt(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGTERM)
 
     def stop(self) -> None:
         self.connection.close()
@@ -189,38 +229,39 @@ class _Worker:
         self.process.join()
 
 
-class _Stopped(BaseException):
-    """Stop of a job by its watcher; not an Exception, so that `except Exception` in a job does not catch it."""
-
-
 def _serve(connection: Connection, threads: int) -> None:
     """Runs the jobs of a worker and sends their progress, until the parent ends."""
-    _limit_threads(threads)
+    with contextlib.suppress(interrupts.Stopped):  # told to stop while idle
+        interrupts.stop_on_signal()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        _limit_threads(threads)
+        while True:
+            try:
+                function, payload = connection.recv()
+            except EOFError:
+                return
+            connection.send(_outcome(function, payload, connection))
+
+
+def _outcome(function: str, payload: dict[str, Any], connection: Connection) -> tuple[str, str | None]:
+    """Runs one job. Returns done, failed or died, and why."""
 
     def report(news: dict[str, Any]) -> None:
         connection.send(("progress", news))
         if connection.recv():
-            raise _Stopped
+            raise interrupts.Stopped(by_signal=False)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        try:
-            function, payload = connection.recv()
-        except EOFError:
-            return
-        try:
-            module, name = function.split(":")
-            getattr(importlib.import_module(module), name)(payload, report)
-        except _Stopped:
-            connection.send(("done", None))
-        except UserError as error:
-            connection.send(("failed", str(error)))
-        except Exception as fault:
-            told = explained(fault) if isinstance(fault, OSError) else None
-            connection.send(("failed", told or traceback.format_exc()))
-        else:
-            connection.send(("done", None))
+    try:
+        module, name = function.split(":")
+        getattr(importlib.import_module(module), name)(payload, report)
+        return "done", None
+    except interrupts.Stopped as stop:
+        return ("died", "its process was told to stop by SIGTERM") if stop.by_signal else ("done", None)
+    except UserError as error:
+        return "failed", str(error)
+    except Exception as fault:
+        told = explained(fault) if isinstance(fault, OSError) else None
+        return "failed", told or traceback.format_exc()
 
 
 @functools.cache  # once
@@ -320,8 +361,25 @@ def make_executor(settings: ExecutorSettings, device: str, n_jobs: int) -> Local
 def available_cores() -> int:
     """Returns the number of cores that this process may use, under taskset or a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if CPU_QUOTA.exists():
-        quota, period = CPU_QUOTA.read_text(encoding="utf-8").split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
+    return min([cores, *(max(1, int(quota)) for quota in _quotas())])
+
+
+def _quotas() -> Iterator[float]:
+    """Yields the limits, in cores, of the control groups that this process is in, of either version of cgroups."""
+    with contextlib.suppress(OSError):  # not Linux
+        for line in OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, own = line.split(":", 2)
+            if not controllers:
+                root, names = CGROUPS, ("cpu.max",)
+            elif "cpu" in controllers.split(","):
+                root, names = CGROUPS / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            else:
+                continue
+            inner = Path(own.lstrip("/"))
+            for folder in (inner, *inner.parents):  # in a container the path may be the host's, and its end the root
+                with contextlib.suppress(OSError, ValueError):  # no such group, or no limit: max, or -1
+                    quota, period = " ".join(
+                        (root / folder / name).read_text(encoding="utf-8") for name in names
+                    ).split()
+                    if int(quota) > 0:
+                        yield int(quota) / int(period)

@@ -1,7 +1,8 @@
 """Weights and training state on disk: safetensors beside JSON, with a checksum, never pickle.
 
 A running job keeps the state of its last two epochs, `state_0007.safetensors` with `state_0007.json`; the JSON is
-written last and holds the checksum, so a torn or damaged state is passed over for the one before.
+written last and holds the checksum, so a torn or damaged state is passed over for the one before. A job that is told to
+end keeps one more, amid an epoch: `state_0007_000123` is that after 7 epochs and 123 steps.
 """
 
 from __future__ import annotations
@@ -64,15 +65,20 @@ def save(
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     history: list[dict[str, float]],
+    midway: dict[str, Tensor] | None = None,
 ) -> None:
-    """Saves the state after the last epoch of `history` and removes states older than the last two."""
+    """Saves the state after the last epoch of `history` and removes states older than the last two. `midway` is what a
+    job amid an epoch needs further, with the "values" (n, 2) of its n steps."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
-    content = serialise({name: tensor.contiguous() for name, tensor in tensors.items()})
     name = f"state_{len(history):04d}"
+    if midway:
+        tensors |= {f"midway.{part}": tensor for part, tensor in midway.items()}
+        name += f"_{len(midway['values']):06d}"
+    content = serialise({name: tensor.contiguous() for name, tensor in tensors.items()})
     storage.write_atomic(folder / f"{name}.safetensors", lambda file: file.write(content))
     storage.write_json(folder / f"{name}.json", {"weights": hashlib.sha256(content).hexdigest(), "history": history})
     for old in _states(folder)[KEPT:]:
@@ -81,8 +87,9 @@ def save(
 
 def resume(
     folder: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> list[dict[str, float]]:
-    """Loads the newest sound state of `folder`, in place, and returns its history; [] if there is none."""
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """Loads the newest sound state of `folder`, in place, and returns its history, and what save() got as `midway`.
+    Both are empty if there is none."""
     for path in _states(folder):
         weights = path.with_suffix(".safetensors")
         try:
@@ -101,8 +108,8 @@ def resume(
             index, key = name.split(".", 1)
             states.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-        return note["history"]
-    return []
+        return note["history"], _below("midway.", tensors)
+    return [], {}
 
 
 def remove_all(folder: Path) -> None:

@@ -71,7 +71,7 @@ class TrainingJob:
 
     def epochs_done(self) -> int:
         """Epochs that the newest checkpoint holds."""
-        names = [path.stem.removeprefix("state_") for path in self.path.glob("state_*.json")]
+        names = [path.stem.split("_")[1] for path in self.path.glob("state_*.json")]
         return max(map(int, names), default=0)
 
 

@@ -1,7 +1,8 @@
 """fit(): the one training loop, of pretraining and of training.
 
-The order, noise and dropout of an epoch are drawn from the job's seeds and the epoch's number alone, so a resumed job
-needs no generator state and ends in the same bytes as one that was never killed.
+The order, noise and dropout of an epoch are drawn from the job's seeds and the epoch's number alone, so a job that was
+killed goes on from its last epoch and ends in the same bytes as one that never was. A job that is told to end keeps its
+state amid an epoch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.core import interrupts
 from src.core.errors import UserError
 from src.training import checkpoints
 from src.training.batching import POOL
@@ -41,40 +43,50 @@ def fit(
     optimizer = objective.make_optimizer()
     n_steps = settings.epochs * objective.n_batches
 
-    history = checkpoints.resume(folder, model, average, optimizer)
+    history, midway = checkpoints.resume(folder, model, average, optimizer)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         if objective.is_over(history):
             break
-        started = time.perf_counter()
-        torch.manual_seed(seed_of(*seeds, epoch))
-        model.train()
-        watch = Watch(objective.n_batches, objective.device)
-        first = (epoch - 1) * objective.n_batches
-        for i, (batch, wanted) in enumerate(objective.batches(np.random.default_rng([*seeds, epoch]))):
-            rate = settings.learning_rate * schedule(first + i, n_steps, settings.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["share"]
-            optimizer.zero_grad()
-            loss = objective.step(batch, wanted)
-            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            optimizer.step()
-            if average is not None:
-                update_average(average, model, settings.ema_decay, first + i)
-            watch.see(loss, norm, batch.rows)
-            if (watch.unread == POOL or i + 1 == objective.n_batches) and (broken := watch.read()):
-                what, at, rows = broken
-                where = f"at step {first + at} (epoch {epoch}), in the batch with rows"
-                raise _not_finite(objective, f"{what} {where}", objective.ids(rows))
-        judged = average if average is not None else model
-        valid = objective.validate(judged)
-        if not math.isfinite(valid.loss):
-            what = f"validation loss became {valid.loss} (epoch {epoch}), by the validation rows"
-            raise _not_finite(objective, what, valid.broken)
-        history.append({"epoch": epoch, "learning_rate": rate, "train_loss": watch.mean(), "valid_loss": valid.loss})
-        if valid.loss == min(past["valid_loss"] for past in history):
-            checkpoints.save_weights(folder / "best.safetensors", judged)
-        checkpoints.save(folder, model, average, optimizer, history)
-        progress({**history[-1], "epochs": settings.epochs, "seconds": time.perf_counter() - started})
+        with interrupts.waiting():
+            started = time.perf_counter()
+            torch.manual_seed(seed_of(*seeds, epoch))
+            model.train()
+            watch = Watch(objective.n_batches, objective.device)
+            done = watch.restore(midway) if midway else 0
+            midway = None
+            first = (epoch - 1) * objective.n_batches
+            for i, (batch, wanted) in enumerate(objective.batches(np.random.default_rng([*seeds, epoch]))):
+                rate = settings.learning_rate * schedule(first + i, n_steps, settings.warmup)
+                if i < done:
+                    watch.skip(batch.rows)
+                else:
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate * group["share"]
+                    optimizer.zero_grad()
+                    loss = objective.step(batch, wanted)
+                    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+                    optimizer.step()
+                    if average is not None:
+                        update_average(average, model, settings.ema_decay, first + i)
+                    watch.see(loss, norm, batch.rows)
+                if (watch.unread == POOL or i + 1 == objective.n_batches) and (broken := watch.read()):
+                    what, at, rows = broken
+                    where = f"at step {first + at} (epoch {epoch}), in the batch with rows"
+                    raise _not_finite(objective, f"{what} {where}", objective.ids(rows))
+                if interrupts.is_asked():
+                    checkpoints.save(folder, model, average, optimizer, history, watch.midway())
+                    return history  # never received: leaving the context raises Stopped
+            judged = average if average is not None else model
+            valid = objective.validate(judged)
+            if not math.isfinite(valid.loss):
+                what = f"validation loss became {valid.loss} (epoch {epoch}), by the validation rows"
+                raise _not_finite(objective, what, valid.broken)
+            losses = {"train_loss": watch.mean(), "valid_loss": valid.loss}
+            history.append({"epoch": epoch, "learning_rate": rate, **losses})
+            if valid.loss == min(past["valid_loss"] for past in history):
+                checkpoints.save_weights(folder / "best.safetensors", judged)
+            checkpoints.save(folder, model, average, optimizer, history)
+            progress({**history[-1], "epochs": settings.epochs, "seconds": time.perf_counter() - started})
     if average is not None:
         model.load_state_dict(average.state_dict())
     return history
@@ -96,6 +108,27 @@ class Watch:
         self._values[len(self._sizes)] = torch.stack([loss.detach(), norm])
         self._sizes.append(len(rows))
         self._unread.append(rows)
+
+    def skip(self, rows: np.ndarray) -> None:
+        """Passes over a batch whose loss and norm came from restore()."""
+        self._sizes.append(len(rows))
+        self._unread.append(rows)
+
+    def midway(self) -> dict[str, Tensor]:
+        """Returns what restore() needs: losses and norms of the epoch so far, and the state of dropout's generator."""
+        on_gpu = self._values.device.type == "cuda"
+        random = torch.cuda.get_rng_state(self._values.device) if on_gpu else torch.get_rng_state()
+        return {"values": self._values[: len(self._sizes)].clone(), "random": random}
+
+    def restore(self, midway: dict[str, Tensor]) -> int:
+        """Goes back to where midway() was called. Returns the number of batches that were done."""
+        done = len(midway["values"])
+        self._values[:done] = midway["values"].to(self._values.device)
+        if self._values.device.type == "cuda":
+            torch.cuda.set_rng_state(midway["random"], self._values.device)
+        else:
+            torch.set_rng_state(midway["random"])
+        return done
 
     def read(self) -> tuple[str, int, np.ndarray] | None:
         """Returns the first step since the last call whose loss or norm is not finite: a text with the value, the
