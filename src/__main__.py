@@ -6,6 +6,7 @@ Answers come at once where nothing is computed: torch, scikit-learn, SciPy, pand
 the functions that need them import them, or the modules that stand on them. tests/test_architecture.py keeps it so.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse
@@ -15,6 +16,9 @@ import sys
 import time
 import traceback
 from typing import Any
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below: nothing is begun, and no traceback
 
 from src.core import interrupts, settings_loader, terminal
 from src.core.errors import UserError, explained, unknown
@@ -55,13 +59,12 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
     except UserError as error:
         terminal.error(str(error))
         return 2, str(error)
-    except KeyboardInterrupt as end:
-        number = end.number if isinstance(end, interrupts.Terminated) else signal.SIGINT
-        told = (
-            f"ended by {signal.Signals(number).name}: what is finished is kept, and the same command goes on from there"
-        )
+    except interrupts.Terminated as end:
+        interrupts.received()
+        name = signal.Signals(end.number).name
+        told = f"ended by {name}: what is finished is kept, and the same command goes on from there"
         print(told, file=sys.stderr)
-        return 128 + number, told
+        return 128 + end.number, told
     except Exception as fault:
         if isinstance(fault, OSError) and (told := explained(fault)):
             terminal.error(told)

@@ -53,6 +53,16 @@ def count(payload, progress):
     Path(payload["out"]).write_text(str(os.getpid()))
 
 
+def be_killed_once(payload, progress):
+    """Goes on from what it kept before."""
+    out = Path(payload["out"])
+    if not out.exists():
+        out.write_text("kept")
+        os.kill(os.getpid(), payload["signal"])
+        time.sleep(2 * PATIENCE)
+    out.write_text(f"{out.read_text()}, done")
+
+
 def sleep(payload, progress):
     Path(payload["out"]).write_text(str(os.getpid()))
     time.sleep(2 * PATIENCE)
@@ -136,6 +146,20 @@ def test_failing_jobs_are_reported_and_the_others_go_on(tmp_path, workers):
     assert sorted(watcher.news) == [(f"write {i}", {"share": 0.5}) for i in range(4)]
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
+def test_a_job_whose_worker_is_killed_is_tried_once_more(tmp_path, capsys, number):
+    jobs = [
+        job("unlucky", "be_killed_once", 2.0, out=str(tmp_path / "a"), signal=number),
+        job("other", "write", out=str(tmp_path / "b"), text="x"),
+    ]
+    watcher = Recorder()
+    assert LocalProcesses(1, 1).run(jobs, watcher) == []
+    assert (tmp_path / "a").read_text() == "kept, done" and (tmp_path / "b").exists()
+    assert watcher.finished == [("unlucky", True), ("other", True)]
+    told = capsys.readouterr().err
+    assert told.count("warning: unlucky: its process was") == 1 and number.name in told and "tried once more" in told
+
+
 def test_the_largest_job_starts_first_and_workers_are_used_again(tmp_path):
     names = ["small", "large", "middle"]
     jobs = [
@@ -185,6 +209,17 @@ def is_alive(process: int) -> bool:
     return True
 
 
+@pytest.mark.slow
+def test_workers_are_started_anew_on_macos_and_below_a_notebook(tmp_path, monkeypatch):
+    """spawn, and a parent whose __main__ is no file."""
+    monkeypatch.setattr("src.core.executors.START", "spawn")
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    jobs = [job(name, "write", out=str(tmp_path / name), text="x") for name in "ab"]
+    assert LocalProcesses(2, 1).run(jobs, Recorder()) == []
+    assert (tmp_path / "a").exists() and (tmp_path / "b").exists()
+
+
 def test_failures_are_raised_together():
     raise_failures([])
     failures = LocalProcesses(1, 1).run([job("one", "refuse"), job("two", "crash")], Recorder())
@@ -213,6 +248,35 @@ def test_logs_get_a_line_for_each_step(tmp_path, capsys):
 def test_sized_to_the_machine():
     assert make_executor(settings.Executor(), "cpu", 1000).workers == available_cores()
     assert make_executor(settings.Executor(threads=available_cores()), "cpu", 1000).workers == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "300000 100000"}, 3),
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, 2),
+        ("0::/of/the/host\n", {"cpu.max": "400000 100000"}, 4),
+        ("4:memory:/\n3:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ("3:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "500000", "cpu/a/cpu.cfs_period_us": "100000"}, 5),
+        ("3:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("0::/\n", {"cpu.max": "nonsense"}, 8),
+        ("0::/\n", {}, 8),
+        (None, {}, 8),
+    ],
+)
+def test_cores_of_a_control_group(tmp_path, monkeypatch, own, files, expected):
+    """In a container the path of the group may be the host's, and the limit then lies at the root."""
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(f"{text}\n")
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    monkeypatch.setattr("src.core.executors.CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr("src.core.executors.OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(8))
+    assert available_cores() == expected
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,7 +152,11 @@ class LocalProcesses:
                         failures.append(failure)
                     watcher.finish(job, failure)
         except KeyboardInterrupt:
+            interrupts.received()
             _stop_jobs([worker for worker in workers if worker.job])
+            for worker in workers:
+                worker.stop()
+            _kill_server()
             raise
         finally:
             for worker in workers:
@@ -181,9 +185,9 @@ def _stop_jobs(workers: list[_Worker]) -> None:
 class _Worker:
     def __init__(self, threads: int):
         context = multiprocessing.get_context(START)
+        _stop_servers_at_exit()
         if START == "forkserver":
             context.set_forkserver_preload(PRELOADED)
-            _stop_server_at_exit()
         self.connection, worker_end = context.Pipe()
         self.process = context.Process(target=_serve, args=(worker_end, threads), daemon=True)
         self.job: Job | None = None
@@ -192,7 +196,14 @@ class _Worker:
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
         try:
-            self.process.start()
+            resource_tracker.ensure_running()  # would unblock signals if it was started below
+            with interrupts.blocked():  # for the new process, which inherits it; the server never sees a signal
+                if START == "forkserver":
+                    forkserver.ensure_running()
+                else:
+                    self.process.start()
+            if START == "forkserver":
+                self.process.start()  # waits while the server imports, and may be interrupted
         finally:
             for name, value in before.items():
                 os.environ.pop(name)
@@ -225,8 +236,9 @@ class _Worker:
 
     def stop(self) -> None:
         self.connection.close()
-        self.process.kill()
-        self.process.join()
+        if self.process.pid is not None:  # else interrupted before it was there
+            self.process.kill()
+            self.process.join()
 
 
 def _serve(connection: Connection, threads: int) -> None:
@@ -265,9 +277,17 @@ def _outcome(function: str, payload: dict[str, Any], connection: Connection) -> 
 
 
 @functools.cache  # once
-def _stop_server_at_exit() -> None:
-    """Waits for the server at exit, so that the system counts workers' resources for this command (GNU time, wait4)."""
-    atexit.register(forkserver._forkserver._stop)
+def _stop_servers_at_exit() -> None:
+    """Waits for Python's two servers at exit: so no process is left, and the system counts the workers' resources for
+    this command (GNU time, wait4)."""
+    atexit.register(resource_tracker._resource_tracker._stop)
+    atexit.register(forkserver._forkserver._stop)  # called first
+
+
+def _kill_server() -> None:
+    """Ends a server that may be importing for seconds yet."""
+    if forkserver._forkserver._forkserver_pid is not None:
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
 
 
 def _python_path() -> str:

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SOON, AGAIN = 0.1, 3.0
+"""Seconds until an end that met an import is tried again, and one that nobody received."""
 
 
 class Terminated(KeyboardInterrupt):
-    """End of a command by a signal of SIGNALS, as Ctrl-C ends it by KeyboardInterrupt."""
+    """End of a command by a signal of SIGNALS."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -27,25 +29,65 @@ class Stopped(BaseException):
         self.by_signal = by_signal
 
 
+_ending: int = 0
+"""Number of the signal that ends this command."""
+
+
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
     """Raises Terminated, within the context, where a signal arrives; not for signals that were ignored before, as under
-    nohup, and not off the main thread, which gets no signals."""
+    nohup, and not off the main thread, which gets no signals.
+
+    Terminated is raised again until somebody calls received(): a library may have caught it.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
+        global _ending
+        _ending = number
+        if _imports(frame):
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+        else:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+            raise Terminated(number)
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, end)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+    for number in SIGNALS:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, end)
+    signal.signal(signal.SIGALRM, lambda _, frame: end(_ending, frame))
     try:
         yield
     finally:
+        received()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def received() -> None:
+    """Ends the repetition of Terminated. Whoever catches it to clean up calls this first."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Returns True amid an import: libraries take an exception there for a missing module, or abort."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Keeps signals from processes that are started within the context, and from this one until it ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _waits = _is_asked = False
@@ -66,6 +108,7 @@ def stop_on_signal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextlib.contextmanager
