@@ -464,7 +464,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path):
 def test_foreign_weights_are_refused(tmp_path):
     checkpoints.save_weights(tmp_path / "last.safetensors", build_model(SMALL, token_shape(SIZE), 3))
     other = build_model(SMALL.model_copy(update={"hidden_size": 7}), token_shape(SIZE), 3)
-    with pytest.raises(UserError, match=r"last.safetensors cannot be read as this model's weights"):
+    with pytest.raises(UserError, match=r"last.safetensors is damaged: it cannot be read as this model's weights"):
         checkpoints.load_weights(tmp_path / "last.safetensors", other)
     with pytest.raises(UserError, match=r"none.safetensors is missing. Make it with: ./run.sh train"):
         checkpoints.load_weights(tmp_path / "none.safetensors", other)

@@ -77,7 +77,7 @@ class Tracking:
     def history(self, job: FoldJob | PretrainJob) -> None:
         """Writes what is missing of a finished job's learning curve."""
         if self._tracker is not None:
-            with (job.path / "history.csv").open() as file:
+            with (job.path / "history.csv").open(encoding="utf-8") as file:
                 points = [(int(row["epoch"]), _curves(row)) for row in csv.DictReader(file)]
             self._write(_name(job.folder), job.run, points, is_whole=True)
 

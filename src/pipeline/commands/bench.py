@@ -93,7 +93,7 @@ def measure(
     for part in parts:
         if part not in (*PARTS, PIPELINE):
             raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE, SCALE, SERVE])
-    committed = json.loads(COMMITTED.read_text()) if check else None
+    committed = json.loads(COMMITTED.read_text(encoding="utf-8")) if check else None
     if committed and committed["machine"]["cores"] != available_cores():
         raise UserError(
             f"{COMMITTED.name} was measured on {committed['machine']['cores']} cores and there are {available_cores()} "
