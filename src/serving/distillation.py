@@ -22,6 +22,7 @@ from src.core import array_files, storage
 from src.core.errors import UserError, unknown
 from src.core.executors import Job
 from src.core.settings import Config, Pretrain, Run
+from src.core.targets import check_files
 from src.data.splits import Split
 from src.ensemble.blend_data import blend_rows
 from src.ensemble.blending import BlendWeights
@@ -162,7 +163,9 @@ def start_of(student: Student, split: Split) -> Path:
 
 def weights_of(fold: Path) -> Path:
     """The weights that predict, of a trained fold."""
-    return fold / f"{storage.read_json(storage.require(fold / 'result.json', 'train'))['weights']}.safetensors"
+    result = storage.require(fold / "result.json", "train")
+    check_files(result, "train")
+    return fold / f"{storage.read_json(result)['weights']}.safetensors"
 
 
 def _blended(run: RunFolder, logits_of: Callable[[RunFolder], np.ndarray], fold: int | None) -> np.ndarray:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from src.core import storage
 from src.core.errors import Damaged
 from src.core.targets import CHECKSUMS
+from src.core.terminal import warn
 
 KEPT = 2
 
@@ -92,12 +93,12 @@ def resume(
     Both are empty if there is none."""
     for path in _states(folder):
         weights = path.with_suffix(".safetensors")
-        try:
-            note = storage.read_json(path)
-            content = weights.read_bytes()
-        except (Damaged, FileNotFoundError):
+        note = storage.read_kept(path)
+        if note is None or not weights.exists():
             continue
+        content = weights.read_bytes()
         if hashlib.sha256(content).hexdigest() != note["weights"]:
+            warn(f"{weights} is damaged: its checksum is not the one that {path.name} notes. Its epoch is trained anew")
             continue
         tensors = load(content)
         model.load_state_dict(_below("model.", tensors))

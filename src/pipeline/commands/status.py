@@ -20,7 +20,7 @@ from src.pipeline.stage import STAGES, Progress, Stage, all_needs, get_stage, is
 from src.serving.bundle import Bundle
 
 GOES_ON = "goes on with the same command"
-LEAST_DONE = ("running", "interrupted", "missing", "stale", "unsure")
+LEAST_DONE = ("running", "interrupted", "damaged", "missing", "stale", "unsure")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         add_json("bundles", bundles)
         result("\nbundles: " + "; ".join(f"{name} {state}" for name, state in bundles.items()))
     optional = {name for name in STAGES if get_stage(name).is_optional}
-    left = [one for one in found if one.state in ("interrupted", "stale", "missing") and one.stage not in optional]
+    to_make = ("interrupted", "damaged", "stale", "missing")
+    left = [one for one in found if one.state in to_make and one.stage not in optional]
     if any(one.stage in {*all_needs("submit"), "submit"} for one in left):
         result(f"\nall that a submission needs: ./run.sh {workspace.command('pipeline', *chosen)}")
     for one in left:
@@ -98,7 +99,7 @@ def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str]) -> 
     try:
         targets = stage.targets(workspace)
     except UserError as error:
-        reason = str(error) if stage.name == "prepare" else ""
+        reason = str(error) if stage.name in ("prepare", "folds") else ""  # first told by these
         # "" is the fingerprint of nothing: what rests on an out-of-date result is out of date itself.
         fingerprint = "" if isinstance(error, OutOfDate) else None
         state_of_none = "missing"
@@ -121,7 +122,7 @@ def _target_status(workspace: Workspace, stage: Stage, target: Target, reason: s
     progress = Progress(reason) if not target.fingerprint else stage.progress(workspace, target)
     is_locked = not target.is_current() and is_running(workspace, stage, target.name)
     state = target.state(is_locked or progress.is_running, progress.is_begun)
-    notes = [progress.note]
+    notes = [(target.damage() or "") if state == "damaged" else progress.note]
     if state == "running" and not progress.is_running and progress.done is not None:
         notes.append("waits for its turn" if progress.done < progress.total else "predicts")
     if state == "interrupted":
