@@ -237,9 +237,9 @@ def test_an_engine_says_what_torch_says_of_a_run(copy):
         np.testing.assert_allclose(one[:, 0], found[:, 7], atol=1e-5)
 
 
-def test_a_bundle_is_served_by_either_engine_alike(done, tmp_path):
+def test_a_bundle_is_served_by_either_engine_alike(done, tiny_input, tmp_path):
     file = tmp_path / "blend.bundle"
-    workspace = Workspace(load_config("sample", [f"paths.output={done}"]))
+    workspace = Workspace(load_config("sample", [f"paths.input={tiny_input}", f"paths.output={done}"]))
     write_bundle(workspace, workspace.run("blend"), file)
     found = {}
     for engine in ("auto", "onnx", "torch"):

@@ -44,7 +44,11 @@ def proof(tmp_path_factory) -> dict[str, str]:
 def test_a_notebook_runs(path, start, request, monkeypatch):
     """On sample data, from the repository's root or from where it lies."""
     with_labels = path == WITH_OUTPUTS
-    found = request.getfixturevalue("proof") if with_labels else {"CT_OUTPUT": str(request.getfixturevalue("done"))}
+    if with_labels:
+        found = request.getfixturevalue("proof")
+    else:
+        places = {"CT_INPUT": "tiny_input", "CT_OUTPUT": "done"}
+        found = {name: str(request.getfixturevalue(folder)) for name, folder in places.items()}
     monkeypatch.delenv("PYTHONPATH", raising=False)
     for name, value in found.items():
         monkeypatch.setenv(name, value)
@@ -65,10 +69,11 @@ def test_a_notebook_is_kept_without_its_outputs(path):
 
 
 @pytest.mark.parametrize("folder", ["", "data"])
-def test_a_notebook_tells_which_command_makes_what_it_reads(folder, done, tmp_path, monkeypatch):
+def test_a_notebook_tells_which_command_makes_what_it_reads(folder, done, tiny_input, tmp_path, monkeypatch):
     """Of nothing at all, and of reports without runs."""
     if folder:
         shutil.copytree(done / folder, tmp_path / folder)
+    monkeypatch.setenv("CT_INPUT", str(tiny_input))
     monkeypatch.setenv("CT_OUTPUT", str(tmp_path))
     monkeypatch.chdir(ROOT)
     for path in NOTEBOOKS:

@@ -112,5 +112,5 @@ def test_asking_and_telling(copy, tiny_input, capsys):
 def test_advice_without_validations_is_to_make_them(copy, tiny_input):
     for path in copy.glob("runs/*/leaderboard.json"):
         path.unlink()
-    config = load_config("sample", [f"paths.output={copy}"])
+    config = load_config("sample", [f"paths.input={tiny_input}", f"paths.output={copy}"])
     assert advice(Workspace(config), []).startswith("next: ./run.sh leaderboard --preset sample")

@@ -74,13 +74,13 @@ def test_scores_are_those_of_the_oof_file(done, tiny_input):
         assert score["rows"] == 300 and set(score["folds"]) == {"0", "1"}
 
 
-def test_the_ladder_stands_beside_the_runs(done, capsys):
-    assert main(["score", *words(Path("input"), done)]) == 0
+def test_the_ladder_stands_beside_the_runs(done, tiny_input, capsys):
+    assert main(["score", *words(tiny_input, done)]) == 0
     shown = capsys.readouterr().out
     for name in ("zeros", "prior", "random", "tfidf", "lstm", "transformer", "blend"):
         assert name in shown
     assert all(len(line) <= 80 for line in shown.splitlines()), "tables fit 80 columns"
-    assert main(["score", "lstm", *words(Path("input"), done)]) == 0
+    assert main(["score", "lstm", *words(tiny_input, done)]) == 0
     assert "region_16" in capsys.readouterr().out
 
 

@@ -185,7 +185,9 @@ def testword_vectors_are_made_from_extra_text_too(prepare):
     sizes = ["model.embedding_size=4", "model.heads=2", "denoise.by=null"]
 
     def vectors_file(dataset: Dataset) -> Path:
-        config = load_config("quick", [*sizes, f"paths.output={dataset.output.root}"], ["transformer"])
+        root = dataset.output.root
+        places = [f"paths.input={root.parent / 'input'}", f"paths.output={root}"]
+        config = load_config("quick", [*sizes, *places], ["transformer"])
         return Path(word_vectors(Workspace(config))["transformer"])
 
     without = vectors_file(prepare(files)[0])

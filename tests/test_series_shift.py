@@ -197,7 +197,11 @@ def words(folder: Path, output: Path, *more: str) -> list[str]:
 
 
 def load(output: Path, task: str = "icu", *more: str) -> Workspace:
-    return Workspace(load_config("sample", [f"task={task}", f"paths.output={output}", *more]))
+    return Workspace(
+        load_config(
+            "sample", [f"task={task}", f"paths.input={output.parent / 'input'}", f"paths.output={output}", *more]
+        )
+    )
 
 
 def test_the_stage_tells_what_was_planted_in_the_sample(measured):
@@ -253,7 +257,7 @@ def test_a_second_run_does_nothing_and_a_lost_file_is_made_again_with_the_same_b
 
 def test_large_files_are_sampled_and_holdout_weighs_what_is_judged(measured, tmp_path):
     assert main(words(measured, tmp_path, "shift.max_rows=120", "folds.scheme=holdout")) == 0
-    workspace = load(tmp_path)
+    workspace = load(tmp_path, "icu", f"paths.input={measured / 'input'}")
     rows, test = workspace.validation_sets.rows, workspace.target
     assert len(rows) == len(test.array("test_rows")) == 120 and (np.diff(rows) > 0).all()
     judged = workspace.splits.first[rows] >= 0

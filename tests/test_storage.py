@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
 import select
@@ -280,23 +279,24 @@ def test_a_memory_map_is_hashed_in_parts_and_leaves_the_memory(tmp_path, monkeyp
     assert storage.array_hash(array[::2]) == storage.array_hash(mapped[::2])
 
 
-def test_the_stamp_of_a_folder_follows_names_sizes_and_times(tmp_path):
+def test_the_checksum_of_a_folder_follows_names_and_contents(tmp_path):
     folder = tmp_path / "set-a"
     (folder / "b").mkdir(parents=True)
     for name in ("1.txt", "b.txt", "b/2.txt"):
         (folder / name).write_text("1")
     (folder / "gone").symlink_to(tmp_path / "nothing")
     (folder / "loop").symlink_to(folder)
-    stamps = [storage.folder_stamp(folder)]
-    digest = hashlib.sha256()  # parts of paths in order: b/2.txt before b.txt
-    for path in sorted(folder / name for name in ("1.txt", "b/2.txt", "b.txt")):
-        state = path.stat()
-        digest.update(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}\n".encode())
-    assert stamps[0] == digest.hexdigest() and storage.size_of(folder) == 3
-    (folder / "1.txt").write_text("12")
-    stamps.append(storage.folder_stamp(folder))
+    assert storage.size_of(folder) == 3
+    found = [storage.folder_sha256(folder)]
+    times = (folder / "1.txt").stat()
+    (folder / "1.txt").write_text("2")
+    os.utime(folder / "1.txt", ns=(times.st_atime_ns, times.st_mtime_ns))
+    found.append(storage.folder_sha256(folder))
     (folder / "b/2.txt").rename(folder / "b/3.txt")
-    stamps.append(storage.folder_stamp(folder))
-    os.utime(folder / "b.txt", ns=(5, 5))
-    stamps.append(storage.folder_stamp(folder))
-    assert len(set(stamps)) == 4
+    found.append(storage.folder_sha256(folder))
+    (folder / "b.txt").rename(folder / "b/1.txt")
+    found.append(storage.folder_sha256(folder))
+    assert len(set(found)) == 4
+    os.utime(folder / "b/3.txt", ns=(5, 5))
+    (folder / ".DS_Store").write_text("view of a file manager")
+    assert storage.folder_sha256(folder) == found[-1]

@@ -37,9 +37,10 @@ def measured(shifted) -> Path:
     return shifted / "output"
 
 
-def load(output: Path) -> tuple[Dataset, ValidationSets]:
-
-    workspace = Workspace(load_config("sample", [f"paths.output={output}"]))
+def load(output: Path, folder: Path | None = None) -> tuple[Dataset, ValidationSets]:
+    """`folder`: the input folder (default: input beside `output`)."""
+    places = [f"paths.input={folder or output.parent / 'input'}", f"paths.output={output}"]
+    workspace = Workspace(load_config("sample", places))
     return workspace.dataset, workspace.validation_sets
 
 
@@ -130,7 +131,7 @@ def test_a_sample_of_large_files_is_looked_at(reports, tmp_path, capsys):
     assert main(["shift", *words(reports, tmp_path, "shift.max_rows=1500")]) == 0
     shown = capsys.readouterr().out
     assert "1,500" in shown and "4,000" in shown
-    dataset, shift = load(tmp_path)
+    dataset, shift = load(tmp_path, reports)
     assert len(shift.rows) == 1500 < len(dataset.train)
     assert len(shift.tests[0].array("test_rows")) == 1000
     rows = validation("shifted", shift.rows, shift.tests[0], dataset.load_splits())
@@ -169,7 +170,7 @@ def test_train_files_alone(reports, tmp_path, capsys):
 
 def test_a_holdout_compares_with_its_train_part(reports, tmp_path):
     assert main(["shift", *words(reports, tmp_path, "folds.scheme=holdout", "shift.draws=1")]) == 0
-    dataset, shift = load(tmp_path)
+    dataset, shift = load(tmp_path, reports)
     folds, test = dataset.load_splits(), shift.tests[0]
     rows = validation("shifted", shift.rows, test, folds)
     assert (folds.first[rows.rows] >= 0).all() and len(rows.rows) == (folds.first >= 0).sum()
@@ -217,7 +218,7 @@ def test_an_unknown_target_is_told_before_training(measured, reports, capsys):
 def test_shift_of_other_files_is_not_taken(measured, reports, tmp_path):
     output = Path(shutil.copytree(measured, tmp_path / "output"))
     assert main(["folds", *words(reports, output, "folds.k=3")]) == 0
-    assert "of other files or folds than are there now. Run: ./run.sh shift --preset" in error_of(load, output)
+    assert "of other files or folds than are there now. Run: ./run.sh shift --preset" in error_of(load, output, reports)
 
 
 def test_a_stand_in_has_known_answers(measured, reports, tmp_path, capsys):

@@ -254,27 +254,30 @@ def file_state(path: Path) -> tuple[int, ...]:
 
 def size_of(path: Path) -> int:
     """Returns the bytes of a file, or of all files below a folder."""
-    return sum(state.st_size for _, state in _files_below(path)) if path.is_dir() else path.stat().st_size
+    return sum(entry.stat().st_size for _, entry in _files_below(path)) if path.is_dir() else path.stat().st_size
 
 
-def folder_stamp(folder: Path) -> str:
-    """Returns a text that changes with the name, size or time of any file in `folder`; contents are not read."""
+def folder_sha256(folder: Path) -> str:
+    """Returns the checksum of the names and contents of all files in `folder`; hidden files do not count."""
     digest = hashlib.sha256()
-    for name, state in _files_below(folder):
-        digest.update(os.fsencode(f"{name} {state.st_size} {state.st_mtime_ns}\n"))
+    for name, entry in _files_below(folder):
+        if not any(part.startswith(".") for part in name.split("/")):
+            with open(entry.path, "rb", buffering=0) as file:
+                digest.update(os.fsencode(name) + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
-def _files_below(folder: Path, inside: str = "") -> Iterator[tuple[str, os.stat_result]]:
+def _files_below(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields the files below a folder, by their path in it, in the order of the paths' parts; links to folders are left
     out. Names are all that is kept of a folder, for it may hold a million files."""
-    for name in sorted(os.listdir(folder / inside)):
-        path = folder / inside / name
-        if path.is_dir():
-            if not path.is_symlink():
-                yield from _files_below(folder, f"{inside}{name}/")
-        elif path.is_file():
-            yield inside + name, path.stat()
+    with os.scandir(folder / inside) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir():
+            if not entry.is_symlink():
+                yield from _files_below(folder, f"{inside}{entry.name}/")
+        elif entry.is_file():
+            yield inside + entry.name, entry
 
 
 def array_hash(*arrays: np.ndarray) -> str:

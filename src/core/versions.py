@@ -6,7 +6,7 @@ number. tests/test_versions.py compares the code with the hash that was noted fo
 
 from __future__ import annotations
 
-PREPARE = 4
+PREPARE = 5
 FOLDS = 1
 """Array of folds that is kept beside the corpus. folds.csv itself is made once, and users may edit it."""
 MISSINGNESS = 1

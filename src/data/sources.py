@@ -79,8 +79,7 @@ class StaySource(Source):
         return "set-a (a folder, .zip or .tar.gz) with Outcomes-a.txt"
 
     def checksum(self, path: Path) -> str:
-        """Returns the checksum of an archive; of a folder, that of its files' names, sizes and times."""
-        return storage.folder_stamp(path) if path.is_dir() else storage.file_sha256(path)
+        return storage.folder_sha256(path) if path.is_dir() else storage.file_sha256(path)
 
 
 class ImageSource(Source):
@@ -131,6 +130,13 @@ def _of_another_task(settings: Config) -> str:
                 names = ", ".join(path.name for path in files.train[:3])
                 return f"{names} in {folder} is input of another task; choose --task {tasks}"
     return ""
+
+
+def checksums(settings: Config, files: InputFiles) -> list[list[str]]:
+    """Returns role, name and checksum of each input file. Every byte of them is read, for a time and a size may be the
+    same for another content."""
+    source = source_of(settings)
+    return [[role, path.name, source.checksum(path)] for role, paths in files.roles.items() for path in paths]
 
 
 def is_default(settings: Config) -> bool:

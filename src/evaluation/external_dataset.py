@@ -60,30 +60,20 @@ class Pool:
     def load(cls, workspace: Workspace, reports: Reports, verb: str) -> Pool:
         """Loads train and target from the input folder; `verb` is the command for messages.
 
-        Raises UserError if there is no test file, or if the prepared data was made of other files.
+        Raises UserError if there is no test file, and like Workspace.dataset.
         """
         settings, dataset, files = workspace.settings, workspace.dataset, workspace.input_files
         target = workspace.target
         folder, max_rows = settings.paths.input, settings.shift.max_rows
         if target is None:
             raise UserError(f"{folder} has no test file to compare {reports.path} with. Add a test file.")
-        train = [read_reports(path) for path in files.train] if files else []
-        target_reports = [read_reports(path) for path in files.test if path.name == target.name] if files else []
-        checksums = [
-            file["sha256"]
-            for file in dataset.manifest["files"]
-            if file["role"] == "train" or file["name"] == target.name
-        ]
-        if [file.sha256 for file in train + target_reports] != checksums:
-            raise UserError(
-                f"{workspace.output.data} was made of other files than those in {folder}. Set paths.input to "
-                f"the folder of its files, or run: ./run.sh {workspace.command('shift')}"
-            )
+        train = [read_reports(path) for path in files.train]
+        (target_reports,) = (read_reports(path) for path in files.test if path.name == target.name)
         return cls(
             reports,
             dataset.task,
             _sampled(join([(file.tokens, file.offsets) for file in train]), max_rows, "train", verb),
-            _sampled((target_reports[0].tokens, target_reports[0].offsets), max_rows, target.name, verb),
+            _sampled((target_reports.tokens, target_reports.offsets), max_rows, target.name, verb),
             target.name,
             dataset.vocabulary.words,
             settings.shift.clip,

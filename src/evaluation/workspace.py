@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from src.core.errors import UserError, unknown
+from src.core.errors import OutOfDate, UserError, unknown
 from src.core.settings import Config
 from src.core.settings_loader import model_names
 from src.core.storage import Output
@@ -25,7 +25,7 @@ from src.evaluation.runs import RunFolder, command, options
 from src.evaluation.validation_sets import ShiftedTest, Validation, ValidationSets, validation
 
 T = TypeVar("T")
-LOADED = ("input_files", "dataset", "splits", "validation_sets", "labels")
+LOADED = ("input_files", "input_checksums", "dataset", "splits", "validation_sets", "labels")
 SAME = ("paths", "data", "grid", "folds", "shift", "task", "sample")
 """Settings that what is loaded depends on."""
 
@@ -70,8 +70,42 @@ class Workspace:
         return found
 
     @cached_property
+    def input_checksums(self) -> list[list[str]]:
+        """Role, name and checksum of each of the input files; they are read once a command."""
+        return sources.checksums(self.settings, self.input_files) if self.input_files else []
+
+    @cached_property
     def dataset(self) -> Dataset:
-        return Dataset.load(self.output, self.read_only, options(self.settings))
+        """Raises UserError, with the command, where nothing is prepared, or what is prepared is not of the input files
+        that are there now."""
+        found = Dataset.load(self.output, self.read_only, options(self.settings))
+        if told := self._changes(found):
+            raise OutOfDate(
+                f"{self.output.data} was not made of the files that are in {self.settings.paths.input} now: {told}. "
+                f"Put back what it was made of, or make all of what is there: ./run.sh {self.command('pipeline')}"
+            )
+        return found
+
+    def check_input(self) -> None:
+        """Raises UserError, with the command, where something is prepared, and not of the input files that are there
+        now. For a verb that may have nothing else to read of the dataset."""
+        if (self.output.data / "manifest.json").exists():
+            _ = self.dataset
+
+    def _changes(self, prepared: Dataset) -> str:
+        """What became of the input files since they were prepared; empty if they are the same. Further test and extra
+        files are no change: nothing was made of them."""
+        if "input" not in prepared.manifest:
+            return "an older version made it, and did not note of what"
+        then = {(role, name): checksum for role, name, checksum in prepared.manifest["input"]}
+        now = {(role, name): checksum for role, name, checksum in self.input_checksums}
+        changes = {
+            "gone": then.keys() - now.keys(),
+            "new": {(role, name) for role, name in now.keys() - then.keys() if role in ("train", "outcomes")},
+            "of another content": {file for file in then.keys() & now.keys() if then[file] != now[file]},
+        }
+        found = {what: ", ".join(sorted({name for _, name in files})) for what, files in changes.items()}
+        return "; ".join(f"{what}: {names}" for what, names in found.items() if names)
 
     @property
     def task(self) -> Task:

@@ -129,7 +129,7 @@ def make(workspace: Workspace, stage: Stage) -> None:
     """
     for _ in range(TRIES):
         _make_needs(workspace, stage)
-        targets = stage.targets(workspace)
+        targets = _targets(workspace, stage)
         if all(target.is_current() for target in targets):
             if told := stage.current(workspace, targets):
                 result(told)
@@ -138,7 +138,7 @@ def make(workspace: Workspace, stage: Stage) -> None:
         with holding(workspace, stage, [target.name for target in targets]):
             workspace.refresh()  # another command may have written while this one waited
             if _needs_are_current(workspace, stage):
-                if missing := [target for target in stage.targets(workspace) if not target.is_current()]:
+                if missing := [target for target in _targets(workspace, stage) if not target.is_current()]:
                     stage.run(workspace, missing)
                 workspace.refresh()
                 stage.show(workspace)
@@ -148,6 +148,13 @@ def make(workspace: Workspace, stage: Stage) -> None:
         f"{stage.name}: another command with other settings works in {workspace.output.root} and changes what this one "
         "needs. Wait for it, or give one of them another folder: paths.output=DIR"
     )
+
+
+def _targets(workspace: Workspace, stage: Stage) -> list[Target]:
+    """The targets of a stage. Raises UserError where they would rest on input files that have changed since."""
+    if "prepare" in all_needs(stage.name):
+        workspace.check_input()
+    return stage.targets(workspace)
 
 
 def _make_needs(workspace: Workspace, stage: Stage) -> None:

@@ -115,6 +115,10 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
     for source in runs:
         _check_task(workspace.settings, source)
     rows = predicted_file(file, workspace.settings)
+    try:
+        workspace.check_input()
+    except UserError as error:  # a trained run predicts as it was trained, whatever became of the files
+        warn(f"{', '.join(names)} predict as they were trained, by files that have changed since: {error}")
     for source in runs:
         path = to or workspace.output.prediction(source.name, rows.path)
         check_place(path, rows.path)

@@ -39,6 +39,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
             raise UserError("--labels takes one submission: ./run.sh score --labels FILE SUBMISSION")
         score_submission(workspace.settings, Path(parsed.what[0]), parsed.labels)
         return
+    workspace.check_input()
     for name in parsed.what:
         if Path(name).is_file():
             raise UserError(f"{name} is a file; to score it: ./run.sh score --labels FILE {name}")

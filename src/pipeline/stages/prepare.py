@@ -45,14 +45,11 @@ class Prepare(Stage):
             if sources.is_default(settings):
                 raise UserError(f"no {source.noun} in {folder}: sample data is made first")
             raise UserError(f"no file in {folder} matches {source.described(settings)}")
-        source = sources.source_of(settings)
         stamp = fingerprint(
             {
                 "task": settings.task,
                 "data": (settings.grid if settings.is_clinical else settings.data).model_dump(),
-                "files": [
-                    [role, path.name, source.checksum(path)] for role, paths in files.roles.items() for path in paths
-                ],
+                "files": workspace.input_checksums,
                 "version": versions.PREPARE,
             }
         )
@@ -98,7 +95,10 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     _warn_of_overlooked(files)
     encode_files = {"reports": _encode_reports, "stays": _encode_sets, "images": _encode_images}
     manifest = encode_files[sources.source_of(workspace.settings).noun](workspace, target)
-    target.write(manifest, _files(output.data, manifest))
+    known = workspace.input_checksums
+    if sources.checksums(workspace.settings, files) != known:
+        raise UserError("prepare: an input file was changed while it was read. Run the same command again")
+    target.write({"input": known, **manifest}, _files(output.data, manifest))
     result(f"prepare: {manifest['summary']}, in {output.data} ({duration(time.perf_counter() - started)})")
 
 
