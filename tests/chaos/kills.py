@@ -1,0 +1,119 @@
+"""Disturbed commands: killed, interrupted or short of disk and descriptors, and then run again undisturbed.
+
+The same command must then end with the bytes of one that was never disturbed, with no process and no temporary file
+left. Cases are texts such as `reports/train/event 17`, so that a failure can be tried again by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+
+from tests.chaos.campaign import Verdict
+from tests.chaos.scenes import Scene, contents, outside
+from tests.chaos.server import WAIT, ForkServer, Outcome
+from tests.chaos.verdicts import CACHES, faults
+
+STEPS = {
+    "reports": (
+        "prepare", "folds", "shift", "baselines", "pretrain", "train", "blend", "submit", "score", "leaderboard",
+        "explain", "report", "eda", "tune lstm --trials 2", "bundle lstm", "predict blend input/sample_testA.csv",
+        "leaderboard ask",
+    ),
+    "short": ("prepare", "folds", "shift", "train", "submit lstm", "leaderboard", "bundle lstm"),
+    "stays": ("prepare", "folds", "shift", "baselines", "train", "blend", "submit", "leaderboard", "alarms", "report"),
+}  # fmt: skip
+"""Commands of a kind of scene, each on what those before it made."""
+SIGNALS = {"TERM": 143, "INT": 130}
+"""Signals that a command answers, and its exit status."""
+LIMITS = {"RLIMIT_FSIZE": (0, 100, 1000, 5000, 20_000, 60_000), "RLIMIT_NOFILE": (3, 8, 12, 16, 20, 24, 32)}
+"""Limits of the size of a file, in bytes, as on a full disk, and of open descriptors."""
+
+
+class Journey:
+    """The folders before and after each step."""
+
+    def __init__(self, folder: Path, kind: str, server: ForkServer, steps: tuple[str, ...] | None = None):
+        self.kind, self.steps = kind, steps or STEPS[kind]
+        self.scenes = [Scene(folder / f"{kind}_0", kind, server, builds=())]
+        self.ends: list[Outcome] = []
+        """How each step ends undisturbed."""
+        for number, step in enumerate(self.steps, start=1):
+            self.scenes.append(self._after(folder / f"{kind}_{number}", step))
+
+    def _after(self, folder: Path, step: str) -> Scene:
+        before, note = self.scenes[-1], folder / "complete"
+        if not note.exists():
+            end = before.run(step, before.copy(folder), limit=WAIT)
+            assert end.status == 0, f"{step}: {end.stderr}"
+            note.write_text(json.dumps([end.events, end.seconds]))
+        events, seconds = json.loads(note.read_text())
+        self.ends.append(Outcome(0, "", "", seconds, events, []))
+        return Scene(folder, self.kind, before.server)
+
+    def cases(self, rng: random.Random) -> list[str]:
+        """Every write event of every step, random moments, signals and limits: in random order, steps in turn."""
+        found = []
+        for step, end in zip(self.steps, self.ends, strict=True):
+            hows = [f"event {number}" for number in range(end.events)]
+            hows += [f"moment {rng.uniform(0, end.seconds):.3f}" for _ in range(10)]
+            hows += [f"alone {rng.uniform(0, end.seconds):.3f}" for _ in range(10)]
+            hows += [f"{name} {rng.uniform(0, end.seconds):.3f}" for name in SIGNALS for _ in range(5)]
+            hows += [f"{name} {most}" for name, values in LIMITS.items() for most in values]
+            rng.shuffle(hows)
+            found.append([f"{self.kind}/{step}/{how}" for how in hows])
+        return [case for turn in zip_longest(*found) for case in turn if case]
+
+    def judge(self, case: str, scratch: Path) -> Verdict:
+        """Disturbs a step, runs it again, and compares its result with the undisturbed one."""
+        kind, _, rest = case.partition("/")
+        step, _, how = rest.rpartition("/")
+        word, _, value = how.partition(" ")
+        number = self.steps.index(step)
+        scene, undisturbed = self.scenes[number], self.scenes[number + 1]
+        folder = scene.copy(scratch)
+        before = outside(folder)
+        disturbance = {
+            "event": lambda: {"kill_at_event": int(value)},
+            "moment": lambda: {"kill_after": float(value)},
+            "alone": lambda: {"kill_after": float(value), "alone": True},
+        }
+        if word in LIMITS:
+            disturbed = scene.run(step, folder, limits={word: int(value)})
+        elif word in SIGNALS:
+            number = getattr(signal, f"SIG{word}")
+            disturbed = scene.run(step, folder, kill_after=float(value), alone=True, signal=number)
+        else:
+            disturbed = scene.run(step, folder, **disturbance[word]())
+        if found := self._fault(disturbed, word, folder, before):
+            return found
+        again = scene.run(step, folder)
+        if found := faults(again, folder, before):
+            return replace(found, told=f"second time: {found.told}")
+        if again.status:
+            return Verdict("dead end", again.stderr[-2000:])
+        found, expected = contents(folder), contents(undisturbed.folder)
+        wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+        wrong = [name for name in wrong if not CACHES.match(name)]
+        return Verdict("wrong in silence", f"differ: {', '.join(wrong)}") if wrong else Verdict("fine")
+
+    def _fault(self, disturbed: Outcome, word: str, folder: Path, before: set[str]) -> Verdict | None:
+        """What is wrong with how the disturbed command ended."""
+        if disturbed.orphans:
+            return Verdict("orphan", f"{disturbed.orphans} processes outlive the command")
+        if others := outside(folder) ^ before:
+            return Verdict("outside", " ".join(sorted(others)))
+        if disturbed.status == -signal.SIGKILL and word in ("event", "moment", "alone") and not disturbed.hung:
+            return None
+        if word in SIGNALS:
+            ended = {0, SIGNALS[word], *([-getattr(signal, f"SIG{word}")] if not disturbed.events else [])}
+            return (
+                None
+                if disturbed.status in ended and not disturbed.hung
+                else Verdict("traceback", f"exit {disturbed.status}\n{disturbed.stderr[-2000:]}")
+            )
+        return faults(disturbed, folder, before)

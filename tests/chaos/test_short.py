@@ -1,0 +1,106 @@
+"""Short version of the trials: a few of each promise on one small run, in every run of the tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import hostile, mutations
+from tests.chaos.campaign import Verdict, campaign, shown
+from tests.chaos.kills import STEPS, Journey
+from tests.chaos.scenes import outside
+from tests.chaos.server import WAIT, ForkServer, Trial
+from tests.chaos.verdicts import faults, named_commands
+
+MUTATED = 1500
+
+
+@pytest.fixture(scope="module")
+def journey(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Journey:
+    return Journey(tmp_path_factory.mktemp("journey"), "short", server)
+
+
+def check(cases: list[str], judge: Callable[[str], Verdict], folder: Path) -> None:
+    failed = campaign(folder / "tried.jsonl", cases, judge, seconds=WAIT)
+    assert not failed, shown(failed)
+
+
+def test_killed_or_short_of_disk_it_ends_in_the_same_bytes(journey, tmp_path):
+    cases = journey.cases(random.Random(1))[: len(STEPS["short"]) + 3]
+    check(cases, lambda case: journey.judge(case, tmp_path / "trial"), tmp_path)
+
+
+def test_hostile_words_presets_names_and_logs_are_refused(journey, tmp_path):
+    scene, keys = journey.scenes[-1], hostile.known_keys()
+    cases = [f"{kind} short/{number}" for number in range(3) for kind in hostile.KINDS]
+    check(cases, lambda case: hostile.judge(scene, case, tmp_path / "trial", keys), tmp_path)
+
+
+def test_mutated_files_are_read_as_they_are_or_refused(tmp_path):
+    data = [mutations.mutate(random.Random(number)) for number in range(MUTATED)]
+    verdicts = [mutations.judge(one, tmp_path / "reports.csv") for one in data]
+    bad = [verdict.told for verdict in verdicts if verdict.is_bad]
+    assert not bad, "\n".join(bad[:10])
+    assert {verdict.kind for verdict in verdicts} == {"fine", "refused"}
+
+
+def fail(arguments: list[str]) -> int:
+    raise ValueError
+
+
+def write_elsewhere(arguments: list[str]) -> int:
+    Path("elsewhere").touch()
+    return 0
+
+
+def leave_a_temporary_file(arguments: list[str]) -> int:
+    Path("tmp/pymp-1").mkdir()
+    return 0
+
+
+def leave_a_child(arguments: list[str]) -> int:
+    if not os.fork():
+        time.sleep(WAIT)
+    return 0
+
+
+def never_end(arguments: list[str]) -> int:
+    while True:
+        pass
+
+
+def do_nothing(arguments: list[str]) -> int:
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("function", "verdict"),
+    [
+        (fail, "traceback"), (write_elsewhere, "outside"), (leave_a_temporary_file, "outside"),
+        (leave_a_child, "orphan"), (never_end, "hang"), (do_nothing, None),
+    ],
+)  # fmt: skip
+def test_what_no_command_may_do_is_seen(server, tmp_path, function, verdict):
+    (tmp_path / "output").mkdir()
+    before = outside(tmp_path)
+    outcome = server.run(Trial([], str(tmp_path), function=f"{__name__}:{function.__name__}", limit=0.5))
+    found = faults(outcome, tmp_path, before)
+    assert (found.kind if found else None) == verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("Make it with: ./run.sh train --model lstm 'folds.seeds=[1]'", "train --model lstm 'folds.seeds=[1]'"),
+        ("as ./run.sh shift wrote it. Run: ./run.sh shift paths.output=out.put. Or wait", "shift paths.output=out.put"),
+        ("Train it again: ./run.sh train a=1. Or blend what is there, by name: ./run.sh blend", "train a=1"),
+        ("nothing to run", None),
+    ],
+)  # fmt: skip
+def test_the_command_that_a_message_names_is_found(text, command):
+    assert named_commands(text) == [command] * (command is not None)
