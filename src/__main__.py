@@ -115,7 +115,7 @@ def _run(arguments: list[str]) -> None:
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
             info(f"{name}: settings of {file} (tune.use)")
-    command.run(Workspace(settings), parsed)
+    command.run(Workspace(settings, force=getattr(parsed, "force", False)), parsed)
 
 
 def verb_of(arguments: list[str]) -> str:

@@ -145,7 +145,7 @@ def test_weights_are_shares_and_survive_json(seed, n_members, per_group):
     np.testing.assert_array_equal(back.apply(members), blend.apply(members))
 
 
-@pytest.mark.parametrize("sign, answer", [(1, 0.01), (-1, 1000.0)], ids=["perfect", "hopeless"])
+@pytest.mark.parametrize("sign, answer", [(1, 0.1), (-1, 1000.0)], ids=["perfect", "hopeless"])
 def test_extreme_members_stop_at_the_edge_of_the_temperatures(sign, answer):
     labels = np.arange(34).reshape(2, 17) % 2
     member = sign * 0.001 * (2.0 * labels - 1)

@@ -163,10 +163,15 @@ def test_impossible_rates_are_refused(rates, named):
         (np.zeros((1, 3), int), [0, 3], [1, 2], "flat"),
         (np.zeros(3, int), [0, 2], [1, 2], "offsets"),
         (np.zeros(3, int), [0, 2, 1, 3], [1, 2], "decrease"),
-        (np.zeros(3, int), [0, 3], [1, 1], "alphabet"),
         (np.zeros(3, np.uint16), [0, 3], [1, 70_000], "uint16"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tokens, offsets, alphabet, named):
     with pytest.raises(ValueError, match=named):
         corrupt(tokens, np.array(offsets), EVERYTHING, np.random.default_rng(0), np.array(alphabet))
+
+
+@pytest.mark.parametrize("rates", [EVERYTHING, NoiseRates(replacement=1.0), NoiseRates(insertion=1.0)])
+def test_a_single_word_has_no_intruders(rates):
+    tokens, offsets = corrupt(np.full(6, 4), np.array([0, 1, 6]), rates, np.random.default_rng(0), np.array([4, 4]))
+    assert (tokens == 4).all() and (np.diff(offsets) >= 1).all() and (np.diff(offsets) <= [1, 5]).all()

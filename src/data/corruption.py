@@ -8,7 +8,7 @@ The replacing words (intruders) are nearly uniform over the vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -58,13 +58,17 @@ def corrupt(
     changed tokens is `rates.replacement`. An inserted intruder stands before or behind its token with equal
     probability, and may equal that token.
 
+    Where `alphabet` has one value alone there is no intruder: tokens are deleted at most.
+
     A report never loses all its tokens: one token, drawn at random, is kept. The deletion rate of very short reports is
     therefore a little lower. An empty report stays empty.
 
     Raises ValueError if the arrays do not fit together.
     """
     offsets = np.asarray(offsets, dtype=np.int64)
-    alphabet = _checked_alphabet(tokens, offsets, rates, alphabet)
+    alphabet = _checked_alphabet(tokens, offsets, alphabet)
+    if len(alphabet) < 2:
+        rates = replace(rates, replacement=0.0, insertion=0.0)
     lengths = np.diff(offsets)
     rates_of_token = np.repeat(_rates_of_report(rates, len(lengths), rng), lengths)
     hit = np.flatnonzero(rng.random(len(tokens), dtype=np.float32) < rates_of_token)
@@ -90,7 +94,7 @@ def corrupt(
     return result, ends[offsets]
 
 
-def _checked_alphabet(tokens: np.ndarray, offsets: np.ndarray, rates: NoiseRates, alphabet: np.ndarray) -> np.ndarray:
+def _checked_alphabet(tokens: np.ndarray, offsets: np.ndarray, alphabet: np.ndarray) -> np.ndarray:
     """Returns the distinct values of `alphabet`, sorted; raises ValueError if arguments of `corrupt` do not fit."""
     if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
         raise ValueError(f"tokens must be a flat array of integers, not {tokens.dtype} of shape {tokens.shape}")
@@ -99,8 +103,6 @@ def _checked_alphabet(tokens: np.ndarray, offsets: np.ndarray, rates: NoiseRates
     if (np.diff(offsets) < 0).any():
         raise ValueError("offsets must not decrease")
     alphabet = np.unique(alphabet)
-    if len(alphabet) < 2 and rates.replacement + rates.insertion > 0:
-        raise ValueError(f"the alphabet needs two values or more to draw intruders from, not {len(alphabet)}")
     if not np.array_equal(alphabet, alphabet.astype(tokens.dtype)):
         raise ValueError(f"the alphabet holds values that tokens of type {tokens.dtype} cannot hold")
     return alphabet.astype(tokens.dtype)

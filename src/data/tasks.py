@@ -166,8 +166,8 @@ class Regression:
         return (left - right).square().mean(dim=1)
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Numbers of at least zero, in the unit of the labels, of outputs of any shape."""
-        return np.maximum(np.expm1(np.asarray(outputs, dtype=np.float64)), 0.0)
+        """Finite numbers of at least zero, in the unit of the labels, of finite outputs of any shape."""
+        return np.maximum(np.expm1(np.minimum(np.asarray(outputs, dtype=np.float64), LARGEST_OUTPUT)), 0.0)
 
     def targets(self, labels: Tensor) -> Tensor:
         """What the loss compares outputs with: log1p of the labels."""
@@ -194,6 +194,8 @@ class Regression:
         return np.eye(len(limits) + 1, dtype=np.uint8)[np.searchsorted(limits, values, side="left")]
 
 
+LARGEST_OUTPUT = 88.0
+"""Output of a regression above which its prediction, 1e38, does not grow: float32 holds no larger ones."""
 HUBER_DELTA = 1.0
 """Error of log1p above which the Huber loss is linear."""
 KINDS = {"multilabel": Multilabel(), "binary": Binary(), "multiclass": Multiclass(), "regression": Regression()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-TEMPERATURE_RANGE = (0.01, 1000.0)  # the optimum is infinite for a useless member, zero for a perfect one
+TEMPERATURE_RANGE = (0.1, 1000.0)  # the optimum is infinite for a useless member, zero where no row is on a wrong side
 NEWTON_NIL = 1e-6  # tolerance on twice the remaining loss; the result is then exact to about 1e-8
 BLOCK_CELLS = 8_192  # cells computed at once: they fit the cache and are too few for BLAS to use threads
 SMOOTHING = 0.01

@@ -114,6 +114,10 @@ class Evidence:
         """Weights, reports and folds, as metrics.official_score takes them."""
         return self.weights, self.reports, self.folds
 
+    @property
+    def has_one_fold(self) -> bool:
+        return len(np.unique(self.folds)) < 2
+
     def only(self, rows: np.ndarray) -> Evidence:
         """Selects `rows`, an index or a mask."""
         members = [member[rows] for member in self.members]
@@ -124,7 +128,7 @@ class Evidence:
 
         The new folds are valid since no member was trained on these reports.
         """
-        if len(np.unique(self.folds)) > 1:
+        if not self.has_one_fold:
             return self
         report = np.unique(self.reports, return_inverse=True)[1]
         return replace(self, folds=(np.random.default_rng(0).permutation(report.max() + 1) % INNER_FOLDS)[report])
@@ -185,8 +189,9 @@ def fit_method(evidence: Evidence, task: Task, method: str, per_group: bool = Tr
 
     `auto` goes through NESTED from the simplest method and takes a later method if its cross-fitted score is higher by
     more than a paired standard error; equal weights win ties. A regression has no temperature to choose. `greedy` is no
-    candidate: `weights` covers its blends. Rows of a single fold are dealt into INNER_FOLDS. Raises UserError for an
-    unknown method, and the errors of `fit_weights`.
+    candidate: `weights` covers its blends. Rows of a single fold are dealt into INNER_FOLDS; of a single report nothing
+    can be cross-fitted, and equal weights are taken. Raises UserError for an unknown method, and the errors of
+    `fit_weights`.
     """
     if method not in METHODS:
         raise unknown("blend method", method, METHODS)
@@ -309,12 +314,14 @@ def contributions(
 
     A step has the member, the cross-fitted score, the gain over the step before (null at the first) and the number of
     agreeing folds (`greedy_steps`, one blend for all labels). A member has the score of its plain logits and the loss
-    of the blend without the member (`leave_one_out`), null if no member is left.
+    of the blend without the member (`leave_one_out`), null if no member is left. Evidence of a single fold, on which
+    nothing can be cross-fitted, gives the scores alone.
     """
     alone = [
         official_score(task, evidence.labels, task.decode(member), *evidence.judging) for member in evidence.members
     ]
-    lost = leave_one_out(evidence, task, blends)
+    is_fitted = not evidence.has_one_fold
+    lost = leave_one_out(evidence, task, blends) if is_fitted else [None] * len(alone)
     return {
         "greedy": [
             {
@@ -324,7 +331,7 @@ def contributions(
                 "agree": step.agree,
                 "folds": step.folds,
             }
-            for step in greedy_steps(evidence, task)
+            for step in (greedy_steps(evidence, task) if is_fitted else [])
         ],
         "members": {
             name: {"score": score.to_json(), "lost_without": loss and loss.to_json()}
@@ -387,6 +394,8 @@ def _check_evidence(evidence: Evidence, task: Task) -> None:
 
 def _choose(evidence: Evidence, task: Task, per_group: bool) -> str:
     evidence = evidence.dealt()
+    if evidence.has_one_fold:
+        return NESTED[0]
     chosen, best = NESTED[0], task.decode(mean_logits(evidence.members))
     for method in NESTED[1:] if task.has_classes else ("weights",):
         blends = fit_folds(evidence, task, method, per_group)

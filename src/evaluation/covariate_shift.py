@@ -124,12 +124,14 @@ def odds_weights(logits: np.ndarray, clip: float = CLIP) -> np.ndarray:
 def similarity_weights(train: np.ndarray, test: np.ndarray, clip: float = CLIP) -> np.ndarray:
     """Returns weights (N,) with mean 1 that give the cosines `train` (N,) the histogram of the cosines `test` (M,).
 
-    Weights are clipped. Bins hold equal shares of `test`; the outer bins are unbounded.
+    Weights are clipped, and above zero: a bin without a test report counts half of one. Bins hold equal shares of
+    `test`; the outer bins are unbounded.
     """
     edges = np.unique(np.quantile(test, np.linspace(0, 1, SIMILARITY_BINS + 1)[1:-1]))
     bins = np.searchsorted(edges, train), np.searchsorted(edges, test)
     have, want = (np.bincount(which, minlength=len(edges) + 1) / len(which) for which in bins)
-    return _normalised((want / np.maximum(have, 0.5 / len(train)))[bins[0]], clip)
+    want, have = np.maximum(want, 0.5 / len(test)), np.maximum(have, 0.5 / len(train))
+    return _normalised((want / have)[bins[0]], clip)
 
 
 def _normalised(weights: np.ndarray, clip: float) -> np.ndarray:

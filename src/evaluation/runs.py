@@ -31,7 +31,7 @@ from src.core.settings_loader import run_from_yaml
 from src.core.targets import Target, check_files
 from src.core.terminal import result, show_table
 from src.data.tasks import Task, get_task
-from src.evaluation import metrics
+from src.evaluation import broken_runs, metrics
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
@@ -139,6 +139,11 @@ class RunFolder:
     @property
     def score(self) -> dict[str, Any]:
         return storage.read_json(self.path / "score.json", self.remedy)
+
+    @property
+    def fault(self) -> str:
+        """What makes the run broken, see broken_runs.py; empty for every other run."""
+        return self.score.get("fault", "")
 
     @property
     def settings(self) -> Run:
@@ -250,6 +255,13 @@ def score_oof(workspace: Workspace, logits: np.ndarray, how: str, optimistic: bo
     }
 
 
+def score_run(workspace: Workspace, logits: np.ndarray, how: str, optimistic: bool = False) -> dict[str, Any]:
+    """The content of a run's score.json: score_oof() and, of a broken run, its `fault`."""
+    rows = workspace.splits.scored
+    fault = broken_runs.fault(workspace.task, workspace.labels[rows], logits[rows], workspace.splits.table[rows])
+    return {**score_oof(workspace, logits, how, optimistic), **({"fault": fault} if fault else {})}
+
+
 def judged_by(workspace: Workspace) -> dict[str, Any]:
     """Entry, for the fingerprint of a score.json, of the settings that its figures depend on."""
     is_binary = workspace.task.kind == "binary"
@@ -294,10 +306,14 @@ def show_scores(scores: dict[str, dict[str, Any]], metric: str = "auto") -> None
         figures = metrics.table_figures(task, score["overall"])
         columns, heading = list(figures), "score" if task.kind == "multilabel" else task.score_name
         cells = [_cell(figure["value"]) for figure in figures.values()]
-        rows.append([name + (" *" if score.get("optimistic") else ""), _with_error(figure_of(score, metric)), *cells])
+        marks = (" *" if score.get("optimistic") else "") + (" !" if score.get("fault") else "")
+        rows.append([name + marks, _with_error(figure_of(score, metric)), *cells])
     show_table("Score of each run, with its standard error", ["run", heading, *columns], rows)
     if any(score.get("optimistic") for score in scores.values()):
         result("* optimistic: its epochs were chosen on the rows that are scored")
+    for name, score in scores.items():
+        if score.get("fault"):
+            result(f"! {name} {score['fault']}")
 
 
 def show_details(run: RunFolder) -> None:

@@ -16,11 +16,13 @@ from src.core.errors import OutOfDate, UserError, unknown
 from src.core.settings import Config
 from src.core.settings_loader import model_names
 from src.core.storage import Output
+from src.core.terminal import warn
 from src.data import sources
 from src.data.dataset import Dataset
 from src.data.input_files import InputFiles
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
+from src.evaluation.broken_runs import REMEDY
 from src.evaluation.runs import RunFolder, command, options
 from src.evaluation.validation_sets import ShiftedTest, Validation, ValidationSets, validation
 
@@ -31,10 +33,13 @@ SAME = ("paths", "data", "grid", "folds", "shift", "task", "sample")
 
 
 class Workspace:
-    def __init__(self, settings: Config, read_only: bool = False):
-        """`read_only`: nothing is written, not even a cache; for ./run.sh status."""
+    def __init__(self, settings: Config, read_only: bool = False, force: bool = False):
+        """`read_only`: nothing is written, not even a cache; for ./run.sh status. `force`: broken runs are used like
+        others (--force)."""
         self.settings = settings
         self.read_only = read_only
+        self.force = force
+        self._warned: set[str] = set()
         self.output = Output(settings.paths.output)
         self._kept: dict[str, Any] = {}
         self.made: set[str] = set()
@@ -42,7 +47,7 @@ class Workspace:
 
     def variant(self, settings: Config) -> Workspace:
         """A workspace of other settings that shares what is loaded, where that does not depend on them."""
-        other = Workspace(settings, self.read_only)
+        other = Workspace(settings, self.read_only, self.force)
         if all(getattr(settings, key) == getattr(self.settings, key) for key in SAME):
             other.__dict__ |= {key: value for key, value in self.__dict__.items() if key in LOADED}
         return other
@@ -150,6 +155,18 @@ class Workspace:
         if name in model_names() or name in self.settings.runs:
             raise UserError(f"{path} is missing. Make it with: ./run.sh {self.command('train', '--model', name)}")
         raise unknown("run", name, self.output.run_names())
+
+    def check_unbroken(self, runs: Iterable[RunFolder]) -> None:
+        """Raises UserError for a broken run (broken_runs.py), of which --force makes a warning."""
+        broken = [run for run in runs if run.fault]
+        if broken and not self.force:
+            what = "; ".join(f"run {run.name} {run.fault}" for run in broken)
+            told = f"{what}. Broken runs are not blended, submitted or handed on. {REMEDY}"
+            raise UserError(f"{told} To use them all the same: --force")
+        for run in broken:
+            if run.name not in self._warned:
+                self._warned.add(run.name)
+                warn(f"run {run.name} {run.fault}. It is used all the same (--force)")
 
     def fitting_run(self, name: str) -> RunFolder:
         """A finished run of the reports, folds, test files and noisy copies that are there now."""

@@ -7,6 +7,7 @@ from src.data import sources
 from src.data.tasks import Task, get_task
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
+from src.pipeline.stages.blend import members_of
 from src.pipeline.stages.submit import Submit
 
 
@@ -21,6 +22,8 @@ def show(workspace: Workspace) -> None:
             between = f"{expected['low']:.4f} to {expected['high']:.4f}"
             lines.append(f"expected on {test}: {expected['value']:.4f} ({between}), {own.score_name}")
     lines.append(f"out of fold: {_out_of_fold(run, own)}")
+    left_out = [name for name in members_of(workspace.settings) if name not in run.record["members"]]
+    lines += [f"left out of the blend: {name}, which {workspace.run(name).fault}" for name in left_out]
     submissions = Submit().files(workspace).values()
     lines += [f"to upload: {path}" for path in submissions]
     lines.append(f"page: {workspace.output.report}")

@@ -98,6 +98,11 @@ def get_command(name: str) -> Command:
     return Command(getattr(module, "arguments", lambda parser: None), module.run)
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Adds --force, for commands that blend, submit or hand on runs."""
+    parser.add_argument("--force", action="store_true", help="also runs that are broken: diverged or constant")
+
+
 def _make_stage(workspace: Workspace, name: str) -> None:
     from src.pipeline.stage import get_stage, make
 

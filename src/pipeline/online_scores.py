@@ -136,6 +136,7 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
             f"Choose a run with: ./run.sh {workspace.command('leaderboard')}"
         )
     runs_ = [workspace.fitting_run(name) for name in names or ["blend"]]
+    workspace.check_unbroken(runs_)
     rows = workspace.validation().only(workspace.splits.scored)
     local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
     test = [np.asarray(run.test_logits(target.name)) for run in runs_]
@@ -244,7 +245,7 @@ def advice(workspace: Workspace, submissions: list[Submission]) -> str:
     select_on, target = workspace.settings.select_on, workspace.target
     if target is None:
         return ""
-    loaded = {run.name: run for run in workspace.fitting_runs()[0]}
+    loaded = {run.name: run for run in workspace.fitting_runs()[0] if not run.fault}
     boards = {
         name: run.boards()[target.name]["validations"][select_on]["value"]
         for name, run in loaded.items()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from src.core import storage
+from src.core.errors import UserError
 from src.models.classifier import Classifier
 from src.training.batching import length_batches
 from src.training.devices import autocast
@@ -22,8 +23,18 @@ takes the memory of one chunk and of the answer."""
 def mean_logits(
     model: Classifier, views: Sequence[Mapping[str, np.ndarray]], *args: Any, **settings: Any
 ) -> np.ndarray:
-    """Averages predict_logits() over several views of the same reports."""
-    return np.mean([predict_logits(model, inputs, *args, **settings) for inputs in views], axis=0, dtype=np.float32)
+    """Averages predict_logits() over several views of the same reports.
+
+    Raises UserError for logits that are not finite: nothing that is made of them would be.
+    """
+    logits = [predict_logits(model, inputs, *args, **settings) for inputs in views]
+    mean = np.mean(logits, axis=0, dtype=np.float32)
+    if broken := int((~np.isfinite(mean)).any(axis=1).sum()):
+        raise UserError(
+            f"the trained model has no finite output for {broken:,} of {len(mean):,} rows. Train it again with a lower "
+            "train.learning_rate or a lower train.clip_norm"
+        )
+    return mean
 
 
 def predict_logits(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from src.pipeline.command import add_force
+
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: blend.members, or the whole preset")
     parser.add_argument("--name", default="blend", help="name of the blend's own run (default: blend)")
+    add_force(parser)
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from src.core.errors import UserError
 from src.core.terminal import add_json, result
 from src.evaluation.workspace import Workspace
+from src.pipeline.command import add_force
 from src.pipeline.stage import reading, run_lock
 from src.serving.bundle import Bundle, write_bundle
 
@@ -21,6 +22,7 @@ from src.serving.bundle import Bundle, write_bundle
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a trained run or a blend, such as lstm or blend")
     parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/RUN.bundle")
+    add_force(parser)
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
@@ -28,7 +30,9 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if to.is_dir():
         raise UserError(f"--to {to} is a folder; name a file")
     with reading(workspace, "bundle", [run_lock(parsed.run)]):
-        bundle = Bundle.open(write_bundle(workspace, workspace.run(parsed.run), to))
+        source = workspace.run(parsed.run)
+        workspace.check_unbroken([source])
+        bundle = Bundle.open(write_bundle(workspace, source, to))
     models = sum(bundle.record["models"].values())
     add_json("bundle", {"name": bundle.name, "version": bundle.version, "models": models})
     result(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.core.errors import UserError
+from src.pipeline.command import add_force
 
 if TYPE_CHECKING:
     from src.data.splits import Split
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a trained run or a blend, such as blend")
     parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/RUN_small.bundle")
+    add_force(parser)
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
@@ -41,6 +43,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if to.is_dir():
         raise UserError(f"--to {to} is a folder; name a file")
     source = workspace.run(parsed.run)
+    workspace.check_unbroken([source])
     with reading(workspace, "compress", [run_lock(name) for name in (source.name, *source.ancestors())]):
         compress(workspace, workspace.fitting_run(parsed.run), to)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.pipeline.command import add_force
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
@@ -29,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="RUN", help="also what each other run gains over this one")
     parser.add_argument("--board", metavar="NAME", help="of add, ask and tell: where it is scored (leaderboard.board)")
     parser.add_argument("--note", metavar="TEXT", help="of add and tell: a note kept with the score")
+    add_force(parser)
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

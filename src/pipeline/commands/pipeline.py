@@ -7,11 +7,17 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from src.pipeline.command import add_force
+
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
 SHOWN = ("submit", "score", "leaderboard", "report")
 """Stages whose results the pipeline is asked for; the others are the way to them."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_force(parser)
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

@@ -34,6 +34,7 @@ from src.evaluation.external_dataset import Pool
 from src.evaluation.metrics import Estimate
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
+from src.pipeline.command import add_force
 from src.pipeline.predicted_files import PredictedFile, ReportFile, predicted_file
 from src.pipeline.stage import reading, run_lock
 from src.training.prediction import mean_prediction, prediction_jobs
@@ -66,6 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="share of tokens to replace for it (default: what the file lacks to the target)",
     )
     parser.add_argument("--against", metavar="RUN", help="for --shifted: also what each run gains over this one")
+    add_force(parser)
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
@@ -114,6 +116,7 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
     runs = [workspace.run(name) for name in names]
     for source in runs:
         _check_task(workspace.settings, source)
+    workspace.check_unbroken(runs)
     rows = predicted_file(file, workspace.settings)
     try:
         workspace.check_input()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from src.pipeline.command import add_force
+
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="default: the pipeline's blend")
+    add_force(parser)
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

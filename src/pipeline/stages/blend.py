@@ -18,10 +18,10 @@ from src.core.names import check_name
 from src.core.settings import Config, fingerprint
 from src.core.settings_loader import model_names
 from src.core.targets import Target
-from src.core.terminal import info, result, show_table
+from src.core.terminal import info, result, show_table, warn
 from src.ensemble import blending
 from src.ensemble.blend_data import blend_rows, judging_folds
-from src.evaluation import runs
+from src.evaluation import broken_runs, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage, run_lock
@@ -73,7 +73,10 @@ class Blend(Stage):
         return [Target(self._blend, folder / "score.json", stamp, files)]
 
     def parts(self, workspace: Workspace) -> list[RunFolder]:
-        """The members. Raises UserError for one that is missing, or made of other files, folds or settings."""
+        """The members. Of runs that are not named the broken ones are left out, unless all are broken.
+
+        Raises UserError for one that is missing, made of other files, folds or settings, or broken.
+        """
         _ = workspace.splits  # what is missing first is told first
         members = self.members(workspace)
         if len(set(members)) < len(members):
@@ -84,6 +87,9 @@ class Blend(Stage):
         workspace.check_fits(parts)
         if not self._members:
             runs.check_settings(workspace.settings, parts)
+            if not workspace.force:
+                parts = [part for part in parts if not part.fault] or parts
+        workspace.check_unbroken(parts)
         return parts
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
@@ -93,7 +99,8 @@ class Blend(Stage):
         return super().reads(workspace) | {run_lock(name) for name in self.members(workspace)}
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
-        return Progress(", ".join(self.members(workspace)))
+        fault = target.is_current() and workspace.run(target.name).fault
+        return Progress("; ".join(filter(None, [", ".join(part.name for part in self.parts(workspace)), fault])))
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         return f"blend: up to date ({targets[0].result.parent})"
@@ -101,8 +108,14 @@ class Blend(Stage):
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         if self._members and self._blend == "blend":
             info("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
-        info(f"blend: {', '.join(self.members(workspace))} by method {workspace.settings.blend.method}")
-        _write_blend(workspace, missing[0], self.parts(workspace))
+        parts = self.parts(workspace)
+        info(f"blend: {', '.join(part.name for part in parts)} by method {workspace.settings.blend.method}")
+        _write_blend(workspace, missing[0], parts)
+
+    def show(self, workspace: Workspace) -> None:
+        members = set(workspace.run(self._blend).record["members"])
+        for left_out in (workspace.run(name) for name in self.members(workspace) if name not in members):
+            warn(f"blend: left out {left_out.name}, which {left_out.fault}. {broken_runs.REMEDY}")
 
 
 STAGE = Blend()
@@ -154,7 +167,7 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
         array_files.write_npy(runs.copies_path(folder, test.name), copies)
         by_fold = [fitted.apply(one) for one in zip(*(part.fold_logits(test.name) for part in parts), strict=True)]
         array_files.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
-    score = runs.score_oof(workspace, oof, how, any(part.score["optimistic"] for part in parts))
+    score = runs.score_run(workspace, oof, how, any(part.score["optimistic"] for part in parts))
     target.write(score)
     _show(workspace.task.label_names, fitted, members, record["diversity"], record["contributions"])
     result(f"blend: {target.name} {runs.headline(score, workspace.settings.metric)}, in {folder}")
@@ -184,10 +197,10 @@ def _contributions(
     per_fold: dict[int, blending.BlendWeights],
     names: list[str],
 ) -> dict[str, Any]:
-    """`blending.contributions`; the one fold of a holdout's validation part is cross-fitted within."""
+    """`blending.contributions`; the one fold of a holdout's validation part is cross-fitted within, unless it is one
+    report."""
     task = workspace.task
-    if len(np.unique(evidence.folds)) < 2:
-        evidence = evidence.dealt()
+    if evidence.has_one_fold and not (evidence := evidence.dealt()).has_one_fold:
         per_fold = blending.fit_folds(evidence, task, fitted.method, workspace.settings.blend.per_group)
     return blending.contributions(evidence, task, per_fold, names)
 

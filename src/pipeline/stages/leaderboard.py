@@ -16,7 +16,7 @@ from src.core import storage, versions
 from src.core.errors import UserError
 from src.core.settings import fingerprint
 from src.core.targets import Target
-from src.core.terminal import JobProgress, result, show_table
+from src.core.terminal import JobProgress, result, show_table, warn
 from src.data.tasks import get_task
 from src.evaluation import label_shift, metrics, runs
 from src.evaluation.runs import RunFolder
@@ -60,9 +60,10 @@ class Leaderboard(Stage):
 
     def targets(self, workspace: Workspace) -> list[Target]:
         """One for each run of the files, folds and noisy copies that are there now."""
-        for name in [*self._named, *([self._against] if self._against else [])]:
-            workspace.fitting_run(name)
-        fitting, _ = workspace.fitting_runs()
+        named = [*self._named, *([self._against] if self._against else [])]
+        workspace.check_unbroken([workspace.fitting_run(name) for name in named])
+        fitting = _fitting(workspace)
+        workspace.check_unbroken(() if fitting else workspace.fitting_runs()[0])
         if not fitting:
             remedy = workspace.command("train")
             raise UserError(
@@ -84,7 +85,7 @@ class Leaderboard(Stage):
         return Target(run.name, self.result(workspace, run.name), stamp)
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
-        fitting, _ = workspace.fitting_runs()
+        fitting = _fitting(workspace)
         by_name = {run.name: run for run in fitting}
         with JobProgress("leaderboard", {target.name: 1.0 for target in missing}, lines=False) as progress:
             for target in missing:
@@ -95,7 +96,7 @@ class Leaderboard(Stage):
         return ""
 
     def show(self, workspace: Workspace) -> None:
-        fitting, others = workspace.fitting_runs()
+        fitting, others = _fitting(workspace), workspace.fitting_runs()[1]
         boards = {run.name: storage.read_json(self.result(workspace, run.name)) for run in fitting}
         shift, target = workspace.validation_sets, workspace.target
         short = short_names([test.name for test in shift.tests])
@@ -113,10 +114,18 @@ class Leaderboard(Stage):
             result(
                 "left out, as they were made on other files, folds or shift than are there now: " + ", ".join(others)
             )
+        for run in workspace.fitting_runs()[0]:
+            if run.fault and not workspace.force:
+                warn(f"left out {run.name}, which {run.fault}")
         online_scores.show(workspace)
 
 
 STAGE = Leaderboard()
+
+
+def _fitting(workspace: Workspace) -> list[RunFolder]:
+    """Runs of what is there now; without --force the broken ones are left out, also of what others are expected by."""
+    return [run for run in workspace.fitting_runs()[0] if workspace.force or not run.fault]
 
 
 def _committee(run: RunFolder, fitting: Sequence[RunFolder]) -> list[RunFolder]:

@@ -54,6 +54,7 @@ class Submit(Stage):
     def source(self, workspace: Workspace) -> RunFolder:
         _ = workspace.splits  # what is missing first is told first
         run = workspace.run(self._run or "blend")
+        workspace.check_unbroken([run])
         workspace.check_fits([run], noisy_copies=workspace.settings.submit.label_shift)
         return run
 

@@ -19,8 +19,8 @@ from src.core import array_files, locks, storage, versions
 from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
 from src.core.settings import fingerprint
 from src.core.targets import Target
-from src.core.terminal import duration, info, result
-from src.evaluation import runs
+from src.core.terminal import duration, info, result, warn
+from src.evaluation import broken_runs, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import ShiftedTest
 from src.evaluation.workspace import Workspace
@@ -67,8 +67,10 @@ class Train(Stage):
         if not left and not target.is_current():
             notes.append("to be put together anew")
         elif target.is_current():
-            score = runs.figure_of(storage.read_json(target.result), workspace.settings.metric)
-            notes.append(f"score {score['value']:.4f}")
+            score = storage.read_json(target.result)
+            notes.append(f"score {runs.figure_of(score, workspace.settings.metric)['value']:.4f}")
+            if fault := score.get("fault"):
+                notes.append(fault)
         is_begun = bool(begun) or (trained > 0 and not target.result.exists())
         return Progress("; ".join(notes), trained, len(jobs), is_begun, bool(running))
 
@@ -213,7 +215,10 @@ class Training:
 
 def _report_run(workspace: Workspace, name: str, tracking: Tracking) -> None:
     folder = workspace.output.run(name)
-    result(f"train: {name} {runs.headline(storage.read_json(folder / 'score.json'), workspace.settings.metric)}")
+    score = storage.read_json(folder / "score.json")
+    result(f"train: {name} {runs.headline(score, workspace.settings.metric)}")
+    if fault := score.get("fault"):
+        warn(f"run {name} {fault}. It is not blended or submitted without --force. {broken_runs.REMEDY}")
     tracking.score(folder)
 
 
@@ -267,7 +272,7 @@ def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob], tea
     if teacher:
         how = f"{how}; each fold's student was taught by that fold's models of {teacher.name}"
         optimistic = optimistic or teacher.score["optimistic"]
-    score = runs.score_oof(workspace, oof, how, optimistic)
+    score = runs.score_run(workspace, oof, how, optimistic)
     target.write(score)
 
 

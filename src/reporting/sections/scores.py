@@ -91,7 +91,8 @@ def _all_scores(findings: Findings, scores: dict) -> list:
         macro = [overall["macro"][key] for key in ("roc_auc", "pr_auc")]
         rows.append([name, *(_with_error(cell) for cell in cells), *(_figure(cell["value"]) for cell in macro)])
         columns = ["run", "score", "exact match", "calibration error", "ROC-AUC", "PR-AUC"]
-    return [Chart(chart.svg, caption), Table(columns, rows, "Out of fold, ± one standard error")]
+    broken = [f"; run {name} {fault}" for name in ordered if (fault := scores[name].get("fault"))]
+    return [Chart(chart.svg, caption), Table(columns, rows, f"Out of fold, ± one standard error{''.join(broken)}")]
 
 
 def validations(findings: Findings) -> list[Table]:
