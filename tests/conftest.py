@@ -22,6 +22,7 @@ from src.core import terminal
 from src.core.errors import UserError
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1, ROUND2
+from tests.offline import run_offline
 from tests.waiting import PATIENCE
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -104,9 +105,20 @@ def clinical_words(task: str, input_folder: Path, output: Path, *more: str) -> l
 
 
 @pytest.fixture(scope="session")
-def done(made_once, tiny_input) -> Path:
+def made_offline(made_once, tiny_input) -> Path:
+    """output/: a finished pipeline, made in processes without a network; log: every address that they asked for."""
+
+    def make(folder: Path) -> None:
+        made, _ = run_offline(folder, "-m", "src", *words(tiny_input, folder / "output"))
+        assert made.returncode == 0, made.stderr
+
+    return made_once("offline", make)
+
+
+@pytest.fixture(scope="session")
+def done(made_offline) -> Path:
     """Output of a finished pipeline; tests that change it work on a copy."""
-    return made_once("done", lambda output: run_command(words(tiny_input, output)))
+    return made_offline / "output"
 
 
 @pytest.fixture(scope="session")
