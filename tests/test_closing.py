@@ -35,7 +35,7 @@ def test_scores_have_the_name_of_what_they_are_under_another_metric(tmp_path):
     blend = SimpleNamespace(
         boards=lambda: {"set-b": {"expected": {"value": 0.65, "low": 0.6, "high": 0.7}}},
         score={"overall": {"score": figure, "scores": {"roc_auc": {"value": 0.86, "standard_error": 0.02}}}},
-        record={"members": {"boosting": ""}},
+        record={"members": {"gru": "", "boosting": "", "linear": ""}},
     )
     settings = load_config("sample", ["task=icu", "metric=roc_auc", f"paths.input={tmp_path}"])
     workspace = SimpleNamespace(
