@@ -16,6 +16,7 @@ from src.core.storage import Output
 from src.core.targets import CHECKSUMS
 from src.data import splits
 from src.data.corpus import Corpus, Vocabulary
+from src.data.empty_reports import NONE, EmptyReports
 from src.data.inputs import InputShape
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
@@ -85,6 +86,11 @@ class Dataset:
     def test_texts(self) -> dict[str, str]:
         """Fingerprint of the reports of each test file, by its name."""
         return {file["name"]: file["text"] for file in self.manifest["files"] if file["role"] == "test"}
+
+    def empty_reports(self, name: str) -> EmptyReports:
+        """Reports of a test file that have no description; its corpus holds the others."""
+        (entry,) = (file for file in self.manifest["files"] if file["role"] == "test" and file["name"] == name)
+        return EmptyReports.from_json(entry["empty"]) if "empty" in entry else NONE
 
     @property
     def extra_files(self) -> list[str]:

@@ -73,7 +73,8 @@ def count_errors(total: int) -> str:
 
 @dataclass
 class Part:
-    """Contents of a block of n lines. A line with errors has an empty id, length 0 or form 0."""
+    """Contents of a block of n lines. A line with errors has an empty id, length 0 or form 0, and one without a
+    description length 0."""
 
     ids: np.ndarray  # (n,) bytes
     tokens: np.ndarray  # (sum of lengths,) uint16
@@ -83,8 +84,11 @@ class Part:
     errors: Errors
 
 
-def parse_lines(block: bytes, n_fields: int) -> Part:
-    """Parses the lines of a block one at a time; this function defines the format and its error messages."""
+def parse_lines(block: bytes, n_fields: int, may_be_empty: bool = False) -> Part:
+    """Parses the lines of a block one at a time; this function defines the format and its error messages.
+
+    `may_be_empty`: an empty description is no error, and the line has length 0.
+    """
     ids, tokens, lengths, forms, columns, errors = [], [], [], [], [], Errors()
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n")):
         if errors.is_full:
@@ -94,7 +98,7 @@ def parse_lines(block: bytes, n_fields: int) -> Part:
         if fields := split_fields(line.removesuffix(b"\r"), LAYOUTS[n_fields], messages):
             name = read_id(fields[0], messages)
             words = _numbers(fields[1], LARGEST_TOKEN, "token", messages)
-            if not fields[1].strip(b" "):
+            if not may_be_empty and not fields[1].strip(b" "):
                 messages.append("an empty description, expected at least one token")
             if n_fields == 3:
                 form, positive = _labels(fields[2], messages)

@@ -16,6 +16,7 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.data.block_parser import parse_block
+from src.data.empty_reports import NONE, EmptyReports
 from src.data.file_kinds import open_bytes, refuse_other_kinds
 from src.data.line_parser import COUNTED, DELIMITER, LAYOUTS, TASK_OF_FORM, Errors, Part, parse_lines, repeated_ids
 from src.data.tasks import Task
@@ -43,6 +44,8 @@ class Reports:
     """Task of the label fields' form; None for a file without labels."""
     sha256: str = ""
     """Checksum of the file's bytes; empty for reports that are in no file."""
+    empty: EmptyReports = NONE
+    """Reports of the file that have no description; they are not among the N."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,19 +73,20 @@ class Reports:
         return self.labels[:, : task.n_labels]
 
 
-_Parser = Callable[[bytes, int], Part]
+_Parser = Callable[[bytes, int, bool], Part]
 
 
-def read_reports(path: Path | str, labelled: bool | None = None) -> Reports:
+def read_reports(path: Path | str, labelled: bool | None = None, may_be_empty: bool = False) -> Reports:
     """Reads a file of reports.
 
-    `labelled` requires (True) or forbids (False) a label field; None accepts both, by the first line. Memory is that of
-    the result and a few blocks. Raises one UserError that lists all irregular lines with file and line number.
+    `labelled` requires (True) or forbids (False) a label field; None accepts both, by the first line. `may_be_empty`
+    takes empty descriptions, which are errors otherwise, into Reports.empty. Memory is that of the result and a few
+    blocks. Raises one UserError that lists all irregular lines with file and line number.
     """
-    return _read(Path(path), labelled, _parse)
+    return _read(Path(path), labelled, _parse, may_be_empty)
 
 
-def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
+def _read(path: Path, labelled: bool | None, parse: _Parser, may_be_empty: bool = False) -> Reports:
     with open_bytes(path) as file:
         size = os.fstat(file.fileno()).st_size
         n_fields = _number_of_fields(path, file.readline() + file.read(1 << 16), labelled)
@@ -90,10 +94,10 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
         # The arrays have the largest size that a valid file of this size can need: large arrays get large pages, pages
         # that are never written cost nothing, and appending would touch twice the memory.
         tokens = np.empty(size // 2 + 1, np.uint16)
-        offsets = np.zeros(size // len("0|,|0\n") + 3, np.int64)
+        offsets = np.zeros(size // len("0|,|\n") + 3, np.int64)
         labels = None
         digest, errors, ids, forms, n_rows, n_tokens = hashlib.sha256(), Errors(), [], [], 0, 0
-        for part in _in_order(lambda block: parse(block, n_fields), _blocks(file, digest)):
+        for part in _in_order(lambda block: parse(block, n_fields, may_be_empty), _blocks(file, digest)):
             errors.extend(part.errors, line=n_rows)
             ids.append(part.ids)
             forms.append(part.forms)
@@ -114,7 +118,14 @@ def _read(path: Path, labelled: bool | None, parse: _Parser) -> Reports:
     for array, shape in ((tokens, n_tokens), (offsets, n_rows + 1), (labels, (n_rows, labels.shape[1]))):
         array.resize(shape, refcheck=False)  # in place
     task = TASK_OF_FORM[int(forms[0])] if n_fields == 3 else None
-    return Reports(path, ids, tokens, offsets, labels if task else None, task, digest.hexdigest())
+    labels, empty = labels if task else None, NONE
+    if len(rows := np.flatnonzero(offsets[1:] == offsets[:-1])):
+        if len(rows) == n_rows:
+            raise UserError(f"{path}: no report has a description; expected lines of the form {LAYOUTS[n_fields]}")
+        empty = EmptyReports(rows, ids[rows], None if labels is None else labels[rows])
+        ids, offsets = np.delete(ids, rows), np.delete(offsets, rows)
+        labels = None if labels is None else np.delete(labels, rows, axis=0)
+    return Reports(path, ids, tokens, offsets, labels, task, digest.hexdigest(), empty)
 
 
 def _number_of_fields(path: Path, head: bytes, labelled: bool | None) -> int:
@@ -156,9 +167,9 @@ def _in_order(work: Callable[[bytes], Part], blocks: Iterable[bytes]) -> Iterato
             yield waiting.popleft().result()
 
 
-def _parse(block: bytes, n_fields: int) -> Part:
+def _parse(block: bytes, n_fields: int, may_be_empty: bool) -> Part:
     """Parses the lines of a block, by the fast parser if it accepts the block."""
-    return parse_block(block, n_fields) or parse_lines(block, n_fields)
+    return parse_block(block, n_fields) or parse_lines(block, n_fields, may_be_empty)
 
 
 def _mixed_forms(forms: np.ndarray) -> Errors:

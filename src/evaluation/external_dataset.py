@@ -68,7 +68,8 @@ class Pool:
         if target is None:
             raise UserError(f"{folder} has no test file to compare {reports.path} with. Add a test file.")
         train = [read_reports(path) for path in files.train]
-        (target_reports,) = (read_reports(path) for path in files.test if path.name == target.name)
+        (found,) = (path for path in files.test if path.name == target.name)
+        target_reports = read_reports(found, may_be_empty=True)
         return cls(
             reports,
             dataset.task,

@@ -18,6 +18,7 @@ from src.core.settings_loader import model_names
 from src.core.storage import Output
 from src.core.terminal import warn
 from src.data import sources
+from src.data.corpus import Corpus
 from src.data.dataset import Dataset
 from src.data.input_files import InputFiles
 from src.data.splits import Splits
@@ -140,6 +141,13 @@ class Workspace:
         """Rows of the validation `name` (default: select_on) for a test file (default: the target)."""
         test = test or self.target
         return validation(name or self.settings.select_on, self.validation_sets.rows, test, self.splits)
+
+    def whole_test_file(self, test: str, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (N,) and predictions (N, L) of all rows of a test file, from the predictions of its corpus: reports
+        without a description, which the corpus lacks, get the mean of the train labels."""
+        ids = np.asarray(Corpus.load(self.dataset.test_folder(test)).ids)
+        empty = self.dataset.empty_reports(test)
+        return empty.complete(ids, predictions, self.labels.mean(axis=0)) if len(empty) else (ids, predictions)
 
     def command(self, verb: str, *words: str) -> str:
         """A command line, without ./run.sh, with the preset and the settings of this workspace."""

@@ -19,7 +19,6 @@ from src.core.errors import UserError
 from src.core.names import check_name
 from src.core.settings import BOARD
 from src.core.terminal import result, show_table, warn
-from src.data.corpus import Corpus
 from src.data.submission_files import write_submission
 from src.ensemble.submission_log import Submission, SubmissionLog, entered_on
 from src.evaluation import label_shift, metrics
@@ -94,8 +93,8 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     proposal = base.ask(told, seed=len(told))
     number = 1 + len([one for one in register.submissions() if "made_of" in one.how])
     path = output.submission(target.name, f"ask{number}")
-    ids = np.asarray(Corpus.load(dataset.test_folder(target.name)).ids)
-    write_submission(path, ids, base.predict(proposal.settings), config.submit.eps, dataset.task)
+    ids, predictions = workspace.whole_test_file(target.name, base.predict(proposal.settings))
+    write_submission(path, ids, predictions, config.submit.eps, dataset.task)
     noted = register.made(
         path,
         storage.file_sha256(path),

@@ -13,6 +13,7 @@ from src.core.settings import Config, Grid, fingerprint
 from src.core.terminal import warn
 from src.data import sources
 from src.data.corpus import Corpus, Vocabulary, encode
+from src.data.empty_reports import NONE, EmptyReports
 from src.data.file_kinds import open_bytes
 from src.data.image_reader import Images, read_images
 from src.data.report_reader import Reports, read_reports
@@ -29,6 +30,8 @@ class PredictedFile(abc.ABC):
     """Checksum by which a run knows what it was trained on; empty for what is in memory alone or was not trained on."""
     ids: np.ndarray
     """(N,) bytes"""
+    empty: EmptyReports = NONE
+    """Reports of the file that have no description; they are not among the N."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,13 +48,14 @@ class PredictedFile(abc.ABC):
 
     @abc.abstractmethod
     def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
-        """Rows (K,) whose labels are known, and these labels (K, n_labels); None where there are none. Raises UserError
-        where they are another task's."""
+        """Rows (K,) of the whole file whose labels are known, and these labels (K, n_labels); None where there are
+        none. Raises UserError where they are another task's."""
 
 
 class ReportFile(PredictedFile):
     def __init__(self, reports: Reports):
         self.path, self.sha256, self.ids, self._reports = reports.path, reports.sha256, reports.ids, reports
+        self.empty = reports.empty
         self._folders: dict[str, Path] = {}
 
     @property
@@ -80,7 +84,12 @@ class ReportFile(PredictedFile):
         return folder
 
     def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
-        return None if self._reports.labels is None else (np.arange(len(self)), self._reports.labels_for(task))
+        if self._reports.labels is None:
+            return None
+        labels = self._reports.labels_for(task)
+        if self.empty.labels is not None:
+            _, labels = self.empty.complete(self.ids, labels, self.empty.labels[:, : task.n_labels])
+        return np.arange(len(labels)), labels
 
 
 class SeriesFile(PredictedFile):
@@ -142,4 +151,4 @@ class SeriesFile(PredictedFile):
 
 def predicted_file(path: Path, settings: Config) -> PredictedFile:
     """Opens the rows of a file of the task that settings name."""
-    return SeriesFile(path, settings) if settings.is_clinical else ReportFile(read_reports(path))
+    return SeriesFile(path, settings) if settings.is_clinical else ReportFile(read_reports(path, may_be_empty=True))

@@ -99,6 +99,8 @@ class Record(BaseModel):
     data: dict[str, Any]
     made_from: MadeFrom
     members: dict[str, MemberFile]
+    prior: list[float] | None = None
+    """Mean train labels; None in bundles of older versions."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
             **{key: run.record[key] for key in ("train", "tests", "folds", "shift", "preset", "overrides")},
             "files": [{key: file[key] for key in ("role", "rows", "sha256")} for file in files],
         },
+        "prior": workspace.labels.mean(axis=0).tolist(),
         "environment": storage.read_json(next(iter(_fold_records(run).values())))["environment"],
     }
 
@@ -416,6 +419,8 @@ def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         raise refused(path, _shown(str(error))) from None
     if checked.labels != task.label_names:
         raise refused(path, f"its labels are not those of the task {task.name}")
+    if checked.prior is not None and (len(checked.prior) != task.n_labels or not min(checked.prior) >= 0):
+        raise refused(path, f"its prior is no rate of each of the {task.n_labels} labels")
     (Data if task.input_kind == "reports" else Grid).model_validate(checked.data)
     return record
 

@@ -200,10 +200,13 @@ def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, i
     for name, folder in places.items():
         if file in (None, name):
             corpus = Corpus.load(folder)
-            rows = np.flatnonzero(np.asarray(corpus.ids) == report.encode())
+            rows = np.flatnonzero(np.asarray(corpus.ids) == report.encode(errors="replace"))
             if name in train_files:
                 rows = rows[np.asarray(corpus.sources)[rows] == train_files.index(name)]
             found += [(name, folder, int(row)) for row in rows]
+    for name in dataset.test_files if not found else ():
+        if report.encode(errors="replace") in dataset.empty_reports(name).ids:
+            raise UserError(f"report {report} of {name} has no description: there is nothing to explain")
     if not found:
         raise UserError(f"no {dataset.task.one} has the id {report} in {file or ', '.join(places)}")
     others = [f"--file {name}" for name, _, _ in found[1:] if name != found[0][0]]

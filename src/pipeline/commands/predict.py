@@ -26,13 +26,14 @@ from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.settings import CLINICAL, Config
 from src.core.terminal import info, result, show_table, warn
 from src.data.corpus import BLOCK
+from src.data.dataset import Dataset
 from src.data.report_reader import read_reports
 from src.data.submission_files import write_submission
 from src.ensemble.blending import BlendWeights
 from src.evaluation import metrics
 from src.evaluation.external_dataset import Pool
 from src.evaluation.metrics import Estimate
-from src.evaluation.runs import RunFolder
+from src.evaluation.runs import RunFolder, options
 from src.evaluation.workspace import Workspace
 from src.pipeline.command import add_force
 from src.pipeline.predicted_files import PredictedFile, ReportFile, predicted_file
@@ -125,7 +126,19 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
     for source in runs:
         path = to or workspace.output.prediction(source.name, rows.path)
         check_place(path, rows.path)
-        write_prediction(path, source, rows, logits_of(workspace, source, rows), workspace.settings.submit.eps)
+        prior = _prior(workspace, source) if len(rows.empty) else None
+        write_prediction(path, source, rows, logits_of(workspace, source, rows), workspace.settings.submit.eps, prior)
+
+
+def _prior(workspace: Workspace, source: RunFolder) -> np.ndarray:
+    """Mean of the labels that a run was trained on, (L,). Raises UserError where other reports are prepared now."""
+    dataset = Dataset.load(workspace.output, True, options(workspace.settings))
+    if dataset.manifest["train"] != source.record["train"]:
+        raise UserError(
+            f"a report without a description gets the label rates of train, and {workspace.output.data} holds other "
+            f"train files than those of run {source.name}. Run: ./run.sh {source.remedy}"
+        )
+    return np.asarray(dataset.train.labels).mean(axis=0)
 
 
 def score_shifted(
@@ -220,15 +233,25 @@ def check_place(path: Path, file: Path) -> None:
 
 
 def write_prediction(
-    path: Path, source: RunFolder, rows: PredictedFile, logits: np.ndarray, eps: float, place: str = ""
+    path: Path,
+    source: RunFolder,
+    rows: PredictedFile,
+    logits: np.ndarray,
+    eps: float,
+    prior: np.ndarray | None,
+    place: str = "",
 ) -> None:
     """Writes the predictions of a run, and shows their score where the labels of the rows are known.
 
-    `place`: name of what the predictions go to, if it is not `path`.
+    `prior`: mean train labels (L,), which reports without a description get; None where there are none. `place`: name
+    of what the predictions go to, if it is not `path`.
     """
-    predictions = source.task.decode(logits)
-    write_submission(path, rows.ids, predictions, eps, source.task)
-    result(f"predict: {place or path} ({len(rows):,} {source.task.noun} x {source.task.predicted})")
+    ids, predictions = rows.ids, source.task.decode(logits)
+    if prior is not None:
+        warn(f"{rows.path.name}: {rows.empty.describe()}, and gets the label rates of train as prediction")
+        ids, predictions = rows.empty.complete(ids, predictions, prior)
+    write_submission(path, ids, predictions, eps, source.task)
+    result(f"predict: {place or path} ({len(ids):,} {source.task.noun} x {source.task.predicted})")
     try:
         if (found := rows.labels_for(source.task)) is None:
             return
@@ -239,7 +262,7 @@ def write_prediction(
     else:
         _warn_of_training(source, rows.sha256)
         told = f"score {score.value:.4f} ± {score.standard_error:.4f} against the labels of {rows.path.name}"
-        unknown = len(rows) - len(known)
+        unknown = len(ids) - len(known)
         result(f"predict: {told}" + f" ({unknown:,} {source.task.noun} without a known label left out)" * (unknown > 0))
 
 

@@ -86,11 +86,14 @@ def _labelled_reports(submission: Path, predictions: np.ndarray, labels: Path) -
     from src.data.report_reader import read_reports
     from src.data.tasks import task_of_width
 
-    truth = read_reports(labels, labelled=True)
+    truth = read_reports(labels, labelled=True, may_be_empty=True)
     task = task_of_width(predictions.shape[1])
     if task is None:
         raise UserError(f"{submission} has {predictions.shape[1]} probabilities a row; no round has so many labels")
-    return task, truth.ids, truth.labels_for(task)
+    known = truth.labels_for(task)
+    if truth.empty.labels is None:
+        return task, truth.ids, known
+    return task, *truth.empty.complete(truth.ids, known, truth.empty.labels[:, : task.n_labels])
 
 
 def _clinical_task(settings: Config) -> Task | None:

@@ -132,7 +132,14 @@ def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
         "train": storage.array_hash(corpus.tokens, corpus.labels),
         "files": [{"role": "train", "name": file.path.name, "rows": len(file), "sha256": file.sha256} for file in train]
         + [
-            {"role": "test", "name": name, "text": texts[name], "rows": len(file), "sha256": file.sha256}
+            {
+                "role": "test",
+                "name": name,
+                "text": texts[name],
+                "rows": len(file),
+                "sha256": file.sha256,
+                **_empty(file),
+            }
             for name, file in ((file.path.name, file) for file in test)
         ]
         + further,
@@ -251,12 +258,18 @@ def _read_all(files: InputFiles) -> tuple[list[Reports], list[Reports], list[Rep
     complaints = []
     for path in files.train + files.test + files.extra:
         try:
-            read[path] = read_reports(path, labelled=None if path in files.extra else path in files.train)
+            labelled = None if path in files.extra else path in files.train
+            read[path] = read_reports(path, labelled, may_be_empty=path in files.test)
         except UserError as error:
             complaints.append(str(error))
     if complaints:
         raise UserError("\n".join(complaints))
     return tuple([read[path] for path in paths] for paths in (files.train, files.test, files.extra))
+
+
+def _empty(file: Reports) -> dict[str, Any]:
+    """Returns the entry of the manifest about reports without a description, if there are any."""
+    return {"empty": file.empty.to_json()} if len(file.empty) else {}
 
 
 def _compare(train: list[Reports], test: list[Reports], extra: list[Reports]) -> None:
@@ -352,6 +365,8 @@ def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: s
     for file in files:
         form = f"labels of {file.task.title}" if file.task else "no labels"
         origin = input_files.describe_known(file.path, file.sha256)
-        info(f"{role}: {file.path.name}: {len(file):,} reports, {form}; {origin}")
+        info(f"{role}: {file.path.name}: {len(file) + len(file.empty):,} reports, {form}; {origin}")
+        if len(file.empty):
+            warn(f"{role}: {file.path.name}: {file.empty.describe()}, and gets the label rates of train as prediction")
     if losses.truncated:
         warn(f"{role}: {losses.truncated:,} reports are longer than data.max_len={max_len}: their {keep} is kept")

@@ -13,7 +13,6 @@ from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import info, result, warn
 from src.data import sources
-from src.data.corpus import Corpus
 from src.data.submission_files import write_submission
 from src.ensemble.submission_log import Submission, SubmissionLog
 from src.evaluation import label_shift
@@ -89,8 +88,8 @@ class Submit(Stage):
             logits = source.test_logits(test)
             if settings.label_shift:
                 logits = _moved(workspace, source, test, logits)
-            ids = np.asarray(Corpus.load(workspace.dataset.test_folder(test)).ids)
-            write_submission(path, ids, task.decode(logits), settings.eps, task)
+            ids, predictions = workspace.whole_test_file(test, task.decode(logits))
+            write_submission(path, ids, predictions, settings.eps, task)
             noted = SubmissionLog(workspace.output.submissions).made(
                 path,
                 sha := storage.file_sha256(path),
