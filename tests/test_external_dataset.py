@@ -97,6 +97,6 @@ def test_errors_name_files_and_commands(config, tmp_path, monkeypatch):
     make_sample(tmp_path, rows=50, test_rows=10, task=ROUND1, seed=4)
     other = config.model_copy(update={"paths": config.paths.model_copy(update={"input": Path(tmp_path)})})
     message = error_of(load, other)
-    assert str(tmp_path) in message and "./run.sh shift --preset sample" in message
+    assert str(tmp_path) in message and "./run.sh pipeline --preset sample" in message
     monkeypatch.setattr(ValidationSets, "target", lambda self, name: None)
     assert "no test file" in error_of(load, config)

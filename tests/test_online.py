@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 from src.__main__ import main
 from src.core.settings_loader import load_config
 from src.data.report_reader import read_reports
@@ -46,10 +49,10 @@ def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, cap
     other.write_text((copy / "submission_sample_testB.csv").read_text().replace("0.", "0.0", 1))
     assert main(["leaderboard", "add", str(other), "0.5", "--board", "club", *made]) == 0
     assert "other.csv was not made here" in capsys.readouterr().err
+    noted = register.path.read_bytes()
     for arguments, message in (
         (["add", str(copy / "none.csv"), "0.5"], "none.csv is not there"),
-        (["add", str(other), "1.5"], "a score is below 1, not 1.5"),
-        (["add", str(other), "nan"], "a score is below 1, not nan"),
+        (["add", str(other), "1.5"], "a score is a number below 1, not 1.5"),
         (["add", str(other), "good"], "'good' is not a score"),
         (["add", str(other)], "wants a FILE and a SCORE"),
         (["tell", "s99", "0.5"], "no submission 's99'"),
@@ -59,6 +62,7 @@ def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, cap
     ):
         assert main(["leaderboard", *arguments, *made]) == 2
         assert message in capsys.readouterr().err
+        assert register.path.read_bytes() == noted
 
 
 def test_the_next_run_to_submit_is_told(copy, tiny_input, capsys):
@@ -114,3 +118,60 @@ def test_advice_without_validations_is_to_make_them(copy, tiny_input):
         path.unlink()
     config = load_config("sample", [f"paths.input={tiny_input}", f"paths.output={copy}"])
     assert advice(Workspace(config), []).startswith("next: ./run.sh leaderboard --preset sample")
+
+
+def test_what_is_no_score_notes_nothing_and_what_is_repeated_is_noted_once(copy, tiny_input, tmp_path, capsys):
+    made, register = words(tiny_input, copy), SubmissionLog(copy / "submissions.jsonl")
+    other = tmp_path / "other.csv"
+    other.write_text("7|,|0.5\n")
+    before = register.path.read_bytes()
+    for score in ("nan", "inf", "-inf", "1e999", "1", "92.31", "-nan", "0x1", "0,9", ""):
+        for arguments in (["add", str(other)], ["tell", "s1"]):
+            assert main(["leaderboard", *arguments, score, *made]) == 2, score
+    assert register.path.read_bytes() == before, "not even that the file was made"
+    for _ in range(4):
+        assert main(["leaderboard", "add", str(other), "0.5", *made]) == 0
+        assert main(["leaderboard", "tell", "s1", "0.6", *made]) == 0
+    assert register.path.read_bytes().startswith(before)
+    assert register.path.read_text().count('"scored"') == 2 and len(register.submissions()) == 3
+
+
+def test_a_submission_that_changed_since_it_was_noted_is_not_taken_for_another(copy, tiny_input, capsys):
+    made, file = words(tiny_input, copy), copy / "submission_sample_testB.csv"
+    file.write_text(file.read_text().replace("0.", "0.0", 1))
+    before = (copy / "submissions.jsonl").read_bytes()
+    assert main(["leaderboard", "add", str(file), "0.5", *made]) == 2
+    assert "has changed since it was noted as s2" in (told := capsys.readouterr().err)
+    assert (copy / "submissions.jsonl").read_bytes() == before
+    command = shlex.split(told.split("./run.sh ")[1].split(". If it was")[0])
+    assert main(command) == 0 and SubmissionLog(copy / "submissions.jsonl").find("s2").score("online") == 0.5
+
+
+def test_a_damaged_log_stops_the_verbs_that_need_it_and_no_other(copy, tiny_input, capsys):
+    made = words(tiny_input, copy)
+    with (copy / "submissions.jsonl").open("a", encoding="utf-8") as file:
+        file.write("[1]\n")
+    before = (copy / "submissions.jsonl").read_bytes()
+    line = f"{copy / 'submissions.jsonl'}, line {len(before.splitlines())} is damaged: "
+    for verb in ("submit", "submit lstm", "leaderboard", "leaderboard ask", "leaderboard tell s1 0.5", "report"):
+        assert main([*verb.split(), *made]) == 2, verb
+        assert line in capsys.readouterr().err
+    for verb in ("score", "blend", "train", "clean", "baselines"):
+        assert main([*verb.split(), *made]) == 0, verb
+    capsys.readouterr()
+    assert main(["status", "--json", *made]) == 0
+    stages = {one["stage"]: one for one in json.loads(capsys.readouterr().out)["stages"]}
+    assert stages["submit"]["state"] == "damaged" and stages["submit"]["note"].startswith(line)
+    assert stages["blend"]["state"] == stages["leaderboard"]["state"] == "done"
+    assert (copy / "submissions.jsonl").read_bytes() == before
+
+
+def test_a_damaged_run_is_named_and_stops_no_verb_that_can_do_without(copy, tiny_input, capsys):
+    made, oof = words(tiny_input, copy), copy / "runs/transformer/oof.npy"
+    oof.write_bytes(oof.read_bytes()[:-200])
+    for verb in ("score", "leaderboard", "submit lstm", "report", "explain lstm explain.per_label=1", "status"):
+        assert main([*verb.split(), *made]) == 0, verb
+        told = capsys.readouterr()
+        assert verb == "submit lstm" or "explain" in verb or str(oof) in told.out + told.err, verb
+    assert main(["submit", "transformer", *made]) == 2
+    assert str(oof) in capsys.readouterr().err

@@ -1,22 +1,40 @@
 """Append-only log of submissions and their online scores, output/submissions.jsonl.
 
 The file has a line of JSON for each event: a submission was made, its run was scored by the validations (`judged`), an
-online score was entered. Whole lines are appended under a lock, so that several writers do not mix. An incomplete line
-(full disk, power cut) is ignored, and the next event starts on a new line.
+online score was entered. A line ends with a checksum of what stands before it; lines of older versions have none. Whole
+lines are appended under a lock, so that several writers do not mix. A last line that was cut off (full disk, power cut)
+never became an event: it is told, and removed with the next event. Any other line that is no event is an error, for
+scores in this file are known nowhere else.
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from src.core.errors import UserError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
+
+from src.core import locks
+from src.core.errors import Damaged, UserError, shortened
+from src.core.names import check_name
+from src.core.terminal import warn
+from src.evaluation.validation_sets import VALIDATIONS
 
 MAKER = ("run", "fingerprint", "how", "made_from")
 """Entries of an event that say what made a submission."""
@@ -70,20 +88,28 @@ class Submission:
         return entered[-1] if entered else None
 
 
+class DamagedLog(Damaged):
+    """A line of the log is no event."""
+
+    def __init__(self, path: Path, line: int, why: str):
+        """`line`: from 1."""
+        self.what = f"{path}, line {line} is damaged: {why}"
+        UserError.__init__(
+            self,
+            f"{self.what}. Each line is one event, as ./run.sh wrote it. Put the line back from a copy, or take it "
+            "out; the scores in it are known nowhere else",
+        )
+
+
 class SubmissionLog:
-    """Reader and writer of output/submissions.jsonl."""
+    """Reader and writer of output/submissions.jsonl. All methods raise DamagedLog for a line that is no event."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def submissions(self) -> list[Submission]:
         """Returns all submissions in the order of their making."""
-        return list(_replayed(self._events()[0]).values())
-
-    @property
-    def broken(self) -> int:
-        """Number of lines that are no events."""
-        return self._events()[1]
+        return list(self._read()[0].values())
 
     def made(self, file: Path, sha256: str, **about: Any) -> Submission:
         """Logs a submission file and returns its entry. Known bytes keep their id; a further run that made them, or
@@ -117,51 +143,172 @@ class SubmissionLog:
         )
 
     def scored(self, submission: Submission, score: float, board: str, note: str = "") -> None:
-        """Logs an online score of a submission on a board."""
-        self._append(
-            lambda submissions: {"event": "scored", "id": submission.id, "board": board, "score": score, "note": note}
-        )
+        """Logs an online score of a submission on a board, unless it is the last one that was entered there: a command
+        that was killed may be repeated."""
+
+        def event(submissions: dict[str, Submission]) -> dict[str, Any] | None:
+            entered = [one for one in submissions[submission.id].online if one.board == board]
+            if entered and (entered[-1].score, entered[-1].note) == (score, note):
+                return None
+            return {"event": "scored", "id": submission.id, "board": board, "score": score, "note": note}
+
+        self._append(event)
 
     def find(self, name: str) -> Submission:
         """Returns the submission with the id `name`. Raises UserError for an unknown id."""
         by_id = {submission.id: submission for submission in self.submissions()}
         if name not in by_id:
-            raise UserError(f"there is no submission {name!r} in {self.path}. Known: {', '.join(by_id) or 'none'}")
+            known = ", ".join(by_id) or "none"
+            raise UserError(f"there is no submission {shortened(name)} in {self.path}. Known: {known}")
         return by_id[name]
 
     def _append(self, event: Callable[[dict[str, Submission]], dict[str, Any] | None]) -> dict[str, Submission]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            events = self._events()[0]
-            if new := event(_replayed(events)):
-                new = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **new}
-                text = json.dumps(new, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-                if file.tell() and not self._ends_whole():
-                    text = b"\n" + text
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                events.append(new)
-        return _replayed(events)
+        """Appends what `event` makes of the submissions, if anything, and returns the submissions after it."""
+        with locks.lock(self.path.parent / "locks" / "submissions.lock"):
+            submissions, whole = self._read()
+            if new := event(submissions):
+                line = _sealed({"at": datetime.now(UTC).isoformat(timespec="seconds"), **new})
+                _apply(_EVENT.validate_json(line), submissions)
+                with self.path.open("ab") as file:
+                    file.truncate(whole)
+                    if whole and not self._ends_with_line_break():
+                        file.write(b"\n")
+                    file.write(line + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+        return submissions
 
-    def _ends_whole(self) -> bool:
+    def _ends_with_line_break(self) -> bool:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read() == b"\n"
 
-    def _events(self) -> tuple[list[dict[str, Any]], int]:
+    def _read(self) -> tuple[dict[str, Submission], int]:
+        """Returns the submissions by id, with all their events, and the bytes of the file without a cut-off line."""
         if not self.path.exists():
-            return [], 0
-        events, broken, submissions = [], 0, {}
-        for line in self.path.read_bytes().splitlines():
+            return {}, 0
+        if not self.path.is_file():
+            raise UserError(f"{self.path} is no file. Move it away, and run the same command again")
+        text = self.path.read_bytes()
+        if not text:
+            _tell(f"{self.path} is empty: of submissions that were noted in it nothing is known")
+        submissions: dict[str, Submission] = {}
+        for number, line in enumerate(text.split(b"\n"), 1):
+            if not line.strip():
+                continue
             try:
-                event = json.loads(line)
-                _apply(event, submissions)
-                events.append(event)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                broken += bool(line.strip())
-        return events, broken
+                _apply(_event(line), submissions)
+            except ValueError as error:
+                if number == text.count(b"\n") + 1 and _CUT_OFF.fullmatch(line):
+                    _tell(f"{self.path}, line {number} was cut off while it was written; it counts for nothing")
+                    return submissions, len(text) - len(line)
+                raise DamagedLog(self.path, number, str(error)) from None
+        return submissions, len(text)
+
+
+_SEALED = re.compile(rb'(\{.*), "checksum": "([0-9a-f]{16})"\}')
+"""A line that ends with a checksum."""
+_CUT_OFF = re.compile(rb'\{"at": "[^\0-\x1f]*')
+"""Beginning of a line."""
+_told: set[str] = set()
+"""What this process has warned of."""
+MOST_GAP = 1000
+"""Submissions that may have gone from the log between two that follow each other; a larger number is a damaged one."""
+
+
+def _tell(sentence: str) -> None:
+    if sentence not in _told:
+        _told.add(sentence)
+        warn(sentence)
+
+
+def _sealed(event: dict[str, Any]) -> bytes:
+    """Line of an event, with its checksum."""
+    text = json.dumps(event, ensure_ascii=False, allow_nan=False).encode(errors="replace")  # a name may be no Unicode
+    return text[:-1] + b', "checksum": "%b"}' % _checksum(text)
+
+
+def _checksum(text: bytes) -> bytes:
+    """16 hexadecimal digits."""
+    return hashlib.sha256(text).hexdigest()[:16].encode()
+
+
+def _of_our_time(at: datetime) -> datetime:
+    """Raises ValueError for a time that no command of ours can have noted."""
+    if not 2020 <= at.year < 2200:
+        raise ValueError(f"the year {at.year} cannot be")
+    return at
+
+
+def _with_all(scores: dict[str, _Score]) -> dict[str, _Score]:
+    """Raises ValueError where the score of a validation is missing."""
+    if missing := set(VALIDATIONS) - scores.keys():
+        raise ValueError(f"the score of {min(missing)} is missing")
+    return scores
+
+
+def _of_a_board(how: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Raises ValueError where what ./run.sh leaderboard ask varied is not noted in full."""
+    if "made_of" in how:
+        _ASKED.validate_python(how)
+    return how
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Asked(_Model):
+    made_of: dict[str, str]
+    board: str
+    settings: dict[str, float]
+
+
+class _Score(_Model):
+    model_config = ConfigDict(extra="allow")
+    value: float | None
+
+
+class _Event(_Model):
+    at: Annotated[AwareDatetime, AfterValidator(_of_our_time)]
+    id: Annotated[str, Field(pattern="^s[1-9][0-9]{0,8}$")]
+    checksum: str | None = None
+
+
+class _Maker(_Event):
+    run: Annotated[str, AfterValidator(lambda name: check_name("run", name))] | None
+    fingerprint: str | None
+    how: Annotated[dict[str, JsonValue], AfterValidator(_of_a_board)]
+
+
+class _Made(_Maker):
+    event: Literal["made"]
+    file: str
+    sha256: str
+    test: str | None
+    made_from: str | None = None
+
+
+class _Remade(_Maker):
+    event: Literal["remade"]
+    made_from: str | None
+
+
+class _Judged(_Event):
+    event: Literal["judged"]
+    validations: Annotated[dict[str, _Score], AfterValidator(_with_all)]
+    expected: _Score
+
+
+class _Scored(_Event):
+    event: Literal["scored"]
+    board: str
+    score: float
+    note: str
+
+
+_ASKED = TypeAdapter(_Asked)
+_EVENT = TypeAdapter(Annotated[_Made | _Remade | _Judged | _Scored, Field(discriminator="event")])
 
 
 def entered_on(submissions: list[Submission], board: str, day: date) -> int:
@@ -170,31 +317,43 @@ def entered_on(submissions: list[Submission], board: str, day: date) -> int:
     return sum(first is not None and first.astimezone().date() == day for first in firsts)
 
 
-def _last(submissions: dict[str, Submission]) -> int:
+def _last(submissions: Iterable[str]) -> int:
     """Returns the number of the newest submission; a lost line leaves a gap."""
     return max((int(name[1:]) for name in submissions), default=0)
 
 
-def _replayed(events: list[dict[str, Any]]) -> dict[str, Submission]:
-    """Returns the submissions by id, with all their events."""
-    submissions: dict[str, Submission] = {}
-    for event in events:
-        _apply(event, submissions)
-    return submissions
+def _event(line: bytes) -> _Made | _Remade | _Judged | _Scored:
+    """Returns the event of a line. Raises ValueError with what is wrong."""
+    try:
+        event = _EVENT.validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"][1:]))
+        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if event.checksum is not None:
+        sealed = _SEALED.fullmatch(line.strip())
+        if sealed is None or _checksum(sealed[1] + b"}") != sealed[2]:
+            raise ValueError("its content differs from its checksum")
+    return event
 
 
-def _apply(event: dict[str, Any], submissions: dict[str, Submission]) -> None:
-    """Adds an event to `submissions`. Raises KeyError, TypeError, ValueError or AttributeError if malformed."""
-    at, kind, name = datetime.fromisoformat(event["at"]), event["event"], event["id"]
-    if kind == "made":
-        int(name.removeprefix("s"))
-        fields = {key: event[key] for key in ("file", "sha256", "test", "run", "fingerprint", "how")}
-        submissions[name] = Submission(id=name, at=at, **fields, made_from=event.get("made_from"))
-    elif kind == "remade":
-        submissions[name].remade.append({key: event[key] for key in MAKER})
-    elif kind == "judged":
-        submissions[name].judged = {key: event[key] for key in ("validations", "expected")}
-    elif kind == "scored":
-        submissions[name].online.append(Online(float(event["score"]), event["board"], event["note"], at))
+def _apply(event: _Made | _Remade | _Judged | _Scored, submissions: dict[str, Submission]) -> None:
+    """Adds an event to `submissions`. Raises ValueError for one that cannot follow those before it."""
+    if isinstance(event, _Made):
+        last = _last(submissions)
+        if not last < int(event.id[1:]) <= last + MOST_GAP:
+            raise ValueError(f"the submission {event.id} cannot follow s{last}")
+        fields = event.model_dump(exclude={"event", "checksum"})
+        submissions[event.id] = Submission(**fields)
+        return
+    if event.id not in submissions:
+        raise ValueError(f"the line on which {event.id} was made is missing before it")
+    one = submissions[event.id]
+    if isinstance(event, _Remade):
+        one.remade.append({key: getattr(event, key) for key in MAKER})
+    elif isinstance(event, _Judged):
+        one.judged = event.model_dump(include={"validations", "expected"})
     else:
-        raise ValueError(kind)
+        one.online.append(Online(event.score, event.board, event.note, event.at))

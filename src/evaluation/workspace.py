@@ -43,6 +43,7 @@ class Workspace:
         self._warned: set[str] = set()
         self.output = Output(settings.paths.output)
         self._kept: dict[str, Any] = {}
+        self._left_out: set[str] = set()
         self.made: set[str] = set()
         """Stages that this command has made or found current."""
 
@@ -185,17 +186,25 @@ class Workspace:
     def fitting_runs(self) -> tuple[list[RunFolder], list[str]]:
         """Finished runs of the reports, folds, test files and noisy copies that are there now; names of the others.
 
-        Where the validation sets are missing, noisy copies are not compared.
+        Where the validation sets are missing, noisy copies are not compared. Warns of a run that is damaged, or rests
+        on one that is, and counts it among the others.
         """
         fitting, others = [], []
         for name in self.output.run_names():
-            run = self.run(name)
             try:
+                run = self.run(name)
                 self.check_fits([run], self._has_validation_sets)
                 fitting.append(run)
-            except UserError:
+            except UserError as error:
                 others.append(name)
+                self.leave_out(f"run {name}", error)
         return fitting, others
+
+    def leave_out(self, what: str, error: UserError) -> None:
+        """Warns, once, of a result that a command does without, unless it is only of other inputs or settings."""
+        if not isinstance(error, OutOfDate) and what not in self._left_out:
+            self._left_out.add(what)
+            warn(f"{what} is left out: {error}")
 
     @property
     def _has_validation_sets(self) -> bool:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import storage
-from src.core.errors import UserError
+from src.core.errors import Damaged, UserError
 from src.core.names import check_name
 from src.core.settings import BOARD
+from src.core.targets import json_fingerprint
 from src.core.terminal import result, show_table, warn
 from src.data.submission_files import write_submission
 from src.ensemble.submission_log import Submission, SubmissionLog, entered_on
@@ -39,10 +41,6 @@ FEWEST = 3
 def show(workspace: Workspace) -> None:
     """Shows the table of submissions, where any has an online score, and what to submit next."""
     config, register = workspace.settings, SubmissionLog(workspace.output.submissions)
-    if register.broken:
-        warn(
-            f"{register.broken} lines of {register.path} are no events (cut off, or edited by hand) and are passed over"
-        )
     for one in register.submissions():
         _judge(workspace, register, one)
     submissions = register.submissions()
@@ -61,17 +59,27 @@ def show(workspace: Workspace) -> None:
 
 
 def add(workspace: Workspace, file: Path, score: float, board: str | None, note: str) -> None:
-    """Notes the online score of a submission file, one of ours or any other."""
+    """Notes the online score of a submission file, one of ours or any other.
+
+    Raises UserError, and notes nothing, for no score, for a file that is not there, and for one that was noted with
+    other bytes: which of the two was scored, only the user knows.
+    """
     output = workspace.output
-    register = SubmissionLog(output.submissions)
+    register, board = SubmissionLog(output.submissions), _checked(workspace, score, board)
     if not file.is_file():
         raise UserError(f"{file} is not there. Name the file that was submitted, such as {output.submission('….csv')}")
     sha = storage.file_sha256(file)
-    known = [one for one in register.submissions() if one.sha256 == sha]
-    if known:
+    noted = register.submissions()
+    if known := [one for one in noted if one.sha256 == sha]:
         one = known[-1]
+    elif before := [one for one in noted if one.test and output.root / one.file == file.absolute()]:
+        raise UserError(
+            f"{file} has changed since it was noted as {before[-1].id}. If it was submitted before: ./run.sh "
+            f"{workspace.command('leaderboard', 'tell', before[-1].id, str(score))}. If it was submitted as it is now, "
+            "give it another name and add that"
+        )
     else:
-        warn(f"{file.name} was not made here, or was changed since: there is nothing to set its score beside")
+        warn(f"{file.name} was not made here: there is nothing to set its score beside")
         one = register.made(file, sha, test=None, run=None, fingerprint=None, how={})
     _enter(workspace, register, one, score, board, note)
 
@@ -86,6 +94,8 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     told = []
     for one in register.submissions():
         if one.test == target.name and one.how.get("made_of") == made_of and one.how["board"] == board:
+            if one.how["settings"].keys() != base.plain.keys():
+                raise UserError(f"{register.path}: {one.id} has other settings than are varied. Take it out of the log")
             told.append((one.how["settings"], one.score(board)))
         elif one.test == target.name and len(made_of) == 1 and one.is_made_of(*made_of.values(), AS_IT_IS):
             if one.score(board) is not None:
@@ -157,18 +167,21 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
 
 
 def tell(workspace: Workspace, name: str, score: float, board: str | None, note: str) -> None:
-    """Notes the online score of a submission by its id."""
+    """Notes the online score of a submission by its id. Raises UserError, and notes nothing, for no score."""
     register = SubmissionLog(workspace.output.submissions)
     one = register.find(name)
-    _enter(workspace, register, one, score, one.how.get("board") if board is None else board, note)
+    board = _checked(workspace, score, one.how.get("board") if board is None else board)
+    _enter(workspace, register, one, score, board, note)
 
 
-def _enter(
-    workspace: Workspace, register: SubmissionLog, one: Submission, score: float, board: str | None, note: str
-) -> None:
-    if not score < 1:
-        raise UserError(f"a score is below 1, not {score}")
-    board = check_name(BOARD, workspace.settings.leaderboard.board if board is None else board)
+def _checked(workspace: Workspace, score: float, board: str | None) -> str:
+    """Returns the board, by default that of the settings. Raises UserError for a name that is none, or no score."""
+    if not -math.inf < score < 1:
+        raise UserError(f"a score is a number below 1, not {score}")
+    return check_name(BOARD, workspace.settings.leaderboard.board if board is None else board)
+
+
+def _enter(workspace: Workspace, register: SubmissionLog, one: Submission, score: float, board: str, note: str) -> None:
     before = one.score(board)
     register.scored(one, score, board, note)
     instead = f" instead of {before}" if before is not None and before != score else ""
@@ -282,7 +295,10 @@ def _gain(workspace: Workspace, target: ShiftedTest, one: RunFolder, other: RunF
 def _is_there(workspace: Workspace, one: Submission) -> bool:
     """Returns True if the submission's run has not been made anew since."""
     score = workspace.output.run(one.run) / "score.json"
-    return score.exists() and storage.read_json(score)["fingerprint"] == one.fingerprint
+    try:
+        return score.exists() and json_fingerprint(score) == one.fingerprint
+    except Damaged:
+        return False  # Workspace.fitting_runs tells it
 
 
 def _ranks(values: list[float | None]) -> list[int | None]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from src.core.errors import OutOfDate, UserError
+from src.core.errors import Damaged, OutOfDate, UserError
 from src.core.locks import is_held
 from src.core.targets import Target, json_fingerprint
 from src.core.terminal import add_json, result, show_table
@@ -69,10 +69,10 @@ def _bundle_state(workspace: Workspace, path: Path) -> str:
     """Says which run a bundle is of, and whether that run was made anew since."""
     try:
         made_from = Bundle.open(path).record["made_from"]
-    except UserError:
-        return "(cannot be read)"
-    score = workspace.output.run(made_from["run"]) / "score.json"
-    is_current = json_fingerprint(score) == made_from["fingerprint"] if score.exists() else False
+        score = workspace.output.run(made_from["run"]) / "score.json"
+        is_current = json_fingerprint(score) == made_from["fingerprint"] if score.exists() else False
+    except UserError as error:
+        return f"({error.what if isinstance(error, Damaged) else 'cannot be read'})"
     return f"(of {made_from['run']} as it {'is' if is_current else 'was before'})"
 
 
@@ -83,23 +83,28 @@ def look(workspace: Workspace, chosen: Sequence[str] = ()) -> list[Status]:
     """
     found: list[Status] = []
     lacking: set[str] = set()
+    told: set[str] = set()
     for name in STAGES:
         stage = get_stage(name)
-        for one in _stage_status(workspace, stage, chosen):
+        for one in _stage_status(workspace, stage, chosen, told):
             if one.state == "done" and lacking & set(all_needs(name)):
-                one = Status(**{**asdict(one), "state": "unsure"})
+                one = replace(one, state="unsure")
             if one.state != "done":
                 lacking.add(name)
             found.append(one)
     return [*found, *_studies(workspace)]
 
 
-def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str]) -> list[Status]:
-    reason, state_of_none = "", "done"
+def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str], told: set[str]) -> list[Status]:
+    """Status of the targets of a stage. `told`: damages that stages before it have told; this one adds its own."""
+    reason, state_of_none, is_damaged = "", "done", False
     try:
         targets = stage.targets(workspace)
     except UserError as error:
         reason = str(error) if stage.name in ("prepare", "folds") else ""  # first told by these
+        if isinstance(error, Damaged):
+            is_damaged = error.what not in told
+            reason = error.what if is_damaged else ""
         # "" is the fingerprint of nothing: what rests on an out-of-date result is out of date itself.
         fingerprint = "" if isinstance(error, OutOfDate) else None
         state_of_none = "missing"
@@ -109,9 +114,13 @@ def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str]) -> 
             for name in stage.names(workspace)
         ]
     found = [_target_status(workspace, stage, target, reason, chosen) for target in targets]
+    if is_damaged:
+        found = [replace(one, state="damaged") for one in found] or [Status(stage.name, "", "damaged", reason)]
+    told |= {one.note for one in found if one.state == "damaged"}
     if not stage.counted:
         return found
     note = f"{sum(one.state == 'done' for one in found)} of {len(found)} {stage.counted}"
+    note = "; ".join([note, *(one.note for one in found if one.state == "damaged")][:2])
     states = [one.state for one in found] or [state_of_none]
     state = next((state for state in LEAST_DONE if state in states), "done")
     command = workspace.command(stage.name, *chosen)
@@ -119,7 +128,10 @@ def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str]) -> 
 
 
 def _target_status(workspace: Workspace, stage: Stage, target: Target, reason: str, chosen: Sequence[str]) -> Status:
-    progress = Progress(reason) if not target.fingerprint else stage.progress(workspace, target)
+    try:
+        progress = Progress(reason) if not target.fingerprint else stage.progress(workspace, target)
+    except Damaged as error:
+        progress = Progress(error.what)
     is_locked = not target.is_current() and is_running(workspace, stage, target.name)
     state = target.state(is_locked or progress.is_running, progress.is_begun)
     notes = [(target.damage() or "") if state == "damaged" else progress.note]

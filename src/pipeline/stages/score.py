@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from src.core import storage
 from src.core.errors import UserError
@@ -43,21 +45,33 @@ class Score(Stage):
             raise UserError(
                 f"{output.runs} holds no finished run. Make one with: ./run.sh {workspace.command('train')}"
             )
-        scores = {
-            path.parent.name: storage.read_json(path, workspace.command("baselines"))
-            for path in output.baselines.glob("*/score.json")
-        }
-        scores |= {name: workspace.run(name).score for name in output.run_names()}
         now = (workspace.dataset.manifest["train"], storage.array_hash(workspace.splits.table))
+        scores = self._scores(workspace)
         others = [name for name, score in scores.items() if (score.get("train"), score.get("folds_table")) != now]
         kept = {name: score for name, score in scores.items() if name not in others}
         runs.show_scores(kept, workspace.settings.metric)
         tracking = tracking_of(workspace.settings)
         for name in output.run_names():
-            if name not in others:
+            if name in kept:
                 tracking.score(output.run(name))
         if others:
             result(f"left out, as they were made on other train files or folds than are there now: {', '.join(others)}")
+
+    def _scores(self, workspace: Workspace) -> dict[str, dict[str, Any]]:
+        """The score.json of each baseline and run by its name, but of those that are damaged."""
+        output, remedy = workspace.output, workspace.command("baselines")
+        baselines = {path.parent.name: path for path in output.baselines.glob("*/score.json")}
+        reads: dict[str, Callable[[], dict[str, Any]]] = {
+            name: partial(storage.read_json, path, remedy) for name, path in baselines.items()
+        }
+        reads |= {name: lambda name=name: workspace.run(name).score for name in output.run_names()}
+        found = {}
+        for name, read in reads.items():
+            try:
+                found[name] = read()
+            except UserError as error:
+                workspace.leave_out(name, error)
+        return found
 
 
 STAGE = Score()
