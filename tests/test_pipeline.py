@@ -664,10 +664,13 @@ def test_submissions_are_scored_row_by_row(tiny_input, tmp_path, capsys):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[1], lines[0], *lines[2:]]))
     assert main(["score", "--labels", str(tiny_input / "answers_A.csv"), str(path)]) == 2
-    assert "differ in their ids from line 1 on" in capsys.readouterr().err
+    assert "the same ids in another order from line 1 on" in capsys.readouterr().err
     path.write_text("".join(lines[:-1]))
     assert main(["score", "--labels", str(tiny_input / "answers_A.csv"), str(path)]) == 2
-    assert "from line 40 on" in capsys.readouterr().err
+    assert "differ in their ids from line 40 on: 39 are in both" in capsys.readouterr().err
+    path.write_text("".join(f"x{line}" for line in lines))
+    assert main(["score", "--labels", str(tiny_input / "answers_A.csv"), str(path)]) == 2
+    assert "have no id in common: these labels are not for this submission" in capsys.readouterr().err
 
 
 def test_the_leaderboard_stands_on_the_runs(done, tiny_input, capsys):

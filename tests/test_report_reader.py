@@ -3,6 +3,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -239,6 +240,22 @@ def test_all_errors_are_counted_and_the_first_twenty_listed(write, monkeypatch):
         assert found[0].endswith("reports.csv: 82 errors, the first 20:")
         lines_listed = [int(line.split("line ")[1].split(":")[0]) for line in found[1:]]
         assert lines_listed == sorted([*range(101, 281, 10), 103, 206])[:20]
+
+
+def test_two_rounds_joined_to_one_file_are_one_error(write):
+    one = b"".join(b"%d|,|1 2 |,|3 \n" % i for i in range(9))
+    two = b"".join(b"%d|,|1 2 |,|3 ,1\n" % i for i in range(9, 14))
+    found = error_of(read_reports, write(one + two))
+    assert "1 error:" in found and "line 10: two files in one: lines before are of round 1" in found
+    found = error_of(read_reports, write(two + one))
+    assert "line 6: two files in one: lines before are of round 2" in found
+    assert "14 errors" in error_of(read_reports, write(two + one + two)), "no two files: ids are repeated too"
+
+
+def test_a_file_that_grows_while_it_is_read_is_named(write, monkeypatch):
+    path = write(b"".join(b"%d|,|1 2 3 4 5\n" % i for i in range(2000)))
+    monkeypatch.setattr(report_reader.os, "fstat", lambda _: SimpleNamespace(st_size=100))
+    assert f"{path} has more bytes than its size says" in error_of(read_reports, path)
 
 
 def test_whole_file_errors(write, tmp_path):

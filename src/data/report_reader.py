@@ -23,6 +23,8 @@ from src.data.tasks import Task
 
 BLOCK = 1 << 20
 """Bytes parsed at a time: the arrays fit the cache, and NumPy's cost per call and the threads' switches are small."""
+FEWEST_JOINED = 3
+"""Lines of each of two files that were joined to one."""
 THREADS = 2
 """Threads that parse blocks; NumPy releases the interpreter lock while it computes."""
 
@@ -105,6 +107,8 @@ def _read(path: Path, labelled: bool | None, parse: _Parser, may_be_empty: bool 
                 labels = np.empty((len(offsets), part.labels.shape[1]), np.uint8)
             rows, words = slice(n_rows, n_rows + len(part.ids)), slice(n_tokens, n_tokens + len(part.tokens))
             n_rows, n_tokens = rows.stop, words.stop
+            if not errors.total and (n_tokens > len(tokens) or n_rows >= len(offsets)):
+                raise UserError(f"{path} has more bytes than its size says: it grows. Try again when it is complete")
             if not errors.total and labels.shape[1] == part.labels.shape[1]:  # otherwise an error is raised below
                 tokens[words] = part.tokens
                 offsets[rows.start + 1 : rows.stop + 1] = words.start + np.cumsum(part.lengths)
@@ -175,6 +179,11 @@ def _parse(block: bytes, n_fields: int, may_be_empty: bool) -> Part:
 def _mixed_forms(forms: np.ndarray) -> Errors:
     """Returns an error for each line whose label field has the rarer form."""
     errors, lines = Errors(), {form: np.flatnonzero(forms == form) for form in TASK_OF_FORM}
+    change = np.flatnonzero(forms[1:] != forms[:-1]) + 1
+    if len(change) == 1 and FEWEST_JOINED <= change[0] <= len(forms) - FEWEST_JOINED and forms.all():
+        one, other = (TASK_OF_FORM[int(form)].title for form in (forms[0], forms[-1]))
+        errors.add(int(change[0]), f"two files in one: lines before are of {one}, from here on of {other}. Split them")
+        return errors
     common = max(lines, key=lambda form: (len(lines[form]), form == forms[0]))
     count = f"{len(lines[common]):,} line{'s have' if len(lines[common]) > 1 else ' has'} the form of"
     for form in TASK_OF_FORM.keys() - {common}:

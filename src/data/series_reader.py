@@ -502,6 +502,8 @@ class Joined:
         """Raises a UserError that lists the first stays without outcome, if there are any."""
         missing = self.without_outcome
         if n := len(missing):
+            if n == len(self.rows):
+                raise UserError(f"{outcomes} has no line for any of {n:,} stays: it is for other stays")
             first = ", ".join(record.decode() for record in missing[:5].tolist())
             raise UserError(
                 f"{outcomes} has no line for {n:,} of {len(self.rows):,} stays: {first}{' …' * (n > 5)}. A labelled "

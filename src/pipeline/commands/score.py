@@ -49,7 +49,6 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
 def score_submission(settings: Config, submission: Path, labels: Path) -> None:
     """Prints the official score of a submission file against a labelled file; ids must agree row by row."""
-    import numpy as np
 
     from src.core.terminal import info, result
     from src.data.series_dataset import labels_of
@@ -65,12 +64,7 @@ def score_submission(settings: Config, submission: Path, labels: Path) -> None:
     else:
         task, true_ids, truth = _labelled_reports(submission, predictions, labels)
         if len(ids) != len(true_ids) or (ids != true_ids).any():
-            where = np.flatnonzero(ids[: len(true_ids)] != true_ids[: len(ids)])
-            line = int(where[0]) + 1 if len(where) else min(len(ids), len(true_ids)) + 1
-            raise UserError(
-                f"{submission} ({len(ids):,} rows) and {labels} ({len(true_ids):,} rows) differ in their ids from line "
-                f"{line} on; they must hold the same {task.noun} in the same order"
-            )
+            raise UserError(_differing(submission, ids, labels, true_ids))
     report = metrics.score_report(task, truth, predictions, operating=settings.operating)
     info(f"score: {submission} against {labels}")
     if unknown:
@@ -79,6 +73,25 @@ def score_submission(settings: Config, submission: Path, labels: Path) -> None:
     score = report["overall"]["score"]
     spread = "" if score["standard_error"] is None else f" ± {score['standard_error']:.6f}"
     result(f"score: {score['value']:.6f}{spread} ({task.title}, {len(truth):,} {task.noun})")
+
+
+def _differing(submission: Path, ids: np.ndarray, labels: Path, true_ids: np.ndarray) -> str:
+    """Says how the ids (N,) of a submission and (M,) of a labelled file differ."""
+    import numpy as np
+
+    both = np.intersect1d(ids, true_ids)
+    two = f"{submission} ({len(ids):,} rows) and {labels} ({len(true_ids):,} rows)"
+    if not len(both):
+        return f"{two} have no id in common: these labels are not for this submission. Name those of its test file."
+    where = np.flatnonzero(ids[: len(true_ids)] != true_ids[: len(ids)])
+    line = int(where[0]) + 1 if len(where) else min(len(ids), len(true_ids)) + 1
+    if len(both) == len(ids) == len(true_ids):
+        return f"{two} have the same ids in another order from line {line} on; they must have one order"
+    odd = np.setxor1d(ids, true_ids)[0]
+    return (
+        f"{two} differ in their ids from line {line} on: {len(both):,} are in both, {odd.decode()} is in one alone. "
+        "They must hold the same reports in the same order."
+    )
 
 
 def _labelled_reports(submission: Path, predictions: np.ndarray, labels: Path) -> tuple[Task, np.ndarray, np.ndarray]:
