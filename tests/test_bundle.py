@@ -488,7 +488,7 @@ def test_weights_of_another_model_are_told_in_memory_and_by_the_command(blend, r
     assert told.startswith(f"{path} is no bundle that can be read: runs/lstm/fold_0") and "\n" not in told
     assert main(["predict", "--bundle", str(path), str(reports), "--to", str(tmp_path / "x.csv")]) == 2
     told = capsys.readouterr().err
-    assert f"{path}: runs/lstm/fold_0" in told and "cannot be read as this model's weights" in told
+    assert f"{path}: runs/lstm/fold_0" in told and "its checksum is not the one that its result.json notes" in told
     assert "bundle-" not in told
 
 

@@ -112,9 +112,10 @@ class Output:
 
 
 def require(path: Path, command: str) -> Path:
-    """`path`, or a UserError that names the command that makes it."""
+    """Returns `path`. Raises UserError, with the command that makes it, where it is missing."""
     if not path.exists():
-        raise UserError(f"{path} is missing. Make it with: ./run.sh {command}")
+        how = f"Make it with: ./run.sh {command}" if command else "Run the same command again"
+        raise UserError(f"{path} is missing. {how}")
     return path
 
 
@@ -204,7 +205,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
     """Reads what write_json wrote. Raises Damaged for anything else; `remedy`: the command, without ./run.sh, that
-    makes the file."""
+    makes the file. Raises UserError for a missing file."""
+    require(path, remedy)
     try:
         text = path.read_bytes().decode()
         value = json.loads(text)

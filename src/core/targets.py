@@ -99,9 +99,10 @@ class Target:
         return "stale" if self.result.exists() else "missing"
 
 
-def checksum(path: Path) -> str:
-    """Checksum of a file. Raises Damaged for an array that is not as it was written."""
-    return array_files.checksum(path) if path.suffix in (".npy", ".npz") else storage.file_sha256(path)
+def checksum(path: Path, remedy: str = "") -> str:
+    """Checksum of a file. Raises Damaged for an array that is not as it was written; `remedy`: the command that makes
+    it."""
+    return array_files.checksum(path, remedy) if path.suffix in (".npy", ".npz") else storage.file_sha256(path)
 
 
 def check_files(result: Path, remedy: str = "") -> bool:
@@ -112,6 +113,6 @@ def check_files(result: Path, remedy: str = "") -> bool:
     noted = storage.read_json(result, remedy).get(CHECKSUMS, {})
     files = {Path(os.path.normpath(result.parent / name)): expected for name, expected in noted.items()}
     for path, expected in files.items():
-        if path.exists() and checksum(path) != expected:
+        if path.exists() and checksum(path, remedy) != expected:
             raise Damaged(path, f"its checksum is not the one that {result} notes", remedy)
     return all(path.exists() for path in files)

@@ -18,9 +18,9 @@ PRETRAIN = 3
 DENOISE = 1
 TRAIN = 8
 """Weights and logits of a fold."""
-SCORE = 1
+SCORE = 2
 """Files that a run puts together from its folds, and the figures in its score.json."""
-BLEND = 2
+BLEND = 3
 SUBMIT = 1
 LEADERBOARD = 1
 EXPLAIN = 1

@@ -15,6 +15,7 @@ score.json          written last
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 from collections.abc import Iterable
@@ -25,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, storage
-from src.core.errors import OutOfDate
+from src.core.errors import Damaged, OutOfDate
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
-from src.core.targets import Target, check_files
+from src.core.targets import check_files
 from src.core.terminal import result, show_table
 from src.data.tasks import Task, get_task
 from src.evaluation import broken_runs, metrics
@@ -56,8 +57,7 @@ class RunFolder:
     def at(cls, path: Path, settings: Config) -> RunFolder:
         """The run in a folder, which may lack its predictions. Raises Damaged, with the command, for a file of it that
         is not as it was written."""
-        words = ("blend",) if path.name == "blend" else ("train", "--model", path.name)
-        remedy = command(words[0], settings, *words[1:])
+        remedy = _maker_of(path, settings)
         run = cls(path, storage.read_json(path / "run.json", remedy), settings)
         if (path / "score.json").exists():
             check_files(path / "score.json", run.remedy)
@@ -74,12 +74,7 @@ class RunFolder:
     @property
     def remedy(self) -> str:
         """The command that makes this run again, on the files and folds that are there now."""
-        if self.is_blend:
-            words = ["blend", *self.record["members"], "--name", self.name]
-        elif "teacher" in self.record:
-            words = ["compress", self.record["teacher"]]
-        else:
-            words = ["train", "--model", self.name]
+        words = maker(self.record, self.name)
         paths = [word for word in self.config.overrides if word.startswith("paths.")]
         return shlex.join([*words, "--preset", self.record["preset"], *self.record["overrides"], *paths])
 
@@ -110,9 +105,10 @@ class RunFolder:
         """Raises UserError for a blend of which a member was made anew since."""
         for name, made in self.record.get("members", {}).items():
             path = self.path.parent / name
-            if not Target(name, path / "score.json", made, (path / "run.json",)).is_current():
+            member = RunFolder.at(path, self.config)
+            if member.score["fingerprint"] != made:
                 raise OutOfDate(f"run {name} was made anew after the blend {self.name}. Run: ./run.sh {self.remedy}")
-            RunFolder.at(path, self.config).check_members()
+            member.check_members()
 
     @property
     def task(self) -> Task:
@@ -167,6 +163,24 @@ class RunFolder:
 
     def fold_logits(self, test_file: str) -> np.ndarray:
         return array_files.read_npy(folds_path(self.path, test_file), self.remedy)
+
+
+def maker(record: dict[str, Any], name: str) -> list[str]:
+    """Words of the command that makes a run of this run.json; score.json notes them too, under `made_by`."""
+    if record["kind"] == "blend":
+        return ["blend", *record["members"], "--name", name]
+    return ["compress", record["teacher"]] if "teacher" in record else ["train", "--model", name]
+
+
+def _maker_of(path: Path, settings: Config) -> str:
+    """The command that makes the run in a folder, whose run.json may be damaged."""
+    score = path / "score.json"
+    with contextlib.suppress(Damaged):
+        if score.exists():
+            verb, *words = storage.read_json(score)["made_by"]
+            return command(verb, settings, *words)
+    verb, *words = ["blend"] if path.name == "blend" else ["train", "--model", path.name]
+    return command(verb, settings, *words)
 
 
 def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:

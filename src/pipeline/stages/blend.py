@@ -126,7 +126,7 @@ def check_blend_name(workspace: Workspace, name: str) -> None:
     path = workspace.output.run(check_name("blend (--name)", name))
     settings = workspace.settings
     is_taken = name in {*model_names(), *settings.runs, *settings.denoisers}
-    if is_taken or ((path / "run.json").exists() and not workspace.run(name).is_blend):
+    if is_taken or any(path.glob("fold_*")):
         raise UserError(f"{name!r} is the name of a model or of a trained run. Give the blend another --name.")
 
 
@@ -168,7 +168,7 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
         by_fold = [fitted.apply(one) for one in zip(*(part.fold_logits(test.name) for part in parts), strict=True)]
         array_files.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
     score = runs.score_run(workspace, oof, how, any(part.score["optimistic"] for part in parts))
-    target.write(score)
+    target.write({**score, "made_by": runs.maker(record, target.name)})
     _show(workspace.task.label_names, fitted, members, record["diversity"], record["contributions"])
     result(f"blend: {target.name} {runs.headline(score, workspace.settings.metric)}, in {folder}")
 

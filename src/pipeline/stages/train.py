@@ -273,7 +273,7 @@ def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob], tea
         how = f"{how}; each fold's student was taught by that fold's models of {teacher.name}"
         optimistic = optimistic or teacher.score["optimistic"]
     score = runs.score_run(workspace, oof, how, optimistic)
-    target.write(score)
+    target.write({**score, "made_by": runs.maker(record, name)})
 
 
 def _history(jobs: Sequence[FoldJob]) -> pd.DataFrame:
