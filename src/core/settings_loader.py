@@ -109,6 +109,8 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
             raise UserError(f"tune.use: {file} has no settings of {name}. Delete it, or run: ./run.sh tune {name}")
         (tree if name == BLEND else built)[key] = part[key]
     used = "".join(f" (tune.use reads settings from {file})" for file in files.values())
+    if preset.endswith((".yaml", ".yml")):
+        used += f" (--preset {preset})"
     tree["tuned"] = {name: str(file) for name, file in files.items()}
     for text in overrides:
         key, value = _parse_override(text)
