@@ -20,7 +20,7 @@ from typing import Any
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below: nothing is begun, and no traceback
 
-from src.core import interrupts, settings_loader, terminal
+from src.core import interrupts, settings_loader, temporaries, terminal
 from src.core.errors import UserError, explained, unknown
 from src.core.settings import Config
 from src.core.settings_loader import load_config
@@ -38,7 +38,11 @@ def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments and not {"-h", "--help"} & set(arguments)
     started = time.perf_counter()
     try:
-        with interrupts.raised(), terminal.output_mode("--quiet" in arguments, as_json) as transcript:
+        with (
+            interrupts.raised(),
+            temporaries.collected(),
+            terminal.output_mode("--quiet" in arguments, as_json) as transcript,
+        ):
             status, error = _tried(arguments, as_json)
         if as_json:
             _print_document(arguments, status, error, time.perf_counter() - started, transcript)
@@ -59,12 +63,13 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
     except UserError as error:
         terminal.error(str(error))
         return 2, str(error)
-    except interrupts.Terminated as end:
+    except KeyboardInterrupt as end:
         interrupts.received()
-        name = signal.Signals(end.number).name
+        number = end.number if isinstance(end, interrupts.Terminated) else signal.SIGINT
+        name = signal.Signals(number).name
         told = f"ended by {name}: what is finished is kept, and the same command goes on from there"
         print(told, file=sys.stderr)
-        return 128 + end.number, told
+        return 128 + number, told
     except Exception as fault:
         if isinstance(fault, OSError) and (told := explained(fault)):
             terminal.error(told)

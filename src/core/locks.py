@@ -1,12 +1,19 @@
 """Locks between processes: one writer of a result at a time, and no writer while others read it.
 
 The kernel releases a lock when its holder dies, however it dies. A lock file names its holder for those that wait.
+
+A file system may have no locks, such as Lustre as it is mounted by default. Lock files then lie in the system's folder
+for temporary files, which keeps off other commands of the same machine, and the user is told so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import functools
+import hashlib
+import multiprocessing
 import os
 import re
 import time
@@ -14,32 +21,40 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from src.core.errors import UserError
-from src.core.terminal import info
+from src.core import temporaries
+from src.core.errors import UNSUPPORTED, UserError
+from src.core.terminal import info, warn
+
+WITHOUT = UNSUPPORTED | {errno.ENOLCK}
+"""Errors of a file system that has no locks."""
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Holds `path` exclusively; waits in silence while another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with _opened(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def alone(path: Path, else_told: str) -> Iterator[None]:
+    """Holds `path` exclusively. Raises UserError(else_told) if another process holds it, even to read."""
+    with _opened(path) as file:
+        if not _tried(file, fcntl.LOCK_EX, 0.1):
+            raise UserError(else_told)
         yield
 
 
 def is_held(path: Path) -> bool:
     """Returns True while a process holds `path` exclusively."""
-    for pause in (0.0, 0.02):  # another process that asks the same holds the lock for an instant
-        time.sleep(pause)
-        try:
-            with path.open("r+", encoding="utf-8") as file:  # NFS locks only what is open for writing
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            continue
-        except OSError:  # no such lock, or one that nobody can write: a read-only folder
+    try:
+        if not path.exists():
             return False
-    return True
+        with _opened(path) as file:
+            return not _tried(file, fcntl.LOCK_SH, 0.02)
+    except UserError:  # one that nobody can write: a read-only folder
+        return False
 
 
 @contextlib.contextmanager
@@ -67,32 +82,67 @@ def hold_all(folder: Path) -> Iterator[None]:
     """Holds every lock of `folder` exclusively. Raises UserError if another command holds one, even to read."""
     with contextlib.ExitStack() as held:
         for path in sorted(folder.glob("*.lock")):
-            file = held.enter_context(path.open("a+", encoding="utf-8"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{path.stem}: another command works in {folder.parent}. Wait for it") from None
+            told = f"{path.stem}: another command works in {folder.parent}. Wait for it"
+            held.enter_context(alone(path, told))
         yield
 
 
 def _opened(path: Path) -> IO[str]:
+    """Opens a lock file, or another one in its stead where its file system has no locks."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+", encoding="utf-8")
+        file = path.open("a+", encoding="utf-8")  # NFS locks only what is open for writing
     except OSError as error:
         raise UserError(
             f"{path.parent} cannot be written ({error.strerror}). Choose another output folder: paths.output=DIR"
         ) from None
+    if reason := _without_locks(file):
+        file.close()
+        _tell_once(reason)
+        name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+        file = (temporaries.own_folder("locks") / name).open("a+", encoding="utf-8")
+        if _without_locks(file):
+            raise UserError(
+                f"{path.parent}: the file system has no locks ({reason}), and neither has {temporaries.SYSTEM}, so "
+                "two commands could write one file. Choose another output folder: paths.output=DIR"
+            )
+    return file
+
+
+def _without_locks(file: IO[str]) -> str | None:
+    """Returns the system's words if the file system of a file has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_UN)
+    except OSError as error:
+        return error.strerror if error.errno in WITHOUT else None
+    return None
+
+
+@functools.cache  # once
+def _tell_once(reason: str) -> None:
+    if multiprocessing.parent_process() is None:  # not each worker
+        warn(
+            f"the file system of the output folder has no locks ({reason}), so locks are kept in {temporaries.SYSTEM}. "
+            "They keep off other commands of yours on this machine, not those of other users and machines"
+        )
+
+
+def _tried(file: IO[str], kind: int, pause: float) -> bool:
+    """Takes a lock, twice if need be: others that ask for its holder hold it for an instant. Returns False if it is
+    held."""
+    for seconds in (pause, 0.0):
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(seconds)
+    return False
 
 
 def _acquire(file: IO[str], kind: int, name: str) -> None:
-    for pause in (0.05, None):  # ./run.sh status holds a lock for an instant
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if pause:
-                time.sleep(pause)
+    if _tried(file, kind, 0.05):
+        return
     file.seek(0)
     holder = file.read()
     if not _is_alive(holder):  # held by readers, or a killed writer left its name

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from src.core import terminal
+from src.core import temporaries, terminal
 from src.core.errors import REMEDIES, UNSUPPORTED, Damaged, UserError
 from src.core.names import check_name
 from src.core.temporaries import TemporaryFile
@@ -111,6 +111,15 @@ class Output:
         return self.root / f"prediction_shifted_{Path(file).stem}.json"
 
 
+def sweep(output: Output) -> None:
+    """Removes what killed commands left half written in the output folder: in the folders of ours alone, for beside
+    them may lie anything."""
+    temporaries.sweep(output.root)
+    for path in vars(output).values():
+        if path != output.root:
+            temporaries.sweep_tree(path)
+
+
 def require(path: Path, command: str) -> Path:
     """Returns `path`. Raises UserError, with the command that makes it, where it is missing."""
     if not path.exists():
@@ -128,7 +137,7 @@ def write_atomic(
     flushed to disk, so that the promise survives a power cut too. Raises UserError where the file cannot be written,
     with its name and, on a full disk, the room that it needs.
     """
-    with _naming(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = TemporaryFile(path)
     with temporary:
@@ -138,14 +147,14 @@ def write_atomic(
         if temporary.full:
             temporary.close()  # its bytes are free again
             raise unwritable(path, temporary.full, temporary.needed)
-        with _naming(path):
-            _flush(temporary.fileno())
+        with writing(path):
+            flush(temporary.fileno())
         try:
             check(temporary.path)
         except UserError as error:  # tells of the file that was meant, not of one that is about to go
             told = str(error).replace(str(temporary.path), str(path)).replace(temporary.path.name, path.name)
             raise UserError(told) from None
-        with _naming(path):
+        with writing(path):
             temporary.replace(path)
         terminal.wrote(path)
     with contextlib.suppress(OSError):  # some file systems cannot open or flush a folder
@@ -157,7 +166,7 @@ def write_atomic(
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turns an error of the system into a UserError that names `path`, if the user can mend it."""
     try:
         yield
@@ -167,7 +176,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise unwritable(path, error) from None
 
 
-def _flush(descriptor: int) -> None:
+def flush(descriptor: int) -> None:
     """Waits until a file is on disk, where the file system can tell."""
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
 """Temporary files, which no kill leaves behind for good: their writer holds a lock on them as long as it lives.
 
-Whoever can take that lock knows that the writer is dead, on whichever machine it ran, and removes the file.
+Whoever can take that lock knows that the writer is dead, on whichever machine it ran, and removes the file. Libraries
+put theirs into one folder of the process, which is locked like a file.
 """
 
 from __future__ import annotations
@@ -8,16 +9,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import glob
 import io
 import os
 import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from multiprocessing import process, util
 from pathlib import Path
+
+from src.core.errors import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of a write that less data or more room would mend."""
 LONGEST = 40
 """Characters of a file's name in that of its temporary file; file systems end names at 255 bytes."""
+SYSTEM, PREFIX = "/tmp", "run.sh."
+LONGEST_OF_SOCKETS = 76
+"""Bytes of a folder's path in which multiprocessing can make a socket, whose path has 107 at most."""
 
 
 class TemporaryFile(io.FileIO):
@@ -75,3 +86,82 @@ def sweep(folder: Path, start: str = ".") -> None:
         with contextlib.suppress(OSError), path.open("r+b") as file:  # held by its writer, or somebody else's
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
+
+
+def sweep_tree(folder: Path) -> None:
+    """Removes temporary files of dead writers from a folder and all folders below it."""
+    for place, _, names in os.walk(folder):
+        if any(name.startswith(".") and name.endswith(".tmp") for name in names):
+            sweep(Path(place))
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[None]:
+    """Lets libraries, and processes that are started within the context, put temporary files into one folder, which is
+    removed when this process ends, or by the next one if it was killed."""
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    if folder := _folder_of_process():
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before[0]
+        os.environ.pop("TMPDIR", None)
+        if before[1] is not None:
+            os.environ["TMPDIR"] = before[1]
+
+
+@functools.cache
+def _folder_of_process() -> str | None:
+    """Makes the folder of collected(). Returns None where there is no room or no right to make one."""
+    with contextlib.suppress(OSError):
+        folder = _made(tempfile.gettempdir())
+        if len(os.fsencode(folder)) > LONGEST_OF_SOCKETS:
+            process.current_process()._config["tempdir"] = _made(SYSTEM)
+        return folder
+    return None
+
+
+def _made(place: str) -> str:
+    """Makes and locks a folder in `place`, after sweeping those of dead processes, and removes it at exit."""
+    for path in Path(place).glob(f"{PREFIX}*"):
+        if path.is_dir() and not path.is_symlink() and _is_abandoned(path):
+            shutil.rmtree(path, ignore_errors=True)
+    while True:
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=place)
+        descriptor = os.open(folder, os.O_RDONLY)  # closed by the end of the process
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.isdir(folder):
+            # After multiprocessing, which removes its own folder in there at -100.
+            util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-200)
+            return folder
+        os.close(descriptor)  # swept between the calls above
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Returns True if no process holds the lock of a folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def own_folder(name: str) -> Path:
+    """Makes a folder of this user in SYSTEM that stays. Raises UserError where it is another user's, who could change
+    what is in it."""
+    folder = Path(SYSTEM) / f"run.sh-{os.getuid()}-{name}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}") from None
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise UserError(f"{folder} belongs to another user. Ask the administrator to remove it")
+    return folder

@@ -30,7 +30,7 @@ from pydantic import (
     ValidationError,
 )
 
-from src.core import locks
+from src.core import locks, storage
 from src.core.errors import Damaged, UserError, shortened
 from src.core.names import check_name
 from src.core.terminal import warn
@@ -169,13 +169,13 @@ class SubmissionLog:
             if new := event(submissions):
                 line = _sealed({"at": datetime.now(UTC).isoformat(timespec="seconds"), **new})
                 _apply(_EVENT.validate_json(line), submissions)
-                with self.path.open("ab") as file:
+                with storage.writing(self.path), self.path.open("ab") as file:
                     file.truncate(whole)
                     if whole and not self._ends_with_line_break():
                         file.write(b"\n")
                     file.write(line + b"\n")
                     file.flush()
-                    os.fsync(file.fileno())
+                    storage.flush(file.fileno())
         return submissions
 
     def _ends_with_line_break(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.core import locks
+from src.core import locks, storage
 from src.core.errors import UserError
 from src.core.names import check_name
 from src.core.targets import Target
@@ -181,6 +181,7 @@ def holding(workspace: Workspace, stage: Stage, names: Sequence[str]) -> Iterato
     """Holds the targets `names` of a stage exclusively, and what the stage reads against being written meanwhile."""
     command = workspace.command(stage.name)
     with locks.hold(workspace.output.locks, stage.lock_names(names), stage.reads(workspace), command):
+        storage.sweep(workspace.output)
         yield
 
 

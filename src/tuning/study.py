@@ -10,7 +10,6 @@ draw the same parameters, as long as the same trials finished before.
 
 from __future__ import annotations
 
-import fcntl
 import math
 import platform
 import sqlite3
@@ -29,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from src.core import locks
 from src.core.errors import UserError
 from src.core.settings import Tune
 from src.core.terminal import warn
@@ -164,7 +164,8 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
     and for a storage that cannot be opened, read or written.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with alone(folder):
+    told = f"another ./run.sh tune works in {folder}. Wait for it, or give this study a --name"
+    with locks.alone(folder / "study.lock", told):
         storage = None
         try:
             storage = shared_storage(options.storage) if options.storage else local_storage(folder)
@@ -177,24 +178,6 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
         finally:
             if storage is not None:
                 storage.engine.dispose()
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Lock on the study of a folder. Raises UserError if another process has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "study.lock").open("a", encoding="utf-8") as file:
-        for is_last in (False, True):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if is_last:
-                    raise UserError(
-                        f"another ./run.sh tune works in {folder}. Wait for it, or give this study a --name"
-                    ) from None
-            time.sleep(0.1)  # ./run.sh status holds the lock for an instant
-        yield
 
 
 def local_storage(folder: Path) -> RDBStorage:
