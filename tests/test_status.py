@@ -222,7 +222,8 @@ def test_studies_are_counted(copy, tiny_input, status):
     with study.opened(folder, Tune(), options, 2, {}) as trials:
         for state in (study.TrialState.COMPLETE, study.TrialState.FAIL, study.TrialState.PRUNED):
             value = 0.5 if state == study.TrialState.COMPLETE else None
-            trials.record.add_trial(optuna.trial.create_trial(state=state, value=value))
+            told = {"score": {"value": 0.5, "standard_error": 0.1}, "seconds": 1.0}
+            trials.record.add_trial(optuna.trial.create_trial(state=state, value=value, user_attrs=told))
     found = status(made)["tune lstm"]
     assert found["state"] == "done" and found["note"] == "trials: 1 complete, 1 given up, 1 failed"
     with study.opened(folder, Tune(), options, 2, {}) as trials:
@@ -235,4 +236,4 @@ def test_studies_are_counted(copy, tiny_input, status):
     assert status(made)["tune lstm"]["done"] == 3
     assert [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())] == before, "it is only read"
     database.write_bytes(b"x" * 4096)
-    assert str(database) in status(made)["tune lstm"]["note"]
+    assert str(database) in status(made)["tune lstm"]["note"] and states(status(made))["tune lstm"] == "damaged"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from optuna.trial import TrialState
 
 from src.core.errors import UserError
 from src.core.settings import Tune
+from src.evaluation.metrics import Estimate
 from src.tuning import study
 from src.tuning.study import Options, Study
 from tests.conftest import error_of
@@ -30,7 +34,7 @@ def work(trials: Study, number: int) -> None:
     for _ in range(number):
         trial = trials.ask()
         x = trial.suggest_float("x", -2, 2)
-        trials.record.tell(trial, -(x**2))
+        trials.complete(trial, Estimate(-(x**2), 0.1), 1.0)
 
 
 def test_a_restarted_study_draws_as_one_that_ran_through(tmp_path):
@@ -57,7 +61,7 @@ def test_trials_that_were_running_are_continued_with_what_they_had(tmp_path):
         trial = again.next_trial()
         assert trial.number == 0 and trial.suggest_float("x", -2, 2) == x
         assert again.trials()[0].intermediate_values == {2: 0.5}
-        again.record.tell(trial, 1.0)
+        again.complete(trial, Estimate(1.0, 0.1), 1.0)
         assert again.next_trial() is None and again.left == 0
     with opened(tmp_path) as later:
         assert later.trials()[0].state == TrialState.COMPLETE and later.interrupted == []
@@ -96,12 +100,12 @@ import sys
 from pathlib import Path
 from src.core.errors import UserError
 from src.core.settings import Tune
+from src.evaluation.metrics import Estimate
 from src.tuning import study
-from src.tuning.study import Options, Study
 
 with study.opened(Path(sys.argv[1]), Tune(startup=3), study.Options(1000), 5, {}) as trials:
     while trial := trials.next_trial():
-        trials.record.tell(trial, -trial.suggest_float("x", -2, 2) ** 2)
+        trials.complete(trial, Estimate(-trial.suggest_float("x", -2, 2) ** 2, 0.1), 1.0)
         print(trial.number, flush=True)
 """
 
@@ -124,11 +128,73 @@ def test_a_killed_study_has_all_that_was_told(tmp_path):
     assert finished >= 14
 
 
-def test_a_file_that_is_no_database_is_an_error_that_names_it(tmp_path):
-    (tmp_path / "study.db").write_bytes(b"x" * 4096)
-    with pytest.raises(UserError, match=str(tmp_path / "study.db")), opened(tmp_path):
+def changed(statement: str) -> Callable[[Path], None]:
+    """Damages a study's database by SQL."""
+
+    def change(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(statement)
+
+    return change
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "another file": lambda path: path.write_bytes(b"x" * 4096),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "a few bytes": lambda path: path.write_bytes(path.read_bytes()[:50]),
+    "zeros at the end": lambda path: path.write_bytes(path.read_bytes()[:-8192] + bytes(8192)),
+    "another program's": lambda path: (path.unlink(), changed("CREATE TABLE experiments (id INTEGER)")(path)),
+    "another study's": changed("UPDATE studies SET study_name = 'other'"),
+    "no trials": changed("DROP TABLE trials"),
+    "state": changed("UPDATE trials SET state = 'DONE'"),
+    "number": changed("UPDATE trials SET number = 7 WHERE number = 1"),
+    "value": changed("UPDATE trial_values SET value = value + 0.001 WHERE trial_id = 2"),
+    "no value": changed("DELETE FROM trial_values WHERE trial_id = 2"),
+    "parameter": changed("UPDATE trial_params SET param_value = param_value / 2 WHERE trial_id = 2"),
+    "score": changed("UPDATE trial_user_attributes SET value_json = '{\"value\": 0.9, \"standard_error\": 0.1}' "
+                     "WHERE key = 'score' AND trial_id = 2"),
+    "attributes": changed("UPDATE trial_user_attributes SET value_json = '['"),
+    "attribute of another type": changed("UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'score'"),
+    "no score": changed("DELETE FROM trial_user_attributes WHERE key = 'score'"),
+    "distribution": changed("UPDATE trial_params SET distribution_json = '{}'"),
+    "what it was made of": changed("UPDATE study_user_attributes SET value_json = '7' WHERE key = 'made_of'"),
+    "not what it was made of": changed("DELETE FROM study_user_attributes WHERE key = 'made_of'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_database_is_named(damage, tmp_path):
+    with opened(tmp_path / "one") as trials:
+        work(trials, 3)
+    path = tmp_path / "one/study.db"
+    DAMAGES[damage](path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=re.escape(str(path))), opened(tmp_path / "one"):
         pass
-    assert str(tmp_path / "study.db") in error_of(study.counted, tmp_path)
+    assert path.read_bytes() == before
+    try:
+        study.counted(tmp_path / "one")
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+def test_an_empty_database_of_a_study_that_had_trials_is_damaged(tmp_path):
+    (tmp_path / "study.db").touch()
+    with opened(tmp_path):
+        pass
+    (tmp_path / "study.db").write_bytes(b"")
+    (tmp_path / "trials.csv").touch()
+    with pytest.raises(UserError, match="it is empty"), opened(tmp_path):
+        pass
+
+
+def test_trials_of_an_older_version_have_no_checksum(tmp_path):
+    with opened(tmp_path) as trials:
+        work(trials, 3)
+    changed("DELETE FROM trial_user_attributes WHERE key = 'checksum'")(tmp_path / "study.db")
+    with opened(tmp_path) as trials:
+        assert len(trials.finished()) == 3
 
 
 def test_a_full_disk_is_an_error_and_loses_no_trial(tmp_path):
@@ -161,7 +227,7 @@ def test_pruners_give_up_what_does_worse(tmp_path, pruner):
                     trials.record.tell(trial, state=TrialState.PRUNED)
                     break
             else:
-                trials.record.tell(trial, -number)
+                trials.complete(trial, Estimate(-number, 0.1), 1.0)
         states = [trial.state for trial in trials.trials()]
         assert states[0] == TrialState.COMPLETE
         assert (TrialState.PRUNED in states) == (pruner != "none")
@@ -186,7 +252,7 @@ def test_machines_share_a_study_in_a_database(postgres, tmp_path):
         trials = mine.ask(), theirs.ask(), theirs.ask()
         assert [trial.number for trial in trials] == [0, 1, 2]
         for one, trial in ((mine, trials[0]), (theirs, trials[1])):
-            one.record.tell(trial, trial.suggest_float("x", -2, 2))
+            one.complete(trial, Estimate(trial.suggest_float("x", -2, 2), 0.1), 1.0)
         assert [len(one.finished()) for one in (mine, theirs)] == [2, 2]
     with opened(there, url=postgres, folds="a") as again:
         assert again.interrupted == [2] and again.others() == []

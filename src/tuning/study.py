@@ -15,7 +15,7 @@ import platform
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +29,8 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from src.core import locks
-from src.core.errors import UserError
-from src.core.settings import Tune
+from src.core.errors import Damaged, UserError, shortened
+from src.core.settings import Tune, fingerprint
 from src.core.terminal import warn
 from src.evaluation.metrics import Estimate
 
@@ -42,6 +42,8 @@ OWNER = "owner"
 """Attribute of a trial: machine and folder of the process that runs it."""
 DATABASE = "study.db"
 """SQLite file in the folder of a study."""
+UNSOUND = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+"""Errors at records of trials that are not ours."""
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}
 """Words for the states of finished trials."""
 
@@ -137,12 +139,28 @@ class Study:
     def complete(self, trial: optuna.Trial, score: Estimate, seconds: float) -> None:
         trial.set_user_attr("score", score.to_json())
         trial.set_user_attr("seconds", round(seconds, 2))
-        values = {"score": score.value, "seconds": seconds}
-        self.record.tell(trial, [values[name] for name in self.settings.objectives], skip_if_finished=True)
+        found = {"score": score.value, "seconds": seconds}
+        values = [found[name] for name in self.settings.objectives]
+        trial.set_user_attr("checksum", _checksum(trial.params, trial.user_attrs, values))
+        self.record.tell(trial, values, skip_if_finished=True)
 
     def fail(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("reason", reason)
         self.record.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    def check(self) -> None:
+        """Raises one of UNSOUND for a trial that is not as it was written."""
+        for place, one in enumerate(self.trials()):
+            if one.number != place:
+                raise ValueError(f"trial {place} is missing")
+            if one.state == TrialState.COMPLETE:
+                Estimate(**one.user_attrs["score"])
+                numbers = [*one.values, *one.user_attrs["score"].values(), one.user_attrs["seconds"]]
+                if not all(math.isfinite(number) for number in numbers):
+                    raise ValueError(f"trial {place} has a score that is no number")
+                # Those of older versions have none.
+                if one.user_attrs.get("checksum") not in (None, _checksum(one.params, one.user_attrs, one.values)):
+                    raise ValueError(f"trial {place} differs from its checksum")
 
     def others(self) -> list[FrozenTrial]:
         """Running trials of other machines."""
@@ -169,8 +187,13 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
         storage = None
         try:
             storage = shared_storage(options.storage) if options.storage else local_storage(folder)
-            record = _load(storage, folder.name, settings, n_folds, made_of)
-            yield Study(record, settings, folder, options)
+            try:
+                record = _load(storage, folder.name, settings, n_folds, made_of)
+                found = Study(record, settings, folder, options)
+                found.check()
+            except UNSOUND as error:
+                raise Damaged(Path("--storage") if options.storage else folder / DATABASE, _sentence(error)) from None
+            yield found
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             place = "--storage" if options.storage else folder / DATABASE
@@ -183,6 +206,9 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
 def local_storage(folder: Path) -> RDBStorage:
     """Storage in the SQLite file of a study's folder."""
     path, older = folder / DATABASE, folder / "journal.log"
+    if path.exists():
+        with _reading(folder):
+            pass
     if older.exists() and not path.exists():
         warn(
             f"{older} is a study of an older version, which is kept but not continued: a new study starts, whose "
@@ -197,7 +223,47 @@ def local_storage(folder: Path) -> RDBStorage:
         return connection
 
     # `connect` opens the file, since characters of its path could have a meaning in a URL.
-    return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
+    try:
+        return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
+    except UNSOUND as error:
+        raise Damaged(path, _sentence(error)) from None
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Connection that only reads the SQLite file of a study. Raises Damaged where that is no database, is damaged, or
+    holds another study."""
+    path = folder / DATABASE
+    # Without a log beside it the file is whole, and SQLite need not make one to read it.
+    mode = "mode=ro" if path.with_name(f"{DATABASE}-wal").exists() else "immutable=1"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
+            if not path.stat().st_size and (folder / "trials.csv").exists():
+                raise Damaged(path, "it is empty")
+            if (told := connection.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
+                raise Damaged(path, " ".join(str(told and told[0]).split()))
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables and "studies" not in tables:
+                raise Damaged(path, "it is a database of something else than studies")
+            held = {name for (name,) in connection.execute("SELECT study_name FROM studies")} if tables else set()
+            if other := held - {folder.name}:
+                raise Damaged(path, f"it holds the study {shortened(min(map(str, other)))}, not {folder.name}")
+            if held and "trials" not in tables:
+                raise Damaged(path, "it has a study without a table of trials")
+            yield connection
+    except sqlite3.Error as error:
+        raise Damaged(path, str(error)) from None
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong with a study whose reading raised an error."""
+    return f"its trials cannot be read ({shortened(str(error) or type(error).__name__)})"
+
+
+def _checksum(params: dict[str, Any], attributes: dict[str, Any], values: Sequence[float]) -> str:
+    """Stands for what a complete trial was made with and what came of it; 16 hexadecimal digits."""
+    told = [sorted(params.items()), attributes["score"], attributes["seconds"], list(map(float, values))]
+    return fingerprint(told)
 
 
 def shared_storage(url: str) -> RDBStorage:
@@ -230,6 +296,8 @@ def _load(storage: RDBStorage, name: str, settings: Tune, n_folds: int, made_of:
     except ValueError as error:
         raise UserError(f"study {name}: {error}") from None
     before = record.user_attrs.get("made_of")
+    if before is None and record.get_trials(deepcopy=False):
+        raise ValueError("it does not say what its trials were made of")
     if before is None:
         record.set_user_attr("made_of", made_of)
         record.set_user_attr("optuna", optuna.__version__)
@@ -270,16 +338,12 @@ def make_sampler(settings: Tune, number: int) -> optuna.samplers.BaseSampler:
 def counted(folder: Path) -> tuple[dict[str, int], int]:
     """Number of trials in each of the finished STATES, and number of unfinished trials, of the study in `folder`.
 
-    The file is only read. Raises UserError for a file that cannot be read.
+    The file is only read. Raises Damaged like _reading().
     """
-    path = folder / DATABASE
-    # Without a log beside it the file is whole, and SQLite need not make one to read it.
-    mode = "mode=ro" if path.with_name(f"{DATABASE}-wal").exists() else "immutable=1"
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
-            found = dict(connection.execute("SELECT state, COUNT(*) FROM trials GROUP BY state"))
-    except sqlite3.Error as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    with _reading(folder) as connection:
+        found = dict(connection.execute("SELECT state, COUNT(*) FROM trials GROUP BY state"))
+    if other := found.keys() - {state.name for state in TrialState}:
+        raise Damaged(folder / DATABASE, f"it has trials of the unknown state {shortened(min(map(str, other)))}")
     counts = {word: found.get(state.name, 0) for state, word in STATES.items()}
     return counts, sum(found.values()) - sum(counts.values())
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.core import locks, storage
-from src.core.errors import UserError
+from src.core.errors import Damaged, UserError
 from src.core.locks import is_held
-from src.core.terminal import add_json, result, show_table
+from src.core.terminal import add_json, result, show_table, warn
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.alarms import STAGE as ALARMS
 from src.pipeline.stages.alarms import readings, reference_stamp
@@ -153,7 +153,11 @@ def _has_open_trials(study_folder: Path) -> bool:
     """Returns True if a killed command left trials that the same command will finish."""
     from src.tuning import study
 
-    return not (study_folder / "study.db").exists() or study.counted(study_folder)[1] > 0
+    try:
+        return not (study_folder / "study.db").exists() or study.counted(study_folder)[1] > 0
+    except Damaged as error:
+        warn(f"{error.what}. Its trials are spared")
+        return True
 
 
 def _needed(workspace: Workspace) -> set[Path]:

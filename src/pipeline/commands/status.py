@@ -156,8 +156,8 @@ def _studies(workspace: Workspace) -> list[Status]:
         is_working = is_held(folder / "study.lock")
         try:
             counts, left = study.counted(folder)
-        except UserError as error:
-            found.append(Status("tune", folder.name, "running" if is_working else "interrupted", str(error)))
+        except Damaged as error:
+            found.append(Status("tune", folder.name, "damaged", error.what))
             continue
         note = "trials: " + (
             ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none finished"
