@@ -300,3 +300,9 @@ def test_the_checksum_of_a_folder_follows_names_and_contents(tmp_path):
     os.utime(folder / "b/3.txt", ns=(5, 5))
     (folder / ".DS_Store").write_text("view of a file manager")
     assert storage.folder_sha256(folder) == found[-1]
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "device, pipe or socket" in error_of(storage.write_text, tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1

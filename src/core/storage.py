@@ -138,6 +138,9 @@ def write_atomic(
     with its name and, on a full disk, the room that it needs.
     """
     with writing(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # The rename would put a file in the place of /dev/null or of a pipe.
+            raise UserError(f"{path} is a device, pipe or socket. Name a file to write to")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = TemporaryFile(path)
     with temporary:
