@@ -789,3 +789,24 @@ def test_runs_with_other_noisy_copies_are_not_taken(noisy, tmp_path, capsys):
     assert main(advice(told)) == 0
     assert main(["leaderboard", "lstm", *chosen, change]) == 0
     assert "lstm" in capsys.readouterr().out
+
+
+def test_a_file_of_empty_label_fields_gives_no_score(done, tiny_input, tmp_path, capsys):
+    """A test file that a spreadsheet gave a third column is no file of answers."""
+    blank, made = tmp_path / "blank.csv", words(tiny_input, done)
+    blank.write_text("".join(f"{line}|,|\n" for line in (tiny_input / "sample_testA.csv").read_text().splitlines()))
+    told = "the label field of every report of"
+    assert main(["predict", "lstm", str(blank), "--to", str(tmp_path / "to.csv"), *made]) == 0
+    shown = capsys.readouterr()
+    assert "score" not in shown.out and f"no score: {told}" in shown.err
+    for verb in (
+        ["score", "--labels", str(blank), str(tmp_path / "to.csv")],
+        ["predict", "lstm", str(blank), "--shifted"],
+    ):
+        assert main([*verb, *made]) == 2
+        shown = capsys.readouterr()
+        assert "score 0" not in shown.out and told in shown.err
+    (tmp_path / "input").mkdir()
+    shutil.copy(blank, tmp_path / "input/train.csv")
+    assert main(["prepare", *words(tmp_path / "input", tmp_path / "output")]) == 2
+    assert "nothing to learn" in capsys.readouterr().err

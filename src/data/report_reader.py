@@ -74,6 +74,16 @@ class Reports:
             raise UserError(f"{self.path} holds the labels of {self.task.title}, which do not cover {task.title}")
         return self.labels[:, : task.n_labels]
 
+    def truth_for(self, task: Task) -> np.ndarray:
+        """Returns labels_for(task), to score against. Raises UserError, too, where every label field is empty: a test
+        file that a spreadsheet gave a third column looks like that, and no board has such answers."""
+        labels = self.labels_for(task)
+        if not labels.any():
+            raise UserError(
+                f"the label field of every report of {self.path} is empty: there is no score without labels"
+            )
+        return labels
+
 
 _Parser = Callable[[bytes, int, bool], Part]
 

@@ -86,7 +86,7 @@ class ReportFile(PredictedFile):
     def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
         if self._reports.labels is None:
             return None
-        labels = self._reports.labels_for(task)
+        labels = self._reports.truth_for(task)
         if self.empty.labels is not None:
             _, labels = self.empty.complete(self.ids, labels, self.empty.labels[:, : task.n_labels])
         return np.arange(len(labels)), labels

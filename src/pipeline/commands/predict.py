@@ -158,7 +158,7 @@ def score_shifted(
     if against and len({source.task for source in sources}) > 1:
         raise UserError("--against compares runs of one task, and these have different labels")
     pool = Pool.load(workspace, read_reports(file, labelled=True), "predict")
-    labels = [pool.reports.labels_for(source.task) for source in sources]
+    labels = [pool.reports.truth_for(source.task) for source in sources]
     rate = pool.missing_replacement() if replacement is None else replacement
     info(f"predict: for noised {rate:.1%} of the tokens are replaced")
     noisy = pool.replaced(rate)

@@ -103,7 +103,7 @@ def _labelled_reports(submission: Path, predictions: np.ndarray, labels: Path) -
     task = task_of_width(predictions.shape[1])
     if task is None:
         raise UserError(f"{submission} has {predictions.shape[1]} probabilities a row; no round has so many labels")
-    known = truth.labels_for(task)
+    known = truth.truth_for(task)
     if truth.empty.labels is None:
         return task, truth.ids, known
     return task, *truth.empty.complete(truth.ids, known, truth.empty.labels[:, : task.n_labels])

@@ -109,6 +109,9 @@ def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
     task = _recognise(settings.task, train)
     _compare(train, test, extra)
     labels = np.concatenate([file.labels_for(task) for file in train])
+    if not labels.any():
+        names = ", ".join(str(file.path) for file in train)
+        raise UserError(f"the label field of every report of {names} is empty: there is nothing to learn from them")
     vocabulary = Vocabulary(np.flatnonzero(token_counts(train + test + extra)))
     target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     vocabulary.save(output.data / "vocabulary.json")
