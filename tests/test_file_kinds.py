@@ -169,7 +169,7 @@ def test_one_wrong_line_makes_no_other_kind(text, line):
 
 
 @pytest.mark.parametrize("text", [b"1|,|x\n", b"7|,|1 \n", b"|,|1\n", b"1|,\n", b"\n", b"\0\0\n"])
-def test_counting_stops_at_many_errors(write, text):
+def test_counting_stops(write, text):
     started = time.process_time()
     for read in (read_reports, read_submission):
         found = error_of(read, write(b"0|,|0 1\n" + text * 100_000))
@@ -212,3 +212,34 @@ def test_what_cannot_be_opened_is_named(tmp_path):
         ("", "is a folder"),
     ):
         assert told in error_of(open_bytes, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"9", b"9 ", b"0.5 ", b" ", b"|", b"|,|", b",", b"x", b".", b"-", b"\t", b"1,", b"\xe5", b"e"]
+)
+@pytest.mark.parametrize("start", [b"", b"7|,|", b"7|,|1 2 |,|", b"7,"])
+def test_no_reader_takes_the_square_of_a_line(write, piece, start):
+    """Twenty times as long as a line of 16 KB, which a quadratic reader takes a tenth of a second for."""
+    path = write(b"1|,|0\n" + start + piece * (320_000 // len(piece)) + b"!\n2|,|0\n")
+    started = time.process_time()
+    for read in (read_reports, read_submission, read_outcomes, lambda path: read_submission(path, ICU)):
+        error_of(read, path)
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    "line", [b"10:00,HR," + b"9" * 500_000, b"10:00," + b"H" * 500_000 + b",1", b"1" * 500_000, b"," * 500_000]
+)
+def test_no_line_of_a_stay_takes_its_square(tmp_path, line):
+    (tmp_path / "5.txt").write_bytes(b"Time,Parameter,Value\n00:00,RecordID,5\n" + line + b"\n")
+    started = time.process_time()
+    assert "5.txt, line 3" in error_of(lambda path: list(read_stays(path)), tmp_path)
+    assert time.process_time() - started < 10
+
+
+def test_counting_stops_in_a_stay_too(tmp_path):
+    for record in range(3):
+        (tmp_path / f"{record}.txt").write_bytes(b"Time,Parameter,Value\n00:00,RecordID,5\n" + b"\n" * 1_000_000)
+    started = time.process_time()
+    assert f"{COUNTED:,} errors or more" in error_of(lambda path: list(read_stays(path)), tmp_path)
+    assert time.process_time() - started < 10

@@ -59,7 +59,7 @@ _KEYS = (_WORDS[:, 0] * _MIX + _WORDS[:, 1])[_ORDER]
 _MASKS = np.array([b"\xff" * n for n in range(_WIDTH + 1)], f"S{_WIDTH}").view("<u8").reshape(-1, 2)
 """Bytes of a name of each length."""
 
-_NUMBER = re.compile(rb"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(rb"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _TIME = re.compile(rb"([0-9]{2}):([0-5][0-9])")
 _LONGEST_VALUE = 8
 _OWN_RECORD = re.compile(rb"^00:00,RecordID,([0-9]{1,15})\r?$", re.MULTILINE)
@@ -210,6 +210,8 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
             minute[at], code[at], value[at] = parse_line(lines[starts[at] : ends[at]], messages)
             for message in messages:
                 wrong.add(at, message)
+            if wrong.is_full:
+                break
 
     value = _repaired(code, value, facts)
     known = _known(code, value, facts)
@@ -382,7 +384,7 @@ def parse_line(line: bytes, messages: list[str]) -> tuple[int, int, float]:
         return nothing
     if name not in _CODES:
         known = (name.decode() for name in _CODES if name)
-        messages.append(str(unknown("parameter", name.decode("ascii", "backslashreplace"), known)))
+        messages.append(str(unknown("parameter", name[:40].decode("ascii", "backslashreplace"), known)))
     if not _NUMBER.fullmatch(text):
         messages.append(f"the value {show(text)}, expected a number")
     elif not np.isfinite(value := float(text)):

@@ -21,7 +21,7 @@ from src.data.tasks import ROUND1, Task
 BLOCK = 1 << 14
 """Lines written or read at a time: a large file's numbers as Python objects would fill the memory."""
 SUBMISSION_LAYOUT = "id|,|p0 p1 …"
-_NUMBER = re.compile(rb"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(rb"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def write_submission(path: Path | str, ids: np.ndarray, predictions: np.ndarray, eps: float, task: Task) -> None:
