@@ -168,7 +168,10 @@ def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path
     [
         (["lstn"], "lstm"),
         (["lstm", "--trials", "0"], "--trials"),
+        (["lstm", "--trials", "9" * 20], "--trials"),
+        (["lstm", "--jobs", "100001"], "--jobs"),
         (["lstm", "--hours", "-1"], "--hours"),
+        (["lstm", "--hours", "inf"], "--hours"),
         (["lstm", "--storage", "sqlite:///x.db"], "postgresql://"),
         (["lstm", "--release"], "--storage"),
         (["lstm", "--name", "transformer"], "--name 'transformer'"),
@@ -183,6 +186,10 @@ def test_what_is_not_understood(tiny_input, tmp_path_factory, arguments, message
     made = [word for word in words(tiny_input, output) if "--preset" not in arguments or word not in TINY]
     assert main(["tune", *arguments, *made]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_url_of_a_database_that_is_none():
+    assert "--storage is no URL" in error_of(study.shared_storage, "postgresql://a:b@c:port/x")
 
 
 @pytest.mark.slow

@@ -276,6 +276,8 @@ def shared_storage(url: str) -> RDBStorage:
             # RDBStorage makes missing tables, and fails if another machine makes the same ones at this moment.
             connection.execute(text("SELECT pg_advisory_xact_lock(2021)"))
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except ValueError as error:  # of a port that is no number
+        raise UserError(f"--storage is no URL of a database: {error}") from None
     except ModuleNotFoundError as error:
         raise UserError(
             f"--storage: Python module {error.name} is missing. .venv/bin/pip install {error.name}"

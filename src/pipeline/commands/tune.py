@@ -70,9 +70,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--release", action="store_true", help="end the trials of machines that are gone (--storage)")
 
 
+MOST = 100_000
+"""Largest number of trials, and of trials side by side."""
+
+
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"want a whole number above 0, not {text}")
+    if not text.isdecimal() or len(text) > len(str(MOST)) or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"want a whole number from 1 to {MOST}, not {text}")
     return int(text)
 
 
@@ -81,6 +85,6 @@ def _hours(text: str) -> float:
         hours = float(text)
     except ValueError:
         hours = math.nan
-    if not hours > 0:
+    if not 0 < hours < math.inf:
         raise argparse.ArgumentTypeError(f"want a number of hours above 0, not {text}")
     return hours
