@@ -12,9 +12,11 @@ import signal
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
+from tests.chaos import damage
 from tests.chaos.campaign import Verdict
-from tests.chaos.scenes import Scene, contents, outside
+from tests.chaos.scenes import Scene, contents, is_temporary, outside
 from tests.chaos.server import WAIT, ForkServer, Outcome
 from tests.chaos.verdicts import CACHES, faults
 
@@ -30,8 +32,36 @@ STEPS = {
 """Commands of a kind of scene, each on what those before it made."""
 SIGNALS = {"TERM": 143, "INT": 130}
 """Signals that a command answers, and its exit status."""
+KILLS = ("event", "damage", "moment", "alone")
+"""Ways to kill: at a write event, at one with a file damaged after it, at a moment, and only the first process."""
 LIMITS = {"RLIMIT_FSIZE": (0, 100, 1000, 5000, 20_000, 60_000), "RLIMIT_NOFILE": (3, 8, 12, 16, 20, 24, 32)}
 """Limits of the size of a file, in bytes, as on a full disk, and of open descriptors."""
+
+
+def _number(word: str) -> int:
+    return getattr(signal, f"SIG{word}")
+
+
+def _options(word: str, value: str) -> dict[str, Any]:
+    """Fields of a Trial that disturb it."""
+    if word in LIMITS:
+        return {"limits": {word: int(value)}}
+    if word in SIGNALS:
+        return {"kill_after": float(value), "alone": True, "signal": _number(word)}
+    if word in ("event", "damage"):
+        return {"kill_at_event": int(value)}
+    return {"kill_after": float(value), "alone": word == "alone"}
+
+
+def _damage_new(scene: Scene, folder: Path, rng: random.Random) -> str:
+    """Damages one of the files that a killed command has written; returns the damage and the name."""
+    old = set(scene.artefacts())
+    new = [name for name in contents(folder) if name not in old and not is_temporary(name) and ".lock" not in name]
+    if not new:
+        return ""
+    name, kind = rng.choice(new), rng.choice(list(damage.KINDS))
+    damage.do(folder / "output" / name, kind, [], rng)
+    return f"{kind}: {name}"
 
 
 class Journey:
@@ -60,6 +90,7 @@ class Journey:
         found = []
         for step, end in zip(self.steps, self.ends, strict=True):
             hows = [f"event {number}" for number in range(end.events)]
+            hows += [f"damage {number}" for number in range(end.events)]
             hows += [f"moment {rng.uniform(0, end.seconds):.3f}" for _ in range(10)]
             hows += [f"alone {rng.uniform(0, end.seconds):.3f}" for _ in range(10)]
             hows += [f"{name} {rng.uniform(0, end.seconds):.3f}" for name in SIGNALS for _ in range(5)]
@@ -77,29 +108,20 @@ class Journey:
         scene, undisturbed = self.scenes[number], self.scenes[number + 1]
         folder = scene.copy(scratch)
         before = outside(folder)
-        disturbance = {
-            "event": lambda: {"kill_at_event": int(value)},
-            "moment": lambda: {"kill_after": float(value)},
-            "alone": lambda: {"kill_after": float(value), "alone": True},
-        }
-        if word in LIMITS:
-            disturbed = scene.run(step, folder, limits={word: int(value)})
-        elif word in SIGNALS:
-            number = getattr(signal, f"SIG{word}")
-            disturbed = scene.run(step, folder, kill_after=float(value), alone=True, signal=number)
-        else:
-            disturbed = scene.run(step, folder, **disturbance[word]())
+        disturbed = scene.run(step, folder, **_options(word, value))
         if found := self._fault(disturbed, word, folder, before):
             return found
+        damaged = _damage_new(scene, folder, random.Random(case)) if word == "damage" else ""
         again = scene.run(step, folder)
         if found := faults(again, folder, before):
-            return replace(found, told=f"second time: {found.told}")
+            return replace(found, told=f"second time, {damaged}: {found.told}")
         if again.status:
-            return Verdict("dead end", again.stderr[-2000:])
+            named = damaged and Path(damaged.split(": ")[1]).name in again.stderr
+            return Verdict("refused" if named else "dead end", f"{damaged}\n{again.stderr[-2000:]}")
         found, expected = contents(folder), contents(undisturbed.folder)
         wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
         wrong = [name for name in wrong if not CACHES.match(name)]
-        return Verdict("wrong in silence", f"differ: {', '.join(wrong)}") if wrong else Verdict("fine")
+        return Verdict("wrong in silence", f"{damaged} differ: {', '.join(wrong)}") if wrong else Verdict("fine")
 
     def _fault(self, disturbed: Outcome, word: str, folder: Path, before: set[str]) -> Verdict | None:
         """What is wrong with how the disturbed command ended."""
@@ -107,13 +129,11 @@ class Journey:
             return Verdict("orphan", f"{disturbed.orphans} processes outlive the command")
         if others := outside(folder) ^ before:
             return Verdict("outside", " ".join(sorted(others)))
-        if disturbed.status == -signal.SIGKILL and word in ("event", "moment", "alone") and not disturbed.hung:
+        if disturbed.status == -signal.SIGKILL and word in KILLS and not disturbed.hung:
             return None
         if word in SIGNALS:
-            ended = {0, SIGNALS[word], *([-getattr(signal, f"SIG{word}")] if not disturbed.events else [])}
-            return (
-                None
-                if disturbed.status in ended and not disturbed.hung
-                else Verdict("traceback", f"exit {disturbed.status}\n{disturbed.stderr[-2000:]}")
-            )
+            ended = {0, SIGNALS[word], *([-_number(word)] if not disturbed.events else [])}
+            if disturbed.status not in ended or disturbed.hung:
+                return Verdict("traceback", f"exit {disturbed.status}\n{disturbed.stderr[-2000:]}")
+            return None
         return faults(disturbed, folder, before)

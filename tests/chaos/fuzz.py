@@ -1,0 +1,114 @@
+"""Coverage-guided fuzzing of what reads untrusted bytes: report files, settings, the log, checkpoints.
+
+python -m tests.chaos.fuzz TARGET [-max_total_time=600] [further options of libFuzzer]        TARGET: one of TARGETS
+
+Needs atheris (pip install atheris, for CPython 3.11 to 3.13 on Linux), in an environment of its own. A case that ends
+in another error than UserError, or that two readers read differently, stops it and is written to a file. tests/chaos/
+test_found.py tries the files of found/ in every run of the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+try:
+    import atheris
+except ImportError:  # for tests, which only call the targets
+    atheris = None
+
+with atheris.instrument_imports(include=["src"]) if atheris else contextlib.nullcontext():
+    import torch
+
+    from src.core import storage
+    from src.core.errors import UserError
+    from src.core.settings_loader import load_config, run_from_yaml
+    from src.ensemble.submission_log import SubmissionLog
+    from src.training import checkpoints
+    from tests.chaos import mutations
+
+FOUND = Path(__file__).parent / "found"
+"""Cases by target: TARGET.NAME."""
+
+
+def read_lines(data: bytes, folder: Path) -> None:
+    verdict = mutations.judge(data, folder / "reports.csv")
+    assert not verdict.is_bad, verdict.told
+
+
+def read_settings(data: bytes, folder: Path) -> None:
+    """Reads a preset, a run's config.yaml, and the same text as words of the command line."""
+    path = folder / "preset.yaml"
+    path.write_bytes(data)
+    words = data.decode(errors="surrogateescape").split("\n")
+    for read in (lambda: load_config(str(path)), lambda: run_from_yaml(path), lambda: load_config("quick", words)):
+        with contextlib.suppress(UserError):
+            read()
+
+
+def read_log(data: bytes, folder: Path) -> None:
+    """Reads a log with further lines, and appends to it: no line may be lost."""
+    path = folder / "submissions.jsonl"
+    made = {"test": "a.csv", "run": "lstm", "fingerprint": "0", "how": {}, "made_from": None}
+    path.unlink(missing_ok=True)
+    log = SubmissionLog(path)
+    first = log.made(folder / "a.csv", "0" * 64, **made)
+    before = path.read_bytes() + data
+    path.write_bytes(before)
+    with contextlib.suppress(UserError):
+        log.submissions()
+        log.scored(first, 0.5, "board")
+        assert log.find(first.id).score("board") == 0.5
+    assert path.read_bytes().startswith(before), "lines of the log are gone"
+
+
+def read_checkpoint(data: bytes, folder: Path) -> None:
+    """Resumes from states whose JSON or weights are other bytes: it must pass over them."""
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for path in folder.glob("state_*"):
+        path.unlink()
+    checkpoints.save(folder, model, None, optimizer, [{"loss": 1.0}])
+    for name in ("state_0001.json", "state_0001.safetensors"):
+        path = folder / name
+        before = path.read_bytes()
+        path.write_bytes(data)
+        history, _ = checkpoints.resume(folder, model, None, optimizer)
+        assert data == before or not history, f"{name}: other bytes are taken for a state"
+        with contextlib.suppress(UserError):
+            storage.read_json(path)
+        with contextlib.suppress(UserError):
+            checkpoints.load_weights(path, model)
+        path.write_bytes(before)
+
+
+TARGETS: dict[str, Callable[[bytes, Path], None]] = {
+    "lines": read_lines,
+    "settings": read_settings,
+    "log": read_log,
+    "checkpoint": read_checkpoint,
+}
+
+
+def main(target: str, *options: str) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="fuzz"))
+    seeds = folder / "seeds"
+    seeds.mkdir()
+    texts = {"lines": mutations.SEEDS, "settings": [Path("src/presets/quick.yaml").read_bytes()]}
+    for number, text in enumerate(texts.get(target, [b'{"a": 1}\n'])):
+        (seeds / str(number)).write_bytes(text)
+
+    def try_one(data: bytes) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            TARGETS[target](data, folder)
+
+    atheris.Setup([sys.argv[0], str(seeds), *options], try_one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
