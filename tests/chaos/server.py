@@ -35,10 +35,13 @@ LIMIT = 10.0
 WAIT = 60.0
 PATIENCE = 5.0
 """Seconds that workers have to notice the end of their parent."""
-LIBRARIES = ("matplotlib.pyplot", "optuna", "rich.progress", "rich.table", "safetensors.torch", "scipy.stats",
-             "sklearn.ensemble", "sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.svm",
-             "torch.nn.functional", "iterstrat.ml_stratifiers", "threadpoolctl", "jinja2")  # fmt: skip
-"""Libraries that commands import on use, imported once by the server."""
+LIBRARIES = (
+    "jinja2", "iterstrat.ml_stratifiers", "matplotlib.pyplot", "optuna", "rich.progress", "rich.table",
+    "safetensors.torch", "scipy.stats", "sklearn.ensemble", "sklearn.feature_extraction.text", "sklearn.linear_model",
+    "sklearn.svm", "src.serving.bundle", "src.serving.predictor", "src.serving.torch_engine", "threadpoolctl",
+    "torch.nn.functional",
+)  # fmt: skip
+"""Modules that commands import on use, imported once by the server."""
 HEARD = ("stdout", "stderr", "opened")
 """What a trial tells through a pipe each: a pipe has no limit of size."""
 SET_SUBREAPER = 36
@@ -126,7 +129,7 @@ def _warm_up() -> None:
     from src.core import executors
 
     for module in pkgutil.walk_packages(src.__path__, "src."):
-        if module.name != "src.__main__" and not module.name.startswith("src.serving."):
+        if not module.name.startswith("src.serving."):
             importlib.import_module(module.name)
     for name in LIBRARIES:
         importlib.import_module(name)
