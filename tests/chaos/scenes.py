@@ -25,7 +25,8 @@ APPENDED = {".lock", ".jsonl", ".db", ".log"}
 """Files that commands change in place: a copy of a scene has its own; all others are hard links."""
 UNCOMPARED = {".lock", ".db"}
 """Files whose bytes may differ between two equal results: databases note the time."""
-CHANGING = re.compile(rb'"at": "[^"]*"')
+CHANGING = re.compile(rb'"at": "[^"]*"|, "checksum": "[0-9a-f]{16}"')
+"""Times, and checksums of lines with a time, in the log of submissions."""
 OF_HARNESS = {"tmp", "complete"}
 
 
@@ -166,7 +167,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def _comparable(path: str) -> bytes:
-    return CHANGING.sub(b'"at": ""', Path(path).read_bytes())
+    return CHANGING.sub(b"", Path(path).read_bytes())
 
 
 _contents: dict[int, bytes] = {}
