@@ -17,7 +17,7 @@ from typing import Any
 from tests.chaos import damage
 from tests.chaos.campaign import Verdict
 from tests.chaos.scenes import Scene, contents, is_temporary, outside
-from tests.chaos.server import WAIT, ForkServer, Outcome
+from tests.chaos.server import LONG, ForkServer, Outcome
 from tests.chaos.verdicts import CACHES, faults
 
 STEPS = {
@@ -78,7 +78,7 @@ class Journey:
     def _after(self, folder: Path, step: str) -> Scene:
         before, note = self.scenes[-1], folder / "complete"
         if not note.exists():
-            end = before.run(step, before.copy(folder), limit=WAIT)
+            end = before.run(step, before.copy(folder), limit=LONG)
             assert end.status == 0, f"{step}: {end.stderr}"
             note.write_text(json.dumps([end.events, end.seconds]))
         events, seconds = json.loads(note.read_text())

@@ -18,7 +18,7 @@ from typing import Any
 
 from src.data import synthetic, synthetic_stays
 from src.data.tasks import ROUND1
-from tests.chaos.server import WAIT, ForkServer, Outcome, Trial
+from tests.chaos.server import LONG, ForkServer, Outcome, Trial
 
 HERE = Path(__file__).parent
 APPENDED = {".lock", ".jsonl", ".db", ".log"}
@@ -103,7 +103,7 @@ class Scene:
             shutil.copy(HERE / preset, self.folder)
         self.kind.make_input(self.folder / "input", seed)
         for command in builds:
-            outcome = self.run(command, self.folder, limit=WAIT)
+            outcome = self.run(command, self.folder, limit=LONG)
             assert outcome.status == 0, f"{command}: {outcome.stderr}"
         (self.folder / "complete").touch()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.chaos import hostile, mutations
 from tests.chaos.campaign import Verdict, campaign, shown
 from tests.chaos.kills import STEPS, Journey
 from tests.chaos.scenes import outside
-from tests.chaos.server import WAIT, ForkServer, Trial
+from tests.chaos.server import LONG, ForkServer, Trial
 from tests.chaos.verdicts import faults, named_commands
 
 MUTATED = 1500
@@ -26,12 +27,14 @@ def journey(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Jou
 
 
 def check(cases: list[str], judge: Callable[[str], Verdict], folder: Path) -> None:
-    failed = campaign(folder / "tried.jsonl", cases, judge, seconds=WAIT)
+    failed = campaign(folder / "tried.jsonl", cases, judge, seconds=LONG)
     assert not failed, shown(failed)
 
 
 def test_killed_or_short_of_disk_it_ends_in_the_same_bytes(journey, tmp_path):
-    cases = journey.cases(random.Random(1))[: len(STEPS["short"]) + 3]
+    """At write events and under limits, not at moments: what is tried does not depend on how busy the machine is."""
+    cases = [case for case in journey.cases(random.Random(1)) if not re.search(r"moment|alone|TERM|INT", case)]
+    cases = cases[: len(STEPS["short"]) + 3]
     check(cases, lambda case: journey.judge(case, tmp_path / "trial"), tmp_path)
 
 
@@ -65,7 +68,7 @@ def leave_a_temporary_file(arguments: list[str]) -> int:
 
 def leave_a_child(arguments: list[str]) -> int:
     if not os.fork():
-        time.sleep(WAIT)
+        time.sleep(LONG)
     return 0
 
 
