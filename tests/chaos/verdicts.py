@@ -16,8 +16,8 @@ from tests.chaos.server import Outcome
 
 FOLLOWED = 2
 """Times that the commands which errors name are followed."""
-OF_LIBRARIES = ("torchinductor_", ".ses")
-"""Starts of the names that torch and onnxruntime give to their own temporary files."""
+OF_LIBRARIES = re.compile(r"torchinductor_.*|\.ses|[a-z0-9_]{8}")
+"""Temporary files of torch and onnxruntime, and the one by which Python's tempfile probes a folder."""
 USERS_OWN = re.compile(r"submissions\.jsonl|tune/.*|.*\.bundle|prediction_.*|explain_.*\.html|submission_ask.*")
 """Files that nothing but the user can bring back, or only a command of their own: naming them is enough."""
 UNREADABLE = ("empty", "zero", "foreign")
@@ -47,7 +47,7 @@ def faults(outcome: Outcome, folder: Path, before: set[str]) -> Verdict | None:
         return Verdict("traceback", f"exit {outcome.status}\n{told}")
     if others := outside(folder) ^ before:
         return Verdict("outside", " ".join(sorted(others)))
-    left = [path.name for path in (folder / "tmp").iterdir() if not path.name.startswith(OF_LIBRARIES)]
+    left = [path.name for path in (folder / "tmp").iterdir() if not OF_LIBRARIES.fullmatch(path.name)]
     left += filter(is_temporary, contents(folder))
     return Verdict("outside", f"temporary files: {left}") if left else None
 
