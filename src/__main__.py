@@ -71,7 +71,7 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
         print(told, file=sys.stderr)
         return 128 + number, told
     except Exception as fault:
-        if isinstance(fault, OSError) and (told := explained(fault)):
+        if told := explained(fault):
             terminal.error(told)
             return 2, told
         if not as_json:

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from src.__main__ import main, parse
 from src.data import synthetic_stays
@@ -48,6 +49,21 @@ def test_what_the_user_can_mend_has_no_traceback(number, tiny_input, tmp_path, m
     assert main(["prepare", *words(tiny_input, tmp_path)]) == 2
     told = capsys.readouterr().err
     assert "somewhere" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("allocate", "size"),
+    [
+        (lambda: np.empty(10**17), "711. PiB"),
+        (lambda: torch.empty(10**16), "40000000000000000 bytes"),
+        (lambda: bytearray(2**62), "not enough memory. "),
+    ],
+)
+def test_a_lack_of_memory_is_no_traceback(allocate, size, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("src.__main__.load_config", lambda *_: allocate())
+    assert main(["config"]) == 2
+    told = capsys.readouterr().err
+    assert "not enough memory" in told and re.search(size, told) and "data.max_len" in told
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(tiny_input, tmp_path, monkeypatch, capsys):

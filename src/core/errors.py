@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ REMEDIES = {
 """What to do about an error of the system that the user can mend; other OSErrors are faults of the program."""
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
 """Errors of a call that a file system does not have."""
+_TORCH_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")
+"""Texts of RuntimeErrors of torch; it has no class for a lack of memory on a CPU."""
+_SIZE = re.compile(r"(?:allocate|allocate:) ([\d.]+ (?:bytes|[KMGTPE]i?B))")
 LONGEST = 120
 """Characters of a value in a message."""
 
@@ -41,9 +45,16 @@ class OutOfDate(UserError):
     """A result was made of other inputs or settings than are there now."""
 
 
-def explained(error: OSError) -> str | None:
-    """Returns a sentence with the file, the error and the remedy, or None for an error that is a fault of ours."""
-    if error.errno not in REMEDIES:
+def explained(error: Exception) -> str | None:
+    """Returns a sentence with the file, the error and the remedy for an error of the system, a lack of memory among
+    them, or None for an error that is a fault of ours."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _TORCH_MEMORY.search(str(error))):
+        size = _SIZE.search(str(error))
+        return (
+            f"there is not enough memory{f' for {size[1]}' if size else ''}. Take a smaller model, fewer tokens "
+            "(data.max_len), smaller batches (train.batch_size) or fewer workers (executor.workers=1)"
+        )
+    if not isinstance(error, OSError) or error.errno not in REMEDIES:
         return None
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return f"{place}{error.strerror}. {REMEDIES[error.errno]}, and run the same command again"

@@ -272,8 +272,7 @@ def _outcome(function: str, payload: dict[str, Any], connection: Connection) -> 
     except UserError as error:
         return "failed", str(error)
     except Exception as fault:
-        told = explained(fault) if isinstance(fault, OSError) else None
-        return "failed", told or traceback.format_exc()
+        return "failed", explained(fault) or traceback.format_exc()
 
 
 @functools.cache  # once
