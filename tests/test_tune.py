@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from src.__main__ import main
+from src.core import storage
 from src.core.settings_loader import load_config
+from src.core.targets import Target
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1
 from src.pipeline.stages import tune
@@ -322,3 +324,23 @@ def test_settings_that_folds_refuse_fail_their_trial(tiny_input, tmp_path, capsy
     assert main(["tune", "lstm", "--trials", "6", "--jobs", "1", "--space", str(space), *made]) == 0
     states = {trial["train.target_weight"]: trial["state"] for trial in table(tmp_path / "tune/lstm")}
     assert states == {"0.0": "complete", "0.5": "fail"}
+
+
+@pytest.mark.parametrize("damaged", ["trials.csv", "best.yaml", "study.json"])
+def test_a_damaged_file_of_a_study_is_named(damaged, copy, tiny_input, capsys):
+    made, folder = words(tiny_input, copy), copy / "tune/lstm"
+    storage.write_text(folder / "trials.csv", "trial,state,score,standard_error,seconds\n0,complete,0.7,0.1,3\n")
+    lstm = load_config("sample", [], ["lstm"]).runs["lstm"].model_dump(mode="json")
+    storage.write_text(folder / "best.yaml", yaml.safe_dump({"runs": {"lstm": lstm}}))
+    files = (folder / "trials.csv", folder / "best.yaml")
+    Target("lstm", folder / "study.json", None, files).write({})
+    assert main(["config", "tune.use=true", *made]) == 0
+    path = folder / damaged
+    path.write_text(path.read_text().replace("7", "8").replace("0", "1"))
+    capsys.readouterr()
+    assert main(["config", "tune.use=true", *made]) == 2
+    told = capsys.readouterr().err
+    assert f"{path} is damaged" in told and "./run.sh tune lstm --preset sample" in told and "tune.use" not in told
+    if damaged == "trials.csv":
+        assert main(["report", *made]) == 0
+        assert f"study lstm is left out: {path} is damaged" in capsys.readouterr().err

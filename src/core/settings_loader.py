@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -103,6 +104,11 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     tree["overrides"] = [text for text in overrides if text.split("=")[0] not in UNNOTED]
     files = _tuned_files(tree, overrides, [*built, BLEND])
     for name, file in files.items():
+        if (seal := file.with_name("study.json")).exists():
+            from src.core.targets import check_files  # NumPy, for which --help need not wait
+
+            words = [word for word in tree["overrides"] if not word.startswith("tune.use")]
+            check_files(seal, shlex.join(["tune", name, "--preset", preset, *words]))
         study = _read_preset_file(file, "tune.use: ")
         part, key = (study, "blend") if name == BLEND else (study["runs"], name)
         if not isinstance(part.get(key), dict):

@@ -42,6 +42,8 @@ OWNER = "owner"
 """Attribute of a trial: machine and folder of the process that runs it."""
 DATABASE = "study.db"
 """SQLite file in the folder of a study."""
+SEAL, SEALED = "study.json", ("trials.csv", "best.yaml")
+"""File in the folder of a study that notes checksums, written last, and the files whose checksums it notes."""
 UNSOUND = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
 """Errors at records of trials that are not ours."""
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}

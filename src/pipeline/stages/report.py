@@ -21,7 +21,7 @@ TITLE = "CT report anomaly detection"
 """Title of a page on reports; other tasks have their own."""
 READ = (
     *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),
-    *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "submissions.jsonl"),
+    *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "tune/*/study.json", "submissions.jsonl"),
 )
 """Files of the output folder that the page is made from. A test checks that the report opens no other text."""
 

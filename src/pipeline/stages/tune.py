@@ -28,6 +28,7 @@ from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.names import check_name
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import model_names, typed_keys, with_words
+from src.core.targets import Target
 from src.core.terminal import JobProgress, duration, info, result, show_table
 from src.ensemble import blending
 from src.ensemble.blend_data import blend_rows
@@ -169,7 +170,10 @@ def _opened(
         elif others := sorted({one.user_attrs.get(study.OWNER, "unknown") for one in trials.others()}):
             info(f"tune: trials run at {', '.join(others)}; --release ends them, if a machine is gone")
         yield trials
+        (trials.folder / study.SEAL).unlink(missing_ok=True)
         _write(config, model, trials)
+        files = tuple(path for path in map(trials.folder.joinpath, study.SEALED) if path.exists())
+        Target(trials.name, trials.folder / study.SEAL, None, files).write({})
         _track(tracking, trials)
 
 

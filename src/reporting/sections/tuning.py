@@ -7,6 +7,8 @@ import csv
 import numpy as np
 
 from src.core import storage
+from src.core.errors import UserError
+from src.core.targets import check_files
 from src.core.terminal import duration
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
@@ -18,6 +20,14 @@ TOP = 8
 def section(findings: Findings) -> Section:
     result = Section("Tuning")
     for path in sorted(findings.dataset.output.tune.glob("*/trials.csv")):
+        importances = path.parent / "importances.json"
+        try:
+            remedy = findings.workspace.command("tune", path.parent.name)
+            check_files(path.parent / "study.json", remedy)
+            shares = storage.read_json(importances, remedy) if importances.exists() else {}
+        except UserError as error:
+            findings.workspace.leave_out(f"study {path.parent.name}", error)
+            continue
         trials = list(csv.DictReader(path.open(encoding="utf-8")))
         complete = [trial for trial in trials if trial["state"] == "complete"]
         if not complete:
@@ -36,8 +46,7 @@ def section(findings: Findings) -> Section:
             for trial in best
         ]
         result.parts.append(Table(["trial", "score", *(key.split(".", 1)[1] for key in settings)], rows, "Best trials"))
-        importances = path.parent / "importances.json"
-        if shares := storage.read_json(importances, "tune") if importances.exists() else {}:
+        if shares:
             result.parts.append(_importances(name, shares))
             result.parts.append(_settings(name, complete, settings))
             result.parts.append(_parallel(name, complete, settings))
