@@ -226,4 +226,5 @@ def _overview() -> str:
 
 if __name__ == "__main__":
     sys.excepthook = _show_fault
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a locale may lack a sign
     sys.exit(main(sys.argv[1:]))

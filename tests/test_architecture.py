@@ -29,7 +29,7 @@ def module_files(name: str) -> list[Path]:
 def imported_at_top(path: Path) -> set[str]:
     """Modules that a file imports when it is imported itself: not those that its functions import later."""
     found = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -58,3 +58,29 @@ def test_help_and_the_list_of_verbs_load_nothing_heavy():
     code = f"import sys; from src.__main__ import main; main(['--help']); print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def has_no_encoding(call: ast.Call) -> bool:
+    """Returns True for a call that reads or writes text by the locale's encoding."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    words = {keyword.arg for keyword in call.keywords}
+    if name in ("read_text", "write_text"):
+        return "encoding" not in words and owner not in ("", "storage")
+    modes = [value.value for value in call.args if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+    is_text = not any("b" in mode for mode in modes)
+    return name == "open" and is_text and "encoding" not in words and owner not in NO_FILES
+
+
+NO_FILES = ("os", "archive", "tarfile", "Bundle", "Image")
+"""What has an open() that is none of text files."""
+
+
+def test_text_is_utf8_in_every_locale():
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path in sorted(SRC.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and has_no_encoding(node)
+    ]
+    assert found == []

@@ -178,3 +178,14 @@ def test_known_files_are_named(tmp_path):
     assert "00000000" in other and "published" in other
     assert "00000000" in unknown and "published" not in unknown
     assert all(len(digest) == 64 for digest in KNOWN)
+
+
+def test_the_output_folder_is_not_the_input_folder(tmp_path):
+    """Submissions would be taken for test files. Inside of it the output folder is passed over."""
+    (tmp_path / "output").mkdir()
+    made = Paths(input=tmp_path, output=tmp_path / "output" / "..")
+    assert f"paths.output={tmp_path / 'output'}" in error_of(find_files, made)
+    (tmp_path / "output/submission_sample_testA.csv").touch()
+    (tmp_path / "sample_train.csv").write_text("", encoding="utf-8")
+    found = find_files(Paths(input=tmp_path, output=tmp_path / "output"))
+    assert found.test == [] and found.overlooked == []

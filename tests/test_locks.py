@@ -93,6 +93,13 @@ with temporaries.collected():
 """
 
 
+def test_a_holder_with_a_path_that_is_not_utf8_is_named(tmp_path):
+    """The command's words stand in the lock file."""
+    command = "train paths.input=" + os.fsdecode(b"caf\xe9")
+    with locks.hold(tmp_path, ["train"], [], command):
+        assert os.fsencode(command) in (tmp_path / "train.lock").read_bytes()
+
+
 @pytest.mark.parametrize("deep", [False, True], ids=["short", "beyond the length of sockets"])
 def test_temporary_files_of_libraries_are_gone_when_their_process_is(tmp_path, deep, monkeypatch):
     """A killed one leaves them to the next. A path of more than 107 bytes is none for a socket."""

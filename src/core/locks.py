@@ -91,21 +91,21 @@ def _opened(path: Path) -> IO[str]:
     """Opens a lock file, or another one in its stead where its file system has no locks."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")  # NFS locks only what is open for writing
+        file = path.open("a+", encoding="utf-8", errors="surrogateescape")  # NFS locks only what is open for writing
     except OSError as error:
         raise UserError(
             f"{path.parent} cannot be written ({error.strerror}). Choose another output folder: paths.output=DIR"
         ) from None
     if reason := _without_locks(file):
         file.close()
-        _tell_once(reason)
         name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-        file = (temporaries.own_folder("locks") / name).open("a+", encoding="utf-8")
+        file = (temporaries.own_folder("locks") / name).open("a+", encoding="utf-8", errors="surrogateescape")
         if _without_locks(file):
             raise UserError(
                 f"{path.parent}: the file system has no locks ({reason}), and neither has {temporaries.SYSTEM}, so "
                 "two commands could write one file. Choose another output folder: paths.output=DIR"
             )
+        _tell_once(reason)
     return file
 
 

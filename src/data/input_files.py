@@ -56,9 +56,14 @@ def find_files(paths: Paths) -> InputFiles | None:
 
     Test files are optional: without them models are trained and scored. Raises UserError for a missing folder, for test
     or extra files without train files, for two files of one role whose results would have one name, for a file that two
-    globs match, and for what a glob matches and cannot be read.
+    globs match, for what a glob matches and cannot be read, and where the output folder is the input folder.
     """
     folder = paths.input
+    if paths.output.resolve() == folder.resolve():
+        raise UserError(
+            f"paths.output and paths.input are both {folder}, where a submission would be taken for a test file. Take "
+            f"another output folder, such as paths.output={folder / 'output'}"
+        )
     globs = {"train": paths.train, "test": paths.test, "extra": paths.extra}
     entries = list_folder(folder)
     by_role = {role: sorted(folder.glob(glob)) for role, glob in globs.items()}
