@@ -153,6 +153,16 @@ def test_extreme_members_stop_at_the_edge_of_the_temperatures(sign, answer):
     assert blend.temperature == pytest.approx(answer) and sum(blend.weights) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("task", [ROUND1, ICU, LOS, frames(3)], ids=lambda task: task.name)
+def test_of_a_single_report_nothing_is_chosen(task):
+    """Holdout of a dozen rows has one to fit on: the members are averaged, and nothing is said of their worth."""
+    labels = np.ones((1, 1)) if task.n_labels == 1 else np.eye(task.n_labels)[:1]
+    one = rows([labels - 0.5, labels - 0.4], labels)
+    assert fit_method(one, task, "auto").method == "mean"
+    found = contributions(one, task, {}, ["a", "b"])
+    assert found["greedy"] == [] and [member["lost_without"] for member in found["members"].values()] == [None, None]
+
+
 def test_equal_members_are_averaged_and_a_real_gain_is_taken():
     _, labels, members = make(ROUND1, 1000, [0.5] * 3)
     folds = np.arange(1000) % 5

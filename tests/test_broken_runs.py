@@ -63,6 +63,13 @@ def test_a_model_that_has_hardly_learned_is_not_broken(task, spread, rng):
     assert fault(task, labels, rng.normal(0.0, spread, size=labels.shape), table_of(rng)) == ""
 
 
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_the_same_of_all_rows_is_right_where_all_labels_are_the_same(task, rng):
+    labels = np.repeat(labels_of(task, rng, 1), ROWS, axis=0)
+    outputs = np.log1p(labels) if task.kind == "regression" else 5.0 * (2.0 * labels - 1)
+    assert fault(task, labels, outputs, table_of(rng)) == ""
+
+
 def test_weights_that_were_not_trained_are_constant(rng):
     labels = labels_of(ROUND1, rng)
     assert fault(ROUND1, labels, rng.normal(0.0, 1e-4, size=labels.shape), table_of(rng)).startswith("is constant")

@@ -221,6 +221,14 @@ def test_similarity_weights_of_equal_distributions_are_near_one():
     np.testing.assert_allclose(covariate_shift.similarity_weights(tied, tied), 1)
 
 
+@pytest.mark.parametrize(
+    "test", [np.zeros(20), np.ones(20), np.array([0.5]), np.array([0.2, 0.2])], ids=["no word", "copies", "one", "two"]
+)
+def test_similarity_weights_are_above_zero_whatever_the_test_file_is_like(test):
+    weights = covariate_shift.similarity_weights(np.random.default_rng(0).uniform(0.1, 0.9, 300), test)
+    assert weights.min() > 0 and weights.mean() == pytest.approx(1)
+
+
 def test_similarity_weights_are_clipped():
     train, test = np.append(np.zeros(999), 1.0), np.append(np.zeros(10), np.ones(10))
     few = covariate_shift.similarity_weights(train, test)

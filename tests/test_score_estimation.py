@@ -212,3 +212,8 @@ def test_classes_gain_by_the_mean_over_folds_what_two_labels_gain():
 def test_the_expectation_of_a_regression_is_its_weighted_error():
     found = weighted_expectation(Estimate(-6.5, 0.2))
     assert (found.value, found.low, found.high) == pytest.approx((-6.5, -6.5 - 1.96 * 0.2, -6.5 + 1.96 * 0.2))
+
+
+def test_the_interval_of_a_single_row_is_unknown():
+    found = weighted_expectation(Estimate(-2.5, float("nan"))).to_json()
+    assert found == {"value": -2.5, "low": None, "high": None}

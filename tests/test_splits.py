@@ -232,6 +232,16 @@ def test_limits_that_are_not_reached_do_not_matter():
     assert splits.recorded(limited, 400) == {**by_family, "max_compared": 399, "threshold": 0.5}
 
 
+@pytest.mark.parametrize("scheme", ["kfold", "families", "holdout"])
+@pytest.mark.parametrize("value", [0, 1])
+def test_one_label_that_all_rows_share_is_dealt_evenly(scheme, value):
+    """All stays died, or none did; of a regression, all lengths are the same."""
+    whole = dataclasses.replace(corpus(100), labels=np.full((100, 1), value, dtype=np.uint8))
+    made = splits.make_folds(whole, FoldSettings(scheme=scheme, k=5))
+    sizes = np.unique(made.first, return_counts=True)[1]
+    assert sizes.tolist() == ([80, 10, 10] if scheme == "holdout" else [20] * 5)
+
+
 def test_too_few_reports():
     with pytest.raises(UserError, match=r"^3 .* 5 .*folds\.k"):
         splits.make_folds(corpus(3), FoldSettings())

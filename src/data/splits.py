@@ -111,8 +111,9 @@ def make_folds(corpus: Corpus, settings: FoldSettings, strata: np.ndarray | None
     hashes = corpus.hashes()
     keys, first, inverse = np.unique(_keys(corpus.ids, hashes), return_index=True, return_inverse=True)
     labels = np.asarray(corpus.labels if strata is None else strata)
-    # "No abnormality" is the most frequent finding and has no label: balance it like a label.
-    if not (has_label := labels.any(axis=1)).all():
+    # "No abnormality" is the most frequent finding and has no label: balance it like a label. It stands beside a single
+    # column of which all rows are positive, too: the stratification wants two.
+    if not (has_label := labels.any(axis=1)).all() or labels.shape[1] == 1:
         labels = np.column_stack([labels, ~has_label])
     k = 10 if settings.scheme == "holdout" else settings.k
     if len(keys) < k:

@@ -427,7 +427,8 @@ def _group_loss(evidence: Evidence, task: Task, group: LabelGroup) -> BlendLoss:
     counted, columns = task.counted(group, labels) & (evidence.weights > 0), task.columns[group.name]
     if not counted.any():
         raise UserError(
-            f"{task.name}: none of the {len(labels)} {task.noun} to fit a blend on counts for the {group.name}"
+            f"{task.name}: none of the {len(labels)} {task.noun} to fit a blend on counts for the {group.name}. Set a "
+            "smaller folds.k, or add training files with more of them"
         )
     members = [member[counted, columns] for member in evidence.members]
     share = evidence.weights[counted] / evidence.weights[counted].sum()

@@ -27,12 +27,14 @@ REMEDY = "Try a lower learning_rate, a lower clip_norm, more epochs or a longer 
 def fault(task: Task, labels: np.ndarray, outputs: np.ndarray, table: np.ndarray) -> str:
     """Returns what is wrong with finite out-of-fold `outputs` (N, L) of rows with `labels` (N, L); empty if nothing is.
 
-    `table` (N, seeds): fold of each row for each seed. Constant: wherever rows were predicted by the same models, their
-    predictions are the same. Diverged: the loss of a fold is above DIVERGED times that of outputs of zero.
+    `table` (N, seeds): fold of each row for each seed. Constant: the labels differ, and wherever rows were predicted by
+    the same models, their predictions are the same. Diverged: the loss of a fold is above DIVERGED times that of
+    outputs of zero.
     """
     predictions, nothing = task.decode(outputs), task.decode(np.zeros(outputs.shape))
     _, part, sizes = np.unique(table, axis=0, return_inverse=True, return_counts=True)
-    if sizes.max() > 1 and _largest_spread(predictions, part) <= SAME * max(1.0, np.abs(predictions).max()):
+    may_differ = sizes.max() > 1 and (labels != labels[0]).any()
+    if may_differ and _largest_spread(predictions, part) <= SAME * max(1.0, np.abs(predictions).max()):
         return "is constant: out of fold, each of its models predicts the same for all rows"
     losses, of_zero = (task.cells(labels, p).mean(axis=1) for p in (predictions, nothing))
     for folds in table.T:

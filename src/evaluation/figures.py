@@ -11,8 +11,9 @@ weighs 1/n more); other figures use a bootstrap over rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,27 @@ class Estimate:
     def to_json(self) -> dict[str, float | None]:
         """Returns both numbers, with null for NaN, which JSON lacks."""
         return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
+
+def number_text(value: float | None, form: str = ".4f") -> str:
+    """Words a number for people; a dash for an undefined one, NaN or null."""
+    return "–" if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def estimate_text(found: Estimate | Mapping[str, Any]) -> str:
+    """Words an Estimate, or its JSON values: 0.6856 ± 0.0107."""
+    found = found.to_json() if isinstance(found, Estimate) else found
+    return f"{number_text(found['value'])} ± {number_text(found['standard_error'])}"
+
+
+def short_text(found: Estimate | Mapping[str, Any], has_classes: bool = True, sign: str = "") -> str:
+    """Words an Estimate, or its JSON values, for a table: 0.6856±107, the standard error in units of the last digit; of
+    a regression 2.051±0.023, both in its unit. `sign` + keeps that of a gain."""
+    found = found.to_json() if isinstance(found, Estimate) else found
+    value, error = found["value"], found["standard_error"]
+    if not has_classes:
+        return f"{number_text(value, f'{sign}.3f')}±{number_text(error, '.3f')}"
+    return f"{number_text(value, f'{sign}.4f')}±{number_text(None if error is None else 1e4 * error, '.0f')}"
 
 
 def estimate(figure: Figure) -> Estimate:

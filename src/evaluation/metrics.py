@@ -38,6 +38,7 @@ from src.evaluation.figures import (
     ratio,
     roc_auc,
     root,
+    short_text,
 )
 from src.evaluation.figures import Estimate as Estimate
 
@@ -98,9 +99,7 @@ def paired_difference(
 def gain_text(task: Task, gain: Estimate) -> str:
     """Words a paired_difference() for a table: +0.0022±3, the standard error in units of the last digit; of a
     regression +0.051±0.023, both in its unit."""
-    if not task.has_classes:
-        return f"{gain.value:+.3f}±{gain.standard_error:.3f}"
-    return f"{gain.value:+.4f}±{1e4 * gain.standard_error:.0f}"
+    return short_text(gain, task.has_classes, "+")
 
 
 def score_report(

@@ -77,6 +77,10 @@ class Expectation:
     low: float
     high: float
 
+    def to_json(self) -> dict[str, float | None]:
+        """Returns the three numbers; null where the interval is unknown, as for a single row."""
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
 
 class Calibrator:
     """Logistic regression for each label group: label probability from predictions, similarity and noise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from src.core.terminal import result
 from src.data import sources
 from src.data.tasks import Task, get_task
+from src.evaluation.figures import estimate_text, number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.blend import members_of
@@ -19,7 +20,7 @@ def show(workspace: Workspace) -> None:
     boards = run.boards()
     for test in workspace.dataset.test_files:
         if (expected := boards.get(test, {}).get("expected")) is not None:
-            between = f"{expected['low']:.4f} to {expected['high']:.4f}"
+            between = " to ".join(number_text(expected[end]) for end in ("low", "high"))
             lines.append(f"expected on {test}: {expected['value']:.4f} ({between}), {own.score_name}")
     lines.append(f"out of fold: {_out_of_fold(run, own)}")
     left_out = [name for name in members_of(workspace.settings) if name not in run.record["members"]]
@@ -46,8 +47,7 @@ def _is_sample(workspace: Workspace) -> bool:
 
 def _out_of_fold(run: RunFolder, own: Task) -> str:
     score = run.score["overall"]["score"]
-    figure = f"{score['value']:.4f} ± {score['standard_error']:.4f} {own.score_name}"
-    return f"{figure}, blend of {', '.join(run.record['members'])}"
+    return f"{estimate_text(score)} {own.score_name}, blend of {', '.join(run.record['members'])}"
 
 
 def _next(workspace: Workspace) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from src.evaluation.figures import number_text
+
 LIMITS = {
     "reports": (
         "Tokens are anonymous ids of one hospital's vocabulary: reports of another source, or numbered in another way, "
@@ -74,6 +76,6 @@ def _scores(record: Mapping[str, Any]) -> str:
         lines.append("- optimistic: its epochs were chosen on the rows that are scored")
     for name, expected in scores["expected"].items():
         if expected and expected.get("value") is not None:
-            between = f" (95% interval {expected['low']:.4f} to {expected['high']:.4f})"
-            lines.append(f"- expected on {name}: {expected['value']:.4f}{between}")
+            between = " to ".join(number_text(expected[end]) for end in ("low", "high"))
+            lines.append(f"- expected on {name}: {expected['value']:.4f} (95% interval {between})")
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from src.core.settings_loader import with_words
 from src.core.terminal import JobProgress, duration, info
 from src.data.splits import HOLDOUT_PARTS
 from src.evaluation import metrics
+from src.evaluation.figures import estimate_text
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
 from src.training.initialization import pretrain_jobs
@@ -198,7 +199,7 @@ class TrialRunner:
         self._study.complete(one.trial, estimate, one.seconds)
         self._failures_in_a_row = 0
         best = self._study.best(1)[0]
-        note = f"{estimate.value:.4f} ± {estimate.standard_error:.4f} in {duration(one.seconds)}"
+        note = f"{estimate_text(estimate)} in {duration(one.seconds)}"
         self._close(one)
         self._progress.finish(one.shown, f"{note}; best: trial {best.number}, {best.user_attrs['score']['value']:.4f}")
 

@@ -32,6 +32,7 @@ from src.data.submission_files import write_submission
 from src.ensemble.blending import BlendWeights
 from src.evaluation import metrics
 from src.evaluation.external_dataset import Pool
+from src.evaluation.figures import estimate_text
 from src.evaluation.metrics import Estimate
 from src.evaluation.runs import RunFolder, options
 from src.evaluation.workspace import Workspace
@@ -197,10 +198,7 @@ def score_shifted(
             **({"against": against, "gains": _as_json(gains)} if against else {}),
         },
     )
-    rows = [
-        [name, *(f"{found[key].value:.4f}±{found[key].standard_error:.4f}" for key in SHIFTED)]
-        for name, found in scores.items()
-    ]
+    rows = [[name, *(estimate_text(found[key]).replace(" ", "") for key in SHIFTED)] for name, found in scores.items()]
     rows.append(["effective reports", *(f"{sizes[key]:,.0f}" for key in SHIFTED)])
     show_table(f"Score on {file.name}, made like {pool.target_name}", ["run", *SHIFTED], rows)
     if against:
@@ -261,7 +259,7 @@ def write_prediction(
         warn(f"no score: {error}")
     else:
         _warn_of_training(source, rows.sha256)
-        told = f"score {score.value:.4f} ± {score.standard_error:.4f} against the labels of {rows.path.name}"
+        told = f"score {estimate_text(score)} against the labels of {rows.path.name}"
         unknown = len(ids) - len(known)
         result(f"predict: {told}" + f" ({unknown:,} {source.task.noun} without a known label left out)" * (unknown > 0))
 

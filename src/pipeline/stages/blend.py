@@ -22,6 +22,7 @@ from src.core.terminal import info, result, show_table, warn
 from src.ensemble import blending
 from src.ensemble.blend_data import blend_rows, judging_folds
 from src.evaluation import broken_runs, runs
+from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage, run_lock
@@ -242,4 +243,4 @@ def _signed(estimate: dict[str, float] | None) -> tuple[str, str]:
     """A difference of scores and its standard error."""
     if estimate is None:
         return "–", "–"
-    return f"{estimate['value']:+.5f}", f"{estimate['standard_error']:.5f}"
+    return number_text(estimate["value"], "+.5f"), number_text(estimate["standard_error"], ".5f")

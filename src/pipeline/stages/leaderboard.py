@@ -19,6 +19,7 @@ from src.core.targets import Target
 from src.core.terminal import JobProgress, result, show_table, warn
 from src.data.tasks import get_task
 from src.evaluation import label_shift, metrics, runs
+from src.evaluation.figures import number_text, short_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.score_estimation import (
     Calibrator,
@@ -164,7 +165,7 @@ def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder])
         )
         tests[test.name] = {
             "validations": _validations(workspace, test, run),
-            "expected": vars(expect_score(task, calibrator, unjudged)),
+            "expected": expect_score(task, calibrator, unjudged).to_json(),
             "label_rates": _label_rates(workspace, test, run),
         }
     return tests
@@ -176,7 +177,7 @@ def _weighted(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[s
     task, labels = get_task(workspace.task.name), workspace.labels[rows.rows]
     predictions = task.decode(rows.logits(run.oof(), run.copies(test.name)))
     expected = weighted_expectation(metrics.official_score(task, labels, predictions, rows.weights, rows.rows))
-    return {"validations": _validations(workspace, test, run), "expected": vars(expected), "label_rates": None}
+    return {"validations": _validations(workspace, test, run), "expected": expected.to_json(), "label_rates": None}
 
 
 def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]) -> LabelledPredictions:
@@ -228,14 +229,10 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
     rows = []
     for name, found in sorted(lines.items(), key=lambda item: item[1]["validations"][select_on]["value"]):
         scores = (found["validations"][key] for key in VALIDATIONS)
-        half = (found["expected"]["high"] - found["expected"]["low"]) / 2
-        cells = [
-            f"{score['value']:.4f}±{1e4 * score['standard_error']:.0f}"
-            if task.has_classes
-            else f"{score['value']:.3f}±{score['standard_error']:.3f}"
-            for score in scores
-        ]
-        rows.append([name, *cells, f"{found['expected']['value']:.3f}±{half:.3f}"])
+        expected = found["expected"]
+        half = None if expected["low"] is None else (expected["high"] - expected["low"]) / 2
+        cells = [short_text(score, task.has_classes) for score in scores]
+        rows.append([name, *cells, f"{expected['value']:.3f}±{number_text(half, '.3f')}"])
     sizes = next(iter(lines.values()))["validations"]
     rows.append([f"effective {task.noun}", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} last"

@@ -34,6 +34,7 @@ from src.ensemble import blending
 from src.ensemble.blend_data import blend_rows
 from src.ensemble.blending import Evidence
 from src.evaluation import metrics
+from src.evaluation.figures import estimate_text, short_text
 from src.evaluation.runs import check_settings, command, ordered_by
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.blend import members_of
@@ -249,7 +250,7 @@ def _write(config: Config, model: str, trials: Study) -> None:
     rows = [
         [
             str(trial.number),
-            f"{trial.user_attrs['score']['value']:.4f}±{1e4 * trial.user_attrs['score']['standard_error']:.0f}",
+            short_text(trial.user_attrs["score"]),
             duration(trial.user_attrs["seconds"]),
         ]
         for trial in best
@@ -275,10 +276,8 @@ def _as_preset(config: Config, model: str, trial: FrozenTrial, head: str) -> str
     kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
     runs = {name: run.model_dump(mode="json") for name, run in {**found.denoisers, **found.runs}.items()}
     score = trial.user_attrs["score"]
-    return (
-        f"{head}, {score['value']:.4f} ± {score['standard_error']:.4f}.\n"
-        f"# {command('tune', config, model)}\n"
-        + yaml.safe_dump({**kept, "runs": runs}, sort_keys=False, allow_unicode=True)
+    return f"{head}, {estimate_text(score)}.\n# {command('tune', config, model)}\n" + yaml.safe_dump(
+        {**kept, "runs": runs}, sort_keys=False, allow_unicode=True
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from src.core import storage
 from src.data.tasks import Task
 from src.evaluation import metrics, runs
+from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import VALIDATIONS, validation
 from src.reporting import charts
@@ -104,8 +105,9 @@ def validations(findings: Findings) -> list[Table]:
         if target.name in (boards := run.boards()):
             board = boards[target.name]
             expected = board["expected"]
+            between = " to ".join(number_text(expected[end], ".3f") for end in ("low", "high"))
             cells = [_with_error(board["validations"][key]) for key in VALIDATIONS]
-            rows.append([name, *cells, f"{expected['value']:.3f} ({expected['low']:.3f} to {expected['high']:.3f})"])
+            rows.append([name, *cells, f"{expected['value']:.3f} ({between})"])
     if not rows:
         return []
     caption = f"Validation scores for {target.name}; models are selected on {findings.config.select_on}"
@@ -170,7 +172,7 @@ def _intervals(task: Task, best: RunFolder) -> list:
     predicted = [part["predicted"] for part in parts]
     with charts.picture("Observed by predicted", 3.0, charts.PANEL) as observed:
         means = [part["observed"]["value"] for part in parts]
-        spread = [INTERVAL * part["observed"]["standard_error"] for part in parts]
+        spread = [INTERVAL * (part["observed"]["standard_error"] or 0.0) for part in parts]
         observed.axes.errorbar(predicted, means, yerr=spread, fmt="o", markersize=4, color=charts.COLOURS[0])
         ends = [min(predicted + means), max(predicted + means)]
         observed.axes.plot(ends, ends, color=charts.FAINT, linewidth=0.8)
