@@ -5,9 +5,10 @@ import yaml
 
 from src.core import settings, settings_loader
 from src.core.errors import UserError
-from src.core.settings import Run, Train
+from src.core.settings import Config, Run, Train
 from src.core.settings_loader import PRESETS, load_config
 from src.models.tabular import TABULAR
+from tests.chaos.hostile_settings import extreme_words
 from tests.conftest import error_of
 
 
@@ -152,6 +153,27 @@ def test_a_run_brings_what_it_needs():
 @pytest.mark.parametrize("word", ["denoise.by=[a]", "denoise.by={a: 1}", "train.teachers=[[a]]", "train.teachers=lstm"])
 def test_names_of_runs_that_are_no_names(word):
     assert word.split("=")[0] in error_of(load_config, "sample", [word])  # said once for all runs
+
+
+@pytest.mark.parametrize("value", ["[1]", "{encoder: [1]}", "null", "x"])
+def test_an_encoder_that_is_none(value):
+    assert "encoder" in error_of(load_config, "sample", [f"runs.lstm.model.encoder={value}", "model.layers=1"])
+
+
+def test_numbers_have_bounds():
+    """No number of the settings may be absurd: memory and time would be, too, and JSON has no infinity."""
+    words = extreme_words()
+    schema = Config.model_json_schema()["$defs"]
+    for owner, part in schema.items():
+        for name, one in part.get("properties", {}).items():
+            for kind in one.get("anyOf", [one]):
+                if kind.get("type") == "integer":
+                    assert "maximum" in kind and ("minimum" in kind or "exclusiveMinimum" in kind), f"{owner}.{name}"
+    numbers = [key for key, values in words.items() if any(value.isdecimal() for value in values)]
+    assert len(numbers) > 100
+    for key in ("data.max_len", "train.learning_rate", "train.noise.replacement", "shift.clip", "train.seeds"):
+        for value in ("nan", "inf", "-inf", "1e999", "-1e30", "[nan]", "{}", "9" * 5000):
+            assert key in error_of(load_config, "sample", [f"{key}={value}"])
 
 
 def test_a_word_for_all_runs_reaches_those_that_have_the_key():

@@ -153,7 +153,7 @@ def _having(key: list[str], names: list[str], built: Mapping[str, Any]) -> list[
 
     def has(name: str) -> bool:
         model = built[name].get("model")
-        kind = kinds.get(model.get("encoder")) if isinstance(model, Mapping) else None
+        kind = kinds.get(str(model.get("encoder"))) if isinstance(model, Mapping) else None
         return kind is None or key[1] in kind.model_fields
 
     return (key[0] == "model" and len(key) > 1 and [name for name in names if has(name)]) or names
