@@ -176,8 +176,8 @@ def _maker_of(path: Path, settings: Config) -> str:
     """The command that makes the run in a folder, whose run.json may be damaged."""
     score = path / "score.json"
     with contextlib.suppress(Damaged):
-        if score.exists():
-            verb, *words = storage.read_json(score)["made_by"]
+        if score.exists() and (noted := storage.read_json(score).get("made_by")):  # runs of older versions lack it
+            verb, *words = noted
             return command(verb, settings, *words)
     verb, *words = ["blend"] if path.name == "blend" else ["train", "--model", path.name]
     return command(verb, settings, *words)
