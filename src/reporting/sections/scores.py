@@ -276,12 +276,12 @@ def _reliability(findings: Findings, best) -> list:
 def _temperatures(
     task: Task, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None, reports: np.ndarray
 ) -> np.ndarray:
-    """Returns for each row, (N,), the temperature fitted on the reports of the other four fifths."""
+    """Returns for each row, (N,), the temperature fitted on the reports of the other four fifths; 1 without any."""
     from scipy.optimize import minimize_scalar
 
     rng = np.random.default_rng(0)
     deal = (rng.permutation(reports.max() + 1) % 5)[reports]
-    result = np.empty(len(labels))
+    result = np.ones(len(labels))
 
     def loss(log_temperature: float, rows: np.ndarray) -> float:
         cells = task.cells(labels[rows], task.decode(logits[rows] / np.exp(log_temperature)))
@@ -289,7 +289,8 @@ def _temperatures(
 
     for part in range(5):
         others = rng.permutation(np.flatnonzero(deal != part))[:FITTED]
-        result[deal == part] = np.exp(minimize_scalar(loss, bounds=(-1, 1.5), args=(others,), method="bounded").x)
+        if len(others):
+            result[deal == part] = np.exp(minimize_scalar(loss, bounds=(-1, 1.5), args=(others,), method="bounded").x)
     return result
 
 
