@@ -157,6 +157,21 @@ def states(capsys) -> Callable[[Made], dict[str, str]]:
 
 
 @pytest.mark.parametrize("task", ["icu", pytest.param("los", marks=pytest.mark.slow), "frames"])
+def test_files_that_changed_under_their_name_are_not_gone_on_with(task, copied, refused):
+    """A set of stays, its outcomes, and a file of images."""
+    made = copied(task)
+    for path in [made.test_path, *made.input.glob("Outcomes-a*")]:
+        before = path.read_bytes()
+        if task == "frames":
+            make_images(path, seed=1)
+        else:
+            path.write_bytes(before[:-1] + b" ")
+        for verb in (["submit"], ["score"], ["report"], ["leaderboard"], ["bundle", "linear"]):
+            assert f"of another content: {path.name}" in refused([*verb, *made.words()])
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("task", ["icu", pytest.param("los", marks=pytest.mark.slow), "frames"])
 def test_every_verb_works(task, copied, states, capsys):
     made = copied(task)
     assert set(states(made).items()) >= {("prepare", "done"), ("train gru", "done"), ("submit", "done")}
