@@ -149,6 +149,10 @@ class Answer:
     read: set[str]
     """Names of the files that it opened."""
 
+    def __contains__(self, name: str) -> bool:
+        """Returns True for the names of its files and the keys of its document."""
+        return name in self.files or name in self.document
+
 
 def document(outcome: Outcome) -> dict[str, Any]:
     """What a command answers with --json, without the words that may say that something was made again."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import hostile, mutations
+from tests.chaos import damages, hostile, mutations
 from tests.chaos.campaign import Verdict, campaign, shown
 from tests.chaos.kills import STEPS, Journey
 from tests.chaos.scenes import outside
@@ -36,6 +36,12 @@ def test_killed_or_short_of_disk_it_ends_in_the_same_bytes(journey, tmp_path):
     cases = [case for case in journey.cases(random.Random(1)) if not re.search(r"moment|alone|TERM|INT", case)]
     cases = cases[: len(STEPS["short"]) + 3]
     check(cases, lambda case: journey.judge(case, tmp_path / "trial"), tmp_path)
+
+
+def test_damaged_artefacts_are_healed_or_named(journey, tmp_path):
+    scene = journey.scenes[-1]
+    cases = damages.cases(scene, random.Random(1), tmp_path / "trial")[:20]
+    check(cases, lambda case: damages.judge(scene, None, case, tmp_path / "trial"), tmp_path)
 
 
 def test_hostile_words_presets_names_and_logs_are_refused(journey, tmp_path):

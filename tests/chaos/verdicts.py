@@ -26,6 +26,8 @@ SHOWING = ("status", "clean")
 """Verbs that show what is there, and so another table where a file is damaged."""
 CACHES = re.compile(r"data/folds\..*|predictions/.*")
 """Copies under a name that stands for their contents: further ones change no result."""
+PAGES = re.compile(r"report\.html|suspicious\.csv|pages/.*")
+"""Pages that show what is there, and notes of what they were made of."""
 MAKERS = {
     r"submission_(lstm|blend)?_?(sample|set).*": ("submit", "pipeline"),
     r"report\.html|suspicious\.csv": ("report", "pipeline"),
@@ -68,7 +70,7 @@ def try_damage(scene: Scene, name: str, verb: str, kind: str, others: list[Path]
         wrong = _differences(outcome, folder, expected, name, damaged)
         if not wrong or verb in SHOWING or (kind == "remove" and _is_less(outcome, expected, wrong)):
             return Verdict("fine")
-        if Path(name).name not in said(outcome):
+        if Path(name).name not in said(outcome) and kind != "remove":  # what is missing is made without a word
             return Verdict("wrong in silence", ", ".join(wrong))
     healed = _follow(scene, verb, outcome, folder, before, expected)
     if healed.kind == "dead end" and USERS_OWN.fullmatch(name) and Path(name).name in said(outcome):
@@ -98,7 +100,7 @@ def _differences(
 
 
 def _is_less(outcome: Outcome, expected: Answer, wrong: list[str]) -> bool:
-    """Returns True if the answer only lacks something, as where a part was never made, and no file differs."""
+    """Returns True if the answer and pages only lack something, as where a part was never made."""
 
     def is_part(found: Any, whole: Any) -> bool:
         if isinstance(found, dict) and isinstance(whole, dict):
@@ -107,7 +109,8 @@ def _is_less(outcome: Outcome, expected: Answer, wrong: list[str]) -> bool:
             return all(any(is_part(one, other) for other in whole) for one in found)
         return found == whole
 
-    return set(wrong) <= expected.document.keys() and is_part(document(outcome), expected.document)
+    others = set(wrong) - expected.document.keys()
+    return all(PAGES.fullmatch(name) for name in others) and is_part(document(outcome), expected.document)
 
 
 def _follow(scene: Scene, verb: str, outcome: Outcome, folder: Path, before: set[str], expected: Answer) -> Verdict:
@@ -124,7 +127,8 @@ def _follow(scene: Scene, verb: str, outcome: Outcome, folder: Path, before: set
             if outcome.status:
                 break
         else:
-            if not (wrong := _differences(outcome, folder, expected)):
+            # A verb that took another run meanwhile may have made more than it does undamaged.
+            if not (wrong := [one for one in _differences(outcome, folder, expected) if one in expected]):
                 return Verdict("healed")
             log.append(f"differ: {', '.join(wrong[:8])}")
     return Verdict("dead end", "\n".join([*log, said(outcome)]))
