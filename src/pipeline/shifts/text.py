@@ -25,6 +25,8 @@ from src.evaluation.noise_estimation import NoiseEstimate
 from src.evaluation.workspace import Workspace
 from src.pipeline.shifts.compared import Compared, described, number, quantiles
 
+MOST_UNKNOWN = 0.5
+"""Share of a test file's tokens that train does not have, above which the command warns."""
 HELD_OUT = 5  # one part in so many of the train rows is compared with the rest, as each test file is
 
 
@@ -66,6 +68,9 @@ def measure(workspace: Workspace, compared: Compared) -> dict[str, Any]:
 
     facts = _facts(dataset, compared, texts, noise, extras)
     _add_posteriors(output, learned, texts, noise, facts)
+    for name, test in facts["tests"].items():
+        if (unknown := test["profile"]["unseen"]["unigrams"]) > MOST_UNKNOWN:
+            warn(f"{unknown:.0%} of the tokens of {name} are words that train does not have: little is known of it")
     if any(estimate is None for estimate in noise.values()):
         lacking = ", ".join(name for name, estimate in noise.items() if estimate is None)
         warn(f"too little text to tell the noise of {lacking}; validation adds none where it is not known")
