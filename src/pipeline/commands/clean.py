@@ -21,6 +21,7 @@ from src.core import locks, storage
 from src.core.errors import Damaged, UserError
 from src.core.locks import is_held
 from src.core.terminal import add_json, result, show_table, warn
+from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.alarms import STAGE as ALARMS
 from src.pipeline.stages.alarms import readings, reference_stamp
@@ -114,7 +115,7 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
         if str(path) not in vectors:
             yield Item("start vectors of other texts or sizes", path)
     encoders = {
-        storage.read_json(folder / "result.json", "pretrain")["fingerprint"] for folder in needed if _is_made(folder)
+        storage.read_json(folder / "result.json", workspace.command("pretrain"))["fingerprint"] for folder in needed if _is_made(folder)
     }
     for path in sorted([*output.data.glob("**/denoised/*"), *output.shift.glob("**/denoised/*")]):
         if path.name.split(".")[0] not in encoders:
@@ -166,9 +167,10 @@ def _needed(workspace: Workspace) -> set[Path]:
     jobs = [job for group in fold_jobs(workspace, recall_or_find(workspace)).values() for job in group]
     needed = {job.path for job in [*jobs, *PRETRAIN.jobs(workspace).values()]}
     for record in output.runs.glob("*/run.json"):
-        needed |= {record.parent / fold for fold in storage.read_json(record, "train").get("fold_folders", [])}
+        run = RunFolder.at(record.parent, workspace.settings)
+        needed |= {run.path / fold for fold in run.record.get("fold_folders", [])}
     for fold in list(needed):
-        if _is_made(fold) and (encoder := storage.read_json(fold / "result.json", "train").get("denoiser")):
+        if _is_made(fold) and (encoder := storage.read_json(fold / "result.json", workspace.command("train")).get("denoiser")):
             needed.add(output.root / encoder)
     return needed
 
