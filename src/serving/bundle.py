@@ -50,7 +50,7 @@ from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.serving.model_card import model_card
 
-FORMAT = 1
+FORMAT = 2
 RECORD, CARD, REFERENCE = "bundle.json", "MODEL_CARD.md", "reference.safetensors"
 KINDS = (".json", ".yaml", ".safetensors", ".onnx", ".md")
 """Kinds of members: data alone, no code and no pickle."""
@@ -117,7 +117,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Opens and checks a bundle. Raises UserError for a file that is damaged, of a newer format or no bundle."""
+        """Opens and checks a bundle. Raises UserError for a file that is damaged, of another format or no bundle."""
         seal = _check_seal(path)
         try:
             with zipfile.ZipFile(path) as archive:
@@ -395,10 +395,10 @@ def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     record = _json(archive, RECORD)
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise refused(path, f"its {RECORD} names no format")
-    if record["format"] > FORMAT:
+    if record["format"] != FORMAT:
         raise UserError(
-            f"{path} is a bundle of format {record['format']}, and this version reads formats up to {FORMAT}. Update "
-            "it, or make the bundle again with this version."
+            f"{path} is a bundle of format {record['format']}, and this version reads format {FORMAT}. Make the bundle "
+            "again with this version: ./run.sh bundle RUN. Or predict with the version that made it."
         )
     try:
         checked = Record.model_validate(record)

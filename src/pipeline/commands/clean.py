@@ -115,7 +115,9 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
         if str(path) not in vectors:
             yield Item("start vectors of other texts or sizes", path)
     encoders = {
-        storage.read_json(folder / "result.json", workspace.command("pretrain"))["fingerprint"] for folder in needed if _is_made(folder)
+        storage.read_json(folder / "result.json", workspace.command("pretrain"))["fingerprint"]
+        for folder in needed
+        if _is_made(folder)
     }
     for path in sorted([*output.data.glob("**/denoised/*"), *output.shift.glob("**/denoised/*")]):
         if path.name.split(".")[0] not in encoders:
@@ -169,8 +171,8 @@ def _needed(workspace: Workspace) -> set[Path]:
     for record in output.runs.glob("*/run.json"):
         run = RunFolder.at(record.parent, workspace.settings)
         needed |= {run.path / fold for fold in run.record.get("fold_folders", [])}
-    for fold in list(needed):
-        if _is_made(fold) and (encoder := storage.read_json(fold / "result.json", workspace.command("train")).get("denoiser")):
+    for fold in filter(_is_made, list(needed)):
+        if encoder := storage.read_json(fold / "result.json", workspace.command("train")).get("denoiser"):
             needed.add(output.root / encoder)
     return needed
 
