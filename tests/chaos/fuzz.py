@@ -16,14 +16,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+import torch._dynamo  # before atheris, in whose presence it cannot be imported
+
 try:
     import atheris
 except ImportError:  # for tests, which only call the targets
     atheris = None
 
 with atheris.instrument_imports(include=["src"]) if atheris else contextlib.nullcontext():
-    import torch
-
     from src.core import storage
     from src.core.errors import UserError
     from src.core.settings_loader import load_config, run_from_yaml
