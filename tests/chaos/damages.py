@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from itertools import zip_longest
 from pathlib import Path
 
 from tests.chaos import damage
@@ -16,7 +17,8 @@ OPENED_ELSEWHERE = (".safetensors", ".onnx", ".db", ".bundle")
 
 
 def cases(scene: Scene, rng: random.Random, scratch: Path) -> list[str]:
-    """Every triple `verb | artefact | damage`, one artefact of each class: first those that the verb reads."""
+    """Every triple `verb | artefact | damage`, one artefact of each class: in turn one that the verb reads, and one
+    that it does not."""
     classes = defaultdict(list)
     for name in scene.artefacts():
         classes[class_of(name)].append(name)
@@ -28,7 +30,7 @@ def cases(scene: Scene, rng: random.Random, scratch: Path) -> list[str]:
             (read if is_read else others).extend(f"{verb} | {rng.choice(names)} | {one}" for one in damage.NAMES)
     rng.shuffle(read)
     rng.shuffle(others)
-    return read + others
+    return [case for turn in zip_longest(read, others) for case in turn if case]
 
 
 def judge(scene: Scene, other: Scene | None, case: str, scratch: Path) -> Verdict:

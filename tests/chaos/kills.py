@@ -24,7 +24,7 @@ STEPS = {
     "reports": (
         "prepare", "folds", "shift", "baselines", "pretrain", "train", "blend", "submit", "score", "leaderboard",
         "explain", "report", "eda", "tune lstm --trials 2", "bundle lstm", "predict blend input/sample_testA.csv",
-        "leaderboard ask",
+        "leaderboard tell s1 0.91",
     ),
     "short": ("prepare", "folds", "shift", "train", "submit lstm", "leaderboard", "bundle lstm"),
     "stays": ("prepare", "folds", "shift", "baselines", "train", "blend", "submit", "leaderboard", "alarms", "report"),

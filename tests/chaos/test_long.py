@@ -31,7 +31,7 @@ def check(kept: Path, name: str, cases: list[str], judge: Callable[[str], Verdic
 
 @pytest.mark.parametrize(("kind", "part", "share"), [("reports", 0, 0.5), ("reports", 1, 0.45), ("stays", 0, 0.2)])
 def test_damaged_artefacts_are_healed_or_named(server, kept, kind, part, share):
-    """Each artefact × each verb × each kind of damage, those that the verb reads first."""
+    """Each artefact × each verb × each kind of damage."""
     scene = Scene(kept / kind, kind, server)
     other = Scene(kept / f"other_{kind}", kind, server, seed=8, builds=("pipeline",))
     trial, before = kept / f"trial_damage_{kind}_{part}", contents(scene.folder)

@@ -12,7 +12,7 @@ from typing import Any
 from tests.chaos import damage
 from tests.chaos.campaign import Verdict
 from tests.chaos.scenes import Answer, Scene, contents, document, is_temporary, outside
-from tests.chaos.server import Outcome
+from tests.chaos.server import LIMIT, LONG, Outcome
 
 FOLLOWED = 2
 """Times that the commands which errors name are followed."""
@@ -73,7 +73,8 @@ def try_damage(scene: Scene, name: str, verb: str, kind: str, others: list[Path]
         if Path(name).name not in said(outcome) and kind != "remove":  # what is missing is made without a word
             return Verdict("wrong in silence", ", ".join(wrong))
     healed = _follow(scene, verb, outcome, folder, before, expected)
-    if healed.kind == "dead end" and USERS_OWN.fullmatch(name) and Path(name).name in said(outcome):
+    is_told = Path(name).name in said(outcome) or kind == "remove"
+    if healed.kind == "dead end" and USERS_OWN.fullmatch(name) and is_told:
         return Verdict("refused")
     return healed
 
@@ -121,7 +122,7 @@ def _follow(scene: Scene, verb: str, outcome: Outcome, folder: Path, before: set
         _delete(said(outcome), folder)
         for command in [*named_commands(said(outcome)), verb]:
             log.append(f"$ ./run.sh {command}")
-            outcome = scene.run(f"{command} --json", folder)
+            outcome = scene.run(f"{command} --json", folder, limit=LIMIT if command == verb else LONG)
             if found := faults(outcome, folder, before):
                 return Verdict(found.kind, "\n".join([*log, found.told]))
             if outcome.status:
