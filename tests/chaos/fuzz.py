@@ -3,13 +3,14 @@
 python -m tests.chaos.fuzz TARGET [-max_total_time=600] [further options of libFuzzer]        TARGET: one of TARGETS
 
 Needs atheris (pip install atheris, for CPython 3.11 to 3.13 on Linux), in an environment of its own. A case that ends
-in another error than UserError, or that two readers read differently, stops it and is written to a file. tests/chaos/
-test_found.py tries the files of found/ in every run of the tests.
+in another error than UserError, or that two readers read differently, stops it and is written to a file. SEEDS keeps
+such cases for the tests.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import sys
 import tempfile
@@ -17,12 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch._dynamo  # before atheris, in whose presence it cannot be imported
 
-try:
-    import atheris
-except ImportError:  # for tests, which only call the targets
-    atheris = None
+atheris = None  # for tests, which only call the targets
+if importlib.util.find_spec("atheris"):
+    importlib.import_module("torch._dynamo")  # torch cannot import it once atheris is there
+    atheris = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["src"]) if atheris else contextlib.nullcontext():
     from src.core import storage
@@ -32,8 +32,19 @@ with atheris.instrument_imports(include=["src"]) if atheris else contextlib.null
     from src.training import checkpoints
     from tests.chaos import mutations
 
-FOUND = Path(__file__).parent / "found"
-"""Cases by target: TARGET.NAME."""
+SEEDS = {
+    "lines": mutations.SEEDS,
+    "settings": (b"runs: {lstm: {}}\n", b"runs: {lstm: hello}\n", b"a: &a [*a]\n", b"train.epochs=1e400\n", b"\0"),
+    "log": (
+        b"null\n",
+        b'{"a": 1}\n',
+        b"\xff\n",
+        b'{"a":' * 100_000,
+        b'{"at": "x", "event": "scored", "board": null}\n',
+    ),
+    "checkpoint": (b"", b"{}", b"[" * 100_000, b"\xff" * 8, b"\2\0\0\0\0\0\0\0{}"),
+}
+"""Cases that fuzzing begins with, among them those that it found."""
 
 
 def read_lines(data: bytes, folder: Path) -> None:
@@ -52,7 +63,7 @@ def read_settings(data: bytes, folder: Path) -> None:
 
 
 def read_log(data: bytes, folder: Path) -> None:
-    """Reads a log with further lines, and appends to it: no line may be lost."""
+    """Reads a log with further lines, and appends to it: no line may be lost, unless it was cut off."""
     path = folder / "submissions.jsonl"
     made = {"test": "a.csv", "run": "lstm", "fingerprint": "0", "how": {}, "made_from": None}
     path.unlink(missing_ok=True)
@@ -64,7 +75,7 @@ def read_log(data: bytes, folder: Path) -> None:
         log.submissions()
         log.scored(first, 0.5, "board")
         assert log.find(first.id).score("board") == 0.5
-    assert path.read_bytes().startswith(before), "lines of the log are gone"
+    assert path.read_bytes().startswith(before.rpartition(b"\n")[0]), "lines of the log are gone"
 
 
 def read_checkpoint(data: bytes, folder: Path) -> None:
@@ -99,8 +110,7 @@ def main(target: str, *options: str) -> None:
     folder = Path(tempfile.mkdtemp(prefix="fuzz"))
     seeds = folder / "seeds"
     seeds.mkdir()
-    texts = {"lines": mutations.SEEDS, "settings": [Path("src/presets/quick.yaml").read_bytes()]}
-    for number, text in enumerate(texts.get(target, [b'{"a": 1}\n'])):
+    for number, text in enumerate(SEEDS[target]):
         (seeds / str(number)).write_bytes(text)
 
     def try_one(data: bytes) -> None:

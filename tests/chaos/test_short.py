@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import damages, hostile, mutations
+from tests.chaos import damages, fuzz, hostile, mutations
 from tests.chaos.campaign import Verdict, campaign, shown
 from tests.chaos.kills import STEPS, Journey
 from tests.chaos.scenes import outside
@@ -56,6 +56,12 @@ def test_mutated_files_are_read_as_they_are_or_refused(tmp_path):
     bad = [verdict.told for verdict in verdicts if verdict.is_bad]
     assert not bad, "\n".join(bad[:10])
     assert {verdict.kind for verdict in verdicts} == {"fine", "refused"}
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_fuzzed_bytes_are_refused_by_every_reader(target, tmp_path):
+    for data in fuzz.SEEDS[target]:
+        fuzz.TARGETS[target](data, tmp_path)
 
 
 def fail(arguments: list[str]) -> int:
