@@ -109,6 +109,9 @@ class Journey:
         folder = scene.copy(scratch)
         before = outside(folder)
         disturbed = scene.run(step, folder, **_options(word, value))
+        all_done = disturbed.events in (0, self.ends[number].events)
+        if word in SIGNALS and disturbed.status == -_number(word) and all_done:  # before main() began, or at its end
+            disturbed = replace(disturbed, status=SIGNALS[word])
         if found := self._fault(disturbed, word, folder, before):
             return found
         damaged = _damage_new(scene, folder, random.Random(case)) if word == "damage" else ""
@@ -132,8 +135,7 @@ class Journey:
         if disturbed.status == -signal.SIGKILL and word in KILLS and not disturbed.hung:
             return None
         if word in SIGNALS:
-            ended = {0, SIGNALS[word], *([-_number(word)] if not disturbed.events else [])}
-            if disturbed.status not in ended or disturbed.hung:
+            if disturbed.status not in (0, SIGNALS[word]) or disturbed.hung:
                 return Verdict("traceback", f"exit {disturbed.status}\n{disturbed.stderr[-2000:]}")
             return None
         return faults(disturbed, folder, before)
