@@ -105,10 +105,10 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     files = _tuned_files(tree, overrides, [*built, BLEND])
     for name, file in files.items():
         if (seal := file.with_name("study.json")).exists():
-            from src.core.targets import check_files  # NumPy, for which --help need not wait
+            from src.core.targets import check_files, made_by  # NumPy, for which --help need not wait
 
             words = [word for word in tree["overrides"] if not word.startswith("tune.use")]
-            check_files(seal, shlex.join(["tune", name, "--preset", preset, *words]))
+            check_files(seal, shlex.join([*(made_by(seal) or ["tune", name]), "--preset", preset, *words]))
         study = _read_preset_file(file, "tune.use: ")
         part, key = (study, "blend") if name == BLEND else (study["runs"], name)
         if not isinstance(part.get(key), dict):

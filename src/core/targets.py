@@ -6,6 +6,7 @@ locks all ask a Target.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -116,3 +117,10 @@ def check_files(result: Path, remedy: str = "") -> bool:
         if path.exists() and checksum(path, remedy) != expected:
             raise Damaged(path, f"its checksum is not the one that {result} notes", remedy)
     return all(path.exists() for path in files)
+
+
+def made_by(result: Path) -> list[str]:
+    """Words of the command that a result notes as its maker; none where it is missing or damaged, or notes none."""
+    with contextlib.suppress(Damaged):
+        return storage.read_json(result).get("made_by", []) if result.exists() else []
+    return []

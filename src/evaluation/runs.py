@@ -15,7 +15,6 @@ score.json          written last
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shlex
 from collections.abc import Iterable
@@ -26,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, storage
-from src.core.errors import Damaged, OutOfDate
+from src.core.errors import OutOfDate
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
-from src.core.targets import check_files
+from src.core.targets import check_files, made_by
 from src.core.terminal import result, show_table
 from src.data.tasks import Task, get_task
 from src.evaluation import broken_runs, metrics
@@ -174,12 +173,8 @@ def maker(record: dict[str, Any], name: str) -> list[str]:
 
 def _maker_of(path: Path, settings: Config) -> str:
     """The command that makes the run in a folder, whose run.json may be damaged."""
-    score = path / "score.json"
-    with contextlib.suppress(Damaged):
-        if score.exists() and (noted := storage.read_json(score).get("made_by")):  # runs of older versions lack it
-            verb, *words = noted
-            return command(verb, settings, *words)
-    verb, *words = ["blend"] if path.name == "blend" else ["train", "--model", path.name]
+    usual = ["blend"] if path.name == "blend" else ["train", "--model", path.name]
+    verb, *words = made_by(path / "score.json") or usual
     return command(verb, settings, *words)
 
 

@@ -174,8 +174,19 @@ def _opened(
         (trials.folder / study.SEAL).unlink(missing_ok=True)
         _write(config, model, trials)
         files = tuple(path for path in map(trials.folder.joinpath, study.SEALED) if path.exists())
-        Target(trials.name, trials.folder / study.SEAL, None, files).write({})
+        made_by = _maker(model, trials, options)
+        Target(trials.name, trials.folder / study.SEAL, None, files).write({"made_by": made_by} if made_by else {})
         _track(tracking, trials)
+
+
+def _maker(model: str, trials: Study, options: Options) -> list[str]:
+    """Words of the command that writes the files of a study again, without a further trial. None for a study in a
+    database, whose URL may hold a password."""
+    if options.storage:
+        return []
+    named = ["--name", trials.name] if trials.name != model else []
+    spaces = [word for space in options.spaces for word in ("--space", space)]
+    return ["tune", model, "--trials", str(len(trials.finished())), *spaces, *named]
 
 
 def _run_inputs(workspace: Workspace, machine: Machine, model: str, space: Space) -> dict[str, Any]:

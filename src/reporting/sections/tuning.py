@@ -8,7 +8,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.targets import check_files
+from src.core.targets import check_files, made_by
 from src.core.terminal import duration
 from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
@@ -22,7 +22,8 @@ def section(findings: Findings) -> Section:
     for path in sorted(findings.dataset.output.tune.glob("*/trials.csv")):
         importances = path.parent / "importances.json"
         try:
-            remedy = findings.workspace.command("tune", path.parent.name)
+            verb, *words = made_by(path.parent / "study.json") or ["tune", path.parent.name]
+            remedy = findings.workspace.command(verb, *words)
             check_files(path.parent / "study.json", remedy)
             shares = storage.read_json(importances, remedy) if importances.exists() else {}
         except UserError as error:
