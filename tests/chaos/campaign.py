@@ -17,9 +17,10 @@ from pathlib import Path
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "2000"))
 
-BAD = ("wrong in silence", "traceback", "hang", "orphan", "outside", "dead end")
+BAD = ("wrong in silence", "traceback", "hang", "orphan", "outside", "dead end", "no sentence")
 """Verdicts that are failures. outside: a file outside paths.output, or a temporary one that stayed; dead end: the
-commands that errors name do not bring the undamaged bytes back."""
+commands that errors name do not bring the undamaged bytes back; no sentence: an error without its reason, or with
+control characters."""
 
 
 @dataclass(frozen=True)

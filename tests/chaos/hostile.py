@@ -1,52 +1,30 @@
-"""Hostile settings, presets, names and logs: whatever a user, an editor or a script may write into them.
+"""Hostile settings, names and logs: whatever a user, an editor or a script may write into them.
 
-A command may answer or refuse; it may not end in a traceback, hang, write outside the output folder or lose a line of
-the log.
+A command may answer or refuse with a sentence; it may not end in a traceback, hang, write outside the output folder,
+lose a line of the log or send control characters to the terminal.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
-from src.core.settings import Config
-from src.core.settings_loader import load_config
+from src.__main__ import main
+from src.core.executors import LocalProcesses
 from tests.chaos.campaign import Verdict
-from tests.chaos.scenes import Scene, outside
+from tests.chaos.hostile_settings import Case, draw_case
+from tests.chaos.scenes import PLACES, Scene, outside
+from tests.chaos.server import Outcome, Trial
 from tests.chaos.verdicts import faults
 
-KINDS = ("settings", "preset", "name", "log")
+KINDS = ("settings", "name", "log")
 """Kinds of hostile texts."""
-VALUES = (
-    "", "null", "true", "-1", "0", "1", "2", "0.5", "1e9", "inf", "-inf", "nan", "100000000000", "9" * 400, "1e-320",
-    "[]", "{}", "[1]", "[[1]]", "{a: 1}", "hello", "../../../evil", "/etc/*", "/dev/zero", "/proc/self/mem", "~", "*",
-    "&a [*a]", "!!python/object/apply:os.system [echo]", "[" * 5000, "{a: " * 5000, "x" * 100_000, "数据", "\x1b[31m",
-    "a\nb", "'", '"', "%s", "{0}", "$HOME", "`id`", "@", "- 1", "? a", "1_000", "0x10", "1:30", "2021-01-01", "lstm",
-    "[lstm, lstm]", "[nan]", "[1, 1]", "{lstm: hello}", "\udce9", "a/b", "..", ".", "-", "--help", "|,|", "auto",
-)  # fmt: skip
-"""Values of key=value words."""
-DOUBLED = "".join(f"a{number + 1}: &a{number + 1} [*a{number}, *a{number}]\n" for number in range(40))
-BOMB = f"a0: &a0 [x, x]\n{DOUBLED}runs: {{lstm: {{}}}}"
-"""Aliases of aliases: 2 ** 41 items in a thousand bytes."""
-YAMLS = (
-    "", "null", "[]", "17", "hello", "runs:", "runs: []", "runs: {}", "runs: {lstm: hello}", "runs: {lstm: [1]}",
-    "a: b: c", "runs: {lstm: {model: hello}}", "runs: {../evil: {like: lstm}}", "runs: {blend: {like: lstm}}",
-    "runs: {'': {}}", "runs: {17: {}}", "runs: {null: {}}", "runs: {lstm: {like: [lstm]}}",
-    "runs: {lstm: {like: nothing}}", "? [a]\n: b", "runs: {lstm: {}}\ntune: [1]",
-    "runs: {lstm: {}}\npaths: {output: 17}", "runs: {lstm: {}}\nblend: {members: [1]}",
-    "runs: {lstm: {}}\nruns: {gru: {}}", "runs: {lstm: {}}\n\tfolds: 1", "\0", "\ufeffruns: {lstm: {}}",
-    "%YAML 9.9\n---\n", "runs: {lstm: {}}\n---\nruns: {gru: {}}", "runs: {lstm: {}}\ntask: 17",
-    "runs: {lstm: {}}\ntask: frames", "<<: 1", "runs: {lstm: {train: {teachers: lstm}}}",
-    "runs: {lstm: {denoise: {by: lstm}}}", "runs: &a {lstm: *a}", "- " * 20_000, "[" * 100_000, "{a: " * 20_000,
-    BOMB, "runs: {" + ", ".join(f"r{i}: {{like: lstm}}" for i in range(3000)) + "}",
-    "runs: {lstm: {}}\nfolds: {k: 1e400}",
-    "runs: {lstm: {}}\nseed: !!binary aGVsbG8=", "runs: !!set {lstm}", "runs: 2021-01-01",
-    "runs: {lstm: {}}\nfolds: {k: !!float nan}", "runs: {lstm: {train: {seeds: [" + "1, " * 9999 + "1]}}}",
-)  # fmt: skip
-"""Presets."""
+RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
+"""Characters that would steer a terminal."""
 NAMES = (
     "../../../evil", "..", ".", "", "a/b", "/tmp/evil", "blend", "lstm\n", "a\0b", "x" * 300, "数据", "\x1b[31mred",
     "-x", "lstm ", "CON", "con.txt", "*", "~", "$(id)", "a|,|b", "%2e%2e%2f", "LSTM", "runs/lstm", "\udce9", "nul",
@@ -65,24 +43,9 @@ NAMING = (
 """Commands that take a name, a number or a file."""
 LOG_VERBS = ("leaderboard", "leaderboard ask", "leaderboard tell s1 0.91", "status", "submit", "score", "report")
 WRONG = (
-    None,
-    True,
-    17,
-    -1,
-    1e308,
-    "",
-    "s",
-    "s-1",
-    "s999999999999999999999999",
-    "s1",
-    "x",
-    [],
-    {},
-    [[]],
-    "\x1b[31m",
-    "../..",
-    "NaN",
-)
+    None, True, 17, -1, 1e308, "", "s", "s-1", "s999999999999999999999999", "s1", "x", [], {}, [[]], "\x1b[31m",
+    "../..", "NaN",
+)  # fmt: skip
 """Values of the keys of a log's event."""
 LINES = (
     b"", b"null", b"17", b"[]", b"{}", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":' * 100_000, b'"s1"', b"\0" * 100,
@@ -91,29 +54,20 @@ LINES = (
 """Lines of a log that are no events."""
 
 
-def keys_of(value: Any, above: str = "") -> list[str]:
-    """Dotted keys of nested settings."""
-    found = [above] if above else []
-    if isinstance(value, dict):
-        for key, below in value.items():
-            found += keys_of(below, f"{above}.{key}" if above else str(key))
-    return found
+def main_without_jobs(arguments: list[str]) -> int:
+    """main() that ends where jobs would start: settings that were accepted may make them take hours."""
 
+    class Reached(BaseException):
+        pass
 
-def known_keys() -> list[str]:
-    """Every key of the settings, and of one run."""
-    settings: Config = load_config("quick")
-    keys = keys_of(settings.model_dump(mode="json"))
-    parts = [key.partition(".lstm.")[2] for key in keys if key.startswith("runs.lstm.")]
-    return sorted({*keys, *parts})
+    def reached(*_: Any) -> None:
+        raise Reached
 
-
-def settings_case(rng: random.Random, keys: list[str]) -> str:
-    words = [f"{rng.choice(keys)}={rng.choice(VALUES)}" for _ in range(rng.choice((1, 1, 2)))]
-    if rng.random() < 0.1:
-        words.append(rng.choice(VALUES))
-    verb = rng.choice(("config", "config", "config", "status", "prepare", "folds", "shift", "score"))
-    return shlex.join([verb, *words])
+    LocalProcesses.run_as_they_come = reached  # this process serves one trial
+    try:
+        return main(arguments)
+    except Reached:
+        return 0
 
 
 def event_line(events: list[bytes], rng: random.Random) -> bytes:
@@ -128,18 +82,13 @@ def event_line(events: list[bytes], rng: random.Random) -> bytes:
     return json.dumps(event).encode()
 
 
-def judge(scene: Scene, case: str, scratch: Path, keys: list[str]) -> Verdict:
-    """Tries one of four kinds of hostile texts on a copy of a scene: `settings 17`, `preset 3`, `name 5`, `log 8`."""
+def judge(scene: Scene, case: str, scratch: Path) -> Verdict:
+    """Tries a hostile text of one of KINDS on a copy of a scene: `settings 17`, `name 5`, `log 8`."""
     kind, rng, folder = case.partition(" ")[0], random.Random(case), scene.copy(scratch)
     log, before_log = folder / "output" / "submissions.jsonl", b""
     if kind == "settings":
-        command = settings_case(rng, keys)
-    elif kind == "preset":
-        (folder / "hostile.yaml").write_bytes(rng.choice(YAMLS).encode())
-        command = (
-            f"{rng.choice(('config', 'status', 'folds'))} --preset hostile.yaml paths.input=input paths.output=output"
-        )
-    elif kind == "name":
+        return judge_settings(scene, draw_case(rng), folder)
+    if kind == "name":
         command = rng.choice(NAMING).format(shlex.quote(rng.choice(NAMES)))
     else:
         events = log.read_bytes().splitlines()
@@ -150,9 +99,31 @@ def judge(scene: Scene, case: str, scratch: Path, keys: list[str]) -> Verdict:
         command = rng.choice(LOG_VERBS)
     before = outside(folder)
     outcome = scene.run(command, folder)
-    if found := faults(outcome, folder, before):
-        return Verdict(found.kind, f"{command[:500]}\n{before_log[:500]!r}\n{found.told}")
     whole, _, _ = before_log.rpartition(b"\n")  # a line that was cut off may go
     if not log.read_bytes().startswith(whole):
         return Verdict("wrong in silence", f"{command}: lines of submissions.jsonl are gone")
-    return Verdict("fine" if outcome.status == 0 else "refused")
+    return verdict(outcome, folder, before, f"{command[:500]}\n{before_log[:500]!r}")
+
+
+def judge_settings(scene: Scene, case: Case, folder: Path) -> Verdict:
+    for name, content in case.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # it may be a hard link to the scene's file
+        path.write_bytes(content)
+    verb, *words = case.arguments
+    preset = [] if "--preset" in words else ["--preset", "reports.yaml"]
+    before = outside(folder)
+    outcome = scene.server.run(
+        Trial([verb, *preset, *words, *PLACES], str(folder), function=f"{__name__}:{main_without_jobs.__name__}")
+    )
+    return verdict(outcome, folder, before, " ".join(word[:200] for word in case.arguments))
+
+
+def verdict(outcome: Outcome, folder: Path, before: set[str], tried: str) -> Verdict:
+    if found := faults(outcome, folder, before):
+        return Verdict(found.kind, f"{tried}\n{found.told}")
+    shown = outcome.stdout + outcome.stderr
+    if RAW.search(shown) or (outcome.status and "error: " not in shown):
+        return Verdict("no sentence", f"{tried}\n{shown[-3000:]!r}")
+    return Verdict("refused" if outcome.status else "fine")

@@ -1,8 +1,7 @@
 # ruff: noqa: E501 - whole files in a line each
-"""Hostile settings, words of a command line and YAML files, drawn from a seed: none may end in a traceback, hang, or
-write outside the output folder.
+"""Hostile settings: words of a command line, presets, search spaces and best.yaml, drawn at random.
 
-    for case in cases(seed): write case.files into a folder, run case.arguments, with FOLDER replaced by it
+case = draw_case(random.Random(seed))        # write case.files into the folder in which case.arguments are run
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import random
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import yaml
@@ -20,9 +19,7 @@ import yaml
 from src.core.settings import Config
 from src.core.settings_loader import PRESETS, _settings_in, load_config
 
-FOLDER = "FOLDER"
-"""Stands in arguments for the folder of the case's files."""
-VERBS = ("config", "status", "prepare", "train", "tune", "blend", "submit")
+VERBS = ("config", "status", "prepare", "folds", "shift", "train", "tune", "blend", "submit", "score")
 WORDS = [
     "", " ", "null", "~", "nan", "-nan", "inf", "-inf", "1e999", "-1", "0", "-0", "0.0", "1e-320", "1e308", "9" * 5000,
     "1_000", "0x10", "007", "1e3", "1.5", "0.5", "2", "100000000000", str(2**31), str(2**63), str(10**30), "1,2",
@@ -31,7 +28,8 @@ WORDS = [
     "../../../evil", "/etc/passwd", "/dev/zero", "/etc/*", "a/b", "..", ".", "*", "**", "**/**", "a**b", "[", "{", "]",
     "\n", "a\nb", "\x1b[31m\x07", "\udcff", "数据", "$(id)", "`id`", "%s%n", "'", '"', "\\", "@", "x" * 100_000,
     "blend", "lstm", "transformer", "last", "auto", "none", "mean", "holdout", "families", "hard", "1e-3", "0.999999",
-    "{encoder: transformer}", "{encoder: [1]}", "{epochs: 1}", "{lstm: {}}",
+    "{encoder: transformer}", "{encoder: [1]}", "{epochs: 1}", "{lstm: {}}", "{lstm: hello}", "[lstm, lstm]", "/proc/self/mem",
+    "- 1", "? a", "1:30", "2021-01-01", "-", "--help", "|,|", "{0}", "$HOME",
 ]  # fmt: skip
 """Values of key=value words."""
 VALUES = [
@@ -53,6 +51,13 @@ TEXTS = [
     b"runs: {lstm: {denoise: {by: lstm}}}", b"runs: {lstm: {}}\nblend: {members: [x]}", b"runs: {lstm: {}}\nblend: [x]",
     b"a0: &a0 [x]\n" + b"\n".join(b"a%d: &a%d [%s]" % (i, i, b",".join([b"*a%d" % (i - 1)] * 10)) for i in range(1, 9)),
     b"runs: {" + b", ".join(b"r%d: {like: lstm}" % i for i in range(3000)) + b"}", b"!!python/object/apply:os.system [id]",
+    b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 42)) + b"runs: {lstm: {}}",
+    b"null", b"17", b"hello", b"runs:", b"runs: {}", b"a: b: c", b"runs: {17: {}}", b"runs: {null: {}}", b"? [a]\n: b",
+    b"runs: {lstm: {like: nothing}}", b"runs: {lstm: {}}\npaths: {output: 17}", b"runs: {lstm: {}}\nruns: {gru: {}}",
+    b"runs: {lstm: {}}\n\tfolds: 1", "\ufeffruns: {lstm: {}}".encode(), b"%YAML 9.9\n---\n", b"runs: !!set {lstm}",
+    b"runs: {lstm: {}}\ntask: frames", b"<<: 1", b"runs: {lstm: {}}\nfolds: {k: 1e400}", b"runs: 2021-01-01",
+    b"runs: {lstm: {}}\nseed: !!binary aGVsbG8=", b"runs: {lstm: {}}\nfolds: {k: !!float nan}",
+    b"runs: {lstm: {train: {seeds: [" + b"1, " * 9999 + b"1]}}}",
     b"#" * 300_000, "runs: {lstm: {}}".encode("utf-16"), "runs: {模型: {like: lstm}}".encode("gbk"), b"runs: {lstm: {train: {}}}\ntrain: 5",
 ]  # fmt: skip
 """Whole files."""
@@ -67,7 +72,7 @@ class Case:
 
     arguments: list[str]
     files: dict[str, bytes] = field(default_factory=dict)
-    """Content by path below FOLDER, or, where the path begins with output/, below the output folder."""
+    """Content by path in the folder of the command."""
 
 
 def keys(settings: Any = Config, start: str = "") -> Iterator[str]:
@@ -80,6 +85,7 @@ def keys(settings: Any = Config, start: str = "") -> Iterator[str]:
             yield from keys(inner, f"{start}{name}.")
 
 
+@cache
 def all_keys() -> list[str]:
     run = typing.get_args(Config.model_fields["runs"].annotation)[1]
     of_runs = list(keys(run, ""))
@@ -106,6 +112,7 @@ def extremes(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
     return {"boolean": ["true", "false"], "null": ["null"], "string": ["x", "数据", "lstm", "last"]}.get(kind, [])
 
 
+@cache
 def extreme_words() -> dict[str, list[str]]:
     """Returns the extreme values of each setting, by key."""
     found: dict[str, list[str]] = {}
@@ -132,59 +139,53 @@ ODD = ("runs", "runs.lstm", "runs.lstm.model", "runs.x.train.epochs", "preset", 
        "train.epochs.x", "paths.output.x", "folds.k.k.k", "task", "TASK", "数据", "\x1b[31m", "x" * 1000, "a." * 500)  # fmt: skip
 
 
-def cases(seed: int) -> Iterator[Case]:
-    """Yields cases without end, the same for a seed."""
-    draw = random.Random(seed)
-    every, extreme = all_keys(), extreme_words()
-    preset = load_config("sample").model_dump(mode="json")
-    run = {name: preset["runs"][name] for name in ("lstm", "transformer")}
-    whole = {
-        key: value for key, value in preset.items() if key in ("folds", "blend", "tune", "shift", "train", "executor")
-    }
+@cache
+def presets() -> list[dict[str, Any]]:
+    """Presets that are mutated: a shipped one, one with every part, and one with runs alone."""
+    whole = load_config("sample").model_dump(mode="json")
+    run = {name: whole["runs"][name] for name in ("lstm", "transformer")}
+    parts = {name: whole[name] for name in ("folds", "blend", "tune", "shift", "executor")}
     small = yaml.safe_load((PRESETS / "quick.yaml").read_text(encoding="utf-8"))
-    while True:
-        kind, verb = (
-            draw.choice(("word", "words", "preset", "text", "space", "best", "option", *["extreme"] * 4)),
-            draw.choice(VERBS),
-        )
-        more = ["lstm"] if verb == "tune" else []
-        if kind in ("word", "words"):
-            count = 1 if kind == "word" else draw.randint(2, 4)
-            yield Case([verb, *more, *(f"{draw.choice(every)}={draw.choice(WORDS)}" for _ in range(count))])
-        elif kind == "extreme":
-            chosen = draw.sample(sorted(extreme), draw.choice((1, 1, 1, 2, 3)))
-            yield Case([verb, *more, *(f"{key}={draw.choice(extreme[key])}" for key in chosen)])
-        elif kind == "preset":
-            tree = _mutated(draw, draw.choice((small, {**whole, "runs": run}, {"runs": run})))
-            yield Case([verb, *more, "--preset", f"{FOLDER}/p.yaml"], {"p.yaml": _dumped(tree)})
-        elif kind == "text":
-            text = draw.choice(TEXTS)
-            if draw.random() < 0.3:
-                text = _damaged(draw, _dumped({"runs": run}))
-            yield Case([verb, *more, "--preset", f"{FOLDER}/p.yaml"], {"p.yaml": text})
-        elif kind == "space":
-            text = SPACE.encode() if draw.random() < 0.8 else draw.choice(TEXTS)
-            tree = _mutated(draw, yaml.safe_load(SPACE)) if draw.random() < 0.6 else None
-            text = _dumped(tree) if tree is not None else _damaged(draw, text)
-            target = draw.choice(["lstm", "blend"])
-            yield Case(["tune", target, "--space", f"{FOLDER}/s.yaml"], {"s.yaml": text})
-        elif kind == "best":
-            name = draw.choice(["lstm", "blend"])
-            tree = _dumped(_mutated(draw, {"runs": run, "blend": preset["blend"]}))
-            text = tree if draw.random() < 0.6 else draw.choice([*TEXTS, _damaged(draw, tree)])
-            yield Case([verb, *more, "tune.use=true"], {f"output/tune/{name}/best.yaml": text})
+    return [small, {**parts, "runs": run}, {"runs": run}]
+
+
+def draw_case(draw: random.Random) -> Case:
+    kind = draw.choice(("word", "words", "preset", "text", "space", "best", "option", *["extreme"] * 4))
+    verb = draw.choice(VERBS)
+    start = [verb, "lstm"] if verb == "tune" else [verb]
+    if kind in ("word", "words"):
+        count = 1 if kind == "word" else draw.randint(2, 4)
+        return Case([*start, *(f"{draw.choice(all_keys())}={draw.choice(WORDS)}" for _ in range(count))])
+    if kind == "extreme":
+        extreme = extreme_words()
+        chosen = draw.sample(sorted(extreme), draw.choice((1, 1, 1, 2, 3)))
+        return Case([*start, *(f"{key}={draw.choice(extreme[key])}" for key in chosen)])
+    if kind == "preset":
+        return Case([*start, "--preset", "p.yaml"], {"p.yaml": _dumped(_mutated(draw, draw.choice(presets())))})
+    if kind == "text":
+        text = draw.choice(TEXTS) if draw.random() < 0.7 else _damaged(draw, _dumped(presets()[-1]))
+        return Case([*start, "--preset", "p.yaml"], {"p.yaml": text})
+    if kind == "space":
+        if draw.random() < 0.6:
+            text = _dumped(_mutated(draw, yaml.safe_load(SPACE)))
         else:
-            yield Case(_option(draw, verb, more))
+            text = _damaged(draw, SPACE.encode() if draw.random() < 0.8 else draw.choice(TEXTS))
+        return Case(["tune", draw.choice(["lstm", "blend"]), "--space", "s.yaml"], {"s.yaml": text})
+    if kind == "best":
+        tree = _dumped(_mutated(draw, presets()[1]))
+        text = tree if draw.random() < 0.6 else draw.choice([*TEXTS, _damaged(draw, tree)])
+        return Case([*start, "tune.use=true"], {f"output/tune/{draw.choice(['lstm', 'blend'])}/best.yaml": text})
+    return Case(_option(draw, start))
 
 
-def _option(draw: random.Random, verb: str, more: list[str]) -> list[str]:
+def _option(draw: random.Random, start: list[str]) -> list[str]:
     word = draw.choice([word for word in WORDS if "\0" not in word])
     return draw.choice(
         [
-            [verb, *more, "--model", word],
-            [verb, *more, "--preset", word],
-            [verb, *more, "--preset", f"{word}.yaml"],
-            [verb, *more, "--task", word],
+            [*start, "--model", word],
+            [*start, "--preset", word],
+            [*start, "--preset", f"{word}.yaml"],
+            [*start, "--task", word],
             ["tune", "lstm", "--name", word],
             ["tune", "lstm", "--space", word],
             ["tune", "lstm", "--trials", word],
@@ -196,8 +197,8 @@ def _option(draw: random.Random, verb: str, more: list[str]) -> list[str]:
             ["blend", "lstm", word],
             ["submit", word],
             [word],
-            [verb, word],
-            [verb, f"--{word}"],
+            [*start, word],
+            [*start, f"--{word}"],
         ]
     )
 
@@ -242,13 +243,3 @@ def _damaged(draw: random.Random, text: bytes) -> bytes:
         else:
             content[at:at] = content[at : at + size]
     return bytes(content)
-
-
-def write_files(case: Case, folder: Path, output: Path) -> list[str]:
-    """Writes the files of a case and returns its arguments."""
-    for name, content in case.files.items():
-        path = output / name.removeprefix("output/") if name.startswith("output/") else folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.write_bytes(content)
-    return [word.replace(FOLDER, str(folder)) for word in case.arguments]

@@ -44,10 +44,10 @@ def test_damaged_artefacts_are_healed_or_named(journey, tmp_path):
     check(cases, lambda case: damages.judge(scene, None, case, tmp_path / "trial"), tmp_path)
 
 
-def test_hostile_words_presets_names_and_logs_are_refused(journey, tmp_path):
-    scene, keys = journey.scenes[-1], hostile.known_keys()
-    cases = [f"{kind} short/{number}" for number in range(3) for kind in hostile.KINDS]
-    check(cases, lambda case: hostile.judge(scene, case, tmp_path / "trial", keys), tmp_path)
+def test_hostile_settings_names_and_logs_are_refused(journey, tmp_path):
+    scene, numbers = journey.scenes[-1], {"settings": 20, "name": 3, "log": 3}
+    cases = [f"{kind} short/{number}" for kind, count in numbers.items() for number in range(count)]
+    check(cases, lambda case: hostile.judge(scene, case, tmp_path / "trial"), tmp_path)
 
 
 def test_mutated_files_are_read_as_they_are_or_refused(tmp_path):
