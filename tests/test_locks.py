@@ -29,7 +29,6 @@ def refuse_locks(monkeypatch, below: Path, number: int) -> None:
         real(file, kind)
 
     monkeypatch.setattr("fcntl.flock", flock)
-    locks._tell_once.cache_clear()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ from typing import IO
 
 from src.core import temporaries
 from src.core.errors import UNSUPPORTED, UserError
-from src.core.terminal import info, warn
+from src.core.terminal import info, warn_once
 
 WITHOUT = UNSUPPORTED | {errno.ENOLCK}
 """Errors of a file system that has no locks."""
@@ -105,7 +104,7 @@ def _opened(path: Path) -> IO[str]:
                 f"{path.parent}: the file system has no locks ({reason}), and neither has {temporaries.SYSTEM}, so "
                 "two commands could write one file. Choose another output folder: paths.output=DIR"
             )
-        _tell_once(reason)
+        _tell_of_missing_locks(reason)
     return file
 
 
@@ -119,10 +118,9 @@ def _without_locks(file: IO[str]) -> str | None:
     return None
 
 
-@functools.cache  # once
-def _tell_once(reason: str) -> None:
+def _tell_of_missing_locks(reason: str) -> None:
     if multiprocessing.parent_process() is None:  # not each worker
-        warn(
+        warn_once(
             f"the file system of the output folder has no locks ({reason}), so locks are kept in {temporaries.SYSTEM}. "
             "They keep off other commands of yours on this machine, not those of other users and machines"
         )

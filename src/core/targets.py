@@ -15,15 +15,13 @@ from typing import Any
 
 from src.core import array_files, storage
 from src.core.errors import Damaged
-from src.core.terminal import warn
+from src.core.terminal import warn_once
 
 STATES = ("done", "running", "interrupted", "damaged", "stale", "missing", "unsure")
 """interrupted: begun, and the same command goes on from there; damaged: a file is not as it was written; stale: made
 from other inputs, settings or code; unsure: it is there, but what it is made from is not."""
 CHECKSUMS = "checksums"
 """Key of a result under which the checksums of its files are noted, by their paths from its folder."""
-_told: set[str] = set()
-"""Damages that this process has told of."""
 
 
 def json_fingerprint(result: Path) -> str | None:
@@ -67,9 +65,7 @@ class Target:
                 and self._is_sound()
             )
         except Damaged as error:
-            if error.what not in _told:
-                _told.add(error.what)
-                warn(f"{error.what}. It counts as missing")
+            warn_once(f"{error.what}. It counts as missing")
             return False
 
     def _is_sound(self) -> bool:

@@ -105,6 +105,12 @@ def warn(text: str) -> None:
     print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
+def warn_once(text: str) -> None:
+    """Prints a warning unless this command has printed it before."""
+    if printable(text) not in _transcript.warnings:
+        warn(text)
+
+
 def error(text: str) -> None:
     """Prints what ended the command on stderr."""
     print(printable(f"error: {text}"), file=sys.stderr, flush=True)

@@ -33,7 +33,7 @@ from pydantic import (
 from src.core import locks, storage
 from src.core.errors import Damaged, UserError, shortened
 from src.core.names import check_name
-from src.core.terminal import warn
+from src.core.terminal import warn_once
 from src.evaluation.validation_sets import VALIDATIONS
 
 MAKER = ("run", "fingerprint", "how", "made_from")
@@ -191,7 +191,7 @@ class SubmissionLog:
             raise UserError(f"{self.path} is no file. Move it away, and run the same command again")
         text = self.path.read_bytes()
         if not text:
-            _tell(f"{self.path} is empty: of submissions that were noted in it nothing is known")
+            warn_once(f"{self.path} is empty: of submissions that were noted in it nothing is known")
         submissions: dict[str, Submission] = {}
         for number, line in enumerate(text.split(b"\n"), 1):
             if not line.strip():
@@ -200,7 +200,7 @@ class SubmissionLog:
                 _apply(_event(line), submissions)
             except ValueError as error:
                 if number == text.count(b"\n") + 1 and _CUT_OFF.fullmatch(line):
-                    _tell(f"{self.path}, line {number} was cut off while it was written; it counts for nothing")
+                    warn_once(f"{self.path}, line {number} was cut off while it was written; it counts for nothing")
                     return submissions, len(text) - len(line)
                 raise DamagedLog(self.path, number, str(error)) from None
         return submissions, len(text)
@@ -210,16 +210,8 @@ _SEALED = re.compile(rb'(\{.*), "checksum": "([0-9a-f]{16})"\}')
 """A line that ends with a checksum."""
 _CUT_OFF = re.compile(rb'\{"at": "[^\0-\x1f]*')
 """Beginning of a line."""
-_told: set[str] = set()
-"""What this process has warned of."""
 MOST_GAP = 1000
 """Submissions that may have gone from the log between two that follow each other; a larger number is a damaged one."""
-
-
-def _tell(sentence: str) -> None:
-    if sentence not in _told:
-        _told.add(sentence)
-        warn(sentence)
 
 
 def _sealed(event: dict[str, Any]) -> bytes:
