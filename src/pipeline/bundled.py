@@ -51,7 +51,7 @@ def predict_bundled(workspace: Workspace, file: Path, inputs: Sequence[Path], to
             check_place(path, each)
             try:
                 rows = predicted_file(_regular(each, folder), inner.settings)
-                prior = _prior(bundle) if len(rows.empty) else None
+                prior = np.array(bundle.record["prior"]) if len(rows.empty) else None
                 logits = _logits(inner, bundle, source, rows)
                 write_prediction(path, source, rows, logits, inner.settings.submit.eps, prior, place)
             except UserError as error:
@@ -59,16 +59,6 @@ def predict_bundled(workspace: Workspace, file: Path, inputs: Sequence[Path], to
                 raise UserError(told) from error
             if to == STREAM:
                 _to_stdout(path)
-
-
-def _prior(bundle: Bundle) -> np.ndarray:
-    """Mean of the labels that the bundle's run was trained on, (L,). Raises UserError for a bundle without them."""
-    if bundle.record.get("prior") is None:
-        raise UserError(
-            f"{bundle.path} is of an older version and does not know the label rates of train, which reports without "
-            f"a description get. Make it again: ./run.sh bundle {bundle.name}"
-        )
-    return np.array(bundle.record["prior"])
 
 
 def _expanded(task: Task, inputs: Sequence[Path]) -> list[Path]:

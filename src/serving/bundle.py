@@ -32,7 +32,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -99,8 +99,8 @@ class Record(BaseModel):
     data: dict[str, Any]
     made_from: MadeFrom
     members: dict[str, MemberFile]
-    prior: list[float] | None = None
-    """Mean train labels; None in bundles of older versions."""
+    prior: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    """Mean train labels, one a label."""
 
 
 @dataclass(frozen=True)
@@ -419,7 +419,7 @@ def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         raise refused(path, _shown(str(error))) from None
     if checked.labels != task.label_names:
         raise refused(path, f"its labels are not those of the task {task.name}")
-    if checked.prior is not None and (len(checked.prior) != task.n_labels or not min(checked.prior) >= 0):
+    if len(checked.prior) != task.n_labels:
         raise refused(path, f"its prior is no rate of each of the {task.n_labels} labels")
     (Data if task.input_kind == "reports" else Grid).model_validate(checked.data)
     return record

@@ -49,7 +49,6 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
 def score_submission(settings: Config, submission: Path, labels: Path) -> None:
     """Prints the official score of a submission file against a labelled file; ids must agree row by row."""
-
     from src.core.terminal import info, result
     from src.data.series_dataset import labels_of
     from src.data.submission_files import read_submission
