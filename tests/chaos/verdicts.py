@@ -62,7 +62,7 @@ def try_damage(scene: Scene, name: str, verb: str, kind: str, others: list[Path]
     path = folder / "output" / name
     if not damage.do(path, kind, others, random.Random(seed)):
         return Verdict("no damage")
-    damaged, before = path.read_bytes() if path.exists() else None, outside(folder)
+    damaged, before = contents(folder).get(name), outside(folder)
     outcome = scene.run(f"{verb} --json", folder)
     if found := faults(outcome, folder, before):
         return found
