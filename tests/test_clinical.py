@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from src.__main__ import main
-from src.core import storage
+from src.core import array_files, storage
 from src.core.settings import CLINICAL
 from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
@@ -319,7 +319,7 @@ def trained_again(job: FoldJob, made: Made, change: Callable[[np.ndarray], None]
     if change:
         values = np.load(path)
         change(values)
-        np.save(path, values)
+        array_files.write_npy(path, values)
     again = replace(job, folder=f"again/{storage.array_hash(np.load(path))}/{job.folder}")
     try:
         train_fold(asdict(again), lambda news: None)
