@@ -123,7 +123,7 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
     try:
         workspace.check_input()
     except UserError as error:  # a trained run predicts as it was trained, whatever became of the files
-        warn(f"{', '.join(names)} predict as they were trained, by files that have changed since: {error}")
+        warn(f"predict: by {', '.join(names)} as trained, whatever the input folder holds now: {error}")
     for source in runs:
         path = to or workspace.output.prediction(source.name, rows.path)
         check_place(path, rows.path)
