@@ -149,6 +149,8 @@ def test_a_changed_digit_is_seen_and_lines_of_older_versions_are_read(tmp_path):
     for old, new in (("0.9031", "0.9131"), ('"checksum": "', '"checksum": "0'), ('"online"', '"0nline"')):
         log.path.write_text(text.replace(old, new))
         assert "checksum" in error_of(log.submissions)
+    log.path.write_text(text.replace("0.9031", "0.9131").rstrip("\n"))  # a line that ends was not cut off
+    assert "checksum" in error_of(log.submissions)
     log.path.write_text(re.sub(', "checksum": "[0-9a-f]+"', "", text))
     assert log.find("s1").score("online") == 0.9031
 

@@ -199,7 +199,8 @@ class SubmissionLog:
             try:
                 _apply(_event(line), submissions)
             except ValueError as error:
-                if number == text.count(b"\n") + 1 and _CUT_OFF.fullmatch(line):
+                is_last = number == text.count(b"\n") + 1
+                if is_last and _CUT_OFF.fullmatch(line) and not _SEALED.fullmatch(line):
                     warn_once(f"{self.path}, line {number} was cut off while it was written; it counts for nothing")
                     return submissions, len(text) - len(line)
                 raise DamagedLog(self.path, number, str(error)) from None
