@@ -194,7 +194,11 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
                 found = Study(record, settings, folder, options)
                 found.check()
             except UNSOUND as error:
-                raise Damaged(Path("--storage") if options.storage else folder / DATABASE, _sentence(error)) from None
+                if options.storage:  # others' studies are there too: nothing of it is to be deleted
+                    raise UserError(
+                        f"--storage: study {folder.name}: {_sentence(error)}. Choose another --name"
+                    ) from None
+                raise Damaged(folder / DATABASE, _sentence(error)) from None
             yield found
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             reason = str(error.__cause__ or error).splitlines()[0]
