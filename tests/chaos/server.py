@@ -36,7 +36,7 @@ AT_MOST = 10
 LONG = 60.0
 """Limit of commands that make a scene."""
 PATIENCE = 5.0
-"""Seconds that workers have to notice the end of their parent."""
+"""Seconds that workers have to notice the end of their parent, unless a trial says otherwise."""
 LIBRARIES = (
     "jinja2", "iterstrat.ml_stratifiers", "matplotlib.pyplot", "optuna", "rich.progress", "rich.table",
     "safetensors.torch", "scipy.stats", "sklearn.ensemble", "sklearn.feature_extraction.text", "sklearn.linear_model",
@@ -69,6 +69,8 @@ class Trial:
     alone: bool = False
     """Only the command's first process is killed: its workers have to notice."""
     limit: float = LIMIT
+    patience: float = PATIENCE
+    """Seconds that what the command leaves behind has to end."""
     limits: dict[str, int] = field(default_factory=dict)
     """Soft resource limits by name, such as RLIMIT_FSIZE."""
 
@@ -88,7 +90,7 @@ class Outcome:
     """Paths that Python code opened to read; libraries in other languages open files past it."""
     hung: bool = False
     orphans: int = 0
-    """Processes that outlived the command by PATIENCE."""
+    """Processes that outlived the command by its patience."""
 
 
 class ForkServer:
@@ -171,7 +173,7 @@ def _run(trial: Trial) -> Outcome:
             os.killpg(child, signal.SIGKILL)
         else:
             time.sleep(0.002)
-    seconds, orphans = round(time.monotonic() - started, 3), _orphans(child)
+    seconds, orphans = round(time.monotonic() - started, 3), _orphans(child, trial.patience)
     for read_end, _ in pipes:
         os.close(read_end)
     stdout, stderr, opened = (text.decode(errors="replace") for text in heard)
@@ -192,9 +194,9 @@ def _kill(group: int, trial: Trial) -> None:
         (os.kill if trial.alone else os.killpg)(group, trial.signal)
 
 
-def _orphans(group: int) -> int:
+def _orphans(group: int, patience: float) -> int:
     """Number of processes of a group that has ended which do not end by themselves."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:

@@ -103,7 +103,7 @@ def do_nothing(arguments: list[str]) -> int:
 def test_what_no_command_may_do_is_seen(server, tmp_path, function, verdict):
     (tmp_path / "output").mkdir()
     before = outside(tmp_path)
-    outcome = server.run(Trial([], str(tmp_path), function=f"{__name__}:{function.__name__}", limit=0.5))
+    outcome = server.run(Trial([], str(tmp_path), function=f"{__name__}:{function.__name__}", limit=0.5, patience=0.5))
     found = faults(outcome, tmp_path, before)
     assert (found.kind if found else None) == verdict
 
