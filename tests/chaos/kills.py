@@ -138,4 +138,4 @@ class Journey:
             if disturbed.status not in (0, SIGNALS[word]) or disturbed.hung:
                 return Verdict("traceback", f"exit {disturbed.status}\n{disturbed.stderr[-2000:]}")
             return None
-        return faults(disturbed, folder, before)
+        return faults(disturbed, folder, before, may_leave=True)

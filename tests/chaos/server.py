@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import mmap
@@ -137,6 +138,7 @@ def _warm_up() -> None:
             importlib.import_module(module.name)
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.freeze()  # children do not write to what they share with the server by collecting garbage
     executors.START = "fork"  # workers are forked from the trial's process, which has imported what they need
     time.perf_counter = lambda: 0.0  # results that note their seconds have the same bytes each time
     os.fsync = lambda descriptor: None  # no trial cuts the power

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.campaign import BAD, Tried, read
+from tests.chaos.campaign import BAD, SEED, Tried, read
 from tests.chaos.kills import LIMITS, SIGNALS
 from tests.chaos.test_long import PACK
 
@@ -91,7 +91,7 @@ def table(folder: Path) -> str:
         seconds = sum(one.seconds for one in tried)
         rows.append(f"| {promise.text} | {len(tried) * promise.weight:,} | {len(failed)} | {seconds:,.0f} |")
     kinds = ", ".join(f"{failures[kind]} × {kind}" for kind in BAD)
-    return "\n".join([*rows, "", f"Kinds of failures: {kinds}."])
+    return "\n".join([*rows, "", f"Kinds of failures: {kinds}. Seed {SEED}."])
 
 
 def main(folder: Path) -> None:

@@ -38,8 +38,9 @@ MAKERS = {
 """Files for people, and the verbs that must not call them up to date when they are damaged."""
 
 
-def faults(outcome: Outcome, folder: Path, before: set[str]) -> Verdict | None:
-    """The verdict on what no command may do, whatever it is given; None where it did nothing of that."""
+def faults(outcome: Outcome, folder: Path, before: set[str], may_leave: bool = False) -> Verdict | None:
+    """The verdict on what no command may do, whatever it is given; None where it did nothing of that. `may_leave`: the
+    next command sweeps its temporary files."""
     told = outcome.stderr[-3000:]
     if outcome.hung:
         return Verdict("hang", told)
@@ -51,7 +52,7 @@ def faults(outcome: Outcome, folder: Path, before: set[str]) -> Verdict | None:
         return Verdict("outside", " ".join(sorted(others)))
     left = [path.name for path in (folder / "tmp").iterdir() if not OF_LIBRARIES.fullmatch(path.name)]
     left += filter(is_temporary, contents(folder))
-    return Verdict("outside", f"temporary files: {left}") if left else None
+    return Verdict("outside", f"temporary files: {left}") if left and not may_leave else None
 
 
 def try_damage(scene: Scene, name: str, verb: str, kind: str, others: list[Path], seed: str, scratch: Path) -> Verdict:
