@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 
 from src.__main__ import COMMANDS, main
-from src.core import storage, versions
+from src.core import array_files, storage, versions
 from src.core.settings_loader import load_config
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
 from src.pipeline.stages import report
 from src.reporting import charts
 from src.reporting.html_page import TEMPLATES, Chart, Code, Section, Table, Text, render
+from src.reporting.sections import Findings
 from src.reporting.sections.errors import suspicious_labels
 from tests.browser import CHROMIUM, Browser
-from tests.conftest import words
+from tests.conftest import error_of, words
 
 SECTIONS = [
     *(
@@ -198,6 +199,27 @@ def test_parts_whose_artefacts_are_missing_are_left_out(tiny_input, tmp_path):
     assert main(["folds", *made]) == 0
     assert main(["report", *made]) == 0
     assert checked(tmp_path / "report.html").headings == ["Data", "Folds and learning curves"]
+
+
+def test_a_damaged_shift_is_named_where_the_page_does_without_it(copy, tiny_input, capsys):
+    path = copy / "shift/shift.json"
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    findings = Findings.load(
+        Workspace(load_config("sample", [word for word in words(tiny_input, copy) if "=" in word]))
+    )
+    assert findings.shift is None
+    assert f"shift is left out: {path} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["removed", "swapped"])
+def test_a_corpus_that_is_not_as_it_was_prepared_is_named(copy, tiny_input, change):
+    path = copy / "data/train/labels.npy"
+    if change == "removed":
+        path.unlink()
+    else:
+        array_files.write_npy(path, array_files.read_npy(path)[::-1])
+    workspace = Workspace(load_config("sample", [word for word in words(tiny_input, copy) if "=" in word]))
+    assert str(path) in (told := error_of(lambda: workspace.dataset)) and "./run.sh prepare" in told
 
 
 def test_suspicious_labels_are_those_that_were_spoilt():

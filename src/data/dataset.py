@@ -13,7 +13,7 @@ from src.core.errors import Damaged, UserError
 from src.core.settings import Folds as FoldSettings
 from src.core.settings import fingerprint
 from src.core.storage import Output
-from src.core.targets import CHECKSUMS
+from src.core.targets import CHECKSUMS, check_files
 from src.data import splits
 from src.data.corpus import Corpus, Vocabulary
 from src.data.empty_reports import NONE, EmptyReports
@@ -64,6 +64,13 @@ class Dataset:
     @property
     def train(self) -> Corpus:
         return Corpus.load(self.train_folder)
+
+    def check(self) -> None:
+        """Raises UserError, with the command, where a file of the corpora is missing or not as `prepare` wrote it."""
+        remedy = self.command("prepare")
+        if not check_files(self.output.data / "manifest.json", remedy):
+            for name in self.manifest[CHECKSUMS]:
+                storage.require(self.output.data / name, remedy)
 
     @property
     def vocabulary(self) -> Vocabulary:

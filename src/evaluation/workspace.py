@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from src.core.errors import OutOfDate, UserError, unknown
+from src.core.errors import Damaged, OutOfDate, UserError, unknown
 from src.core.settings import Config
 from src.core.settings_loader import model_names
 from src.core.storage import Output
@@ -91,6 +91,7 @@ class Workspace:
                 f"{self.output.data} was not made of the files that are in {self.settings.paths.input} now: {told}. "
                 f"Put back what it was made of, or make all of what is there: ./run.sh {self.command('pipeline')}"
             )
+        found.check()
         return found
 
     def check_input(self) -> None:
@@ -210,6 +211,9 @@ class Workspace:
     def _has_validation_sets(self) -> bool:
         try:
             return self.validation_sets is not None
+        except Damaged as error:
+            self.leave_out("shift", error)
+            return False
         except UserError:
             return False
 

@@ -71,19 +71,28 @@ def try_damage(scene: Scene, name: str, verb: str, kind: str, others: list[Path]
         wrong = _differences(outcome, folder, expected, name, damaged)
         if not wrong or verb in SHOWING or (kind == "remove" and _is_less(outcome, expected, wrong)):
             return Verdict("fine")
-        if Path(name).name not in said(outcome) and kind != "remove":  # what is missing is made without a word
+        is_whole = not set(wrong) - expected.document.keys() and contents(folder).get(name) == expected.files.get(name)
+        # What is missing, or of other settings, may be made anew without a word: then the next answer is right.
+        if not _is_told(outcome, name) and kind != "remove" and not is_whole:
             return Verdict("wrong in silence", ", ".join(wrong))
     healed = _follow(scene, verb, outcome, folder, before, expected)
-    is_told = Path(name).name in said(outcome) or kind == "remove"
+    is_told = _is_told(outcome, name) or kind == "remove"
     if healed.kind == "dead end" and USERS_OWN.fullmatch(name) and is_told:
         return Verdict("refused")
     return healed
 
 
 def said(outcome: Outcome) -> str:
-    """The error and the warnings of a command that was run with --json."""
+    """The error, the warnings and the lines on what is left out, of a command that was run with --json."""
     found = json.loads(outcome.stdout)
-    return "\n".join([found.get("error", ""), *found["warnings"]])
+    left_out = [line for line in found["lines"] if line.startswith("left out")]
+    return "\n".join([found.get("error", ""), *found["warnings"], *left_out])
+
+
+def _is_told(outcome: Outcome, name: str) -> bool:
+    """Returns True if the command names the file, or what is left out, which is its folder."""
+    told = said(outcome)
+    return Path(name).name in told or ("left out" in told and Path(name).parent.name in told)
 
 
 def _differences(

@@ -55,7 +55,10 @@ class Score(Stage):
             if name in kept:
                 tracking.score(output.run(name))
         if others:
-            result(f"left out, as they were made on other train files or folds than are there now: {', '.join(others)}")
+            result(
+                "left out, as they were made on other train files or folds than are there now: "
+                f"{', '.join(others)}. Make what is of the preset anew with: ./run.sh {workspace.command('pipeline')}"
+            )
 
     def _scores(self, workspace: Workspace) -> dict[str, dict[str, Any]]:
         """The score.json of each baseline and run by its name, but of those that are damaged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from src.core.errors import UserError
+from src.core.errors import Damaged, UserError
 from src.core.settings import Config
 from src.data.dataset import Dataset
 from src.data.splits import Splits
@@ -34,6 +34,8 @@ class Findings:
             folds = workspace.splits
             try:
                 shift = workspace.validation_sets
+            except Damaged as error:
+                workspace.leave_out("shift", error)
             except UserError:
                 pass  # the page says that the shift was not measured
             fitting, others = workspace.fitting_runs()
