@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from src.__main__ import main
+from src.core import array_files
 from src.core.settings import Run
 from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
@@ -193,7 +194,7 @@ def test_soft_labels_are_the_mean_of_the_teachers(done):
     files = []
     for i in range(2):
         files.append(str(done / f"teacher_{i}.npy"))
-        np.save(files[-1], rng.normal(size=(len(corpus), 17)).astype(np.float32))
+        array_files.write_npy(Path(files[-1]), rng.normal(size=(len(corpus), 17)).astype(np.float32))
     rows = Rows.beside(Beside(str(folder), None, files, 0.25), Path, ROUND1)
     expected = sigmoid((np.load(files[0]) + np.load(files[1])) / 2)
     np.testing.assert_allclose(rows.labels, expected, atol=1e-6)

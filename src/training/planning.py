@@ -72,7 +72,7 @@ class Lesson:
         """Entries of the job's fingerprint."""
         files = [file for one in self.beside for file in (*one.logits, *filter(None, [one.rows]))]
         return {
-            "lessons": [[storage.array_hash(array_files.read_npy(file, mapped=True)) for file in files]],
+            "lessons": [[storage.array_hash(array_files.read_npy(Path(file), mapped=True)) for file in files]],
             "teacher_weights": [one.weight for one in self.beside],
             "initial": storage.file_sha256(self.initial),
         }
