@@ -156,7 +156,8 @@ def states(capsys) -> Callable[[Made], dict[str, str]]:
     return ask
 
 
-@pytest.mark.parametrize("task", ["icu", pytest.param("los", marks=pytest.mark.slow), "frames"])
+@pytest.mark.slow  # tests/test_changed_input.py tries the verbs on reports
+@pytest.mark.parametrize("task", CLINICAL)
 def test_files_that_changed_under_their_name_are_not_gone_on_with(task, copied, refused):
     """A set of stays, its outcomes, and a file of images."""
     made = copied(task)
@@ -365,7 +366,8 @@ def killed_and_resumed(made: Made, words: list[str], kills: int) -> None:
     assert main(["train", *words]) == 0
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 6])
 def test_killed_in_training_it_ends_in_the_same_bytes(copied, kills):
     made = copied("icu")
     words = ["--model", "gru", "runs.gru.train.epochs=60"]

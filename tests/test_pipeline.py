@@ -155,13 +155,14 @@ def test_folds_changed_by_hand_are_noticed(copy, tiny_input, capsys):
     assert main(["blend", *words(tiny_input, copy)]) == 0
 
 
-@pytest.mark.slow  # a killed pipeline, which runs by default, must end in these bytes too
+@pytest.mark.slow  # the trials of tests/chaos/test_short.py compare bytes by default
 def test_one_seed_gives_the_same_bytes(done, tiny_input, tmp_path):
     assert main(words(tiny_input, tmp_path)) == 0
     assert contents(tmp_path) == contents(done)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/chaos/test_short.py kills by default
+@pytest.mark.parametrize("kills", [1, 12])
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(done, tiny_input, tmp_path, kills):
     """Killed a random while after a random line of its output, so that it is killed often on a fast machine too."""
     command = [sys.executable, "-u", "-m", "src", *words(tiny_input, tmp_path)]

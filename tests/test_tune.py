@@ -305,6 +305,7 @@ def test_tuned_settings_are_looked_for_where_the_preset_has_its_output(tmp_path)
     assert "tune.use" in error_of(load_config, str(preset), ["tune.use=perhaps"])
 
 
+@pytest.mark.slow
 def test_a_taught_run_is_tuned_beside_its_teachers(tiny_input, tmp_path, space, capsys):
     made = words(tiny_input, tmp_path, "runs.lstm.train.teachers=[transformer]", "tune.objectives=[score,seconds]")
     assert main(["tune", "lstm", "--trials", "2", "--jobs", "1", "--space", space, *made]) == 0

@@ -168,6 +168,7 @@ def test_train_files_alone(reports, tmp_path, capsys):
     assert rows.copies is None and rows.described(None) == "train rows as they are"
 
 
+@pytest.mark.slow
 def test_a_holdout_compares_with_its_train_part(reports, tmp_path):
     assert main(["shift", *words(reports, tmp_path, "folds.scheme=holdout", "shift.draws=1")]) == 0
     dataset, shift = load(tmp_path, reports)
@@ -200,6 +201,7 @@ def test_a_test_file_of_a_few_reports_is_no_error(reports, tmp_path, capsys):
     assert few.array("weights").tolist() == [[1.0] * ROWS]
 
 
+@pytest.mark.slow
 def test_what_is_deleted_is_made_again(measured, reports, tmp_path, capsys):
     output = Path(shutil.copytree(measured, tmp_path / "output"))
     before = (output / "shift/sample_testB/noised_0/tokens.npy").read_bytes()
