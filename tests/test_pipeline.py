@@ -466,6 +466,7 @@ def test_train_files_alone_are_trained_and_scored(tiny_input, tmp_path, capsys):
 
 
 def test_other_test_files_want_other_predictions(copy, tiny_input, tmp_path, capsys):
+    assert main(["blend", "lstm", "transformer", "--name", "two", *words(tiny_input, copy)]) == 0
     changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
     shutil.copy(tiny_input / "sample_testA.csv", changed / "sample_testC.csv")
     assert main(["submit", *words(changed, copy)]) == 0
@@ -476,10 +477,22 @@ def test_other_test_files_want_other_predictions(copy, tiny_input, tmp_path, cap
     told = capsys.readouterr().err
     assert "sample_testB.csv" in told and "./run.sh pipeline" in told
     assert main(["prepare", *words(changed, copy)]) == 0
-    for verb in (["submit"], ["submit", "lstm"], ["blend"]):
-        assert main([*verb, *words(changed, copy)]) == 2
-        assert "was made for other test files than are there now. Run: ./run.sh" in capsys.readouterr().err
-    assert main(words(changed, copy)) == 0
+    made = {}
+    for verb in ("submit", "submit lstm", "submit two", "blend"):
+        assert main([*verb.split(), *words(changed, copy)]) == 2
+        told = capsys.readouterr().err
+        assert "was made for other test files than are there now. Run: ./run.sh" in told
+        made[verb] = [
+            shlex.split(command)[:3] for command in told.rpartition("Run: ./run.sh ")[2].split(" && ./run.sh ")
+        ]
+    one, other, two = [["train", "--model", name] for name in ("lstm", "transformer")] + [
+        ["blend", "lstm", "transformer"]
+    ]
+    assert made["submit lstm"] == [one]
+    assert made["submit two"] == [one, other, two]
+    assert made["submit"][0][0] == made["blend"][0][0] == "pipeline"
+    assert main(advice(told)) == 0
+    assert main(["submit", *words(changed, copy)]) == 0
     np.testing.assert_array_equal(
         read_submission(copy / "submission_sample_testB.csv")[0], read_reports(changed / "sample_testB.csv").ids
     )
@@ -487,16 +500,15 @@ def test_other_test_files_want_other_predictions(copy, tiny_input, tmp_path, cap
 
 def advice(told: str) -> list[str]:
     """The words of the command that an error tells the user to run."""
-    return shlex.split(told.split("Run: ./run.sh ")[1])
+    return shlex.split(told.rpartition("Run: ./run.sh ")[2])
 
 
 def test_runs_of_other_folds_are_not_blended_and_the_advice_ends(copy, tiny_input, capsys):
     assert main(["folds", *words(tiny_input, copy), "folds.k=3"]) == 0
-    for name in ("lstm", "transformer"):
-        assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 2
-        told = capsys.readouterr().err
-        assert f"run {name} was made on other folds than are there now" in told and "folds.k=3" in told
-        assert main(advice(told)) == 0
+    assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 2
+    told = capsys.readouterr().err
+    assert "run lstm was made on other folds than are there now" in told and "folds.k=3" in told
+    assert main(advice(told)) == 0
     assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 0
 
 
@@ -791,7 +803,7 @@ def test_runs_with_other_noisy_copies_are_not_taken(noisy, tmp_path, capsys):
         assert main(["leaderboard", *chosen, change]) == 2
         assert "holds no run of these files and folds" in capsys.readouterr().err
         assert main(["blend", *chosen, change]) == 2
-        assert "run lstm was made with" in (told := capsys.readouterr().err) and "Run: ./run.sh train" in told
+        assert "run lstm was made with" in (told := capsys.readouterr().err) and "Run: ./run.sh pipeline" in told
     assert main(advice(told)) == 0
     assert main(["leaderboard", "lstm", *chosen, change]) == 0
     assert "lstm" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.errors import OutOfDate
+from src.core.names import BLEND
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
 from src.core.targets import check_files, made_by
@@ -73,7 +74,10 @@ class RunFolder:
     @property
     def remedy(self) -> str:
         """The command that makes this run again, on the files and folds that are there now."""
-        words = maker(self.record, self.name)
+        return self.repeated(maker(self.record, self.name))
+
+    def repeated(self, words: list[str]) -> str:
+        """The command of these words with the preset and the settings that the run was made with."""
         paths = [word for word in self.config.overrides if word.startswith("paths.")]
         return shlex.join([*words, "--preset", self.record["preset"], *self.record["overrides"], *paths])
 
@@ -87,6 +91,10 @@ class RunFolder:
                 found |= RunFolder.at(member.parent, self.config).ancestors()
         return found
 
+    def all_members(self) -> list[RunFolder]:
+        """Members of a blend, and their members, by name."""
+        return [RunFolder.at(self.path.parent / name, self.config) for name in sorted(self.ancestors())]
+
     def members(self) -> list[RunFolder]:
         """Members of a blend, in the order of its weights."""
         paths = [self.path.parent / name for name in self.record["members"]]
@@ -96,9 +104,7 @@ class RunFolder:
         """The trained models that a blend is made of, through blends of blends; of a model, itself."""
         if not self.is_blend:
             return [self]
-        paths = [self.path.parent / name for name in sorted(self.ancestors())]
-        members = [RunFolder.at(path, self.config) for path in paths]
-        return [member for member in members if not member.is_blend]
+        return [member for member in self.all_members() if not member.is_blend]
 
     def check_members(self) -> None:
         """Raises UserError for a blend of which a member was made anew since."""
@@ -112,24 +118,6 @@ class RunFolder:
     @property
     def task(self) -> Task:
         return get_task(self.record["task"], self.config.metric)
-
-    def check_fits(self, now: dict[str, Any], words: dict[str, dict[str, Any]]) -> None:
-        """Raises UserError, with the command, where the run, or a member of it, was made of something else.
-
-        `now`: fingerprints of the train reports, test files, folds and noisy copies (None: not compared) that are
-        there now; `words`: the settings of folds and noisy copies, by the first part of their keys.
-        """
-        named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
-        named["shift"] = f"with other validation sets (./run.sh {command('shift', self.config)})"
-        for key, what in named.items():
-            if now[key] is not None and self.record.get(key) != now[key]:
-                part = "shift" if key == "shift" else "folds"
-                changed = [f"{part}.{name}={value}".replace(" ", "") for name, value in words[part].items()]
-                raise OutOfDate(
-                    f"run {self.name} was made {what} than are there now. "
-                    f"Run: ./run.sh {self.remedy} {shlex.join(changed)}"
-                )
-        self.check_members()
 
     @property
     def score(self) -> dict[str, Any]:
@@ -164,6 +152,42 @@ class RunFolder:
         return array_files.read_npy(folds_path(self.path, test_file), self.remedy)
 
 
+def check_fits(
+    found: Iterable[RunFolder], now: dict[str, Any], words: dict[str, dict[str, Any]], settings: Config
+) -> None:
+    """Raises UserError, with the command, where one of the runs, or a member of one, was made of something else.
+
+    `now`: fingerprints of the train reports, test files, folds and noisy copies (None: not compared) that are there
+    now; `words`: the settings of folds and noisy copies, by the first part of their keys.
+    """
+    found = list(found)
+    every = {one.name: one for run in found for one in (run, *run.all_members())}.values()
+    named = {"train": "on other train files", "folds": "on other folds", "tests": "for other test files"}
+    named["shift"] = f"with other validation sets (./run.sh {command('shift', settings)})"
+    for key, what in named.items():
+        unlike = [run for run in every if now[key] is not None and run.record.get(key) != now[key]]
+        if unlike:
+            part = "shift" if key == "shift" else "folds"
+            changed = [f"{part}.{name}={value}".replace(" ", "") for name, value in words[part].items()]
+            raise OutOfDate(
+                f"run {unlike[0].name} was made {what} than are there now. "
+                f"Run: ./run.sh {_makers(unlike, shlex.join(changed), settings)}"
+            )
+    for run in found:
+        run.check_members()
+
+
+def _makers(found: Sequence[RunFolder], words: str, settings: Config) -> str:
+    """The commands, joined by &&, that make runs again, members before their blends; the pipeline where it makes all of
+    them."""
+    made_with = {(run.record["preset"], *run.record["overrides"]) for run in found}
+    is_one = len(made_with) == 1 and found[0].record["preset"] == settings.preset
+    if len(found) > 1 and is_one and {run.name for run in found} <= {BLEND, *settings.runs}:
+        return f"{found[0].repeated(['pipeline'])} {words}"
+    blends_last = sorted(found, key=lambda run: len(run.ancestors()))
+    return " && ./run.sh ".join(f"{run.remedy} {words}" for run in blends_last)
+
+
 def maker(record: dict[str, Any], name: str) -> list[str]:
     """Words of the command that makes a run of this run.json; score.json notes them too, under `made_by`."""
     if record["kind"] == "blend":
@@ -173,7 +197,7 @@ def maker(record: dict[str, Any], name: str) -> list[str]:
 
 def _maker_of(path: Path, settings: Config) -> str:
     """The command that makes the run in a folder, whose run.json may be damaged."""
-    usual = ["blend"] if path.name == "blend" else ["train", "--model", path.name]
+    usual = ["blend"] if path.name == BLEND else ["train", "--model", path.name]
     verb, *words = made_by(path / "score.json") or usual
     return command(verb, settings, *words)
 
@@ -221,7 +245,7 @@ def options(config: Config) -> str:
 
 
 def make_record(workspace: Workspace, kind: str, name: str | None = None) -> dict[str, Any]:
-    """The part of run.json that every run has; RunFolder.check_fits reads it."""
+    """The part of run.json that every run has; check_fits() reads it."""
     settings, dataset = workspace.settings, workspace.dataset
     return {
         "kind": kind,

@@ -24,7 +24,7 @@ from src.data.input_files import InputFiles
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
 from src.evaluation.broken_runs import REMEDY
-from src.evaluation.runs import RunFolder, command, options
+from src.evaluation.runs import RunFolder, check_fits, command, options
 from src.evaluation.validation_sets import ShiftedTest, Validation, ValidationSets, validation
 
 T = TypeVar("T")
@@ -224,9 +224,7 @@ class Workspace:
         now = {**self.dataset.made_of(self.splits), "shift": None}
         # The settings of the folds are named last: they take back those of the run's own command.
         words = {"folds": {"threshold": "null", **self.dataset.splits_settings()}}
-        for run in runs:
-            run.check_fits(now, words)
+        check_fits(runs, now, words, self.settings)
         if noisy_copies:
             now["shift"], words["shift"] = self.validation_sets.fingerprint, self.validation_sets.facts["settings"]
-            for run in runs:
-                run.check_fits(now, words)
+            check_fits(runs, now, words, self.settings)

@@ -146,9 +146,9 @@ def _follow(scene: Scene, verb: str, outcome: Outcome, folder: Path, before: set
 
 
 def named_commands(text: str) -> list[str]:
-    """The first command that a message names behind a colon, without ./run.sh."""
+    """The first commands, joined by &&, that a message names behind a colon, without ./run.sh."""
     found = re.findall(r": \./run\.sh ([^\n;()]*?)(?=\.? *(?:$|\n|[;()]|\. |, | or ))", text)
-    return [command.strip() for command in found][:1]
+    return [command.strip() for line in found[:1] for command in line.split(" && ./run.sh ")]
 
 
 def _delete(text: str, folder: Path) -> None:
