@@ -545,3 +545,9 @@ def test_only_stored_and_named_constants_are_written(blend):
     with zipfile.ZipFile(blend) as archive:
         assert {info.date_time for info in archive.infolist()} == {bundles.DATE}
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="this system has no /proc")
+def test_a_file_without_a_size_is_no_bundle():
+    with pytest.raises(UserError, match="/proc/self/mem is no bundle that can be read"):
+        Bundle.open(Path("/proc/self/mem"))

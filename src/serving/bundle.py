@@ -346,17 +346,20 @@ def _check_seal(path: Path) -> str:
     """Returns the sha256 of a bundle's content. Raises UserError where the file says another one."""
     if not path.exists():
         raise UserError(f"there is no file {path}. Make a bundle with: ./run.sh bundle RUN --to {path}")
-    with open_bytes(path) as file:
-        size = file.seek(0, 2)
-        if size <= SEAL:
-            raise refused(path, "it is too short to be one")
-        file.seek(size - SEAL)
-        noted = file.read(SEAL)
-        file.seek(0)
-        if file.read(4) != b"PK\3\4":
-            raise refused(path, "it does not begin like one. Make one with: ./run.sh bundle RUN")
-        file.seek(0)
-        seal = _hash_of(file, size - SEAL)
+    try:
+        with open_bytes(path) as file:
+            size = file.seek(0, 2)
+            if size <= SEAL:
+                raise refused(path, "it is too short to be one")
+            file.seek(size - SEAL)
+            noted = file.read(SEAL)
+            file.seek(0)
+            if file.read(4) != b"PK\3\4":
+                raise refused(path, "it does not begin like one. Make one with: ./run.sh bundle RUN")
+            file.seek(0)
+            seal = _hash_of(file, size - SEAL)
+    except OSError as error:  # of a file of /proc, or of a broken disk
+        raise refused(path, f"it cannot be read: {error.strerror}") from error
     if noted != seal.encode():
         raise refused(path, "its content and its checksum differ: it is damaged or cut off. Copy or make it again")
     return seal
