@@ -82,7 +82,7 @@ class Journey:
             assert end.status == 0, f"{step}: {end.stderr}"
             note.write_text(json.dumps([end.events, end.seconds]))
         events, seconds = json.loads(note.read_text())
-        self.ends.append(Outcome(0, "", "", seconds, events, []))
+        self.ends.append(Outcome(0, "", "", seconds, events))
         return Scene(folder, self.kind, before.server)
 
     def cases(self, rng: random.Random) -> list[str]:

@@ -134,8 +134,7 @@ class Scene:
         if verb not in self._answers:
             outcome = self.run(f"{verb} --json", self.copy(scratch))
             assert outcome.status == 0, f"{verb}: {outcome.stderr}"
-            read = {os.path.relpath(path, "output") for path in outcome.opened if path.startswith("output/")}
-            self._answers[verb] = Answer(document(outcome), contents(scratch), read)
+            self._answers[verb] = Answer(document(outcome), contents(scratch))
         return self._answers[verb]
 
 
@@ -146,8 +145,6 @@ class Answer:
     document: dict[str, Any]
     files: dict[str, bytes]
     """Contents of the output's files by name."""
-    read: set[str]
-    """Names of the files that it opened."""
 
     def __contains__(self, name: str) -> bool:
         """Returns True for the names of its files and the keys of its document."""

@@ -45,7 +45,7 @@ LIBRARIES = (
     "torch.nn.functional",
 )  # fmt: skip
 """Modules that commands import on use, imported once by the server."""
-HEARD = ("stdout", "stderr", "opened")
+HEARD = ("stdout", "stderr")
 """What a trial tells through a pipe each: a pipe has no limit of size."""
 SET_SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of Linux: orphans become children of the server, which counts them."""
@@ -87,8 +87,6 @@ class Outcome:
     seconds: float
     events: int
     """Write events that the command had."""
-    opened: list[str]
-    """Paths that Python code opened to read; libraries in other languages open files past it."""
     hung: bool = False
     orphans: int = 0
     """Processes that outlived the command by its patience."""
@@ -178,8 +176,8 @@ def _run(trial: Trial) -> Outcome:
     seconds, orphans = round(time.monotonic() - started, 3), _orphans(child, trial.patience)
     for read_end, _ in pipes:
         os.close(read_end)
-    stdout, stderr, opened = (text.decode(errors="replace") for text in heard)
-    return Outcome(status, stdout, stderr, seconds, _count(events), sorted(set(opened.splitlines())), hung, orphans)
+    stdout, stderr = (text.decode(errors="replace") for text in heard)
+    return Outcome(status, stdout, stderr, seconds, _count(events), hung, orphans)
 
 
 def _read(descriptor: int) -> bytes:
@@ -247,12 +245,12 @@ def _be_trial(trial: Trial, events: mmap.mmap, pipes: list[int]) -> None:
     os.makedirs("tmp", exist_ok=True)
     os.environ["TMPDIR"] = os.path.abspath("tmp")
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for of, to in zip((nothing, *pipes[:2]), range(3), strict=True):
+    for of, to in zip((nothing, *pipes), range(3), strict=True):
         os.dup2(of, to)
     for name, most in trial.limits.items():
         kind = getattr(resource, name)
         resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
-    sys.addaudithook(lambda event, arguments: _on_event(event, arguments, trial, events, pipes[2]))
+    sys.addaudithook(lambda event, arguments: _on_event(event, arguments, trial, events))
     module, name = trial.function.split(":")
     try:
         status = getattr(importlib.import_module(module), name)(trial.arguments)
@@ -267,14 +265,11 @@ def _be_trial(trial: Trial, events: mmap.mmap, pipes: list[int]) -> None:
     os._exit(status)
 
 
-def _on_event(event: str, arguments: tuple[Any, ...], trial: Trial, events: mmap.mmap, opened: int) -> None:
-    """Counts write events in shared memory, over all processes of the trial; kills at the chosen one. Notes what is
-    opened to read in the pipe `opened`."""
+def _on_event(event: str, arguments: tuple[Any, ...], trial: Trial, events: mmap.mmap) -> None:
+    """Counts write events in shared memory, over all processes of the trial; kills at the chosen one."""
     writes = event in WRITES
     if event == "open" and isinstance(arguments[0], str | bytes):
         writes = bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        if not writes:
-            os.write(opened, os.fsencode(arguments[0]) + b"\n")
     if writes:
         number = _count(events)
         struct.pack_into("q", events, 0, number + 1)

@@ -35,7 +35,7 @@ def test_damaged_artefacts_are_healed_or_named(server, kept, kind, part, share):
     scene = Scene(kept / kind, kind, server)
     other = Scene(kept / f"other_{kind}", kind, server, seed=8, builds=("pipeline",))
     trial, before = kept / f"trial_damage_{kind}_{part}", contents(scene.folder)
-    cases = damages.cases(scene, random.Random(SEED), trial)
+    cases = damages.cases(scene, random.Random(SEED))
     cases = cases[part::2] if kind == "reports" else cases
     try:
         check(kept, f"damage_{kind}_{part}", cases, lambda case: damages.judge(scene, other, case, trial), share)

@@ -40,7 +40,7 @@ def test_killed_or_short_of_disk_it_ends_in_the_same_bytes(journey, tmp_path):
 
 def test_damaged_artefacts_are_healed_or_named(journey, tmp_path):
     scene = journey.scenes[-1]
-    cases = damages.cases(scene, random.Random(1), tmp_path / "trial")[:20]
+    cases = damages.cases(scene, random.Random(1))[:20]
     check(cases, lambda case: damages.judge(scene, None, case, tmp_path / "trial"), tmp_path)
 
 
