@@ -134,6 +134,7 @@ def test_it_predicts_the_bytes_of_its_run(run, bundled, reports, tmp_path):
     assert (tmp_path / "of_bundle.csv").read_bytes() == (bundled / f"{run}.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_blend_of_blends_of_denoised_runs(copy, tiny_input, reports, tmp_path):
     """The bundle holds the encoder that denoises, and each model once; in memory it predicts the same."""
     settings = words(tiny_input, copy)

@@ -172,7 +172,7 @@ def test_files_that_changed_under_their_name_are_not_gone_on_with(task, copied, 
         path.write_bytes(before)
 
 
-@pytest.mark.parametrize("task", ["icu", pytest.param("los", marks=pytest.mark.slow), "frames"])
+@pytest.mark.parametrize("task", ["icu", *(pytest.param(task, marks=pytest.mark.slow) for task in ("los", "frames"))])
 def test_every_verb_works(task, copied, states, capsys):
     made = copied(task)
     assert set(states(made).items()) >= {("prepare", "done"), ("train gru", "done"), ("submit", "done")}

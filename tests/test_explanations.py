@@ -61,6 +61,7 @@ def finding_words() -> set[int]:
     return {int(word) for name in ("f", "s", "no", "normal", "but", "out") for word in classes[name]}
 
 
+@pytest.mark.slow
 def test_the_words_that_decide_are_those_that_are_found(learned):
     output, _ = learned
     told = json.loads((output.run("gru") / "explained.json").read_text())
@@ -74,6 +75,7 @@ def test_the_words_that_decide_are_those_that_are_found(learned):
     assert len(own_words(0) | finding_words()) < 0.2 * 858
 
 
+@pytest.mark.slow
 def test_of_a_report_the_deciding_tokens_lead_and_occlusion_agrees(learned):
     output, given = learned
     config = load_config("sample", [word for word in given if "=" in word], ["gru"])
@@ -177,6 +179,7 @@ def test_what_cannot_be_explained_is_told(done, tiny_input, capsys, asked, told)
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_pipeline_explains_once_and_the_report_shows_it(learned, capsys):
     output, given = learned
     capsys.readouterr()

@@ -259,6 +259,7 @@ def test_predicting_labels_that_were_trained_on_is_told(done, with_extra, tmp_pa
         assert ("was trained on these very reports" in shown.out + shown.err) == told
 
 
+@pytest.mark.slow
 def test_words_for_all_runs_do_not_reach_a_teacher_that_came_along(with_extra, tmp_path):
     more = ["runs.transformer.train.teachers=[lstm]", "train.learning_rate=0.001"]
     assert main(["train", "--model", "transformer", *words(with_extra, tmp_path, *more)]) == 0

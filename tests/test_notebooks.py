@@ -49,7 +49,8 @@ def test_a_notebook_runs(path, start, request, monkeypatch):
     else:
         places = {"CT_INPUT": "tiny_input", "CT_OUTPUT": "done"}
         found = {name: str(request.getfixturevalue(folder)) for name, folder in places.items()}
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH"):  # run.sh sets them; who starts Jupyter does not
+        monkeypatch.delenv(name, raising=False)
     for name, value in found.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(path, as_version=4)

@@ -395,6 +395,7 @@ def test_round_2(tiny_input_round2, tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_holdout(tiny_input, tmp_path, capsys):
     assert main(words(tiny_input, tmp_path, "folds.scheme=holdout", "runs.lstm.train.patience=1")) == 0
     oof = np.load(tmp_path / "runs/blend/oof.npy")
@@ -793,6 +794,7 @@ def test_noisy_copies_are_predicted_out_of_fold_and_judged(noisy):
         assert {np.load(path).shape for path in fold.glob("copies.*.npy")} == {(len(rows), 17)}
 
 
+@pytest.mark.slow
 def test_runs_with_other_noisy_copies_are_not_taken(noisy, tmp_path, capsys):
     chosen, output = noisy
     copy = Path(shutil.copytree(output, tmp_path / "output"))

@@ -270,6 +270,7 @@ def test_a_stand_in_is_drawn_as_written(measured, reports, tmp_path):
             np.testing.assert_array_equal(found.offsets, offsets)
 
 
+@pytest.mark.slow
 def test_a_stand_in_is_compared_with_no_more_train_reports_than_shift_looks_at(measured, reports, tmp_path, capsys):
     command = ["standin", str(reports / "answers_A.csv"), "--to", str(tmp_path / "proof")]
     assert main([*command, *words(reports, measured, f"shift.max_rows={ROWS - 1}")]) == 0

@@ -98,6 +98,8 @@ def source_of(workspace: Workspace, name: str | None) -> RunFolder:
         return run
     best = Findings.load(workspace).best
     if best is None:
+        for other in workspace.fitting_runs()[1]:
+            workspace.fitting_run(other)  # raises what is wrong with the run that is there
         raise UserError(
             f"no run of these reports is in {workspace.output.runs}. "
             f"Make one with: ./run.sh {workspace.command('train')}"

@@ -66,6 +66,8 @@ class Leaderboard(Stage):
         fitting = _fitting(workspace)
         workspace.check_unbroken(() if fitting else workspace.fitting_runs()[0])
         if not fitting:
+            for name in workspace.fitting_runs()[1]:
+                workspace.fitting_run(name)  # raises what is wrong with the run that is there
             remedy = workspace.command("train")
             raise UserError(
                 f"{workspace.output.runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}"
