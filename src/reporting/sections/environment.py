@@ -19,7 +19,7 @@ def section(findings: Findings) -> Section:
     made = {}
     for run in findings.runs.values():
         if not run.is_blend:
-            made |= storage.read_json(run.path / "environment.json")
+            made |= storage.read_json(run.path / "environment.json", run.remedy)
     kinds = {}
     for each in made.values():
         packages = ", ".join(f"{name} {version}" for name, version in each["packages"].items())
