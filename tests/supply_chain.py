@@ -1,4 +1,4 @@
-"""What pip installs: a lock file with the hash of every file, and the licence of every package.
+"""Supply chain of the packages that pip installs: a lock file with the hash of every file, and the licence of every package.
 
     python -m tests.supply_chain lock        # docs/requirements.lock, by uv (pip install uv), which asks the registry
     python -m tests.supply_chain licences    # the tables of docs/supply-chain.md, from what is installed here
@@ -40,7 +40,7 @@ class Locked(NamedTuple):
     """Environment marker; empty: everywhere."""
     hashes: list[str]
     via: list[str]
-    """What asks for it: names of packages, or `-r requirements.txt`."""
+    """Requirers: names of packages, or `-r requirements.txt`."""
 
 
 def normalised(name: str) -> str:

@@ -73,7 +73,7 @@ def has_no_encoding(call: ast.Call) -> bool:
 
 
 NO_FILES = ("os", "archive", "tarfile", "Bundle", "Image")
-"""What has an open() that is none of text files."""
+"""Owners of an open() that is none of text files."""
 
 
 def test_text_is_utf8_in_every_locale():

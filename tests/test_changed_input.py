@@ -42,7 +42,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "new: my_train.csv",
     ),
 }
-"""What becomes of the input folder, and what is told of it."""
+"""Use of the input folder, and messages about it."""
 REFUSING = (
     *("submit", "submit lstm", "blend", "blend lstm --name two", "score", "score lstm", "leaderboard", "report"),
     *("leaderboard ask", "explain lstm explain.per_label=1", "explain lstm --id 3", "bundle lstm", "alarms"),

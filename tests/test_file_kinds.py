@@ -1,4 +1,4 @@
-"""What a refused file looks like, and that no file is waited for."""
+"""Descriptions of refused files; no file is waited for."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ REMEDIES = {
     **dict.fromkeys((errno.EIO, errno.ENOLCK, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH), REMEDY),
     errno.ECONNREFUSED: REMEDY,
 }
-"""What to do about an error of the system that the user can mend; other OSErrors are faults of the program."""
+"""Remedies of errors of the system that the user can mend; other OSErrors are faults of the program."""
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
 """Errors of a call that a file system does not have."""
 _TORCH_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")

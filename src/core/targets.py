@@ -73,7 +73,7 @@ class Target:
         return self.result.suffix != ".json" or check_files(self.result)
 
     def damage(self) -> str | None:
-        """What is wrong with the first damaged file; None where none is, or where the result is missing."""
+        """Describes the first damaged file; None where none is, or where the result is missing."""
         try:
             if self.result.exists():
                 self._is_sound()

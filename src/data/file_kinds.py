@@ -1,4 +1,4 @@
-"""What a file looks like that is not what a reader expects: one sentence, with what to do about it.
+"""Description of a file that is not the kind a reader expects: one sentence, with what to do about it.
 
 Readers call refuse_other_kinds() for a file that they cannot read; files that they can read are never looked at here.
 """
@@ -30,7 +30,7 @@ EXPECTED = {
     "set": "a folder, a zip or a tar of stays as downloaded",
     "images": "a .npz file of images and labels",
 }
-"""What readers expect, in words, by kind of file."""
+"""Words for the kinds of files that readers expect."""
 MAGIC: list[tuple[int, bytes, str]] = [
     (0, b"\x1f\x8b", "is compressed with gzip. Unpack it (gunzip)"),
     (0, b"BZh", "is compressed with bzip2. Unpack it (bunzip2)"),

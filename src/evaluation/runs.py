@@ -125,7 +125,7 @@ class RunFolder:
 
     @property
     def fault(self) -> str:
-        """What makes the run broken, see broken_runs.py; empty for every other run."""
+        """Reason why the run is broken, see broken_runs.py; empty for every other run."""
         return self.score.get("fault", "")
 
     @property

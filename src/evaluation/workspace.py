@@ -101,7 +101,7 @@ class Workspace:
             _ = self.dataset
 
     def _changes(self, prepared: Dataset) -> str:
-        """What became of the input files since they were prepared; empty if they are the same. Further test and extra
+        """Changes of the input files since they were prepared; empty if they are the same. Further test and extra
         files are no change: nothing was made of them."""
         if "input" not in prepared.manifest:
             return "an older version made it, and did not note of what"

@@ -262,7 +262,7 @@ def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _sentence(error: Exception) -> str:
-    """What is wrong with a study whose reading raised an error."""
+    """Describes the damage of a study whose reading raised an error."""
     return f"its trials cannot be read ({shortened(str(error) or type(error).__name__)})"
 
 

@@ -28,7 +28,7 @@ class Verdict:
     kind: str
     """One of BAD, or another word for what is right: fine, healed, refused."""
     told: str = ""
-    """What was seen, for people."""
+    """Finding in words."""
 
     @property
     def is_bad(self) -> bool:
@@ -67,7 +67,7 @@ def campaign(file: Path, cases: Sequence[str], judge: Callable[[str], Verdict], 
 
 
 def read(file: Path) -> list[Tried]:
-    """What a campaign tried, the last verdict of each case."""
+    """Returns the last verdict of each case that a campaign tried."""
     lines = file.read_text().splitlines() if file.exists() else []
     return list({one.case: one for one in (Tried(**json.loads(line)) for line in lines)}.values())
 

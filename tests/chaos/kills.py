@@ -127,7 +127,7 @@ class Journey:
         return Verdict("wrong in silence", f"{damaged} differ: {', '.join(wrong)}") if wrong else Verdict("fine")
 
     def _fault(self, disturbed: Outcome, word: str, folder: Path, before: set[str]) -> Verdict | None:
-        """What is wrong with how the disturbed command ended."""
+        """Returns the fault in how the disturbed command ended."""
         if disturbed.orphans:
             return Verdict("orphan", f"{disturbed.orphans} processes outlive the command")
         if others := outside(folder) ^ before:

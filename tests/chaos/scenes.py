@@ -130,7 +130,7 @@ class Scene:
         return [str(path.relative_to(output)) for path in paths]
 
     def answer(self, verb: str, scratch: Path) -> Answer:
-        """What `verb` answers on the undamaged scene, and the files that it leaves."""
+        """Returns the answer of `verb` on the undamaged scene, with the files that it leaves."""
         if verb not in self._answers:
             outcome = self.run(f"{verb} --json", self.copy(scratch))
             assert outcome.status == 0, f"{verb}: {outcome.stderr}"
@@ -140,7 +140,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a verb answers on the undamaged scene."""
+    """Answer of a verb on the undamaged scene."""
 
     document: dict[str, Any]
     files: dict[str, bytes]
@@ -152,7 +152,7 @@ class Answer:
 
 
 def document(outcome: Outcome) -> dict[str, Any]:
-    """What a command answers with --json, without the words that may say that something was made again."""
+    """Returns the answer of a command with --json, without the words that may say that something was made again."""
     found = json.loads(outcome.stdout)
     return {key: value for key, value in found.items() if key not in ("seconds", "lines", "written", "warnings")}
 

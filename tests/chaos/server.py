@@ -46,7 +46,7 @@ LIBRARIES = (
 )  # fmt: skip
 """Modules that commands import on use, imported once by the server."""
 HEARD = ("stdout", "stderr")
-"""What a trial tells through a pipe each: a pipe has no limit of size."""
+"""Outputs of a trial, each through a pipe of its own: a pipe has no limit of size."""
 SET_SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of Linux: orphans become children of the server, which counts them."""
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.chmod", "sqlite3.connect"}
@@ -181,7 +181,7 @@ def _run(trial: Trial) -> Outcome:
 
 
 def _read(descriptor: int) -> bytes:
-    """What a pipe holds now."""
+    """Reads what a pipe holds now."""
     text = b""
     with contextlib.suppress(BlockingIOError):
         while part := os.read(descriptor, 1 << 16):
