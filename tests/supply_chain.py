@@ -1,4 +1,4 @@
-"""Supply chain of the packages that pip installs: a lock file with the hash of every file, and the licence of every package.
+"""Packages that pip installs: a lock file with the hash of every file, and the licence of every package.
 
     python -m tests.supply_chain lock        # docs/requirements.lock, by uv (pip install uv), which asks the registry
     python -m tests.supply_chain licences    # the tables of docs/supply-chain.md, from what is installed here
