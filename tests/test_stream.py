@@ -546,6 +546,13 @@ class Record:
         return self._value
 
 
+def test_no_more_is_committed_than_was_answered():
+    records = [Record(i, {}) for i in (7, 9, 8)] + [Record(3, {})]
+    records[-1].partition = lambda: 1
+    found = {(place.topic, place.partition): place.offset for place in stream.read_up_to(records)}
+    assert found == {("reports", 0): 10, ("reports", 1): 4}
+
+
 def test_records_of_kafka_that_come_again_are_taken_up_one_by_one(settings):
     records = [Record(i, {"id": str(i), "tokens": [token]}) for i, token in enumerate((1, REFUSED, 2))]
 

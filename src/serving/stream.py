@@ -34,6 +34,7 @@ from src.serving.messages import MODELS, Message, parse_message
 from src.serving.result_store import Answered, Known, Place, ResultStore, connect, shown_url, store_url
 
 if TYPE_CHECKING:
+    from confluent_kafka import TopicPartition
     from faststream import FastStream
     from faststream.confluent import KafkaBroker
     from faststream.redis import RedisBroker
@@ -391,11 +392,28 @@ async def _kafka_app(worker: Worker, settings: Stream) -> FastStream:
         except Exception:
             await message.nack()
             raise
-        # nack() seeks back to the first record of the batch in each of its partitions, as FastStream does in the
-        # version that docs/requirements-serve.txt pins; a version that rewinds one partition alone would lose the rest.
-        await (message.ack() if is_done else message.nack())
+        if is_done:
+            # Not message.ack(): that commits whatever has been read by the time when librdkafka sends it, which may be
+            # the next batch already. A worker that is killed then would have lost that batch.
+            offsets = read_up_to(message.raw_message)
+            await asyncio.to_thread(message.consumer.consumer.commit, offsets=offsets, asynchronous=False)
+        else:
+            # nack() seeks back to the first record of the batch in each of its partitions, as FastStream does in the
+            # version that docs/requirements-serve.txt pins; one that rewinds one partition alone would lose the rest.
+            await message.nack()
 
     return FastStream(broker, logger=None)
+
+
+def read_up_to(records: Sequence[Any]) -> list[TopicPartition]:
+    """Returns the offset after the last of these records of Kafka, for each partition."""
+    from confluent_kafka import TopicPartition
+
+    after: dict[tuple[str, int], int] = {}
+    for record in records:
+        place = record.topic(), record.partition()
+        after[place] = max(after.get(place, 0), record.offset() + 1)
+    return [TopicPartition(*place, offset) for place, offset in after.items()]
 
 
 async def process_kafka(worker: Worker, records: Sequence[Any]) -> bool:
