@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -266,6 +267,26 @@ def test_a_run_that_is_not_finished_or_out_of_date_is_refused(copy, tiny_input, 
     manifest = copy / "data/manifest.json"
     storage.write_json(manifest, {**storage.read_json(manifest), "train": "0123456789abcdef"})
     assert "on other train files than are there now" in told("lstm")
+
+
+def test_expected_scores_that_are_missing_or_of_another_run_are_told(copy, tiny_input, tmp_path, capsys):
+    settings, to, found = words(tiny_input, copy), tmp_path / "it.bundle", copy / "runs/lstm/leaderboard.json"
+    run_command(["bundle", "lstm", "--to", str(to), *settings])
+    assert "expected" not in capsys.readouterr().err
+    right = to.read_bytes()
+    other = dict.fromkeys(("run", "fingerprint"), "0123456789abcdef")
+    for damaged in (None, {**storage.read_json(found), **other}):
+        found.unlink(missing_ok=True)
+        if damaged:
+            storage.write_json(found, damaged)
+        run_command(["bundle", "lstm", "--to", str(to), *settings])
+        told = capsys.readouterr().err
+        assert f"{found}: none of lstm, so the bundle has no expected scores" in told
+        assert (f"{found} is not of lstm as it is now" in told) == bool(damaged)
+        remedy = told.split("Make both with: ./run.sh ")[1].splitlines()[0]
+        run_command(shlex.split(remedy.split(" && ")[0]))
+        run_command(["bundle", "lstm", "--to", str(to), *settings])
+        assert to.read_bytes() == right
 
 
 def test_status_and_clean_know_bundles(copy, tiny_input, capsys):

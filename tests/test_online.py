@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 from src.__main__ import main
 from src.core.settings_loader import load_config
@@ -145,6 +146,24 @@ def test_a_submission_that_changed_since_it_was_noted_is_not_taken_for_another(c
     assert (copy / "submissions.jsonl").read_bytes() == before
     command = shlex.split(told.split("./run.sh ")[1].split(". If it was")[0])
     assert main(command) == 0 and SubmissionLog(copy / "submissions.jsonl").find("s2").score("online") == 0.5
+
+
+def test_the_log_of_another_output_is_told(copy, tiny_input, capsys):
+    made, log = words(tiny_input, copy), SubmissionLog(copy / "submissions.jsonl")
+    ours = {one.test: one.test_text for one in log.submissions()}
+    assert all(ours.values())
+    log.path.unlink()
+    theirs = {"run": "lstm", "fingerprint": "f", "how": {"label_shift": False}, "test_text": "0123456789abcdef"}
+    log.scored(log.made(Path("theirs.csv"), "a" * 64, test="sample_testB.csv", **theirs), 0.99, "online")
+    for verb in ("status", "submit", "leaderboard", "report", "leaderboard ask"):
+        capsys.readouterr()
+        assert main([*verb.split(), "--json", *made]) == 0, verb
+        told = json.loads(capsys.readouterr().out)
+        assert f"{log.path}: left out s1, made for sample_testB.csv" in "".join(told["warnings"]), verb
+        assert "Submissions of" not in "".join(map(str, told.get("tables", ""))), verb
+    assert "0.99" not in (copy / "report.html").read_text(encoding="utf-8").partition("Leaderboard")[2][:2000]
+    assert main(["leaderboard", "tell", "s1", "0.98", *made]) == 0  # its score is known late
+    assert "left out s1" in capsys.readouterr().err and log.find("s1").score("online") == 0.98
 
 
 def test_a_damaged_log_stops_the_verbs_that_need_it_and_no_other(copy, tiny_input, capsys):

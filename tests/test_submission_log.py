@@ -57,6 +57,19 @@ def test_a_last_line_that_was_cut_off_is_told_and_taken_out_with_the_next_event(
     assert made(log, "b").id == "s2" and log.path.read_bytes().startswith(whole + b'{"at": "20')
 
 
+def test_submissions_for_another_test_file_of_the_same_name_are_told_and_left_out(tmp_path, capsys):
+    log = SubmissionLog(tmp_path / "submissions.jsonl")
+    made(log, "a", test_text="now")
+    made(log, "b", test_text="then")
+    made(log, "c")  # as an older version noted it
+    made(log, "d", test="gone.csv", test_text="then")
+    log.made(Path("other.csv"), "e", test=None, run=None, fingerprint=None, how={})
+    assert [one.id for one in log.submissions_for({"testB.csv": "now"})] == ["s1", "s3", "s4", "s5"]
+    assert "left out s2, made for testB.csv with another content than now" in capsys.readouterr().err
+    assert [one.id for one in log.submissions()] == ["s1", "s2", "s3", "s4", "s5"]
+    log.submissions_for({"testB.csv": "now", "gone.csv": "then"})
+
+
 def test_a_gap_is_no_damage_and_a_number_is_never_given_twice(tmp_path):
     log = SubmissionLog(tmp_path / "submissions.jsonl")
     for sha in "abc":

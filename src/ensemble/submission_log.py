@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -71,6 +71,8 @@ class Submission:
     online: list[Online] = field(default_factory=list)
     made_from: str | None = None
     """Fingerprint of everything that the file was made from; None for a file from elsewhere."""
+    test_text: str | None = None
+    """Fingerprint of the predicted rows; None for a file from elsewhere, and where an older version noted it."""
     remade: list[dict[str, Any]] = field(default_factory=list)
     """Further makers of the same bytes, as makers() returns them."""
 
@@ -110,6 +112,19 @@ class SubmissionLog:
     def submissions(self) -> list[Submission]:
         """Returns all submissions in the order of their making."""
         return list(self._read()[0].values())
+
+    def submissions_for(self, tests: Mapping[str, str]) -> list[Submission]:
+        """Returns the submissions without those for another test file of the same name, which are told. `tests`: the
+        fingerprint of the rows of each test file that is there now."""
+        found = self.submissions()
+        others = [one for one in found if one.test_text and tests.get(one.test, one.test_text) != one.test_text]
+        if others:
+            ids, files = ", ".join(one.id for one in others), ", ".join(sorted({one.test for one in others}))
+            warn_once(
+                f"{self.path}: left out {ids}, made for {files} with another content than now. If the log belongs to "
+                "another output folder, put this one's back; if the test file was replaced, there is nothing to do"
+            )
+        return [one for one in found if one not in others]
 
     def made(self, file: Path, sha256: str, **about: Any) -> Submission:
         """Logs a submission file and returns its entry. Known bytes keep their id; a further run that made them, or
@@ -280,6 +295,7 @@ class _Made(_Maker):
     sha256: str
     test: str | None
     made_from: str | None = None
+    test_text: str | None = None
 
 
 class _Remade(_Maker):

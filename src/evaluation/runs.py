@@ -30,7 +30,7 @@ from src.core.names import BLEND
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
 from src.core.targets import check_files, made_by
-from src.core.terminal import result, show_table
+from src.core.terminal import result, show_table, warn_once
 from src.data.tasks import Task, get_task
 from src.evaluation import broken_runs, metrics
 
@@ -135,9 +135,14 @@ class RunFolder:
 
     def boards(self) -> dict[str, Any]:
         """Findings of ./run.sh leaderboard for the run as it is now, by test file; empty if there are none yet."""
-        path = self.path / "leaderboard.json"
-        found = storage.read_json(path, command("leaderboard", self.config)) if path.exists() else {}
-        return found["tests"] if found.get("run") == self.score["fingerprint"] else {}
+        path, remedy = self.path / "leaderboard.json", command("leaderboard", self.config)
+        if not path.exists():
+            return {}
+        found = storage.read_json(path, remedy)
+        if found["run"] != self.score["fingerprint"]:
+            warn_once(f"{path} is not of {self.name} as it is now: it counts for nothing. Run: ./run.sh {remedy}")
+            return {}
+        return found["tests"]
 
     def oof(self) -> np.ndarray:
         return array_files.read_npy(self.path / "oof.npy", self.remedy)

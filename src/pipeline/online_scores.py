@@ -43,7 +43,7 @@ def show(workspace: Workspace) -> None:
     config, register = workspace.settings, SubmissionLog(workspace.output.submissions)
     for one in register.submissions():
         _judge(workspace, register, one)
-    submissions = register.submissions()
+    submissions = register.submissions_for(workspace.dataset.test_texts)
     if not any(one.online for one in submissions):
         return
     for test in sorted({one.test for one in submissions if one.test}):
@@ -92,7 +92,7 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     register = SubmissionLog(output.submissions)
     made_of = {run.name: run.score["fingerprint"] for run in runs_}
     told = []
-    for one in register.submissions():
+    for one in register.submissions_for(dataset.test_texts):
         if one.test == target.name and one.how.get("made_of") == made_of and one.how["board"] == board:
             if one.how["settings"].keys() != base.plain.keys():
                 raise UserError(f"{register.path}: {one.id} has other settings than are varied. Take it out of the log")
@@ -109,6 +109,7 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
         path,
         storage.file_sha256(path),
         test=target.name,
+        test_text=dataset.test_texts[target.name],
         run=None,
         fingerprint=None,
         how={"made_of": made_of, "board": board, "settings": proposal.settings},

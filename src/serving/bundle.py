@@ -39,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Data, Grid, Run
+from src.core.terminal import warn
 from src.data.corpus import N_SPECIAL
 from src.data.file_kinds import open_bytes
 from src.data.inputs import InputShape
@@ -180,6 +181,12 @@ def write_bundle(workspace: Workspace, run: RunFolder, to: Path) -> Path:
 def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
     """Returns what bundle.json has of a run beyond what prediction needs: scores, what it was made of, environment."""
     score, boards = run.score, run.boards()
+    if workspace.dataset.test_files and not boards:
+        remedy = " && ./run.sh ".join([workspace.command("leaderboard"), workspace.command("bundle", run.name)])
+        warn(
+            f"{run.path / 'leaderboard.json'}: none of {run.name}, so the bundle has no expected scores. "
+            f"Make both with: ./run.sh {remedy}"
+        )
     files = workspace.dataset.manifest["files"]
     return {
         "scores": {

@@ -134,7 +134,7 @@ class Scene:
         if verb not in self._answers:
             outcome = self.run(f"{verb} --json", self.copy(scratch))
             assert outcome.status == 0, f"{verb}: {outcome.stderr}"
-            self._answers[verb] = Answer(document(outcome), contents(scratch))
+            self._answers[verb] = Answer(verb, document(outcome), contents(scratch))
         return self._answers[verb]
 
 
@@ -142,6 +142,7 @@ class Scene:
 class Answer:
     """Answer of a verb on the undamaged scene."""
 
+    verb: str
     document: dict[str, Any]
     files: dict[str, bytes]
     """Contents of the output's files by name."""

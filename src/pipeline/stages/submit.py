@@ -40,7 +40,8 @@ class Submit(Stage):
         run, files = self.source(workspace), self.files(workspace)
         if not files:
             return []
-        submissions = SubmissionLog(workspace.output.submissions).submissions()
+        log = SubmissionLog(workspace.output.submissions)
+        submissions = log.submissions_for(workspace.dataset.test_texts)
         done = [
             test
             for test, path in files.items()
@@ -94,6 +95,7 @@ class Submit(Stage):
                 path,
                 sha := storage.file_sha256(path),
                 test=test,
+                test_text=workspace.dataset.test_texts[test],
                 run=source.name,
                 fingerprint=source.score["fingerprint"],
                 how=_how(workspace),

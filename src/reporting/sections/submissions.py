@@ -13,7 +13,8 @@ from src.reporting.sections import Findings
 
 def section(findings: Findings) -> Section:
     result = Section("Leaderboard")
-    submissions = SubmissionLog(findings.dataset.output.submissions).submissions()
+    dataset = findings.dataset
+    submissions = SubmissionLog(dataset.output.submissions).submissions_for(dataset.test_texts)
     boards = sorted({online.board for submission in submissions for online in submission.online})
     rows = []
     for submission in submissions:
