@@ -181,11 +181,19 @@ def test_thread_variables_are_put_back(tmp_path, monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
 
 
-def test_workers_end_with_a_killed_parent(tmp_path):
+@pytest.mark.parametrize(
+    "start",
+    [
+        "LocalProcesses(1, 1).run([job('sleep', 'sleep', out=sys.argv[1])], Recorder())",
+        "pool(1, get_context('spawn'), initializer=end_with_parent).submit(sleep, {'out': sys.argv[1]}, 0).result()",
+    ],
+)
+def test_workers_end_with_a_killed_parent(tmp_path, start):
     code = (
         "import sys; from tests.test_executors import *\n"
-        "if __name__ == '__main__':\n"
-        "    LocalProcesses(1, 1).run([job('sleep', 'sleep', out=sys.argv[1])], Recorder())"
+        "from concurrent.futures import ProcessPoolExecutor as pool; from multiprocessing import get_context\n"
+        "from src.core.executors import end_with_parent\n"
+        f"if __name__ == '__main__':\n    {start}\n"
     )
     script = tmp_path / "parent.py"
     script.write_text(code)

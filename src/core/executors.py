@@ -245,7 +245,7 @@ def _serve(connection: Connection, threads: int) -> None:
     """Runs the jobs of a worker and sends their progress, until the parent ends."""
     with contextlib.suppress(interrupts.Stopped):  # told to stop while idle
         interrupts.stop_on_signal()
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent()
         _limit_threads(threads)
         while True:
             try:
@@ -304,9 +304,14 @@ def _limit_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def end_with_parent() -> None:
+    """Makes this process, which multiprocessing has started, end when its parent has ended, however that was."""
+
+    def wait_for_it() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
 
 
 class _Shown:

@@ -19,6 +19,7 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.errors import UserError
+from src.core.executors import end_with_parent
 from src.core.targets import CHECKSUMS
 from src.data.corpus import BLOCK, Corpus
 from src.ensemble.blend_data import blend_out_of_fold, judging_folds
@@ -212,7 +213,7 @@ def measure(variants: Sequence[Variant], rows: Rows) -> dict[str, dict[str, floa
     for _ in range(ROUNDS):
         for variant in variants:
             arguments = variant.engine, variant.shipped, variant.root, dict(rows.inputs), np.asarray(rows.lengths)
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent) as pool:
                 new = pool.submit(_measured, *arguments).result()
             old = found.setdefault(variant.name, new)
             better = {key: min for key in ("batch_1", "batch_64", "memory")} | {"reports_per_second": max}
