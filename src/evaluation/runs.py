@@ -157,6 +157,11 @@ class RunFolder:
         return array_files.read_npy(folds_path(self.path, test_file), self.remedy)
 
 
+def members_of(settings: Config) -> list[str]:
+    """Runs of the preset that are blended where none are named."""
+    return [name for name in settings.blend.members if name in settings.runs] or list(settings.runs)
+
+
 def check_fits(
     found: Iterable[RunFolder], now: dict[str, Any], words: dict[str, dict[str, Any]], settings: Config
 ) -> None:

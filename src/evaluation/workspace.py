@@ -24,7 +24,7 @@ from src.data.input_files import InputFiles
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
 from src.evaluation.broken_runs import REMEDY
-from src.evaluation.runs import RunFolder, check_fits, command, options
+from src.evaluation.runs import RunFolder, check_fits, command, figure_of, options
 from src.evaluation.validation_sets import ShiftedTest, Validation, ValidationSets, validation
 
 T = TypeVar("T")
@@ -200,6 +200,19 @@ class Workspace:
                 others.append(name)
                 self.leave_out(f"run {name}", error)
         return fitting, others
+
+    def ranked_runs(self) -> tuple[list[RunFolder], list[str]]:
+        """fitting_runs(), the best last: by select_on for the target test file, where the leaderboard has that."""
+        fitting, others = self.fitting_runs()
+        target = self.target if self._has_validation_sets else None
+
+        def score(run: RunFolder) -> float:
+            boards = run.boards()
+            if target is not None and target.name in boards:
+                return boards[target.name]["validations"][self.settings.select_on]["value"]
+            return figure_of(run.score, self.settings.metric)["value"]
+
+        return sorted(fitting, key=score), others
 
     def leave_out(self, what: str, error: UserError) -> None:
         """Warns, once, of a result that a command does without, unless it is only of other inputs or settings."""

@@ -1,59 +1,66 @@
-"""Closing summary of the pipeline: which data, what to expect, what to upload, where to look and what to do next."""
+"""Closing summary of the pipeline and of status: data, scores, files to upload, warnings, page and next command."""
 
 from __future__ import annotations
 
-from src.core.terminal import result
-from src.data import sources
-from src.data.tasks import Task, get_task
+import math
+
+from src.core.terminal import result, show_table
 from src.evaluation.figures import estimate_text, number_text
-from src.evaluation.runs import RunFolder
+from src.evaluation.score_estimation import Expectation
+from src.evaluation.shift_words import short_names
 from src.evaluation.workspace import Workspace
-from src.pipeline.stages.blend import members_of
-from src.pipeline.stages.submit import Submit
+from src.reporting.summary import Data, Standing, Summary
 
 
 def show(workspace: Workspace) -> None:
-    """Prints the summary; figures are those of the blend, of which each submission is made."""
-    run = workspace.run("blend")
-    own = get_task(workspace.task.name)  # scores are expected of the task's own score, whatever metric orders runs
-    lines = [f"data: {_data(workspace)}"]
-    boards = run.boards()
-    for test in workspace.dataset.test_files:
-        if (expected := boards.get(test, {}).get("expected")) is not None:
-            between = " to ".join(number_text(expected[end]) for end in ("low", "high"))
-            lines.append(f"expected on {test}: {expected['value']:.4f} ({between}), {own.score_name}")
-    lines.append(f"out of fold: {_out_of_fold(run, own)}")
-    left_out = [name for name in members_of(workspace.settings) if name not in run.record["members"]]
-    lines += [f"left out of the blend: {name}, which {workspace.run(name).fault}" for name in left_out]
-    submissions = Submit().files(workspace).values()
-    lines += [f"to upload: {path}" for path in submissions]
-    lines.append(f"page: {workspace.output.report}")
-    lines.append(f"next: {_next(workspace)}")
+    """Prints the summary. Expected scores come first, for they are what the leaderboard will say."""
+    summary = Summary.of(workspace)
+    if summary.data is not None:
+        result(f"\ndata: {_data(summary.data)}")
+    if standings := [one for one in (summary.blend, summary.best) if one is not None]:
+        _show_standings(summary, standings)
+    if summary.blend is not None:
+        result(f"blend of {', '.join(summary.blend.members)}")
+    lines = [f"warning: {told}" for told in summary.warnings]
+    what = "submission" if summary.data and summary.data.sample else "to upload"
+    lines += [f"{what}: {one.path}{_noted(one.online)}" for one in summary.uploads]
+    lines += [f"page: {summary.page}"] if summary.page else []
+    for step in summary.steps:
+        lines.append(f"next: {step.why}" + (f": ./run.sh {step.command}" if step.command else ""))
     result("\n".join(lines))
 
 
-def _data(workspace: Workspace) -> str:
-    settings, files = workspace.settings, workspace.input_files
-    source = sources.source_of(settings)
-    names = [path.name for path in [*files.train, *files.test, *files.extra]] if files else []
-    origin = source.synthetic.ORIGIN if _is_sample(workspace) else f"{source.noun} of {settings.paths.input}"
-    return f"{origin}: {', '.join(names)}"
+def _data(data: Data) -> str:
+    names = [
+        name + (f" ({data.rows[name]:,} {data.noun})" if name in data.rows else "")
+        for name in (*data.train, *data.test, *data.extra)
+    ]
+    return f"{f'{data.sample}: ' if data.sample else ''}{', '.join(names)}, in {data.folder}"
 
 
-def _is_sample(workspace: Workspace) -> bool:
-    files = workspace.input_files
-    return files is not None and files.train[0].parent == sources.sample_folder(workspace.settings)
+def _show_standings(summary: Summary, standings: list[Standing]) -> None:
+    """A row for the blend and the best run: expected on each test file with its 95% interval, then out of fold."""
+    tests = list(dict.fromkeys(test for one in standings for test in one.expected))
+    short = short_names(tests)
+    rows = [
+        [
+            one.run,
+            *(_expected(one.expected[test]) if test in one.expected else "–" for test in tests),
+            estimate_text(one.out_of_fold) + (" (optimistic)" if one.is_optimistic else ""),
+        ]
+        for one in standings
+    ]
+    title = (
+        f"{summary.task.score_name[0].upper()}{summary.task.score_name[1:]}: expected with 95% interval, out of fold"
+    )
+    show_table(title, ["run", *(f"expected on {short[test]}" for test in tests), "out of fold"], rows)
 
 
-def _out_of_fold(run: RunFolder, own: Task) -> str:
-    score = run.score["overall"]["score"]
-    return f"{estimate_text(score)} {own.score_name}, blend of {', '.join(run.record['members'])}"
+def _expected(found: Expectation) -> str:
+    if math.isnan(found.low) or math.isnan(found.high):
+        return number_text(found.value)
+    return f"{number_text(found.value)} ({number_text(found.low, '.3f')}–{number_text(found.high, '.3f')})"
 
 
-def _next(workspace: Workspace) -> str:
-    settings = workspace.settings
-    if _is_sample(workspace):
-        source = sources.source_of(settings)
-        return f"put your own files into {settings.paths.input} ({source.described(settings)}) and run the same command"
-    first = next(iter(settings.runs))
-    return f"./run.sh {workspace.command('tune', first)} (better settings), ./run.sh {workspace.command('leaderboard')}"
+def _noted(online: float | None) -> str:
+    return "" if online is None else f" (scored {number_text(online)})"

@@ -15,7 +15,7 @@ import yaml
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.names import check_name
-from src.core.settings import Config, fingerprint
+from src.core.settings import fingerprint
 from src.core.settings_loader import model_names
 from src.core.targets import Target
 from src.core.terminal import info, result, show_table, warn
@@ -29,11 +29,6 @@ from src.pipeline.stage import Progress, Stage, run_lock
 
 MOST_PAIRED = 12
 """Members whose correlations are shown pair by pair."""
-
-
-def members_of(settings: Config) -> list[str]:
-    """Runs of the preset that are blended where none are named."""
-    return [name for name in settings.blend.members if name in settings.runs] or list(settings.runs)
 
 
 class Blend(Stage):
@@ -51,7 +46,7 @@ class Blend(Stage):
         return "" if name == "blend" else name
 
     def members(self, workspace: Workspace) -> list[str]:
-        return self._members or members_of(workspace.settings)
+        return self._members or runs.members_of(workspace.settings)
 
     def result(self, workspace: Workspace, name: str) -> Path:
         return workspace.output.run(name) / "score.json"

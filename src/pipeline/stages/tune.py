@@ -35,9 +35,8 @@ from src.ensemble.blend_data import blend_rows
 from src.ensemble.blending import Evidence
 from src.evaluation import metrics
 from src.evaluation.figures import estimate_text, short_text
-from src.evaluation.runs import check_settings, command, ordered_by
+from src.evaluation.runs import check_settings, command, members_of, ordered_by
 from src.evaluation.workspace import Workspace
-from src.pipeline.stages.blend import members_of
 from src.training import device_cache
 from src.training.device_cache import Machine
 from src.training.planning import fold_jobs, unlabelled

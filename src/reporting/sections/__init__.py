@@ -8,7 +8,7 @@ from src.core.errors import Damaged, UserError
 from src.core.settings import Config
 from src.data.dataset import Dataset
 from src.data.splits import Splits
-from src.evaluation.runs import RunFolder, figure_of
+from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import ValidationSets
 from src.evaluation.workspace import Workspace
 
@@ -38,16 +38,8 @@ class Findings:
                 workspace.leave_out("shift", error)
             except UserError:
                 pass  # the page says that the shift was not measured
-            fitting, others = workspace.fitting_runs()
-        target = workspace.target if shift is not None else None
-
-        def score(run: RunFolder) -> float:
-            boards = run.boards()
-            if target is not None and target.name in boards:
-                return boards[target.name]["validations"][workspace.settings.select_on]["value"]
-            return figure_of(run.score, workspace.settings.metric)["value"]
-
-        runs = {run.name: run for run in sorted(fitting, key=score)}
+            fitting, others = workspace.ranked_runs()
+        runs = {run.name: run for run in fitting}
         return cls(workspace, dataset, folds, shift, runs, others)
 
     @property

@@ -1,0 +1,252 @@
+"""Summary: what the closing lines of the pipeline, `status` and the first card of the report tell.
+
+    summary = Summary.of(workspace)        nothing is printed, written or computed anew
+
+Parts that do not exist yet, such as the blend of a pipeline that was interrupted, are None or empty.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.core import storage
+from src.core.errors import OutOfDate, UserError
+from src.core.names import BLEND
+from src.data import sources
+from src.data.tasks import Task, get_task
+from src.ensemble.submission_log import SubmissionLog
+from src.evaluation import runs
+from src.evaluation.figures import number_text
+from src.evaluation.runs import RunFolder
+from src.evaluation.score_estimation import Expectation
+from src.evaluation.workspace import Workspace
+
+LITTLE = 0.05
+"""Share of the loss of a constant prediction that a model must save to have learned more than next to nothing."""
+CONSTANT = ("prior", "median", "zeros")
+"""Baselines that predict the same for every row."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Input files of the present settings."""
+
+    noun: str
+    """Name of the rows: reports, stays or images."""
+    folder: Path
+    sample: str
+    """Says that the files are sample data, and which, such as SYNTHETIC reports; empty for the user's own files."""
+    train: list[str]
+    """Names of the files."""
+    test: list[str]
+    extra: list[str]
+    rows: dict[str, int]
+    """Rows of each file, by its name; empty before ./run.sh prepare."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Scores of a run, all in the task's own score, whatever metric orders the runs."""
+
+    run: str
+    members: list[str]
+    """Members of a blend; empty for a model."""
+    expected: dict[str, Expectation]
+    """Expected score on each test file with its 95% interval; empty before ./run.sh leaderboard."""
+    out_of_fold: dict[str, float | None]
+    """Value and standard error."""
+    rows: int
+    """Rows that were scored out of fold."""
+    how: str
+    """Origin of the scored predictions, such as: out of fold, epochs fixed beforehand."""
+    is_optimistic: bool
+    """A choice was made on the rows that were scored."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Submission file of the blend as it is now."""
+
+    test: str
+    path: Path
+    id: str
+    """Short name in the log of submissions, such as s3."""
+    online: float | None
+    """Last score that was entered for it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Next thing to do."""
+
+    why: str
+    command: str
+    """Words behind ./run.sh; empty where there is no command for it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    task: Task
+    """The task with its own score."""
+    preset: str
+    data: Data | None
+    """None where the input folder holds no files."""
+    best: Standing | None
+    """Best trained model by settings.select_on."""
+    blend: Standing | None
+    """The pipeline's blend, which submissions are made of."""
+    left_out: dict[str, str]
+    """Runs of the preset that are not in the blend, with the reason."""
+    uploads: list[Upload]
+    page: Path | None
+    """The report, where it is written."""
+    warnings: list[str]
+    steps: list[Step]
+    """Most sensible first."""
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Summary:
+        warnings: list[str] = []
+        try:
+            files = workspace.input_files
+        except UserError as error:
+            files, warnings = None, [str(error)]
+        try:
+            _ = workspace.dataset
+            fitting, _ = workspace.ranked_runs()
+            task = get_task(workspace.task.name)
+        except UserError:
+            # The stages say what is missing; without it no run can be told to be of these files.
+            fitting, task = [], get_task("round1" if workspace.settings.task == "auto" else workspace.settings.task)
+        data = _data(workspace) if files else None
+        blend = next((run for run in fitting if run.name == BLEND), None)
+        models = [run for run in fitting if not run.is_blend and not run.fault]
+        left_out = {}
+        if blend is not None:
+            names = [name for name in runs.members_of(workspace.settings) if name not in blend.record["members"]]
+            left_out = {name: workspace.run(name).fault for name in names if workspace.output.run(name).exists()}
+            warnings += _stale(workspace, blend)
+        uploads: list[Upload] = []
+        try:
+            uploads = _uploads(workspace, blend) if blend is not None else []
+        except UserError as error:
+            warnings.append(str(error))
+        standings = [_standing(run) if run is not None else None for run in (models[-1] if models else None, blend)]
+        warnings += [f"{name} is left out of the blend: it {fault}" for name, fault in left_out.items() if fault]
+        warnings += _weak(workspace, next((run for run in (blend, *reversed(models)) if run is not None), None), task)
+        page = workspace.output.report
+        return cls(
+            task,
+            workspace.settings.preset,
+            data,
+            *standings,
+            left_out,
+            uploads,
+            page if page.exists() else None,
+            warnings,
+            _steps(workspace, data, blend, models, uploads),
+        )
+
+
+def _data(workspace: Workspace) -> Data:
+    settings, files = workspace.settings, workspace.input_files
+    source = sources.source_of(settings)
+    synthetic, folder = source.synthetic, files.train[0].parent
+    named = {role: [source.name(path) for path in files.roles[role]] for role in ("train", "test", "extra")}
+    is_sample = synthetic.is_complete(folder) and {path.name for path in files.train} <= set(synthetic.FILES)
+    try:
+        rows = {file["name"]: file["rows"] for file in workspace.dataset.manifest["files"] if "rows" in file}
+    except UserError:
+        rows = {}
+    return Data(source.noun, folder, synthetic.ORIGIN if is_sample else "", **named, rows=rows)
+
+
+def _standing(run: RunFolder) -> Standing:
+    score, expected = run.score, {}
+    for test, found in run.boards().items():
+        ends = {name: math.nan if value is None else value for name, value in found["expected"].items()}
+        expected[test] = Expectation(**ends)
+    members = list(run.record.get("members", ()))
+    figure = score["overall"]["score"]
+    return Standing(run.name, members, expected, figure, score["rows"], score["how"], score["optimistic"])
+
+
+def _uploads(workspace: Workspace, blend: RunFolder) -> list[Upload]:
+    """Submission files that hold what the log notes as made of the blend as it is now."""
+    found, fingerprint = [], blend.score["fingerprint"]
+    noted = SubmissionLog(workspace.output.submissions).submissions_for(workspace.dataset.test_texts)
+    for test in workspace.dataset.test_files:
+        path = workspace.output.submission(test)
+        sha256 = storage.file_sha256(path) if path.exists() else None
+        for one in noted:
+            is_of_blend = any(maker["fingerprint"] == fingerprint for maker in one.makers())
+            if (one.test, one.sha256) == (test, sha256) and is_of_blend:
+                found.append(Upload(test, path, one.id, one.score(workspace.settings.leaderboard.board)))
+                break
+    return found
+
+
+def _stale(workspace: Workspace, blend: RunFolder) -> list[str]:
+    try:
+        runs.check_settings(workspace.settings, [one for one in blend.members() if one.name in workspace.settings.runs])
+    except OutOfDate as error:
+        return [str(error)]
+    return []
+
+
+def _weak(workspace: Workspace, run: RunFolder | None, task: Task) -> list[str]:
+    """A sentence where a run scores no better than a baseline, or hardly better than a constant prediction, or where
+    its score is optimistic."""
+    if run is None:
+        return []
+    score, told = run.score, []
+    own = score["overall"]["score"]["value"]
+    baselines = _baselines(workspace, score["folds_table"])
+    if baselines and own is not None:
+        best = max(baselines, key=lambda name: baselines[name])
+        constant = max((value for name, value in baselines.items() if name in CONSTANT), default=None)
+        perfect = 1.0 if task.has_classes else 0.0
+        if own <= baselines[best]:
+            told.append(
+                f"{run.name} scores {number_text(own)} out of fold, no more than the baseline {best} "
+                f"({number_text(baselines[best])}): it has learned too little to be of use"
+            )
+        elif constant is not None and own - constant < LITTLE * (perfect - constant):
+            told.append(
+                f"{run.name} scores {number_text(own)} out of fold, and a constant prediction "
+                f"{number_text(constant)}: it has learned next to nothing"
+            )
+    if score["optimistic"]:
+        told.append(f"the out-of-fold score of {run.name} is optimistic: {score['how']}")
+    return told
+
+
+def _baselines(workspace: Workspace, folds_table: str) -> dict[str, float]:
+    """Own score of each baseline on these folds."""
+    found: dict[str, float] = {}
+    for path in sorted(workspace.output.baselines.glob("*/score.json")):
+        score = storage.read_json(path, workspace.command("baselines"))
+        value = score["overall"]["score"]["value"]
+        if score.get("folds_table") == folds_table and value is not None:
+            found[path.parent.name] = value
+    return found
+
+
+def _steps(
+    workspace: Workspace, data: Data | None, blend: RunFolder | None, models: list[RunFolder], uploads: list[Upload]
+) -> list[Step]:
+    settings = workspace.settings
+    if blend is None:
+        return [Step("make what is missing", workspace.command("pipeline"))]
+    if data is not None and data.sample:
+        folder, described = settings.paths.input, sources.source_of(settings).described(settings)
+        return [Step(f"put your own files into {folder} ({described}) and run the same command", "")]
+    steps = []
+    if waiting := [upload for upload in uploads if upload.online is None]:
+        words = ("add", str(waiting[-1].path), "SCORE")
+        steps.append(Step("upload, then note the score", workspace.command("leaderboard", *words)))
+    if models:
+        steps.append(Step("search for better settings", workspace.command("tune", models[-1].name)))
+    return steps
