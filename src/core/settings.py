@@ -68,6 +68,10 @@ class Paths(Settings):
     """Glob of the files to predict in `input`; for stays of the names of further sets, set-* by default."""
     extra: Glob = "*extra*.csv"
     """Glob of further reports in `input`, with or without labels, from any source: used in training only."""
+    exclude: AnyPath | None = None
+    """CSV of the ids of training rows to leave out, such as a shortened suspicious.csv; see row_files.py."""
+    weights: AnyPath | None = None
+    """CSV of a weight in training for each id, 1 for training rows that it does not name; see row_files.py."""
 
 
 class Data(Settings):

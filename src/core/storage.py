@@ -40,6 +40,7 @@ class Output:
         self.root = root
         self.data = root / "data"
         self.outcomes = root / "data" / "outcomes.npz"
+        self.row_weights = root / "data" / "weights.npy"
         self.folds = root / "folds.csv"
         self.folds_manifest = root / "folds.json"
         self.baselines = root / "baselines"

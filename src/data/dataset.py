@@ -62,6 +62,16 @@ class Dataset:
         return array_files.read_npz(self.output.outcomes, self.command("prepare"))
 
     @property
+    def weights(self) -> np.ndarray | None:
+        """Weight of each train row in training, (N,) with mean 1, from paths.weights; None without that."""
+        return array_files.read_npy(self.output.row_weights, self.command("prepare")) if self.weighting else None
+
+    @property
+    def weighting(self) -> str | None:
+        """Fingerprint of `weights`; None without them."""
+        return self.manifest.get("weights")
+
+    @property
     def train(self) -> Corpus:
         return Corpus.load(self.train_folder)
 

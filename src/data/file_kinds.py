@@ -29,6 +29,7 @@ EXPECTED = {
     "outcomes": "the header RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death and lines of six numbers",
     "set": "a folder, a zip or a tar of stays as downloaded",
     "images": "a .npz file of images and labels",
+    "rows": "lines that begin with the id of a training row, such as 17 or 17,0.5",
 }
 """Words for the kinds of files that readers expect."""
 MAGIC: list[tuple[int, bytes, str]] = [

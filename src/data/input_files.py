@@ -44,10 +44,14 @@ class InputFiles:
     """File of outcomes of each set of stays that has one."""
     overlooked: list[str] = field(default_factory=list)
     """A sentence about each entry of the folder that looks like input and is not read."""
+    rows: dict[str, Path] = field(default_factory=dict)
+    """File of paths.exclude and of paths.weights, where there is one."""
 
     @property
     def roles(self) -> dict[str, list[Path]]:
-        return {"train": self.train, "test": self.test, "extra": self.extra, "outcomes": list(self.outcomes.values())}
+        rows = {role: [path] for role, path in self.rows.items()}
+        outcomes = list(self.outcomes.values())
+        return {"train": self.train, "test": self.test, "extra": self.extra, "outcomes": outcomes, **rows}
 
 
 def find_files(paths: Paths) -> InputFiles | None:

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,6 +61,14 @@ class Reports:
     def lengths(self) -> np.ndarray:
         """Tokens in each report, (N,) int64, at least 1."""
         return np.diff(self.offsets)
+
+    def only(self, rows: np.ndarray) -> Reports:
+        """Returns the reports of some rows, (K,) ascending, under the same path and checksum."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, ids=self.ids[rows], tokens=self.tokens[places], offsets=offsets, labels=labels)
 
     def labels_for(self, task: Task) -> np.ndarray:
         """Returns the labels of `task`, (N, task.n_labels) uint8, a view of this file's first label groups.

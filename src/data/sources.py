@@ -15,6 +15,7 @@ from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import CLINICAL, ROOT, Config, Paths
 from src.data import input_files
+from src.data.file_kinds import open_bytes
 from src.data.input_files import InputFiles
 
 
@@ -116,6 +117,18 @@ def find_files(settings: Config) -> InputFiles | None:
         raise UserError("\n".join(filter(None, [str(error), _of_another_task(settings)]))) from None
     if found is None and (told := _of_another_task(settings)):
         raise UserError(f"no file matches {source_of(settings).described(settings)}: {told}")
+    return found
+
+
+def row_files(settings: Config) -> dict[str, Path]:
+    """Returns the files of paths.exclude and paths.weights by role. Raises UserError for one that is not there."""
+    wanted = {"exclude": settings.paths.exclude, "weights": settings.paths.weights}
+    found = {role: path for role, path in wanted.items() if path is not None}
+    for role, path in found.items():
+        try:
+            open_bytes(path).close()
+        except UserError as error:
+            raise UserError(f"paths.{role}: {error}") from None
     return found
 
 

@@ -7,6 +7,7 @@ splits, the validation sets or a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -73,8 +74,8 @@ class Workspace:
         found, source = sources.find_files(self.settings), sources.source_of(self.settings)
         folder = sources.sample_folder(self.settings)
         if found is None and sources.is_default(self.settings) and source.synthetic.is_complete(folder):
-            return source.find(self.settings, folder)
-        return found
+            found = source.find(self.settings, folder)
+        return found and replace(found, rows=sources.row_files(self.settings))
 
     @cached_property
     def input_checksums(self) -> list[list[str]]:
@@ -109,7 +110,7 @@ class Workspace:
         now = {(role, name): checksum for role, name, checksum in self.input_checksums}
         changes = {
             "gone": then.keys() - now.keys(),
-            "new": {(role, name) for role, name in now.keys() - then.keys() if role in ("train", "outcomes")},
+            "new": {(role, name) for role, name in now.keys() - then.keys() if role not in ("test", "extra")},
             "of another content": {file for file in then.keys() & now.keys() if then[file] != now[file]},
         }
         found = {what: ", ".join(sorted({name for _, name in files})) for what, files in changes.items()}

@@ -225,10 +225,10 @@ def part_of(fold: int, split_seed: int) -> str:
 
 
 def _row_weights(workspace: Workspace, run: Run) -> np.ndarray | None:
-    """Sample weight of each train row by target_weight, (N,) with mean 1; None if all rows weigh the same."""
-    target = workspace.target
-    if not run.train.target_weight or target is None:
-        return None
+    """Weight of each train row by paths.weights and target_weight, (N,) with mean 1; None if all weigh the same."""
+    given = workspace.dataset.weights
+    if not run.train.target_weight or (target := workspace.target) is None:
+        return given
     if workspace.settings.folds.scheme == "holdout":
         raise UserError(
             "train.target_weight is for folds.scheme=kfold and families: under holdout the train part is what others "
@@ -242,6 +242,8 @@ def _row_weights(workspace: Workspace, run: Run) -> np.ndarray | None:
         )
     found = target.array("weights")[0] ** run.train.target_weight
     weights[rows] = found / found.mean()
+    if given is not None:
+        weights *= given
     return weights / weights.mean()
 
 

@@ -22,8 +22,9 @@ from src.data.image_reader import read_images
 from src.data.input_files import InputFiles
 from src.data.inputs import InputShape, token_shape
 from src.data.report_reader import Reports, read_reports
+from src.data.row_files import read_excluded, read_weights
 from src.data.series_dataset import TARGETS, encode_images, encode_stays, image_shape, stay_shape
-from src.data.series_reader import KNOWN_OUTCOMES, Facts, describe_known, read_outcomes
+from src.data.series_reader import KNOWN_OUTCOMES, Facts, Outcomes, describe_known, read_outcomes
 from src.data.tasks import Task, frames, get_task
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
@@ -78,8 +79,12 @@ def _files(data: Path, manifest: dict[str, Any]) -> list[Path]:
     arrays += [
         data / "extra" / f"{Path(file['name']).stem}.rows.npy" for file in manifest["files"] if file.get("labels")
     ]
-    arrays += [data / "outcomes.npz"] if "outcomes" in manifest else []
+    arrays += [data / name for name, key in _PARTS if key in manifest]
     return [*arrays, *([data / "vocabulary.json"] if shape.kind == "tokens" else [])]
+
+
+_PARTS = (("outcomes.npz", "outcomes"), ("weights.npy", "weights"))
+"""Files of a dataset that only some have, with their key in the manifest."""
 
 
 def _warn_of_overlooked(files: InputFiles | None) -> None:
@@ -95,6 +100,7 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     _warn_of_overlooked(files)
     encode_files = {"reports": _encode_reports, "stays": _encode_sets, "images": _encode_images}
     manifest = encode_files[sources.source_of(workspace.settings).noun](workspace, target)
+    manifest |= _describe_rows(workspace, manifest)
     known = workspace.input_checksums
     if sources.checksums(workspace.settings, files) != known:
         raise UserError("prepare: an input file was changed while it was read. Run the same command again")
@@ -108,6 +114,8 @@ def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
     train, test, extra = _read_all(files)
     task = _recognise(settings.task, train)
     _compare(train, test, extra)
+    n_read = sum(map(len, train))
+    train = _without_excluded(files, train)
     labels = np.concatenate([file.labels_for(task) for file in train])
     if not labels.any():
         names = ", ".join(str(file.path) for file in train)
@@ -131,6 +139,7 @@ def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
         "summary": summary,
         "task": task.name,
         "inputs": token_shape(len(vocabulary)).to_json(),
+        **_counted(files, n_read - len(corpus)),
         "vocabulary": vocabulary.fingerprint,
         "train": storage.array_hash(corpus.tokens, corpus.labels),
         "files": [{"role": "train", "name": file.path.name, "rows": len(file), "sha256": file.sha256} for file in train]
@@ -154,6 +163,7 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     settings, output, files = workspace.settings, workspace.output, workspace.input_files
     task = get_task(settings.task)
     outcomes = [read_outcomes(files.outcomes[path]) for path in files.train]
+    outcomes, n_excluded = _unknown_where_excluded(files, outcomes, TARGETS[task.name])
     target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     made = encode_stays(files.train, outcomes, settings.grid, task, output.data / "train")
     if not len(made.corpus):
@@ -166,8 +176,8 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
         entries.append({"role": "train", "name": sources.source_of(settings).name(path), "rows": rows, **_facts(facts)})
         deaths, origin = np.nansum(known.columns["In-hospital_death"]), describe_known(known.sha256, KNOWN_OUTCOMES)
         info(f"train: {path.name}: {facts.describe()}; {deaths:,.0f} deaths; {origin}")
-    if made.n_unlabelled:
-        info(f"train: {made.n_unlabelled:,} stays are left out, as their {TARGETS[task.name]} is unknown (-1)")
+    if n_unknown := made.n_unlabelled - n_excluded:
+        info(f"train: {n_unknown:,} stays are left out, as their {TARGETS[task.name]} is unknown (-1)")
     for path in files.test:
         name = sources.source_of(settings).name(path)
         test = encode_stays([path], [None], settings.grid, task, output.data / "test" / name)
@@ -185,8 +195,23 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     size = f"{len(shape.parameters)} parameters x {shape.steps} steps"
     return {
         **_series_manifest(task, shape, made.corpus, entries, size),
+        **_counted(files, n_excluded),
         "outcomes": storage.array_hash(*made.outcomes.values()),
     }
+
+
+def _unknown_where_excluded(files: InputFiles, outcomes: list[Outcomes], target: str) -> tuple[list[Outcomes], int]:
+    """Returns outcomes in which the target of the stays that paths.exclude names is unknown, as stays without it are
+    left out, and the number of stays of which it was known."""
+    start, left, n_excluded = 0, [], 0
+    is_excluded = _excluded(files, np.concatenate([one.ids for one in outcomes]), "stay")
+    for one in outcomes:
+        own = is_excluded[start : start + len(one)]
+        start += len(one)
+        n_excluded += int((own & ~np.isnan(one.columns[target])).sum())
+        column = np.where(own, np.nan, one.columns[target])
+        left.append(replace(one, columns={**one.columns, target: column}))
+    return left, n_excluded
 
 
 def _refuse_repeated(corpus: Corpus, paths: Sequence[Path]) -> None:
@@ -211,6 +236,8 @@ def _encode_images(workspace: Workspace, target: Target) -> dict[str, Any]:
     train = [part for name, part in parts.items() if name != "test"]
     if train[0].labels is None:
         raise UserError(f"{path} has no train_labels")
+    if "exclude" in workspace.input_files.rows:
+        raise UserError("paths.exclude is for reports and stays: leave images out of the .npz file itself")
     sha256 = storage.file_sha256(path)
     target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     corpus = encode_images(train, output.data / "train")
@@ -310,6 +337,55 @@ def _compare(train: list[Reports], test: list[Reports], extra: list[Reports]) ->
         if count > 1:
             names = ", ".join(str(file.path) for file in files if file.sha256 == digest)
             warn(f"one file under several names: {names}")
+
+
+def _without_excluded(files: InputFiles, train: list[Reports]) -> list[Reports]:
+    """Leaves out the reports that paths.exclude names."""
+    start, kept = 0, ~_excluded(files, np.concatenate([file.ids for file in train]), "report")
+    left = []
+    for file in train:
+        left.append(file.only(np.flatnonzero(kept[start : start + len(file)])))
+        start += len(file)
+    return left
+
+
+def _counted(files: InputFiles, n_excluded: int) -> dict[str, int]:
+    """Returns the entry of the manifest about rows that paths.exclude left out, where it is set."""
+    return {"excluded": n_excluded} if "exclude" in files.rows else {}
+
+
+def _excluded(files: InputFiles, ids: np.ndarray, noun: str) -> np.ndarray:
+    """Returns which of the training rows `ids` (N,) paths.exclude names, (N,) bool. Raises UserError where it names
+    all."""
+    path = files.rows.get("exclude")
+    if path is None:
+        return np.zeros(len(ids), dtype=bool)
+    found = read_excluded(path).mask(ids, noun)
+    if found.all():
+        raise UserError(f"{path} names every training {noun}: none is left to learn from")
+    return found
+
+
+def _describe_rows(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Writes the weights of paths.weights beside the corpus; returns what the manifest notes of them and of
+    paths.exclude."""
+    output, rows = workspace.output, workspace.input_files.rows
+    found: dict[str, Any] = {}
+    told = []
+    output.row_weights.unlink(missing_ok=True)
+    if path := rows.get("weights"):
+        file = read_weights(path)
+        ids = np.asarray(Corpus.load(output.data / "train").ids)
+        weights = file.weights_of(ids, get_task(manifest["task"]).one)
+        array_files.write_npy(output.row_weights, weights)
+        found["weights"] = storage.array_hash(weights)
+        told.append(f"{len(file.lines):,} rows weighted in training by {path.name}")
+    if path := rows.get("exclude"):
+        told.append(f"{manifest['excluded']:,} left out by {path.name}, so they are in no score")
+    if told:
+        info(f"train: {'; '.join(told)}")
+        found["summary"] = "; ".join([manifest["summary"], *told])
+    return found
 
 
 def _recognise(wanted: str, train: list[Reports]) -> Task:

@@ -1,0 +1,118 @@
+"""Files about single training rows: ids to leave out (paths.exclude), and weights (paths.weights).
+
+Both are CSV with the row's id in the first column; a first line that begins with `id`, `report`, `stay` or `image` is a
+header. In a file of weights the weight is the second column, or the one that the header calls `weight`. A file of ids
+may have further columns, so that a shortened output/suspicious.csv is one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from src.core.errors import UserError, shortened
+from src.data.file_kinds import open_bytes, refuse_other_kinds
+from src.data.line_parser import Errors
+
+HEADERS = {"id", "report", "stay", "image"}
+"""First fields by which a first line is a header."""
+LARGEST = 1e6
+"""Largest weight."""
+EXPECTED = "rows"
+"""Kind of these files in file_kinds.EXPECTED."""
+
+
+@dataclass
+class RowFile:
+    """Ids of a file, each with its first line from 1, and, in a file of weights, its weight."""
+
+    path: Path
+    lines: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def mask(self, ids: np.ndarray, noun: str) -> np.ndarray:
+        """Returns which of the training rows with these ids (N,) bytes the file names, (N,) bool.
+
+        Raises UserError, with file and line, for ids that are none of them. `noun`: what a row is.
+        """
+        names = [name.decode() for name in ids.tolist()]
+        if unknown := self.lines.keys() - set(names):
+            errors = Errors()
+            for name in sorted(unknown, key=self.lines.__getitem__):
+                told = f"there is no training {noun} {shortened(name)}. Ids are text: 7 is not 007"
+                errors.add(self.lines[name] - 1, told)
+            errors.throw(self.path, EXPECTED)
+        return np.array([name in self.lines for name in names], dtype=bool)
+
+    def weights_of(self, ids: np.ndarray, noun: str) -> np.ndarray:
+        """Returns the weight of each training row, (N,) float64 with mean 1: rows that the file does not name count as
+        1. Raises UserError like mask(), and where no row is left with a weight."""
+        self.mask(ids, noun)
+        found = np.array([self.weights.get(name.decode(), 1.0) for name in ids.tolist()])
+        if not found.any():
+            raise UserError(f"{self.path}: every weight is 0, so there is nothing to learn from")
+        return found / found.mean()
+
+
+def read_excluded(path: Path) -> RowFile:
+    """Reads ids to leave out. Raises UserError, with file and line, for what is no id, and for a file without ids."""
+    return _read(path, is_weighted=False)
+
+
+def read_weights(path: Path) -> RowFile:
+    """Reads weights from 0 to LARGEST. Raises UserError like read_excluded(), for what is no weight, and for an id that
+    stands twice."""
+    return _read(path, is_weighted=True)
+
+
+def _read(path: Path, is_weighted: bool) -> RowFile:
+    with open_bytes(path) as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        refuse_other_kinds(path, EXPECTED)
+        raise UserError(f"{path} is no CSV of UTF-8: {error}") from None
+    found, errors, column = RowFile(path), Errors(), 1
+    first = [name.strip().lower() for name in rows[0]] if rows else []
+    has_header = bool(first) and first[0] in HEADERS
+    if has_header and "weight" in first:
+        column = first.index("weight")
+    for number, fields in _numbered(rows, has_header):
+        name = fields[0].strip()
+        if not name:
+            errors.add(number - 1, "the id is empty")
+        elif is_weighted and name in found.lines:
+            errors.add(number - 1, f"the id {shortened(name)} stands on line {found.lines[name]} too")
+        elif is_weighted and (weight := _weight(fields[column : column + 1])) is None:
+            errors.add(number - 1, f"expected the id, a comma and a weight from 0 to {LARGEST:,.0f}")
+        else:
+            found.lines.setdefault(name, number)
+            if is_weighted:
+                found.weights[name] = weight
+    errors.throw(path, EXPECTED)
+    if not found.lines:
+        raise UserError(f"{path} names no row; expected lines that begin with the id of a training row")
+    return found
+
+
+def _numbered(rows: list[list[str]], has_header: bool) -> Iterable[tuple[int, list[str]]]:
+    """Yields the lines that are neither empty nor the header, numbered from 1."""
+    for number, fields in enumerate(rows, 1):
+        if any(fields) and not (has_header and number == 1):
+            yield number, fields
+
+
+def _weight(fields: list[str]) -> float | None:
+    try:
+        value = float(*fields)
+    except (ValueError, TypeError):
+        return None
+    return value if fields and math.isfinite(value) and 0 <= value <= LARGEST else None
