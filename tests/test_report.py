@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 
 from src.__main__ import COMMANDS, main
-from src.core import array_files, storage, versions
+from src.core import array_files, charts, storage, versions
 from src.core.settings_loader import load_config
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
 from src.pipeline.stages import report
-from src.reporting import charts
 from src.reporting.html_page import TEMPLATES, Chart, Code, Section, Table, Text, render
 from src.reporting.sections import Findings
 from src.reporting.sections.errors import suspicious_labels

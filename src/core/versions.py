@@ -25,6 +25,6 @@ SUBMIT = 1
 LEADERBOARD = 1
 EXPLAIN = 1
 ALARMS = 2
-REPORT = 1
+REPORT = 2
 DEVICE = 1
 """Which device and precision are used."""

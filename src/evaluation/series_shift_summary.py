@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from src.core import array_files
-from src.core.storage import Output
 from src.evaluation.series_shift import significance
 from src.evaluation.shift_words import APART, auc_with_error, short_names, two_digits
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    pass
 
 CERTAIN = 4.0
 """z from which a difference of one of many parameters is told."""
@@ -131,29 +126,6 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
     return result
 
 
-def draw(figure: Figure, output: Output, facts: dict[str, Any]) -> None:
-    """Draws how much more often the test files have a value of each parameter, if any is missing, and the distributions
-    of similarity."""
-    short, tests = short_names(facts["tests"]), facts["tests"]
-    order = most_different(list(tests.values()))[:LISTED]
-    panels = figure.subplots(1, 2 if order else 1, squeeze=False)[0]
-    right = panels[-1]
-    if order:
-        _draw_missingness(panels[0], order, {short[name]: test for name, test in tests.items()})
-    for name in tests:
-        similarity = array_files.read_npy(output.shift_of(name) / "similarity.npy", "shift")[0]
-        edges = np.linspace(0, 1, 51)
-        label = f"train, against {short[name]}"
-        right.hist(similarity, edges, density=True, histtype="step", linestyle=":", label=label)
-        test_similarity = array_files.read_npy(output.shift_of(name) / "test_similarity.npy", "shift")
-        right.hist(test_similarity, edges, density=True, histtype="step", label=short[name])
-    right.set_xlabel("probability of being a train row, out of fold")
-    right.set_ylabel(f"density of {facts['noun']}")
-    right.set_title("Similarity to train")
-    for axes in panels if tests else ():
-        axes.legend(fontsize=8)
-
-
 def most_different(tests: list[dict[str, Any]], what: str = "steps") -> list[str]:
     """Returns the parameters, the one with the most significant difference of missingness in any test file first.
 
@@ -165,19 +137,6 @@ def most_different(tests: list[dict[str, Any]], what: str = "steps") -> list[str
             size = abs(significance(one[what]))
             largest[one["parameter"]] = max(largest.get(one["parameter"], 0.0), size)
     return sorted(largest, key=lambda name: -largest[name])
-
-
-def _draw_missingness(axes: Axes, parameters: list[str], tests: dict[str, dict[str, Any]]) -> None:
-    """Draws bars of the differences of missingness, by test file and parameter."""
-    places, width = np.arange(len(parameters)), 0.8 / len(tests)
-    for i, (name, test) in enumerate(tests.items()):
-        found = {one["parameter"]: one["steps"] for one in test["missingness"]}
-        values, errors = ([100 * found[one][key] for one in parameters] for key in ("difference", "standard_error"))
-        axes.barh(places + (i - (len(tests) - 1) / 2) * width, values, width, xerr=errors, label=name)
-    axes.set_yticks(places, parameters)
-    axes.invert_yaxis()
-    axes.set_xlabel("difference from train, % of time steps")
-    axes.set_title("Time steps with a value")
 
 
 def _is_told(one: dict[str, Any]) -> bool:

@@ -1,14 +1,10 @@
-"""Summary of ./run.sh shift: a paragraph, tables and a figure."""
+"""Summary of ./run.sh shift: a paragraph and tables. shift_pictures.py draws its figure."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from src.core import storage
-from src.core.storage import Output
 from src.core.terminal import result, show_table
 from src.evaluation import series_shift_summary, text_shift_summary
 
@@ -53,21 +49,6 @@ def as_markdown(facts: dict[str, Any]) -> str:
         lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         parts.append(f"## {title}\n\n" + "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
     return "\n\n".join([*parts, _kind(facts).NOTE]) + "\n"
-
-
-def draw(path: Path, output: Output, facts: dict[str, Any]) -> None:
-    """Draws the differences between the files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"text.parse_math": False}):  # a file's name may hold dollars
-        figure = Figure(figsize=(11, 4), layout="constrained")
-        _kind(facts).draw(figure, output, facts)
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    storage.write_atomic(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def _kind(facts: dict[str, Any]) -> ModuleType:

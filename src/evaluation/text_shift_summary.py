@@ -6,14 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from src.core import array_files
-from src.core.storage import Output
 from src.evaluation.shift_words import APART, auc_with_error, short_names, two_digits
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 NOTICEABLE = 0.01
 """Smallest difference of noise, as a share of tokens, that is reported."""
@@ -142,41 +138,6 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         *([("Difference from train", ["", *names], apart_rows)] if names else []),
         *([("Most indicative n-grams", ["n-gram", "train", "test", "z"], indicative_rows)] if names else []),
     ]
-
-
-def draw(figure: Figure, output: Output, facts: dict[str, Any]) -> None:
-    """Draws noise rates with their intervals, and each file's distribution of similarity to the training reports."""
-    noises = {"train": facts["train"]["noise"]} | {name: test["noise"] for name, test in facts["tests"].items()}
-    noises = {name: noise for name, noise in noises.items() if noise is not None}
-    left, right = figure.subplots(1, 2)
-    places = np.arange(3)
-    for i, (name, noise) in enumerate(noises.items()):
-        values = np.array([noise["rates"][rate] for rate in RATES[:3]])
-        bounds = np.array([noise["intervals"][rate] for rate in RATES[:3]]).T
-        width = 0.8 / len(noises)
-        errors = np.abs(bounds - values)
-        left.bar(places + (i - (len(noises) - 1) / 2) * width, values, width, yerr=errors, capsize=2, label=name)
-    left.set_xticks(places, RATES[:3])
-    left.set_ylabel("share of tokens")
-    left.set_title("Noise, with 95% intervals")
-    if noises:
-        left.legend(fontsize=8)
-    bins = np.linspace(0, 1, 51)
-    for i, name in enumerate(facts["tests"]):
-        folder = output.shift_of(name)
-        similarity = array_files.read_npy(folder / "similarity.npy", "shift")
-        if i == 0:
-            right.hist(similarity[0], bins, density=True, histtype="step", label="train, out of fold")
-        if len(similarity) > 1:
-            label = f"train, with the noise of {name}"
-            right.hist(similarity[1:].ravel(), bins, density=True, histtype="step", linestyle=":", label=label)
-        to_test = array_files.read_npy(folder / "test_similarity.npy", "shift")
-        right.hist(to_test, bins, density=True, histtype="step", label=name)
-    right.set_xlabel("largest cosine to a training report of the model")
-    right.set_ylabel("density of reports")
-    right.set_title("Similarity to training reports")
-    if facts["tests"]:
-        right.legend(fontsize=8)
 
 
 def _total(noise: dict[str, Any]) -> float:

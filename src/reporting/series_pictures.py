@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from src.core import charts
 from src.data.inputs import InputShape
-from src.reporting import charts
 from src.reporting.series_findings import UNITS, sources, step_size, steps_name
 
 SHOWN = 14

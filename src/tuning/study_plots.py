@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from functools import partial
 
 from optuna.trial import TrialState
 
-from src.core import storage
-from src.core.terminal import info
+from src.core import charts, storage
+from src.evaluation import study_pictures
 from src.tuning.study import Study
 
 FEWEST = 4
@@ -58,33 +59,16 @@ def importances(study: Study) -> dict[str, float]:
 
 
 def draw(study: Study) -> None:
-    """Writes importances.json, history.png, importances.png and parallel.png to the study's folder; with two objectives
-    also the Pareto front."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from optuna.visualization import matplotlib as charts
-
-    shares, record, objectives = importances(study), study.record, study.settings.objectives
+    """Writes importances.json, history.png and, from enough trials, importances.png and parallel.png to the study's
+    folder; with two objectives also the Pareto front."""
+    shares, trials = importances(study), list(csv.DictReader(io.StringIO(table(study))))
     storage.write_json(study.folder / "importances.json", shares)
-    scored = {"target": lambda trial: trial.values[0], "target_name": objectives[0]}
-    pictures = {"history": lambda: charts.plot_optimization_history(record, **scored)}
+    drawn = {"history": partial(study_pictures.history, name=study.name, trials=trials)}
     if shares:
-        pictures["importances"] = lambda: charts.plot_param_importances(record, **scored)
-        pictures["parallel"] = lambda: charts.plot_parallel_coordinate(record, **scored)
-    if len(objectives) > 1:
-        pictures["pareto"] = lambda: charts.plot_pareto_front(record, target_names=objectives)
-    for name, make in pictures.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # each of Optuna's pictures warns that it is experimental
-            try:
-                axes = make()
-            except (ValueError, RuntimeError) as error:  # too few trials that have all settings
-                info(f"tune: no {name}.png: {error}")
-                continue
-        figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
-        figure.set_size_inches(9, 5)
-        path = study.folder / f"{name}.png"
-        storage.write_atomic(path, lambda file, figure=figure: figure.savefig(file, bbox_inches="tight"))
-        pyplot.close(figure)
+        drawn["importances"] = partial(study_pictures.importances, name=study.name, shares=shares)
+        drawn["parallel"] = partial(study_pictures.parallel, name=study.name, trials=trials)
+    if len(study.settings.objectives) > 1:
+        drawn["pareto"] = partial(study_pictures.pareto, name=study.name, trials=trials)
+    for name, picture in drawn.items():
+        with charts.png(study.folder / f"{name}.png", width=9, height=5) as (axes,):
+            picture(axes)

@@ -14,7 +14,7 @@ from src.core import array_files, storage, versions
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, result
-from src.evaluation import shift_summary
+from src.evaluation import shift_pictures, shift_summary
 from src.evaluation.workspace import Workspace
 from src.pipeline.shifts import series, text
 from src.pipeline.shifts.compared import Compared
@@ -74,7 +74,7 @@ def _measure(workspace: Workspace, target: Target) -> None:
         "summary": shift_summary.headline(found),
         **found,
     }
-    shift_summary.draw(output.shift / "shift.png", output, facts)
+    shift_pictures.draw_all(output.shift / "shift.png", output, facts)
     storage.write_text(output.shift / "shift.md", shift_summary.as_markdown(facts))
     target.write(facts, _files(output.shift, compared.tests))
     shift_summary.show(facts)

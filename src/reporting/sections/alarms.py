@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage
-from src.reporting import charts
+from src.core import charts, storage
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 

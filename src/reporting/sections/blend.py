@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.core import charts
 from src.data.tasks import Task
-from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 

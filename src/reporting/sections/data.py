@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.core import charts
 from src.data.corpus import N_SPECIAL, Corpus
 from src.data.dataset import Dataset
 from src.evaluation.shift_words import short_names
-from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import series_data
 

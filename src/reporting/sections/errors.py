@@ -11,9 +11,8 @@ import io
 
 import numpy as np
 
-from src.core import array_files
+from src.core import array_files, charts
 from src.data.tasks import Task
-from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.core import storage
+from src.core import charts, storage
 from src.data.tasks import Task
 from src.evaluation import metrics, runs
 from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import VALIDATIONS, validation
-from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table
 from src.reporting.sections import Findings
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from src.core import charts
 from src.data.dataset import Dataset
 from src.data.plausible import SERIES
 from src.data.series_reader import LAST_MINUTE
 from src.data.tasks import Task
 from src.evaluation import missingness
 from src.evaluation.missingness import Sample
-from src.reporting import charts
 from src.reporting.html_page import Chart, Part, Section, Table, Text
 
 HOURS = LAST_MINUTE / 60

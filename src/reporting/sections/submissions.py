@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.core import charts
 from src.ensemble.submission_log import Submission, SubmissionLog
 from src.evaluation.validation_sets import VALIDATIONS
-from src.reporting import charts
 from src.reporting.html_page import Chart, Section, Table
 from src.reporting.sections import Findings
 

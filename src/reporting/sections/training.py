@@ -6,7 +6,7 @@ import csv
 
 import numpy as np
 
-from src.reporting import charts
+from src.core import charts
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 

@@ -1,6 +1,6 @@
-"""Charts as SVG text, deterministic, for light and dark pages.
+"""Charts in one palette and style: as SVG text for light and dark pages, or as PNG files on white paper.
 
-Lines and text have the colour of the page (currentColor), so that a chart fits both.
+Both are deterministic. Lines and text of an SVG have the colour of the page (currentColor), so that it fits both.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from src.core import storage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +27,10 @@ COLOURS = ("#3d7edb", "#cc7316", "#28986a", "#cf5250", "#8f6bbd", "#808080", "#a
 """Colours of data, with a contrast of at least 3 to 1 on light and on dark pages."""
 DEEPEST = 0.7
 """Maximum opacity of a background colour under text."""
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+"""Dashes of lines that are compared, so that their legend can be read without colours."""
+PAPER = {INK: "#1b2430", FAINT: "#7f8b97"}
+"""Colours on the white paper of PNG files."""
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ct",
@@ -62,6 +69,21 @@ class Picture:
     def __init__(self, panels: Sequence[Axes]):
         self.axes, self.panels = panels[0], panels
         self.svg = ""
+
+
+@contextmanager
+def png(path: Path, pictures: int = 1, height: float = 3.4, width: float = 5.4) -> Iterator[list[Axes]]:
+    """Yields axes side by side, each `height` x `width` inches, and writes them as a PNG file on white paper."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    style = {key: PAPER.get(value, value) if isinstance(value, str) else value for key, value in STYLE.items()}
+    with mpl.rc_context({**style, "savefig.facecolor": "#ffffff"}):
+        figure = Figure(figsize=(width * pictures, height), layout="constrained")
+        yield list(figure.subplots(1, pictures, squeeze=False)[0])
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    storage.write_atomic(path, lambda file: file.write(buffer.getbuffer()))
 
 
 @contextmanager
@@ -122,9 +144,14 @@ def bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: int 
     axes.grid(visible=False, axis="x")
 
 
+def look(place: int) -> dict[str, Any]:
+    """Returns colour and dashes of the line at a place of a legend; both tell lines apart."""
+    return {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)], "linewidth": 1.4}
+
+
 def lines(axes: Axes, x: Sequence[float], series: dict[str, Sequence[float]]) -> None:
     for i, (name, values) in enumerate(series.items()):
-        axes.plot(x, values, color=COLOURS[i % len(COLOURS)], label=name, linewidth=1.4)
+        axes.plot(x, values, label=name, **look(i))
     if len(series) > 1:
         axes.legend()
 
@@ -132,9 +159,37 @@ def lines(axes: Axes, x: Sequence[float], series: dict[str, Sequence[float]]) ->
 def steps(axes: Axes, edges: np.ndarray, series: dict[str, np.ndarray]) -> None:
     """Draws histograms as outlines, to compare several."""
     for i, (name, counts) in enumerate(series.items()):
-        axes.stairs(counts, edges, color=COLOURS[i % len(COLOURS)], label=name, linewidth=1.4)
+        axes.stairs(counts, edges, label=name, **look(i))
     if len(series) > 1:
         axes.legend()
+
+
+def grouped(
+    axes: Axes,
+    names: Sequence[str],
+    series: dict[str, Sequence[float]],
+    spans: dict[str, Any] | None = None,
+    horizontal: bool = False,
+) -> None:
+    """Draws bars of several series (R,) beside one another at each of R names, with the legend.
+
+    `spans`: lengths of the error bars of each series, (R,) or (2, R).
+    """
+    width, places = 0.8 / max(len(series), 1), np.arange(len(names))
+    for i, (name, values) in enumerate(series.items()):
+        at, size = places + (i - (len(series) - 1) / 2) * width, width * 0.92
+        about = {"color": COLOURS[i % len(COLOURS)], "label": name, "ecolor": INK}
+        span = None if spans is None else spans[name]
+        if horizontal:
+            axes.barh(at, values, size, xerr=span, **about)
+        else:
+            axes.bar(at, values, size, yerr=span, **about)
+    if horizontal:
+        rows(axes, names)
+    else:
+        axes.set_xticks(places, names)
+        axes.grid(visible=False, axis="x")
+    axes.legend()
 
 
 def heat(values: np.ndarray, names: Sequence[str], what: str, form: Callable[[float], str]) -> str:
