@@ -87,6 +87,11 @@ def dependency() -> Iterator[None]:
         _is_dependency = before
 
 
+def is_dependency() -> bool:
+    """Returns True while a stage works that the verb needs but does not name, such as every stage of the pipeline."""
+    return _is_dependency
+
+
 def info(text: str) -> None:
     """Prints a line, except with --quiet."""
     _transcript.lines += printable(text).strip().splitlines()

@@ -25,6 +25,7 @@ from src.evaluation import broken_runs, runs
 from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
+from src.pipeline import replaced
 from src.pipeline.stage import Progress, Stage, run_lock
 
 MOST_PAIRED = 12
@@ -106,7 +107,9 @@ class Blend(Stage):
             info("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
         parts = self.parts(workspace)
         info(f"blend: {', '.join(part.name for part in parts)} by method {workspace.settings.blend.method}")
+        before = replaced.find(workspace, missing[0])
         _write_blend(workspace, missing[0], parts)
+        replaced.tell(workspace, before)
 
     def show(self, workspace: Workspace) -> None:
         members = set(workspace.run(self._blend).record["members"])

@@ -24,6 +24,7 @@ from src.evaluation import broken_runs, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import ShiftedTest
 from src.evaluation.workspace import Workspace
+from src.pipeline import replaced
 from src.pipeline.stage import Progress, Stage, run_lock
 from src.training import device_cache
 from src.training.device_cache import Machine
@@ -91,6 +92,8 @@ class Train(Stage):
         if here != noted:
             workspace.refresh()  # the jobs are for the device that torch has just found
         training = Training(workspace, here, _jobs(workspace))
+        for name, jobs in training.jobs.items():
+            replaced.announce(workspace, run_target(workspace, name, jobs), [job.path.name for job in jobs])
         training.run()
         seconds = duration(time.perf_counter() - started)
         result(f"train: {len(training.jobs)} runs in {workspace.output.runs} ({seconds})")
@@ -166,11 +169,13 @@ class Training:
         failed |= {failure.job.payload["fold"] for failure in failures if "fold" in failure.job.payload}
         for name, group in jobs.items():
             if failed.isdisjoint(job.folder for job in group):
+                before = replaced.find(self.workspace, targets[name]) if name in lacking else None
                 if name in lacking:
                     command = self.workspace.command("train", "--model", name)
                     with locks.hold(self.workspace.output.locks, [run_lock(name)], [], command):
                         _assemble(self.workspace, targets[name], group, self.teacher)
                 _report_run(self.workspace, name, self.tracking)
+                replaced.tell(self.workspace, before)
         return failures
 
     def train_folds(self, jobs: dict[str, list[FoldJob]]) -> list[Failure]:
