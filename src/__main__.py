@@ -20,7 +20,7 @@ from typing import Any
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below: nothing is begun, and no traceback
 
-from src.core import interrupts, settings_loader, temporaries, terminal
+from src.core import interrupts, language, settings_loader, temporaries, terminal
 from src.core.errors import UserError, explained, unknown
 from src.core.settings import Config
 from src.core.settings_loader import load_config
@@ -35,10 +35,12 @@ CLINICAL_TASKS = "icu: death in hospital, los: length of stay, frames: images re
 def main(arguments: list[str]) -> int:
     """Runs one command; returns its exit status: 0 done, 2 the user can put it right, 130 after Ctrl-C, 128 and
     the signal's number after another one."""
+    arguments, language_named = _without_language(arguments)
     as_json = "--json" in arguments and not {"-h", "--help"} & set(arguments)
     started = time.perf_counter()
     try:
         with (
+            language.shown_in(language_named),
             interrupts.raised(),
             temporaries.collected(),
             terminal.output_mode("--quiet" in arguments, as_json) as transcript,
@@ -123,6 +125,16 @@ def _run(arguments: list[str]) -> None:
     command.run(Workspace(settings, force=getattr(parsed, "force", False)), parsed)
 
 
+def _without_language(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The words without `--lang zh` or `--lang=zh`, and the language; one that is not known stays, for the parser."""
+    for at, word in enumerate(arguments):
+        length = 2 if word == "--lang" else 1
+        named = "".join(arguments[at : at + length]).removeprefix("--lang").removeprefix("=")
+        if word.partition("=")[0] == "--lang" and named in language.LANGUAGES:
+            return arguments[:at] + arguments[at + length :], named
+    return arguments, None
+
+
 def verb_of(arguments: list[str]) -> str:
     """The verb, which may follow --quiet and --json; pipeline where there is none."""
     arguments = [word for word in arguments if word not in ("--quiet", "--json")]
@@ -158,6 +170,7 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     )
     # Read by main(), before anything is said.
     parser.add_argument("--quiet", action="store_true", help="only results, warnings and errors")
+    parser.add_argument("--lang", choices=language.LANGUAGES, help="language; without it, that of the locale")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
     command.arguments(parser)
     first = next((i for i, word in enumerate(arguments) if word not in ("--quiet", "--json")), None)

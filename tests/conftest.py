@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # tiny matrices: threads would only wait for each other
+os.environ["LANGUAGE"] = "en"  # messages are compared with English ones
 
 import fcntl
 import getpass

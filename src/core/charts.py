@@ -10,12 +10,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import language, storage
+from src.core.language import Message
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +99,7 @@ def picture(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), language.drawn() as messages:
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(len(panels), sharex=len(panels) > 1, squeeze=False, height_ratios=panels)
         chart = Picture(list(axes[:, 0]))
@@ -106,11 +108,12 @@ def picture(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # the page's fonts draw the text, not the one measured here
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    chart.svg = _embedded(file.getvalue(), what)
+    chart.svg = _embedded(file.getvalue(), what, messages)
 
 
-def _embedded(text: str, what: str) -> str:
-    """Returns SVG to embed in a page: without header and size, with unique ids and the page's colours."""
+def _embedded(text: str, what: str, messages: dict[str, Message]) -> str:
+    """Returns SVG to embed in a page: without header and size, with unique ids and the page's colours, and with
+    messages in every language, of which the page shows one."""
     text = text[text.index("<svg") :]
     stamp = f"g{abs(hash_of(text)):x}"
     text = re.sub(r'\bid="([^"]+)"', rf'id="{stamp}-\1"', text)
@@ -124,9 +127,25 @@ def _embedded(text: str, what: str) -> str:
     head = re.match(r"<svg[^>]*>", text).group()
     box = re.search(r'viewBox="[^"]*"', head).group()
     size = f'style="--points: {box.split()[2]}"'  # from which the page computes the size
-    label = what.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    for english, message in messages.items():
+        text = _with_translation(text, english, message)
+    label = language.attribute(what, "aria-label")
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {names} {box} {size} role="img" aria-label="{label}">' + text[len(head) :].strip()
+    return f'<svg {names} {box} {size} role="img" {label}>' + text[len(head) :].strip()
+
+
+def _with_translation(text: str, english: str, message: Message) -> str:
+    """Returns SVG with the translation of a message beside its English lines; a text of SVG is one line."""
+    shown = [message.in_language(code).splitlines() for code in language.LANGUAGES]
+    if len({len(lines) for lines in shown}) > 1 or shown[0] == shown[1]:
+        return text
+    for line in zip(*shown, strict=True):
+        spans = (
+            f'<tspan lang="{code}">{escape(part, quote=False)}</tspan>'
+            for code, part in zip(language.LANGUAGES, line, strict=True)
+        )
+        text = text.replace(f">{escape(line[0], quote=False)}</text>", f">{''.join(spans)}</text>")
+    return text
 
 
 def hash_of(text: str) -> int:

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from src.core.language import _
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -32,8 +34,9 @@ _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 
 def printable(text: str) -> str:
-    """Returns the text with \\x1b and the like in place of control characters, except tabs and ends of lines."""
-    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+    """Returns the text with \\x1b and the like in place of control characters, except tabs and ends of lines; a message
+    in the chosen language."""
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
 def json_text(value: Any) -> str:
@@ -107,7 +110,7 @@ def result(text: str) -> None:
 def warn(text: str) -> None:
     """Prints a warning on stderr."""
     _transcript.warnings.append(printable(text))
-    print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
+    print(printable(_("warning: {text}").format(text=text)), file=sys.stderr, flush=True)
 
 
 def warn_once(text: str) -> None:
@@ -118,7 +121,7 @@ def warn_once(text: str) -> None:
 
 def error(text: str) -> None:
     """Prints what ended the command on stderr."""
-    print(printable(f"error: {text}"), file=sys.stderr, flush=True)
+    print(printable(_("error: {text}").format(text=text)), file=sys.stderr, flush=True)
 
 
 def add_json(name: str, value: Any) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.core import language
+from src.core.language import _, chosen
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -104,7 +107,9 @@ class Section:
     def _repr_html_(self) -> str:
         """Returns the section for a notebook, with the faint colour that pictures take from the page."""
         body = _template("section.html.j2").render(section=self, is_=_is)
-        return f'<div style="max-width: 50rem; --faint: #9aa5b1">{body}</div>'
+        other = "zh" if chosen() == "en" else "en"
+        rule = f"<style>.section [lang={other}] {{ display: none; }}</style>"
+        return f'{rule}<div class="section" style="max-width: 50rem; --faint: #9aa5b1">{body}</div>'
 
 
 def _is_figure(cell: str) -> bool:
@@ -115,7 +120,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """Returns the page, without empty tables and sections. Text is escaped, except the SVG of charts."""
     shown = [section for section in sections if section.shown]
     template = _template("page.html.j2")
-    return template.render(title=title, subtitle=subtitle, sections=shown, is_=_is)
+    return template.render(title=title, subtitle=subtitle, sections=shown, is_=_is, language=chosen())
 
 
 def _template(name: str) -> jinja2.Template:
@@ -127,7 +132,10 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=language.html,
     )
+    environment.globals["_"] = _
+    environment.filters["attribute"] = language.attribute
     return environment.get_template(name)
 
 

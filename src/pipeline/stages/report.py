@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.core import storage, versions
+from src.core import language, storage, versions
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
@@ -99,6 +99,7 @@ def made_from(workspace: Workspace) -> str:
                 [word for word in settings.overrides if word.startswith("paths.")],
             ],
             "command": pipeline.get("command"),
+            **({} if language.chosen() == "en" else {"language": language.chosen()}),
             "version": [versions.REPORT, versions.MISSINGNESS],
             "templates": [storage.file_sha256(template) for template in TEMPLATES],
             "libraries": storage.libraries("matplotlib", "jinja2", "numpy"),

@@ -1,0 +1,134 @@
+"""Messages in English and Chinese: the catalogue is whole and current, and each place shows the right language."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import string
+from pathlib import Path
+
+import pytest
+
+from src.__main__ import main
+from src.core import language
+from src.core.errors import UserError
+from src.core.language import Message, _, attribute, chosen, drawn, html, joined, shown_in
+from tests import catalogue
+
+SRC = Path(language.__file__).parents[1]
+KNOWN = "error: {text}"
+"""A text that has a translation."""
+
+
+def fields(text: str) -> set[str]:
+    return {name for _text, name, _form, _conversion in string.Formatter().parse(text) if name is not None}
+
+
+def test_no_message_lacks_a_translation():
+    """A text that is new in the code needs one: python -m tests.catalogue, then fill in src/locale/zh.po."""
+    assert catalogue.lacking(catalogue.updated()) == []
+
+
+def test_the_catalogue_holds_the_messages_of_the_code_and_no_others():
+    ours = {message.id for message in catalogue.collected() if message.id}
+    assert {message.id for message in catalogue.translated() if message.id} == ours
+
+
+def test_the_compiled_catalogue_is_current():
+    texts = {message.id: message.string for message in catalogue.translated() if message.id}
+    with shown_in("zh"):
+        assert {text: str(Message(text)) for text in texts} == texts
+
+
+def test_a_translation_has_the_fields_of_its_message():
+    wrong = [one.id for one in catalogue.translated() if one.id and fields(one.id) != fields(one.string)]
+    assert wrong == []
+
+
+def test_messages_are_literals_and_nothing_else_is_called_underscore():
+    """The catalogue is collected from the code without running it."""
+    for path in sorted(SRC.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source if "_(" in source else "")
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_"]
+        for call in calls:
+            assert isinstance(call.args[0], ast.Constant), f"{path}:{call.lineno}: _() takes a literal"
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        for function in functions:
+            names = {
+                node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            }
+            inside = [call for call in calls if function.lineno <= call.lineno <= function.end_lineno]
+            assert not (inside and "_" in names), f"{path}:{function.lineno}: _ is a variable of {function.name}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "code"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN"}, "zh"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "en_GB.UTF-8", "LANGUAGE": "zh_CN:en"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LANGUAGE": "en"}, "en"),
+    ],
+)
+def test_the_locale_chooses_the_language(monkeypatch, variables, code):
+    for name in language.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert chosen() == code
+
+
+def test_a_message_is_english_as_a_str_and_shown_in_the_chosen_language():
+    message = _("error: {text}")
+    assert message == KNOWN and len(message) == len(KNOWN) and hash(message) == hash(KNOWN)
+    with shown_in("zh"):
+        assert str(message) == f"{message}" == "错误：{text}"
+        assert str(UserError(message)) == "错误：{text}"
+        assert message == KNOWN
+    assert str(message) == KNOWN
+
+
+def test_composed_messages_are_in_every_language():
+    inner = _("Sections").format()
+    whole = "<" + joined(", ", [_("error: {text}").format(text=inner), "x"]) + ">"
+    assert whole == "<error: Sections, x>"
+    again = pickle.loads(pickle.dumps(whole))
+    assert whole.in_language("zh") == again.in_language("zh") == "<错误：各节, x>"
+
+
+def test_html_holds_both_languages_escaped():
+    message = _("error: {text}").format(text="<b>")
+    assert html(message) == '<span lang="en">error: &lt;b&gt;</span><span lang="zh">错误：&lt;b&gt;</span>'
+    assert html("plain") == "plain" and html(_("no such text".upper())) == "NO SUCH TEXT"
+    assert attribute(_("Sections"), "title") == 'title="Sections" data-zh-title="各节"'
+
+
+def test_a_picture_holds_both_languages():
+    from src.core import charts
+
+    with shown_in("zh"), charts.picture(_("Sections")) as chart:
+        chart.axes.set_title(_("error: {text}").format(text="a & b"))
+    assert '<tspan lang="en">error: a &amp; b</tspan><tspan lang="zh">错误：a &amp; b</tspan></text>' in chart.svg
+    assert 'aria-label="Sections" data-zh-aria-label="各节"' in chart.svg
+
+
+def test_messages_drawn_in_a_picture_are_english():
+    with shown_in("zh"), drawn() as messages:
+        assert str(_("Sections")) == "Sections"
+    assert list(messages) == ["Sections"]
+
+
+@pytest.mark.parametrize("words", [["--lang", "zh", "statu"], ["statu", "--lang=zh"]])
+def test_lang_chooses_the_language_of_a_command(words, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("错误：")
+    assert chosen() == "en"
+
+
+def test_a_language_that_is_not_known_is_refused(capsys):
+    assert main(["status", "--lang", "tlh"]) == 2
+    assert "invalid choice: 'tlh'" in capsys.readouterr().err
