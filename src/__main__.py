@@ -149,7 +149,7 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     command, entry = get_command(name), COMMANDS[name]
     parser = _Parser(
         prog=f"./run.sh {name}",
-        description=entry.summary,
+        description=str(entry.summary),
         epilog="\n".join(filter(None, [KEYS, entry.example and f"Example: {entry.example}"])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -187,6 +187,11 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
 
 
 class _Parser(argparse.ArgumentParser):
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        if "help" in options:
+            options["help"] = str(options["help"])  # argparse joins and wraps: a message would be English
+        return super().add_argument(*names, **options)
+
     def error(self, message: str) -> None:
         raise UserError(f"{message}. See {self.prog} --help")
 

@@ -75,12 +75,13 @@ class Picture:
 
 @contextmanager
 def png(path: Path, pictures: int = 1, height: float = 3.4, width: float = 5.4) -> Iterator[list[Axes]]:
-    """Yields axes side by side, each `height` x `width` inches, and writes them as a PNG file on white paper."""
+    """Yields axes side by side, each `height` x `width` inches, and writes them as a PNG file on white paper; messages
+    are English in it, as matplotlib's own font has no Chinese."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     style = {key: PAPER.get(value, value) if isinstance(value, str) else value for key, value in STYLE.items()}
-    with mpl.rc_context({**style, "savefig.facecolor": "#ffffff"}):
+    with mpl.rc_context({**style, "savefig.facecolor": "#ffffff"}), language.drawn():
         figure = Figure(figsize=(width * pictures, height), layout="constrained")
         yield list(figure.subplots(1, pictures, squeeze=False)[0])
         buffer = io.BytesIO()
