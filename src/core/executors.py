@@ -128,7 +128,8 @@ class LocalProcesses:
                 idle = [worker for worker in workers if worker.job is None]
                 while (idle or len(workers) < self.workers) and (job := again.pop(0) if again else next_job()):
                     if not idle:
-                        workers.append(_Worker(self.threads))
+                        workers.append(_Worker(self.threads))  # known before it starts: a signal may end the start
+                        workers[-1].start()
                         idle.append(workers[-1])
                     idle.pop(0).give(job)
                 busy = [worker.connection for worker in workers if worker.job]
@@ -188,9 +189,12 @@ class _Worker:
         _stop_servers_at_exit()
         if START == "forkserver":
             context.set_forkserver_preload(PRELOADED)
-        self.connection, worker_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(worker_end, threads), daemon=True)
+        self.connection, self._worker_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(self._worker_end, threads), daemon=True)
         self.job: Job | None = None
+
+    def start(self) -> None:
+        """Starts the process. Interrupted, it leaves what stop() ends."""
         # Libraries read these variables when they are imported, so they are set before the server starts.
         settings = {**dict.fromkeys(THREAD_VARIABLES, "1"), **KEPT, "PYTHONPATH": _python_path()}
         before = {name: os.environ.get(name) for name in settings}
@@ -209,7 +213,7 @@ class _Worker:
                 os.environ.pop(name)
                 if value is not None:
                     os.environ[name] = value
-        worker_end.close()
+        self._worker_end.close()
 
     def give(self, job: Job) -> None:
         self.job = job
@@ -236,6 +240,7 @@ class _Worker:
 
     def stop(self) -> None:
         self.connection.close()
+        self._worker_end.close()
         if self.process.pid is not None:  # else interrupted before it was there
             self.process.kill()
             self.process.join()
