@@ -713,6 +713,8 @@ class Config(Settings):
     """Models of the experiment, by run name."""
     models: list[str] = []
     """Selected runs; further runs are their teachers, to which key=value words for all runs do not apply."""
+    named: dict[str, str] = {}
+    """Run of the preset whose settings a run of another name (train --name) starts from, by that name."""
     denoisers: dict[str, Run] = {}
     """Denoiser runs that --model does not select but that selected runs need."""
     baselines: list[Literal["zeros", "prior", "random", "tfidf", "median", "saps", "linear", "boosting"]] = [

@@ -26,7 +26,7 @@ from src.core.settings import CLINICAL, PARTS, ROOT, AnyModel, Config, Paths, Ru
 from src.core.yaml_reader import parse_yaml, read_yaml
 
 PRESETS = ROOT / "src" / "presets"
-MADE = {"overrides", "models", "denoisers", "tuned"}
+MADE = {"overrides", "models", "named", "denoisers", "tuned"}
 """Fields of Config that only this module sets."""
 UNNOTED = {"track", "track_uri"}
 """Keys without influence on results, which are not recorded."""
@@ -76,11 +76,14 @@ def model_settings(name: str) -> dict[str, Any]:
     return read_yaml(PRESETS / "models" / f"{name}.yaml")
 
 
-def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str] = ()) -> Config:
+def load_config(
+    preset: str, overrides: Iterable[str] = (), models: Iterable[str] = (), name: str | None = None
+) -> Config:
     """Loads `preset` (a name, or a YAML file of the same form) with key=value `overrides`.
 
     `models` selects runs; their teachers are kept, too. A run has the settings of the model of its name, or of the
-    model named by `like`. A model that is no run of the preset is taken from presets/models/. Raises UserError for an
+    model named by `like`. A model that is no run of the preset is taken from presets/models/. `name` makes another run
+    of the one that `models` selects, which key=value words for all runs reach in its place. Raises UserError for an
     unknown preset, model or key (listing the known names), and for an invalid value.
     """
     overrides = list(overrides)
@@ -90,34 +93,39 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
     layers = _merge(_task_layers(task), layers)
     shared = {key: layers.pop(key) for key in PARTS if key in layers}
     specs = layers.pop("runs")
-    for name in models:
-        if name not in specs and name not in model_names():
-            raise unknown("model", name, {*specs, *model_names()})
+    for model in models:
+        if model not in specs and model not in model_names():
+            raise unknown("model", model, {*specs, *model_names()})
     chosen = list(dict.fromkeys(models)) or list(specs)
     built = {}
-    for name in dict.fromkeys([*chosen, *specs]):
-        spec = dict(specs.get(name) or {})
-        base = {} if _is_whole(spec) else model_settings(spec.pop("like", name))
+    for run in dict.fromkeys([*chosen, *specs]):
+        spec = dict(specs.get(run) or {})
+        base = {} if _is_whole(spec) else model_settings(spec.pop("like", run))
         # A copy, because runs share mappings, and an override of one run must not change the others.
-        built[name] = copy.deepcopy(_merge(_merge(base, shared), spec))
+        built[run] = copy.deepcopy(_merge(_merge(base, shared), spec))
     tree: dict[str, Any] = {**layers, "preset": preset, "models": chosen}
     tree["overrides"] = [text for text in overrides if text.split("=")[0] not in UNNOTED]
     files = _tuned_files(tree, overrides, [*built, BLEND])
-    for name, file in files.items():
+    for run, file in files.items():
         if (seal := file.with_name("study.json")).exists():
             from src.core.targets import check_files, made_by  # NumPy, for which --help need not wait
 
             words = [word for word in tree["overrides"] if not word.startswith("tune.use")]
-            check_files(seal, shlex.join([*(made_by(seal) or ["tune", name]), "--preset", preset, *words]))
+            check_files(seal, shlex.join([*(made_by(seal) or ["tune", run]), "--preset", preset, *words]))
         study = _read_preset_file(file, "tune.use: ")
-        part, key = (study, "blend") if name == BLEND else (study["runs"], name)
+        part, key = (study, "blend") if run == BLEND else (study["runs"], run)
         if not isinstance(part.get(key), dict):
-            raise UserError(f"tune.use: {file} has no settings of {name}. Delete it, or run: ./run.sh tune {name}")
-        (tree if name == BLEND else built)[key] = part[key]
+            raise UserError(f"tune.use: {file} has no settings of {run}. Delete it, or run: ./run.sh tune {run}")
+        (tree if run == BLEND else built)[key] = part[key]
     used = "".join(f" (tune.use reads settings from {file})" for file in files.values())
     if preset.endswith((".yaml", ".yml")):
         used += f" (--preset {preset})"
-    tree["tuned"] = {name: str(file) for name, file in files.items()}
+    tree["tuned"] = {run: str(file) for run, file in files.items()}
+    copies = {}
+    if name is not None:
+        (model,) = chosen
+        built[name], copies, chosen = copy.deepcopy(built[model]), {model: name}, [name]
+        tree |= {"models": chosen, "named": {name: model}}
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
@@ -125,15 +133,16 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         if key[0] in MADE:
             raise unknown("key", key[0], Config.model_fields.keys() - MADE)
         if key[0] in PARTS:
-            for name in _having(key, chosen, built):
-                _set(built[name], key, value, text)
+            for run in _having(key, chosen, built):
+                _set(built[run], key, value, text)
         elif key[0] == "runs" and len(key) < 3:
             raise UserError(f"{shortened(text)}: name a setting of a run, such as runs.lstm.train.epochs=6")
         elif key[0] == "runs":
             # Runs that --model does not select are accepted, so that the words of an experiment work for parts of it.
             if key[1] not in built:
                 raise unknown("run", key[1], built)
-            _set(built, key[1:], value, text)
+            for run in filter(None, (key[1], copies.get(key[1]))):
+                _set(built[run], key[2:], value, text)
         else:
             _set(tree, key, value, text)
     tree["runs"], tree["denoisers"] = _with_dependencies(chosen, built)
@@ -141,9 +150,9 @@ def load_config(preset: str, overrides: Iterable[str] = (), models: Iterable[str
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join(sentences(error)) + used) from None
-    for name in config.blend.members:
-        if name not in built:
-            raise UserError(f"blend.members: {unknown('run', name, built)}{used}")
+    for run in config.blend.members:
+        if run not in built:
+            raise UserError(f"blend.members: {unknown('run', run, built)}{used}")
     return config
 
 
@@ -161,8 +170,24 @@ def _having(key: list[str], names: list[str], built: Mapping[str, Any]) -> list[
 
 def with_words(config: Config, words: Iterable[str] = (), models: Iterable[str] | None = None) -> Config:
     """Returns the same configuration with further key=value words, or of other `models`. Tracking is as before."""
-    found = load_config(config.preset, [*config.overrides, *words], config.models if models is None else models)
+    overrides = [*config.overrides, *words]
+    if models is None and config.named:
+        ((name, model),) = config.named.items()
+        found = load_config(config.preset, overrides, [model], name)
+    else:
+        found = load_config(config.preset, overrides, config.models if models is None else models)
     return found.model_copy(update={name: getattr(config, name) for name in UNNOTED})
+
+
+def with_name(config: Config, name: str) -> Config:
+    """Returns the configuration of another run, `name`, of the one run that --model selects. Raises UserError for more
+    or fewer runs, and for the name of a run of the preset or of a model."""
+    if len(config.models) != 1:
+        raise UserError(f"--name {name} wants the run whose settings it starts from, as --model RUN; one alone")
+    if name in {*config.runs, *config.denoisers, *model_names(), BLEND}:
+        raise UserError(f"{name!r} is the name of a run of the preset, of a model or of the blend. Take another --name")
+    found = load_config(config.preset, config.overrides, config.models, check_model(name))
+    return found.model_copy(update={key: getattr(config, key) for key in UNNOTED})
 
 
 def typed_keys(config: Config, run: str) -> list[str]:

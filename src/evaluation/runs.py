@@ -202,7 +202,14 @@ def maker(record: dict[str, Any], name: str) -> list[str]:
     """Words of the command that makes a run of this run.json; score.json notes them too, under `made_by`."""
     if record["kind"] == "blend":
         return ["blend", *record["members"], "--name", name]
-    return ["compress", record["teacher"]] if "teacher" in record else ["train", "--model", name]
+    if "teacher" in record:
+        return ["compress", record["teacher"]]
+    return train_words(name, record.get("like"))
+
+
+def train_words(name: str, like: str | None = None) -> list[str]:
+    """Words of the command that trains a run; `like`: the run whose settings it starts from (train --name)."""
+    return ["train", "--model", name] if like is None else ["train", "--model", like, "--name", name]
 
 
 def _maker_of(path: Path, settings: Config) -> str:

@@ -34,7 +34,10 @@ COMMANDS = {
     "pretrain": Entry(
         "pretrain encoders on all text, without labels", "./run.sh pretrain --model transformer pretrain.epochs=10"
     ),
-    "train": Entry("train the models of the preset, fold by fold", "./run.sh train --model lstm train.epochs=6"),
+    "train": Entry(
+        "train the models of the preset, fold by fold; with --name, another run of one",
+        "./run.sh train --model lstm --name wide model.hidden_size=192",
+    ),
     "blend": Entry(
         "several runs into one; the quoted score is cross-fitted",
         "./run.sh blend lstm transformer blend.method=weights",

@@ -171,7 +171,8 @@ class Training:
             if failed.isdisjoint(job.folder for job in group):
                 before = replaced.find(self.workspace, targets[name]) if name in lacking else None
                 if name in lacking:
-                    command = self.workspace.command("train", "--model", name)
+                    words = runs.train_words(name, self.settings.named.get(name))
+                    command = self.workspace.command(*words)
                     with locks.hold(self.workspace.output.locks, [run_lock(name)], [], command):
                         _assemble(self.workspace, targets[name], group, self.teacher)
                 _report_run(self.workspace, name, self.tracking)
@@ -260,6 +261,7 @@ def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob], tea
         "fold_folders": [part.name for part in parts],
         "extra_files": _labelled_extras(workspace, name),
         **({"teacher": teacher.name} if teacher else {}),
+        **({"like": workspace.settings.named[name]} if name in workspace.settings.named else {}),
     }
     storage.write_json(folder / "run.json", record)
     storage.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
