@@ -19,10 +19,12 @@ from src.core import storage
 from src.core.settings_loader import load_config
 from src.core.targets import Target
 from src.data.synthetic import make_sample
-from src.data.tasks import ROUND1
+from src.data.tasks import ROUND1, get_task
+from src.ensemble.blending import Evidence
 from src.pipeline.stages import tune
 from src.training.tracking import Tracking
 from src.tuning import study
+from src.tuning.search_spaces import load_space
 from tests.conftest import TINY, error_of, words
 from tests.test_tracking import Kept
 from tests.waiting import PATIENCE, wait_until
@@ -123,6 +125,7 @@ def test_trials_are_judged_on_noisy_copies(tmp_path, space):
     assert main(["leaderboard", "--preset", str(folder / "best.yaml"), *made]) == 0
     board = json.loads((tmp_path / "runs/lstm/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
     (trial,) = table(folder)
+    assert trial["in_use"] == "true"
     assert board["validations"]["shifted"]["value"] == pytest.approx(float(trial["score"]), abs=1e-6)
     assert abs(board["validations"]["clean"]["value"] - float(trial["score"])) > 1e-4
 
@@ -172,8 +175,8 @@ def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path
         (["lstm", "--trials", "0"], "--trials"),
         (["lstm", "--trials", "9" * 20], "--trials"),
         (["lstm", "--jobs", "100001"], "--jobs"),
-        (["lstm", "--hours", "-1"], "--hours"),
-        (["lstm", "--hours", "inf"], "--hours"),
+        (["lstm", "--time", "30"], "such as 90s, 30m or 1h30m"),
+        (["lstm", "--time", "30m1h"], "--time"),
         (["lstm", "--storage", "sqlite:///x.db"], "postgresql://"),
         (["lstm", "--release"], "--storage"),
         (["lstm", "--name", "transformer"], "--name 'transformer'"),
@@ -221,9 +224,61 @@ def test_a_study_survives_five_kills(tiny_input, tmp_path, space):
     assert "tune: continues trials" in (tmp_path / "log").read_text()
 
 
+def test_a_worse_trial_does_not_take_the_place_of_the_run_in_use(copy, tiny_input, tmp_path, capsys):
+    """The run is the first trial, without being trained again, and is kept."""
+    space, made = tmp_path / "bad.yaml", words(tiny_input, copy)
+    space.write_text("train.learning_rate: {type: float, low: 1.0e-6, high: 2.0e-6}")
+    assert main(["tune", "lstm", "--trials", "2", "--jobs", "1", "--space", str(space), *made]) == 0
+    told = capsys.readouterr().out
+    now, found = table(copy / "tune/lstm")
+    board = json.loads((copy / "runs/lstm/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
+    assert float(now["score"]) == pytest.approx(board["validations"]["shifted"]["value"], abs=1e-9)
+    assert (now["in_use"], found["in_use"]) == ("true", "false")
+    gain, error = float(found["gain"]), float(found["gain_standard_error"])
+    assert gain == pytest.approx(float(found["score"]) - float(now["score"]), abs=1e-9) and gain < -error
+    assert 0 < error < np.hypot(float(found["standard_error"]), float(now["standard_error"])), "paired"
+    assert "keep what you have" in told and "to use" not in told and f"{gain:+.4f}" in told
+    assert "run lstm as it is" in told
+
+    # What uses the study goes on as before.
+    capsys.readouterr()
+    assert main(["train", "--model", "lstm", *made, "tune.use=true"]) == 0
+    assert "all 2 folds are up to date" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_blend_of_fewer_trials_than_choices_does_not_take_the_place_of_a_better_one(copy, tiny_input, seed, capsys):
+    made = words(tiny_input, copy, f"tune.seed={seed}")
+    before = json.loads((copy / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]["validations"]
+    assert main(["tune", "blend", "--trials", "2", *made]) == 0
+    now, found = table(copy / "tune/blend")
+    assert float(now["score"]) == pytest.approx(before["shifted"]["value"], abs=1e-6)
+    told = capsys.readouterr().out
+    is_better = found["state"] == "complete" and float(found["gain"]) > float(found["gain_standard_error"])
+    assert ("to use" in told, "keep what you have" in told) == (is_better, not is_better)
+    assert main(["blend", *made, "tune.use=true"]) == main(["leaderboard", *made, "tune.use=true"]) == 0
+    after = json.loads((copy / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]["validations"]
+    assert after["shifted"]["value"] >= before["shifted"]["value"] - 1e-9
+
+
+def test_methods_that_cannot_be_compared_are_not_searched(capsys):
+    """Days have no temperature, and of a single report nothing can be cross-fitted."""
+    space = load_space(["blend"], ["blend"])
+    many = Evidence.of([np.zeros((4, 1))], np.zeros((4, 1)), np.arange(4) % 2)
+    found = {
+        (task, rows): tune.comparable(get_task(task), evidence, space).dimensions["blend.method"].choices
+        for task in ("round1", "los")
+        for rows, evidence in (("many", many), ("one", many.only(np.array([0]))))
+    }
+    assert found["round1", "many"] == ["mean", "temperature", "weights", "greedy"]
+    assert found["los", "many"] == ["mean", "weights", "greedy"]
+    assert found["round1", "one"] == found["los", "one"] == ["mean"]
+    assert "temperature is not searched: days" in capsys.readouterr().out
+
+
 def test_what_the_command_line_chooses_is_not_searched(tiny_input, copy, space, capsys):
     made = words(tiny_input, copy, "train.attack=fgm", "runs.lstm.train.learning_rate=0.01")
-    assert main(["tune", "lstm", "--trials", "1", "--space", space, *made]) == 0
+    assert main(["tune", "lstm", "--trials", "2", "--space", space, *made]) == 0
     assert "not searched: train.learning_rate, train.attack\n" in capsys.readouterr().out
     trials, best = table(copy / "tune/lstm"), yaml.safe_load((copy / "tune/lstm/best.yaml").read_text())
     assert {key for key in trials[0] if "." in key} == {"train.attack_size", "model.spatial_dropout"}
@@ -236,11 +291,11 @@ def test_what_the_command_line_chooses_is_not_searched(tiny_input, copy, space, 
 def test_members_that_the_command_line_chooses_are_not_searched(copy, tiny_input, capsys):
     made = words(tiny_input, copy)
     assert main(["tune", "blend", "--trials", "2", *made, "blend.members=[lstm]"]) == 0
-    (trial, _), best = table(copy / "tune/blend"), yaml.safe_load((copy / "tune/blend/best.yaml").read_text())
+    (_, trial), best = table(copy / "tune/blend"), yaml.safe_load((copy / "tune/blend/best.yaml").read_text())
     assert "member.lstm" not in trial and best["blend"]["members"] == ["lstm"]
     assert main(["tune", "blend", "--trials", "2", "--name", "b", *made, "blend.method=mean"]) == 0
     assert "not searched: blend.method\n" in capsys.readouterr().out
-    (trial, _) = table(copy / "tune/b")
+    (_, trial) = table(copy / "tune/b")
     assert "member.lstm" in trial and "blend.method" not in trial
     assert main(["tune", "blend", *made, "blend={members: [lstm], method: mean}"]) == 2
     assert "chooses every setting" in capsys.readouterr().err
@@ -253,7 +308,7 @@ def test_a_study_of_the_blend(copy, tiny_input, capsys, kept):
     assert len(trials) == 12
     without = [
         trial
-        for trial in trials
+        for trial in trials[1:]
         if not json.loads(trial["member.lstm"]) and not json.loads(trial["member.transformer"])
     ]
     assert all(trial["state"] == ("fail" if trial in without else "complete") for trial in trials)
@@ -279,7 +334,7 @@ def test_a_killed_trial_of_a_blend_is_finished_where_fewer_trials_are_asked_for(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(tune, "_blend_score", killed)
+        patched.setattr(tune, "_blend_figure", killed)
         assert main(["tune", "blend", "--trials", "20", *made]) == 130
     counts, running = study.counted(copy / "tune/blend")
     finished = sum(counts.values())

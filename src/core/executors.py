@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import functools
 import importlib
+import math
 import multiprocessing
 import os
 import signal
@@ -108,9 +109,12 @@ class LocalProcesses:
     from this process would inherit the locks of its threads.
     """
 
-    def __init__(self, workers: int, threads: int):
+    def __init__(self, workers: int, threads: int, deadline: float = math.inf):
+        """`deadline`: time, of time.monotonic(), at which jobs that run are stopped, and none begins any more. A job
+        that trains keeps its state; a stopped job is no failure, and no watcher hears of its end."""
         self.workers = workers
         self.threads = threads
+        self.deadline = deadline
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Failure]:
         waiting = sorted(jobs, key=lambda job: -job.work)
@@ -126,6 +130,9 @@ class LocalProcesses:
             while True:
                 workers = [worker for worker in workers if worker.process.is_alive() or worker.job]
                 idle = [worker for worker in workers if worker.job is None]
+                if self._left() == 0:
+                    _stop_jobs([worker for worker in workers if worker.job])
+                    break
                 while (idle or len(workers) < self.workers) and (job := again.pop(0) if again else next_job()):
                     if not idle:
                         workers.append(_Worker(self.threads))  # known before it starts: a signal may end the start
@@ -135,7 +142,7 @@ class LocalProcesses:
                 busy = [worker.connection for worker in workers if worker.job]
                 if not busy:
                     break
-                for connection in wait(busy):
+                for connection in wait(busy, self._left()):
                     worker = next(worker for worker in workers if worker.connection is connection)
                     job = worker.job
                     kind, content = worker.hear()
@@ -163,6 +170,10 @@ class LocalProcesses:
             for worker in workers:
                 worker.stop()
         return failures
+
+    def _left(self) -> float | None:
+        """Seconds until the deadline, at least 0; None without one."""
+        return None if self.deadline == math.inf else max(0.0, self.deadline - time.monotonic())
 
 
 def _stop_jobs(workers: list[_Worker]) -> None:
@@ -371,12 +382,12 @@ def raise_failures(failures: list[Failure]) -> None:
         )
 
 
-def make_executor(settings: ExecutorSettings, device: str, n_jobs: int) -> LocalProcesses:
+def make_executor(settings: ExecutorSettings, device: str, n_jobs: int, deadline: float = math.inf) -> LocalProcesses:
     """Returns the executor for the `n_jobs` jobs of a command on `device` (cpu or cuda).
 
     Numbers in the settings are used unchanged. Auto: on a CPU a worker for each job, at most one a core, and the cores
     divided among the workers as threads; on a GPU one worker with one thread. `n_jobs` includes finished jobs: a
-    resumed command then has the same threads and writes the same bytes.
+    resumed command then has the same threads and writes the same bytes. `deadline` is that of LocalProcesses.
     """
     cores, workers, threads = available_cores(), settings.workers, settings.threads
     if workers == "auto":
@@ -384,7 +395,7 @@ def make_executor(settings: ExecutorSettings, device: str, n_jobs: int) -> Local
         workers = 1 if device == "cuda" else max(1, min(n_jobs, at_most))
     if threads == "auto":
         threads = 1 if device == "cuda" else max(1, cores // workers)
-    return LocalProcesses(workers, threads)
+    return LocalProcesses(workers, threads, deadline)
 
 
 def available_cores() -> int:

@@ -56,6 +56,8 @@ class Transcript:
     """Files written by this process, without its workers."""
     values: dict[str, Any] = field(default_factory=dict)
     """Further JSON values of a verb, by name."""
+    started: float = field(default_factory=time.monotonic)
+    """Start of the command, of time.monotonic()."""
 
 
 _transcript = Transcript()
@@ -93,6 +95,11 @@ def dependency() -> Iterator[None]:
 def is_dependency() -> bool:
     """Returns True while a stage works that the verb needs but does not name, such as every stage of the pipeline."""
     return _is_dependency
+
+
+def started() -> float:
+    """Start of the command, of time.monotonic()."""
+    return _transcript.started
 
 
 def info(text: str) -> None:

@@ -76,7 +76,20 @@ def official_score(
     error is computed over reports. `folds` (N,) are what min_se_p cross-fits its threshold over; default: random parts.
     Raises UserError if no row counts for a group or the figure is not defined, and ValueError like Task.cells.
     """
-    return estimate(_ordering(task, Judged(task, labels, predictions, weights, reports, folds)))
+    return estimate(official_figure(task, labels, predictions, weights, reports, folds))
+
+
+def official_figure(
+    task: Task,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    weights: np.ndarray | None = None,
+    reports: np.ndarray | None = None,
+    folds: np.ndarray | None = None,
+) -> Figure:
+    """Returns `official_score` with its noise, for differences to figures of the same rows. Arguments and errors are
+    those of `official_score`."""
+    return _ordering(task, Judged(task, labels, predictions, weights, reports, folds))
 
 
 def paired_difference(
@@ -92,8 +105,8 @@ def paired_difference(
 
     The standard error is that of the paired differences. Arguments and errors are those of `official_score`.
     """
-    scores = (_ordering(task, Judged(task, labels, p, weights, reports, folds)) for p in (p_a, p_b))
-    return estimate(next(scores) - next(scores))
+    a, b = (official_figure(task, labels, p, weights, reports, folds) for p in (p_a, p_b))
+    return estimate(a - b)
 
 
 def gain_text(task: Task, gain: Estimate) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from src.core.errors import UserError, unknown
@@ -37,7 +38,14 @@ class Dimension(Settings):
     them this setting is not drawn."""
 
 
-class FloatDimension(Dimension):
+class Range(Dimension):
+    """Dimension of numbers from `low` to `high`."""
+
+    def has(self, value: Any) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+class FloatDimension(Range):
     type: Literal["float"]
     low: float
     high: float
@@ -51,12 +59,15 @@ class FloatDimension(Dimension):
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
+    def distribution(self) -> BaseDistribution:
+        return FloatDistribution(self.low, self.high, log=self.log)
+
     @property
     def ends(self) -> list[Value]:
         return [self.low, self.high]
 
 
-class IntDimension(Dimension):
+class IntDimension(Range):
     type: Literal["int"]
     low: int
     high: int
@@ -74,6 +85,9 @@ class IntDimension(Dimension):
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
+    def distribution(self) -> BaseDistribution:
+        return IntDistribution(self.low, self.high, log=self.log, step=self.step)
+
     @property
     def ends(self) -> list[Value]:
         return [self.low, self.high]
@@ -86,6 +100,12 @@ class CategoricalDimension(Dimension):
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
         # JSON texts, because a study stores scalars only, and takes 1 and true for the same choice.
         return from_study(trial.suggest_categorical(name, list(map(json.dumps, self.choices))))
+
+    def distribution(self) -> BaseDistribution:
+        return CategoricalDistribution(list(map(json.dumps, self.choices)))
+
+    def has(self, value: Any) -> bool:
+        return value in self.choices
 
     @property
     def ends(self) -> list[Value]:
@@ -107,6 +127,21 @@ class Space:
             if all(name_ in chosen and chosen[name_] in _several(want) for name_, want in dimension.when.items()):
                 chosen[name] = dimension.suggest(trial, name)
         return chosen
+
+    def in_use(self, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+        """Parameters of a trial that stand for the values in `settings`, nested mappings, and their distributions. A
+        value that the space does not have is left out."""
+        chosen: dict[str, Value] = {}
+        params: dict[str, Any] = {}
+        distributions: dict[str, BaseDistribution] = {}
+        for name, dimension in self.dimensions.items():
+            value = _value(settings, name)
+            given = json.dumps(value) if isinstance(dimension, CategoricalDimension) else value
+            if all(name_ in chosen and chosen[name_] in _several(want) for name_, want in dimension.when.items()) and (
+                dimension.has(value)
+            ):
+                chosen[name], params[name], distributions[name] = value, given, dimension.distribution()
+        return params, distributions
 
     def without(self, typed: Iterable[str], settings: dict[str, Any]) -> Space:
         """Returns the space of the settings that the user has not chosen: `typed` are keys, each with all keys below it

@@ -10,11 +10,13 @@ draw the same parameters, as long as the same trials finished before.
 
 from __future__ import annotations
 
+import base64
 import math
 import platform
 import sqlite3
 import time
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +34,7 @@ from src.core import locks
 from src.core.errors import Damaged, UserError, shortened
 from src.core.settings import Tune, fingerprint
 from src.core.terminal import warn
-from src.evaluation.metrics import Estimate
+from src.evaluation.figures import Estimate, Figure, estimate
 
 RUNGS = 4
 """Marks in the training of a fold at which a trial may be pruned."""
@@ -40,11 +42,26 @@ FIRST_RUNG = RUNGS // 2
 """Half a fold. Before it the learning rate still rises, and the loss says little about the settings."""
 OWNER = "owner"
 """Attribute of a trial: machine and folder of the process that runs it."""
+IN_USE = "in_use"
+"""Attribute of the trial that has the settings in use, with which the others are compared."""
+NIL = 5e-5
+"""Gain in score that is none: tables show it as 0.0000. All but equal blends have an even smaller standard error."""
+NOISE = "noise"
+"""Attribute of a complete trial: the noise of its score (figures.py), for paired differences to other trials."""
 DATABASE = "study.db"
 """SQLite file in the folder of a study."""
 SEAL, SEALED = "study.json", ("trials.csv", "best.yaml")
 """File in the folder of a study that notes checksums, written last, and the files whose checksums it notes."""
-UNSOUND = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+UNSOUND = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    zlib.error,
+)
 """Errors at records of trials that are not ours."""
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}
 """Words for the states of finished trials."""
@@ -56,8 +73,8 @@ class Options:
 
     trials: int
     """Number of trials of the study in all."""
-    hours: float | None = None
-    """Time limit; a running trial is finished."""
+    deadline: float = math.inf
+    """Time, of time.monotonic(), at which trials end. The same command continues with those that were running."""
     jobs: int | None = None
     """Trials side by side; None: as many as there are cores."""
     spaces: tuple[str, ...] = ()
@@ -80,10 +97,8 @@ class Study:
     options: Options
     interrupted: list[int] = field(init=False)
     """Numbers of the trials that a kill left running, which are continued first."""
-    deadline: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.deadline = time.monotonic() + 3600 * self.options.hours if self.options.hours else math.inf
         self.interrupted = [
             one.number
             for one in self.trials(TrialState.RUNNING)
@@ -109,6 +124,43 @@ class Study:
     def finished(self) -> list[FrozenTrial]:
         return self.trials(*STATES)
 
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self.options.deadline
+
+    @property
+    def in_use(self) -> FrozenTrial | None:
+        """The complete trial of the settings in use; None where it failed or has not ended."""
+        return next((one for one in self.trials(TrialState.COMPLETE) if one.user_attrs.get(IN_USE)), None)
+
+    def gain(self, trial: FrozenTrial) -> Estimate | None:
+        """Score of a complete trial minus that of the settings in use, with its paired standard error; None where the
+        latter is not known. Trials of older versions kept no noise: their standard error is that of two independent
+        scores, which is larger."""
+        if (before := self.in_use) is None:
+            return None
+        a, b = (
+            np.append(one.user_attrs["score"]["value"], _unpacked(one.user_attrs[NOISE]))
+            if NOISE in one.user_attrs
+            else None
+            for one in (trial, before)
+        )
+        if a is not None and b is not None:
+            return estimate(a - b)
+        values, errors = zip(*(one.user_attrs["score"].values() for one in (trial, before)), strict=True)
+        return Estimate(values[0] - values[1], math.hypot(*errors))
+
+    def recommended(self) -> FrozenTrial | None:
+        """The trial whose settings are to be used; None if no trial is complete.
+
+        Where the score is an objective that is the best trial, if its gain over the settings in use exceeds one
+        standard error, and otherwise the trial of the settings in use.
+        """
+        best = next(iter(self.best(1)), None)
+        if best is None or "score" not in self.settings.objectives or (gain := self.gain(best)) is None:
+            return best
+        return best if gain.value > max(gain.standard_error, NIL) else self.in_use
+
     def best(self, top: int) -> list[FrozenTrial]:
         """The best complete trials, best first; with two objectives the Pareto front, by score."""
         objectives = self.settings.objectives
@@ -119,9 +171,9 @@ class Study:
 
     def next_trial(self) -> optuna.Trial | None:
         """The next trial to run; None if there are enough, those of other machines included, or the time is over."""
-        if self.interrupted:
+        if self.interrupted and not self.is_over:
             return self.resume(self.interrupted.pop(0))
-        if time.monotonic() > self.deadline or len(self.trials()) >= self.options.trials:
+        if self.is_over or len(self.trials()) >= self.options.trials:
             return None
         return self.ask()
 
@@ -133,13 +185,35 @@ class Study:
         self.record.sampler = make_sampler(self.settings, trial.number)
         return trial
 
+    @property
+    def has_settings_in_use(self) -> bool:
+        """True if the settings in use are a trial, which runs or has not failed."""
+        return any(one.user_attrs.get(IN_USE) for one in self.trials() if one.state != TrialState.FAIL)
+
+    def begin_in_use(
+        self, params: dict[str, Any], distributions: dict[str, optuna.distributions.BaseDistribution]
+    ) -> None:
+        """Begins the trial of the settings in use, which is the next one; `params` are those that the search space
+        has."""
+        begun = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs={OWNER: self.owner, IN_USE: True},
+        )
+        trial = optuna.Trial(self.record, self.record._storage.create_new_trial(self.record._study_id, begun))
+        self.interrupted.insert(0, trial.number)
+
     def resume(self, number: int) -> optuna.Trial:
         """The running trial `number`, which draws the parameters that it has not drawn yet."""
         self.record.sampler = make_sampler(self.settings, number)
         return optuna.Trial(self.record, self.trials()[number]._trial_id)
 
-    def complete(self, trial: optuna.Trial, score: Estimate, seconds: float) -> None:
+    def complete(self, trial: optuna.Trial, figure: Figure, seconds: float) -> None:
+        """Ends a trial with its score, a figure (1 + K,) of the rows that all trials of the study are judged by."""
+        score = estimate(figure)
         trial.set_user_attr("score", score.to_json())
+        trial.set_user_attr(NOISE, _packed(figure[1:]))
         trial.set_user_attr("seconds", round(seconds, 2))
         found = {"score": score.value, "seconds": seconds}
         values = [found[name] for name in self.settings.objectives]
@@ -157,6 +231,7 @@ class Study:
                 raise ValueError(f"trial {place} is missing")
             if one.state == TrialState.COMPLETE:
                 Estimate(**one.user_attrs["score"])
+                _unpacked(one.user_attrs.get(NOISE, ""))
                 numbers = [*one.values, *one.user_attrs["score"].values(), one.user_attrs["seconds"]]
                 if not all(math.isfinite(number) for number in numbers):
                     raise ValueError(f"trial {place} has a score that is no number")
@@ -269,7 +344,16 @@ def _sentence(error: Exception) -> str:
 def _checksum(params: dict[str, Any], attributes: dict[str, Any], values: Sequence[float]) -> str:
     """Stands for what a complete trial was made with and what came of it; 16 hexadecimal digits."""
     told = [sorted(params.items()), attributes["score"], attributes["seconds"], list(map(float, values))]
-    return fingerprint(told)
+    return fingerprint([*told, attributes[NOISE]] if NOISE in attributes else told)
+
+
+def _packed(noise: np.ndarray) -> str:
+    """The noise of a figure, (K,), as text."""
+    return base64.b64encode(zlib.compress(noise.astype("<f4").tobytes())).decode()
+
+
+def _unpacked(text: str) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<f4") if text else np.empty(0)
 
 
 def shared_storage(url: str) -> RDBStorage:

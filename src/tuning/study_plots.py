@@ -11,22 +11,25 @@ from optuna.trial import TrialState
 
 from src.core import charts, storage
 from src.evaluation import study_pictures
-from src.tuning.study import Study
+from src.tuning.study import IN_USE, Study
 
 FEWEST = 4
 """Complete trials that importances need."""
 
 
 def table(study: Study) -> str:
-    """CSV with a line for each trial: parameters and results. `reported` is the mean of its folds at the last mark:
-    one minus the loss, which in round 2 is not the official score."""
+    """CSV with a line for each trial: parameters and results. `gain` is over the trial with the settings in use, which
+    is marked by `in_use`. `reported` is the mean of its folds at the last mark: one minus the loss, which in round 2 is
+    not the official score."""
     trials = study.trials()
     names = sorted({name for trial in trials for name in trial.params})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "score", "standard_error", "seconds", "reported", "marks", *names])
+    results = ["score", "standard_error", "in_use", "gain", "gain_standard_error", "seconds", "reported", "marks"]
+    writer.writerow(["trial", "state", *results, *names])
     for trial in trials:
         found = trial.user_attrs.get("score", {})
+        gain = study.gain(trial) if found else None
         last = trial.intermediate_values.get(trial.last_step) if trial.last_step is not None else None
         writer.writerow(
             [
@@ -34,6 +37,9 @@ def table(study: Study) -> str:
                 trial.state.name.lower(),
                 found.get("value"),
                 found.get("standard_error"),
+                str(bool(trial.user_attrs.get(IN_USE))).lower(),
+                gain and gain.value,
+                gain and gain.standard_error,
                 trial.user_attrs.get("seconds"),
                 last,
                 trial.last_step,

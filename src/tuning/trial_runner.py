@@ -23,7 +23,9 @@ from src.core.settings_loader import with_words
 from src.core.terminal import JobProgress, duration, info
 from src.data.splits import HOLDOUT_PARTS
 from src.evaluation import metrics
-from src.evaluation.figures import estimate_text
+from src.evaluation.figures import Figure, estimate, estimate_text
+from src.evaluation.runs import RunFolder
+from src.evaluation.validation_sets import Validation
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
 from src.training.initialization import pretrain_jobs
@@ -54,6 +56,11 @@ class RunningTrial:
     job_started: float = 0.0
 
     @property
+    def has_settings_in_use(self) -> bool:
+        """True for the trial that the others are compared with, which is never given up."""
+        return bool(self.trial.user_attrs.get(study.IN_USE))
+
+    @property
     def shown(self) -> str:
         return f"trial {self.trial.number}"
 
@@ -81,8 +88,6 @@ class TrialRunner:
     def run(self, executor: Executor) -> None:
         """Runs trials until there are enough, the time is over, or MOST_FAILURES trials in a row failed."""
         self._clean_up()
-        if interrupted := self._study.interrupted:
-            info(f"tune: continues trials {', '.join(map(str, interrupted))}, which were running")
         waiting = {f"({i})": 1.0 for i in range(self._study.left)}
         with JobProgress("tune", waiting) as self._progress:
             executor.run_as_they_come(self.next_job, self)
@@ -91,6 +96,9 @@ class TrialRunner:
                 f"tune: besides training and predicting a trial takes {np.median(self._choosing):.2f} s to be chosen, "
                 f"and each fold {np.median(self._starting):.2f} s"
             )
+        if self._active and self._study.is_over:
+            running = ", ".join(str(one.trial.number) for one in self._active)
+            info(f"tune: the time is over amid trials {running}; the same command goes on with them")
 
     def next_job(self) -> Job | None:
         for one in list(self._active):
@@ -109,9 +117,8 @@ class TrialRunner:
         self._progress.rename(next(name for name in self._progress.jobs if name.startswith("(")), shown)
         seconds = trial.user_attrs.get("seconds", 0.0)
         try:
-            config = with_words(
-                self._workspace.settings, search_spaces.words(self._space.suggest(trial)), [self._model]
-            )
+            chosen = {} if trial.user_attrs.get(study.IN_USE) else self._space.suggest(trial)
+            config = with_words(self._workspace.settings, search_spaces.words(chosen), [self._model])
         except UserError as error:
             self._tell_failed(trial, str(error))
             return None
@@ -192,14 +199,14 @@ class TrialRunner:
         if len(objectives) > 1 or step in self._study.trials()[one.trial.number].intermediate_values:
             return
         one.trial.report(float(np.mean(scores)) if objectives == ["score"] else seconds, step)
-        one.is_pruned = one.trial.should_prune()
+        one.is_pruned = not one.has_settings_in_use and one.trial.should_prune()
 
     def _tell_complete(self, one: RunningTrial) -> None:
-        estimate = score_of(self._workspace, one.folds)
-        self._study.complete(one.trial, estimate, one.seconds)
+        figure = figure_of(self._workspace, one.folds)
+        self._study.complete(one.trial, figure, one.seconds)
         self._failures_in_a_row = 0
         best = self._study.best(1)[0]
-        note = f"{estimate_text(estimate)} in {duration(one.seconds)}"
+        note = f"{estimate_text(estimate(figure))} in {duration(one.seconds)}"
         self._close(one)
         self._progress.finish(one.shown, f"{note}; best: trial {best.number}, {best.user_attrs['score']['value']:.4f}")
 
@@ -234,14 +241,11 @@ class TrialRunner:
         return next(one for one in self._active if one.shown == job.name)
 
 
-def score_of(workspace: Workspace, jobs: Sequence[FoldJob]) -> metrics.Estimate:
+def figure_of(workspace: Workspace, jobs: Sequence[FoldJob]) -> Figure:
     """The official score of one run's trained folds on the rows of select_on, as ./run.sh leaderboard computes it; of a
     holdout the score of its validation part.
     """
-    target, splits, task = workspace.target, workspace.splits, workspace.task
-    rows = workspace.validation()
-    if splits.scheme == "holdout":
-        rows = rows.only(splits.first == HOLDOUT_PARTS["valid"])
+    target, task, rows = workspace.target, workspace.task, judged_rows(workspace)
     size = len(workspace.labels) if rows.copies is None else len(workspace.validation_sets.rows) * len(target.noised)
     total, count = np.zeros((size, task.n_labels)), np.zeros((size, 1))
     for job in jobs:
@@ -254,6 +258,22 @@ def score_of(workspace: Workspace, jobs: Sequence[FoldJob]) -> metrics.Estimate:
         total[chosen] += logits
         count[chosen] += 1
     where = rows.rows if rows.copies is None else rows.copies
-    predictions = task.decode(total[where] / count[where])
+    return _figure(workspace, rows, total[where] / count[where])
+
+
+def figure_of_run(workspace: Workspace, run: RunFolder) -> Figure:
+    """What figure_of() returns, of a finished run."""
+    target, rows = workspace.target, judged_rows(workspace)
+    return _figure(workspace, rows, rows.logits(run.oof(), run.copies(target.name) if target else None))
+
+
+def judged_rows(workspace: Workspace) -> Validation:
+    """Rows of select_on that trials are judged by."""
+    rows, splits = workspace.validation(), workspace.splits
+    return rows.only(splits.first == HOLDOUT_PARTS["valid"]) if splits.scheme == "holdout" else rows
+
+
+def _figure(workspace: Workspace, rows: Validation, logits: np.ndarray) -> Figure:
+    task, folds = workspace.task, workspace.splits.first[rows.rows]
     labels = workspace.labels[rows.rows]
-    return metrics.official_score(task, labels, predictions, rows.weights, rows.rows, splits.first[rows.rows])
+    return metrics.official_figure(task, labels, task.decode(logits), rows.weights, rows.rows, folds)

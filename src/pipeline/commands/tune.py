@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
 from src.core.settings_loader import with_words
+from src.pipeline.time_limit import deadline_of, seconds_of
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
@@ -21,7 +21,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     settings = workspace.settings
     options = tune.Options(
         trials=parsed.trials,
-        hours=parsed.hours,
+        deadline=deadline_of(parsed.time),
         jobs=parsed.jobs,
         spaces=parsed.space,
         storage=parsed.storage,
@@ -56,7 +56,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trials", type=_count, default=30, metavar="N", help="trials of the study in all (default: 30)"
     )
-    parser.add_argument("--hours", type=_hours, metavar="H", help="time limit in hours; a running trial is finished")
+    parser.add_argument(
+        "--time",
+        type=seconds_of,
+        metavar="T",
+        help="time of the command in all, such as 30m or 2h; the same command goes on with the trials that ran",
+    )
     parser.add_argument("--jobs", type=_count, metavar="J", help="trials side by side (default: one a core)")
     parser.add_argument(
         "--space",
@@ -78,13 +83,3 @@ def _count(text: str) -> int:
     if not text.isdecimal() or len(text) > len(str(MOST)) or not 1 <= int(text) <= MOST:
         raise argparse.ArgumentTypeError(f"want a whole number from 1 to {MOST}, not {text}")
     return int(text)
-
-
-def _hours(text: str) -> float:
-    try:
-        hours = float(text)
-    except ValueError:
-        hours = math.nan
-    if not 0 < hours < math.inf:
-        raise argparse.ArgumentTypeError(f"want a number of hours above 0, not {text}")
-    return hours

@@ -22,21 +22,25 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from src.core import storage, versions
+from src.core import locks, storage, versions
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.names import check_name
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import model_names, typed_keys, with_words
 from src.core.targets import Target
-from src.core.terminal import JobProgress, duration, info, result, show_table
+from src.core.terminal import JobProgress, duration, info, result, show_table, warn
+from src.data.tasks import Task
 from src.ensemble import blending
 from src.ensemble.blend_data import blend_rows
 from src.ensemble.blending import Evidence
 from src.evaluation import metrics
-from src.evaluation.figures import estimate_text, short_text
+from src.evaluation.broken_runs import REMEDY
+from src.evaluation.figures import Figure, estimate, estimate_text, short_text
 from src.evaluation.runs import check_settings, command, members_of, ordered_by
 from src.evaluation.workspace import Workspace
+from src.pipeline.stage import run_lock
+from src.pipeline.stages.train import run_target
 from src.training import device_cache
 from src.training.device_cache import Machine
 from src.training.planning import fold_jobs, unlabelled
@@ -45,7 +49,7 @@ from src.training.tracking import Tracking, tracking_of
 from src.tuning import search_spaces, study, study_plots
 from src.tuning.search_spaces import CategoricalDimension, Space
 from src.tuning.study import Options, Study
-from src.tuning.trial_runner import MOST_FAILURES, TrialRunner
+from src.tuning.trial_runner import MOST_FAILURES, TrialRunner, figure_of_run
 
 MEMBER = "member."
 """Prefix of the parameters that say whether a run is in a blend."""
@@ -65,11 +69,12 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
     space.check(lambda words: with_words(config, words, [model]))
     n_folds = len(workspace.splits.splits()) * len(config.runs[model].train.seeds)
     with _opened(workspace, model, options, n_folds, _run_inputs(workspace, machine, model, space)) as trials:
+        _compare_with_settings_in_use(workspace, machine, model, space, trials)
         runner = TrialRunner(workspace, machine, model, space, trials)
         if trials.left:
             _label_by_teachers(workspace, machine, model)
             side_by_side = config.executor.model_copy(update={"workers": options.jobs} if options.jobs else {})
-            executor = make_executor(side_by_side, machine.device, options.trials)
+            executor = make_executor(side_by_side, machine.device, options.trials, options.deadline)
             to_go = f"{trials.left} of {options.trials} trials to go, {executor.workers} side by side"
             info(
                 f"tune: {trials.name}: {to_go}, by {config.select_on}; {len(space.dimensions)} settings, "
@@ -84,6 +89,32 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
         )
 
 
+def _compare_with_settings_in_use(
+    workspace: Workspace, machine: Machine, model: str, space: Space, trials: Study
+) -> None:
+    """Makes the settings in use a trial, unless they are one: complete, with the score of the trained run, where there
+    is one; otherwise the next to be trained."""
+    if trials.interrupted:
+        info(f"tune: continues trials {', '.join(map(str, trials.interrupted))}, which were running")
+    if trials.has_settings_in_use:
+        return
+    trials.begin_in_use(*space.in_use(workspace.settings.runs[model].model_dump(mode="json")))
+    # Read only: jobs of a run that is not trained leave no files in its folder.
+    jobs = fold_jobs(Workspace(workspace.settings, read_only=True), machine)[model]
+    command_now = workspace.command("tune", model)
+    with locks.hold(workspace.output.locks, [], [run_lock(model)], command_now):
+        if not run_target(workspace, model, jobs).is_current():
+            info(f"tune: the settings in use are trial {trials.interrupted[0]}, which is trained first")
+            return
+        figure = figure_of_run(workspace, workspace.run(model))
+        seconds = sum(storage.read_json(job.path / "result.json")["seconds_since_last_start"] for job in jobs)
+    begun = trials.next_trial()
+    if begun is None:  # the time is over
+        return
+    trials.complete(begun, figure, seconds)
+    info(f"tune: the settings in use are trial {begun.number}, {estimate_text(estimate(figure))}: run {model} as it is")
+
+
 def run_blend(workspace: Workspace, options: Options) -> None:
     """Searches for the method and the members of the blend of the configuration's runs.
 
@@ -96,9 +127,16 @@ def run_blend(workspace: Workspace, options: Options) -> None:
     is_chosen = bool(config.blend.members) and not {"blend", "blend.members"}.isdisjoint(typed)
     parts = {name: workspace.fitting_run(name) for name in (members_of(config) if is_chosen else config.runs)}
     check_settings(config, parts.values())
+    sound = {name: part for name, part in parts.items() if workspace.force or not part.fault} or parts
+    for name in parts.keys() - sound.keys():
+        warn(f"tune: left out {name}, which {parts[name].fault}. {REMEDY}")
+    parts = sound
+    evidence = {name: blend_rows(workspace, [part])[0].dealt() for name, part in parts.items()}
     names = [] if is_chosen else [f"{MEMBER}{name}" for name in parts]
     members = {name: CategoricalDimension(type="categorical", choices=[True, False]) for name in names}
-    space = search_spaces.load_space(options.spaces or ["blend"], ["blend"])
+    space = comparable(
+        workspace.task, next(iter(evidence.values())), search_spaces.load_space(options.spaces or ["blend"], ["blend"])
+    )
     space = _without_typed(space, typed, {"blend": config.blend.model_dump()}, members)
     space.check(lambda words: with_words(config, words))
     space = Space({**space.dimensions, **members})
@@ -113,21 +151,47 @@ def run_blend(workspace: Workspace, options: Options) -> None:
         info(
             f"tune: {trials.name}: {trials.left} of {options.trials} trials to go, by {config.select_on}, cross-fitted"
         )
-        evidence = {name: blend_rows(workspace, [part])[0].dealt() for name, part in parts.items()}
+        in_use = {f"{MEMBER}{name}": name in members_of(config) for name in parts}
+        if not trials.has_settings_in_use:
+            given = {
+                "blend": config.blend.model_dump(),
+                MEMBER.rstrip("."): {name: in_use[f"{MEMBER}{name}"] for name in parts},
+            }
+            trials.begin_in_use(*space.in_use(given))
         with JobProgress("tune", {f"trial {i}": 1.0 for i in range(trials.left)}, lines=False) as progress:
             for name in progress.jobs:
                 if (trial := trials.next_trial()) is None:
                     break
-                started, chosen = time.perf_counter(), space.suggest(trial)
+                started = time.perf_counter()
+                chosen = in_use if trial.user_attrs.get(study.IN_USE) else space.suggest(trial)
                 if not members or any(chosen[member] for member in members):
-                    estimate = _blend_score(workspace, evidence, chosen)
-                    trials.complete(trial, estimate, time.perf_counter() - started)
+                    figure = _blend_figure(workspace, evidence, chosen)
+                    trials.complete(trial, figure, time.perf_counter() - started)
                 else:
                     trials.fail(trial, "no member")
                 progress.finish(name, "done")
 
 
-def _blend_score(workspace: Workspace, evidence: dict[str, Evidence], chosen: dict[str, Any]) -> metrics.Estimate:
+def comparable(task: Task, evidence: Evidence, space: Space) -> Space:
+    """Returns the space without methods of blends whose scores could not be compared on these rows, and says so."""
+    reasons = {}
+    if not task.has_classes:
+        reasons["temperature"] = f"{task.unit} have no temperature"
+    if evidence.has_one_fold:
+        reason = "nothing can be cross-fitted on a single report"
+        reasons = dict.fromkeys(("temperature", "weights", "greedy", "auto"), reason)
+    dimension = space.dimensions.get("blend.method")
+    if not isinstance(dimension, CategoricalDimension) or reasons.keys().isdisjoint(map(str, dimension.choices)):
+        return space
+    kept = [choice for choice in dimension.choices if choice not in reasons]
+    for method in dimension.choices:
+        if method in reasons:
+            info(f"tune: method {method} is not searched: {reasons[str(method)]}")
+    others = {name: one for name, one in space.dimensions.items() if name != "blend.method"}
+    return Space({"blend.method": dimension.model_copy(update={"choices": kept}), **others} if kept else others)
+
+
+def _blend_figure(workspace: Workspace, evidence: dict[str, Evidence], chosen: dict[str, Any]) -> Figure:
     """Cross-fitted score of the blend of the chosen members."""
     task, blend = workspace.task, workspace.settings.blend
     members = [one for name, one in evidence.items() if chosen.get(f"{MEMBER}{name}", True)]
@@ -138,7 +202,7 @@ def _blend_score(workspace: Workspace, evidence: dict[str, Evidence], chosen: di
     judged = rows.folds >= 0
     predictions = task.decode(blending.apply_folds(fitted, rows.members, rows.folds)[judged])
     rows = rows.only(judged)
-    return metrics.official_score(task, rows.labels, predictions, rows.weights, rows.reports, rows.folds)
+    return metrics.official_figure(task, rows.labels, predictions, rows.weights, rows.reports, rows.folds)
 
 
 def _without_typed(space: Space, typed: Sequence[str], settings: dict[str, Any], more: Collection[str] = ()) -> Space:
@@ -250,33 +314,60 @@ def _write(config: Config, model: str, trials: Study) -> None:
         result(f"tune: {trials.name}: {counts}; nothing to choose from yet")
         return
     shutil.rmtree(trials.folder / "top", ignore_errors=True)
+    texts: list[str] = []
     for rank, trial in enumerate(best, start=1):
         head = f"# Study {trials.name}, trial {trial.number}: rank {rank} of {len(done)} trials by {config.select_on}"
-        text = _as_preset(config, model, trial, head)
-        storage.write_text(trials.folder / "top" / f"{rank}.yaml", text)
-        if rank == 1:
-            storage.write_text(trials.folder / "best.yaml", text)
+        texts.append(_as_preset(config, model, trial, head))
+        storage.write_text(trials.folder / "top" / f"{rank}.yaml", texts[-1])
+    chosen, in_use = trials.recommended(), trials.in_use
+    text = texts[0]
+    if chosen.number != best[0].number:
+        head = f"# Study {trials.name}, trial {chosen.number}: the settings in use, to be kept by {config.select_on}"
+        text = _as_preset(config, model, chosen, head)
+    storage.write_text(trials.folder / "best.yaml", text)
     study_plots.draw(trials)
-    rows = [
-        [
-            str(trial.number),
-            short_text(trial.user_attrs["score"]),
-            duration(trial.user_attrs["seconds"]),
-        ]
-        for trial in best
-    ]
-    show_table(f"Best trials of {trials.name}", ["trial", config.select_on, "time"], rows)
-    result(", ".join(f"{key} {_shown(value)}" for key, value in best[0].params.items()))
+    _show_gains(trials, config.select_on, best, in_use)
+    result(f"tune: {trials.name}: {counts}; in {trials.folder}")
+    if in_use is None:
+        result("tune: the settings in use have no score, so that no gain is known")
+    elif chosen.number == in_use.number:
+        why = (
+            "no trial scores higher"
+            if best[0].number == in_use.number
+            else f"trial {best[0].number} gains no more than one standard error"
+        )
+        result(f"tune: keep what you have, {estimate_text(in_use.user_attrs['score'])} on {config.select_on}: {why}")
+        return
+    result(", ".join(f"{key} {_shown(value)}" for key, value in chosen.params.items()))
     verb, run_words = ("blend", []) if model == "blend" else ("train", ["--model", model])
     paths = [word for word in config.overrides if word.startswith("paths.")]
     words = shlex.join([verb, "--preset", str(trials.folder / "best.yaml"), *run_words, *paths])
-    result(f"tune: {trials.name}: {counts}. To use the best: ./run.sh {words}")
-    result(f"tune: {trials.folder}")
+    result(f"tune: to use trial {chosen.number}: ./run.sh {words}")
+
+
+def _show_gains(trials: Study, select_on: str, best: Sequence[FrozenTrial], in_use: FrozenTrial | None) -> None:
+    """Table of the settings in use and the best trials, each with its gain over these."""
+    shown = {one.number: one for one in ([in_use] if in_use else []) + list(best)}
+    rows = []
+    for number, trial in shown.items():
+        is_now = in_use is not None and number == in_use.number
+        gain = None if is_now else trials.gain(trial)
+        rows.append(
+            [
+                "now" if is_now else "best" if number == best[0].number else "",
+                str(number),
+                short_text(trial.user_attrs["score"]),
+                short_text(gain, sign="+") if gain else "–",
+                duration(trial.user_attrs["seconds"]),
+            ]
+        )
+    show_table(f"{trials.name}: settings in use and best trials", ["", "trial", select_on, "gain", "time"], rows)
 
 
 def _as_preset(config: Config, model: str, trial: FrozenTrial, head: str) -> str:
     """Preset with the trial's settings: of the run and of the runs that it needs, or of the blend and all its runs."""
-    chosen = {key: search_spaces.from_study(value) for key, value in trial.params.items()}
+    is_now = trial.user_attrs.get(study.IN_USE)
+    chosen = {} if is_now else {key: search_spaces.from_study(value) for key, value in trial.params.items()}
     words = search_spaces.words({key: value for key, value in chosen.items() if not key.startswith(MEMBER)})
     if model == "blend":
         members = [key.removeprefix(MEMBER) for key, value in chosen.items() if key.startswith(MEMBER) and value]
