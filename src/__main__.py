@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below: nothing is begun, and no traceback
@@ -26,6 +26,9 @@ from src.core.settings import Config
 from src.core.settings_loader import load_config
 from src.core.terminal import info
 from src.pipeline.command import COMMANDS, Command, get_command
+
+if TYPE_CHECKING:
+    from src.evaluation.workspace import Workspace
 
 KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
 
@@ -58,7 +61,7 @@ def main(arguments: list[str]) -> int:
 def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
     """The exit status of a command, and what went wrong."""
     try:
-        _run(arguments)
+        run(arguments)
         return 0, None
     except BrokenPipeError:
         raise
@@ -105,7 +108,8 @@ def _show_fault(*fault: Any) -> None:
     print(terminal.printable("".join(traceback.format_exception(*fault))), file=sys.stderr, end="", flush=True)
 
 
-def _run(arguments: list[str]) -> None:
+def run(arguments: list[str]) -> None:
+    """Runs a command. Raises UserError for what the user can put right."""
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(_overview())
         return
@@ -123,6 +127,14 @@ def _run(arguments: list[str]) -> None:
         if name in (*settings.runs, "blend"):
             info(f"{name}: settings of {file} (tune.use)")
     command.run(Workspace(settings, force=getattr(parsed, "force", False)), parsed)
+
+
+def workspace_of(arguments: list[str]) -> Workspace:
+    """The workspace under the settings of a command line, of which nothing is run."""
+    from src.evaluation.workspace import Workspace
+
+    _, parsed, overrides = parse(arguments)
+    return Workspace(_load(parsed.preset, overrides, parsed.model))
 
 
 def _without_language(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -40,6 +40,10 @@ LONGEST = 120
 class UserError(Exception):
     """Error that the user can fix; the command prints its message without a traceback and exits with status 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Returns what a notebook shows instead of the traceback."""
+        return [f"error: {self}"]
+
 
 class OutOfDate(UserError):
     """A result was made of other inputs or settings than are there now."""

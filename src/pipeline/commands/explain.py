@@ -56,8 +56,9 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
 def explain_report(
     workspace: Workspace, name: str | None, report: str, wanted: Sequence[str], file: str | None
-) -> None:
-    """Explains one report or series, in the terminal and as output/explain_RUN_FILE_ID.html."""
+) -> Section:
+    """Explains one report or series, in the terminal and as output/explain_RUN_FILE_ID.html; returns the page's
+    section."""
     import numpy as np
 
     from src.core import storage
@@ -89,12 +90,13 @@ def explain_report(
     found = explain(executor, source, folder, [(row, k) for k in labels], is_train, 2 * STEPS, occlude=True)
     how = "by models that have not learned from it" if is_train else "by the mean of all folds"
     show = _show_tokens if dataset.shape.kind == "tokens" else _show_series
-    sections = show(dataset, corpus, found, _titles(dataset.task, found, said, truth), f"By {source.name}, {how}.")
-    sections[0].title = f"{dataset.task.one.capitalize()} {report} of {where}"
+    section = show(dataset, corpus, found, _titles(dataset.task, found, said, truth), f"By {source.name}, {how}.")
+    section.title = f"{dataset.task.one.capitalize()} {report} of {where}"
     subtitle = f"What {'tokens' if dataset.shape.kind == 'tokens' else 'parameters'} add to a prediction"
     path = workspace.output.explanation(source.name, where, report)
-    storage.write_text(path, render(title_of(dataset.task), subtitle, sections))
+    storage.write_text(path, render(title_of(dataset.task), subtitle, [section]))
     result(f"explain: {path}")
+    return section
 
 
 def _titles(task: Task, found: Sequence[Explanation], said: np.ndarray, truth: np.ndarray | None) -> list[str]:
@@ -113,7 +115,7 @@ def _titles(task: Task, found: Sequence[Explanation], said: np.ndarray, truth: n
 
 def _show_tokens(
     dataset: Dataset, corpus: Corpus, found: Sequence[Explanation], titles: Sequence[str], how: str
-) -> list[Section]:
+) -> Section:
     """Prints the explanations of a report and returns them as a section."""
     import numpy as np
 
@@ -136,7 +138,7 @@ def _show_tokens(
         show_heat(title, [(token.word, token.strength, token.noise) for token in drawn.tokens])
         result(_check(one))
     result(f"explain: {LEGEND}")
-    return [section]
+    return section
 
 
 STRONGEST, STRONGEST_STEPS = 10, 3
@@ -145,7 +147,7 @@ STRONGEST, STRONGEST_STEPS = 10, 3
 
 def _show_series(
     dataset: Dataset, corpus: Corpus, found: Sequence[Explanation], titles: Sequence[str], how: str
-) -> list[Section]:
+) -> Section:
     """Prints the explanations of a series as tables and returns them, with pictures, as a section."""
     from src.core.terminal import result, show_table
     from src.pipeline.stages.explain import series_of
@@ -171,7 +173,7 @@ def _show_series(
         show_table(title, columns, table)
         show_table(f"Strongest {steps}", [steps, "contribution", "most of it"], windows, ["most of it"])
         result("\n" + check)
-    return [section]
+    return section
 
 
 def _label(names: list[str], wanted: str) -> int:
