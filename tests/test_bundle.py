@@ -257,6 +257,12 @@ def test_a_run_that_is_not_finished_or_out_of_date_is_refused(copy, tiny_input, 
     assert "is missing. Make it with: ./run.sh" in told("blend")
     for weights in fold.glob("*.away"):
         weights.rename(weights.with_suffix(".safetensors"))
+    (weights,) = fold.glob("last.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100] + bytes(100))
+    for run in ("lstm", "blend"):
+        assert f"{weights} is damaged" in (error := told(run)) and "./run.sh train --model lstm" in error
+    weights.write_bytes(whole)
     score = copy / "runs/lstm/score.json"
     content = score.read_text()
     storage.write_json(score, {**storage.read_json(score), "fingerprint": "0123456789abcdef"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,13 @@ def check_files(result: Path, remedy: str = "") -> bool:
         if path.exists() and checksum(path, remedy) != expected:
             raise Damaged(path, f"its checksum is not the one that {result} notes", remedy)
     return all(path.exists() for path in files)
+
+
+def check_file(path: Path, result: Mapping[str, Any], remedy: str) -> None:
+    """Raises Damaged for a file that is not as the content of its `result` notes it; `remedy`: as for check_files()."""
+    noted = result.get(CHECKSUMS, {}).get(path.name)
+    if noted and checksum(path, remedy) != noted:
+        raise Damaged(path, "its checksum is not the one that its result.json notes", remedy)
 
 
 def made_by(result: Path) -> list[str]:

@@ -39,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from src.core import storage
 from src.core.errors import UserError
 from src.core.settings import Data, Grid, Run
+from src.core.targets import check_file
 from src.core.terminal import warn
 from src.data.corpus import N_SPECIAL
 from src.data.file_kinds import open_bytes
@@ -180,7 +181,7 @@ def write_bundle(workspace: Workspace, run: RunFolder, to: Path) -> Path:
 
 def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
     """Returns what bundle.json has of a run beyond what prediction needs: scores, what it was made of, environment."""
-    score, boards = run.score, run.boards()
+    score, boards, model = run.score, run.boards(), run.models()[0]
     if workspace.dataset.test_files and not boards:
         remedy = " && ./run.sh ".join([workspace.command("leaderboard"), workspace.command("bundle", run.name)])
         warn(
@@ -201,7 +202,7 @@ def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
             "files": [{key: file[key] for key in ("role", "rows", "sha256")} for file in files],
         },
         "prior": workspace.labels.mean(axis=0).tolist(),
-        "environment": storage.read_json(next(iter(_fold_records(run).values())))["environment"],
+        "environment": storage.read_json(model.path / model.record["fold_folders"][0] / "result.json")["environment"],
     }
 
 
@@ -274,32 +275,28 @@ def _collect(root: Path, run: RunFolder, models: list[RunFolder]) -> dict[str, P
     def add(path: Path, remedy: str = run.remedy) -> None:
         files[path.relative_to(root).as_posix()] = storage.require(path, remedy)
 
+    def add_weights(folder: Path, remedy: str) -> dict[str, Any]:
+        """Adds the weights of a trained fold or encoder, in each format that is there, and returns its result.json."""
+        add(folder / "result.json", remedy)
+        result = storage.read_json(folder / "result.json", remedy)
+        graphs = sorted(folder.glob("*.onnx"))
+        weights = folder / f"{result.get('weights', 'last')}.safetensors"
+        for file in [*graphs, *([weights] if weights.exists() or not graphs else [])]:
+            add(file, remedy)
+            check_file(file, result, remedy)
+        return result
+
     for one in (run, *_blends(run), *models):
         for name in ("run.json", "score.json", "config.yaml"):
             add(one.path / name)
     for model in models:
         if (vocabulary := model.path / "vocabulary.json").exists():
             add(vocabulary)
-    for fold, path in _fold_records(run).items():
-        add(path)
-        result = storage.read_json(path, run.remedy)
-        graphs = sorted(fold.glob("*.onnx"))
-        weights = fold / f"{result['weights']}.safetensors"
-        for file in [*graphs, *([weights] if weights.exists() or not graphs else [])]:
-            add(file)
-        if denoiser := result.get("denoiser"):
-            add(root / denoiser / "result.json")
-            graphs = sorted((root / denoiser).glob("*.onnx"))
-            weights = root / denoiser / "last.safetensors"
-            for file in [*graphs, *([weights] if weights.exists() or not graphs else [])]:
-                add(file)
+        for fold in (model.path / part for part in model.record["fold_folders"]):
+            result = add_weights(fold, model.remedy)
+            if denoiser := result.get("denoiser"):
+                add_weights(root / denoiser, model.remedy)
     return files
-
-
-def _fold_records(run: RunFolder) -> dict[Path, Path]:
-    """The result.json of each trained fold of a run, by the fold's folder."""
-    folds = [model.path / part for model in run.models() for part in model.record["fold_folders"]]
-    return {fold: storage.require(fold / "result.json", run.remedy) for fold in folds}
 
 
 def _blends(run: RunFolder) -> list[RunFolder]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from src.core import storage
 from src.core.errors import Damaged
-from src.core.targets import CHECKSUMS
+from src.core.targets import check_file
 from src.core.terminal import warn
 
 KEPT = 2
@@ -38,9 +38,7 @@ def load_weights(path: Path, model: nn.Module, result: Mapping[str, Any] | None 
     Raises UserError if the file is missing, and Damaged if it is not as it was written or holds another model.
     """
     storage.require(path, "train")
-    noted = (result or {}).get(CHECKSUMS, {}).get(path.name)
-    if noted and storage.file_sha256(path) != noted:
-        raise Damaged(path, "its checksum is not the one that its result.json notes", "train")
+    check_file(path, result or {}, "train")
     try:
         model.load_state_dict(load(path.read_bytes()))
     except (SafetensorError, RuntimeError) as error:  # torn, or of another model
