@@ -22,7 +22,7 @@ MESSAGES = {"UserError", "info", "result", "warn", "add_json", "show_table", "_"
 IGNORED = {
     "src.core.errors", "src.core.executors", "src.core.language", "src.core.locks", "src.core.settings",
     "src.core.settings_loader", "src.core.storage", "src.core.targets", "src.core.terminal", "src.core.versions",
-    "src.pipeline.online_scores", "src.pipeline.stage", "src.training.tracking",
+    "src.pipeline.online_scores", "src.pipeline.replaced", "src.pipeline.stage", "src.training.tracking",
 }  # fmt: skip
 """Modules that store, tell and start: they change no result. Settings are in fingerprints as values."""
 ROOTS = {

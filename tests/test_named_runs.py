@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from src.__main__ import main
 from src.core import storage
 from src.core.settings_loader import load_config, with_name, with_words
+from src.evaluation import metrics
+from src.evaluation.figures import short_text
+from src.evaluation.validation_sets import VALIDATIONS
+from src.evaluation.workspace import Workspace
 from tests.conftest import error_of, run_command, words
+from tests.test_architecture import HEAVY
+from tests.test_pipeline import imported
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +84,89 @@ def test_a_named_run_is_denoised_by_the_run_that_it_starts_from():
     assert named.runs["short"].denoise.by in named.denoisers
     assert named.runs["short"].pretrain.epochs == 2
     assert named.denoisers[named.runs["short"].denoise.by].pretrain.epochs != 2
+
+
+def rows_of(document: dict, title: str) -> list[dict]:
+    (table,) = (table for table in document["tables"] if table["title"].startswith(title))
+    return table["rows"]
+
+
+@pytest.fixture
+def asked(capsys):
+    """Function that runs a command with --json and returns its document."""
+
+    def ask(*arguments: str) -> dict:
+        capsys.readouterr()
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return ask
+
+
+def test_runs_are_listed_with_scores_dates_and_differences(wide, tiny_input, asked):
+    made = words(tiny_input, wide)
+    found = rows_of(asked("runs", *made), "Runs, the best by shifted first; target sample_testB.csv")
+    assert {row["run"] for row in found} >= {"lstm", "wide", "transformer", "blend"}
+    boards = storage.read_json(wide / "runs/lstm/leaderboard.json")["tests"]["sample_testB.csv"]["validations"]
+    (lstm,) = (row for row in found if row["run"] == "lstm")
+    assert {key: lstm[key] for key in boards} == {key: short_text(score) for key, score in boards.items()}
+    heights = [float(row["shifted"].split("±")[0]) for row in found]
+    assert heights == sorted(heights, reverse=True)
+
+    how = {row["run"]: row for row in rows_of(asked("runs", *made), "How they were made")}
+    differs = "settings, and the run that is most alike"
+    assert how["wide"][differs] == "model.hidden_size=12 (lstm)"
+    assert how["lstm"][differs] == "model.hidden_size=8 (wide)"
+    assert how["transformer"][differs].startswith("model.encoder=transformer, ")
+    assert how["wide"]["training"] != "–" and how["blend"]["training"] == "–"
+    assert datetime.strptime(how["wide"]["made"], "%Y-%m-%d %H:%M") <= datetime.now()
+
+
+def test_two_runs_are_compared_setting_by_setting_and_score_by_score(wide, tiny_input, asked, capsys):
+    made = words(tiny_input, wide)
+    document = asked("runs", "show", "lstm", "wide", *made)
+    assert rows_of(document, "Settings") == [{"setting": "model.hidden_size", "lstm": "8", "wide": "12"}]
+    told = {row["validation"]: row["wide - lstm"] for row in rows_of(document, "Scores, target sample_testB.csv")}
+    workspace = Workspace(load_config("sample", [word for word in made if "=" in word]))
+    oof = [workspace.task.decode(np.load(wide / f"runs/{name}/oof.npy")) for name in ("wide", "lstm")]
+    clean = metrics.paired_difference(workspace.task, workspace.labels, *oof)
+    assert told["clean"] == metrics.gain_text(workspace.task, clean) and list(told) == list(VALIDATIONS)
+    back = asked("runs", "show", "wide", "lstm", *made)
+    signs = [{row["validation"]: row["lstm - wide"][0] for row in rows_of(back, "Scores")}["clean"], told["clean"][0]]
+    assert sorted(signs) == ["+", "-"]
+    assert "blend is a blend of lstm, transformer" in " ".join(asked("runs", "show", "lstm", "blend", *made)["lines"])
+    for arguments, message in (
+        (["show", "lstm"], "./run.sh runs show A B"),
+        (["lstm", "wide"], "./run.sh runs show A B"),
+        (["show", "lstm", "lstm"], "./run.sh runs show A B"),
+        (["show", "lstm", "wied"], "Did you mean 'wide'"),
+    ):
+        assert main(["runs", *made, *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_runs_of_other_folds_and_earlier_folds_are_told(wide, tiny_input, tmp_path, asked):
+    output = Path(shutil.copytree(wide, tmp_path / "output", copy_function=shutil.copy2))
+    made = words(tiny_input, output)
+    score = storage.read_json(output / "runs/wide/score.json")
+    record = storage.read_json(output / "runs/wide/run.json")
+    for fold in record["fold_folders"]:  # as if they were of the settings that lstm had before
+        shutil.copytree(output / "runs/wide" / fold, output / "runs/lstm" / fold)
+    storage.write_json(output / "runs/wide/run.json", {**record, "folds": "of others"})
+    sums = {**score["checksums"], "run.json": storage.file_sha256(output / "runs/wide/run.json")}
+    storage.write_json(output / "runs/wide/score.json", {**score, "checksums": sums})
+    document = asked("runs", *made)
+    *_, last = rows_of(document, "Runs")
+    assert document["warnings"] == []
+    assert last["run"] == "wide °" and last["clean"] != "–" and last["shifted"] == "–"
+    assert "° of other files, folds or shift" in " ".join(document["lines"])
+    (kept,) = rows_of(document, "Earlier folds")
+    assert list(kept.values()) == ["lstm", "2 folds", "model.hidden_size=12"]
+    compared = asked("runs", "show", "lstm", "wide", *made)
+    assert "made on other folds" in compared["lines"] and rows_of(compared, "Out-of-fold scores")
+    assert "a paired difference needs" in " ".join(compared["lines"])
+
+
+def test_the_list_needs_no_heavy_library(wide, tiny_input):
+    told, libraries = imported("runs", *words(tiny_input, wide))
+    assert "wide" in told and not HEAVY & libraries

@@ -54,6 +54,7 @@ COMMANDS = {
         "show all scores; with --labels, score a submission file",
         "./run.sh score --labels answers.csv output/submission_test.csv",
     ),
+    "runs": Entry("list all runs, their scores and how they differ; compare two", "./run.sh runs show lstm wide"),
     "leaderboard": Entry(
         "what each run will score on each test file, and what submissions did",
         "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032",

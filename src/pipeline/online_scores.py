@@ -24,6 +24,7 @@ from src.core.terminal import result, show_table, warn
 from src.data.submission_files import write_submission
 from src.ensemble.submission_log import Submission, SubmissionLog, entered_on
 from src.evaluation import label_shift, metrics
+from src.evaluation.run_comparison import gain
 from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
 from src.evaluation.workspace import Workspace
@@ -247,10 +248,11 @@ def _show_gains(workspace: Workspace, best: Submission, others: list[Submission]
     for one in others:
         if one.fingerprint not in fitting or one.fingerprint == best.fingerprint:
             continue
-        gain = _gain(workspace, target, fitting[best.fingerprint], fitting[one.fingerprint])
-        small = ": less than one standard error" if abs(gain.value) < gain.standard_error else ""
-        words = metrics.gain_text(workspace.task, gain)
-        result(f"{best.id} gains {words} over {one.id} by {workspace.settings.select_on}{small}")
+        select_on = workspace.settings.select_on
+        found = gain(workspace, target, fitting[best.fingerprint], fitting[one.fingerprint], select_on)
+        small = ": less than one standard error" if abs(found.value) < found.standard_error else ""
+        words = metrics.gain_text(workspace.task, found)
+        result(f"{best.id} gains {words} over {one.id} by {select_on}{small}")
 
 
 def advice(workspace: Workspace, submissions: list[Submission]) -> str:
@@ -276,21 +278,14 @@ def advice(workspace: Workspace, submissions: list[Submission]) -> str:
     if not done:
         return f"next: {submit}, the best by {select_on} ({boards[left[-1]]:.4f})"
     best = max(done, key=lambda name: boards[name])
-    gain = _gain(workspace, target, loaded[left[-1]], loaded[best])
-    words = metrics.gain_text(workspace.task, gain)
-    if gain.value > gain.standard_error:
+    found = gain(workspace, target, loaded[left[-1]], loaded[best], select_on)
+    words = metrics.gain_text(workspace.task, found)
+    if found.value > found.standard_error:
         return f"next: {submit}, {words} over {best} by {select_on}"
     return (
         f"next: no run is ahead of {best} by more than a standard error (the nearest is {left[-1]}, {words} "
         f"by {select_on}). {vary} proposes variations"
     )
-
-
-def _gain(workspace: Workspace, target: ShiftedTest, one: RunFolder, other: RunFolder) -> metrics.Estimate:
-    rows = workspace.validation(test=target).only(workspace.splits.scored)
-    both = (workspace.task.decode(rows.logits(run.oof(), run.copies(target.name))) for run in (one, other))
-    judging = rows.weights, rows.rows, workspace.splits.first[rows.rows]
-    return metrics.paired_difference(workspace.task, workspace.labels[rows.rows], *both, *judging)
 
 
 def _is_there(workspace: Workspace, one: Submission) -> bool:

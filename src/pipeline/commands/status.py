@@ -49,7 +49,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     show_table(title, ["stage", "state", "what"], rows, words=["state", "what"])
     others = sorted(set(workspace.output.run_names()) - {*workspace.settings.runs, "blend"})
     if others:
-        result(f"\nruns of other settings: {', '.join(others)}")
+        result(f"\nruns beside those of the preset: {', '.join(others)}; ./run.sh runs tells how they differ")
     if bundles := {
         path.name: _bundle_state(workspace, path) for path in sorted(workspace.output.root.glob("*.bundle"))
     }:

@@ -20,6 +20,7 @@ from src.core.terminal import JobProgress, result, show_table, warn
 from src.data.tasks import get_task
 from src.evaluation import label_shift, metrics, runs
 from src.evaluation.figures import number_text, short_text
+from src.evaluation.run_comparison import gain, validation_scores
 from src.evaluation.runs import RunFolder
 from src.evaluation.score_estimation import (
     Calibrator,
@@ -166,7 +167,7 @@ def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder])
             shift.facts["rows"][test.name],
         )
         tests[test.name] = {
-            "validations": _validations(workspace, test, run),
+            "validations": validation_scores(workspace, test, run),
             "expected": expect_score(task, calibrator, unjudged).to_json(),
             "label_rates": _label_rates(workspace, test, run),
         }
@@ -179,7 +180,7 @@ def _weighted(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[s
     task, labels = get_task(workspace.task.name), workspace.labels[rows.rows]
     predictions = task.decode(rows.logits(run.oof(), run.copies(test.name)))
     expected = weighted_expectation(metrics.official_score(task, labels, predictions, rows.weights, rows.rows))
-    return {"validations": _validations(workspace, test, run), "expected": expected.to_json(), "label_rates": None}
+    return {"validations": validation_scores(workspace, test, run), "expected": expected.to_json(), "label_rates": None}
 
 
 def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]) -> LabelledPredictions:
@@ -200,18 +201,6 @@ def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]
     noise = [first.noise_levels[0], *(test.noise_levels[1 + draw] for test, draw in copies)]
     others = np.mean([versions(other) for other in committee], axis=0)
     return LabelledPredictions(versions(one), others, labels[rows], np.stack(similarity)[:, kept], np.array(noise))
-
-
-def _validations(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, Any]:
-    """Score, standard error, reports and effective number of reports under each validation."""
-    labels, found = workspace.labels, {}
-    oof, copies = run.oof(), run.copies(test.name)
-    for name in VALIDATIONS:
-        rows = workspace.validation(name, test).only(workspace.splits.scored)
-        predictions, folds = workspace.task.decode(rows.logits(oof, copies)), workspace.splits.first[rows.rows]
-        score = metrics.official_score(workspace.task, labels[rows.rows], predictions, rows.weights, rows.rows, folds)
-        found[name] = {**score.to_json(), "reports": len(np.unique(rows.rows)), "effective_size": rows.effective_size}
-    return found
 
 
 def _label_rates(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, list[float]]:
@@ -252,26 +241,14 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
 
 def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFolder) -> None:
     """Gain of each run over `base` with the paired standard error, the largest last."""
-    labels, target, gains = workspace.labels, workspace.target, {}
-    judged = {name: workspace.validation(name).only(workspace.splits.scored) for name in VALIDATIONS}
-    logits = base.oof(), base.copies(target.name)
-    for one in fitting:
-        if one.name == base.name:
-            continue
-        own = one.oof(), one.copies(target.name)
-        gains[one.name] = {
-            name: metrics.paired_difference(
-                workspace.task,
-                labels[rows.rows],
-                *(workspace.task.decode(rows.logits(*two)) for two in (own, logits)),
-                rows.weights,
-                rows.rows,
-                workspace.splits.first[rows.rows],
-            )
-            for name, rows in judged.items()
-        }
+    target = workspace.target
+    gains = {
+        one.name: {name: gain(workspace, target, one, base, name) for name in VALIDATIONS}
+        for one in fitting
+        if one.name != base.name
+    }
     rows = [
-        [name, *(metrics.gain_text(workspace.task, gain) for gain in found.values())]
+        [name, *(metrics.gain_text(workspace.task, one) for one in found.values())]
         for name, found in sorted(gains.items(), key=lambda item: item[1][workspace.settings.select_on].value)
     ]
     show_table(f"Gain over {base.name} on the same rows, target {target.name}", ["run", *VALIDATIONS], rows)

@@ -1,0 +1,103 @@
+"""Comparison of runs: their scores by every validation, paired differences, and the settings in which they differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from src.core import storage
+from src.core.yaml_reader import read_yaml
+from src.evaluation import metrics
+from src.evaluation.figures import Estimate
+from src.evaluation.runs import RunFolder
+from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
+from src.evaluation.workspace import Workspace
+
+FIRST = ("members", "model.encoder", "blend.method")
+"""Settings that are told first: the others mostly follow from them."""
+
+
+def validation_scores(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Score, standard error, reports and effective number of reports under each validation."""
+    labels, found = workspace.labels, {}
+    oof, copies = run.oof(), run.copies(test.name)
+    for name in VALIDATIONS:
+        rows = workspace.validation(name, test).only(workspace.splits.scored)
+        predictions, folds = workspace.task.decode(rows.logits(oof, copies)), workspace.splits.first[rows.rows]
+        score = metrics.official_score(workspace.task, labels[rows.rows], predictions, rows.weights, rows.rows, folds)
+        found[name] = {**score.to_json(), "reports": len(np.unique(rows.rows)), "effective_size": rows.effective_size}
+    return found
+
+
+def gain(workspace: Workspace, test: ShiftedTest, one: RunFolder, other: RunFolder, name: str) -> Estimate:
+    """Score of `one` minus that of `other` on the rows of the validation `name`, with the paired standard error."""
+    rows = workspace.validation(name, test).only(workspace.splits.scored)
+    both = (workspace.task.decode(rows.logits(run.oof(), run.copies(test.name))) for run in (one, other))
+    judging = rows.weights, rows.rows, workspace.splits.first[rows.rows]
+    return metrics.paired_difference(workspace.task, workspace.labels[rows.rows], *both, *judging)
+
+
+def settings_of(run: RunFolder) -> dict[str, str]:
+    """Settings of a trained run (model.*, train.*, … and data.*) or of a blend (members, blend.*), by dotted key."""
+    if run.is_blend:
+        return {"members": ", ".join(run.record["members"]), **flat({"blend": read_yaml(run.path / "config.yaml")})}
+    part = "data" if run.record["inputs"]["kind"] == "tokens" else "grid"
+    return flat({**run.settings.model_dump(mode="json"), part: run.record["data"]})
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Returns the leaves of nested settings as text, in the form of key=value words."""
+    found = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return found
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Keys whose values differ, those of FIRST first."""
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return sorted(keys, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
+
+
+def neighbours(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The run with the fewest other settings, for each run that has one of its kind: a blend, or a trained model."""
+
+    def is_blend(name: str) -> bool:
+        return "members" in settings[name]
+
+    found = {}
+    for name in settings:
+        others = [other for other in settings if other != name and is_blend(other) == is_blend(name)]
+        if others:
+            found[name] = min(others, key=lambda other: len(differing(settings[name], settings[other])))
+    return found
+
+
+def earlier(run: RunFolder) -> list[tuple[dict[str, str], int]]:
+    """Settings that trained folds in a run's folder have and the run has not, each with the number of its folds; seeds
+    are no part of them."""
+    found: dict[str, tuple[dict[str, str], int]] = {}
+    now = settings_of(run)
+    for path in sorted(run.path.glob("fold_*/result.json")):
+        if path.parent.name in run.record.get("fold_folders", ()):
+            continue
+        made = flat(storage.read_json(path, run.remedy)["run"])
+        changed = {key: value for key, value in made.items() if now.get(key, value) != value}
+        if changed:
+            key = json.dumps(changed, sort_keys=True)
+            found[key] = changed, found.get(key, (changed, 0))[1] + 1
+    return list(found.values())
+
+
+def training_seconds(run: RunFolder) -> float | None:
+    """Seconds that the training of a run's folds took, one after the other; None for what was not trained."""
+    folds: Sequence[str] = run.record.get("fold_folders", ())
+    paths: Iterable = (run.path / fold / "result.json" for fold in folds)
+    seconds = [storage.read_json(path, run.remedy)["seconds_since_last_start"] for path in paths if path.exists()]
+    return sum(seconds) if seconds else None

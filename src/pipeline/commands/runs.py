@@ -1,0 +1,161 @@
+"""./run.sh runs: every run with its scores, date, minutes and settings; runs show A B: two of them compared.
+
+./run.sh runs
+./run.sh runs show lstm wide
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from src.core.errors import UserError
+
+if TYPE_CHECKING:
+    from src.evaluation.runs import RunFolder
+    from src.evaluation.workspace import Workspace
+
+MOST_DIFFERENCES = 4
+"""Settings of a line in which a run differs from its neighbour."""
+FILES = {"train": "train rows", "folds": "folds", "tests": "test files", "shift": "validation sets"}
+"""Entries of run.json, by what they are the fingerprint of."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="*", metavar="show A B", help="compare the runs A and B: settings and scores")
+
+
+def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    workspace.check_input()
+    action, *names = parsed.words or [""]
+    if not action:
+        _list(workspace)
+        return
+    if action != "show" or len(names) != 2 or names[0] == names[1]:
+        raise UserError("./run.sh runs lists all runs; two of them are compared by ./run.sh runs show A B")
+    _compare(workspace, *(workspace.run(name) for name in names))
+
+
+def _list(workspace: Workspace) -> None:
+    from src.core.terminal import duration, result, show_table
+    from src.evaluation.figures import short_text
+    from src.evaluation.run_comparison import earlier, neighbours, settings_of, training_seconds
+    from src.evaluation.validation_sets import VALIDATIONS
+    from src.pipeline.replaced import date_text, made_at
+
+    fitting, others = workspace.fitting_runs()
+    found = {run.name: run for run in fitting}
+    for name in others:
+        try:
+            found[name] = workspace.run(name)
+        except UserError as error:
+            workspace.leave_out(f"run {name}", error)
+    if not found:
+        raise UserError(f"{workspace.output.runs} holds no run. Make one with: ./run.sh {workspace.command('train')}")
+    scores = {name: _scores(workspace, run, name in others) for name, run in found.items()}
+    select_on, settings = workspace.settings.select_on, {name: settings_of(run) for name, run in found.items()}
+
+    def height(name: str) -> tuple[bool, float]:
+        score = scores[name].get(select_on, scores[name]["clean"])["value"]
+        return name not in others, -math.inf if score is None else score
+
+    order = sorted(found, key=height, reverse=True)
+    rows = []
+    for name in order:
+        cells = [short_text(scores[name][key], found[name].task.has_classes) if key in scores[name] else "–"
+                 for key in VALIDATIONS]  # fmt: skip
+        rows.append([name + (" !" if found[name].fault else "") + (" °" if name in others else ""), *cells])
+    test = workspace.target.name if fitting and workspace.target else "no test file"
+    show_table(f"Runs, the best by {select_on} first; target {test}", ["run", *VALIDATIONS], rows)
+    result("±: standard error; clean is the plain out-of-fold score")
+    if others:
+        result(
+            "° of other files, folds or shift than are there now: its own out-of-fold score, which compares with none"
+        )
+    for name in order:
+        if found[name].fault:
+            result(f"! {name} {found[name].fault}")
+    nearest = neighbours(settings)
+    rows = []
+    for name in order:
+        seconds = training_seconds(found[name])
+        differences = _differences(name, nearest.get(name), settings)
+        rows.append([name, date_text(made_at(found[name].path)), duration(seconds) if seconds else "–", differences])
+    columns = ["run", "made", "training", "settings, and the run that is most alike"]
+    show_table("How they were made", columns, rows, words=["made", "training", columns[-1]])
+    rows = [
+        [run.name, f"{count} folds", ", ".join(f"{key}={value}" for key, value in changed.items())]
+        for run in found.values()
+        if not run.is_blend
+        for changed, count in earlier(run)
+    ]
+    if rows:
+        columns = ["run", "kept", "settings that it had, where they are others"]
+        show_table("Earlier folds: train with these settings brings them back", columns, rows, words=columns[1:])
+
+
+def _scores(workspace: Workspace, run: RunFolder, is_other: bool) -> dict[str, Any]:
+    """Score and standard error of each validation that the run can be judged by; of a run that does not fit, its own
+    out-of-fold score as `clean`."""
+    from src.evaluation import runs
+    from src.evaluation.run_comparison import validation_scores
+
+    if is_other or workspace.target is None:
+        return {"clean": runs.figure_of(run.score, workspace.settings.metric)}
+    return validation_scores(workspace, workspace.target, run)
+
+
+def _differences(name: str, other: str | None, settings: Mapping[str, Mapping[str, str]]) -> str:
+    """The settings of a run that its neighbour `other` has not, as key=value words."""
+    from src.evaluation.run_comparison import differing
+
+    if other is None:
+        return ""
+    keys = differing(settings[name], settings[other])
+    if not keys:
+        return f"as {other}"
+    told = [f"{key}={settings[name].get(key, '–')}" for key in keys[:MOST_DIFFERENCES]]
+    more = f" and {len(keys) - len(told)} more" if len(keys) > len(told) else ""
+    return f"{', '.join(told)}{more} ({other})"
+
+
+def _compare(workspace: Workspace, one: RunFolder, other: RunFolder) -> None:
+    from src.core.terminal import result, show_table
+    from src.evaluation import metrics
+    from src.evaluation.figures import short_text
+    from src.evaluation.run_comparison import differing, gain, settings_of
+
+    first, second = settings_of(one), settings_of(other)
+    if one.is_blend != other.is_blend:
+        blend, model = (one, other) if one.is_blend else (other, one)
+        members = ", ".join(blend.record["members"])
+        result(f"{blend.name} is a blend of {members}, {model.name} is a model: they have no settings in common")
+        first = second = {}
+    rows = [[key, first.get(key, "–"), second.get(key, "–")] for key in differing(first, second)]
+    if rows:
+        show_table("Settings that differ", ["setting", one.name, other.name], rows, words=[one.name, other.name])
+    elif one.is_blend == other.is_blend:
+        result(f"{one.name} and {other.name} have the same settings")
+    unlike = [what for key, what in FILES.items() if one.record.get(key) != other.record.get(key)]
+    if unlike:
+        result(f"made on other {', '.join(unlike)}")
+    fitting = {run.name for run in workspace.fitting_runs()[0]}
+    is_other = not {one.name, other.name} <= fitting or workspace.target is None
+    scores = [_scores(workspace, run, is_other) for run in (one, other)]
+    columns = ["validation", one.name, other.name]
+    rows = [[name, *(short_text(score[name], one.task.has_classes) for score in scores)] for name in scores[0]]
+    if is_other:
+        show_table("Out-of-fold scores", columns, rows)
+        result("a paired difference needs two runs of the files, folds and shift that are there now")
+        return
+    task, target = workspace.task, workspace.target
+    columns.append(f"{other.name} - {one.name}")
+    for row in rows:
+        row.append(metrics.gain_text(task, gain(workspace, target, other, one, row[0])))
+    show_table(f"Scores, target {target.name}", columns, rows)
+    result("±: standard error; that of the difference is paired, of the same rows")
+    optimistic = [run.name for run in (one, other) if run.score["optimistic"]]
+    if optimistic:
+        result(f"optimistic, as epochs were chosen on the rows that are scored: {', '.join(optimistic)}")
