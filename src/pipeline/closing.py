@@ -12,8 +12,11 @@ from src.evaluation.workspace import Workspace
 from src.reporting.summary import Data, Standing, Summary
 
 
-def show(workspace: Workspace) -> None:
-    """Prints the summary. Expected scores come first, for they are what the leaderboard will say."""
+def show(workspace: Workspace, is_complete: bool = True) -> None:
+    """Prints the summary. Expected scores come first, for they are what the leaderboard will say.
+
+    `is_complete`: all stages are done; otherwise the next step is left to the caller, who knows what is missing.
+    """
     summary = Summary.of(workspace)
     if summary.data is not None:
         result(f"\ndata: {_data(summary.data)}")
@@ -25,9 +28,10 @@ def show(workspace: Workspace) -> None:
     what = "submission" if summary.data and summary.data.sample else "to upload"
     lines += [f"{what}: {one.path}{_noted(one.online)}" for one in summary.uploads]
     lines += [f"page: {summary.page}"] if summary.page else []
-    for step in summary.steps:
+    for step in summary.steps if is_complete else ():
         lines.append(f"next: {step.why}" + (f": ./run.sh {step.command}" if step.command else ""))
-    result("\n".join(lines))
+    if lines:
+        result("\n".join(lines))
 
 
 def _data(data: Data) -> str:

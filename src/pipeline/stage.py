@@ -121,8 +121,9 @@ def all_needs(name: str) -> list[str]:
     return [one for one in STAGES if one in found]
 
 
-def make(workspace: Workspace, stage: Stage) -> None:
-    """Makes what is missing of a stage, and before it what is missing of the automatic stages that it needs.
+def make(workspace: Workspace, stage: Stage) -> bool:
+    """Makes what is missing of a stage, and before it what is missing of the automatic stages that it needs. Returns
+    True if something of the stage itself was missing.
 
     No other command writes what the stage reads or makes meanwhile. Raises UserError, with the command, where a stage
     that must be asked for is missing.
@@ -134,7 +135,7 @@ def make(workspace: Workspace, stage: Stage) -> None:
             if told := stage.current(workspace, targets):
                 result(told)
             stage.show(workspace)
-            return
+            return False
         with holding(workspace, stage, [target.name for target in targets]):
             workspace.refresh()  # another command may have written while this one waited
             if _needs_are_current(workspace, stage):
@@ -142,7 +143,7 @@ def make(workspace: Workspace, stage: Stage) -> None:
                     stage.run(workspace, missing)
                 workspace.refresh()
                 stage.show(workspace)
-                return
+                return bool(missing)
         workspace.made.clear()
     raise UserError(
         f"{stage.name}: another command with other settings works in {workspace.output.root} and changes what this one "

@@ -6,7 +6,7 @@ Training does all of them; tuning does those of one run, with other settings in 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from src.training.device_cache import Machine
 from src.training.initialization import Start, starts_of
 from src.training.job_specs import Beside, FoldJob, reference
 from src.training.prediction import logits_path
+
+TABULAR = ("boosting", "linear", "kernel")
+"""Encoders that are fitted without epochs."""
 
 
 def fold_jobs(
@@ -257,10 +260,15 @@ def _rows_of(split: Split) -> dict[str, np.ndarray]:
 
 
 def work_of(job: FoldJob) -> float:
-    """Relative cost of the job, used to order jobs and to estimate the time left: an epoch of a Transformer layer takes
-    longest, TextCNN and RCNN as long as a recurrent layer, a block of DPCNN half of that."""
+    """Relative cost of the job, used to order jobs and to estimate the time left."""
     model = job.run["model"]
-    if model["encoder"] in ("boosting", "linear", "kernel"):
+    return epoch_cost(model) * (1 if model["encoder"] in TABULAR else job.run["train"]["epochs"])
+
+
+def epoch_cost(model: Mapping[str, Any]) -> float:
+    """Relative cost of an epoch of a model with these settings; of a model without epochs, of its fit. A Transformer
+    layer takes longest, TextCNN and RCNN as long as a recurrent layer, a block of DPCNN half of that."""
+    if model["encoder"] in TABULAR:
         return 1.0
     layers = model.get("layers", model.get("blocks", 1))
-    return job.run["train"]["epochs"] * layers * {"transformer": 3.0, "dpcnn": 1.0}.get(model["encoder"], 2.0)
+    return layers * {"transformer": 3.0, "dpcnn": 1.0}.get(model["encoder"], 2.0)

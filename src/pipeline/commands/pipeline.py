@@ -23,24 +23,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     from src.core import storage
     from src.core.terminal import dependency, duration, info, result
-    from src.pipeline import closing
+    from src.pipeline import closing, forecast
     from src.pipeline.stage import STAGES, get_stage, make
 
     settings, output = workspace.settings, workspace.output
     runs = ", ".join(settings.runs)
     info(f"preset {settings.preset}: {runs}; input {settings.paths.input}, output {output.root}")
+    left = forecast.shares_left(workspace)
+    forecast.show(workspace, left)
     started = time.perf_counter()
     made = {"command": f"./run.sh {workspace.command('pipeline')}", "seconds": {}}
+    whole = {}
     for name in STAGES:
         if get_stage(name).is_optional:
             continue
         if name == "report":  # the page tells of the command and its stages
-            storage.write_json(output.seconds, made)
+            storage.write_json(output.seconds, {**made, "made": forecast.noted(workspace, whole)})
         stage_started = time.perf_counter()
         with contextlib.nullcontext() if name in SHOWN else dependency():
-            make(workspace, get_stage(name))
+            is_made = make(workspace, get_stage(name))
         workspace.made.add(name)
-        made["seconds"][name] = round(time.perf_counter() - stage_started, 3)
-    storage.write_json(output.seconds, made)
+        seconds = made["seconds"][name] = round(time.perf_counter() - stage_started, 3)
+        if is_made and left.get(name):
+            whole[name] = round(seconds / left[name], 3)
+    storage.write_json(output.seconds, {**made, "made": forecast.noted(workspace, whole)})
     closing.show(workspace)
     result(f"pipeline: done in {duration(time.perf_counter() - started)}")

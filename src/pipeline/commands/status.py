@@ -14,8 +14,9 @@ from pathlib import Path
 from src.core.errors import Damaged, OutOfDate, UserError
 from src.core.locks import is_held
 from src.core.targets import Target, json_fingerprint
-from src.core.terminal import add_json, result, show_table
+from src.core.terminal import add_json, duration, result, show_table
 from src.evaluation.workspace import Workspace
+from src.pipeline import closing
 from src.pipeline.stage import STAGES, Progress, Stage, all_needs, get_stage, is_running
 from src.serving.bundle import Bundle
 
@@ -40,6 +41,8 @@ class Status:
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.pipeline import forecast  # which looks at the stages by this module
+
     workspace = Workspace(workspace.settings, read_only=True)
     chosen = [word for model in parsed.model for word in ("--model", model)]
     found = look(workspace, chosen)
@@ -58,8 +61,11 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     optional = {name for name in STAGES if get_stage(name).is_optional}
     to_make = ("interrupted", "damaged", "stale", "missing")
     left = [one for one in found if one.state in to_make and one.stage not in optional]
+    closing.show(workspace, is_complete=not left)
     if any(one.stage in {*all_needs("submit"), "submit"} for one in left):
-        result(f"\nall that a submission needs: ./run.sh {workspace.command('pipeline', *chosen)}")
+        seconds = forecast.forecast(workspace, forecast.shares_of(found)).seconds
+        about = f" (about {duration(seconds)})" if seconds is not None else ""
+        result(f"\nall that a submission needs{about}: ./run.sh {workspace.command('pipeline', *chosen)}")
     for one in left:
         if one.command:
             result(f"{one.stage} {one.name}".strip() + f": ./run.sh {one.command}")
