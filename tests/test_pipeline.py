@@ -695,7 +695,7 @@ def test_submissions_are_scored_row_by_row(tiny_input, tmp_path, capsys):
 def test_the_leaderboard_stands_on_the_runs(done, tiny_input, capsys):
     assert main(["leaderboard", "blend", *words(tiny_input, done)]) == 0
     shown = capsys.readouterr().out
-    assert "Target testB" in shown and "testA: best by shifted last" in shown and "effective reports" in shown
+    assert "Target testB" in shown and "testA: best by shifted first" in shown and "effective reports" in shown
     assert "label rates" in shown and "by EM" in shown
     assert all(len(line) <= 80 for line in shown.splitlines())
     for name in ("lstm", "transformer", "blend"):

@@ -15,7 +15,18 @@ import pytest
 
 from src.__main__ import _show_fault, main
 from src.core import terminal
-from src.core.terminal import JobProgress, dependency, info, output_mode, result, show_table, warn
+from src.core.terminal import (
+    JobProgress,
+    dependency,
+    duration,
+    info,
+    nearby,
+    output_mode,
+    result,
+    show_table,
+    warn,
+    wrapped,
+)
 from tests.conftest import words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -277,3 +288,39 @@ def test_a_traceback_does_not_either(capsys):
 def test_json_keeps_every_character():
     text = terminal.json_text({HOSTILE: [HOSTILE, "数据 ü"]})
     assert json.loads(text) == {HOSTILE: [HOSTILE, "数据 ü"]} and "数据 ü" in text and not OBEYED.search(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.02, "0 s"), (0.42, "0.4 s"), (7.0, "7 s"), (9.97, "10 s"), (59.4, "59 s"), (59.6, "1 min"), (80, "1 min 20 s"),
+     (7500, "2 h 5 min"), (97_200, "1 d 3 h"), (86_399.9, "1 d")],
+)  # fmt: skip
+def test_durations_have_two_units(seconds, told):
+    assert duration(seconds) == told
+
+
+def test_paths_are_relative_to_where_the_user_stands(tmp_path, monkeypatch):
+    here = tmp_path / "project"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert nearby(f"report: {here}/output/report.html") == "report: output/report.html"
+    assert nearby(f"paths.output={here}/output paths.input={here}") == "paths.output=output paths.input=."
+    for other in (f"{here}s/output", f"{here}-2", f"/elsewhere{here}/output", str(tmp_path)):
+        assert nearby(other) == other
+    monkeypatch.chdir(ROOT / "docs")
+    assert nearby(f"{ROOT}/output/report.html, {ROOT}/docs/guide.md") == "../output/report.html, guide.md"
+    monkeypatch.chdir("/")
+    assert nearby("/output/report.html") == "/output/report.html"
+
+
+def test_the_best_row_is_marked_for_people_alone(capsys):
+    with output_mode(quiet=False, as_json=False) as transcript:
+        show_table("T", ["run", "score"], [["gru", "0.9"], ["lstm", "0.8"]], best=0)
+    assert "gru (best)" in capsys.readouterr().out
+    assert transcript.tables[0]["rows"][0]["run"] == "gru"
+
+
+def test_sentences_are_wrapped_and_paths_are_whole():
+    path = "/a/" + "very_long_name/" * 8 + "file.csv"
+    lines = wrapped(f"a sentence of some words about the file {path} and what to do with it " * 2).splitlines()
+    assert path in "\n".join(lines) and all(len(line) <= 80 for line in lines if path not in line)

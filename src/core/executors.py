@@ -338,10 +338,12 @@ class _Shown:
         progress: JobProgress,
         describe: Callable[[dict[str, Any]], tuple[float, str]],
         also: Watcher | None,
+        finished: Callable[[Job], str],
     ):
         self._progress = progress
         self._describe = describe
         self._also = also
+        self._finished = finished
 
     def step(self, job: Job, news: dict[str, Any]) -> None:
         if self._also:
@@ -349,7 +351,7 @@ class _Shown:
         self._progress.step(job.name, *self._describe(news))
 
     def finish(self, job: Job, failure: Failure | None) -> None:
-        self._progress.finish(job.name, "FAILED" if failure else "done")
+        self._progress.finish(job.name, "FAILED" if failure else self._finished(job))
         if self._also:
             self._also.finish(job, failure)
 
@@ -360,16 +362,17 @@ def run_shown(
     jobs: Sequence[Job],
     describe: Callable[[dict[str, Any]], tuple[float, str]] | None = None,
     also: Watcher | None = None,
+    finished: Callable[[Job], str] = lambda job: "done",
 ) -> list[Failure]:
     """Runs jobs with a progress display and returns the failures.
 
     `describe` maps a job's progress to its share done and a note; without it a log has one line for all jobs. `also`
-    is a watcher that cannot stop jobs.
+    is a watcher that cannot stop jobs. `finished` words the result of a job that is done.
     """
     if not jobs:
         return []
     with JobProgress(title, {job.name: job.work for job in jobs}, lines=describe is not None) as progress:
-        return executor.run(jobs, _Shown(progress, describe or (lambda news: (0.0, "")), also))
+        return executor.run(jobs, _Shown(progress, describe or (lambda news: (0.0, "")), also, finished))
 
 
 def raise_failures(failures: list[Failure]) -> None:

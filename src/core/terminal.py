@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from src.core.language import _
+from src.core.settings import ROOT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +41,36 @@ def printable(text: str) -> str:
     """Returns the text with \\x1b and the like in place of control characters, except tabs and ends of lines; a message
     in the chosen language."""
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def nearby(text: str) -> str:
+    """Returns the text with paths relative to the current folder: those below it, and, from within the project, those
+    of the project."""
+    with contextlib.suppress(OSError):  # the current folder may be gone
+        here = Path.cwd()
+        for folder in (here, ROOT) if here.is_relative_to(ROOT) else (here,):
+            if folder != folder.parent:
+                near = os.path.relpath(folder, here)
+                start = rf"(?<![\w./-]){re.escape(str(folder))}"
+                text = re.sub(rf"{start}/(?=[^\s/])", "" if near == "." else f"{near}/", text)
+                text = re.sub(rf"{start}(?![\w/-])", near, text)
+    return text
+
+
+def _told(text: str) -> str:
+    """Returns a text as people see it."""
+    return nearby(printable(text))
+
+
+def width() -> int:
+    """Returns the columns of the terminal; NARROW off a terminal."""
+    return shutil.get_terminal_size((NARROW, 24)).columns if sys.stdout.isatty() else NARROW
+
+
+def wrapped(text: str, indent: str = "  ") -> str:
+    """Returns a sentence in lines of the terminal's width, all but the first indented. No word is broken, so that
+    commands and paths can be copied."""
+    return textwrap.fill(_told(text), width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def json_text(value: Any) -> str:
@@ -104,31 +138,31 @@ def started() -> float:
 
 def info(text: str) -> None:
     """Prints a line, except with --quiet."""
-    _transcript.lines += printable(text).strip().splitlines()
+    _transcript.lines += _told(text).strip().splitlines()
     _show(text)
 
 
 def result(text: str) -> None:
     """Prints the line that ends a stage: its result and the result's place."""
-    _transcript.lines += printable(text).strip().splitlines()
+    _transcript.lines += _told(text).strip().splitlines()
     _show(text, is_info=_is_dependency)
 
 
 def warn(text: str) -> None:
     """Prints a warning on stderr."""
-    _transcript.warnings.append(printable(text))
-    print(printable(_("warning: {text}").format(text=text)), file=sys.stderr, flush=True)
+    _transcript.warnings.append(_told(text))
+    print(_told(_("warning: {text}").format(text=text)), file=sys.stderr, flush=True)
 
 
 def warn_once(text: str) -> None:
     """Prints a warning unless this command has printed it before."""
-    if printable(text) not in _transcript.warnings:
+    if _told(text) not in _transcript.warnings:
         warn(text)
 
 
 def error(text: str) -> None:
     """Prints what ended the command on stderr."""
-    print(printable(_("error: {text}").format(text=text)), file=sys.stderr, flush=True)
+    print(_told(_("error: {text}").format(text=text)), file=sys.stderr, flush=True)
 
 
 def add_json(name: str, value: Any) -> None:
@@ -141,14 +175,21 @@ def wrote(path: Path) -> None:
     _transcript.written[path] = None
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[str] = ()) -> None:
+def show_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    words: Collection[str] = (),
+    best: int | None = None,
+) -> None:
     """Prints a table; the first column and the columns in `words` are left-aligned, the others right-aligned.
 
-    No cell is truncated: names and words are wrapped, and columns beyond the width go into further tables, each with
-    the first column.
+    `best`: number of the best row, which is marked; the document of --json has the cells without the mark. No cell is
+    truncated: names and words are wrapped, and columns beyond the width go into further tables, each with the first
+    column.
     """
     title, columns = printable(title), [printable(column) for column in columns]
-    rows = [[printable(cell) for cell in row] for row in rows]
+    rows = [[_told(cell) for cell in row] for row in rows]
     _transcript.tables.append(
         {"title": title, "columns": columns, "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
     )
@@ -158,14 +199,16 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
     console = _console()
     style = "" if console.no_color else "bold"
+    if best is not None and rows:
+        rows[best] = [_("{name} (best)").format(name=rows[best][0]), *rows[best][1:]]
     first, parts = _parts(columns, rows, console.width, words)
     for part in parts:
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style=style)
         for i in part:
             justify = "left" if not i or columns[i] in words else "right"
             table.add_column(columns[i], justify=justify, overflow="fold", max_width=None if i else first)
-        for row in rows:
-            table.add_row(*(row[i] for i in part))
+        for number, row in enumerate(rows):
+            table.add_row(*(str(row[i]) for i in part), style=style if number == best else "")
         console.print()
         console.print(title, style=style, soft_wrap=False)
         console.print(table)
@@ -194,7 +237,7 @@ def _parts(
 
 def _show(text: str, is_info: bool = True) -> None:
     if not (_is_quiet and (is_info or _is_json)):
-        print(printable(text), flush=True)
+        print(_told(text), flush=True)
 
 
 def _console(soft_wrap: bool = True) -> Console:
@@ -241,9 +284,15 @@ def show_heat(title: str, tokens: Iterable[tuple[str, float, bool]]) -> None:
 
 
 def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """Words a duration by its two largest units: 0.4 s, 12 s, 1 min 20 s, 2 h 5 min, 1 d 3 h."""
+    if seconds < 9.95:
+        return f"{round(seconds, 1):g} s"
+    whole = round(seconds)
+    for size, unit, below, small in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"
 
 
 class JobProgress:
@@ -317,7 +366,7 @@ class JobProgress:
             if job in self._tasks:
                 self._bars.remove_task(self._tasks.pop(job))
             if self._lines:
-                self._bars.console.print(printable(f"{job}  {note}"))
+                self._bars.console.print(_told(f"{job}  {note}"))
             self._bars.update(self._total, completed=self._share(), note=self._left())
         else:
             self._show_line(job, note)
@@ -338,4 +387,4 @@ class JobProgress:
         if share >= 1:
             return ""
         left = (time.monotonic() - self._started) * (1 - share) / share if share else 0.0
-        return f"({share:.0%}, {duration(left)} left)"
+        return f"({share:.0%}, {duration(round(left))} left)"

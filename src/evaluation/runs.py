@@ -349,16 +349,16 @@ def ordered(scores: dict[str, dict[str, Any]], metric: str = "auto") -> list[str
 
 
 def show_scores(scores: dict[str, dict[str, Any]], metric: str = "auto") -> None:
-    """One line for each run's score.json, best last."""
+    """One line for each run's score.json, best first."""
     columns, rows, heading = [], [], "score"
-    for name in ordered(scores, metric):
+    for name in reversed(ordered(scores, metric)):
         score, task = scores[name], get_task(scores[name]["task"], metric)
         figures = metrics.table_figures(task, score["overall"])
         columns, heading = list(figures), "score" if task.kind == "multilabel" else task.score_name
         cells = [_cell(figure["value"]) for figure in figures.values()]
         marks = (" *" if score.get("optimistic") else "") + (" !" if score.get("fault") else "")
         rows.append([name + marks, _with_error(figure_of(score, metric)), *cells])
-    show_table("Score of each run, with its standard error", ["run", heading, *columns], rows)
+    show_table("Score of each run, with its standard error", ["run", heading, *columns], rows, best=0)
     if any(score.get("optimistic") for score in scores.values()):
         result("* optimistic: its epochs were chosen on the rows that are scored")
     for name, score in scores.items():

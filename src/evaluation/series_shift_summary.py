@@ -40,8 +40,8 @@ def headline(facts: dict[str, Any]) -> str:
     return f"train against {'; '.join(parts)}" if parts else "no test file"
 
 
-def paragraph(facts: dict[str, Any]) -> str:
-    """Returns a paragraph on the differences between train and the test files, with advice."""
+def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
+    """Returns sentences on the differences between train and the test files, and advice."""
     noun, sentences, advice = (
         facts["noun"],
         [],
@@ -73,7 +73,7 @@ def paragraph(facts: dict[str, Any]) -> str:
             )
         sentences.append(f"{name} {'; it '.join(clauses)}.")
     meaning = f"{noun.capitalize()} have no token noise, so the validation noised is clean and shifted is weighted."
-    return " ".join([*sentences, meaning, f"What to do: {advice}."])
+    return [*sentences, meaning], f"What to do: {advice}."
 
 
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

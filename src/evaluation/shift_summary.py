@@ -5,11 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from src.core.terminal import result, show_table
+from src.core.terminal import result, wrapped
 from src.evaluation import series_shift_summary, text_shift_summary
-
-FILES_A_TABLE = 2
-"""Test files in a table of 80 columns."""
 
 
 def headline(facts: dict[str, Any]) -> str:
@@ -22,7 +19,8 @@ def paragraph(facts: dict[str, Any]) -> str:
     if not facts["tests"]:
         noun = facts.get("noun", "reports")
         return f"There is no test file to compare with. Models are validated on the plain train {noun} only."
-    return _kind(facts).paragraph(facts)
+    sentences, advice = _kind(facts).findings(facts)
+    return " ".join([*sentences, advice])
 
 
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -31,15 +29,11 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
 
 
 def show(facts: dict[str, Any]) -> None:
-    """Prints the tables and the paragraph, with FILES_A_TABLE test files a table."""
-    names = list(facts["tests"])
-    for start in range(0, max(len(names), 1), FILES_A_TABLE):  # 80 columns
-        tests = {name: facts["tests"][name] for name in names[start : start + FILES_A_TABLE]}
-        rows = {name: count for name, count in facts["rows"].items() if name == "train" or name in tests}
-        sampled = {name: count for name, count in facts["sampled"].items() if name in rows}
-        for title, columns, lines in tables(facts | {"tests": tests, "rows": rows, "sampled": sampled}):
-            show_table(title, columns, lines)
-    result(f"\n{paragraph(facts)}")
+    """Prints what differs in each file, and what to do."""
+    result(wrapped(f"shift: {headline(facts)}"))
+    if facts["tests"]:
+        _, advice = _kind(facts).findings(facts)
+        result(wrapped(advice))
 
 
 def as_markdown(facts: dict[str, Any]) -> str:

@@ -38,8 +38,8 @@ def headline(facts: dict[str, Any]) -> str:
     return "tokens with noise: " + "; ".join(parts)
 
 
-def paragraph(facts: dict[str, Any]) -> str:
-    """Returns a paragraph on the differences between train and test files, with advice."""
+def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
+    """Returns sentences on the differences between train and test files, and advice."""
     tests = facts["tests"]
     train_noise, sentences = facts["train"]["noise"], []
     if train_noise is None:
@@ -84,7 +84,7 @@ def paragraph(facts: dict[str, Any]) -> str:
         "families together)."
     )
     todo = "; ".join(sorted(advice)) or "nothing; random cross-validation predicts the scores of these files well"
-    return " ".join(sentences) + f" What to do: {todo}."
+    return sentences, f"What to do: {todo}."
 
 
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from src.core.terminal import result, show_table
+from src.core.terminal import result, show_table, wrapped
 from src.evaluation.figures import estimate_text, number_text
 from src.evaluation.score_estimation import Expectation
 from src.evaluation.shift_words import short_names
@@ -19,27 +19,28 @@ def show(workspace: Workspace, is_complete: bool = True) -> None:
     """
     summary = Summary.of(workspace)
     if summary.data is not None:
-        result(f"\ndata: {_data(summary.data)}")
+        _show_data(summary.data)
     if standings := [one for one in (summary.blend, summary.best) if one is not None]:
         _show_standings(summary, standings)
     if summary.blend is not None:
         result(f"blend of {', '.join(summary.blend.members)}")
-    lines = [f"warning: {told}" for told in summary.warnings]
+    lines = [wrapped(f"warning: {told}") for told in summary.warnings]
     what = "submission" if summary.data and summary.data.sample else "to upload"
     lines += [f"{what}: {one.path}{_noted(one.online)}" for one in summary.uploads]
     lines += [f"page: {summary.page}"] if summary.page else []
     for step in summary.steps if is_complete else ():
-        lines.append(f"next: {step.why}" + (f": ./run.sh {step.command}" if step.command else ""))
+        lines.append(f"next: {step.why}: ./run.sh {step.command}" if step.command else wrapped(f"next: {step.why}"))
     if lines:
         result("\n".join(lines))
 
 
-def _data(data: Data) -> str:
-    names = [
-        name + (f" ({data.rows[name]:,} {data.noun})" if name in data.rows else "")
-        for name in (*data.train, *data.test, *data.extra)
-    ]
-    return f"{f'{data.sample}: ' if data.sample else ''}{', '.join(names)}, in {data.folder}"
+def _show_data(data: Data) -> None:
+    """Says whether the data are of people, where they lie, and names the files with their rows."""
+    result(f"\ndata: {data.sample or f'{data.noun} of your own'}, in {data.folder}")
+    for role in ("train", "test", "extra"):
+        names = [f"{name} ({data.rows[name]:,})" if name in data.rows else name for name in getattr(data, role)]
+        if names:
+            result(wrapped(f"  {role} files: {', '.join(names)}", indent="    "))
 
 
 def _show_standings(summary: Summary, standings: list[Standing]) -> None:

@@ -214,11 +214,13 @@ def _label_rates(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dic
 
 
 def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bool, short: dict[str, str]) -> None:
-    """One line for each run, best by select_on last."""
+    """One line for each run, best by select_on first."""
     select_on, task = workspace.settings.select_on, workspace.task
     lines = {name: board["tests"][test] for name, board in boards.items()}
     rows = []
-    for name, found in sorted(lines.items(), key=lambda item: item[1]["validations"][select_on]["value"]):
+    values = {name: found["validations"][select_on]["value"] for name, found in lines.items()}
+    for name in sorted(values, key=values.__getitem__, reverse=True):
+        found = lines[name]
         scores = (found["validations"][key] for key in VALIDATIONS)
         expected = found["expected"]
         half = None if expected["low"] is None else (expected["high"] - expected["low"]) / 2
@@ -226,8 +228,8 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
         rows.append([name, *cells, f"{expected['value']:.3f}±{number_text(half, '.3f')}"])
     sizes = next(iter(lines.values()))["validations"]
     rows.append([f"effective {task.noun}", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
-    title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} last"
-    show_table(title, ["run", *VALIDATIONS, "expected"], rows)
+    title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} first"
+    show_table(title, ["run", *VALIDATIONS, "expected"], rows, best=0)
     if is_target:
         result(f"± of a validation: standard error{', in its last digits' if task.has_classes else ''}")
         result("± of expected: half of the 95% interval")
@@ -240,7 +242,7 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
 
 
 def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFolder) -> None:
-    """Gain of each run over `base` with the paired standard error, the largest last."""
+    """Gain of each run over `base` with the paired standard error, the largest first."""
     target = workspace.target
     gains = {
         one.name: {name: gain(workspace, target, one, base, name) for name in VALIDATIONS}
@@ -249,7 +251,9 @@ def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFol
     }
     rows = [
         [name, *(metrics.gain_text(workspace.task, one) for one in found.values())]
-        for name, found in sorted(gains.items(), key=lambda item: item[1][workspace.settings.select_on].value)
+        for name, found in sorted(
+            gains.items(), key=lambda item: item[1][workspace.settings.select_on].value, reverse=True
+        )
     ]
     show_table(f"Gain over {base.name} on the same rows, target {target.name}", ["run", *VALIDATIONS], rows)
 

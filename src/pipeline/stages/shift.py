@@ -78,7 +78,7 @@ def _measure(workspace: Workspace, target: Target) -> None:
     storage.write_text(output.shift / "shift.md", shift_summary.as_markdown(facts))
     target.write(facts, _files(output.shift, compared.tests))
     shift_summary.show(facts)
-    result(f"shift: {output.shift} ({duration(time.perf_counter() - started)})")
+    result(f"tables and a picture: {output.shift / 'shift.md'} ({duration(time.perf_counter() - started)})")
 
 
 def _files(folder: Path, tests: Iterable[str]) -> list[Path]:

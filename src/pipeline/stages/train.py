@@ -20,7 +20,8 @@ from src.core.executors import Failure, Job, make_executor, raise_failures, run_
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
-from src.evaluation import broken_runs, runs
+from src.data.tasks import get_task
+from src.evaluation import broken_runs, metrics, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import ShiftedTest
 from src.evaluation.workspace import Workspace
@@ -196,7 +197,17 @@ class Training:
             return []
         # Laid out for all jobs, done ones included: a resumed command goes on with as many threads as it began with.
         executor = make_executor(self.settings.executor, self.here.device, sum(map(len, self.jobs.values())))
-        return run_shown(executor, "train", work, described, self.tracking)
+        return run_shown(executor, "train", work, described, self.tracking, self._finished)
+
+    def _finished(self, job: Job) -> str:
+        """Words the out-of-fold score of a trained fold, its loss on the validation rows, and its time."""
+        fold = FoldJob(**job.payload)
+        task, made = get_task(fold.task), storage.read_json(fold.path / "result.json")
+        rows = array_files.read_npz(fold.locate(fold.split))["predicted_rows"]
+        predictions = task.decode(array_files.read_npy(fold.path / "logits.npy"))
+        score = metrics.official_score(task, self.workspace.labels[rows], predictions).value
+        seconds = duration(made["seconds_since_last_start"])
+        return f"{task.score_name} {score:.4f} out of fold, loss {made['last_valid_loss']:.4f}, {seconds}"
 
     def _predict(self, jobs: dict[str, list[FoldJob]], lacking: Sequence[str], failed: set[str]) -> list[Failure]:
         """Predicts what the `lacking` runs, and the students of these runs, read; folds in `failed` are left out."""
