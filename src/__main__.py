@@ -114,7 +114,7 @@ def run(arguments: list[str]) -> None:
         print(_overview())
         return
     command, parsed, overrides = parse(arguments)
-    settings = _load(parsed.preset, overrides, parsed.model)
+    settings, reason = _load(parsed.preset, overrides, parsed.model)
     if settings.paths.output.exists() and not settings.paths.output.is_dir():
         raise UserError(f"paths.output: {settings.paths.output} is not a folder")
     from src.evaluation.workspace import Workspace
@@ -126,7 +126,7 @@ def run(arguments: list[str]) -> None:
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
             info(f"{name}: settings of {file} (tune.use)")
-    command.run(Workspace(settings, force=getattr(parsed, "force", False)), parsed)
+    command.run(Workspace(settings, force=getattr(parsed, "force", False), preset_reason=reason), parsed)
 
 
 def workspace_of(arguments: list[str]) -> Workspace:
@@ -134,7 +134,7 @@ def workspace_of(arguments: list[str]) -> Workspace:
     from src.evaluation.workspace import Workspace
 
     _, parsed, overrides = parse(arguments)
-    return Workspace(_load(parsed.preset, overrides, parsed.model))
+    return Workspace(_load(parsed.preset, overrides, parsed.model)[0])
 
 
 def _without_language(arguments: list[str]) -> tuple[list[str], str | None]:
@@ -221,18 +221,25 @@ class _Parser(argparse.ArgumentParser):
         return settings, others
 
 
-def _load(preset: str | None, overrides: list[str], models: list[str]) -> Config:
-    """Without --preset, that of the sample data or, where real files are in the input folder, `standard`."""
+def _load(preset: str | None, overrides: list[str], models: list[str]) -> tuple[Config, str]:
+    """The settings, and why their preset was chosen. Without --preset it is that of the sample data or, where real
+    files are in the input folder, `standard`."""
     settings = load_config(preset or "standard", overrides, models)
-    if preset is None:
-        from src.data import sources  # NumPy, for which --help need not wait
+    if preset is not None:
+        return settings, ""
+    from src.data import sources  # NumPy, for which --help need not wait
 
-        try:
-            if sources.find_files(settings) is None:
-                return load_config("sample", overrides, models)
-        except UserError:
-            pass  # told by the stages that read the input; the others do without
-    return settings
+    folder = settings.paths.input
+    try:
+        if sources.find_files(settings) is not None:
+            return settings, f"{folder} holds files of yours"
+    except UserError:
+        return settings, f"{folder} is no folder of sample data"  # told by the stages that read the input
+    reason = f"{folder} holds no files of yours"
+    try:
+        return load_config("sample", overrides, models), reason
+    except UserError as error:
+        raise UserError(f"{error} (preset sample, as {reason}; --preset NAME takes another)") from None
 
 
 def _overview() -> str:

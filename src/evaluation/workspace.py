@@ -17,7 +17,7 @@ from src.core.errors import Damaged, OutOfDate, UserError, unknown
 from src.core.settings import Config
 from src.core.settings_loader import model_names
 from src.core.storage import Output
-from src.core.terminal import warn
+from src.core.terminal import info, warn
 from src.data import sources
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
@@ -35,25 +35,34 @@ SAME = ("paths", "data", "grid", "folds", "shift", "task", "sample")
 
 
 class Workspace:
-    def __init__(self, settings: Config, read_only: bool = False, force: bool = False):
+    def __init__(self, settings: Config, read_only: bool = False, force: bool = False, preset_reason: str = ""):
         """`read_only`: nothing is written, not even a cache; for ./run.sh status. `force`: broken runs are used like
-        others (--force)."""
+        others (--force). `preset_reason`: why the preset was chosen, where the command names none."""
         self.settings = settings
         self.read_only = read_only
         self.force = force
+        self.preset_reason = preset_reason
         self._warned: set[str] = set()
         self.output = Output(settings.paths.output)
         self._kept: dict[str, Any] = {}
         self._left_out: set[str] = set()
         self.made: set[str] = set()
         """Stages that this command has made or found current."""
+        self.is_preset_told = False
 
     def variant(self, settings: Config) -> Workspace:
         """A workspace of other settings that shares what is loaded, where that does not depend on them."""
-        other = Workspace(settings, self.read_only, self.force)
+        other = Workspace(settings, self.read_only, self.force, self.preset_reason)
+        other.is_preset_told = self.is_preset_told
         if all(getattr(settings, key) == getattr(self.settings, key) for key in SAME):
             other.__dict__ |= {key: value for key, value in self.__dict__.items() if key in LOADED}
         return other
+
+    def tell_preset(self) -> None:
+        """Tells, once, of a preset that was chosen, when something is about to be made by it."""
+        if self.preset_reason and not self.is_preset_told:
+            info(f"preset {self.settings.preset}, as {self.preset_reason}; --preset NAME takes another")
+        self.is_preset_told = True
 
     def refresh(self) -> None:
         """Forgets what is loaded, after a stage wrote something or another command may have."""

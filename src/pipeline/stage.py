@@ -140,6 +140,7 @@ def make(workspace: Workspace, stage: Stage) -> bool:
             workspace.refresh()  # another command may have written while this one waited
             if _needs_are_current(workspace, stage):
                 if missing := [target for target in _targets(workspace, stage) if not target.is_current()]:
+                    workspace.tell_preset()
                     stage.run(workspace, missing)
                 workspace.refresh()
                 stage.show(workspace)

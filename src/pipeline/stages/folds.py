@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from src.core.targets import Target
 from src.core.terminal import info, result, warn
 from src.data import splits
 from src.data.tasks import Task
+from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
 
@@ -87,6 +89,7 @@ def _split(workspace: Workspace, target: Target) -> None:
     corpus, what = dataset.train, _described(workspace)
     settings = splits.recorded(config.folds, len(corpus))
     if output.folds.exists() and output.folds_manifest.exists():
+        _tell_of_runs(workspace, settings)
         info(f"folds: the {dataset.task.noun} or the settings have changed; splitting anew")
     if len(corpus) >= LARGE:
         info(f"folds: splitting {len(corpus):,} {dataset.task.noun} into {what}; a million take some 15 s")
@@ -119,6 +122,40 @@ def _split(workspace: Workspace, target: Target) -> None:
     rare = [names_of_strata[i] for i in splits.missing_labels(strata, made)]
     if rare:
         warn(f"too few positives, so some folds have none: {', '.join(rare)}")
+
+
+def _tell_of_runs(workspace: Workspace, settings: dict[str, Any]) -> None:
+    """Warns of finished runs on the folds that are about to be replaced, and names the command that brings the folds
+    back. Raises UserError where a preset that the command does not name would replace them."""
+    dataset = workspace.dataset
+    try:
+        before, table = dataset.splits_settings(), storage.array_hash(workspace.splits.table)
+    except UserError:
+        return  # of other rows, or damaged: there is nothing to go back to
+    found = [run for name in workspace.output.run_names() if (run := _run(workspace, name)) is not None]
+    named = ", ".join(run.name for run in found if run.record["folds"] == table)
+    if not named:
+        return
+    changed = [f"folds.{key}={value}".replace(" ", "") for key, value in before.items() if settings.get(key) != value]
+    back = f"{workspace.command('folds')} {shlex.join(changed)}"
+    is_typed = any(word.startswith("folds.") for word in workspace.settings.overrides)
+    if workspace.preset_reason and not is_typed:
+        presets = sorted({run.record["preset"] for run in found if run.record["folds"] == table})
+        raise UserError(
+            f"preset {workspace.settings.preset}, chosen as {workspace.preset_reason}, has other folds than the runs "
+            f"that are there ({named}) were made on, with --preset {' and '.join(presets)}. Name the preset of these "
+            f"runs, or split anew: ./run.sh {workspace.command('folds')}"
+        )
+    warn(f"runs on the folds before ({named}) compare with no new ones. To bring these folds back: ./run.sh {back}")
+
+
+def _run(workspace: Workspace, name: str) -> RunFolder | None:
+    """A finished run; None for one that cannot be read."""
+    try:
+        return workspace.run(name)
+    except UserError as error:
+        workspace.leave_out(f"run {name}", error)
+        return None
 
 
 def _names_of_strata(task: Task, n: int) -> list[str]:
