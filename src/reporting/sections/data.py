@@ -47,7 +47,7 @@ def _labels(dataset: Dataset, labels: np.ndarray) -> list[Chart]:
         common.axes.set_ylabel("% of reports")
         common.axes.set_title("Rate of each label")
         common.axes.tick_params(axis="x", labelsize=7.5, labelrotation=90 if len(names) > 20 else 0)
-    counts = np.bincount(labels.sum(axis=1))
+    counts = np.bincount(labels.sum(axis=1, dtype=np.int64))
     with charts.picture("Number of labels of a report", 2.4, charts.PANEL) as many:
         charts.bars(many.axes, list(map(str, range(len(counts)))), counts, 1)
         many.axes.set_xlabel("labels")
