@@ -9,21 +9,23 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-REMEDY = "Mend this"
+from src.core.language import _
+
+REMEDY = _("Mend this")
 REMEDIES = {
-    errno.ENOSPC: "Make room",
-    errno.EDQUOT: "Make room in your quota",
-    errno.EFBIG: "Raise the limit",
-    errno.EACCES: "Give this user the right to it",
-    errno.EPERM: "Give this user the right to it",
-    errno.EROFS: "Choose a folder that can be written, such as paths.output=DIR",
-    errno.ENAMETOOLONG: "Give it a shorter name",
-    errno.EISDIR: "Move the folder of this name away",
-    errno.ENOTDIR: "Move away the file that stands where a folder should",
-    errno.EEXIST: "Move away what stands there",
-    errno.EMFILE: "Allow more open files (ulimit -n)",
-    errno.ENFILE: "Close other programs",
-    errno.ENOMEM: "Close other programs, or take fewer workers (executor.workers=1)",
+    errno.ENOSPC: _("Make room"),
+    errno.EDQUOT: _("Make room in your quota"),
+    errno.EFBIG: _("Raise the limit"),
+    errno.EACCES: _("Give this user the right to it"),
+    errno.EPERM: _("Give this user the right to it"),
+    errno.EROFS: _("Choose a folder that can be written, such as paths.output=DIR"),
+    errno.ENAMETOOLONG: _("Give it a shorter name"),
+    errno.EISDIR: _("Move the folder of this name away"),
+    errno.ENOTDIR: _("Move away the file that stands where a folder should"),
+    errno.EEXIST: _("Move away what stands there"),
+    errno.EMFILE: _("Allow more open files (ulimit -n)"),
+    errno.ENFILE: _("Close other programs"),
+    errno.ENOMEM: _("Close other programs, or take fewer workers (executor.workers=1)"),
     **dict.fromkeys((errno.EIO, errno.ENOLCK, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH), REMEDY),
     errno.ECONNREFUSED: REMEDY,
 }
@@ -33,6 +35,16 @@ UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errn
 _TORCH_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")
 """Texts of RuntimeErrors of torch; it has no class for a lack of memory on a CPU."""
 _SIZE = re.compile(r"(?:allocate|allocate:) ([\d.]+ (?:bytes|[KMGTPE]i?B))")
+KINDS = {
+    "verb": _("verb"),
+    "run": _("run"),
+    "model": _("model"),
+    "preset": _("preset"),
+    "key": _("key"),
+    "label": _("label"),
+    "file": _("file"),
+}
+"""Words for what a name may be unknown of."""
 LONGEST = 120
 """Characters of a value in a message."""
 
@@ -54,14 +66,18 @@ def explained(error: Exception) -> str | None:
     them, or None for an error that is a fault of ours."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _TORCH_MEMORY.search(str(error))):
         size = _SIZE.search(str(error))
-        return (
-            f"there is not enough memory{f' for {size[1]}' if size else ''}. Take a smaller model, fewer tokens "
-            "(data.max_len), smaller batches (train.batch_size) or fewer workers (executor.workers=1)"
+        lack = (
+            _("there is not enough memory for {size}").format(size=size[1]) if size else _("there is not enough memory")
+        )
+        return lack + _(
+            ". Take a smaller model, fewer tokens (data.max_len), smaller batches (train.batch_size) or fewer workers "
+            "(executor.workers=1)"
         )
     if not isinstance(error, OSError) or error.errno not in REMEDIES:
         return None
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    return f"{place}{error.strerror}. {REMEDIES[error.errno]}, and run the same command again"
+    told = _("{place}{reason}. {remedy}, and run the same command again")
+    return told.format(place=place, reason=error.strerror, remedy=REMEDIES[error.errno])
 
 
 class Damaged(UserError):
@@ -69,9 +85,10 @@ class Damaged(UserError):
 
     def __init__(self, path: Path, why: str, remedy: str = ""):
         """`why`: what is wrong with it; `remedy`: the command, without ./run.sh, that makes it anew."""
-        self.what = f"{path} is damaged: {why}"
-        make = f"Make it anew with: ./run.sh {remedy}" if remedy else "Delete it and run the same command again"
-        super().__init__(f"{self.what}. {make}.")
+        self.what = _("{path} is damaged: {why}").format(path=path, why=why)
+        make = _("Make it anew with: ./run.sh {command}").format(command=remedy)
+        again = _("Delete it and run the same command again")
+        super().__init__(_("{what}. {make}.").format(what=self.what, make=make if remedy else again))
 
 
 def shortened(value: object) -> str:
@@ -84,5 +101,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Returns a UserError that lists the `known` names of a `kind` and suggests the name most similar to `name`."""
     known = sorted(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return UserError(f"unknown {kind} {shortened(name)}.{hint} Known: {', '.join(known)}")
+    hint = _(" Did you mean {name}?").format(name=repr(nearest[0])) if nearest else ""
+    told = _("unknown {kind} {name}.{hint} Known: {known}")
+    return UserError(told.format(kind=KINDS.get(kind, kind), name=shortened(name), hint=hint, known=", ".join(known)))

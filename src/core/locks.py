@@ -22,6 +22,7 @@ from typing import IO
 
 from src.core import temporaries
 from src.core.errors import UNSUPPORTED, UserError
+from src.core.language import _
 from src.core.terminal import info, warn_once
 
 WITHOUT = UNSUPPORTED | {errno.ENOLCK}
@@ -93,7 +94,9 @@ def _opened(path: Path) -> IO[str]:
         file = path.open("a+", encoding="utf-8", errors="surrogateescape")  # NFS locks only what is open for writing
     except OSError as error:
         raise UserError(
-            f"{path.parent} cannot be written ({error.strerror}). Choose another output folder: paths.output=DIR"
+            _("{folder} cannot be written ({reason}). Choose another output folder: paths.output=DIR").format(
+                folder=path.parent, reason=error.strerror
+            )
         ) from None
     if reason := _without_locks(file):
         file.close()
@@ -145,7 +148,7 @@ def _acquire(file: IO[str], kind: int, name: str) -> None:
     holder = file.read()
     if not _is_alive(holder):  # held by readers, or a killed writer left its name
         holder = "a command that reads it"
-    info(f"{name}: waits for {holder}, which works in the same output folder")
+    info(_("{name}: waits for {holder}, which works in the same output folder").format(name=name, holder=holder))
     fcntl.flock(file, kind)
 
 

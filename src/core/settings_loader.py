@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import ValidationError
 
 from src.core.errors import UserError, shortened, unknown
+from src.core.language import _
 from src.core.names import BLEND, check_model
 from src.core.settings import CLINICAL, PARTS, ROOT, AnyModel, Config, Paths, Run, Settings, Tune
 from src.core.yaml_reader import parse_yaml, read_yaml
@@ -129,14 +130,16 @@ def load_config(
     for text in overrides:
         key, value = _parse_override(text)
         if key == ["preset"]:
-            raise UserError(f"{shortened(text)}: choose a preset with --preset {value}")
+            raise UserError(_("{text}: choose a preset with --preset {name}").format(text=shortened(text), name=value))
         if key[0] in MADE:
             raise unknown("key", key[0], Config.model_fields.keys() - MADE)
         if key[0] in PARTS:
             for run in _having(key, chosen, built):
                 _set(built[run], key, value, text)
         elif key[0] == "runs" and len(key) < 3:
-            raise UserError(f"{shortened(text)}: name a setting of a run, such as runs.lstm.train.epochs=6")
+            raise UserError(
+                _("{text}: name a setting of a run, such as runs.lstm.train.epochs=6").format(text=shortened(text))
+            )
         elif key[0] == "runs":
             # Runs that --model does not select are accepted, so that the words of an experiment work for parts of it.
             if key[1] not in built:
@@ -308,7 +311,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, raw = text.partition("=")
     if not equals or not key:
-        raise UserError(f"{shortened(text)} is not of the form key=value, such as train.epochs=6")
+        raise UserError(_("{text} is not of the form key=value, such as train.epochs=6").format(text=shortened(text)))
     # Scalars stay text: pydantic converts them by the field's annotation, where YAML 1.1 would read 1e-3 as a
     # string and 007 as a number.
     if raw.strip() in ("", "~", "null"):

@@ -22,6 +22,7 @@ import numpy as np
 
 from src.core import temporaries, terminal
 from src.core.errors import REMEDIES, UNSUPPORTED, Damaged, UserError
+from src.core.language import _
 from src.core.names import check_name
 from src.core.temporaries import TemporaryFile
 
@@ -124,9 +125,15 @@ def sweep(output: Output) -> None:
 def require(path: Path, command: str) -> Path:
     """Returns `path`. Raises UserError, with the command that makes it, where it is missing."""
     if not path.exists():
-        how = f"Make it with: ./run.sh {command}" if command else "Run the same command again"
-        raise UserError(f"{path} is missing. {how}")
+        raise missing(path, command)
     return path
+
+
+def missing(path: Path, command: str) -> UserError:
+    """Returns the error for what is missing, with the command, without ./run.sh, that makes it; empty: the same one."""
+    if not command:
+        return UserError(_("{path} is missing. Run the same command again").format(path=path))
+    return UserError(_("{path} is missing. Make it with: ./run.sh {command}").format(path=path, command=command))
 
 
 def write_atomic(
@@ -141,7 +148,7 @@ def write_atomic(
     with writing(path):
         if path.exists() and not (path.is_file() or path.is_dir()):
             # The rename would put a file in the place of /dev/null or of a pipe.
-            raise UserError(f"{path} is a device, pipe or socket. Name a file to write to")
+            raise UserError(_("{path} is a device, pipe or socket. Name a file to write to").format(path=path))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = TemporaryFile(path)
     with temporary:
@@ -224,12 +231,12 @@ def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
         text = path.read_bytes().decode()
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Damaged(path, f"it is not valid JSON ({error})", remedy) from None
+        raise Damaged(path, _("it is not valid JSON ({error})").format(error=error), remedy) from None
     if not isinstance(value, dict) or CHECKSUM not in value:
-        raise Damaged(path, "it lacks its checksum, or an older version wrote it", remedy)
+        raise Damaged(path, _("it lacks its checksum, or an older version wrote it"), remedy)
     del value[CHECKSUM]
     if not _is_sealed(text):
-        raise Damaged(path, "its content differs from its checksum", remedy)
+        raise Damaged(path, _("its content differs from its checksum"), remedy)
     return value
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from src.core import array_files, storage
 from src.core.errors import Damaged
+from src.core.language import _
 from src.core.terminal import warn_once
 
 STATES = ("done", "running", "interrupted", "damaged", "stale", "missing", "unsure")
@@ -111,7 +112,7 @@ def check_files(result: Path, remedy: str = "") -> bool:
     files = {Path(os.path.normpath(result.parent / name)): expected for name, expected in noted.items()}
     for path, expected in files.items():
         if path.exists() and checksum(path, remedy) != expected:
-            raise Damaged(path, f"its checksum is not the one that {result} notes", remedy)
+            raise Damaged(path, _("its checksum is not the one that {file} notes").format(file=result), remedy)
     return all(path.exists() for path in files)
 
 
@@ -119,7 +120,7 @@ def check_file(path: Path, result: Mapping[str, Any], remedy: str) -> None:
     """Raises Damaged for a file that is not as the content of its `result` notes it; `remedy`: as for check_files()."""
     noted = result.get(CHECKSUMS, {}).get(path.name)
     if noted and checksum(path, remedy) != noted:
-        raise Damaged(path, "its checksum is not the one that its result.json notes", remedy)
+        raise Damaged(path, _("its checksum is not the one that {file} notes").format(file="its result.json"), remedy)
 
 
 def made_by(result: Path) -> list[str]:

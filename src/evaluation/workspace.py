@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from src.core.errors import Damaged, OutOfDate, UserError, unknown
+from src.core.language import _
 from src.core.settings import Config
 from src.core.settings_loader import model_names
-from src.core.storage import Output
+from src.core.storage import Output, missing
 from src.core.terminal import info, warn
 from src.data import sources
 from src.data.corpus import Corpus
@@ -98,8 +99,15 @@ class Workspace:
         found = Dataset.load(self.output, self.read_only, options(self.settings))
         if told := self._changes(found):
             raise OutOfDate(
-                f"{self.output.data} was not made of the files that are in {self.settings.paths.input} now: {told}. "
-                f"Put back what it was made of, or make all of what is there: ./run.sh {self.command('pipeline')}"
+                _(
+                    "{folder} was not made of the files that are in {input} now: {changes}. "
+                    "Put back what it was made of, or make all of what is there: ./run.sh {command}"
+                ).format(
+                    folder=self.output.data,
+                    input=self.settings.paths.input,
+                    changes=told,
+                    command=self.command("pipeline"),
+                )
             )
         found.check()
         return found
@@ -171,9 +179,9 @@ class Workspace:
         if (path / "run.json").exists():
             return RunFolder.load(path, self.settings)
         if name == "blend":
-            raise UserError(f"{path} is missing. Make it with: ./run.sh {self.command('blend')}")
+            raise missing(path, self.command("blend"))
         if name in model_names() or name in self.settings.runs:
-            raise UserError(f"{path} is missing. Make it with: ./run.sh {self.command('train', '--model', name)}")
+            raise missing(path, self.command("train", "--model", name))
         raise unknown("run", name, self.output.run_names())
 
     def check_unbroken(self, runs: Iterable[RunFolder]) -> None:
@@ -181,8 +189,11 @@ class Workspace:
         broken = [run for run in runs if run.fault]
         if broken and not self.force:
             what = "; ".join(f"run {run.name} {run.fault}" for run in broken)
-            told = f"{what}. Broken runs are not blended, submitted or handed on. {REMEDY}"
-            raise UserError(f"{told} To use them all the same: --force")
+            told = _(
+                "{what}. Broken runs are not blended, submitted or handed on. {remedy} "
+                "To use them all the same: --force"
+            )
+            raise UserError(told.format(what=what, remedy=REMEDY))
         for run in broken:
             if run.name not in self._warned:
                 self._warned.add(run.name)
