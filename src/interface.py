@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from src.reporting.html_page import Section
 
 ROLES = ("train", "test")
+INPUT = ("paths.input=", "paths.train=", "paths.test=")
+"""Settings that name the input files."""
 Files = str | Path | Sequence[str | Path]
 
 
@@ -63,13 +65,18 @@ class Pipeline:
         preset: name of a preset or a YAML file; without it `standard`, or `sample` on sample data.
         settings: further settings by their keys, such as {"train.epochs": 3} or {"task": "icu"}.
 
+        Without preset and settings, those of the pipeline that was made in the output folder before hold, and without
+        files its input.
+
         Raises UserError for what the user can put right.
         """
-        words = [f"paths.output={self.output}", *self._input_words(train, test)]
-        words += [
+        before = self._words if preset is None and settings is None else [f"paths.output={self.output}"]
+        if inputs := self._input_words(train, test):
+            before = [word for word in before if not word.startswith(INPUT)]
+        own = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in (settings or {}).items()
         ]
-        words = [*(["--preset", preset] if preset else []), *words]
+        words = [*(["--preset", preset] if preset else []), *before, *inputs, *own]
         if others := [one for one in packages.packages() if one.found and one.found != one.wanted]:
             told = ", ".join(f"{one.name} {one.found} (tried with {one.wanted})" for one in others)
             info(f"packages in other versions than those of requirements.txt: {told}")
@@ -101,7 +108,8 @@ class Pipeline:
             texts, each a string of token numbers with blanks between them or a list of numbers, with ids from 0 on.
         """
         if not isinstance(rows, (str, Path)):
-            with tempfile.TemporaryDirectory() as folder:
+            # What the command tells of its files is of no use: they are gone when it ends.
+            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
                 file = Path(folder) / "texts.csv"
                 file.write_text("".join(map(_line, range(len(rows)), rows)), encoding="utf-8")
                 return self._predict(file, run, Path(folder) / "predictions.csv")

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from itertools import cycle
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from src.__main__ import main
+from src.core import charts
+from src.core.language import _
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1
+from src.reporting.html_page import Chart, Heat, Section, Table, Token
 from tests.conftest import TINY, error_of
+from tests.notebooks import COPIES, OF_THE_COMPETITION, Copy
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-WITH_OUTPUTS = ROOT / "notebooks/validation.ipynb"
-"""Kept with its figures, which the README quotes and sample data does not give."""
+PROOF = ROOT / f"notebooks/{OF_THE_COMPETITION}.ipynb"
+QUICKSTART = ROOT / "notebooks/00_quickstart.ipynb"
+"""Makes what it reads; the others name the command that does."""
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +45,16 @@ def proof(tmp_path_factory) -> dict[str, str]:
     ("path", "start"),
     [
         # Its data takes half a minute to make.
-        pytest.param(path, start, id=path.stem, marks=[pytest.mark.slow] * (path == WITH_OUTPUTS))
+        pytest.param(path, start, id=path.stem, marks=[pytest.mark.slow] * (path == PROOF))
         for path, start in zip(NOTEBOOKS, cycle([ROOT, ROOT / "notebooks"]), strict=False)
     ],
 )
 def test_a_notebook_runs(path, start, request, monkeypatch):
     """On sample data, from the repository's root or from where it lies."""
-    with_labels = path == WITH_OUTPUTS
-    if with_labels:
+    if path == PROOF:
         found = request.getfixturevalue("proof")
     else:
-        places = {"CT_INPUT": "tiny_input", "CT_OUTPUT": "done"}
+        places = {"CT_INPUT": "tiny_input", "CT_OUTPUT": "copy" if path == QUICKSTART else "done"}
         found = {name: str(request.getfixturevalue(folder)) for name, folder in places.items()}
     for name in ("PYTHONPATH", "PYTHONSAFEPATH"):  # run.sh sets them; who starts Jupyter does not
         monkeypatch.delenv(name, raising=False)
@@ -60,10 +67,10 @@ def test_a_notebook_runs(path, start, request, monkeypatch):
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert len(outputs) >= 5 and not any(output.get("name") == "stderr" for output in outputs)
     shown = "".join(kind + str(content) for output in outputs for kind, content in output.get("data", {}).items())
-    assert "image/png" in shown or "<svg" in shown
+    assert any(picture in shown for picture in ("image/png", "<svg", 'class="heat"'))
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path != WITH_OUTPUTS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_kept_without_its_outputs(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert cells and all(cell.outputs == [] and cell.execution_count is None for cell in cells)
@@ -78,7 +85,7 @@ def test_a_notebook_tells_which_command_makes_what_it_reads(folder, done, tiny_i
     monkeypatch.setenv("CT_OUTPUT", str(tmp_path))
     monkeypatch.chdir(ROOT)
     for path in NOTEBOOKS:
-        if path != WITH_OUTPUTS:
+        if path not in (PROOF, QUICKSTART):
             first = next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
             assert "./run.sh" in error_of(exec, first.source, {})
 
@@ -89,3 +96,29 @@ def test_a_notebook_defines_nothing_and_names_no_machine(path):
         text = cell.source + "".join(str(output) for output in cell.get("outputs", ()))
         assert not any(line.startswith(("def ", "class ")) for line in cell.source.splitlines())
         assert str(ROOT) not in text and "/tmp/" not in text and "/home/" not in text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_rendered_copy_is_of_the_notebook_as_it_is(path):
+    """Made by python -m tests.notebooks; outputs are not compared, as they depend on the machine."""
+    copy = (COPIES / f"{path.stem}.md").read_text()
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert re.findall(r"```python\n(.*?)\n```", copy, re.DOTALL) == cells
+    shown = {COPIES / name for name in re.findall(r'<img src="([^"]+)"', copy)}
+    assert shown == set((COPIES / path.stem).iterdir())
+    assert str(ROOT) not in copy and "/tmp/" not in copy and "/home/" not in copy
+
+
+def test_a_copy_shows_what_markdown_can_show():
+    section = Section("", [Table(["run"], [["lstm"]], _("Sections"))])
+    with charts.picture(_("Sections")) as chart:
+        chart.axes.set_title("t")
+    section.parts += [Chart(chart.svg), Heat("words", [Token("12", 0.5, False, ""), Token("7", -1.0, True, "")])]
+    outputs = [new_output("stream", text="printed\n"), new_output("display_data", {"text/html": section._repr_html_()})]
+    made = Copy("name", new_notebook(cells=[new_markdown_cell("# Title"), new_code_cell("1 + 1", outputs=outputs)]))
+    assert "# Title" in made.text and "```python\n1 + 1\n```" in made.text and "```text\nprinted\n```" in made.text
+    assert "<th>run</th>" in made.text and "<td>lstm</td>" in made.text and "各节" not in made.text
+    assert list(made.pictures) == ["01.svg", "02.svg"] or list(made.pictures) == ["02.svg", "01.svg"]
+    for picture in made.pictures.values():
+        drawn = ElementTree.fromstring(picture)
+        assert drawn.tag == "{http://www.w3.org/2000/svg}svg" and b"var(" not in picture

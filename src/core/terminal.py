@@ -247,7 +247,8 @@ def _console(soft_wrap: bool = True) -> Console:
 
     live = sys.stdout.isatty()
     width = None if live else NARROW
-    return Console(width=width, highlight=False, markup=False, soft_wrap=soft_wrap, force_terminal=live)
+    plain = {"highlight": False, "markup": False, "force_jupyter": False}  # a notebook gets what a pipe gets
+    return Console(width=width, soft_wrap=soft_wrap, force_terminal=live, **plain)
 
 
 MARKS = 3
