@@ -10,11 +10,13 @@ the functions that need them import them, or the modules that stand on them. tes
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
 
 CLINICAL_TASKS = "icu: death in hospital, los: length of stay, frames: images read row by row"
+
+
+NAMING_RUNS = ("pipeline", "train", "pretrain", "status", "config")
+"""Verbs that take the names of runs without --model, too; the others have words of their own, or concern all runs."""
 
 
 def main(arguments: list[str]) -> int:
@@ -157,7 +163,7 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     """The command, its options, and the key=value words. Raises UserError for what is not understood."""
     name = verb_of(arguments)
     if name not in COMMANDS:
-        raise unknown("verb", name, [*COMMANDS, "test"])
+        raise _unknown_verb(name)
     command, entry = get_command(name), COMMANDS[name]
     parser = _Parser(
         prog=f"./run.sh {name}",
@@ -185,10 +191,13 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     parser.add_argument("--lang", choices=language.LANGUAGES, help="language; without it, that of the locale")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
     command.arguments(parser)
+    if name in NAMING_RUNS:
+        parser.add_argument("named_runs", nargs="*", metavar="RUN", help="the same as --model RUN")
     first = next((i for i, word in enumerate(arguments) if word not in ("--quiet", "--json")), None)
     named = first is not None and arguments[first] == name
     overrides, rest = parser.split(arguments[:first] + arguments[first + 1 :] if named else arguments)
     parsed = parser.parse_args(rest)
+    parsed.model += [run for run in getattr(parsed, "named_runs", []) if run not in parsed.model]
     if parsed.task is not None:
         if settings_loader.task_of(overrides) not in (None, parsed.task):
             raise UserError(f"--task {parsed.task} and task={settings_loader.task_of(overrides)} name two tasks")
@@ -198,14 +207,42 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     return command, parsed, overrides
 
 
+def _unknown_verb(name: str) -> UserError:
+    """A UserError for a word that is no verb; it may be the name of a model."""
+    if name in settings_loader.model_names():
+        return UserError(f"{name!r} is no verb, but a model. Did you mean: ./run.sh train {name}")
+    return unknown("verb", name, [*COMMANDS, "test"])
+
+
 class _Parser(argparse.ArgumentParser):
+    _words: Sequence[str] = ()
+    """All words behind the verb."""
+
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         if "help" in options:
             options["help"] = str(options["help"])  # argparse joins and wraps: a message would be English
         return super().add_argument(*names, **options)
 
     def error(self, message: str) -> None:
-        raise UserError(f"{message}. See {self.prog} --help")
+        start, _, words = message.partition("unrecognized arguments: ")
+        hint = self._hint(words.split()[0]) if not start and words else ""
+        raise UserError(f"{message}. {hint}See {self.prog} --help")
+
+    def _hint(self, word: str) -> str:
+        """A sentence on what a word that is not understood may stand for: an option, or a setting."""
+        from src.core.settings_reference import suggested
+
+        option, equals, value = word.partition("=")
+        if not option.startswith("-"):
+            return ""
+        options = [one for one in self._option_string_actions if one.startswith("--")]
+        if near := difflib.get_close_matches(option, options, n=1, cutoff=0.7):
+            return f"Did you mean {near[0]}? "
+        if keys := suggested(option.lstrip("-")):
+            behind = self._words[self._words.index(word) + 1 :][:1]
+            value = value if equals else next((one for one in behind if not one.startswith("-")), "VALUE")
+            return f"Settings are key=value words. Did you mean {' or '.join(f'{key}={value}' for key in keys[:3])}? "
+        return ""
 
     def split(self, words: list[str]) -> tuple[list[str], list[str]]:
         """Key=value words, which may stand anywhere, and the others, in their order.
@@ -213,6 +250,7 @@ class _Parser(argparse.ArgumentParser):
         The value of an option is no setting, whatever it holds, and neither is the name of a file that is there.
         """
         settings, others, is_value = [], [], False
+        self._words = words
         for word in words:
             is_setting = not is_value and not word.startswith("-") and "=" in word and not os.path.exists(word)
             (settings if is_setting else others).append(word)

@@ -94,8 +94,11 @@ class Grid(Settings):
     vital: Aggregation = "mean"
     """Value of a step with several observations, for each kind of parameter (plausible.SERIES)."""
     examination: Aggregation = "last"
+    """The same for laboratory examinations."""
     drug: Aggregation = "sum"
+    """The same for drugs."""
     device: Aggregation = "last"
+    """The same for devices, such as ventilation."""
 
 
 class Folds(Settings):
@@ -139,6 +142,7 @@ class Sample(Settings):
     test_rows: int = Field(1000, ge=1, le=100_000_000)
     """Number of reports in each of the two test files, or of stays (500 by default) in set-b."""
     seed: Seed = 2021
+    """Seed of the sample data; another seed gives other reports or stays."""
 
 
 class Shift(Settings):
@@ -155,21 +159,27 @@ class Shift(Settings):
     clip: float = Field(10.0, gt=1, le=1e6)
     """Maximum weight of a row relative to the mean weight."""
     seed: Seed = 0
+    """Seed of the noisy copies and of the sample of larger files."""
 
 
 class Noise(Settings):
     """Rates of token noise added to training reports, drawn anew each epoch, see corruption.NoiseRates."""
 
     replacement: float = Field(0.0, ge=0, lt=1)
+    """Probability that a token is replaced by a random one."""
     insertion: float = Field(0.0, ge=0, lt=1)
+    """Probability that a random token is inserted behind a token."""
     deletion: float = Field(0.0, ge=0, lt=1)
+    """Probability that a token is deleted."""
     dispersion: float = Field(0.0, ge=0, lt=1)
+    """Spread of the rates between reports; 0: the same rates for every report."""
 
 
 class Model(Settings):
     """Settings common to all models: embedding, pooling and linear head."""
 
     embedding_size: int = Field(128, ge=2, le=8192)
+    """Dimensions of a token's vector, and of a Transformer's layers."""
     embedding_init: Literal["random", "ppmi"] = "ppmi"
     """ppmi: factorised co-occurrences of words in all text (train, test and extra), see embeddings.py. Series have no
     words and ignore it."""
@@ -179,6 +189,7 @@ class Model(Settings):
     """lastmaxmean: all three, side by side; hierarchical: attention within windows of places, then over windows; label:
     one attention for each label."""
     head_dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout before the linear head."""
     dropout_samples: int = Field(1, ge=1, le=64)
     """Number of dropout masks of the head in a training step, whose logits are averaged (multi-sample dropout, Inoue
     2019)."""
@@ -189,9 +200,13 @@ class Recurrent(Model):
 
     encoder: Literal["recurrent"] = "recurrent"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    """Kind of recurrence."""
     hidden_size: int = Field(128, ge=1, le=8192)
+    """Size of the state in each direction."""
     layers: int = Field(1, ge=1, le=64)
+    """Number of layers, one above the other."""
     bidirectional: bool = True
+    """Read the report in both directions."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout between layers."""
 
@@ -201,12 +216,17 @@ class Transformer(Model):
 
     encoder: Literal["transformer"] = "transformer"
     layers: int = Field(2, ge=1, le=64)
+    """Number of layers, one above the other."""
     heads: int = Field(4, ge=1, le=256)
+    """Number of attention heads of a layer."""
     head_size: int | None = Field(None, ge=1, le=8192, exclude_if=lambda size: size is None)
     """Dimensions of a head; null: embedding_size / heads. Pruning leaves fewer heads of the same size."""
     feedforward_size: int = Field(512, ge=1, le=65_536)
+    """Size of the hidden layer of the feed-forward network."""
     positions: Literal["rotary", "relative"] = "rotary"
+    """How positions enter: rotary turns queries and keys, relative adds a learned term for each distance."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout of attention and of the feed-forward network."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Transformer:
@@ -244,6 +264,7 @@ class RCNN(Model):
 
     encoder: Literal["rcnn"] = "rcnn"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    """Kind of recurrence."""
     hidden_size: int = Field(128, ge=1, le=8192)
     """Size of the left and of the right context."""
     size: int = Field(128, ge=1, le=8192)
@@ -262,6 +283,7 @@ class GRUD(Model):
 
     encoder: Literal["grud"] = "grud"
     hidden_size: int = Field(64, ge=1, le=8192)
+    """Size of the state."""
 
 
 class Boosting(Settings):
@@ -273,7 +295,9 @@ class Boosting(Settings):
     max_iter: int = Field(300, ge=1, le=100_000)
     """Number of trees, for each class where there are more than two."""
     max_leaf_nodes: int = Field(8, ge=2, le=65_536)
+    """Maximum number of leaves of a tree."""
     min_samples_leaf: int = Field(20, ge=1, le=1_000_000_000)
+    """Minimum number of training rows in a leaf."""
     l2: float = Field(5.0, ge=0, le=1e12)
     """L2 regularisation of leaf values."""
     max_features: float = Field(0.1, gt=0, le=1)
@@ -336,18 +360,22 @@ class Optimisation(Settings):
     """Settings of a training loop, common to pretraining and training."""
 
     epochs: int = Field(12, ge=0, le=100_000)
+    """Number of times that all training rows are seen."""
     batch_size: int = Field(64, ge=1, le=1_000_000)
+    """Rows of a training step."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of matrix products in training and in the validation loss of each epoch; predictions are always fp32.
     auto: bf16 if the processor supports it and passes a probe."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """adam: weight_decay is added to the gradient; adamw: decoupled."""
     learning_rate: float = Field(5e-3, gt=0)
+    """Largest learning rate, reached after the warmup."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of matrices (parameters with two dimensions or more); other parameters have none."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of steps with a rising learning rate; afterwards the learning rate falls to zero along a cosine."""
     clip_norm: float = Field(1.0, gt=0)
+    """Largest norm of the gradient; a longer one is shortened to it."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which then predicts; 0: no average."""
 
@@ -370,6 +398,7 @@ class Pretrain(Optimisation):
     detection: float = Field(0.0, ge=0)
     """Weight of the loss of replaced-token detection."""
     seed: Seed = 1
+    """Seed of masks and of initial weights."""
 
     @model_validator(mode="after")
     def _shares(self) -> Pretrain:
@@ -402,6 +431,7 @@ class Train(Optimisation):
     seeds: Seeds = [1]
     """Seeds of training; each fold has a model for each seed, and their logits are averaged."""
     epochs: int = Field(12, ge=1, le=100_000)
+    """Number of times that all training rows are seen."""
     patience: int = Field(0, ge=0, le=100_000)
     """Early stopping: number of epochs without a better validation loss (on `select_on`), after which the best epoch is
     kept; 0: the last of all `epochs` is kept. Under kfold and families the scored fold then selects its own epoch,
@@ -419,6 +449,7 @@ class Train(Optimisation):
     outcome_weight: float = Field(0.0, ge=0)
     """Weight of the loss of predicting further outcomes that are known of training stays, such as SAPS-I; 0: none."""
     noise: Noise = Noise()
+    """Noise added to training reports."""
     target_weight: float = Field(0.0, ge=0, le=1)
     """Exponent of the density ratio to the target test file as sample weight: 1: the weights of `weighted` validation;
     0: equal weights."""
@@ -491,6 +522,7 @@ class Tune(Settings):
     use: bool = False
     """Use the settings of output/tune/RUN/best.yaml for each run with such a file."""
     sampler: Literal["tpe", "gp", "random"] = "tpe"
+    """How settings are proposed. tpe: tree-structured Parzen estimator; gp: Gaussian process; random: at random."""
     pruner: Literal["halving", "hyperband", "median", "none"] = "halving"
     """Pruner of trials by their scores after the first epochs and folds. halving and hyperband continue one trial in
     `reduction` at each of a few steps; median continues trials above the median."""
@@ -505,6 +537,7 @@ class Tune(Settings):
     top: int = Field(5, ge=1, le=1000)
     """Number of best trials whose settings are written."""
     seed: Seed = 0
+    """Seed of the sampler."""
 
 
 BOARD = "board (leaderboard.board, --board)"
@@ -736,6 +769,7 @@ class Config(Settings):
     compress: Compress = Compress()
     executor: Executor = Executor()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Processor of training and prediction. auto: a GPU where torch finds one."""
     track: Literal["none", "tensorboard", "mlflow"] = "none"
     """Tracker that also gets scores and learning curves of training and pretraining, see tracking.py; it needs
     docs/requirements-tracking.txt and does not change results."""

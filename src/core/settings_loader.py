@@ -330,20 +330,42 @@ def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:
 
 def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]:
     """Returns pydantic's errors in terms of the command line, one sentence each."""
-    sentences = []
+    sentences: list[str] = []
+    known: dict[str, tuple[str, set[str]]] = {}
     errors = error.errors()
     for item in errors[:MOST_ERRORS]:
         where, settings = _locate(top, item["loc"])
         if item["type"] == "extra_forbidden":
-            sentences.append(f"{where}: {unknown('key', str(item['loc'][-1]), settings.model_fields)}")
+            known.setdefault(where, (str(item["loc"][-1]), set()))[1].update(settings.model_fields)
         else:
             is_keyless = item["type"] in ("model_type", "dict_type", "model_attributes_type")
             message = "want keys and values" if is_keyless else item["msg"].removeprefix("Value error, ")
             given = "" if isinstance(item["input"], dict) else f" (got {shortened(item['input'])})"
             sentences.append(f"{where or 'configuration'}: {message}{given}")
+    sentences = [*_unknown_keys(known), *sentences]
     if len(errors) > MOST_ERRORS:
         sentences.append(f"and {len(errors) - MOST_ERRORS:,} further errors")
     return _merged(sentences)
+
+
+def _unknown_keys(known: Mapping[str, tuple[str, set[str]]]) -> list[str]:
+    """A sentence for each unknown key: of one that runs of several kinds lack, and of one that stands elsewhere, such
+    as epochs, which is train.epochs. `known`: its last part and the keys that stand beside it, by the whole key."""
+    from src.core.settings_reference import suggested
+
+    without_run: dict[str, tuple[str, set[str]]] = {}
+    for where, (name, keys) in known.items():
+        rest = re.sub(r"^runs\.[^.:]+\.", "", where)
+        is_shared = sum(re.sub(r"^runs\.[^.:]+\.", "", one) == rest for one in known) > 1
+        without_run.setdefault(rest if is_shared else where, (name, set()))[1].update(keys - MADE)
+    found = []
+    for where, (name, keys) in without_run.items():
+        elsewhere = [] if "." in where else suggested(name, nearest=False)
+        if elsewhere:
+            found.append(f"{where}: there is no key {name!r}. Did you mean {' or '.join(elsewhere[:3])}?")
+        else:
+            found.append(f"{where}: {unknown('key', name, keys)}")
+    return found
 
 
 def _merged(sentences: list[str]) -> list[str]:
