@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import html
 import html.parser
+import io
 import json
 import re
 import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +21,22 @@ import pytest
 
 from src.__main__ import COMMANDS, main
 from src.core import array_files, charts, storage, versions
+from src.core.language import Message
 from src.core.settings_loader import load_config
+from src.data.tasks import ROUND1, frames, sigmoid
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
 from src.pipeline.stages import report
-from src.reporting.html_page import TEMPLATES, Chart, Code, Section, Table, Text, render
-from src.reporting.sections import Findings
+from src.reporting.html_page import TEMPLATES, Chart, Code, Heat, Link, Section, Table, Term, Text, render
+from src.reporting.sections import Findings, errors
 from src.reporting.sections.errors import suspicious_labels
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import error_of, words
 
-SECTIONS = [
-    *(
-        "Data",
-        "Shift",
-        "Folds and learning curves",
-        "Scores",
-        "Blend",
-        "Errors",
-        "Tuning",
-        "Leaderboard",
-        "Environment",
-    ),
-]
+SECTIONS = ["Summary", "Scores", "Shift"]
+FOLDED = ["Data", "Folds and learning curves", "Blend", "Errors", "Tuning", "Leaderboard", "Pipeline", "Environment"]
+ROUND1_OF_FOUR = replace(ROUND1, groups=(replace(ROUND1.groups[0], size=4),))
+FRAMES_OF_THREE = frames(3)
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
@@ -53,9 +49,11 @@ class Checker(html.parser.HTMLParser):
         self.ids: list[str] = []
         self.links: list[str] = []
         self.headings: list[str] = []
+        self.is_chinese = False
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
+        self.is_chinese = given.get("lang") == "zh"
         self.ids += [given["id"]] if "id" in given else []
         self.links += [given[name] for name in ("href", "src", "xlink:href") if name in given]
         if tag not in VOID:
@@ -70,7 +68,7 @@ class Checker(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, text):
-        if self.open and self.open[-1] == "h2":
+        if "h2" in self.open and not self.is_chinese:
             self.headings.append(text)
 
 
@@ -79,8 +77,10 @@ def checked(path: Path) -> Checker:
     found.feed(path.read_text())
     assert not found.open
     assert len(found.ids) == len(set(found.ids)), "an id is there twice"
-    inner = [link for link in found.links if not link.startswith("data:image/png;base64,")]
-    assert all(link.startswith("#") and link[1:] in found.ids for link in inner), "nothing is loaded from elsewhere"
+    links = [link for link in found.links if not link.startswith("data:image/png;base64,")]
+    beside = [link for link in links if not link.startswith("#")]
+    assert all(link[1:] in found.ids for link in links if link not in beside), "a link leads nowhere"
+    assert all((path.parent / link).is_file() for link in beside), "nothing is loaded from elsewhere"
     return found
 
 
@@ -105,15 +105,16 @@ def report_on(done: Path, tiny_input: Path, tiny_input_round2: Path, output: Pat
 def test_the_page_has_every_part_and_stands_alone(reported):
     page = (reported / "report.html").read_text()
     found = checked(reported / "report.html")
-    assert found.headings == SECTIONS
+    assert found.headings == SECTIONS + FOLDED
     assert len(page) < 5e6
     assert not re.search(r"https?://(?!www\.w3\.org)", page)
     scores = {path.parent.name: json.loads(path.read_text()) for path in reported.glob("*/*/score.json")}
     for name, score in scores.items():
         assert name in page and f"{score['overall']['score']['value']:.4f}" in page
-    ladder = page[page.index("Scores out of fold") :]
-    written = re.findall(r"<text[^>]*>([^<]*)</text>", ladder[: ladder.index("</svg>")])
-    assert f"{scores['blend']['overall']['score']['value']:.4f}" in [text.strip() for text in written]
+    ladder = page[page.index('aria-label="Baselines and your model, out of fold"') :]
+    ladder = ladder[: ladder.index("</svg>")]
+    assert f"{scores['blend']['overall']['score']['value']:.4f} your model is here" in " ".join(ladder.split())
+    assert scores.keys() - {"lstm"} <= set(re.findall(r">\s*(\w+)</text>", ladder))
     assert set(re.findall(r"\./run\.sh ([a-z]+)", page)) <= set(COMMANDS)
     board = json.loads((reported / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
     assert f"{board['validations']['shifted']['value']:.4f}" in page and "0.6000" in page
@@ -124,6 +125,25 @@ def test_the_page_has_every_part_and_stands_alone(reported):
         assert f"Learning curves of {run}" in described
     assert "Parallel coordinates of blend" in described and "shifted against online" in described
     assert json.loads((reported / "pipeline.json").read_text())["command"] in html.unescape(page)
+
+
+def test_every_picture_has_a_title_and_names_of_axes(reported, tiny_input, monkeypatch):
+    seen, picture = [], charts.picture
+
+    @contextmanager
+    def looked_at(what, *arguments, **keywords):
+        with picture(what, *arguments, **keywords) as chart:
+            yield chart
+            shown = [axes for axes in chart.panels if axes.axison]
+            seen.append(str(what))
+            assert any(axes.get_title(loc="left") for axes in chart.panels), what
+            assert all(axes.get_ylabel() for axes in shown), what
+            assert any(axes.get_xlabel() for axes in shown) or not shown, what
+
+    monkeypatch.setattr(charts, "picture", looked_at)
+    (reported / "report.html").unlink()
+    assert main(["report", *words(tiny_input, reported)]) == 0
+    assert len(seen) > 20
 
 
 def test_the_same_output_gives_the_same_page(reported, tiny_input, capsys):
@@ -193,11 +213,11 @@ def test_parts_whose_artefacts_are_missing_are_left_out(tiny_input, tmp_path):
     assert main(["eda", *made]) == 0
     assert checked(tmp_path / "eda.html").headings == ["Data"]
     assert main(["report", *made]) == 0
-    assert checked(tmp_path / "report.html").headings == ["Data"]
+    assert checked(tmp_path / "report.html").headings == ["Summary", "Data"]
     assert (tmp_path / "suspicious.csv").read_text() == "report,label,said,probability\n"
     assert main(["folds", *made]) == 0
     assert main(["report", *made]) == 0
-    assert checked(tmp_path / "report.html").headings == ["Data", "Folds and learning curves"]
+    assert checked(tmp_path / "report.html").headings == ["Summary", "Data", "Folds and learning curves"]
 
 
 def test_a_damaged_shift_is_named_where_the_page_does_without_it(copy, tiny_input, capsys):
@@ -221,28 +241,56 @@ def test_a_corpus_that_is_not_as_it_was_prepared_is_named(copy, tiny_input, chan
     assert str(path) in (told := error_of(lambda: workspace.dataset)) and "./run.sh prepare" in told
 
 
+def outcomes(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (rows, 4) that come about as often as their probabilities say, and the logits of these."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-4, 4, (rows, 4))
+    return (rng.random(logits.shape) < sigmoid(logits)).astype(np.uint8), logits
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("sureness", [0.7, 1.0, 1.5])
+def test_labels_that_chance_explains_are_not_suspicious(seed, sureness):
+    labels, logits = outcomes(seed=seed)
+    assert len(suspicious_labels(ROUND1_OF_FOUR, labels, sureness * logits)) <= 2
+
+
 def test_suspicious_labels_are_those_that_were_spoilt():
-    rng = np.random.default_rng(0)
-    truth = (rng.random((500, 4)) < 0.3).astype(np.uint8)
-    probabilities = np.clip(np.where(truth == 1, 0.9, 0.1) + 0.08 * rng.standard_normal(truth.shape), 0.01, 0.99)
-    spoilt = {(int(i), int(k)) for i, k in zip(rng.choice(500, 12, replace=False), rng.integers(0, 4, 12), strict=True)}
-    labels = truth.copy()
+    labels, logits = outcomes()
+    rng = np.random.default_rng(1)
+    sure = np.argwhere(np.abs(logits) > 7)
+    spoilt = {(int(i), int(k)) for i, k in sure[rng.choice(len(sure), 40, replace=False)]}
     for cell in spoilt:
         labels[cell] ^= 1
-    found = suspicious_labels(labels, probabilities)
-    assert set(found) <= spoilt and len(found) >= 8, "those of which the models are surer than of most"
-    sureness = [abs(float(labels[cell]) - probabilities[cell]) for cell in found]
-    assert sureness == sorted(sureness, reverse=True)
-    constant = np.zeros((5, 1), dtype=np.uint8)
-    assert suspicious_labels(constant, np.full((5, 1), 0.9)) == []
+    found = suspicious_labels(ROUND1_OF_FOUR, labels, logits)
+    cells = {(i, k) for i, k, _ in found}
+    assert len(cells & spoilt) >= 30 and len(cells - spoilt) <= 0.2 * len(cells)
+    assert [chance for _, _, chance in found] == sorted(chance for _, _, chance in found)
 
 
-def test_suspicious_labels_are_exported(reported, tiny_input):
+def test_a_wrong_class_is_suspicious_and_a_right_one_is_not():
+    rng = np.random.default_rng(0)
+    logits = 5 * rng.standard_normal((3000, 3))
+    chances = FRAMES_OF_THREE.decode(logits)
+    classes = (rng.random((3000, 1)) > chances.cumsum(axis=1)).sum(axis=1)
+    labels = np.eye(3, dtype=np.uint8)[classes]
+    assert len(suspicious_labels(FRAMES_OF_THREE, labels, logits)) <= 2
+    surest = np.argsort(-chances.max(axis=1))[:10]
+    labels[surest] = np.roll(labels[surest], 1, axis=1)
+    assert {i for i, _, _ in suspicious_labels(FRAMES_OF_THREE, labels, logits)} >= set(surest.tolist())
+
+
+def test_suspicious_labels_are_exported(reported, tiny_input, monkeypatch):
     lines = list(csv.DictReader((reported / "suspicious.csv").open()))
-    assert lines and set(lines[0]) == {"report", "label", "said", "probability"}
-    assert [abs(float(line["said"]) - float(line["probability"])) for line in lines] == sorted(
-        (abs(float(line["said"]) - float(line["probability"])) for line in lines), reverse=True
-    )
+    assert len(lines) <= 2, "no label of the sample data is wrong"
+    workspace = Workspace(load_config("sample", [word for word in words(tiny_input, reported) if "=" in word]))
+    monkeypatch.setattr(errors, "EVIDENCE", -np.inf)
+    monkeypatch.setattr(errors, "WRONG", (0.0, 0.1))
+    monkeypatch.setattr(errors, "_fitted", lambda *given: (given[-1], np.array([[1.0, 0.0]] * 17)))
+    lines = list(csv.DictReader(io.StringIO(errors.suspicious_table(Findings.load(workspace)))))
+    assert set(lines[0]) == {"report", "label", "said", "probability"}
+    wrong = [abs(float(line["said"]) - float(line["probability"])) for line in lines]
+    assert np.all(np.diff(wrong) <= 1e-4), "the most improbable are first"
     ids = {line.split("|,|")[0] for line in (tiny_input / "sample_train.csv").read_text().splitlines()}
     assert {line["report"] for line in lines} <= ids
 
@@ -277,6 +325,49 @@ def test_figures_stand_to_the_right_and_words_to_the_left():
     assert table.kinds == ["word", "figure", "word", "figure"]
     assert Table(["name", "words"], [["3", "12 (+0.5), 7 (+0.2)"]]).kinds == ["word", "word"]
     assert Table(["name"], [["a name that a phone has to break"]]).kinds == ["long"]
+
+
+def test_a_column_that_says_the_same_in_every_row_is_said_once():
+    table = Table(["name", "score", "preset", "gain"], [["a", "1", "quick", "–"], ["b", "2", "quick", "–"]], "Runs")
+    assert table.header == ["name", "score"] and table.body == [["a", "1"], ["b", "2"]]
+    assert table.full_caption == "Runs; in every row: preset quick"
+    assert Table(["name", "score"], [["a", "1"]]).header == ["name", "score"], "there is nothing to tell apart"
+    assert Table(["name", "score"], [["a", "1"], ["b", "1"]]).header == ["name", "score"]
+
+
+def test_a_long_table_is_folded():
+    rows = [[str(i)] for i in range(13)]
+    assert Table(["n"], rows[:12]).is_open and not Table(["n"], rows).is_open
+    page = render("t", "s", [Section("One", [Table(["n"], rows, "Numbers")])])
+    assert "<summary>Numbers (13)</summary>" in page
+
+
+def test_cells_lead_to_their_explanation():
+    table = Table(["report"], [[Link("7", "#explained-7")], ["8"]])
+    page = render("t", "s", [Section("One", [table, Heat("Report 7", [], "explained-7")])])
+    assert '<a href="#explained-7">7</a>' in page and 'id="explained-7"' in page
+
+
+def test_terms_are_defined_where_they_first_stand(tmp_path):
+    terms = [Term("clean", "Definition <1>."), Term("out of fold", "Definition 2."), Term("absent", "Definition 3.")]
+    parts = [Text("./run.sh unclean, clean-up, clean=1. Out of fold, clean"), Table(["clean"], [["out of fold"]])]
+    page = render("t", "s", [Section("One", parts)], terms)
+    buttons = re.findall(r'<button type="button" class="term" popovertarget="([^"]+)">([^<]+)</button>', page)
+    assert buttons == [("term-out-of-fold", "Out of fold"), ("term-clean", "clean")]
+    assert "unclean, clean-up, clean=1. <button" in page
+    assert page.count("popover>") == 2 and "Definition &lt;1&gt;." in page and "Definition 3." not in page
+
+
+def test_a_term_of_a_translated_text_is_defined_in_both_languages():
+    def both(english: str, chinese: str) -> Message:
+        made = Message(english)
+        made._composed = {"zh": chinese}
+        return made
+
+    terms = [Term(both("expected", "预期"), both("Definition", "定义"))]
+    page = render("t", "s", [Section("One", [Text(both("The expected score", "分数的预期值"))])], terms)
+    assert re.findall(r'popovertarget="term-expected">([^<]+)<', page) == ["expected", "预期"]
+    assert page.count("popover>") == 1
 
 
 def test_pictures_take_the_colours_of_the_page():
@@ -317,7 +408,8 @@ def test_figures_of_logarithmic_axes_are_written_out():
 
 def test_a_square_of_figures_leaves_out_what_is_not_known():
     values = np.array([[np.nan, 0.25], [0.5, np.nan]])
-    assert _words(charts.heat(values, ["a", "b"], "Square", "{:.2f}".format)) == {"a", "b", "0.25", "0.50"}
+    drawn = charts.heat(values, ["a", "b"], "Square", "{:.2f}".format, "letter")
+    assert _words(drawn) == {"a", "b", "0.25", "0.50", "Square", "letter"}
 
 
 def _words(svg: str) -> set[str]:
@@ -350,6 +442,29 @@ def test_a_page_is_readable_in_a_browser(browser, reported, width, dark):
         assert complaints(browser) == [], browser.picture(reported / "page.png")
         paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == ("rgb(18, 22, 28)" if dark else "rgb(255, 255, 255)")
+
+
+@needs_browser
+def test_a_click_shows_a_definition_and_a_link_unfolds_its_section(browser, reported):
+    browser.open(reported / "report.html", 1280)
+    assert not browser.evaluate("document.querySelector('.definition').checkVisibility()")
+    browser.click(".term")
+    assert browser.evaluate("document.querySelector('.definition').checkVisibility()")
+    browser.open(reported / "report.html", 1280)
+    assert not browser.evaluate("document.querySelector('#errors').checkVisibility()")
+    browser.click("nav a[href='#errors']")
+    browser.wait_for("document.querySelector('#errors').checkVisibility()")
+    folded = "[...document.querySelectorAll('section > details')].filter(one => !one.open).length"
+    assert browser.evaluate(folded) == len(FOLDED) - 1
+
+
+@needs_browser
+def test_a_wide_screen_is_used(browser, reported):
+    browser.open(reported / "report.html", 1920)
+    right = browser.evaluate(
+        "Math.max(...[...document.querySelectorAll('svg')].map(e => e.getBoundingClientRect().right))"
+    )
+    assert right > 1200
 
 
 @needs_browser

@@ -29,7 +29,7 @@ from src.models.series_input import column_sources, series_columns
 from src.models.summaries import has_scores, statistic_shares
 from src.models.tabular import fit_tabular
 from src.reporting.explanations import explain
-from src.reporting.html_page import Chart, Table
+from src.reporting.html_page import Chart, Link, Table
 from src.reporting.sections import Findings, errors, explanations, training
 from src.reporting.series_attribution import SeriesExplainer
 from src.reporting.series_findings import sources, step_size, window_size
@@ -327,8 +327,10 @@ def test_the_page_of_each_task_speaks_of_its_rows(task, learned, tmp_path):
         assert not re.search(r"\b(reports?|tokens?|words)\b", said), said
         assert section.parts
     hardest = next(part for part in errors.section(findings).parts if isinstance(part, Table))
-    assert hardest.columns[0] == noun[:-1] and noun in hardest.caption and len(hardest.rows) == 20
+    assert hardest.columns[0] == noun[:-1] and noun in hardest.caption and len(hardest.rows) == 12
     header, *lines = errors.suspicious_table(findings).splitlines()
     assert header.startswith(noun[:-1] + ",") and bool(lines) <= (task != "los")
     drawn = [part for part in explained.parts if isinstance(part, Chart)]
     assert len(drawn) >= 4
+    links = {row[0].href for row in hardest.rows if isinstance(row[0], Link)}
+    assert links and links <= {f"#{part.anchor}" for part in drawn}

@@ -60,6 +60,8 @@ STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
+NARROW = 4
+"""Ratio of the ends of a logarithmic axis below which its marks are evenly spaced numbers."""
 WIDTH, PANEL, SMALL = 4.8, 3.6, 1.8
 """Widths in inches of a single picture, of one in a row, and of one of many. A phone shows about 5 inches, so that text
 keeps its size."""
@@ -81,7 +83,7 @@ def png(path: Path, pictures: int = 1, height: float = 3.4, width: float = 5.4) 
     from matplotlib.figure import Figure
 
     style = {key: PAPER.get(value, value) if isinstance(value, str) else value for key, value in STYLE.items()}
-    with mpl.rc_context({**style, "savefig.facecolor": "#ffffff"}), language.drawn():
+    with mpl.rc_context({**style, "savefig.facecolor": "#ffffff"}), language.drawn():  # fonts may lack Chinese
         figure = Figure(figsize=(width * pictures, height), layout="constrained")
         yield list(figure.subplots(1, pictures, squeeze=False)[0])
         buffer = io.BytesIO()
@@ -164,6 +166,11 @@ def bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: int 
     axes.grid(visible=False, axis="x")
 
 
+def parts_of(colour: str) -> tuple[float, ...]:
+    """Returns red, green and blue of a colour, from 0 to 1."""
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+
+
 def look(place: int) -> dict[str, Any]:
     """Returns colour and dashes of the line at a place of a legend; both tell lines apart."""
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)], "linewidth": 1.4}
@@ -212,21 +219,32 @@ def grouped(
     axes.legend()
 
 
-def heat(values: np.ndarray, names: Sequence[str], what: str, form: Callable[[float], str]) -> str:
-    """Returns the SVG of a square of numbers on a background that is deeper for larger numbers."""
+def heat(values: np.ndarray, names: Sequence[str], what: str, form: Callable[[float], str], axis: str) -> str:
+    """Returns the SVG of a square of numbers on a background that is deeper for larger numbers; `axis` is what `names`
+    are."""
     widest = max(map(len, names))
-    size = 0.35 + 0.07 * widest + 0.28 * len(names)
-    paint = np.zeros((*values.shape, 4))
-    paint[..., :3] = [int(COLOURS[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    paint[..., 3] = DEEPEST * np.maximum(np.nan_to_num(values), 0) / max(np.nanmax(values, initial=0.0), 1e-12)
-    with picture(what, size, size) as chart:
-        chart.axes.imshow(paint)
-        chart.axes.set_xticks(range(len(names)), names, rotation=90 if widest > 2 else 0)
-        chart.axes.set_yticks(range(len(names)), names)
-        chart.axes.grid(visible=False)
-        for i, j in np.argwhere(np.isfinite(values)):
-            chart.axes.text(j, i, form(values[i, j]), ha="center", va="center", fontsize=7, in_layout=False)
+    size = 0.55 + 0.07 * widest + 0.28 * len(names)
+    with picture(what, size + 0.2, max(size, 0.6 + 0.075 * len(what))) as chart:  # the title is the widest
+        heat_table(chart.axes, values, names, names, form)
+        chart.axes.set(title=what, xlabel=axis, ylabel=axis)
+        if widest > 2:
+            chart.axes.tick_params(axis="x", labelrotation=90)
     return chart.svg
+
+
+def heat_table(
+    axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], form: Callable[[float], str]
+) -> None:
+    """Draws numbers (R, C) on a background that is deeper for larger numbers; NaN is blank."""
+    paint = np.zeros((*values.shape, 4))
+    paint[..., :3] = parts_of(COLOURS[0])
+    paint[..., 3] = DEEPEST * np.maximum(np.nan_to_num(values), 0) / max(np.nanmax(values, initial=0.0), 1e-12)
+    axes.imshow(paint, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(visible=False)
+    for i, j in np.argwhere(np.isfinite(values)):
+        axes.text(j, i, form(values[i, j]), ha="center", va="center", fontsize=7, in_layout=False)
 
 
 def shades(
@@ -278,10 +296,11 @@ def rows(axes: Axes, names: Sequence[str]) -> None:
 
 def plain_log(axis: Axis, shown: Callable[[float], float] = lambda value: value) -> None:
     """Makes an axis logarithmic with plain numbers (0.02, not a power of ten), mapped by `shown`."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0)))
+    powers = LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0))
+    axis.set_major_locator(MaxNLocator(5) if high < NARROW * low else powers)
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{shown(value):,.10g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.core import charts
+from src.core.language import _
 from src.data.inputs import InputShape
 from src.reporting.series_findings import UNITS, sources, step_size, steps_name
 
@@ -35,11 +36,12 @@ def heat_map(contributions: np.ndarray, shape: InputShape, title: str) -> str:
     with charts.picture(f"{title}: contributions by parameter and hour", 0.9 + 0.19 * len(rows)) as chart:
         axes = chart.axes
         hours = step_size(shape)
-        charts.shades(axes, painted, labels, max(limit, 1e-6), "contribution", (0, painted.shape[1] * hours))
+        charts.shades(axes, painted, labels, max(limit, 1e-6), _("contribution"), (0, painted.shape[1] * hours))
         marks = list(range(0, round(n_steps * hours) + 1, TICK))
         axes.set_xticks([*marks, (n_steps + 1.5 * wide) * hours], [*map(str, marks), "all"])
         axes.tick_params(labelsize=8)
-        axes.set_xlabel("hour")
+        axes.set_xlabel(_("hour since admission (all: of no hour)"))
+        axes.set_ylabel(_("parameter, and its sum"))
         axes.set_title(title)
     return chart.svg
 
@@ -56,8 +58,8 @@ def image_maps(contributions: np.ndarray, image: np.ndarray | None, shape: Input
         with charts.picture(f"{title}: {what} of pixels", 2.2, 2.4) as chart:
             charts.shades(chart.axes, values, rows, limit, what)
             chart.axes.set_title(name)
-            chart.axes.set_xlabel("column")
-            chart.axes.set_ylabel("row")
+            chart.axes.set_xlabel(_("column"))
+            chart.axes.set_ylabel(_("row"))
         drawn.append(chart.svg)
     return drawn
 
@@ -76,18 +78,20 @@ def curves(record: dict[str, Any], shape: InputShape, title: str) -> str:
             axes.plot(hours, seen, "o-", markersize=2.2, linewidth=1.3, color=colour)
             unit = UNITS.get(name, "")
             axes.set_title(f"{name} ({unit})" if unit else name, fontsize=8, pad=2)
-            axes.tick_params(labelsize=7)
+            axes.tick_params(labelsize=7.5)
+            axes.set_ylabel(unit or _("value"), fontsize=7.5)
             axes.yaxis.get_major_locator().set_params(nbins=3)
         if attention is not None:
             weights, axes = _floats(attention), chart.panels[-1]
             axes.bar((np.arange(len(weights)) + 0.5) * size, 100 * weights, width=0.9 * size, color=charts.COLOURS[5])
-            axes.set_title("attention (%)", fontsize=8, pad=2)
-            axes.tick_params(labelsize=7)
+            axes.set_title(_("attention"), fontsize=8, pad=2)
+            axes.set_ylabel("%", fontsize=7.5)
+            axes.tick_params(labelsize=7.5)
         last = chart.panels[-1]
         n_steps = max(len(curve["observed"]) for curve in parameters.values()) if parameters else len(attention)
         last.set_xlim(0, n_steps * size)
         last.set_xticks(range(0, round(n_steps * size) + 1, TICK))
-        last.set_xlabel("hour", fontsize=8)
+        last.set_xlabel(_("hour since admission"), fontsize=8)
     return chart.svg
 
 
@@ -99,7 +103,8 @@ def importance(record: dict[str, Any], shape: InputShape, title: str) -> str:
         places = np.arange(len(order))[::-1]
         chart.axes.barh(places, size[order], color=charts.COLOURS[0], height=0.65)
         chart.axes.set_yticks(places, [names[i] for i in order], fontsize=8)
-        chart.axes.set_xlabel("mean |contribution|")
+        chart.axes.set_xlabel(_("mean |contribution|"))
+        chart.axes.set_ylabel(_("parameter"))
         chart.axes.grid(visible=False, axis="y")
         chart.axes.set_title(title)
     return chart.svg
@@ -113,7 +118,7 @@ def by_step(records: dict[str, dict[str, Any]], shape: InputShape) -> str:
         chart.axes.set_ylim(0, 1.1 * max(max(values) for values in series.values()))
         charts.lines(chart.axes, (np.arange(shape.steps) + 0.5) * step_size(shape), series)
         chart.axes.set_xlabel(step)
-        chart.axes.set_ylabel("mean |contribution|")
+        chart.axes.set_ylabel(_("mean |contribution|"))
         chart.axes.set_title(f"Contribution of each {step}")
     return chart.svg
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from src.core import language, storage, versions
+from src.core.language import _
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
 from src.data.tasks import Task
-from src.evaluation.runs import figure_of
 from src.evaluation.workspace import Workspace
-from src.pipeline.stage import Progress, Stage, run_lock
+from src.pipeline.stage import STAGES, Progress, Stage, get_stage, run_lock
 from src.reporting.html_page import TEMPLATES, render
 from src.reporting.sections import Findings
+from src.reporting.terms import terms
 
 TITLE = "CT report anomaly detection"
 """Title of a page on reports; other tasks have their own."""
 READ = (
     *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),
+    *("runs/*/config.yaml", "submission_*.csv", "tune/*/best.yaml"),
     *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "tune/*/study.json", "submissions.jsonl"),
 )
 """Files of the output folder that the page is made from. A test checks that the report opens no other text."""
@@ -55,9 +58,11 @@ class Report(Stage):
             environment,
             errors,
             explanations,
+            pipeline,
             scores,
             shift,
             submissions,
+            summary,
             training,
             tuning,
         )
@@ -66,17 +71,16 @@ class Report(Stage):
         (target,) = missing  # its stamp is older than what is read below: what changes meanwhile makes the page stale
         info("report: draws what the output folder holds")
         findings = Findings.load(workspace)
-        parts = [shift, training, scores, blend, errors, explanations, alarms, tuning, submissions, environment]
-        sections = [data.section(findings.dataset), *(part.section(findings) for part in parts)]
+        found = [part.section(findings) for part in (summary, scores, shift)]
+        further = [part.section(findings) for part in (training, blend, errors, explanations, alarms, tuning)]
+        graph = {name: get_stage(name).needs for name in STAGES if not get_stage(name).is_optional}
+        further = [data.section(findings.dataset), *further, submissions.section(findings)]
+        further += [pipeline.section(findings, graph), environment.section(findings)]
+        sections = [*found, *(replace(section, folded=True) for section in further)]
         storage.write_text(output.suspicious, errors.suspicious_table(findings))
-        best = findings.best
-        score = (
-            f"; {best.name}: {figure_of(best.score, workspace.settings.metric)['value']:.4f} out of fold"
-            if best
-            else ""
-        )
-        subtitle = f"{workspace.task.title}{score}"
-        storage.write_text(output.report, render(title_of(workspace.task), subtitle, sections))
+        subtitle = _("{task}, preset {preset}").format(task=workspace.task.title, preset=workspace.settings.preset)
+        page = render(title_of(workspace.task), subtitle, sections, terms(workspace.task))
+        storage.write_text(output.report, page)
         target.write({})
         say_page(output.report, started)
 
@@ -96,9 +100,13 @@ def made_from(workspace: Workspace) -> str:
                 settings.target,
                 settings.select_on,
                 settings.metric,
-                [word for word in settings.overrides if word.startswith("paths.")],
+                settings.preset,
+                settings.overrides,
+                settings.leaderboard.board,
+                {name: run.model_dump(mode="json") for name, run in settings.runs.items()},
             ],
             "command": pipeline.get("command"),
+            "input": workspace.input_checksums,
             **({} if language.chosen() == "en" else {"language": language.chosen()}),
             "version": [versions.REPORT, versions.MISSINGNESS],
             "templates": [storage.file_sha256(template) for template in TEMPLATES],

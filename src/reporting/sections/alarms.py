@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.core import charts, storage
+from src.core.language import _
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
@@ -35,14 +36,12 @@ WORTH = {
 """What alarms are worth: name and format."""
 WAYS = {"hysteresis": "with hysteresis", "bare": "bare threshold"}
 DIGITS = "{:.3f}"
-MANY = 20
-"""Rows above which a table is folded."""
 INTERVAL = 1.96
 """Standard errors on each side of a 95% interval."""
 
 
 def section(findings: Findings) -> Section:
-    found = Section("Early warning")
+    found = Section(_("Early warning"))
     best = findings.best
     path = findings.dataset.output.alarms_of(best.name) if best is not None else None
     if path is None or not path.exists():
@@ -58,7 +57,8 @@ def section(findings: Findings) -> Section:
         found.parts.append(Text(_rule(record)))
         caption = "Every threshold, with 95% intervals of the sensitivity. Dots: thresholds chosen on the other folds"
         found.parts.append(Chart(_curves(record), f"{caption}, for {record['chosen']}."))
-        examples = {one["died"]: _example(one) for one in record["examples"]}
+        highest = 1.25 * max((max(*one["risk"], one["on"]) for one in record["examples"]), default=1.0)
+        examples = {one["died"]: _example(one, highest) for one in record["examples"]}
         told = {
             True: "a death with its first alarm at the median hour",
             False: "a survivor with a median time in alarm",
@@ -68,7 +68,7 @@ def section(findings: Findings) -> Section:
             caption = "Risk over time; alarms are shaded, and the dashed line is the threshold"
             found.parts.append(Chart(list(examples.values()), f"{caption}: {shown}."))
     for title, columns, rows in tables(record):
-        found.parts.append(Table(columns, rows, title, open=len(rows) < MANY))
+        found.parts.append(Table(columns, rows, title))
     return found
 
 
@@ -149,7 +149,8 @@ def _against_hours(record: dict[str, Any]) -> list[str]:
                     label = "trees that learned from these hours" if i == 0 else None
                     chart.axes.plot(*places, "x", color=charts.COLOURS[i], label=label)
             chart.axes.set_title(title)
-            chart.axes.set_xlabel("hours of data")
+            chart.axes.set_xlabel(_("hours of data"))
+            chart.axes.set_ylabel({"roc_auc": _("area, 0 to 1"), "mae": record["unit"]}.get(names[0], _("loss")))
             chart.axes.legend()
         found.append(chart.svg)
     return found
@@ -174,28 +175,33 @@ def _curves(record: dict[str, Any]) -> str:
             chosen = record["alarms"][way]
             place = chosen["false_alarms_per_day"]["value"], chosen["sensitivity"]["value"]
             chart.axes.plot(*place, "o", color=charts.COLOURS[i], markersize=5)
-        chart.axes.set_title("Deaths with an alarm against false alarms")
-        chart.axes.set_xlabel("false alarms a patient-day of survivors")
-        chart.axes.set_ylabel("share of deaths with an alarm")
+        chart.axes.set_title(_("Deaths with an alarm against false alarms"))
+        chart.axes.set_xlabel(_("false alarms a patient-day of survivors"))
+        chart.axes.set_ylabel(_("share of deaths with an alarm"))
         chart.axes.set_ylim(0, 1.02)
         chart.axes.legend(loc="lower right")
     return chart.svg
 
 
-def _example(one: dict[str, Any]) -> str:
+def _example(one: dict[str, Any], highest: float) -> str:
+    """Draws risk and alarms of a stay, up to the risk `highest`."""
     fate = "died in hospital" if one["died"] else "survived"
     if one["death_hour"] is not None:
         fate = f"died on day {one['death_hour'] / 24:.0f}"
     title = f"Stay {one['stay']}: {fate}"
     with charts.picture(f"Risk and alarms of stay {one['stay']}, which {fate}", 2.4, charts.PANEL) as chart:
         risk = [*one["risk"], one["risk"][-1]]
-        chart.axes.step([*one["hours"], one["end"]], risk, where="post", color=charts.COLOURS[0], linewidth=1.4)
-        for begin, end in one["alarms"]:
-            chart.axes.axvspan(begin, max(end, begin + 0.3), color=charts.COLOURS[3], alpha=0.2, linewidth=0)
-        chart.axes.axhline(one["on"], color=charts.INK, linewidth=0.8, linestyle="--")
+        chart.axes.step(
+            [*one["hours"], one["end"]], risk, where="post", color=charts.COLOURS[0], linewidth=1.4, label=_("risk")
+        )
+        for i, (begin, end) in enumerate(one["alarms"]):
+            about = {"alpha": 0.2, "linewidth": 0, "label": None if i else _("alarm")}
+            chart.axes.axvspan(begin, max(end, begin + 0.3), color=charts.COLOURS[3], **about)
+        chart.axes.axhline(one["on"], color=charts.INK, linewidth=0.8, linestyle="--", label=_("threshold"))
         chart.axes.set_xlim(0, one["end"])
-        chart.axes.set_ylim(bottom=0)
+        chart.axes.set_ylim(0, highest)
         chart.axes.set_title(title)
-        chart.axes.set_xlabel("hours since admission")
-        chart.axes.set_ylabel("risk of death in hospital")
+        chart.axes.set_xlabel(_("hours since admission"))
+        chart.axes.set_ylabel(_("risk of death in hospital"))
+        chart.axes.legend()
     return chart.svg

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from src.core import charts
+from src.core.language import _, joined
 from src.data.tasks import Task
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
@@ -14,19 +15,20 @@ MANY = 12
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Blend")
+    result = Section(_("Blend"))
     for name, run in findings.runs.items():
         if not run.is_blend:
             continue
         record, members = run.record, list(run.record["members"])
         groups = record["weights"]["groups"]
-        result.parts.append(Text(f"{name}: {run.score['how']}."))
+        result.parts.append(Text(joined("", [name, ": ", run.score["how"], "."])))
         rows = [
             [_labels(run.task, group['start'], group['stop']), f"{group['temperature']:.3f}",
              *(f"{weight:.3f}" for weight in group["weights"])]
             for group in groups
         ]  # fmt: skip
-        result.parts.append(Table(["weights of", "temperature", *members], rows))
+        caption = _("{blend}: weights of the members").format(blend=name)
+        result.parts.append(Table([_("weights of"), _("temperature"), *members], rows, caption))
         contributions = record.get("contributions")
         if contributions:
             rows = [
@@ -39,9 +41,9 @@ def section(findings: Findings) -> Section:
             ]
             result.parts.append(
                 Table(
-                    ["member", "score alone", "loss without the member"],
+                    [_("member"), _("score alone"), _("loss without the member")],
                     rows,
-                    f"Contributions, cross-fitted on {contributions['on']}",
+                    _("Contributions, cross-fitted on {validation}").format(validation=contributions["on"]),
                 )
             )
             rows = [
@@ -53,16 +55,28 @@ def section(findings: Findings) -> Section:
                 ]
                 for step in contributions["greedy"]
             ]
-            result.parts.append(Table(["added", "score", "gain", "folds agree"], rows, "Greedy selection"))
+            columns = [_("added"), _("score"), _("gain"), _("folds agree")]
+            result.parts.append(Table(columns, rows, _("Greedy selection")))
         correlation = np.array(
             [[np.nan if value is None else value for value in line] for line in record["diversity"]["correlation"]]
         )
-        if len(members) > 1:
-            np.fill_diagonal(correlation, np.nan)
-            heat = charts.heat(correlation, members, f"Correlation of the errors of {name}'s members", "{:.2f}".format)
-            caption = f"{name}: correlation of the members' errors. The lower, the more a blend gains."
-            result.parts.append(Chart(heat, caption, wide=len(members) > MANY))
+        result.parts += _correlations(name, members, correlation)
     return result
+
+
+def _correlations(name: str, members: list[str], correlation: np.ndarray) -> list[Text | Chart]:
+    """Returns how far the errors of members (M,) correlate, (M, M): a sentence for two, a picture for more."""
+    if len(members) < 2:
+        return []
+    if len(members) == 2:
+        told = _(
+            "{blend}: the errors of {one} and {other} correlate by {value:.2f}; the lower, the more a blend gains."
+        )
+        return [Text(told.format(blend=name, one=members[0], other=members[1], value=correlation[0, 1]))]
+    np.fill_diagonal(correlation, np.nan)
+    title = _("{blend}: correlation of the members' errors").format(blend=name)
+    heat = charts.heat(correlation, members, title, "{:.2f}".format, _("member"))
+    return [Chart(heat, _("The lower, the more a blend gains."), wide=len(members) > MANY)]
 
 
 def _labels(task: Task, start: int, stop: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from src.core import charts
+from src.core.language import _
 from src.data.corpus import N_SPECIAL, Corpus
 from src.data.dataset import Dataset
 from src.evaluation.shift_words import short_names
@@ -23,15 +24,16 @@ def section(dataset: Dataset) -> Section:
         return series_data.section(dataset)
     train, labels = dataset.train, np.asarray(dataset.train.labels)
     tests = {short: Corpus.load(dataset.test_folder(name)) for name, short in short_names(dataset.test_files).items()}
-    result = Section("Data")
+    result = Section(_("Data"))
     result.parts.append(Text(f"{dataset.manifest['summary'][0].upper()}{dataset.manifest['summary'][1:]}."))
     result.parts.append(
         Table(
-            ["file", "role", "reports", "sha256"],
+            [_("file"), _("role"), _("reports"), "sha256"],
             [
                 [file["name"], file["role"], f"{file['rows']:,}", f"{file['sha256'][:12]}…"]
                 for file in dataset.manifest["files"]
             ],
+            _("Files"),
         )
     )
     result.parts += _labels(dataset, labels)
@@ -42,28 +44,31 @@ def section(dataset: Dataset) -> Section:
 
 def _labels(dataset: Dataset, labels: np.ndarray) -> list[Chart]:
     names, rates = _short(dataset.task.label_names), labels.mean(axis=0)
-    with charts.picture("Share of train reports with each label", 2.4, charts.PANEL) as common:
+    is_long = len(names) > 20
+    width = charts.WIDTH if is_long else charts.PANEL
+    with charts.picture(_("Share of train reports with each label"), 2.4, width) as common:
         charts.bars(common.axes, names, 100 * rates)
-        common.axes.set_ylabel("% of reports")
-        common.axes.set_title("Rate of each label")
-        common.axes.tick_params(axis="x", labelsize=7.5, labelrotation=90 if len(names) > 20 else 0)
+        common.axes.set_xlabel(_("label (t: type)") if "t0" in names else _("label"))
+        common.axes.set_ylabel(_("% of reports"))
+        common.axes.set_title(_("Rate of each label"))
+        common.axes.tick_params(axis="x", labelsize=7.5, labelrotation=90 if is_long else 0)
     counts = np.bincount(labels.sum(axis=1, dtype=np.int64))
-    with charts.picture("Number of labels of a report", 2.4, charts.PANEL) as many:
+    with charts.picture(_("Number of labels of a report"), 2.4, charts.PANEL) as many:
         charts.bars(many.axes, list(map(str, range(len(counts)))), counts, 1)
-        many.axes.set_xlabel("labels")
-        many.axes.set_ylabel("reports")
-        many.axes.set_title("Number of labels of a report")
+        many.axes.set_xlabel(_("labels of a report"))
+        many.axes.set_ylabel(_("number of reports"))
+        many.axes.set_title(_("Number of labels of a report"))
     normal = 1 - labels.any(axis=1).mean()
-    caption = f"{normal:.0%} of the reports have no label (normal). Mean: {labels.sum(axis=1).mean():.2f} labels."
+    caption = _("{share:.0%} of the reports have no label (normal). Mean: {mean:.2f} labels.").format(
+        share=normal, mean=labels.sum(axis=1).mean()
+    )
     together = labels.T.astype(np.float64) @ labels
     with np.errstate(invalid="ignore", divide="ignore"):
         given = together / np.diag(together)[:, None]
     np.fill_diagonal(given, np.nan)
-    heat = charts.heat(given, names, "Conditional rates of labels", lambda share: f"{100 * share:.0f}")
-    return [
-        Chart([common.svg, many.svg], caption),
-        Chart(heat, "Percentage of reports with the row's label that also have the column's label.", wide=True),
-    ]
+    heat = charts.heat(given, names, _("Labels together"), lambda share: f"{100 * share:.0f}", _("label"))
+    together = _("% of the reports with the row's label that also have the column's label.")
+    return [Chart([common.svg, many.svg], caption), Chart(heat, together, wide=True)]
 
 
 def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> Chart:
@@ -71,46 +76,52 @@ def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> Cha
     files = {"train": train.lengths, **{name: corpus.lengths for name, corpus in tests.items()}}
     abnormal = labels.any(axis=1)
     kinds = {"normal": train.lengths[~abnormal], "abnormal": train.lengths[abnormal]}
-    pictures = []
-    for groups, title in ((files, "by file"), (kinds, "of train, by label")):
-        with charts.picture(f"Lengths of reports {title}", 2.4, charts.PANEL) as chart:
-            shares = {name: 100 * np.histogram(n, edges)[0] / max(len(n), 1) for name, n in groups.items()}
-            charts.steps(chart.axes, edges, shares)
-            chart.axes.set_title(f"Tokens of a report, {title}")
-            chart.axes.set_xlabel("tokens")
-            chart.axes.set_ylabel("% of reports")
+    pictures, shares = [], []
+    for groups in (files, kinds):
+        shares.append({name: 100 * np.histogram(n, edges)[0] / max(len(n), 1) for name, n in groups.items()})
+    highest = max(share.max() for group in shares for share in group.values())
+    titles = (_("Tokens of a report, by file"), _("Tokens of a report of train, by label"))
+    for group, title in zip(shares, titles, strict=True):
+        with charts.picture(title, 2.4, charts.PANEL) as chart:
+            charts.steps(chart.axes, edges, group)
+            chart.axes.set_ylim(0, 1.05 * highest)
+            chart.axes.set_title(title)
+            chart.axes.set_xlabel(_("tokens"))
+            chart.axes.set_ylabel(_("% of reports"))
         pictures.append(chart.svg)
     means = ", ".join(f"{name} {np.mean(n):.1f}" for name, n in {**files, **kinds}.items() if len(n))
-    return Chart(pictures, f"Mean lengths: {means}.")
+    return Chart(pictures, _("Mean lengths: {means}.").format(means=means))
 
 
 def _words(dataset: Dataset, train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart | Table]:
     words, size = dataset.vocabulary.words, len(dataset.vocabulary)
     counts = {name: _counts(corpus, size) for name, corpus in {"train": train, **tests}.items()}
-    with charts.picture("Shares of words by rank") as chart:
+    with charts.picture(_("Shares of words by rank")) as chart:
         ordered = {name: 100 * np.sort(count)[::-1] / max(count.sum(), 1) for name, count in counts.items()}
         charts.lines(chart.axes, np.arange(1, size - N_SPECIAL + 1), ordered)
         charts.plain_log(chart.axes.xaxis)
         charts.plain_log(chart.axes.yaxis)
-        chart.axes.set_title("Word frequencies by rank")
-        chart.axes.set_xlabel("rank")
-        chart.axes.set_ylabel("% of tokens")
-    ranked = Chart(chart.svg, "Noise raises the shares of rare words, since intruders are nearly uniform over words.")
+        chart.axes.set_title(_("Word frequencies by rank"))
+        chart.axes.set_xlabel(_("rank of the word"))
+        chart.axes.set_ylabel(_("% of tokens"))
+    ranked = Chart(
+        chart.svg, _("Noise raises the shares of rare words, since intruders are nearly uniform over words.")
+    )
     top = np.argsort(-counts["train"])[:TOP_WORDS]
     shares = {name: count / max(count.sum(), 1) for name, count in counts.items()}
     common = Table(
-        ["word", *counts],
+        [_("word"), *counts],
         [[str(words[i]), *(f"{share[i]:.2%}" for share in shares.values())] for i in top],
-        f"The {len(top)} most frequent words of train and their shares",
+        _("The {n} most frequent words of train and their shares").format(n=len(top)),
         open=False,
     )
     scores = word_odds(dataset, labels.any(axis=1))
     order = np.argsort(scores)
     extremes = [*order[::-1][:INDICATIVE], *order[:INDICATIVE]]
     indicative = Table(
-        ["word", "log odds, in standard errors"],
+        [_("word"), _("log odds, in standard errors")],
         [[str(words[i]), f"{scores[i]:+.1f}"] for i in extremes],
-        "Words that indicate an abnormal report (positive) or a normal one (negative)",
+        _("Words that indicate an abnormal report (positive) or a normal one (negative)"),
         open=False,
     )
     return [ranked, common, indicative]

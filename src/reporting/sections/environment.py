@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from src.core import storage
-from src.reporting.html_page import Code, Section, Table, Text
+from src.core.language import _
+from src.reporting.html_page import Section, Table, Text
 from src.reporting.sections import Findings
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Environment")
-    seconds = findings.dataset.output.seconds
-    last = storage.read_json(seconds, "pipeline") if seconds.exists() else {}
-    if "command" in last:
-        result.parts.append(Code(last["command"]))
+    result = Section(_("Environment"))
     if findings.runs:
         rows = [[name, run.record["preset"], f"./run.sh {run.remedy}"] for name, run in findings.runs.items()]
-        result.parts.append(Table(["run", "preset", "command"], rows, "Commands to train each run", open=False))
+        result.parts.append(
+            Table([_("run"), _("preset"), _("command")], rows, _("Commands to train each run"), open=False)
+        )
     made = {}
     for run in findings.runs.values():
         if not run.is_blend:

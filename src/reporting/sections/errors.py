@@ -1,7 +1,8 @@
 """Report section on the errors of the best run: hardest rows, confused labels, causes, suspicious labels.
 
-Suspicious labels follow confident learning in its simplest form (Northcutt, Jiang and Chuang 2021): a label is
-suspicious if the out-of-fold probability of the opposite label exceeds the mean probability of reports with that label.
+A label is suspicious if it is more likely wrong than right. Under the model of `_fitted` a share of the labels is
+wrong, at random, and the others come about as often as the predictions say. The share that explains the labels best is
+taken if it does so much better than none: improbable labels alone are no evidence, since chance makes some.
 """
 
 from __future__ import annotations
@@ -11,19 +12,27 @@ import io
 
 import numpy as np
 
-from src.core import array_files, charts
-from src.data.tasks import Task
-from src.reporting.html_page import Chart, Section, Table, Text
+from src.core import array_files, charts, storage
+from src.core.language import Message, _, joined
+from src.data.tasks import EPS, Task, sigmoid
+from src.reporting.html_page import Chart, Link, Part, Section, Table, Text
 from src.reporting.sections import Findings
+from src.reporting.sections.explanations import anchor_of
 
-HARDEST = 20
-SUSPICIOUS = 25
-PAIRS = 12
+HARDEST = SUSPICIOUS = PAIRS = 12
+"""Rows of each table."""
 GROUPS = 8
+SIMILARITY = _("similarity to other folds")
+WRONG = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03)
+"""Shares of wrong labels that are tried."""
+EVIDENCE = 5.0
+"""Gain in log likelihood from which a share of wrong labels is believed in."""
+FITTED = 10_000
+"""Most rows that the model of wrong labels is fitted on."""
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Errors")
+    result = Section(_("Errors"))
     best = findings.best
     if best is None:
         return result
@@ -34,71 +43,122 @@ def section(findings: Findings) -> Section:
     predictions = task.decode(best.oof()[rows])
     losses = task.cells(labels, predictions).mean(axis=1)
     result.parts += [
-        Text(f"Out-of-fold predictions of {best.name}, by models that were not trained on the {task.one}."),
+        Text(_("Out-of-fold predictions of {run}.").format(run=best.name)),
         _share(task, losses),
         _against(findings, rows, losses),
-        _hardest(task, ids, labels, predictions, losses),
+        _hardest(findings, ids, labels, predictions, losses),
     ]
     if task.kind in ("multilabel", "multiclass"):
         result.parts.append(_pairs(task, labels, predictions))
-    if not task.has_classes:
-        return result
-    suspicious = suspicious_labels(labels, predictions)
-    result.parts.append(_contradictions(labels, suspicious, task.label_names))
-    first = [
-        [ids[i].decode(), task.label_names[k], _sign(labels[i, k]), f"{predictions[i, k]:.3f}"]
-        for i, k in suspicious[:SUSPICIOUS]
-    ]
-    caption = f"{len(suspicious):,} labels may be wrong; the {len(first)} most suspicious (suspicious.csv has all)"
-    result.parts.append(Table([task.one, "label", "value", "probability"], first, caption))
+    if task.has_classes:
+        result.parts += _suspicious(findings)
     return result
 
 
-def _sign(label: int) -> str:
-    return "positive" if label else "negative"
-
-
-def _contradictions(labels: np.ndarray, suspicious: list[tuple[int, int]], names: list[str]) -> Table:
-    """Returns the numbers of positives and negatives of each label that confident predictions contradict."""
-    counts = np.zeros((len(names), 2), dtype=int)
-    for i, k in suspicious:
-        counts[k, labels[i, k]] += 1
-    rows = [
-        [name, f"{n:,}", f"{suspect[1]:,}", f"{len(labels) - n:,}", f"{suspect[0]:,}"]
-        for name, n, suspect in zip(names, labels.sum(axis=0), counts, strict=True)
+def _suspicious(findings: Findings) -> list[Part]:
+    """Says how many labels are more likely wrong than right, and shows the most improbable ones."""
+    found, task, links = _found(findings), findings.dataset.task, explained_rows(findings)
+    if not found:
+        told = _("Nothing says that labels are wrong: improbable ones are as rare as chance makes them.")
+        return [Text(told)]
+    first = [
+        [linked(name, links), task.label_names[k], _sign(said), f"{chance:.4f}"]
+        for name, k, said, chance in found[:SUSPICIOUS]
     ]
-    columns = ["label", "positives", "suspicious positives", "negatives", "suspicious negatives"]
-    return Table(columns, rows, "Labels that confident predictions contradict", open=False)
+    caption = _(
+        "{n:,} labels are more likely wrong than right; the {shown} most improbable of them (suspicious.csv has all)"
+    ).format(n=len(found), shown=len(first))
+    return [Table([task.one, _("label"), _("value"), _("its probability")], first, caption)]
 
 
-def suspicious_labels(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, int]]:
-    """Returns (row, label) of cells whose label contradicts a confident prediction, the most confident first."""
-    cells = []
-    for k in range(labels.shape[1]):
-        positive = labels[:, k] == 1
-        if not positive.any() or positive.all():
-            continue
-        p = probabilities[:, k]
-        wrong = (~positive & (p >= p[positive].mean())) | (positive & (1 - p >= (1 - p[~positive]).mean()))
-        cells += [(int(i), k) for i in np.flatnonzero(wrong)]
-    return sorted(cells, key=lambda cell: -abs(labels[cell] - probabilities[cell]))
+def _found(findings: Findings) -> list[tuple[str, int, int, float]]:
+    """Returns id, label, value and its probability of the suspicious labels of the best run."""
+
+    def find() -> list[tuple[str, int, int, float]]:
+        rows, train = np.flatnonzero(findings.folds.scored), findings.dataset.train
+        labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
+        found = suspicious_labels(findings.dataset.task, labels, findings.best.oof()[rows])
+        return [(ids[i].decode(), k, int(labels[i, k]), chance) for i, k, chance in found]
+
+    return findings.workspace.keep(f"suspicious labels of {findings.best.name}", find)
+
+
+def _sign(label: int) -> Message:
+    return _("positive") if label else _("negative")
+
+
+def explained_rows(findings: Findings) -> dict[str, str]:
+    """Returns the links from ids to their explanations on this page."""
+    best = findings.best
+    path = findings.dataset.output.explained(best.name)
+    record = storage.read_json(path, findings.workspace.command("explain")) if path.exists() else {}
+    if record.get("run") != best.score["fingerprint"]:
+        return {}
+    return {one["report"]: f"#{anchor_of(one['report'])}" for one in record["reports"]}
+
+
+def linked(name: str, links: dict[str, str]) -> str:
+    return Link(name, links[name]) if name in links else name
+
+
+def suspicious_labels(task: Task, labels: np.ndarray, logits: np.ndarray) -> list[tuple[int, int, float]]:
+    """Returns row, label and probability of the labels that are more likely wrong than right, the most improbable
+    first.
+
+    `labels` and `logits` are (N, L); of classes only the one that a row has is looked at.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    some = np.sort(np.random.default_rng(0).permutation(len(labels))[:FITTED])
+    fits = [_fitted(task, labels[some], logits[some], share) for share in WRONG]
+    best = max(range(len(WRONG)), key=lambda i: fits[i][0])
+    if fits[best][0] - fits[0][0] < EVIDENCE:
+        return []
+    parameters, share = fits[best][1], WRONG[best]
+    probabilities = task.decode(parameters[:, 0] * logits + parameters[:, 1])
+    chances = np.where(labels == 1, probabilities, 1 - probabilities)
+    wrong = share * (1 - chances) / (share * (1 - chances) + (1 - share) * chances)
+    cells = np.argwhere((wrong > 0.5) & ((labels == 1) | (task.kind != "multiclass")))
+    found = [(int(i), int(k), float(chances[i, k])) for i, k in cells]
+    return sorted(found, key=lambda cell: cell[2])
+
+
+def _fitted(task: Task, labels: np.ndarray, logits: np.ndarray, wrong: float) -> tuple[float, np.ndarray]:
+    """Returns the largest log likelihood of the labels if a share `wrong` of them is wrong, and the slope and offset of
+    each label's logits, (L, 2), that give it. Slopes are at most 1: nothing is surer than the run itself."""
+    from scipy.optimize import minimize
+
+    bounds, start = [(0.0, 1.0), (-5.0, 5.0)], [0.9, 0.0]
+    if task.kind == "multiclass":  # one slope for all classes, no offsets
+        said = labels == 1
+
+        def loss_of(slope: np.ndarray) -> float:
+            chances = task.decode(slope[0] * logits)[said]
+            return -float(np.log(wrong + (1 - 2 * wrong) * np.maximum(chances, EPS)).sum())
+
+        fit = minimize(loss_of, start[:1], bounds=bounds[:1])
+        return -float(fit.fun), np.array([[fit.x[0], 0.0]] * labels.shape[1])
+
+    def loss(parameters: np.ndarray, signs: np.ndarray, column: np.ndarray) -> tuple[float, np.ndarray]:
+        chances = np.maximum(sigmoid(signs * (parameters[0] * column + parameters[1])), EPS)
+        mixed = wrong + (1 - 2 * wrong) * chances
+        change = -(1 - 2 * wrong) * chances * (1 - chances) * signs / mixed
+        return -float(np.log(mixed).sum()), np.array([change @ column, change.sum()])
+
+    columns = zip((2.0 * labels - 1).T, logits.T, strict=True)
+    fits = [minimize(loss, start, column, jac=True, bounds=bounds) for column in columns]
+    return -float(sum(fit.fun for fit in fits)), np.array([fit.x for fit in fits])
 
 
 def suspicious_table(findings: Findings) -> str:
     """Returns a CSV of all suspicious labels, for review; without a run, or without labels of 0 and 1, only the
-    header."""
+    header. `probability` is that of the label being 1."""
     text, task = io.StringIO(), findings.dataset.task
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([task.one, "label", "said", "probability"])
     if findings.best is None or not task.has_classes:
         return text.getvalue()
-    rows = np.flatnonzero(findings.folds.scored)
-    train = findings.dataset.train
-    labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
-    probabilities = findings.dataset.task.decode(findings.best.oof()[rows])
-    for i, k in suspicious_labels(labels, probabilities):
-        name = findings.dataset.task.label_names[k]
-        writer.writerow([ids[i].decode(), name, int(labels[i, k]), f"{probabilities[i, k]:.4f}"])
+    for name, k, said, chance in _found(findings):
+        writer.writerow([name, task.label_names[k], said, f"{chance if said else 1 - chance:.4f}"])
     return text.getvalue()
 
 
@@ -106,28 +166,28 @@ def _share(task: Task, losses: np.ndarray) -> Chart:
     ordered = np.sort(losses)[::-1]
     share = np.cumsum(ordered) / max(ordered.sum(), 1e-12)
     kept = np.unique(np.linspace(0, len(share) - 1, 200).astype(int))
-    with charts.picture(f"Share of the loss by share of the {task.noun}", 2.2) as chart:
+    with charts.picture(_("Share of the loss by share of the {noun}").format(noun=task.noun), 2.2) as chart:
         chart.axes.plot(100 * (kept + 1) / len(share), 100 * share[kept], color=charts.COLOURS[0])
-        chart.axes.set_xlabel(f"% of {task.noun}, hardest first")
-        chart.axes.set_ylabel("% of the loss")
-        chart.axes.set_title("Concentration of the loss")
-    return Chart(
-        chart.svg, f"The hardest tenth of the {task.noun} has {share[max(len(share) // 10 - 1, 0)]:.0%} of the loss."
-    )
+        chart.axes.set_xlabel(_("% of {noun}, hardest first").format(noun=task.noun))
+        chart.axes.set_ylabel(_("% of the loss"))
+        chart.axes.set_title(_("Concentration of the loss"))
+    caption = _("The hardest tenth of the {noun} has {share:.0%} of the loss.")
+    return Chart(chart.svg, caption.format(noun=task.noun, share=share[max(len(share) // 10 - 1, 0)]))
 
 
 def _causes(findings: Findings, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Returns figures of the rows, each (n,), that the loss may depend on."""
     dataset, train = findings.dataset, findings.dataset.train
     if dataset.shape.kind == "tokens":
-        return {"tokens": np.asarray(train.lengths)[rows].astype(float)}
+        return {_("tokens"): np.asarray(train.lengths)[rows].astype(float)}
     values, causes = train.inputs["values"], {}
     if not dataset.task.has_classes:
-        causes[f"{dataset.task.label_names[0]} in {dataset.task.unit}"] = np.asarray(train.labels)[rows, 0]
-    causes["observed values"] = np.array([(~np.isnan(values[row])).sum() for row in rows], dtype=float)
+        in_truth = _("{label} in {unit}").format(label=dataset.task.label_names[0], unit=dataset.task.unit)
+        causes[in_truth] = np.asarray(train.labels)[rows, 0]
+    causes[_("observed values")] = np.array([(~np.isnan(values[row])).sum() for row in rows], dtype=float)
     if "Age" in dataset.shape.statics:
         age = dataset.shape.statics.index("Age")
-        causes["age"] = np.asarray(train.inputs["statics"])[rows, 0, age].astype(float)
+        causes[_("age in years")] = np.asarray(train.inputs["statics"])[rows, 0, age].astype(float)
     return causes
 
 
@@ -140,13 +200,13 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
         cosines = np.array(
             [shift.tests[0].array("similarity")[0][place[row]] if row in place else np.nan for row in rows]
         )
-        causes["similarity to other folds"] = cosines
+        causes[SIMILARITY] = cosines
         path = shift.output.shift / "report_noise.npy"
         if path.exists() and len(noise := array_files.read_npy(path, "shift")[:, 0]) == len(shift.rows):
-            causes["estimated share of tokens with noise"] = np.array(
+            causes[_("noise, share of tokens")] = np.array(
                 [noise[place[row]] if row in place else np.nan for row in rows]
             )
-    pictures = []
+    groups = {}
     for name, values in causes.items():
         finite = np.isfinite(values)
         if findings.dataset.shape.kind == "series" and np.ptp(values[finite]) == 0:
@@ -157,42 +217,53 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
         means, centres = (np.bincount(group, cells) / sizes for cells in (losses[finite], values[finite]))
         spread = np.sqrt(np.maximum(np.bincount(group, losses[finite] ** 2) / sizes - means**2, 0) / sizes)
         kept = np.bincount(group) > 0
-        with charts.picture(f"Loss against {name}", 2.2, charts.PANEL) as chart:
-            chart.axes.errorbar(
-                centres[kept], means[kept], spread[kept], fmt="o-", markersize=3, linewidth=1, color=charts.COLOURS[0]
-            )
+        groups[name] = centres[kept], means[kept], spread[kept]
+    highest = max((means + spread).max() for _centres, means, spread in groups.values())
+    measure = _("mean error ({unit})").format(unit=task.unit) if task.unit else _("mean loss")
+    pictures = []
+    for name, (centres, means, spread) in groups.items():
+        with charts.picture(_("Loss by {cause}").format(cause=name), 2.4, charts.PANEL) as chart:
+            chart.axes.errorbar(centres, means, spread, fmt="o-", markersize=3, linewidth=1, color=charts.COLOURS[0])
+            chart.axes.set_title(_("Loss by {cause}").format(cause=name))
             chart.axes.set_xlabel(name)
-            chart.axes.set_ylabel(f"mean error ({task.unit})" if task.unit else "mean loss")
-            chart.axes.set_ylim(bottom=0)
+            chart.axes.set_ylabel(measure)
+            chart.axes.set_ylim(0, 1.05 * highest)
         pictures.append(chart.svg)
-    caption = "Groups of equal size, ± one standard error."
-    if any(name.startswith("similarity") for name in causes):
-        caption += f" Similarity is the cosine to the nearest {task.one}."
+    caption = _("Groups of equal size, ± one standard error, all on one scale of losses.")
+    if SIMILARITY in causes and findings.dataset.shape.kind == "tokens":
+        caption = caption + " " + _("Similarity is the cosine to the nearest {one}.").format(one=task.one)
     return Chart(pictures, caption)
 
 
-def _hardest(task: Task, ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, losses: np.ndarray) -> Table:
-    names, hardest = task.label_names, np.argsort(-losses)[:HARDEST]
-    columns, rows = [task.one, "loss"], [[ids[i].decode(), f"{losses[i]:.3f}"] for i in hardest]
+def _hardest(
+    findings: Findings, ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, losses: np.ndarray
+) -> Table:
+    task, links = findings.dataset.task, explained_rows(findings)
+    names, hardest = task.label_names, np.argsort(-losses, kind="stable")[:HARDEST]
+    columns, rows = [task.one, _("loss")], [[linked(ids[i].decode(), links), f"{losses[i]:.3f}"] for i in hardest]
     cells = task.cells(labels[hardest], predictions[hardest])
     if task.kind == "regression":
-        columns = [task.one, f"error in {task.unit}", "in truth", "predicted"]
+        columns = [task.one, _("error in {unit}").format(unit=task.unit), _("in truth"), _("predicted")]
         more = [[f"{labels[i, 0]:g}", f"{predictions[i, 0]:.1f}"] for i in hardest]
     elif task.kind == "multiclass":
-        columns += ["class", "its probability", "predicted", "probability"]
+        columns += [_("class"), _("its probability"), _("predicted"), _("probability")]
         true, said = labels[hardest].argmax(axis=1), predictions[hardest].argmax(axis=1)
         more = [
             [names[a], f"{predictions[i, a]:.3f}", names[b], f"{predictions[i, b]:.3f}"]
             for i, a, b in zip(hardest, true, said, strict=True)
         ]
     else:
-        columns.append("wrong labels with their predicted probability")
+        columns.append(_("wrong labels with their predicted probability"))
         more = []
         for i, losses_of in zip(hardest, cells, strict=True):
             worst = [k for k in np.argsort(-losses_of)[:3] if losses_of[k] > 0.5]
-            more.append([", ".join(f"{names[k]} {_sign(labels[i, k])}, {predictions[i, k]:.2f}" for k in worst)])
+            told = [joined(" ", [names[k], _sign(labels[i, k]), f"{predictions[i, k]:.2f}"]) for k in worst]
+            more.append([joined(", ", told)])
     rows = [[*row, *others] for row, others in zip(rows, more, strict=True)]
-    return Table(columns, rows, f"The {len(rows)} hardest {task.noun}")
+    caption = _("The {n} hardest {noun}; those with a link are explained below, others by: {command}").format(
+        n=len(rows), noun=task.noun, command=f"./run.sh explain {findings.best.name} --id ID"
+    )
+    return Table(columns, rows, caption)
 
 
 def _pairs(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Table:
@@ -209,9 +280,10 @@ def _pairs(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Table:
     order = [np.unravel_index(i, both.shape) for i in np.argsort(-both, axis=None)[:PAIRS]]
     rows = [[names[a], names[b], f"{both[a, b]:.0f}", f"{missed[:, a].sum():.0f}"] for a, b in order if both[a, b] > 0]
     if task.kind == "multiclass":
-        return Table(["class", "predicted", task.noun, "errors of the class in all"], rows, "Confused classes")
+        columns = [_("class"), _("predicted"), task.noun, _("errors of the class in all")]
+        return Table(columns, rows, _("Confused classes"))
     return Table(
-        ["false negative", "false positive", task.noun, "false negatives in all"],
+        [_("false negative"), _("false positive"), task.noun, _("false negatives in all")],
         rows,
-        f"Confused labels: false negative and false positive in one {task.one}",
+        _("Confused labels: false negative and false positive in one {one}").format(one=task.one),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage
+from src.core.language import _
 from src.reporting.html_page import Heat, Section, Table, Text, Token
 from src.reporting.sections import Findings, series_explanations
 
@@ -23,7 +24,7 @@ LEGEND = (
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Explanations")
+    result = Section(_("Explanations"))
     best = findings.best
     path = findings.dataset.output.explained(best.name) if best is not None else None
     if path is None or not path.exists():
@@ -48,14 +49,23 @@ def section(findings: Findings) -> Section:
     ]
     result.parts.append(Table(["label", "reports", "words", "phrases"], rows, "Most important words and phrases"))
     result.parts.append(Text(LEGEND))
+    anchored: set[str] = set()  # a report may be explained for two labels
     for report in record["reports"]:
         truth = f"{report['label']} {'positive' if report['there'] else 'negative'}"
         title = f"{report['kind']}: report {report['report']}: {truth}, probability {report['probability']:.3f}"
-        result.parts.append(heat(title, report["tokens"], np.array(report["contributions"]), np.array(report["noise"])))
+        anchor = "" if report["report"] in anchored else anchor_of(report["report"])
+        anchored.add(report["report"])
+        values, noise = np.array(report["contributions"]), np.array(report["noise"])
+        result.parts.append(heat(title, report["tokens"], values, noise, anchor))
     return result
 
 
-def heat(title: str, words: Sequence[int], contributions: np.ndarray, noise: np.ndarray) -> Heat:
+def anchor_of(row: str) -> str:
+    """Returns the name that links to the explanation of a row lead to."""
+    return f"explained-{row}"
+
+
+def heat(title: str, words: Sequence[int], contributions: np.ndarray, noise: np.ndarray, anchor: str = "") -> Heat:
     """Returns a report's tokens coloured by their contribution to a logit, the largest in full colour."""
     most = max(float(np.abs(contributions).max(initial=0)), 1e-9)
     return Heat(
@@ -64,6 +74,7 @@ def heat(title: str, words: Sequence[int], contributions: np.ndarray, noise: np.
             Token(str(word), float(value) / most, bool(hit), f"{value:+.2f}{', probably noise' if hit else ''}")
             for word, value, hit in zip(words, contributions, noise, strict=True)
         ],
+        anchor,
     )
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.core import charts, storage
+from src.core import charts
+from src.core.language import _, joined
 from src.data.tasks import Task
 from src.evaluation import metrics, runs
 from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
+from src.evaluation.shift_words import short_names
 from src.evaluation.validation_sets import VALIDATIONS, validation
-from src.reporting.html_page import Chart, Section, Table
-from src.reporting.sections import Findings
+from src.reporting.html_page import Chart, Section, Table, Text
+from src.reporting.sections import Findings, summary
 
 INTERVAL = 1.96
 """Standard errors on each side of a 95% interval."""
-PERFECT = 1e-6
-"""Smallest loss on the logarithmic scale."""
-ROOM = 0.15
-"""Share of the chart's width for the number beside the best score."""
+MARKERS = "osD^vPX*"
+"""Markers of what a legend tells apart, beside its colours."""
+FOLD_RUNS, LABEL_RUNS = 8, 15
+"""Most runs in the pictures of folds and of labels, the best."""
 BINS = 12
 """Bins of a reliability diagram."""
 FITTED = 5000
@@ -28,17 +30,12 @@ CURVES = 5
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Scores")
+    result = Section(_("Scores"))
     if not findings.runs:
         return result
-    baselines = {
-        path.parent.name: storage.read_json(path, "baselines")
-        for path in findings.dataset.output.baselines.glob("*/score.json")
-    }
-    current = findings.runs[list(findings.runs)[-1]].score["folds_table"]
-    scores = {name: score for name, score in baselines.items() if score.get("folds_table") == current}
-    scores |= {name: run.score for name, run in findings.runs.items()}
-    result.parts += _all_scores(findings, scores)
+    scores = {**summary.baseline_scores(findings), **{name: run.score for name, run in findings.runs.items()}}
+    result.parts += [*_expected(findings), *_by_fold(findings), *_by_label(findings), *_rates(findings)]
+    result.parts.append(_all_scores(findings, scores))
     result.parts += validations(findings)
     best = findings.best
     task = findings.workspace.task
@@ -54,63 +51,187 @@ def section(findings: Findings) -> Section:
     return result
 
 
-def _all_scores(findings: Findings, scores: dict) -> list:
-    task, metric = findings.workspace.task, findings.config.metric
-    ordered = runs.ordered(scores, metric)
-    values = [runs.figure_of(scores[name], metric) for name in ordered]
-    is_log = task.has_classes  # in the loss 1 - score; an error in days has no best score of 1
-    with charts.picture("Scores out of fold with their 95% intervals", 0.7 + 0.3 * len(ordered)) as chart:
-        for place, (name, score) in enumerate(zip(ordered, values, strict=True)):
-            lost = max(1 - score["value"], PERFECT) if is_log else score["value"]
-            colour = charts.COLOURS[0 if name in findings.runs else 5]
-            spread = INTERVAL * (score["standard_error"] or 0.0)
-            chart.axes.errorbar(lost, place, xerr=spread, fmt="o", markersize=4, color=colour, ecolor=charts.INK)
-            at, beside = (lost, place), {"textcoords": "offset points", "xytext": (0, 4), "ha": "center"}
-            chart.axes.annotate(f"{score['value']:.4f}", at, fontsize=8, **beside)
-        if is_log:
-            charts.plain_log(chart.axes.xaxis, lambda lost: 1 - lost)
-        low, high = chart.axes.get_xlim()
-        chart.axes.set_xlim(*((high, low * (low / high) ** ROOM) if is_log else (low, high + (high - low) * ROOM)))
-        chart.axes.set_yticks(range(len(ordered)), ordered)
-        chart.axes.set_ylim(-0.6, len(ordered) - 0.4)
-        named = "Official score" if task.kind == "multilabel" else task.score_name
-        chart.axes.set_title(f"{named} out of fold, with 95% intervals")
-    caption = f"On plain {task.noun}; baselines are grey."
-    if is_log:
-        caption += " The axis is logarithmic in the loss (1 - score)."
-    rows = []
-    for name in reversed(ordered):
+def _expected(findings: Findings) -> list[Chart]:
+    """Draws the score of each run out of fold and the one that is expected of each test file, with their intervals."""
+    task, boards = findings.workspace.task, {name: run.boards() for name, run in findings.runs.items()}
+    tests = list(dict.fromkeys(test for found in boards.values() for test in found))
+    if not tests:
+        return []
+    names, short = list(reversed(findings.runs)), short_names(findings.dataset.test_files)
+    what = _("Expected score and score out of fold of each run, with 95% intervals")
+    with charts.picture(what, 1.3 + (0.24 + 0.14 * len(tests)) * len(names)) as chart:
+        step = 0.62 / len(tests)
+        for row, name in enumerate(names):
+            own = findings.runs[name].score["overall"]["score"]
+            spread = INTERVAL * (own["standard_error"] or 0.0)
+            shown = [(own["value"], [spread, spread])]
+            for test in tests:
+                expected = boards[name].get(test, {}).get("expected") or {}
+                value = np.nan if expected.get("value") is None else expected["value"]
+                low, high = (value if expected.get(end) is None else expected[end] for end in ("low", "high"))
+                shown.append((value, [value - low, high - value]))
+            labels = [_("out of fold"), *(_("expected on {test}").format(test=short[test]) for test in tests)]
+            for i, ((value, ends), label, marker) in enumerate(zip(shown, labels, MARKERS, strict=False)):
+                colour = charts.COLOURS[i % len(charts.COLOURS)]
+                chart.axes.errorbar(
+                    value,
+                    row + (i - len(tests) / 2) * step,
+                    xerr=np.maximum(np.array(ends)[:, None], 0),
+                    fmt=marker,
+                    markersize=5,
+                    color=colour,
+                    label=label if row == 0 else None,
+                )
+        charts.rows(chart.axes, names)
+        chart.axes.set_title(_("Expected score against score out of fold"))
+        chart.axes.set_xlabel(_("{score}, higher is better").format(score=task.score_name))
+        chart.axes.set_ylabel(_("run"))
+        chart.axes.figure.legend(loc="outside lower left", ncols=2)
+    caption = _(
+        "Lines are 95% intervals. Where the two scores of a run lie further apart than their lines, the test file "
+        "differs from train: trust the expected score."
+    )
+    return [Chart(chart.svg, caption)]
+
+
+def _by_fold(findings: Findings) -> list[Chart]:
+    """Draws the score of each of the best runs on each fold."""
+    task, scores = findings.workspace.task, {}
+    for name, run in list(reversed(findings.runs.items()))[:FOLD_RUNS]:
+        folds = run.score.get("folds", {})
+        found = {int(fold): part["score"]["value"] for fold, part in folds.items()}
+        if len(found) > 1:
+            scores[name] = found
+    if not scores:
+        return []
+    with charts.picture(_("Score of each run on each fold"), 2.8, charts.PANEL) as chart:
+        for i, (name, found) in enumerate(scores.items()):
+            values = [np.nan if value is None else value for value in found.values()]
+            marker = MARKERS[i % len(MARKERS)]
+            chart.axes.plot(list(found), values, marker=marker, markersize=4, label=name, **charts.look(i))
+        chart.axes.set_xticks(sorted({fold for found in scores.values() for fold in found}))
+        chart.axes.set_title(_("Scores fold by fold"))
+        chart.axes.set_xlabel(_("fold"))
+        chart.axes.set_ylabel(task.score_name)
+        chart.axes.figure.legend(loc="outside lower left", ncols=2)
+    caption = _("Each point is out of fold. A fold on which all runs are low is hard; lines that cross are chance.")
+    return [Chart(chart.svg, caption)]
+
+
+def _by_label(findings: Findings) -> list[Chart]:
+    """Draws the loss of each of the best runs at each label."""
+    task, names = findings.workspace.task, list(reversed(findings.runs))[:LABEL_RUNS]
+    if task.n_labels < 2 or not task.has_classes:
+        return []
+    rows = findings.folds.scored
+    labels = findings.workspace.labels[rows]
+    losses = np.array([task.cells(labels, task.decode(findings.runs[name].oof()[rows])) for name in names]).mean(axis=1)
+    if task.kind == "multiclass":  # a row's loss is that of its class
+        losses = losses * len(labels) / np.maximum(labels.sum(axis=0), 1) / task.n_labels
+    columns = _short(task)
+    with charts.picture(
+        _("Loss of each run at each label"), 1.1 + 0.27 * len(names), 1.8 + 0.33 * len(columns)
+    ) as chart:
+        charts.heat_table(chart.axes, losses, names, columns, lambda loss: f"{loss:.2f}".removeprefix("0"))
+        chart.axes.set_title(_("Log loss of each run at each label, out of fold"))
+        chart.axes.set_xlabel(_label_axis(task))
+        chart.axes.set_ylabel(_("run"))
+    caption = _("The deeper the colour, the larger the loss. All cells are on one scale, from 0 to {most:.2f}.")
+    return [Chart(chart.svg, caption.format(most=float(losses.max())), wide=True)]
+
+
+def _rates(findings: Findings) -> list[Chart | Text]:
+    """Draws the mean prediction for each test file against the rate in train, label by label."""
+    best, task = findings.best, findings.workspace.task
+    rates = {test: board["label_rates"] for test, board in best.boards().items() if board.get("label_rates")}
+    if not rates:
+        return []
+    short = short_names(findings.dataset.test_files)
+    if task.n_labels == 1:
+        return [
+            Text(
+                _("{run} predicts a rate of {predicted:.1%} on {test}; in train it is {train:.1%}.").format(
+                    run=best.name, predicted=found["predicted"][0], test=short[test], train=found["train"][0]
+                )
+            )
+            for test, found in rates.items()
+        ]
+    columns, places = _short(task), np.arange(task.n_labels)
+    what = _("Rate of each label in train, and predicted on the test files")
+    with charts.picture(what, 2.9, max(charts.WIDTH, 1.2 + 0.25 * len(columns))) as chart:
+        train = 100 * np.array(next(iter(rates.values()))["train"])
+        chart.axes.bar(places, train, 0.8, color=charts.COLOURS[5], alpha=0.5, label=_("rate in train"))
+        for i, (test, found) in enumerate(rates.items()):
+            at = places + (i - (len(rates) - 1) / 2) * 0.35
+            label = _("mean prediction on {test}").format(test=short[test])
+            predicted = 100 * np.array(found["predicted"])
+            chart.axes.plot(
+                at, predicted, MARKERS[i % len(MARKERS)], markersize=4, color=charts.COLOURS[i], label=label
+            )
+        chart.axes.set_xticks(places, columns)
+        chart.axes.grid(visible=False, axis="x")
+        chart.axes.set_title(_("Rate of each label: predicted on test, and in train"))
+        chart.axes.set_xlabel(_label_axis(task))
+        chart.axes.set_ylabel(_("% of {noun}").format(noun=task.noun))
+        chart.axes.figure.legend(loc="outside lower left", ncols=2)
+    caption = _(
+        "{run}. A marker above its bar: the run predicts the label more often than train has it. The rates of a test "
+        "file may truly differ, or the run may be less sure there."
+    )
+    return [Chart(chart.svg, caption.format(run=best.name), wide=True)]
+
+
+def _short(task: Task) -> list[str]:
+    """Returns label names without what they share: 3 of region_3, t2 of type_2."""
+    return [name.removeprefix("region_").removeprefix("class_").replace("type_", "t") for name in task.label_names]
+
+
+def _label_axis(task: Task) -> str:
+    if task.kind == "multiclass":
+        return _("class")
+    return _("label (t: type)") if "type_0" in task.label_names else _("label")
+
+
+def _all_scores(findings: Findings, scores: dict) -> Table:
+    task, rows = findings.workspace.task, []
+    for name in reversed(runs.ordered(scores, findings.config.metric)):
         overall = scores[name]["overall"]
         if task.kind != "multilabel":
             figures = metrics.table_figures(task, overall)
-            columns = ["run", task.score_name, *figures]
-            cells = [runs.figure_of(scores[name], metric), *figures.values()]
+            columns = [_("run"), task.score_name, *figures]
+            cells = [runs.figure_of(scores[name], findings.config.metric), *figures.values()]
             rows.append([name, *(_with_error(cell) for cell in cells)])
             continue
         cells = [overall["score"], overall["exact_match"], overall["calibration_error"]]
         macro = [overall["macro"][key] for key in ("roc_auc", "pr_auc")]
         rows.append([name, *(_with_error(cell) for cell in cells), *(_figure(cell["value"]) for cell in macro)])
-        columns = ["run", "score", "exact match", "calibration error", "ROC-AUC", "PR-AUC"]
-    broken = [f"; run {name} {fault}" for name in ordered if (fault := scores[name].get("fault"))]
-    return [Chart(chart.svg, caption), Table(columns, rows, f"Out of fold, ± one standard error{''.join(broken)}")]
+        columns = [_("run"), _("score"), _("exact match"), _("calibration error"), "ROC-AUC", "PR-AUC"]
+    broken = [joined(" ", ["; run", name, fault]) for name in scores if (fault := scores[name].get("fault"))]
+    return Table(columns, rows, joined("", [_("Out of fold, ± one standard error"), *broken]))
 
 
 def validations(findings: Findings) -> list[Table]:
     """Returns the scores of the runs under each validation for the target, and the expected scores."""
     if findings.shift is None or not findings.shift.tests:
         return []
-    target, rows = findings.shift.target(findings.config.target), []
-    for name, run in reversed(findings.runs.items()):
-        if target.name in (boards := run.boards()):
-            board = boards[target.name]
-            expected = board["expected"]
-            between = " to ".join(number_text(expected[end], ".3f") for end in ("low", "high"))
-            cells = [_with_error(board["validations"][key]) for key in VALIDATIONS]
-            rows.append([name, *cells, f"{expected['value']:.3f} ({between})"])
-    if not rows:
+    target = findings.shift.target(findings.config.target)
+    boards = {name: board for name, run in reversed(findings.runs.items()) if (board := run.boards().get(target.name))}
+    if not boards:
         return []
-    caption = f"Validation scores for {target.name}; models are selected on {findings.config.select_on}"
-    return [Table(["run", *VALIDATIONS, "expected online"], rows, caption)]
+    is_noised = any(board["validations"]["noised"] != board["validations"]["clean"] for board in boards.values())
+    shown = VALIDATIONS if is_noised else ("clean", "weighted")
+    caption = _("Validation scores for {test}, ± one standard error; models are selected on {validation}").format(
+        test=target.name, validation=findings.config.select_on
+    )
+    if not is_noised:
+        caption = caption + "; " + _("without added noise, noised is clean and shifted is weighted")
+    rows = []
+    for name, board in boards.items():
+        expected = board["expected"]
+        between = " to ".join(number_text(expected[end], ".3f") for end in ("low", "high"))
+        cells = [_with_error(board["validations"][key]) for key in shown]
+        rows.append([name, *cells, f"{number_text(expected['value'], '.3f')} ({between})"])
+    return [Table([_("run"), *shown, _("expected (95% interval)")], rows, caption)]
 
 
 def _labels(findings: Findings, best) -> list:
@@ -127,18 +248,9 @@ def _labels(findings: Findings, best) -> list:
         ]
         for name, label in labels.items()
     ]
-    columns = [
-        "label",
-        "positives",
-        "rate",
-        "log loss",
-        "share of loss",
-        "ROC-AUC",
-        "PR-AUC",
-        "sensitivity",
-        "specificity",
-    ]
-    return [Table(columns, rows, f"{best.name} by label, out of fold")]
+    columns = [_("label"), _("positives"), _("rate"), _("log loss"), _("share of loss"), "ROC-AUC", "PR-AUC"]
+    columns += [_("sensitivity"), _("specificity")]
+    return [Table(columns, rows, _("{run} by label, out of fold").format(run=best.name))]
 
 
 def _scored(findings: Findings, best) -> tuple[np.ndarray, np.ndarray]:
@@ -153,9 +265,9 @@ def _confusion(task: Task, best: RunFolder) -> list:
     with charts.picture("Confusion of classes", 0.8 + 0.28 * len(names), charts.PANEL) as chart:
         charts.shades(chart.axes, counts, names, counts.max(), task.noun)
         chart.axes.set_xticks(range(len(names)), names)
-        chart.axes.set_xlabel("predicted class")
-        chart.axes.set_ylabel("true class")
-        chart.axes.set_title("Confusion, out of fold")
+        chart.axes.set_xlabel(_("predicted class"))
+        chart.axes.set_ylabel(_("true class"))
+        chart.axes.set_title(_("Confusion, out of fold"))
     wrong = int(counts.sum() - np.trace(counts))
     off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     most = np.unravel_index(off.argmax(), off.shape)
@@ -175,18 +287,18 @@ def _intervals(task: Task, best: RunFolder) -> list:
         observed.axes.errorbar(predicted, means, yerr=spread, fmt="o", markersize=4, color=charts.COLOURS[0])
         ends = [min(predicted + means), max(predicted + means)]
         observed.axes.plot(ends, ends, color=charts.FAINT, linewidth=0.8)
-        observed.axes.set_title("Observed by predicted")
-        observed.axes.set_xlabel(f"predicted {task.unit}, mean of a fifth")
-        observed.axes.set_ylabel(f"observed {task.unit}, mean")
+        observed.axes.set_title(_("Observed by predicted"))
+        observed.axes.set_xlabel(_("predicted {unit}, mean of a fifth").format(unit=task.unit))
+        observed.axes.set_ylabel(_("observed {unit}, mean").format(unit=task.unit))
     with charts.picture("Coverage of intervals", 3.0, charts.PANEL) as coverage:
         for colour, level in enumerate(("50", "80", "90")):
             shares = [part["coverage"][level]["value"] for part in parts]
             coverage.axes.plot(predicted, shares, "o-", markersize=3, color=charts.COLOURS[colour], label=f"{level}%")
             coverage.axes.axhline(int(level) / 100, color=charts.FAINT, linewidth=0.8)
         coverage.axes.set_ylim(0, 1)
-        coverage.axes.set_title("Coverage of intervals")
-        coverage.axes.set_xlabel(f"predicted {task.unit}, mean of a fifth")
-        coverage.axes.set_ylabel("share inside")
+        coverage.axes.set_title(_("Coverage of intervals"))
+        coverage.axes.set_xlabel(_("predicted {unit}, mean of a fifth").format(unit=task.unit))
+        coverage.axes.set_ylabel(_("share inside"))
         coverage.axes.legend()
     caption = (
         f"{best.name}, out of fold, with 95% intervals. A prediction is near the median of {task.noun} like this one, "
@@ -255,13 +367,13 @@ def _reliability(findings: Findings, best) -> list:
         temperatures = _temperatures(findings.workspace.task, labels, logits, weights[name], reports[name])
         cooled = logits / temperatures[:, None]
         with charts.picture(f"Reliability on {name} train {noun}", 3.0, charts.PANEL) as chart:
-            for colour, (which, values) in enumerate((("as predicted", logits), ("with a temperature", cooled))):
+            for colour, (which, values) in enumerate(((_("as predicted"), logits), (_("with a temperature"), cooled))):
                 x, y = _reliable(labels, findings.dataset.task.decode(values), weights[name])
                 chart.axes.plot(x, y, "o-", markersize=3, linewidth=1, color=charts.COLOURS[colour], label=which)
             chart.axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
-            chart.axes.set_title(f"Reliability, {name} train {noun}")
-            chart.axes.set_xlabel("predicted")
-            chart.axes.set_ylabel("observed")
+            chart.axes.set_title(_("Reliability, {validation} train {noun}").format(validation=name, noun=noun))
+            chart.axes.set_xlabel(_("predicted probability"))
+            chart.axes.set_ylabel(_("observed rate"))
             chart.axes.legend()
         pictures.append(chart.svg)
         fitted.append(f"{name}: {temperatures.mean():.2f}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.core import charts
+from src.core.language import _, joined
 from src.data.dataset import Dataset
 from src.data.plausible import SERIES
 from src.data.series_reader import LAST_MINUTE
@@ -30,7 +31,7 @@ MAX_HISTOGRAM = 400_000
 
 
 def section(dataset: Dataset) -> Section:
-    result = Section("Data")
+    result = Section(_("Data"))
     summary = dataset.manifest["summary"]
     result.parts += [Text(f"{summary[0].upper()}{summary[1:]}."), _files(dataset)]
     sample = missingness.draw_sample(dataset.train)
@@ -100,11 +101,12 @@ def _stars(p: float | None) -> str:
 
 def _files(dataset: Dataset) -> Table:
     return Table(
-        ["set", "role", dataset.task.noun, "sha256"],
+        [_("set"), _("role"), dataset.task.noun, "sha256"],
         [
             [file["name"], file["role"], f"{file['rows']:,}", f"{file['sha256'][:12]}…"]
             for file in dataset.manifest["files"]
         ],
+        _("Files"),
     )
 
 
@@ -165,7 +167,7 @@ def _target(task: Task, sample: Sample) -> Chart:
             charts.steps(
                 chart.axes, np.linspace(0, highest, BINS + 1), {"": np.histogram(values, BINS, (0, highest))[0]}
             )
-            chart.axes.set(title=name, xlabel=task.unit, ylabel=task.noun)
+            chart.axes.set(title=name, xlabel=task.unit, ylabel=_("number of {noun}").format(noun=task.noun))
         quartiles = "; ".join(f"{part} {np.percentile(values, 100 * at):.1f}" for part, at in PARTS.items())
         return Chart(
             chart.svg, f"{name} in {task.unit}: mean {values.mean():.1f}, {quartiles}. The highest 1% is not drawn."
@@ -176,7 +178,8 @@ def _target(task: Task, sample: Sample) -> Chart:
         counts, names = np.array([len(sample) - counts[0], counts[0]]), [f"no {name}", name]
     with charts.picture("Number of each class") as chart:
         charts.bars(chart.axes, [one.removeprefix("class_") for one in names], counts)
-        chart.axes.set(title=f"{task.noun.capitalize()} of each class", ylabel=task.noun)
+        title = _("Number of {noun} of each class").format(noun=task.noun)
+        chart.axes.set(title=title, xlabel=_("class"), ylabel=_("number of {noun}").format(noun=task.noun))
     if task.kind == "binary":
         return Chart(
             chart.svg, f"{name}: {counts[1]:,} of {len(sample):,} {task.noun} ({counts[1] / len(sample):.2%})."
@@ -215,7 +218,17 @@ def _statics(dataset: Dataset, sample: Sample) -> list[Part]:
         return []
     rate = f"mean {task.unit} if 1" if task.kind == "regression" else f"{task.label_names[0]} if 1"
     table = Table(["static", "known", "median or share", "quartiles", rate], rows, "Statics, known at admission")
-    return [table, Chart(pictures)] if pictures else [table]
+    caption, legend = _lines(task)
+    return [table, Chart(pictures, caption, legend=legend)] if pictures else [table]
+
+
+def _lines(task: Task) -> tuple[str, list[tuple[str, str]]]:
+    """Returns caption and legend of the lines of a histogram."""
+    if task.kind != "binary":
+        return "", []
+    label = task.label_names[0]
+    legend = [(charts.COLOURS[0], _("no {label}").format(label=label)), (charts.COLOURS[1], label)]
+    return _("Each line adds up to 100%."), legend
 
 
 def _parameters(dataset: Dataset, sample: Sample) -> list[Part]:
@@ -236,13 +249,11 @@ def _parameters(dataset: Dataset, sample: Sample) -> list[Part]:
         rows.append([name, unit, plausible, *(f"{x:.4g}" for x in np.percentile(values, [1, 50, 99]))])
         title = f"{name} ({unit})" if unit and len(unit) < 9 else name
         pictures.append(_histogram(title, plausible, values, sample.labels[stay], dataset.task))
-    caption = f"Values observed, without the {TAIL}% at either end; below each, its plausible range."
-    if dataset.task.kind == "binary":
-        caption += (
-            f" Blue: no {dataset.task.label_names[0]}; orange: {dataset.task.label_names[0]}; each adds up to 100%."
-        )
+    caption = _("Values observed, without the {tail}% at either end; below each, its plausible range.")
+    lines, legend = _lines(dataset.task)
+    caption = joined(" ", filter(None, [caption.format(tail=TAIL), lines]))
     return [
-        Chart(pictures, caption),
+        Chart(pictures, caption, legend=legend),
         Table(
             ["parameter", "unit", "plausible", "1%", "median", "99%"],
             rows,
@@ -269,7 +280,8 @@ def _histogram(title: str, plausible: str, values: np.ndarray, labels: np.ndarra
             counts = 100 * np.histogram(group, edges)[0] / max(len(group), 1)
             chart.axes.stairs(counts, edges, color=charts.COLOURS[i], linewidth=1.2)
         chart.axes.set_title(title)
-        chart.axes.set_xlabel(plausible, fontsize=8)
+        chart.axes.set_xlabel(plausible or _("value"), fontsize=8)
+        chart.axes.set_ylabel(_("share"), fontsize=8)
         chart.axes.tick_params(labelsize=7.5)
         chart.axes.locator_params(nbins=4)
         chart.axes.set_yticks([])
@@ -286,12 +298,12 @@ def _missing_charts(facts: dict[str, Any], task: Task) -> list[Chart]:
             widths = [100 * parameters[j][key] for j in by_rate]
             bars.axes.barh(places + 0.4 * i - 0.2, widths, 0.4, color=charts.COLOURS[i], label=words)
         charts.rows(bars.axes, names)
-        bars.axes.set(title="How often each parameter is observed", xlabel="%", xlim=(0, 100))
+        bars.axes.set(title=_("How often each parameter is observed"), xlabel="%", ylabel=_("parameter"), xlim=(0, 100))
         bars.axes.legend(loc="lower right")
     with charts.picture("Share of stays in which each parameter is observed, over time", height) as over_time:
         shares = 100 * np.array([facts["over_time"][j] for j in by_rate])
         charts.shades(over_time.axes, shares, names, 100, f"% of {task.noun}", (0, HOURS))
-        over_time.axes.set(title="Observed over time", xlabel="hours since admission")
+        over_time.axes.set(title=_("Observed over time"), xlabel=_("hours since admission"), ylabel=_("parameter"))
     return [
         Chart(
             bars.svg, f"A parameter is observed in one of the {task.noun} if it has a value in at least one time step."
@@ -311,7 +323,7 @@ def _together(facts: dict[str, Any], task: Task) -> Chart:
     with charts.picture("Correlation of being observed between parameters", size, size + 0.7) as chart:
         charts.shades(chart.axes, phi, names, 1, "phi")
         chart.axes.set_xticks(range(len(names)), names, rotation=90)
-        chart.axes.set_title("Observed together")
+        chart.axes.set(title=_("Observed together"), xlabel=_("parameter"), ylabel=_("parameter"))
     caption = (
         f"Phi coefficient of being observed at all in one of the {task.noun}, blue: together, orange: one instead of "
         "the other. Similar parameters are neighbours (average linkage)."
@@ -332,7 +344,8 @@ def _outcome_chart(facts: dict[str, Any], task: Task) -> list[Chart]:
     names = [f"{one['name']}{' *' if missingness.is_significant(one['outcome']) else ''}" for one in drawn]
     with charts.picture("Difference of the outcome by being observed", 0.9 + ROW * len(drawn)) as chart:
         charts.forest(chart.axes, names, effect, low, high)
-        chart.axes.set(title=f"{task.label_names[0]}, observed minus not observed", xlabel=unit)
+        title = _("{label}, observed minus not observed").format(label=task.label_names[0])
+        chart.axes.set(title=title, xlabel=unit, ylabel=_("parameter (* significant)"))
     what = "means" if task.kind == "regression" else "rates"
     test = "Mann-Whitney's test" if task.kind == "regression" else "chi-square or Fisher's exact test"
     caption = (

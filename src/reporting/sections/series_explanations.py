@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from src.core.language import _
 from src.data.inputs import InputShape
 from src.data.tasks import Task
 from src.reporting import series_pictures as pictures
@@ -27,16 +29,21 @@ def parts(record: dict[str, Any], task: Task, shape: InputShape, name: str) -> l
             for label, one in labels.items()
             if one["map"]
         ]
-        found.append(Chart(maps, "Mean contribution of each pixel to the class, over images of it"))
+        found.append(Chart(maps, _("Mean contribution of each pixel to the class, over images of it")))
     else:
         found += [_weights(label, one, shape, task) for label, one in labels.items()]
     steps = pictures.by_step(labels, shape) if len(labels) <= 1 else None
     bars = [pictures.importance(one, shape, label) for label, one in labels.items()] if not is_image else []
     if drawn := [*bars, *([steps] if steps else [])]:
-        found.append(Chart(drawn, f"{next(iter(labels.values()))['rows']} {task.noun}, out of fold"))
+        n = next(iter(labels.values()))["rows"]
+        found.append(Chart(drawn, _("{n} {noun}, out of fold").format(n=n, noun=task.noun)))
     found.append(Text(legend(task, shape)))
+    anchored: set[str] = set()  # a row may be explained twice, as a hard and as a usual one
     for one in record["reports"]:
-        found += row_parts(f"{task.one} {one['report']}", title_of(one, task), one, shape)
+        anchor = "" if one["report"] in anchored else f"explained-{one['report']}"
+        anchored.add(one["report"])
+        first, *others = row_parts(f"{task.one} {one['report']}", title_of(one, task), one, shape)
+        found += [replace(first, anchor=anchor), *others]
     return found
 
 

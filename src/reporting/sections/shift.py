@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from src.core import charts
+from src.core.language import _
 from src.evaluation import shift_pictures, shift_summary
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Shift")
+    result = Section(_("Shift"))
     if findings.shift is None:
         return result
     facts = findings.shift.facts

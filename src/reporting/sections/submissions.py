@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from src.core import charts
+from src.core.language import _
 from src.ensemble.submission_log import Submission, SubmissionLog
 from src.evaluation.validation_sets import VALIDATIONS
 from src.reporting.html_page import Chart, Section, Table
@@ -12,7 +13,7 @@ from src.reporting.sections import Findings
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Leaderboard")
+    result = Section(_("Leaderboard"))
     dataset = findings.dataset
     submissions = SubmissionLog(dataset.output.submissions).submissions_for(dataset.test_texts)
     boards = sorted({online.board for submission in submissions for online in submission.online})
@@ -26,7 +27,8 @@ def section(findings: Findings) -> Section:
             [submission.id, submission.run or "–", *figures, submission.at.strftime("%Y-%m-%d"), submission.file]
         )
     if rows:
-        result.parts.append(Table(["id", "run", *boards, "expected", *VALIDATIONS, "made", "file"], rows))
+        columns = ["id", _("run"), *boards, _("expected"), *VALIDATIONS, _("made"), _("file")]
+        result.parts.append(Table(columns, rows, _("Submissions")))
     for board in boards:
         scored = [each for each in submissions if each.judged and each.score(board) is not None]
         if len(scored) > 1:
@@ -39,23 +41,30 @@ def _against(board: str, scored: list[Submission]) -> Chart:
     online = np.array([each.score(board) for each in scored])
     measures = {name: [each.judged["validations"][name]["value"] for each in scored] for name in VALIDATIONS}
     measures["expected"] = [each.judged["expected"]["value"] for each in scored]
-    low, high = online.min(), online.max()
+    every = [*online, *(value for values in measures.values() for value in values if value is not None)]
+    room = 0.05 * (max(every) - min(every)) + 1e-4
+    low, high = min(every) - room, max(every) + room
     pictures = []
     for i, (name, values) in enumerate(measures.items()):
-        with charts.picture(f"{name} against {board}", 2.0, charts.SMALL) as chart:
+        what = _("{validation} against {board}").format(validation=name, board=board)
+        with charts.picture(what, 2.2, charts.SMALL) as chart:
             chart.axes.plot([low, high], [low, high], color=charts.FAINT, linewidth=0.8)
             chart.axes.plot(values, online, "o", markersize=4, color=charts.COLOURS[i])
             if len(scored) > 2 and np.ptp(values) > 0:
                 slope, start = np.polyfit(values, online, 1)
                 ends = np.array([min(values), max(values)])
                 chart.axes.plot(ends, start + slope * ends, color=charts.COLOURS[i], linewidth=0.8)
-            chart.axes.set_xlabel(name)
-            chart.axes.set_ylabel(board)
+            chart.axes.set(xlim=(low, high), ylim=(low, high))
+            chart.axes.set_title(name, fontsize=8.5)
+            chart.axes.set_xlabel(_("{validation} score").format(validation=name))
+            chart.axes.set_ylabel(_("{board} score").format(board=board))
             chart.axes.locator_params(nbins=4)
             chart.axes.tick_params(labelsize=7.5)
         pictures.append(chart.svg)
-    caption = f"{len(scored)} submissions with a regression line; on the faint line both scores are equal."
-    return Chart(pictures, caption)
+    caption = _(
+        "{n} submissions with a regression line; on the faint line both scores are equal. All pictures have one scale."
+    )
+    return Chart(pictures, caption.format(n=len(scored)))
 
 
 def _figure(value: float | None) -> str:

@@ -7,16 +7,17 @@ import csv
 import numpy as np
 
 from src.core import charts
+from src.core.language import _
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
 MOST = 12
 """Maximum number of runs with chart curves."""
-LOSSES = [("train_loss", "-", "training"), ("valid_loss", "--", "validation")]
+LOSSES = [("train_loss", "-", _("training")), ("valid_loss", "--", _("validation"))]
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Folds and learning curves")
+    result = Section(_("Folds and learning curves"))
     if findings.folds is None:
         return result
     result.parts.append(_folds(findings))
@@ -30,52 +31,56 @@ def section(findings: Findings) -> Section:
     shown = dict(list(histories.items())[-MOST:])
     if not shown:
         return result
-    note = "" if len(shown) == len(histories) else f" The best {len(shown)} of {len(histories)} runs are shown."
-    result.parts.append(
-        Chart(
-            [_curves(name, history) for name, history in shown.items()],
-            "Learning curves, a line for each fold and seed: training loss (with noise) and, dashed, validation loss "
-            f"of each epoch.{note}",
-        )
+    caption = _(
+        "Learning curves, a line for each fold and seed: training loss (with noise) and, dashed, validation loss of "
+        "each epoch. All runs have one scale of losses."
     )
+    if len(shown) < len(histories):
+        more = _("The best {shown} of {all} runs are shown.").format(shown=len(shown), all=len(histories))
+        caption = caption + " " + more
+    losses = [
+        float(row[column]) for history in shown.values() for row in history for column in (loss[0] for loss in LOSSES)
+    ]
+    scale = (0.95 * min(losses), 1.05 * max(losses))
+    result.parts.append(Chart([_curves(name, history, scale) for name, history in shown.items()], caption))
     return result
 
 
 def _folds(findings: Findings) -> Table | Text:
     folds, labels = findings.folds, np.asarray(findings.dataset.train.labels)
     if folds.scheme == "holdout":
-        return Text("One split into train, validation and test parts of 8:1:1.")
+        return Text(_("One split into train, validation and test parts of 8:1:1."))
     task, parts = findings.dataset.task, range(folds.first.max() + 1)
     sizes = [f"{(folds.first == fold).sum():,}" for fold in parts]
     means = np.array([labels[folds.first == fold].mean(axis=0) for fold in parts])
-    columns = ["fold", task.noun]
+    columns = [_("fold"), task.noun]
     if task.has_classes:
         differences = [f"{np.abs(mean - labels.mean(axis=0)).max():.2%}" for mean in means]
         if task.kind == "multilabel":
-            columns.append(f"labels a {task.one}")
+            columns.append(_("labels of a {one}, mean").format(one=task.one))
             figures = [[f"{labels[folds.first == fold].sum(axis=1).mean():.3f}"] for fold in parts]
         elif task.kind == "binary":
-            columns.append(f"rate of {task.label_names[0]}")
+            columns.append(_("rate of {label}").format(label=task.label_names[0]))
             figures = [[f"{mean[0]:.3f}"] for mean in means]
         else:
             figures = [[] for _ in parts]
-        columns.append("largest difference of a label's rate")
+        columns.append(_("largest difference of a label's rate"))
         figures = [[*one, difference] for one, difference in zip(figures, differences, strict=True)]
     else:
-        columns += [f"mean {task.unit}", f"median {task.unit}"]
+        columns += [_("mean ({unit})").format(unit=task.unit), _("median ({unit})").format(unit=task.unit)]
         figures = [
             [f"{mean[0]:.2f}", f"{np.median(labels[folds.first == fold]):g}"]
             for fold, mean in zip(parts, means, strict=True)
         ]
     rows = [[str(fold), size, *one] for fold, size, one in zip(parts, sizes, figures, strict=True)]
-    return Table(columns, rows, f"Folds ({folds.scheme})")
+    return Table(columns, rows, _("Folds ({scheme})").format(scheme=folds.scheme))
 
 
-def _curves(name: str, history: list[dict[str, str]]) -> str:
+def _curves(name: str, history: list[dict[str, str]], scale: tuple[float, float]) -> str:
     by_fold: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in history:
         by_fold.setdefault((row["fold"], row["seed"]), []).append(row)
-    with charts.picture(f"Learning curves of {name}", 2.5, charts.PANEL) as chart:
+    with charts.picture(_("Learning curves of {run}").format(run=name), 2.5, charts.PANEL) as chart:
         for i, rows in enumerate(by_fold.values()):
             epochs = [int(row["epoch"]) for row in rows]
             for colour, (column, form, name_of_loss) in enumerate(LOSSES):
@@ -83,10 +88,11 @@ def _curves(name: str, history: list[dict[str, str]]) -> str:
                 chart.axes.plot(
                     epochs, [float(row[column]) for row in rows], form, label=None if i else name_of_loss, **style
                 )
+        chart.axes.set_ylim(*scale)
         charts.plain_log(chart.axes.yaxis)
         chart.axes.xaxis.get_major_locator().set_params(integer=True)
         chart.axes.set_title(name)
-        chart.axes.set_xlabel("epoch")
-        chart.axes.set_ylabel("loss")
+        chart.axes.set_xlabel(_("epoch"))
+        chart.axes.set_ylabel(_("loss"))
         chart.axes.legend()
     return chart.svg

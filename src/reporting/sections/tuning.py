@@ -6,6 +6,7 @@ import csv
 
 from src.core import charts, storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.targets import check_files, made_by
 from src.core.terminal import duration
 from src.evaluation import study_pictures
@@ -17,7 +18,7 @@ TOP = 8
 
 
 def section(findings: Findings) -> Section:
-    result = Section("Tuning")
+    result = Section(_("Tuning"))
     for path in sorted(findings.dataset.output.tune.glob("*/trials.csv")):
         importances = path.parent / "importances.json"
         try:
