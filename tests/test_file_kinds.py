@@ -9,6 +9,8 @@ import json
 import lzma
 import os
 import pickle
+import re
+import subprocess
 import tarfile
 import time
 import zipfile
@@ -243,3 +245,36 @@ def test_counting_stops_in_a_stay_too(tmp_path):
     started = time.process_time()
     assert f"{COUNTED:,} errors or more" in error_of(lambda path: list(read_stays(path)), tmp_path)
     assert time.process_time() - started < 10
+
+
+EXPORTS = {
+    "commas": lambda rows: "\n".join(",".join(row) for row in rows),
+    "header": lambda rows: "\n".join(["id,text,label", *(",".join(row) for row in rows)]),
+    "quotes": lambda rows: "\n".join(",".join(f'"{field}"' for field in row) for row in rows),
+    "semicolons and header": lambda rows: "\n".join(["report_ID;description;label", *(";".join(row) for row in rows)]),
+    "tabs": lambda rows: "\n".join("\t".join(row) for row in rows),
+    "bars": lambda rows: "\n".join("|".join(row) for row in rows),
+}
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+@pytest.mark.parametrize("columns", [2, 3])
+def test_the_command_of_the_message_makes_the_file_that_was_exported(write, tmp_path, kind, columns):
+    """Also of round 2, whose labels have a comma."""
+    for labels in ("3 4", "3 4,0 2"):
+        rows = [[str(i), f"{i + 1} 12 7 ", labels][:columns] for i in range(9)]
+        text = EXPORTS[kind](rows)
+        told = error_of(read_reports, path := write(text.encode(), "my reports.csv"), labelled=None)
+        (command,) = re.findall(r"sed '.*?' .* > NEW.csv", told)
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        made = (tmp_path / "NEW.csv").read_text().splitlines()
+        assert made == ["|,|".join(row) for row in rows], command
+        path.unlink()
+
+
+def test_an_exported_submission_is_mended_too(write, tmp_path):
+    rows = [f"{i},0.1,0.2,0.3" for i in range(5)]
+    told = error_of(read_submission, write("\n".join(["id,first,second,third", *rows]).encode()))
+    (command,) = re.findall(r"sed '.*?' .* > NEW.csv", told)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert (tmp_path / "NEW.csv").read_text().splitlines() == [f"{i}|,|0.1 0.2 0.3" for i in range(5)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from src.__main__ import main, parse
 from src.data import synthetic_stays
+from src.pipeline.command import existing_file
 from tests.conftest import words
 
 
@@ -122,3 +124,16 @@ def test_files_of_another_task_are_named(task, made_of, facts, tiny_input, tmp_p
 def test_two_tasks_in_one_command(tmp_path, capsys):
     assert main(["config", "--task", "icu", "task=los", f"paths.output={tmp_path}"]) == 2
     assert "--task icu" in (told := capsys.readouterr().err) and "task=los" in told
+
+
+def test_files_may_be_named_without_csv(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("reports.csv").touch()
+    Path("bare").touch()
+    assert existing_file("reports") == Path("reports.csv") == existing_file("reports.csv")
+    assert existing_file("bare.csv") == Path("bare") == existing_file("bare")
+    assert existing_file("none") == Path("none"), "the reader says that it is not there, as it was typed"
+    Path("reports").touch()
+    assert existing_file("reports") == Path("reports")
+    assert parse(["predict", "blend", "reports"])[1].file == Path("reports")
+    assert parse(["standin", "bare.csv", "--to", "x"])[1].file == Path("bare")

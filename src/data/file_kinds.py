@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Callable
@@ -32,6 +33,9 @@ EXPECTED = {
     "rows": "lines that begin with the id of a training row, such as 17 or 17,0.5",
 }
 """Words for the kinds of files that readers expect."""
+FILE = "{file}"
+"""Stands for the file's path in a command that mends it."""
+SHEET = "Take the original file, or save the sheet as CSV and run again: what to do with a CSV is told then"
 MAGIC: list[tuple[int, bytes, str]] = [
     (0, b"\x1f\x8b", "is compressed with gzip. Unpack it (gunzip)"),
     (0, b"BZh", "is compressed with bzip2. Unpack it (bunzip2)"),
@@ -40,7 +44,7 @@ MAGIC: list[tuple[int, bytes, str]] = [
     (0, b"7z\xbc\xaf\x27\x1c", "is a 7z archive. Unpack it and take the file inside"),
     (0, b"Rar!\x1a\x07", "is a RAR archive. Unpack it and take the file inside"),
     (257, b"ustar", "is a tar archive. Unpack it and take the file inside"),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a workbook of Excel or WPS (.xls, .et). Take the original file"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", f"is a workbook of Excel or WPS (.xls, .et). {SHEET}"),
     (0, b"%PDF-", "is a PDF document. Take the original file"),
     (0, b"\x89PNG", "is a picture (PNG). Take the original file"),
     (0, b"\xff\xd8\xff", "is a picture (JPEG). Take the original file"),
@@ -58,7 +62,7 @@ MAGIC: list[tuple[int, bytes, str]] = [
 ]
 """First bytes of files (offset, bytes) and what such a file is."""
 ZIPS: list[tuple[bytes, str]] = [
-    (b"xl/", "is a workbook of Excel or WPS (.xlsx). Take the original file"),
+    (b"xl/", f"is a workbook of Excel or WPS (.xlsx). {SHEET}"),
     (b"word/", "is a Word document (.docx). Take the original file"),
     (b"[Content_Types].xml", "is a document of Office or WPS. Take the original file"),
     (b".npy", "is a .npz file of NumPy arrays. Write it as text"),
@@ -73,6 +77,7 @@ _SUBMISSION = re.compile(rb"[^|]+\|,\|[0-9eE+. -]*")
 _POINT = re.compile(rb"[^|]+\|,\| *[01]?\.[0-9][0-9eE+. -]*")
 _LABELLED = re.compile(rb"[^|]+\|,\|[0-9 ]+\|,\|[0-9 ,]*|[^|]+\|,\|([0-9]+ +)*[0-9]{2,}( +[0-9]+)* *")
 _NUMBERED = re.compile(rb"[0-9]+,[^|,]+\|,\|.*")
+_ROUND2 = re.compile(rb"[^,]+,[0-9 ]+,[0-9 ]*,[0-9 ]*")
 _OTHER_BAR = re.compile(rb"[^|]*\|([;\t:]|, | ,| , )\|.*")
 _CLINICAL = {
     b"Time,Parameter,Value": ("set", "is the file of one stay"),
@@ -105,7 +110,8 @@ def refuse_other_kinds(path: Path, expected: str) -> None:
     with open_bytes(path) as file:
         head = file.read(HEAD)
     if what := other_kind(head, expected):
-        raise UserError(f"{path} {what}; expected {EXPECTED[expected]}")
+        told = what.replace(FILE, shlex.quote(str(path)))
+        raise UserError(f"{path} {told}; expected {EXPECTED[expected]}")
 
 
 def other_kind(head: bytes, expected: str) -> str:
@@ -170,11 +176,12 @@ def _line_kind(lines: list[bytes], expected: str) -> str:
     if len(lines) < FEWEST_LINES:
         return ""
     if share(lambda line: b'"' in line) >= 0.5:
-        return "has quotation marks around fields, as spreadsheets and CSV libraries write them. Write it without"
+        mended = _mended(lines, b";\t|,", expected) or "Write it without"
+        return f"has quotation marks around fields, as spreadsheets and CSV libraries write them. {mended}"
     if first.startswith((b",", b"Unnamed: 0,")) or share(_NUMBERED.fullmatch) > 0.5:
         return "begins with a column of row numbers, as pandas writes its index. Write it with index=False"
     if good is None:
-        return _separated(lines, b";\t")
+        return _separated(lines, b";\t", expected)
     if share(_OTHER_BAR.fullmatch) >= 0.5:
         bar = next(found[1] for line in lines if (found := _OTHER_BAR.fullmatch(line)))
         return (
@@ -186,16 +193,47 @@ def _line_kind(lines: list[bytes], expected: str) -> str:
         return "is a submission (numbers from 0 to 1), no reports"
     if expected == "submission" and share(_LABELLED.fullmatch) >= 0.5:
         return "holds reports, no submission"
-    return _separated(lines, b",;\t|") if share(lambda line: b"|," in line or b",|" in line) < 0.1 else ""
+    return _separated(lines, b";\t|,", expected) if share(lambda line: b"|," in line or b",|" in line) < 0.1 else ""
 
 
-def _separated(lines: list[bytes], separators: bytes) -> str:
+def _separated(lines: list[bytes], separators: bytes, expected: str) -> str:
     """Recognises an ordinary CSV: at least two lines in three have one number of separators."""
     names = {ord(","): "commas", ord(";"): "semicolons", ord("\t"): "tabs", ord("|"): "bars"}
     for separator in separators:
-        count, times = Counter(line.count(separator) for line in lines).most_common(1)[0]
-        if count and times * 3 >= len(lines) * 2:
-            return f"is an ordinary CSV of {count + 1} columns between {names[separator]}"
+        if count := _usual_count(lines, separator):
+            mended = _mended(lines, bytes([separator]), expected)
+            what = f"is an ordinary CSV of {count + 1} columns between {names[separator]}"
+            return f"{what}. {mended}" if mended else what
+    return ""
+
+
+def _usual_count(lines: list[bytes], separator: int) -> int:
+    """Returns the number of separators that at least two lines in three have; 0 where there is none."""
+    count, times = Counter(line.count(separator) for line in lines).most_common(1)[0]
+    return count if times * 3 >= len(lines) * 2 else 0
+
+
+def _mended(lines: list[bytes], separators: bytes, expected: str) -> str:
+    """Returns the command that makes a file of reports, or a submission, of an ordinary CSV; empty where there is none.
+
+    Reports have two or three fields; the label of round 2 has a comma of its own. Of a submission the first field is
+    the id, and the others are probabilities.
+    """
+    bare = [line.replace(b'"', b"") for line in lines]
+    for separator in separators:
+        count = _usual_count(bare, separator)
+        if separator == ord(",") and count == 3 and sum(map(bool, map(_ROUND2.fullmatch, bare))) * 3 >= len(bare) * 2:
+            count = 2
+        if not 1 <= count <= {"reports": 2, "submission": 10_000}.get(expected, 0):
+            continue
+        shown = {ord("\t"): "\\t", ord("|"): "[|]"}.get(separator, chr(separator))
+        has_header = re.search(rb"[A-Za-z\x80-\xff]{2}", bare[0]) and not re.search(rb"[0-9]{2}", bare[0])
+        steps = ["1d"] if has_header else []
+        steps += ['s/"//g'] if bare != lines else []
+        # From the last to the first, for what is put in has a comma itself.
+        fields = [f"s/{shown}/|,|/{place}" for place in range(count, 0, -1)]
+        steps += fields if count <= 2 else [f"s/{shown}/ /g", "s/ /|,|/"]
+        return f"Write it with |,| between the fields: sed '{'; '.join(steps)}' {FILE} > NEW.csv"
     return ""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from src.core.errors import UserError
 from src.core.settings import CLINICAL, Paths
-from src.data.file_kinds import open_bytes
+from src.data.file_kinds import SHEET, open_bytes
 
 KNOWN = {
     "5158ae58c8235d42833fbf122ccaa6cbf50c4dfb2432f23db9433e03146a3a6f": "track1_round1_train_20210222.csv",
@@ -25,6 +25,8 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 """Endings of archives and of compressed files."""
 OTHER_ENDINGS = ("", ".txt", ".tsv", ".dat", ".xls", ".xlsx", ".et", ".csv~")
 """Endings that tables have beside .csv."""
+WORKBOOKS = (".xls", ".xlsx", ".et")
+"""Endings of workbooks of Excel and WPS."""
 OWN_FOLDERS = {"sample", *CLINICAL.values()}
 """Folders in the project's input folder that are not for reports."""
 LONGEST_NAME = 160
@@ -186,6 +188,8 @@ def _looks_like_input(name: str, globs: Iterable[str]) -> str:
             return f"{glob} tells capital letters from small ones. Rename it"
         is_other = PurePath(name).suffix.lower() in OTHER_ENDINGS or ".csv." in name.lower()
         if is_other and fnmatch.fnmatchcase(name.lower(), f"{PurePath(glob).stem.lower()}*"):
+            if PurePath(name).suffix.lower() in WORKBOOKS:
+                return f"it is a workbook. {SHEET}"
             return f"{glob} wants another ending. Rename it if it is a file of reports"
     return ""
 

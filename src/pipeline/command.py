@@ -102,6 +102,13 @@ def get_command(name: str) -> Command:
     return Command(getattr(module, "arguments", lambda parser: None), module.run)
 
 
+def existing_file(text: str) -> Path:
+    """Path of a file that is named with or without its .csv; as it was typed where neither is there."""
+    path = Path(text)
+    other = path.with_suffix("") if path.suffix == ".csv" else Path(f"{text}.csv")
+    return other if not path.exists() and other.is_file() else path
+
+
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Adds --force, for commands that blend, submit or hand on runs."""
     parser.add_argument("--force", action="store_true", help="also runs that are broken: diverged or constant")

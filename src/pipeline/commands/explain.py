@@ -196,6 +196,8 @@ def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, i
     train_files = [one["name"] for one in dataset.manifest["files"] if one["role"] == "train"]
     places = {name: dataset.test_folder(name) for name in dataset.test_files}
     places = {**dict.fromkeys(train_files, dataset.train_folder), **places}
+    if file is not None:
+        file = next((name for name in places if file in (name, Path(name).stem)), file)
     if file is not None and file not in places:
         raise unknown("file", file, places)
     found = []

@@ -9,11 +9,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
-from src.pipeline.command import add_force
+from src.pipeline.command import add_force, existing_file
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
@@ -59,6 +58,6 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     except ValueError:
         raise UserError(f"./run.sh leaderboard {action}: {words[1]!r} is not a score") from None
     if action == "add":
-        online_scores.add(workspace, Path(words[0]), score, parsed.board, parsed.note or "")
+        online_scores.add(workspace, existing_file(words[0]), score, parsed.board, parsed.note or "")
     else:
         online_scores.tell(workspace, words[0], score, parsed.board, parsed.note or "")

@@ -36,7 +36,7 @@ from src.evaluation.figures import estimate_text
 from src.evaluation.metrics import Estimate
 from src.evaluation.runs import RunFolder, options
 from src.evaluation.workspace import Workspace
-from src.pipeline.command import add_force
+from src.pipeline.command import add_force, existing_file
 from src.pipeline.predicted_files import PredictedFile, ReportFile, predicted_file
 from src.pipeline.stage import reading, run_lock
 from src.training.prediction import mean_prediction, prediction_jobs
@@ -46,7 +46,9 @@ SHIFTED = ("plain", "weighted", "noised", "both")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="trained runs or blends, such as lstm or blend")
-    parser.add_argument("file", type=Path, help="reports, with or without labels; with --task a set of stays or images")
+    parser.add_argument(
+        "file", type=existing_file, help="reports, with or without labels; with --task a set of stays or images"
+    )
     parser.add_argument(
         "--to", type=Path, metavar="FILE", help="default: output/prediction_RUN_FILE; with --bundle - for stdout"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.pipeline.command import existing_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="*", help="runs to show label by label; with --labels, a submission")
     parser.add_argument(
         "--labels",
-        type=Path,
+        type=existing_file,
         metavar="FILE",
         help="labelled reports, or outcomes of stays, to score a submission against",
     )
@@ -37,7 +38,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if parsed.labels is not None:
         if len(parsed.what) != 1:
             raise UserError("--labels takes one submission: ./run.sh score --labels FILE SUBMISSION")
-        score_submission(workspace.settings, Path(parsed.what[0]), parsed.labels)
+        score_submission(workspace.settings, existing_file(parsed.what[0]), parsed.labels)
         return
     workspace.check_input()
     for name in parsed.what:

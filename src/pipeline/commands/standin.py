@@ -27,11 +27,14 @@ from src.evaluation import noise_estimation
 from src.evaluation.external_dataset import SEED, Pool
 from src.evaluation.metrics import effective_size
 from src.evaluation.workspace import Workspace
+from src.pipeline.command import existing_file
 from src.pipeline.stage import get_stage, make
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="labelled reports of another pool, such as round 2's train file")
+    parser.add_argument(
+        "file", type=existing_file, help="labelled reports of another pool, such as round 2's train file"
+    )
     parser.add_argument("--to", type=Path, metavar="DIR", required=True, help="new input folder to make")
 
 
