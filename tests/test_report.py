@@ -24,11 +24,12 @@ from src.core import array_files, charts, storage, versions
 from src.core.language import Message
 from src.core.settings_loader import load_config
 from src.data.tasks import ROUND1, frames, sigmoid
+from src.evaluation import study_pictures
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
 from src.pipeline.stages import report
 from src.reporting.html_page import TEMPLATES, Chart, Code, Heat, Link, Section, Table, Term, Text, render
-from src.reporting.sections import Findings, errors
+from src.reporting.sections import Findings, errors, tuning
 from src.reporting.sections.errors import suspicious_labels
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import error_of, words
@@ -510,3 +511,29 @@ def test_what_is_wrong_with_a_page_is_found(browser, tmp_path, spoilt, complaint
     browser.open(page, 390)
     reported = complaints(browser)
     assert any(complaint in line for line in reported) if complaint else reported == []
+
+
+def trial(number: int, score: float, gain: float, in_use: bool = False, hidden: int = 8) -> dict[str, str]:
+    facts = {"trial": number, "state": "complete", "score": score, "in_use": str(in_use).lower(), "gain": gain}
+    facts |= {"gain_standard_error": 0.01, "seconds": 1.0, "model.hidden_size": hidden}
+    return {name: str(value) for name, value in facts.items()}
+
+
+@pytest.mark.parametrize(
+    ("best", "told"),
+    [
+        (trial(1, 0.78, -0.02), "keep what you have: no trial scores higher"),
+        (trial(1, 0.805, 0.005), "keep what you have: trial 1 gains +0.0050 ± 0.0100"),
+        (trial(1, 0.85, 0.05), "study: trial 1 gains +0.0500 ± 0.0100 over the settings in use"),
+    ],
+)
+def test_a_study_is_compared_with_the_settings_in_use(best, told, tmp_path):
+    trials = [trial(0, 0.8, 0.0, in_use=True), best, trial(2, 0.7, -0.1, hidden=16)]
+    (verdict,) = tuning._verdict("study", trials)
+    assert told in verdict.text
+    table = tuning._best(trials)
+    assert [row[0] for row in table.rows] == ["0 (in use)", "1", "2"] and table.rows[0][2] == "–"
+    assert "in use" in _words(tuning._history("study", trials).svg)
+    with charts.png(tmp_path / "history.png") as (axes,):
+        study_pictures.history(axes, "study", trials)
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.core import charts
+from src.core.language import _
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,11 @@ def settings_of(trials: Sequence[Trial]) -> list[str]:
 
 def complete(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial["state"] == "complete"]
+
+
+def is_in_use(trial: Trial) -> bool:
+    """Returns True for the trial that has the settings in use."""
+    return trial.get("in_use") == "true"
 
 
 def short(key: str) -> str:
@@ -47,11 +53,15 @@ def history(axes: Axes, name: str, trials: Sequence[Trial]) -> None:
     pruned = [int(trial["trial"]) for trial in trials if trial["state"] == "pruned"]
     floor = min(scores) - 0.1 * (max(scores) - min(scores)) - 1e-3
     if pruned:
-        axes.plot(pruned, [floor] * len(pruned), "x", color=charts.COLOURS[5], markersize=4, label="pruned, no score")
-    axes.plot(numbers, scores, "o", color=charts.COLOURS[0], markersize=4, label="complete")
-    axes.step(numbers, np.maximum.accumulate(scores), where="post", color=charts.COLOURS[1], label="best so far")
+        axes.plot(
+            pruned, [floor] * len(pruned), "x", color=charts.COLOURS[5], markersize=4, label=_("pruned, no score")
+        )
+    axes.plot(numbers, scores, "o", color=charts.COLOURS[0], markersize=4, label=_("complete"))
+    axes.step(numbers, np.maximum.accumulate(scores), where="post", color=charts.COLOURS[1], label=_("best so far"))
+    for trial in filter(is_in_use, finished):
+        axes.axhline(float(trial["score"]), color=charts.COLOURS[2], linewidth=1, linestyle="--", label=_("in use"))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(title=f"{name}: search history", xlabel="trial", ylabel="score")
+    axes.set(title=_("{study}: search history").format(study=name), xlabel=_("trial"), ylabel=_("score"))
     axes.legend()
 
 
@@ -59,7 +69,8 @@ def importances(axes: Axes, name: str, shares: dict[str, float]) -> None:
     """Draws the share of each setting in the variance of the scores."""
     axes.barh(range(len(shares)), [100 * share for share in shares.values()], color=charts.COLOURS[0], height=0.65)
     charts.rows(axes, list(shares))
-    axes.set(title=f"{name}: importance of settings", xlabel="% of the variance of scores", ylabel="setting")
+    title = _("{study}: importance of settings").format(study=name)
+    axes.set(title=title, xlabel=_("% of the variance of scores"), ylabel=_("setting"))
 
 
 def parallel(axes: Axes, name: str, trials: Sequence[Trial]) -> None:
@@ -75,10 +86,11 @@ def parallel(axes: Axes, name: str, trials: Sequence[Trial]) -> None:
     for i, rank in enumerate(ranks):
         line = [height[i] for height in heights]
         axes.plot(line, color=charts.COLOURS[0], alpha=0.1 + 0.85 * rank**2, linewidth=0.6 + 1.4 * rank**3)
-    axes.set_xticks(range(len(columns)), [*map(short, settings), "score"], rotation=30, ha="right")
-    axes.set_yticks([0, 1], ["lowest", "highest"])
+    axes.set_xticks(range(len(columns)), [*map(short, settings), _("score")], rotation=30, ha="right")
+    axes.set_yticks([0, 1], [_("lowest"), _("highest")])
     axes.grid(visible=True, axis="x")
-    axes.set(title=f"{name}: complete trials, the best boldest", xlabel="setting, and the score", ylabel="value")
+    title = _("{study}: complete trials, the best boldest").format(study=name)
+    axes.set(title=title, xlabel=_("setting, and the score"), ylabel=_("value"))
 
 
 def against(axes: Axes, key: str, trials: Sequence[Trial]) -> None:
@@ -100,9 +112,10 @@ def pareto(axes: Axes, name: str, trials: Sequence[Trial]) -> None:
     finished = sorted(complete(trials), key=lambda trial: float(trial["seconds"]))
     seconds, scores = (np.array([float(trial[key]) for trial in finished]) for key in ("seconds", "score"))
     best = scores >= np.maximum.accumulate(scores)
-    axes.plot(seconds[~best], scores[~best], "o", color=charts.COLOURS[5], markersize=4, label="beaten in both")
-    axes.plot(seconds[best], scores[best], "D-", color=charts.COLOURS[1], markersize=4, label="not beaten in both")
-    axes.set(title=f"{name}: score against time", xlabel="seconds of a trial", ylabel="score")
+    axes.plot(seconds[~best], scores[~best], "o", color=charts.COLOURS[5], markersize=4, label=_("beaten in both"))
+    axes.plot(seconds[best], scores[best], "D-", color=charts.COLOURS[1], markersize=4, label=_("not beaten in both"))
+    title = _("{study}: score against time").format(study=name)
+    axes.set(title=title, xlabel=_("seconds of a trial"), ylabel=_("score"))
     axes.legend()
 
 

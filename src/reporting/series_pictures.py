@@ -19,8 +19,14 @@ TICK = 6
 """Hours between the marks of the axis."""
 
 
-def heat_map(contributions: np.ndarray, shape: InputShape, title: str) -> str:
-    """Draws (T + 1, P + S) of a stay: parameters by hours, and a column of what belongs to no hour."""
+def limit_of(contributions: np.ndarray) -> float:
+    """Returns the contribution (T + 1, P + S) of the deepest colour; a few larger ones have it too."""
+    return max(float(np.quantile(np.abs(contributions[:-1]), 0.999)), 1e-6)
+
+
+def heat_map(contributions: np.ndarray, shape: InputShape, title: str, limit: float | None = None) -> str:
+    """Draws (T + 1, P + S) of a stay: parameters by hours, and a column of what belongs to no hour. `limit` is the
+    contribution of the deepest colour, for maps on one scale."""
     names, total = sources(shape), contributions.sum(axis=0)
     order = np.argsort(-np.abs(total), kind="stable")
     shown, others = order[:SHOWN], order[SHOWN:]
@@ -32,11 +38,11 @@ def heat_map(contributions: np.ndarray, shape: InputShape, title: str) -> str:
     n_steps = len(contributions) - 1
     wide = max(n_steps // 16, 1)  # steps of the column of what belongs to no hour
     painted = np.stack([[*row[:-1], *[np.nan] * wide, *[row[-1]] * wide] for row in rows])
-    limit = float(np.quantile(np.abs(painted[:, :n_steps]), 0.99))
+    limit = limit_of(contributions) if limit is None else limit
     with charts.picture(f"{title}: contributions by parameter and hour", 0.9 + 0.19 * len(rows)) as chart:
         axes = chart.axes
         hours = step_size(shape)
-        charts.shades(axes, painted, labels, max(limit, 1e-6), _("contribution"), (0, painted.shape[1] * hours))
+        charts.shades(axes, painted, labels, limit, _("contribution"), (0, painted.shape[1] * hours))
         marks = list(range(0, round(n_steps * hours) + 1, TICK))
         axes.set_xticks([*marks, (n_steps + 1.5 * wide) * hours], [*map(str, marks), "all"])
         axes.tick_params(labelsize=8)
@@ -46,13 +52,17 @@ def heat_map(contributions: np.ndarray, shape: InputShape, title: str) -> str:
     return chart.svg
 
 
-def image_maps(contributions: np.ndarray, image: np.ndarray | None, shape: InputShape, title: str) -> list[str]:
-    """Draws (T + 1, P) of an image: the image, if given, and the contributions of its pixels."""
+def image_maps(
+    contributions: np.ndarray, image: np.ndarray | None, shape: InputShape, title: str, deepest: float | None = None
+) -> list[str]:
+    """Draws (T + 1, P) of an image: the image, if given, and the contributions of its pixels. `deepest` is the
+    contribution of the deepest colour, for maps on one scale."""
     pixels = contributions[:-1, : len(shape.parameters)]
     shown = [] if image is None else [("image", np.asarray(image, dtype=float))]
     drawn = []
     for name, values in [*shown, (title, pixels)]:
-        limit = float(np.abs(values).max(initial=1e-6))
+        own = float(np.abs(values).max(initial=1e-6))
+        limit = own if name == "image" or deepest is None else deepest
         what = "brightness" if name == "image" else "contribution"
         rows = [str(row) if row % max(len(values) // 8, 1) == 0 else "" for row in range(len(values))]
         with charts.picture(f"{title}: {what} of pixels", 2.2, 2.4) as chart:

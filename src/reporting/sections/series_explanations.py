@@ -24,11 +24,11 @@ def parts(record: dict[str, Any], task: Task, shape: InputShape, name: str) -> l
     found: list[Part] = [Text(f"{method(task, shape)} Out of fold, by {name}.")]
     labels, is_image = record["parameters"], steps_name(shape) == "rows"
     if is_image:
-        maps = [
-            pictures.image_maps(np.array([*one["map"], [0.0] * len(shape.parameters)]), None, shape, label)[0]
-            for label, one in labels.items()
-            if one["map"]
-        ]
+        drawn = {
+            label: np.array([*one["map"], [0.0] * len(shape.parameters)]) for label, one in labels.items() if one["map"]
+        }
+        limit = max((float(np.abs(values).max()) for values in drawn.values()), default=None)
+        maps = [pictures.image_maps(values, None, shape, label, limit)[0] for label, values in drawn.items()]
         found.append(Chart(maps, _("Mean contribution of each pixel to the class, over images of it")))
     else:
         found += [_weights(label, one, shape, task) for label, one in labels.items()]
@@ -39,10 +39,12 @@ def parts(record: dict[str, Any], task: Task, shape: InputShape, name: str) -> l
         found.append(Chart(drawn, _("{n} {noun}, out of fold").format(n=n, noun=task.noun)))
     found.append(Text(legend(task, shape)))
     anchored: set[str] = set()  # a row may be explained twice, as a hard and as a usual one
+    # Maps are compared, so they have one scale.
+    limit = max((pictures.limit_of(np.array(one["contributions"])) for one in record["reports"]), default=None)
     for one in record["reports"]:
         anchor = "" if one["report"] in anchored else f"explained-{one['report']}"
         anchored.add(one["report"])
-        first, *others = row_parts(f"{task.one} {one['report']}", title_of(one, task), one, shape)
+        first, *others = row_parts(f"{task.one} {one['report']}", title_of(one, task), one, shape, limit)
         found += [replace(first, anchor=anchor), *others]
     return found
 
@@ -79,12 +81,14 @@ def title_of(one: dict[str, Any], task: Task) -> str:
     return f"{head}: {truth}, probability {one['probability']:.3f}"
 
 
-def row_parts(name: str, title: str, one: dict[str, Any], shape: InputShape) -> list[Part]:
-    """Returns the pictures of the row called `name`: its map, and beside it the image or the curves."""
+def row_parts(name: str, title: str, one: dict[str, Any], shape: InputShape, limit: float | None = None) -> list[Part]:
+    """Returns the pictures of the row called `name`: its map, and beside it the image or the curves. `limit` is the
+    contribution of the deepest colour of the map."""
     contributions = np.array(one["contributions"])
     if "image" in one:
-        return [Chart(pictures.image_maps(contributions, np.array(one["image"]), shape, "contributions"), title)]
-    drawn = [pictures.heat_map(contributions, shape, f"{name[0].upper()}{name[1:]}: contributions")]
+        drawn = pictures.image_maps(contributions, np.array(one["image"]), shape, "contributions", limit)
+        return [Chart(drawn, title)]
+    drawn = [pictures.heat_map(contributions, shape, f"{name[0].upper()}{name[1:]}: contributions", limit)]
     if one["curves"] or "attention" in one:
         drawn.append(pictures.curves(one, shape, name))
     has_gaps = any(curve["filled"] is not None for curve in one["curves"].values())
