@@ -51,18 +51,64 @@ set_up() {
         echo unfinished >"$venv.lock"
         "$python" -m venv --clear "$venv" || fail "python -m venv failed; the reason stands above. On Debian and Ubuntu: apt install python3-venv"
     fi
-    echo "run.sh: installing requirements.txt into $shown (minutes, once) …" >&2
+    free=$("$python" -c 'import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free >> 30)' "$venv" 2>/dev/null) || free=
+    echo "run.sh: installing requirements.txt into $shown (once: about 2 minutes and 2 GB of disk, with the CUDA build of torch three times that${free:+; $free GB are free}) …" >&2
+    # On a terminal pip shows what it downloads and how far it is; a log gets its errors alone.
+    quiet=--quiet
+    [ ! -t 2 ] || quiet=--progress-bar=on
     echo unfinished >"$venv.lock"
     rm -f "$venv/.requirements"
     # The user's settings of pip may name another index, but no other place than .venv.
     unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PIP_REQUIREMENT PIP_EDITABLE
-    "$venv/bin/python" -m pip install --no-user --quiet --disable-pip-version-check -r "$root/requirements.txt" 9>&- || {
+    "$venv/bin/python" -m pip install --no-user "$quiet" --disable-pip-version-check -r "$root/requirements.txt" >&2 9>&- || {
         : >"$venv.lock"
         fail "pip could not install requirements.txt; the reason stands above. Run the same command to try again."
     }
     "$venv/bin/python" -c 'import torch' || fail "torch was installed and cannot be imported; the reason stands above. If it is not in $venv, see: $venv/bin/python -m pip config list"
     echo "$wanted" >"$venv/.requirements"
     : >"$venv.lock"
+}
+
+# Help needs nothing that is installed: before the set-up it is read from files, which tests keep like what Python says.
+is_help() {
+    [ "${1:-}" != help ] || return 0
+    for word; do
+        case $word in -h | --help) return 0 ;; esac
+    done
+    return 1
+}
+
+show_help() {
+    language=${LANGUAGE:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}} verb='' before=''
+    for word; do
+        case $word in
+            --lang=*) language=${word#--lang=} ;;
+            *) [ "$before" != --lang ] || language=$word ;;
+        esac
+        # The verb is the first word behind the options that may stand before it.
+        if [ -z "$verb" ] && [ "$before" != --lang ]; then
+            case $word in
+                --lang | --lang=* | --quiet | --json) ;;
+                -h | --help | help) verb=help ;;
+                -* | *=*) verb=pipeline ;;
+                *) verb=$word ;;
+            esac
+        fi
+        before=$word
+    done
+    case $language in
+        zh*) pages=$root/src/locale/help.zh.txt ;;
+        *) pages=$root/src/locale/help.txt ;;
+    esac
+    shown=
+    while IFS= read -r line; do
+        case $line in
+            "=== $verb") shown=yes ;;
+            "=== "*) [ -z "$shown" ] || return 0 ;;
+            *) [ -z "$shown" ] || printf '%s\n' "$line" ;;
+        esac
+    done <"$pages"
+    [ -n "$shown" ] || fail "unknown verb $verb. ./run.sh --help lists them"
 }
 
 # No module of another project: Python looks neither into the current folder nor where variables of the user point, and
@@ -75,6 +121,10 @@ if ! is_set_up && ! [ -w "$root" ]; then
     cache=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
     [ -n "$cache" ] || fail "$root cannot be written, and without HOME there is no other place for .venv. Set HOME, or run once as a user who may write there"
     venv=$cache/run.sh/$(printf %s "$root" | cksum | tr ' ' _)
+fi
+if ! is_set_up && is_help "$@"; then
+    show_help "$@"
+    exit 0
 fi
 is_set_up || set_up
 exec 9>&-

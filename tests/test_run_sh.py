@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from src.core.language import LANGUAGES
+from tests import help_text
+
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = """#!/usr/bin/env bash
 case "$*" in
@@ -59,6 +62,44 @@ def test_it_sets_up_once_and_runs_where_the_user_stands(project):
     assert "making .venv" in told and "installing requirements.txt" in told
     calls, told = run()
     assert calls == [f"{folder / 'elsewhere'}: -m src"] and told == ""
+
+
+@pytest.mark.parametrize("shell", [None, "sh", "bash", "dash"])
+def test_help_answers_before_the_set_up(project, shell):
+    folder, run = project
+    (folder / "src/locale").mkdir(parents=True)
+    for language in LANGUAGES:
+        shutil.copy(help_text.file_of(language), folder / "src/locale")
+    if shell and not shutil.which(shell):
+        pytest.skip(f"there is no {shell}")
+    script = (*filter(None, [shell]), folder / "run.sh")
+    parts = {language: help_text.text(language).split("=== ") for language in LANGUAGES}
+    page = {(tongue, part.split("\n")[0]): part.partition("\n")[2] for tongue in parts for part in parts[tongue]}
+    plain = {"LANG": "C", "LC_ALL": "", "LANGUAGE": "", "LC_MESSAGES": ""}
+    for words, expected in (
+        (["--help"], ("en", "help")),
+        (["help"], ("en", "help")),
+        (["train", "--help"], ("en", "train")),
+        (["--quiet", "train", "lstm", "train.epochs=3", "-h"], ("en", "train")),
+        (["--preset", "quick", "--help"], ("en", "pipeline")),
+        (["--lang", "zh", "blend", "--help"], ("zh", "blend")),
+        (["blend", "--help", "--lang=zh"], ("zh", "blend")),
+    ):
+        assert run(*words, script=script, **plain) == ([], page[expected]), words
+    assert run("train", "--help", **{**plain, "LANG": "zh_CN.UTF-8"}) == ([], page["zh", "train"])
+    assert "unknown verb trian" in run("trian", "--help", code=1, **plain)[1]
+    assert not (folder / ".venv").exists()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_help_that_is_read_before_the_set_up_is_that_of_python(language):
+    made = help_text.file_of(language).read_text(encoding="utf-8")
+    assert made == help_text.text(language), "run: python -m tests.help_text"
+
+
+def test_what_the_set_up_costs_is_told(project):
+    _, run = project
+    assert "2 minutes and 2 GB of disk" in run("train")[1]
 
 
 def test_changed_requirements_are_installed_again(project):
