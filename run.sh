@@ -35,6 +35,25 @@ is_set_up() {
     [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.requirements" 2>/dev/null)" = "$wanted" ]
 }
 
+pip_install() {
+    PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --no-user "$@" --disable-pip-version-check -r "$root/requirements.txt" 9>&-
+}
+
+# Says on one line of a terminal what pip downloads or how many packages it has found.
+show_progress() {
+    count=0 told=
+    while IFS= read -r line; do
+        case $line in
+            Collecting* | Processing*) count=$((count + 1)) told="$count packages found" ;;
+            *" Downloading "*) told="downloading ${line#*Downloading }" ;;
+            Installing*) told="installing $count packages, which takes longest" ;;
+            Successfully*) told= ;;
+            *) continue ;;
+        esac
+        printf '\r\033[K%.79s' "${told:+run.sh: $told}"
+    done
+}
+
 set_up() {
     python=$(find_python)
     shown=$venv
@@ -53,14 +72,16 @@ set_up() {
     fi
     free=$("$python" -c 'import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free >> 30)' "$venv" 2>/dev/null) || free=
     echo "run.sh: installing requirements.txt into $shown (once: about 2 minutes and 2 GB of disk, with the CUDA build of torch three times that${free:+; $free GB are free}) …" >&2
-    # On a terminal pip shows what it downloads and how far it is; a log gets its errors alone.
-    quiet=--quiet
-    [ ! -t 2 ] || quiet=--progress-bar=on
     echo unfinished >"$venv.lock"
     rm -f "$venv/.requirements"
     # The user's settings of pip may name another index, but no other place than .venv.
     unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PIP_REQUIREMENT PIP_EDITABLE
-    "$venv/bin/python" -m pip install --no-user "$quiet" --disable-pip-version-check -r "$root/requirements.txt" >&2 9>&- || {
+    if [ -t 2 ]; then
+        code=$({ { pip_install --progress-bar=off 3>&- && echo 0 >&3 || echo 1 >&3; } | show_progress >&2; } 3>&1)
+    else
+        pip_install --quiet && code=0 || code=1
+    fi
+    [ "$code" = 0 ] || {
         : >"$venv.lock"
         fail "pip could not install requirements.txt; the reason stands above. Run the same command to try again."
     }
