@@ -24,6 +24,7 @@ if __name__ == "__main__":
 
 from src.core import interrupts, language, settings_loader, temporaries, terminal
 from src.core.errors import UserError, explained, unknown
+from src.core.language import _
 from src.core.settings import Config
 from src.core.settings_loader import load_config
 from src.core.terminal import info
@@ -32,9 +33,14 @@ from src.pipeline.command import COMMANDS, Command, get_command
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-KEYS = "key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR."
-
-CLINICAL_TASKS = "icu: death in hospital, los: length of stay, frames: images read row by row"
+KEYS = _("key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR.")
+CLINICAL_TASKS = _("icu: death in hospital, los: length of stay, frames: images read row by row")
+OF_ARGPARSE = {
+    "options": _("options"),
+    "positional arguments": _("positional arguments"),
+    "show this help message and exit": _("show this help message and exit"),
+}
+"""Texts that argparse adds itself."""
 
 
 NAMING_RUNS = ("pipeline", "train", "pretrain", "status", "config")
@@ -168,31 +174,39 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     parser = _Parser(
         prog=f"./run.sh {name}",
         description=str(entry.summary),
-        epilog="\n".join(filter(None, [KEYS, entry.example and f"Example: {entry.example}"])),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(
+            map(str, filter(None, [KEYS, entry.example and _("Example: {command}").format(command=entry.example)]))
+        ),
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     presets, models = ", ".join(settings_loader.preset_names()), ", ".join(settings_loader.model_names())
     parser.add_argument(
-        "--task", metavar="NAME", help=f"round1 and round2: reports (default: recognised); {CLINICAL_TASKS}"
+        "--task",
+        metavar="NAME",
+        help=_("round1 and round2: reports (default: recognised); {others}").format(others=CLINICAL_TASKS),
     )
     parser.add_argument(
-        "--preset", metavar="NAME", help=f"one of {presets}, or a file; tasks have presets of their own"
+        "--preset",
+        metavar="NAME",
+        help=_("one of {presets}, or a file; tasks have presets of their own").format(presets=presets),
     )
     parser.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="NAME",
-        help=f"only this model of the preset and what it needs, or another of {models}; may be given again",
+        help=_("only this model of the preset and what it needs, or another of {models}; may be given again").format(
+            models=models
+        ),
     )
     # Read by main(), before anything is said.
-    parser.add_argument("--quiet", action="store_true", help="only results, warnings and errors")
-    parser.add_argument("--lang", choices=language.LANGUAGES, help="language; without it, that of the locale")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
+    parser.add_argument("--quiet", action="store_true", help=_("only results, warnings and errors"))
+    parser.add_argument("--lang", choices=language.LANGUAGES, help=_("language; without it, that of the locale"))
+    parser.add_argument("--json", action="store_true", help=_("one JSON document on stdout, all else on stderr"))
     command.arguments(parser)
     if name in NAMING_RUNS:
-        parser.add_argument("named_runs", nargs="*", metavar="RUN", help="the same as --model RUN")
+        parser.add_argument("named_runs", nargs="*", metavar="RUN", help=_("the same as --model RUN"))
     first = next((i for i, word in enumerate(arguments) if word not in ("--quiet", "--json")), None)
     named = first is not None and arguments[first] == name
     overrides, rest = parser.split(arguments[:first] + arguments[first + 1 :] if named else arguments)
@@ -210,18 +224,30 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
 def _unknown_verb(name: str) -> UserError:
     """A UserError for a word that is no verb; it may be the name of a model."""
     if name in settings_loader.model_names():
-        return UserError(f"{name!r} is no verb, but a model. Did you mean: ./run.sh train {name}")
+        told = _("{name} is no verb, but a model. Did you mean: ./run.sh train {model}")
+        return UserError(told.format(name=repr(name), model=name))
     return unknown("verb", name, [*COMMANDS, "test"])
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Formatter that shows messages, and argparse's own words, in the chosen language."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help and str(OF_ARGPARSE.get(action.help, action.help))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return super()._split_lines(text, width // 2 if language.chosen() == "zh" else width)  # a sign has two columns
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(heading and str(OF_ARGPARSE.get(heading, heading)))
+
+    def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, str(_("usage: ")))
 
 
 class _Parser(argparse.ArgumentParser):
     _words: Sequence[str] = ()
     """All words behind the verb."""
-
-    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
-        if "help" in options:
-            options["help"] = str(options["help"])  # argparse joins and wraps: a message would be English
-        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> None:
         start, _, words = message.partition("unrecognized arguments: ")
@@ -285,18 +311,24 @@ def _overview() -> str:
 
     def lines(for_developers: bool) -> str:
         chosen = {name: one for name, one in COMMANDS.items() if one.for_developers == for_developers}
-        return "\n".join(f"  {name:<{width}}{one.summary}" for name, one in chosen.items())
+        return language.joined("\n", [f"  {name:<{width}}" + one.summary for name, one in chosen.items()])
 
-    return (
-        f"usage: ./run.sh [VERB] [--task NAME] [--preset NAME] [--model NAME] [--quiet] [--json] [key=value …]\n\n"
-        f"Which body regions does a CT report call abnormal? From token ids to a submission file.\n"
-        f"Further tasks of the same pipeline: {CLINICAL_TASKS}.\n\n"
-        f"verbs (none: pipeline; ./run.sh VERB --help tells more):\n{lines(False)}\n\n"
-        f"for developers:\n{lines(True)}\n  {'test':<{width}}set up and pass the tests\n\n"
-        f"presets: {', '.join(settings_loader.preset_names())}\n"
-        f"models:  {', '.join(settings_loader.model_names())}\n\n{KEYS}\n"
-        "For scripts: --quiet tells only results, warnings and errors; --json prints one JSON document."
-    )
+    usage = "./run.sh [VERB] [--task NAME] [--preset NAME] [--model NAME] [--quiet] [--json] [--lang zh] [key=value …]"
+    parts = [
+        _("usage: ") + usage,
+        _("Which body regions does a CT report call abnormal? From token ids to a submission file.")
+        + "\n"
+        + _("Further tasks of the same pipeline: {tasks}.").format(tasks=CLINICAL_TASKS),
+        _("verbs (none: pipeline; ./run.sh VERB --help tells more):") + "\n" + lines(False),
+        _("for developers:") + f"\n{lines(True)}\n  {'test':<{width}}" + _("set up and pass the tests"),
+        _("presets: {names}").format(names=", ".join(settings_loader.preset_names()))
+        + "\n"
+        + _("models:  {names}").format(names=", ".join(settings_loader.model_names())),
+        KEYS
+        + "\n"
+        + _("For scripts: --quiet tells only results, warnings and errors; --json prints one JSON document."),
+    ]
+    return str(language.joined("\n\n", parts))
 
 
 if __name__ == "__main__":

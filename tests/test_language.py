@@ -53,13 +53,26 @@ def test_messages_are_literals_and_nothing_else_is_called_underscore():
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_"]
         for call in calls:
             assert isinstance(call.args[0], ast.Constant), f"{path}:{call.lineno}: _() takes a literal"
-        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-        for function in functions:
-            names = {
-                node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-            }
-            inside = [call for call in calls if function.lineno <= call.lineno <= function.end_lineno]
-            assert not (inside and "_" in names), f"{path}:{function.lineno}: _ is a variable of {function.name}"
+        for scope in (node for node in ast.walk(tree) if isinstance(node, SCOPES)):
+            inside = [call for call in ast.walk(scope) if call in calls]
+            assert not (inside and "_" in own_names(scope)), f"{path}:{scope.lineno}: _ is a variable here"
+
+
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+SCOPES = (ast.FunctionDef, ast.Lambda, *COMPREHENSIONS)
+
+
+def own_names(scope: ast.AST) -> set[str]:
+    """Variables of a function or comprehension, without those of functions and comprehensions within."""
+    names, waiting = set(), list(ast.iter_child_nodes(scope))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, SCOPES):
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) or isinstance(node, ast.arg):
+            names.add(node.id if isinstance(node, ast.Name) else node.arg)
+        waiting += ast.iter_child_nodes(node)
+    return names
 
 
 @pytest.mark.parametrize(

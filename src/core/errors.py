@@ -52,6 +52,11 @@ LONGEST = 120
 class UserError(Exception):
     """Error that the user can fix; the command prints its message without a traceback and exits with status 2."""
 
+    @property
+    def message(self) -> str:
+        """The text, or the message in every language."""
+        return self.args[0]
+
     def _render_traceback_(self) -> list[str]:
         """Returns what a notebook shows instead of the traceback."""
         return [f"error: {self}"]

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from src.core.language import _
+from src.core.language import _, english
 from src.core.settings import ROOT
 
 if TYPE_CHECKING:
@@ -188,10 +188,12 @@ def show_table(
     truncated: names and words are wrapped, and columns beyond the width go into further tables, each with the first
     column.
     """
-    title, columns = printable(title), [printable(column) for column in columns]
+    keys = [printable(english(column)) for column in columns]
+    is_left = [not i or key in map(english, words) for i, key in enumerate(keys)]
+    heading, title, columns = english(title), printable(title), [printable(column) for column in columns]
     rows = [[_told(cell) for cell in row] for row in rows]
     _transcript.tables.append(
-        {"title": title, "columns": columns, "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
+        {"title": printable(heading), "columns": keys, "rows": [dict(zip(keys, row, strict=True)) for row in rows]}
     )
     if _is_json or (_is_quiet and _is_dependency):
         return
@@ -205,7 +207,7 @@ def show_table(
     for part in parts:
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style=style)
         for i in part:
-            justify = "left" if not i or columns[i] in words else "right"
+            justify = "left" if is_left[i] else "right"
             table.add_column(columns[i], justify=justify, overflow="fold", max_width=None if i else first)
         for number, row in enumerate(rows):
             table.add_row(*(str(row[i]) for i in part), style=style if number == best else "")

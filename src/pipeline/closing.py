@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from src.core.language import _, joined
 from src.core.terminal import result, show_table, wrapped
 from src.evaluation.figures import estimate_text, number_text
 from src.evaluation.score_estimation import Expectation
@@ -23,24 +24,27 @@ def show(workspace: Workspace, is_complete: bool = True) -> None:
     if standings := [one for one in (summary.blend, summary.best) if one is not None]:
         _show_standings(summary, standings)
     if summary.blend is not None:
-        result(f"blend of {', '.join(summary.blend.members)}")
-    lines = [wrapped(f"warning: {told}") for told in summary.warnings]
-    what = "submission" if summary.data and summary.data.sample else "to upload"
-    lines += [f"{what}: {one.path}{_noted(one.online)}" for one in summary.uploads]
-    lines += [f"page: {summary.page}"] if summary.page else []
+        result(_("blend of {members}").format(members=", ".join(summary.blend.members)))
+    lines = [wrapped(_("warning: {text}").format(text=told)) for told in summary.warnings]
+    upload = _("submission: {path}") if summary.data and summary.data.sample else _("to upload: {path}")
+    lines += [upload.format(path=one.path) + _noted(one.online) for one in summary.uploads]
+    lines += [_("page: {path}").format(path=summary.page)] if summary.page else []
     for step in summary.steps if is_complete else ():
-        lines.append(f"next: {step.why}: ./run.sh {step.command}" if step.command else wrapped(f"next: {step.why}"))
+        told = _("next: {what}").format(what=step.why)
+        lines.append(f"{told}: ./run.sh {step.command}" if step.command else wrapped(told))
     if lines:
-        result("\n".join(lines))
+        result(joined("\n", lines))
 
 
 def _show_data(data: Data) -> None:
     """Says whether the data are of people, where they lie, and names the files with their rows."""
-    result(f"\ndata: {data.sample or f'{data.noun} of your own'}, in {data.folder}")
-    for role in ("train", "test", "extra"):
+    origin = data.sample or _("{noun} of your own").format(noun=data.noun)
+    result("\n" + _("data: {origin}, in {folder}").format(origin=origin, folder=data.folder))
+    roles = {"train": _("train files: {files}"), "test": _("test files: {files}"), "extra": _("extra files: {files}")}
+    for role, told in roles.items():
         names = [f"{name} ({data.rows[name]:,})" if name in data.rows else name for name in getattr(data, role)]
         if names:
-            result(wrapped(f"  {role} files: {', '.join(names)}", indent="    "))
+            result(wrapped("  " + told.format(files=", ".join(names)), indent="    "))
 
 
 def _show_standings(summary: Summary, standings: list[Standing]) -> None:
@@ -51,14 +55,13 @@ def _show_standings(summary: Summary, standings: list[Standing]) -> None:
         [
             one.run,
             *(_expected(one.expected[test]) if test in one.expected else "–" for test in tests),
-            estimate_text(one.out_of_fold) + (" (optimistic)" if one.is_optimistic else ""),
+            estimate_text(one.out_of_fold) + (_(" (optimistic)") if one.is_optimistic else ""),
         ]
         for one in standings
     ]
-    title = (
-        f"{summary.task.score_name[0].upper()}{summary.task.score_name[1:]}: expected with 95% interval, out of fold"
-    )
-    show_table(title, ["run", *(f"expected on {short[test]}" for test in tests), "out of fold"], rows)
+    title = _("Expected with its 95% interval, and out of fold ({score})").format(score=summary.task.score_name)
+    expected = [_("expected on {test}").format(test=short[test]) for test in tests]
+    show_table(title, [_("run"), *expected, _("out of fold")], rows)
 
 
 def _expected(found: Expectation) -> str:
@@ -68,4 +71,4 @@ def _expected(found: Expectation) -> str:
 
 
 def _noted(online: float | None) -> str:
-    return "" if online is None else f" (scored {number_text(online)})"
+    return "" if online is None else _(" (scored {score})").format(score=number_text(online))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from src.core.language import _
+
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
@@ -25,61 +27,63 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "pipeline": Entry("the whole pipeline on what is in input/, or on sample data"),
-    "sample": Entry("make sample data: synthetic reports or stays, or digits", "./run.sh sample --rows 1000000"),
-    "prepare": Entry("read and check the input files, make arrays of them"),
-    "folds": Entry("decide which rows are validated by which model", "./run.sh folds folds.k=10"),
-    "shift": Entry("how the test files differ from train: noise, words or values, what tells them apart"),
-    "baselines": Entry("score the baselines, such as constant prior, TF-IDF + logistic regression, severity score"),
+    "pipeline": Entry(_("the whole pipeline on what is in input/, or on sample data")),
+    "sample": Entry(_("make sample data: synthetic reports or stays, or digits"), "./run.sh sample --rows 1000000"),
+    "prepare": Entry(_("read and check the input files, make arrays of them")),
+    "folds": Entry(_("decide which rows are validated by which model"), "./run.sh folds folds.k=10"),
+    "shift": Entry(_("how the test files differ from train: noise, words or values, what tells them apart")),
+    "baselines": Entry(_("score the baselines, such as constant prior, TF-IDF + logistic regression, severity score")),
     "pretrain": Entry(
-        "pretrain encoders on all text, without labels", "./run.sh pretrain --model transformer pretrain.epochs=10"
+        _("pretrain encoders on all text, without labels"), "./run.sh pretrain --model transformer pretrain.epochs=10"
     ),
     "train": Entry(
-        "train the models of the preset, fold by fold; with --name, another run of one",
+        _("train the models of the preset, fold by fold; with --name, another run of one"),
         "./run.sh train --model lstm --name wide model.hidden_size=192",
     ),
     "blend": Entry(
-        "several runs into one; the quoted score is cross-fitted",
+        _("several runs into one; the quoted score is cross-fitted"),
         "./run.sh blend lstm transformer blend.method=weights",
     ),
-    "tune": Entry("search for better settings of a run", "./run.sh tune lstm --preset quick --trials 30"),
-    "submit": Entry("write the submission of each test file", "./run.sh submit lstm"),
-    "predict": Entry("trained runs on any file of reports, stays or images", "./run.sh predict blend new_reports.csv"),
-    "bundle": Entry("a run as one file that predicts anywhere", "./run.sh bundle blend --to blend.bundle"),
+    "tune": Entry(_("search for better settings of a run"), "./run.sh tune lstm --preset quick --trials 30"),
+    "submit": Entry(_("write the submission of each test file"), "./run.sh submit lstm"),
+    "predict": Entry(
+        _("trained runs on any file of reports, stays or images"), "./run.sh predict blend new_reports.csv"
+    ),
+    "bundle": Entry(_("a run as one file that predicts anywhere"), "./run.sh bundle blend --to blend.bundle"),
     "compress": Entry(
-        "small models of a run (distilled, pruned, INT8), their scores, and a bundle of the best of them",
+        _("small models of a run (distilled, pruned, INT8), their scores, and a bundle of the best of them"),
         "./run.sh compress blend --preset quick",
     ),
     "score": Entry(
-        "show all scores; with --labels, score a submission file",
+        _("show all scores; with --labels, score a submission file"),
         "./run.sh score --labels answers.csv output/submission_test.csv",
     ),
-    "runs": Entry("list all runs, their scores and how they differ; compare two", "./run.sh runs show lstm wide"),
+    "runs": Entry(_("list all runs, their scores and how they differ; compare two"), "./run.sh runs show lstm wide"),
     "leaderboard": Entry(
-        "what each run will score on each test file, and what submissions did",
+        _("what each run will score on each test file, and what submissions did"),
         "./run.sh leaderboard add output/submission_lstm_sample_testB.csv 0.9032",
     ),
     "explain": Entry(
-        "which tokens, or parameters and hours, make a run say what it says; with --id, of one row",
+        _("which tokens, or parameters and hours, make a run say what it says; with --id, of one row"),
         "./run.sh explain blend --id 42 --label region_3",
     ),
-    "alarms": Entry("early warning: a run reads each stay hour by hour", "./run.sh alarms boosting --task icu"),
-    "serve": Entry("predictions of a bundle over HTTP", "./run.sh serve --bundle blend.bundle --port 8080"),
+    "alarms": Entry(_("early warning: a run reads each stay hour by hour"), "./run.sh alarms boosting --task icu"),
+    "serve": Entry(_("predictions of a bundle over HTTP"), "./run.sh serve --bundle blend.bundle --port 8080"),
     "stream": Entry(
-        "answer the messages of Redis Streams or Kafka by a bundle; with --send, send some",
+        _("answer the messages of Redis Streams or Kafka by a bundle; with --send, send some"),
         "./run.sh stream --bundle blend.bundle",
     ),
-    "report": Entry("everything in the output folder as one HTML page"),
-    "eda": Entry("the data itself as one HTML page, before any training"),
+    "report": Entry(_("everything in the output folder as one HTML page")),
+    "eda": Entry(_("the data itself as one HTML page, before any training")),
     "standin": Entry(
-        "make test files with known answers of labelled reports, to check what is expected",
+        _("make test files with known answers of labelled reports, to check what is expected"),
         "./run.sh standin round2/train.csv --to input/proof",
     ),
-    "status": Entry("what is done, running, out of date and missing, and how to make it"),
-    "config": Entry("print the settings as they would be used", "./run.sh config --preset quick"),
-    "clean": Entry("show and remove what no result needs any more", "./run.sh clean --superseded"),
+    "status": Entry(_("what is done, running, out of date and missing, and how to make it")),
+    "config": Entry(_("print the settings as they would be used"), "./run.sh config --preset quick"),
+    "clean": Entry(_("show and remove what no result needs any more"), "./run.sh clean --superseded"),
     "bench": Entry(
-        "measure the speed beside plain code and the machine's limits",
+        _("measure the speed beside plain code and the machine's limits"),
         "./run.sh bench read train_lstm --repeats 5",
         for_developers=True,
     ),
@@ -111,7 +115,7 @@ def existing_file(text: str) -> Path:
 
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Adds --force, for commands that blend, submit or hand on runs."""
-    parser.add_argument("--force", action="store_true", help="also runs that are broken: diverged or constant")
+    parser.add_argument("--force", action="store_true", help=_("also runs that are broken: diverged or constant"))
 
 
 def _make_stage(workspace: Workspace, name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import available_cores
+from src.core.language import _, joined
 from src.core.settings import CLINICAL, Config
 from src.core.settings_loader import load_config
 from src.core.terminal import duration, info, warn
@@ -79,11 +80,11 @@ def forecast(workspace: Workspace, left: Mapping[str, float]) -> Forecast:
     table = _of_table(settings.task, settings.preset, rows, learning)
     seconds, basis = None, ""
     if earlier:
-        seconds, basis = _from_earlier(earlier, settings, rows, learning, table), "by the last run in this folder"
+        seconds, basis = _from_earlier(earlier, settings, rows, learning, table), _("by the last run in this folder")
     if seconds is None and table is not None:
         cores = min(available_cores(), max(1, models_of(settings)))
         seconds = {name: value * MEASURED_CORES / cores for name, value in table.items()}
-        basis = f"by a table for {MEASURED_CORES} cores, scaled to {rows:,} rows"
+        basis = _("by a table for {cores} cores, scaled to {rows:,} rows").format(cores=MEASURED_CORES, rows=rows)
     total = None if seconds is None else sum(seconds.get(name, 0.0) * share for name, share in left.items())
     place = next(path for path in (workspace.output.root, *workspace.output.root.absolute().parents) if path.exists())
     return Forecast(list(left), total, basis, megabytes(settings, rows), shutil.disk_usage(place).free / 1e6)
@@ -110,12 +111,15 @@ def show(workspace: Workspace, left: Mapping[str, float]) -> None:
     if not left:
         return
     found = forecast(workspace, left)
-    info(f"to do: {_parts(workspace.settings, found.stages)}")
-    seconds = "as long as the first epochs will tell" if found.seconds is None else f"about {duration(found.seconds)}"
-    basis = f" ({found.basis})" if found.basis else ""
-    info(f"time: {seconds}{basis}; disk: about {_size(found.megabytes)} in {workspace.output.root}")
+    info(_("to do: {stages}").format(stages=_parts(workspace.settings, found.stages)))
+    seconds = _("time: as long as the first epochs will tell")
+    if found.seconds is not None:
+        seconds = _("time: about {time} ({basis})").format(time=duration(found.seconds), basis=found.basis)
+    disk = _("disk: about {size} in {folder}").format(size=_size(found.megabytes), folder=workspace.output.root)
+    info(joined("; ", [seconds, disk]))
     if found.free < found.megabytes:
-        warn(f"only {_size(found.free)} are free there. Make room, or take another folder: paths.output=DIR")
+        told = _("only {size} are free there. Make room, or take another folder: paths.output=DIR")
+        warn(told.format(size=_size(found.free)))
 
 
 def _size(megabytes: float) -> str:
@@ -224,5 +228,6 @@ def _from_earlier(
 def _parts(settings: Config, stages: Sequence[str]) -> str:
     """Names the stages to make, with the number of models of the settings."""
     runs = len(settings.runs)
-    models = f"train ({models_of(settings):,} models of {runs} run{'s' * (runs > 1)})"
-    return ", ".join(models if name == "train" else name for name in stages)
+    models = _("train ({models:,} models of {runs} runs)") if runs > 1 else _("train ({models:,} models of one run)")
+    models = models.format(models=models_of(settings), runs=runs)
+    return joined(", ", [models if name == "train" else name for name in stages])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from src.core import storage
 from src.core.errors import OutOfDate, UserError
+from src.core.language import _
 from src.core.names import BLEND
 from src.data import sources
 from src.data.tasks import Task, get_task
@@ -112,11 +113,10 @@ class Summary:
         try:
             files = workspace.input_files
         except UserError as error:
-            files, warnings = None, [str(error)]
+            files, warnings = None, [error.message]
         try:
-            _ = workspace.dataset
-            fitting, _ = workspace.ranked_runs()
             task = get_task(workspace.task.name)
+            fitting = workspace.ranked_runs()[0]
         except UserError:
             # The stages say what is missing; without it no run can be told to be of these files.
             fitting, task = [], get_task("round1" if workspace.settings.task == "auto" else workspace.settings.task)
@@ -132,9 +132,10 @@ class Summary:
         try:
             uploads = _uploads(workspace, blend) if blend is not None else []
         except UserError as error:
-            warnings.append(str(error))
+            warnings.append(error.message)
         standings = [_standing(run) if run is not None else None for run in (models[-1] if models else None, blend)]
-        warnings += [f"{name} is left out of the blend: it {fault}" for name, fault in left_out.items() if fault]
+        told = _("{run} is left out of the blend: it {fault}")
+        warnings += [told.format(run=name, fault=fault) for name, fault in left_out.items() if fault]
         warnings += _weak(workspace, next((run for run in (blend, *reversed(models)) if run is not None), None), task)
         page = workspace.output.report
         return cls(
@@ -192,7 +193,7 @@ def _stale(workspace: Workspace, blend: RunFolder) -> list[str]:
     try:
         runs.check_settings(workspace.settings, [one for one in blend.members() if one.name in workspace.settings.runs])
     except OutOfDate as error:
-        return [str(error)]
+        return [error.message]
     return []
 
 
@@ -209,17 +210,20 @@ def _weak(workspace: Workspace, run: RunFolder | None, task: Task) -> list[str]:
         constant = max((value for name, value in baselines.items() if name in CONSTANT), default=None)
         perfect = 1.0 if task.has_classes else 0.0
         if own <= baselines[best]:
-            told.append(
-                f"{run.name} scores {number_text(own)} out of fold, no more than the baseline {best} "
-                f"({number_text(baselines[best])}): it has learned too little to be of use"
+            sentence = _(
+                "{run} scores {score} out of fold, no more than the baseline {baseline} ({other}): it has learned too "
+                "little to be of use"
             )
+            numbers = {"score": number_text(own), "other": number_text(baselines[best])}
+            told.append(sentence.format(run=run.name, baseline=best, **numbers))
         elif constant is not None and own - constant < LITTLE * (perfect - constant):
-            told.append(
-                f"{run.name} scores {number_text(own)} out of fold, and a constant prediction "
-                f"{number_text(constant)}: it has learned next to nothing"
+            sentence = _(
+                "{run} scores {score} out of fold, and a constant prediction {other}: it has learned next to nothing"
             )
+            told.append(sentence.format(run=run.name, score=number_text(own), other=number_text(constant)))
     if score["optimistic"]:
-        told.append(f"the out-of-fold score of {run.name} is optimistic: {score['how']}")
+        sentence = _("the out-of-fold score of {run} is optimistic: {how}")
+        told.append(sentence.format(run=run.name, how=score["how"]))
     return told
 
 
@@ -239,14 +243,15 @@ def _steps(
 ) -> list[Step]:
     settings = workspace.settings
     if blend is None:
-        return [Step("make what is missing", workspace.command("pipeline"))]
+        return [Step(_("make what is missing"), workspace.command("pipeline"))]
     if data is not None and data.sample:
         folder, described = settings.paths.input, sources.source_of(settings).described(settings)
-        return [Step(f"put your own files into {folder} ({described}) and run the same command", "")]
+        why = _("put your own files into {folder} ({files}) and run the same command")
+        return [Step(why.format(folder=folder, files=described), "")]
     steps = []
     if waiting := [upload for upload in uploads if upload.online is None]:
         words = ("add", str(waiting[-1].path), "SCORE")
-        steps.append(Step("upload, then note the score", workspace.command("leaderboard", *words)))
+        steps.append(Step(_("upload, then note the score"), workspace.command("leaderboard", *words)))
     if models:
-        steps.append(Step("search for better settings", workspace.command("tune", models[-1].name)))
+        steps.append(Step(_("search for better settings"), workspace.command("tune", models[-1].name)))
     return steps

@@ -9,12 +9,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from src.core.language import _
+
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a trained run or a blend (default: blend, or the best)")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help=_("a trained run or a blend (default: blend, or the best)")
+    )
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from src.core.language import _
 from src.pipeline.command import add_force
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: blend.members, or the whole preset")
-    parser.add_argument("--name", default="blend", help="name of the blend's own run (default: blend)")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=_("default: blend.members, or the whole preset"))
+    parser.add_argument("--name", default="blend", help=_("name of the blend's own run (default: blend)"))
     add_force(parser)
 
 

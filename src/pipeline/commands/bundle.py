@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.terminal import add_json, result
 from src.evaluation.workspace import Workspace
 from src.pipeline.command import add_force
@@ -20,8 +21,8 @@ from src.serving.bundle import Bundle, write_bundle
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a trained run or a blend, such as lstm or blend")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/RUN.bundle")
+    parser.add_argument("run", metavar="RUN", help=_("a trained run or a blend, such as lstm or blend"))
+    parser.add_argument("--to", type=Path, metavar="FILE", help=_("default: output/RUN.bundle"))
     add_force(parser)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from src.core import locks, storage
 from src.core.errors import Damaged, UserError
+from src.core.language import _
 from src.core.locks import is_held
 from src.core.terminal import add_json, result, show_table, warn
 from src.evaluation.runs import RunFolder
@@ -51,8 +52,8 @@ class Item:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--superseded", action="store_true", help="remove what is shown")
-    group.add_argument("--all", action="store_true", help="remove all but the submissions, their log and bundles")
+    group.add_argument("--superseded", action="store_true", help=_("remove what is shown"))
+    group.add_argument("--all", action="store_true", help=_("remove all but the submissions, their log and bundles"))
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

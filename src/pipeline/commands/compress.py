@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.pipeline.command import add_force
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a trained run or a blend, such as blend")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="default: output/RUN_small.bundle")
+    parser.add_argument("run", metavar="RUN", help=_("a trained run or a blend, such as blend"))
+    parser.add_argument("--to", type=Path, metavar="FILE", help=_("default: output/RUN_small.bundle"))
     add_force(parser)
 
 

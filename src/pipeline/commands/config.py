@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from src.core.language import _
+
 if TYPE_CHECKING:
     from src.core.settings_reference import Entry
     from src.evaluation.workspace import Workspace
@@ -21,7 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=ALL,
         metavar="KEY",
-        help="what a setting means, its type, default, range and cost; of a section such as train, or of all settings",
+        help=_(
+            "what a setting means, its type, default, range and cost; of a section such as train, or of all settings"
+        ),
     )
 
 

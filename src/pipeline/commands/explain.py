@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError, unknown
+from src.core.language import _
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,17 +28,19 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a trained run or a blend (default: blend, or the best)")
-    parser.add_argument("--id", metavar="ID", help="one report, token by token, or one series by parameter and step")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help=_("a trained run or a blend (default: blend, or the best)")
+    )
+    parser.add_argument("--id", metavar="ID", help=_("one report, token by token, or one series by parameter and step"))
     parser.add_argument(
         "--label",
         action="append",
         default=[],
         metavar="NAME",
-        help="name or number of a label; may be given again (default: labels that the row has or is predicted)",
+        help=_("name or number of a label; may be given again (default: labels that the row has or is predicted)"),
     )
     parser.add_argument(
-        "--file", metavar="NAME", help="the train or test file that the row is in, where several have its id"
+        "--file", metavar="NAME", help=_("the train or test file that the row is in, where several have its id")
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from src.core.language import _
+
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     changed = parser.add_mutually_exclusive_group()
-    changed.add_argument("--anew", action="store_true", help="split again, whatever is in folds.csv")
-    changed.add_argument("--keep", action="store_true", help="use the folds of a folds.csv that you changed")
+    changed.add_argument("--anew", action="store_true", help=_("split again, whatever is in folds.csv"))
+    changed.add_argument("--keep", action="store_true", help=_("use the folds of a folds.csv that you changed"))
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

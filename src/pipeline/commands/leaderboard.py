@@ -12,6 +12,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.pipeline.command import add_force, existing_file
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="*",
         metavar="RUN",
-        help="runs to show in detail; or `add FILE SCORE`, `tell ID SCORE`: what a submission scored online; or "
-        "`ask [RUN …]`: a variation of runs to submit next",
+        help=_(
+            "runs to show in detail; or `add FILE SCORE`, `tell ID SCORE`: what a submission scored online; or "
+            "`ask [RUN …]`: a variation of runs to submit next"
+        ),
     )
-    parser.add_argument("--against", metavar="RUN", help="also what each other run gains over this one")
-    parser.add_argument("--board", metavar="NAME", help="of add, ask and tell: where it is scored (leaderboard.board)")
-    parser.add_argument("--note", metavar="TEXT", help="of add and tell: a note kept with the score")
+    parser.add_argument("--against", metavar="RUN", help=_("also what each other run gains over this one"))
+    parser.add_argument(
+        "--board", metavar="NAME", help=_("of add, ask and tell: where it is scored (leaderboard.board)")
+    )
+    parser.add_argument("--note", metavar="TEXT", help=_("of add and tell: a note kept with the score"))
     add_force(parser)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
+from src.core.language import _
 from src.core.settings import CLINICAL, Config
 from src.core.terminal import info, result, show_table, warn
 from src.data.corpus import BLOCK
@@ -45,32 +46,34 @@ SHIFTED = ("plain", "weighted", "noised", "both")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="trained runs or blends, such as lstm or blend")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=_("trained runs or blends, such as lstm or blend"))
     parser.add_argument(
-        "file", type=existing_file, help="reports, with or without labels; with --task a set of stays or images"
+        "file", type=existing_file, help=_("reports, with or without labels; with --task a set of stays or images")
     )
     parser.add_argument(
-        "--to", type=Path, metavar="FILE", help="default: output/prediction_RUN_FILE; with --bundle - for stdout"
+        "--to", type=Path, metavar="FILE", help=_("default: output/prediction_RUN_FILE; with --bundle - for stdout")
     )
     parser.add_argument(
         "--bundle",
         type=Path,
         metavar="FILE",
-        help="predict by this file of ./run.sh bundle instead of runs: one or more files, folders of reports, or - "
-        "for stdin, whose predictions go to stdout unless --to names a file",
+        help=_(
+            "predict by this file of ./run.sh bundle instead of runs: one or more files, folders of reports, or - "
+            "for stdin, whose predictions go to stdout unless --to names a file"
+        ),
     )
     parser.add_argument(
         "--shifted",
         action="store_true",
-        help="score the runs on a labelled file, as it is and made like the target test file by weights and noise",
+        help=_("score the runs on a labelled file, as it is and made like the target test file by weights and noise"),
     )
     parser.add_argument(
         "--replacement",
         type=_rate,
         metavar="R",
-        help="share of tokens to replace for it (default: what the file lacks to the target)",
+        help=_("share of tokens to replace for it (default: what the file lacks to the target)"),
     )
-    parser.add_argument("--against", metavar="RUN", help="for --shifted: also what each run gains over this one")
+    parser.add_argument("--against", metavar="RUN", help=_("for --shifted: also what each run gains over this one"))
     add_force(parser)
 
 

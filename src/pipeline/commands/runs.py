@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from src.core.errors import UserError
+from src.core.language import _
 
 if TYPE_CHECKING:
     from src.evaluation.runs import RunFolder
@@ -24,7 +25,7 @@ FILES = {"train": "train rows", "folds": "folds", "tests": "test files", "shift"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="show A B", help="compare the runs A and B: settings and scores")
+    parser.add_argument("words", nargs="*", metavar="show A B", help=_("compare the runs A and B: settings and scores"))
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.pipeline.command import existing_file
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="*", help="runs to show label by label; with --labels, a submission")
+    parser.add_argument("what", nargs="*", help=_("runs to show label by label; with --labels, a submission"))
     parser.add_argument(
         "--labels",
         type=existing_file,
         metavar="FILE",
-        help="labelled reports, or outcomes of stays, to score a submission against",
+        help=_("labelled reports, or outcomes of stays, to score a submission against"),
     )
 
 

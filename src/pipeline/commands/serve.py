@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.core.language import _
 
 if TYPE_CHECKING:
     from src.core.settings import Config
@@ -26,8 +27,8 @@ RUN = "blend"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, metavar="FILE", help="default: a new bundle of the pipeline's blend")
-    parser.add_argument("--port", dest="serve.port", metavar="N", help="default 8000; 0: any free port")
+    parser.add_argument("--bundle", type=Path, metavar="FILE", help=_("default: a new bundle of the pipeline's blend"))
+    parser.add_argument("--port", dest="serve.port", metavar="N", help=_("default 8000; 0: any free port"))
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

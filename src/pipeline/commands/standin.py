@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.storage import file_sha256
 from src.core.terminal import dependency, info, result
 from src.data.ngrams import take
@@ -33,9 +34,9 @@ from src.pipeline.stage import get_stage, make
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", type=existing_file, help="labelled reports of another pool, such as round 2's train file"
+        "file", type=existing_file, help=_("labelled reports of another pool, such as round 2's train file")
     )
-    parser.add_argument("--to", type=Path, metavar="DIR", required=True, help="new input folder to make")
+    parser.add_argument("--to", type=Path, metavar="DIR", required=True, help=_("new input folder to make"))
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:

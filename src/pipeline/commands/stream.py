@@ -16,24 +16,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.core.language import _
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, metavar="FILE", help="a bundle, for the answers (./run.sh bundle)")
+    parser.add_argument("--bundle", type=Path, metavar="FILE", help=_("a bundle, for the answers (./run.sh bundle)"))
     parser.add_argument(
         "--url",
         dest="stream.url",
         metavar="URL",
-        help="redis://HOST:PORT/0 (default: of this machine) or kafka://HOST:PORT",
+        help=_("redis://HOST:PORT/0 (default: of this machine) or kafka://HOST:PORT"),
     )
-    parser.add_argument("--send", type=Path, metavar="FILE", help="send the reports of a file, or the stays of a set")
-    parser.add_argument("--rate", type=_rate, metavar="N", help="for --send: messages a second (default: no limit)")
-    parser.add_argument("--wait", action="store_true", help="for --send: wait for all answers")
     parser.add_argument(
-        "--growing", action="store_true", help="for --send of stays: each as it was at each of alarms.hours"
+        "--send", type=Path, metavar="FILE", help=_("send the reports of a file, or the stays of a set")
+    )
+    parser.add_argument("--rate", type=_rate, metavar="N", help=_("for --send: messages a second (default: no limit)"))
+    parser.add_argument("--wait", action="store_true", help=_("for --send: wait for all answers"))
+    parser.add_argument(
+        "--growing", action="store_true", help=_("for --send of stays: each as it was at each of alarms.hours")
     )
 
 

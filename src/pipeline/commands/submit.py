@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from src.core.language import _
 from src.pipeline.command import add_force
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", metavar="RUN", help="default: the pipeline's blend")
+    parser.add_argument("run", nargs="?", metavar="RUN", help=_("default: the pipeline's blend"))
     add_force(parser)
 
 

@@ -10,6 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.core.language import _
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--name", metavar="NAME", help="another run of the one --model, beside it, with the settings of this command"
+        "--name", metavar="NAME", help=_("another run of the one --model, beside it, with the settings of this command")
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings_loader import with_words
 from src.pipeline.time_limit import deadline_of, seconds_of
 
@@ -52,27 +53,29 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run of the preset, a model, or blend")
+    parser.add_argument("run", metavar="RUN", help=_("a run of the preset, a model, or blend"))
     parser.add_argument(
-        "--trials", type=_count, default=30, metavar="N", help="trials of the study in all (default: 30)"
+        "--trials", type=_count, default=30, metavar="N", help=_("trials of the study in all (default: 30)")
     )
     parser.add_argument(
         "--time",
         type=seconds_of,
         metavar="T",
-        help="time of the command in all, such as 30m or 2h; the same command goes on with the trials that ran",
+        help=_("time of the command in all, such as 30m or 2h; the same command goes on with the trials that ran"),
     )
-    parser.add_argument("--jobs", type=_count, metavar="J", help="trials side by side (default: one a core)")
+    parser.add_argument("--jobs", type=_count, metavar="J", help=_("trials side by side (default: one a core)"))
     parser.add_argument(
         "--space",
         action="append",
         default=[],
         metavar="NAME",
-        help="a search space of src/presets/spaces, or a YAML file; may be given again (default: the model's)",
+        help=_("a search space of src/presets/spaces, or a YAML file; may be given again (default: the model's)"),
     )
-    parser.add_argument("--storage", metavar="URL", help="postgresql://…, to share the study between machines")
-    parser.add_argument("--name", metavar="NAME", help="name of the study (default: the run's)")
-    parser.add_argument("--release", action="store_true", help="end the trials of machines that are gone (--storage)")
+    parser.add_argument("--storage", metavar="URL", help=_("postgresql://…, to share the study between machines"))
+    parser.add_argument("--name", metavar="NAME", help=_("name of the study (default: the run's)"))
+    parser.add_argument(
+        "--release", action="store_true", help=_("end the trials of machines that are gone (--storage)")
+    )
 
 
 MOST = 100_000
