@@ -176,6 +176,8 @@ class Section:
     parts: list[Part] = field(default_factory=list)
     folded: bool = False
     """True if the reader unfolds it."""
+    gist: str = ""
+    """What a folded section holds, beside its title."""
 
     @property
     def anchor(self) -> str:

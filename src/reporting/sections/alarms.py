@@ -42,6 +42,7 @@ INTERVAL = 1.96
 
 def section(findings: Findings) -> Section:
     found = Section(_("Early warning"))
+    found.gist = _("scores hour by hour, and alarms")
     best = findings.best
     path = findings.dataset.output.alarms_of(best.name) if best is not None else None
     if path is None or not path.exists():

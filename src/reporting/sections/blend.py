@@ -61,6 +61,7 @@ def section(findings: Findings) -> Section:
             [[np.nan if value is None else value for value in line] for line in record["diversity"]["correlation"]]
         )
         result.parts += _correlations(name, members, correlation)
+    result.gist = _("what each member weighs and adds")
     return result
 
 

@@ -25,6 +25,7 @@ def section(dataset: Dataset) -> Section:
     train, labels = dataset.train, np.asarray(dataset.train.labels)
     tests = {short: Corpus.load(dataset.test_folder(name)) for name, short in short_names(dataset.test_files).items()}
     result = Section(_("Data"))
+    result.gist = _("files, labels, lengths and words")
     result.parts.append(Text(f"{dataset.manifest['summary'][0].upper()}{dataset.manifest['summary'][1:]}."))
     result.parts.append(
         Table(

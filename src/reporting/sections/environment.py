@@ -15,6 +15,7 @@ def section(findings: Findings) -> Section:
         result.parts.append(
             Table([_("run"), _("preset"), _("command")], rows, _("Commands to train each run"), open=False)
         )
+    result.gist = _("commands, versions and the machine")
     made = {}
     for run in findings.runs.values():
         if not run.is_blend:
@@ -26,6 +27,10 @@ def section(findings: Findings) -> Section:
     result.parts += [Text(kind) for kind in kinds]
     if findings.others:
         result.parts.append(
-            Text(f"Not in this report, since made of other reports, folds or noise: {', '.join(findings.others)}.")
+            Text(
+                _("Not in this report, since made of other reports, folds or noise: {runs}.").format(
+                    runs=", ".join(findings.others)
+                )
+            )
         )
     return result

@@ -42,6 +42,7 @@ def section(findings: Findings) -> Section:
     task = findings.dataset.task
     predictions = task.decode(best.oof()[rows])
     losses = task.cells(labels, predictions).mean(axis=1)
+    result.gist = _("the hardest {noun}, what makes them hard, and labels that may be wrong").format(noun=task.noun)
     result.parts += [
         Text(_("Out-of-fold predictions of {run}.").format(run=best.name)),
         _share(task, losses),

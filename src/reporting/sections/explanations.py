@@ -25,6 +25,7 @@ LEGEND = (
 
 def section(findings: Findings) -> Section:
     result = Section(_("Explanations"))
+    result.gist = _("what carries each label, and examples")
     best = findings.best
     path = findings.dataset.output.explained(best.name) if best is not None else None
     if path is None or not path.exists():

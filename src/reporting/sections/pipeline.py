@@ -22,6 +22,7 @@ def section(findings: Findings, needs: Mapping[str, Sequence[str]]) -> Section:
         return result
     seconds = last.get("made", last)["seconds"]
     result.parts.append(Chart(_diagram(needs, seconds), _caption(seconds), wide=True))
+    result.gist = duration(sum(seconds.values()))
     result.parts.append(Code(last["command"]))
     return result
 

@@ -262,7 +262,7 @@ def _scored(findings: Findings, best) -> tuple[np.ndarray, np.ndarray]:
 def _confusion(task: Task, best: RunFolder) -> list:
     counts = np.array(best.score["overall"]["confusion"], dtype=float)
     names = [name.removeprefix("class_") for name in task.label_names]
-    with charts.picture("Confusion of classes", 0.8 + 0.28 * len(names), charts.PANEL) as chart:
+    with charts.picture(_("Confusion of classes"), 0.8 + 0.28 * len(names), charts.PANEL) as chart:
         charts.shades(chart.axes, counts, names, counts.max(), task.noun)
         chart.axes.set_xticks(range(len(names)), names)
         chart.axes.set_xlabel(_("predicted class"))
@@ -271,17 +271,20 @@ def _confusion(task: Task, best: RunFolder) -> list:
     wrong = int(counts.sum() - np.trace(counts))
     off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     most = np.unravel_index(off.argmax(), off.shape)
-    caption = f"{best.name}: {wrong:,} of {counts.sum():,.0f} {task.noun} are wrong"
+    caption = _("{run}: {wrong:,} of {all:,.0f} {noun} are wrong.")
     if wrong:
-        caption += f", most often class {names[most[0]]} taken for {names[most[1]]} ({off.max():.0f})"
-    return [Chart(chart.svg, f"{caption}.")]
+        caption = _(
+            "{run}: {wrong:,} of {all:,.0f} {noun} are wrong, most often class {class_} taken for {said} ({n:.0f})."
+        )
+    given = {"run": best.name, "wrong": wrong, "all": counts.sum(), "noun": task.noun, "n": off.max()}
+    return [Chart(chart.svg, caption.format(class_=names[most[0]], said=names[most[1]], **given))]
 
 
 def _intervals(task: Task, best: RunFolder) -> list:
     """Calibration of a regression: what was observed, and the coverage of intervals, by fifth of the prediction."""
     parts = best.score["overall"]["calibration"]
     predicted = [part["predicted"] for part in parts]
-    with charts.picture("Observed by predicted", 3.0, charts.PANEL) as observed:
+    with charts.picture(_("Observed by predicted"), 3.0, charts.PANEL) as observed:
         means = [part["observed"]["value"] for part in parts]
         spread = [INTERVAL * (part["observed"]["standard_error"] or 0.0) for part in parts]
         observed.axes.errorbar(predicted, means, yerr=spread, fmt="o", markersize=4, color=charts.COLOURS[0])
@@ -290,21 +293,21 @@ def _intervals(task: Task, best: RunFolder) -> list:
         observed.axes.set_title(_("Observed by predicted"))
         observed.axes.set_xlabel(_("predicted {unit}, mean of a fifth").format(unit=task.unit))
         observed.axes.set_ylabel(_("observed {unit}, mean").format(unit=task.unit))
-    with charts.picture("Coverage of intervals", 3.0, charts.PANEL) as coverage:
+    with charts.picture(_("Coverage of intervals"), 3.0, charts.PANEL) as coverage:
         for colour, level in enumerate(("50", "80", "90")):
             shares = [part["coverage"][level]["value"] for part in parts]
-            coverage.axes.plot(predicted, shares, "o-", markersize=3, color=charts.COLOURS[colour], label=f"{level}%")
+            coverage.axes.plot(predicted, shares, marker="o", markersize=3, label=f"{level}%", **charts.look(colour))
             coverage.axes.axhline(int(level) / 100, color=charts.FAINT, linewidth=0.8)
         coverage.axes.set_ylim(0, 1)
         coverage.axes.set_title(_("Coverage of intervals"))
         coverage.axes.set_xlabel(_("predicted {unit}, mean of a fifth").format(unit=task.unit))
         coverage.axes.set_ylabel(_("share inside"))
         coverage.axes.legend()
-    caption = (
-        f"{best.name}, out of fold, with 95% intervals. A prediction is near the median of {task.noun} like this one, "
-        "and the mean lies above the median where some stay very long. Intervals are fitted on the other folds."
+    caption = _(
+        "{run}, out of fold, with 95% intervals. A prediction is near the median of {noun} like this one, and the mean "
+        "lies above the median where some stay very long. Intervals are fitted on the other folds."
     )
-    return [Chart([observed.svg, coverage.svg], caption)]
+    return [Chart([observed.svg, coverage.svg], caption.format(run=best.name, noun=task.noun))]
 
 
 def _curves(findings: Findings, best) -> list:
@@ -315,15 +318,18 @@ def _curves(findings: Findings, best) -> list:
     ranked = [k for k in np.argsort(-losses) if 0 < labels[:, k].sum() < len(labels)]
     curves = {}
     for k in ranked:
-        false, true, _ = roc_curve(labels[:, k], logits[:, k])
-        precision, recall, _ = precision_recall_curve(labels[:, k], logits[:, k])
+        false, true, *_thresholds = roc_curve(labels[:, k], logits[:, k])
+        precision, recall, *_thresholds = precision_recall_curve(labels[:, k], logits[:, k])
         curves[k] = ((false, true), (recall, precision))
     least = 1 / len(labels)
     pictures = []
     for place, (title, x_name, y_name) in enumerate(
-        [("ROC", "false positive rate", "true positive rate"), ("Precision and recall", "recall", "precision")]
+        [
+            (_("ROC"), _("false positive rate"), _("true positive rate")),
+            (_("Precision and recall"), _("recall"), _("precision")),
+        ]
     ):
-        with charts.picture(f"{title} of each label", 3.0, charts.PANEL) as chart:
+        with charts.picture(_("{curve} of each label").format(curve=title), 3.0, charts.PANEL) as chart:
             for rank, k in reversed(list(enumerate(ranked))):
                 x, y = curves[k][place]
                 kept = np.unique(np.linspace(0, len(x) - 1, 200).astype(int))
@@ -331,9 +337,8 @@ def _curves(findings: Findings, best) -> list:
                 chart.axes.plot(
                     np.maximum(x[kept], least) if place == 0 else x[kept],
                     y[kept],
-                    color=charts.COLOURS[rank] if coloured else charts.FAINT,
                     label=findings.dataset.task.label_names[k] if coloured else None,
-                    linewidth=1.3 if coloured else 0.6,
+                    **(charts.look(rank) if coloured else {"color": charts.FAINT, "linewidth": 0.6}),
                 )
             if place == 0:
                 charts.plain_log(chart.axes.xaxis)
@@ -343,10 +348,10 @@ def _curves(findings: Findings, best) -> list:
             chart.axes.legend(reverse=True)
         pictures.append(chart.svg)
     costly = min(CURVES, len(ranked))
-    caption = f"{best.name}, out of fold"
+    caption = _("{run}, out of fold.")
     if len(ranked) > 1:
-        caption += f"; the {costly} labels with the largest loss are coloured"
-    return [Chart(pictures, f"{caption}.")]
+        caption = _("{run}, out of fold; the {n} labels with the largest loss are coloured.")
+    return [Chart(pictures, caption.format(run=best.name, n=costly))]
 
 
 def _reliability(findings: Findings, best) -> list:
@@ -366,10 +371,11 @@ def _reliability(findings: Findings, best) -> list:
     for name, (labels, logits) in kinds.items():
         temperatures = _temperatures(findings.workspace.task, labels, logits, weights[name], reports[name])
         cooled = logits / temperatures[:, None]
-        with charts.picture(f"Reliability on {name} train {noun}", 3.0, charts.PANEL) as chart:
+        what = _("Reliability on {validation} train {noun}").format(validation=name, noun=noun)
+        with charts.picture(what, 3.0, charts.PANEL) as chart:
             for colour, (which, values) in enumerate(((_("as predicted"), logits), (_("with a temperature"), cooled))):
                 x, y = _reliable(labels, findings.dataset.task.decode(values), weights[name])
-                chart.axes.plot(x, y, "o-", markersize=3, linewidth=1, color=charts.COLOURS[colour], label=which)
+                chart.axes.plot(x, y, marker=MARKERS[colour], markersize=3.5, label=which, **charts.look(colour))
             chart.axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
             chart.axes.set_title(_("Reliability, {validation} train {noun}").format(validation=name, noun=noun))
             chart.axes.set_xlabel(_("predicted probability"))
@@ -377,11 +383,11 @@ def _reliability(findings: Findings, best) -> list:
             chart.axes.legend()
         pictures.append(chart.svg)
         fitted.append(f"{name}: {temperatures.mean():.2f}")
-    caption = (
-        f"{best.name}: positive rate of labels by predicted probability. Cross-fitted temperatures: "
-        f"{'; '.join(fitted)}; above 1 the run is overconfident."
+    caption = _(
+        "{run}: positive rate of labels by predicted probability. Cross-fitted temperatures: {temperatures}; above 1 "
+        "the run is overconfident."
     )
-    return [Chart(pictures, caption)]
+    return [Chart(pictures, caption.format(run=best.name, temperatures="; ".join(fitted)))]
 
 
 def _temperatures(

@@ -33,9 +33,11 @@ MAX_HISTOGRAM = 400_000
 def section(dataset: Dataset) -> Section:
     result = Section(_("Data"))
     summary = dataset.manifest["summary"]
+    is_images = dataset.task.input_kind == "images"
+    result.gist = _("files, classes and examples") if is_images else _("files, cohort, parameters and missing values")
     result.parts += [Text(f"{summary[0].upper()}{summary[1:]}."), _files(dataset)]
     sample = missingness.draw_sample(dataset.train)
-    if dataset.task.input_kind == "images":
+    if is_images:
         result.parts += [_target(dataset.task, sample), *_images(dataset, sample)]
         result.parts += [Text(told) for told in missingness.sentences(missingness.of_dataset(dataset), dataset.task)]
         return result

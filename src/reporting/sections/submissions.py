@@ -26,6 +26,7 @@ def section(findings: Findings) -> Section:
         rows.append(
             [submission.id, submission.run or "–", *figures, submission.at.strftime("%Y-%m-%d"), submission.file]
         )
+    result.gist = _("submissions with their expected and online scores")
     if rows:
         columns = ["id", _("run"), *boards, _("expected"), *VALIDATIONS, _("made"), _("file")]
         result.parts.append(Table(columns, rows, _("Submissions")))

@@ -21,6 +21,7 @@ def section(findings: Findings) -> Section:
     if findings.folds is None:
         return result
     result.parts.append(_folds(findings))
+    result.gist = _("how the {noun} are divided, and how each run learned").format(noun=findings.dataset.task.noun)
     histories = {
         name: list(csv.DictReader((run.path / "history.csv").open(encoding="utf-8")))
         for name, run in findings.runs.items()

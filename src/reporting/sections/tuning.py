@@ -44,6 +44,7 @@ def section(findings: Findings) -> Section:
             result.parts.append(_importances(name, shares))
             result.parts.append(_settings(name, trials))
             result.parts.append(_parallel(name, trials))
+    result.gist = _("searches for better settings")
     return result
 
 
