@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+STARTED = time.monotonic()
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below: nothing is begun, and no traceback
 
@@ -47,9 +48,9 @@ NAMING_RUNS = ("pipeline", "train", "pretrain", "status", "config")
 """Verbs that take the names of runs without --model, too; the others have words of their own, or concern all runs."""
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], began: float | None = None) -> int:
     """Runs one command; returns its exit status: 0 done, 2 the user can put it right, 130 after Ctrl-C, 128 and
-    the signal's number after another one."""
+    the signal's number after another one. `began`: its start, of time.monotonic() (default: now)."""
     arguments, language_named = _without_language(arguments)
     as_json = "--json" in arguments and not {"-h", "--help"} & set(arguments)
     started = time.perf_counter()
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> int:
             language.shown_in(language_named),
             interrupts.raised(),
             temporaries.collected(),
-            terminal.output_mode("--quiet" in arguments, as_json) as transcript,
+            terminal.output_mode("--quiet" in arguments, as_json, began) as transcript,
         ):
             status, error = _tried(arguments, as_json)
         if as_json:
@@ -334,4 +335,4 @@ def _overview() -> str:
 if __name__ == "__main__":
     sys.excepthook = _show_fault
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a locale may lack a sign
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], STARTED))

@@ -66,6 +66,13 @@ class OutOfDate(UserError):
     """A result was made of other inputs or settings than are there now."""
 
 
+class OutOfTime(UserError):
+    """The time of the command was over before what it does was done."""
+
+    def __init__(self) -> None:
+        super().__init__("the time (--time) is over; what is finished is kept, and the same command goes on from there")
+
+
 def explained(error: Exception) -> str | None:
     """Returns a sentence with the file, the error and the remedy for an error of the system, a lack of memory among
     them, or None for an error that is a fault of ours."""

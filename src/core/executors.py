@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from src.core import interrupts
-from src.core.errors import UserError, explained
+from src.core.errors import OutOfTime, UserError, explained
 from src.core.settings import ROOT
 from src.core.settings import Executor as ExecutorSettings
 from src.core.terminal import JobProgress, warn
@@ -110,8 +110,8 @@ class LocalProcesses:
     """
 
     def __init__(self, workers: int, threads: int, deadline: float = math.inf):
-        """`deadline`: time, of time.monotonic(), at which jobs that run are stopped, and none begins any more. A job
-        that trains keeps its state; a stopped job is no failure, and no watcher hears of its end."""
+        """`deadline`: time, of time.monotonic(), at which jobs that run are stopped and OutOfTime is raised. A job that
+        trains keeps its state, and no watcher hears of its end."""
         self.workers = workers
         self.threads = threads
         self.deadline = deadline
@@ -132,7 +132,7 @@ class LocalProcesses:
                 idle = [worker for worker in workers if worker.job is None]
                 if self._left() == 0:
                     _stop_jobs([worker for worker in workers if worker.job])
-                    break
+                    raise OutOfTime
                 while (idle or len(workers) < self.workers) and (job := again.pop(0) if again else next_job()):
                     if not idle:
                         workers.append(_Worker(self.threads))  # known before it starts: a signal may end the start
@@ -172,8 +172,8 @@ class LocalProcesses:
         return failures
 
     def _left(self) -> float | None:
-        """Seconds until the deadline, at least 0; None without one."""
-        return None if self.deadline == math.inf else max(0.0, self.deadline - time.monotonic())
+        """Seconds to wait until the deadline, from 0 to a day; None without one."""
+        return None if self.deadline == math.inf else min(max(0.0, self.deadline - time.monotonic()), 86_400.0)
 
 
 def _stop_jobs(workers: list[_Worker]) -> None:

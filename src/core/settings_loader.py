@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import ValidationError
 
 from src.core.errors import UserError, shortened, unknown
@@ -297,6 +298,13 @@ def run_from_yaml(path: Path) -> Run:
         return Run.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UserError(f"{path}: " + "\n".join(sentences(error, Run))) from None
+
+
+def as_preset(config: Config, without: set[str]) -> str:
+    """Text of a preset with the settings and runs of `config`, but not those of the keys `without`."""
+    kept = config.model_dump(mode="json", exclude={*without, *MADE, "preset", "runs"})
+    runs = {name: run.model_dump(mode="json") for name, run in {**config.denoisers, **config.runs}.items()}
+    return yaml.safe_dump({**kept, "runs": runs}, sort_keys=False, allow_unicode=True)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

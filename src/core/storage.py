@@ -53,6 +53,7 @@ class Output:
         self.alarms = root / "alarms"
         self.predictions = root / "predictions"
         self.tune = root / "tune"
+        self.time = root / "time"
         self.tensorboard = root / "tensorboard"
         self.mlflow = root / "mlflow.db"
         self.submissions = root / "submissions.jsonl"

@@ -99,15 +99,15 @@ _is_quiet = _is_json = _is_dependency = False
 
 
 @contextlib.contextmanager
-def output_mode(quiet: bool, as_json: bool) -> Iterator[Transcript]:
+def output_mode(quiet: bool, as_json: bool, started: float | None = None) -> Iterator[Transcript]:
     """Sets the output mode within the context and yields its transcript.
 
     quiet: only results, tables, warnings and errors. as_json: stdout is reserved for the document; lines go to stderr,
-    with quiet only warnings and errors.
+    with quiet only warnings and errors. `started`: start of the command, of time.monotonic() (default: now).
     """
     global _transcript, _is_quiet, _is_json
     before = _transcript, _is_quiet, _is_json
-    _transcript, _is_quiet, _is_json = Transcript(), quiet, as_json
+    _transcript, _is_quiet, _is_json = Transcript(started=started or time.monotonic()), quiet, as_json
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             yield _transcript

@@ -6,6 +6,7 @@ splits, the validation sets or a run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
@@ -43,6 +44,8 @@ class Workspace:
         self.read_only = read_only
         self.force = force
         self.preset_reason = preset_reason
+        self.deadline = math.inf
+        """Time, of time.monotonic(), at which training stops with OutOfTime."""
         self._warned: set[str] = set()
         self.output = Output(settings.paths.output)
         self._kept: dict[str, Any] = {}
@@ -55,6 +58,7 @@ class Workspace:
         """A workspace of other settings that shares what is loaded, where that does not depend on them."""
         other = Workspace(settings, self.read_only, self.force, self.preset_reason)
         other.is_preset_told = self.is_preset_told
+        other.deadline = self.deadline
         if all(getattr(settings, key) == getattr(self.settings, key) for key in SAME):
             other.__dict__ |= {key: value for key, value in self.__dict__.items() if key in LOADED}
         return other

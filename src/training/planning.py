@@ -89,6 +89,16 @@ def taught_jobs(workspace: Workspace, here: Machine, name: str, lessons: Sequenc
     return [planner.job(folder / lesson.below, lesson.split, seed, (), lesson) for lesson in lessons]
 
 
+def probe_job(workspace: Workspace, here: Machine, name: str, folder: Path, rows: int) -> FoldJob:
+    """Job that trains the run `name` of the settings on `rows` of the train rows, to measure its speed; needs no folds.
+    The settings have no pretraining and no denoiser."""
+    run = workspace.settings.runs[name]
+    planner = _Planner(workspace, here, run, starts_of(workspace, here)[name], is_judged=False)
+    n_rows = len(workspace.labels)
+    chosen = np.sort(np.random.default_rng(0).permutation(n_rows)[:rows])
+    return planner.job(folder, Split(0, 0, chosen, chosen[:1], chosen[:1]), 1, ())
+
+
 class _Planner:
     """Makes the jobs of one run."""
 

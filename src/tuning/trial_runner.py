@@ -5,6 +5,7 @@ A trial trains one fold after the other and is pruned as soon as it looks worse 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import optuna
 
 from src.core import array_files, storage
-from src.core.errors import UserError
+from src.core.errors import OutOfTime, UserError
 from src.core.executors import Executor, Failure, Job
 from src.core.settings import Config
 from src.core.settings_loader import with_words
@@ -90,7 +91,8 @@ class TrialRunner:
         self._clean_up()
         waiting = {f"({i})": 1.0 for i in range(self._study.left)}
         with JobProgress("tune", waiting) as self._progress:
-            executor.run_as_they_come(self.next_job, self)
+            with contextlib.suppress(OutOfTime):
+                executor.run_as_they_come(self.next_job, self)
         if self._choosing and self._starting:
             info(
                 f"tune: besides training and predicting a trial takes {np.median(self._choosing):.2f} s to be chosen, "

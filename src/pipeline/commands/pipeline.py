@@ -7,7 +7,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from src.core.errors import UserError
 from src.pipeline.command import add_force
+from src.pipeline.time_limit import seconds_of
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
@@ -18,6 +20,13 @@ SHOWN = ("submit", "score", "leaderboard", "report")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_force(parser)
+    parser.add_argument(
+        "--time",
+        type=seconds_of,
+        metavar="T",
+        help="choose preset, folds, epochs and seeds so that a submission is there after T, such as 5m or 2h, and make "
+        "the blend better until then",
+    )
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
@@ -26,6 +35,13 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     from src.pipeline import closing, forecast
     from src.pipeline.stage import STAGES, get_stage, make
 
+    if parsed.time is not None:
+        from src.pipeline.time_budget import TimeBudget
+
+        if parsed.model:
+            raise UserError("--time chooses the runs: leave --model out")
+        TimeBudget(workspace, parsed.time, is_free=parsed.preset is None).run()
+        return
     settings, output = workspace.settings, workspace.output
     runs = ", ".join(settings.runs)
     info(f"preset {settings.preset}: {runs}; input {settings.paths.input}, output {output.root}")

@@ -88,7 +88,7 @@ class Pretrain(Stage):
             for name, job in lacking.items()
         ]
         # For all encoders, done ones included: a resumed command goes on with as many threads as it began with.
-        executor = make_executor(workspace.settings.executor, here.device, len(jobs))
+        executor = make_executor(workspace.settings.executor, here.device, len(jobs), workspace.deadline)
         tracking = tracking_of(workspace.settings)
         raise_failures(run_shown(executor, "pretrain", work, described, tracking))
         self._track(workspace)

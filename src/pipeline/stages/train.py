@@ -196,7 +196,9 @@ class Training:
         if not work:
             return []
         # Laid out for all jobs, done ones included: a resumed command goes on with as many threads as it began with.
-        executor = make_executor(self.settings.executor, self.here.device, sum(map(len, self.jobs.values())))
+        executor = make_executor(
+            self.settings.executor, self.here.device, sum(map(len, self.jobs.values())), self.workspace.deadline
+        )
         return run_shown(executor, "train", work, described, self.tracking, self._finished)
 
     def _finished(self, job: Job) -> str:
@@ -227,7 +229,8 @@ class Training:
             root, folders(name for name in jobs if name in teachers), unlabelled(dataset), device
         )
         work += [job for job in teaching if job.payload["out"] not in known]
-        return run_shown(make_executor(self.settings.executor, device, len(work)), "predict", work)
+        executor = make_executor(self.settings.executor, device, len(work), self.workspace.deadline)
+        return run_shown(executor, "predict", work)
 
 
 def _report_run(workspace: Workspace, name: str, tracking: Tracking) -> None:

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from src.core import locks, storage, versions
@@ -27,7 +26,7 @@ from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
 from src.core.names import check_name
 from src.core.settings import PARTS, Config, Run
-from src.core.settings_loader import model_names, typed_keys, with_words
+from src.core.settings_loader import as_preset, model_names, typed_keys, with_words
 from src.core.targets import Target
 from src.core.terminal import JobProgress, duration, info, result, show_table, warn
 from src.data.tasks import Task
@@ -53,8 +52,7 @@ from src.tuning.trial_runner import MOST_FAILURES, TrialRunner, figure_of_run
 
 MEMBER = "member."
 """Prefix of the parameters that say whether a run is in a blend."""
-MADE_HERE = {"preset", "overrides", "models", "denoisers", "tuned", "runs"}
-NOT_KEPT = MADE_HERE | {"paths", "sample", "executor", "device", "tune", "baselines", "submit", "leaderboard"}
+NOT_KEPT = {"paths", "sample", "executor", "device", "tune", "baselines", "submit", "leaderboard"}
 NOT_KEPT |= {"explain", "track", "track_uri"}
 """Settings that best.yaml leaves out: they do not belong to the run, or not to the experiment."""
 
@@ -374,12 +372,8 @@ def _as_preset(config: Config, model: str, trial: FrozenTrial, head: str) -> str
         found = with_words(config, [*words, f"blend.members={members}"] if members else words)
     else:
         found = with_words(config, words, [model])
-    kept = found.model_dump(mode="json", exclude=NOT_KEPT | (set() if model == "blend" else {"blend"}))
-    runs = {name: run.model_dump(mode="json") for name, run in {**found.denoisers, **found.runs}.items()}
-    score = trial.user_attrs["score"]
-    return f"{head}, {estimate_text(score)}.\n# {command('tune', config, model)}\n" + yaml.safe_dump(
-        {**kept, "runs": runs}, sort_keys=False, allow_unicode=True
-    )
+    text = as_preset(found, NOT_KEPT | (set() if model == "blend" else {"blend"}))
+    return f"{head}, {estimate_text(trial.user_attrs['score'])}.\n# {command('tune', config, model)}\n{text}"
 
 
 def _track(tracking: Tracking, trials: Study) -> None:

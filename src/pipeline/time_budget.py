@@ -1,0 +1,475 @@
+"""./run.sh --time 30m: a submission within a time, counted from the command's start, and a better blend until its end.
+
+    ./run.sh --time 5m
+    ./run.sh --time 45m --preset standard
+
+1. The speed of training is measured on a few rows (pace.py). The dearest preset whose runs fit into the time is chosen,
+   with its own number of folds or fewer.
+2. A small run gives a first submission early.
+3. The runs of the preset follow one by one, with fewer epochs where there is no time for all, and then a further seed
+   for each run of the blend. After each, the blend of what is finished is submitted. What would not be done in time, by
+   what was needed before, is not begun.
+4. Training stops in time for the expected scores and the page.
+
+All runs have the folds that the first step made, or that were there. A finished run of other settings is kept: a run
+that would have its name gets the name of the preset too. Killed at any moment, the same command finds what is finished
+and goes on. Its settings are noted as a preset, output/time/plan.yaml.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from src.core import storage, terminal
+from src.core.errors import OutOfTime, UserError
+from src.core.settings import Config, Folds, Run
+from src.core.settings_loader import as_preset, load_config, preset_names, run_from_yaml
+from src.core.terminal import add_json, dependency, duration, info, result, show_table, warn
+from src.evaluation import runs
+from src.evaluation.figures import estimate_text
+from src.evaluation.workspace import SAME, Workspace
+from src.pipeline import closing
+from src.pipeline.pace import Pace
+from src.pipeline.stage import get_stage, make
+from src.pipeline.stages.train import run_target
+from src.training import device_cache
+from src.training.initialization import pretrain_jobs
+from src.training.planning import fold_jobs
+
+LADDER = ("sample", "quick", "standard", "full")
+"""Presets to choose from, the cheapest first."""
+FEWER_FOLDS = (2, 4)
+"""Numbers of folds that are tried too, where a preset has more. Two cores are busy all the time with an even number."""
+FEWER_EPOCHS = (1.0, 0.7, 0.5, 0.35)
+"""Shares of its epochs that a run is tried with, where there is no time for all."""
+FIRST, FIRST_SHARE = "first", 0.06
+"""Name of the run of the first submission, and the share of the time that it may take: its epochs are chosen so."""
+PROBE_SHARE, NEXT = 0.04, 4
+"""Share of the time that measuring a preset may take, and how many times longer it is expected to take than measuring
+the cheaper preset before."""
+FIXED_SHARE = 0.15
+"""Share of the time for what is no training, until it is measured."""
+SAFETY, LAST_SHARE = 1.3, 0.02
+"""Factor on the measured time of the last steps, which must not end late, and share of the time to be kept beside."""
+MOST_SEEDS = 20
+"""Seeds of a run."""
+NOT_KEPT = {"paths", "executor", "device", "track", "track_uri"}
+"""Settings that the noted preset leaves out: those of the command."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs that may be trained, all on the same folds."""
+
+    preset: str
+    settings: Config
+    seconds: float = 0.0
+    """Predicted seconds of what is not trained yet."""
+
+    @property
+    def words(self) -> str:
+        folds = self.settings.folds
+        return f"preset {self.preset} with {'a holdout' if folds.scheme == 'holdout' else f'{folds.k} folds'}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A submission, for the table at the end."""
+
+    name: str
+    predicted: float | None
+    """Predicted seconds of its training; None where nothing was trained."""
+    seconds: float
+    """Seconds that its training took."""
+    at: float
+    """Seconds since the start of the command at which it was there."""
+    score: str
+    """Out-of-fold score of the blend."""
+
+
+@dataclass
+class TimeBudget:
+    """The command: what is chosen, what is finished, and how much time is left."""
+
+    workspace: Workspace
+    seconds: float
+    is_free: bool
+    """True if the command line names no preset."""
+    finished: dict[str, Run] = field(default_factory=dict)
+    """Runs that are trained, with their seeds."""
+    presets: list[str] = field(default_factory=list)
+    """Presets to choose from; before they are measured, none."""
+    steps: list[Step] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of each stage in all."""
+    last: dict[str, float] = field(default_factory=dict)
+    """Seconds of each stage when it was last made."""
+
+    @property
+    def deadline(self) -> float:
+        return terminal.started() + self.seconds
+
+    @property
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    @property
+    def reserve(self) -> float:
+        """Seconds to keep for what follows training."""
+        known = [self.last[name] for name in ("blend", "submit", "leaderboard", "report") if name in self.last]
+        return SAFETY * sum(known) + LAST_SHARE * self.seconds if len(known) == 4 else FIXED_SHARE * self.seconds
+
+    def __post_init__(self) -> None:
+        self.workspace.preset_reason = ""  # the preset is chosen here, and told
+        if not self.is_free:
+            self.presets = [self.workspace.settings.preset]
+
+    def run(self) -> None:
+        info(f"time: {duration(self.seconds)}, counted from the start of the command")
+        self._make(self.workspace, "sample", "prepare")
+        self.here = device_cache.find(self.workspace.output, self.workspace.settings.device)
+        self.workspace.deadline = self.deadline
+        self.pace = Pace(self.workspace, self.here)
+        self.workspace = self.workspace.variant(self._choose().settings)
+        self._make(self.workspace, "folds", "shift")
+        self.pace.has_validation_sets = True
+        self.plan = self._named(self._choose())
+        speeds = ", ".join(f"{name} {1000 * self.pace.of(run):.2f} ms" for name, run in self.plan.settings.runs.items())
+        info(f"time: the speed here and now, for a row and epoch: {speeds}")
+        info(
+            f"time: {self.plan.words} is chosen: what is missing of it takes about {duration(self.plan.seconds)}, and "
+            f"{duration(max(0.0, self.left))} are left"
+        )
+        self._find_finished()
+        try:
+            self._submit_early()
+            while move := self._next_move():
+                self._train(*move)
+        except OutOfTime:
+            if not self.steps:
+                raise UserError(
+                    f"{duration(self.seconds)} are too short for a submission: the first run is not trained. Give more "
+                    "time; what is finished is kept, and the same command goes on from there"
+                ) from None
+        self._close()
+
+    def _make(self, workspace: Workspace, *stages: str) -> None:
+        for name in stages:
+            started = time.monotonic()
+            with dependency():
+                make(workspace, get_stage(name))
+            workspace.made.add(name)
+            self.last[name] = time.monotonic() - started
+            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + self.last[name]
+
+    # Choosing
+
+    def _choose(self) -> Plan:
+        """The dearest plan that fits into the time that is left; if none does, the cheapest. The presets that the first
+        call measures are all that later calls choose from."""
+        available = (1 - FIRST_SHARE) * (self.left - self.reserve)
+        fitting: Plan | None = None
+        tried: list[Plan] = []
+        for candidates in self._candidates():
+            probed = sum(self.pace.measure(plan.settings) for plan in candidates)
+            found = [replace(plan, seconds=self._seconds_of(plan.settings, plan.settings.runs)) for plan in candidates]
+            tried += found
+            if fit := [plan for plan in found if plan.seconds <= available]:
+                fitting = fit[-1]
+            if not fit or NEXT * probed > PROBE_SHARE * self.seconds:
+                break
+        self.presets = list(dict.fromkeys(plan.preset for plan in tried))
+        if fitting is None:
+            return tried[0]
+        longer = [plan for plan in tried[tried.index(fitting) + 1 :] if plan.seconds > available]
+        if longer and self.pace.has_validation_sets:
+            info(f"time: {longer[0].words} would take about {duration(longer[0].seconds)}")
+        return fitting
+
+    def _candidates(self) -> Iterator[list[Plan]]:
+        """Plans of each preset, the cheapest first."""
+        settings = self.workspace.settings
+        typed = {word.partition("=")[0] for word in settings.overrides}
+        names = self.presets or [name for name in LADDER if name in preset_names(settings.task)]
+        for i, name in enumerate(names):
+            try:
+                config = settings if name == settings.preset else load_config(name, settings.overrides)
+            except UserError as error:
+                info(f"time: preset {name} is left out, it does not take the words of this command: {error}")
+                continue
+            if any(getattr(config, key) != getattr(settings, key) for key in SAME if key != "folds"):
+                continue
+            is_fixed = "folds.k" in typed or i > 1
+            yield [
+                Plan(name, config.model_copy(update={"folds": folds})) for folds in self._folds(config.folds, is_fixed)
+            ]
+
+    def _folds(self, own: Folds, is_fixed: bool) -> list[Folds]:
+        """Folds to try, the fewest first: those that are there, where there are any, for other runs are on them."""
+        dataset = self.workspace.dataset
+        if dataset.output.folds_manifest.exists() and dataset.output.folds.exists():
+            dataset.check_folds()
+            known = {key: value for key, value in dataset.splits_settings().items() if key in Folds.model_fields}
+            there = own.model_copy(update=Folds(**known).model_dump(include=set(known)))
+            if dataset.find_splits(there) is not None:
+                return [there]
+        fewer = [k for k in FEWER_FOLDS if k < own.k and not is_fixed and own.scheme != "holdout"]
+        return [own.model_copy(update={"k": k}) for k in fewer] + [own]
+
+    def _seconds_of(self, settings: Config, names: Mapping[str, Run]) -> float:
+        """Predicted seconds of what is not trained yet of the runs `names` of the settings."""
+        seconds, n_folds = 0.0, 1 if settings.folds.scheme == "holdout" else settings.folds.k
+        if self.pace.has_validation_sets:
+            workspace = self._reading(settings)
+            encoders, jobs = pretrain_jobs(workspace, self.here), fold_jobs(workspace, self.here)
+            lacking = {name for name, job in encoders.items() if not job.is_done()}
+            for name in names:
+                seconds += self.pace.run_seconds(settings, name, sum(not job.is_done() for job in jobs[name]))
+        else:
+            lacking = {*settings.runs, *settings.denoisers}
+            for name, run in names.items():
+                n_jobs = n_folds * len(settings.folds.seeds) * len(run.train.seeds)
+                seconds += self.pace.run_seconds(settings, name, n_jobs)
+        return seconds + self.pace.pretrain_seconds(settings, lacking)
+
+    def _reading(self, settings: Config) -> Workspace:
+        """A workspace of these settings in which jobs that are only counted leave no files."""
+        workspace = self.workspace.variant(settings)
+        workspace.read_only = True
+        return workspace
+
+    def _named(self, plan: Plan) -> Plan:
+        """The plan with names that no finished run of other settings has, and with the seeds of finished runs."""
+        settings, names, found = plan.settings, {}, {}
+        waiting = {**settings.denoisers, **settings.runs}
+        while waiting:
+            name = next(name for name, run in waiting.items() if not (_needs(run) - {name}) & waiting.keys())
+            run = waiting.pop(name)
+            for new in (name, f"{name}_{Path(plan.preset).stem}"):
+                renamed = _renamed(run, {**names, name: new})
+                before = self._made_of(new)
+                if before is None or _seedless(before) == _seedless(renamed):
+                    break
+            if before is not None and before.train.seeds[: len(run.train.seeds)] == run.train.seeds:
+                renamed = _with_seeds(renamed, before.train.seeds)
+            names[name], found[new] = new, renamed
+        chosen = {names[name]: found[names[name]] for name in settings.runs}
+        members = [names[name] for name in settings.blend.members if name in settings.runs] or list(chosen)
+        blend = settings.blend.model_copy(update={"members": members})
+        denoisers = {names[name]: found[names[name]] for name in settings.denoisers}
+        return replace(
+            plan,
+            settings=settings.model_copy(update={"runs": chosen, "denoisers": denoisers, "blend": blend}),
+        )
+
+    def _made_of(self, name: str) -> Run | None:
+        """Settings of the finished run of this name; None where there is none."""
+        folder = self.workspace.output.run(name)
+        return run_from_yaml(folder / "config.yaml") if (folder / "score.json").exists() else None
+
+    def _find_finished(self) -> None:
+        settings = self.plan.settings
+        workspace = self._reading(settings)
+        jobs = fold_jobs(workspace, self.here)
+        for name in sorted(settings.runs, key=lambda name: bool(settings.runs[name].train.teachers)):
+            if run_target(workspace, name, jobs[name]).is_current():
+                self.finished[name] = settings.runs[name]
+
+    # Training
+
+    def _submit_early(self) -> None:
+        """Submits what is finished or, if nothing is, a small run."""
+        if self.finished:
+            self._submit("what was finished", None, 0.0)
+        else:
+            name, run = self._first()
+            self._train(name, run)
+        if self.left > self.seconds / 2:
+            self._make(self._workspace(), "leaderboard", "report")
+
+    def _first(self) -> tuple[str, Run]:
+        """The cheapest run without teachers and pretraining, with as many epochs as FIRST_SHARE of the time allows."""
+        there = self._made_of(FIRST)
+        if there is not None and there.train.seeds == [1]:
+            return FIRST, there
+        plan = next(self._candidates())[-1]
+        self.pace.measure(plan.settings)
+        free = {
+            name: _renamed(run, {}).model_copy(update={"pretrain": Run().pretrain, "denoise": Run().denoise})
+            for name, run in plan.settings.runs.items()
+            if not run.train.teachers
+        }
+        name = min(free, key=lambda name: self.pace.of(free[name]))
+        run = _with_seeds(free[name], [1])
+        shorter = _with_epochs(run, range(run.train.epochs, min(2, run.train.epochs) - 1, -1))
+        fitting = (short for short in shorter if self._first_seconds(short) <= FIRST_SHARE * self.seconds)
+        return FIRST, next(fitting, shorter[-1])
+
+    def _first_seconds(self, run: Run) -> float:
+        settings = self.plan.settings.model_copy(update={"runs": {FIRST: run}, "denoisers": {}})
+        n_folds = 1 if settings.folds.scheme == "holdout" else settings.folds.k * len(settings.folds.seeds)
+        return self.pace.run_seconds(settings, FIRST, n_folds)
+
+    def _next_move(self) -> tuple[str, Run] | None:
+        """The next run to train that can be done in time: one of the plan, or a member of the blend with one more seed.
+        None if there is none."""
+        planned = self.plan.settings.runs
+        for name in sorted(planned, key=lambda name: bool(planned[name].train.teachers)):
+            if name not in self.finished and set(planned[name].train.teachers) <= self.finished.keys():
+                for run in _shorter(planned[name]):
+                    if self._fits(name, run):
+                        if run != planned[name]:
+                            info(f"time: {name} gets {run.train.epochs} of {planned[name].train.epochs} epochs")
+                        return name, run
+        teachers = {teacher for run in planned.values() for teacher in run.train.teachers}
+        members = [name for name in self._members(self.finished) if name not in teachers]
+        for name in sorted(members, key=lambda name: len(self.finished[name].train.seeds)):
+            seeds = self.finished[name].train.seeds
+            run = _with_seeds(self.finished[name], [*seeds, max(seeds) + 1])
+            if len(seeds) < MOST_SEEDS and self._fits(name, run):
+                return name, run
+        return None
+
+    def _fits(self, name: str, run: Run) -> bool:
+        settings = self._settings({**self.finished, name: run})
+        return self._seconds_of(settings, {name: run}) <= self.left - self.reserve
+
+    def _train(self, name: str, run: Run) -> None:
+        """Trains a run and submits the blend with it. Raises OutOfTime."""
+        trained = {**self.finished, name: run}
+        settings = self._settings(trained)
+        workspace = self.workspace.variant(settings)
+        workspace.deadline = self.deadline - self.reserve
+        pretraining = self.pace.pretrain_seconds(settings, self._lacking(settings))
+        training = self._seconds_of(settings, {name: run}) - pretraining
+        self._make(workspace, "pretrain", "train")
+        if pretraining:
+            self.pace.learn("pretrain", pretraining, self.last["pretrain"])
+        self.pace.learn("train", training, self.last["train"])
+        self.finished = trained
+        seed = f", seed {run.train.seeds[-1]}" if len(run.train.seeds) > 1 else ""
+        self._submit(f"{name}{seed}", pretraining + training, self.last["pretrain"] + self.last["train"])
+
+    def _lacking(self, settings: Config) -> set[str]:
+        jobs = pretrain_jobs(self._reading(settings), self.here)
+        return {name for name, job in jobs.items() if not job.is_done()}
+
+    def _submit(self, name: str, predicted: float | None, seconds: float) -> None:
+        workspace = self._workspace()
+        text = as_preset(workspace.settings, NOT_KEPT)
+        storage.write_text(self._file, f"# What ./run.sh --time has trained so far, {self.plan.words}\n{text}")
+        self._make(workspace, "blend", "submit")
+        score = workspace.run("blend").score
+        told = estimate_text(runs.figure_of(score, workspace.settings.metric))
+        self.steps.append(Step(name, predicted, seconds, self.seconds - self.left, told))
+        info(f"time: {name}: the blend has {told} out of fold, submitted after {duration(self.seconds - self.left)}")
+
+    @property
+    def _file(self) -> Path:
+        return self.workspace.output.time / "plan.yaml"
+
+    def _workspace(self) -> Workspace:
+        """A workspace of what is finished."""
+        return self.workspace.variant(self._settings(self.finished))
+
+    def _settings(self, chosen: Mapping[str, Run]) -> Config:
+        """Settings of the runs that are `chosen`, as the noted preset has them."""
+        plan = self.plan.settings
+        known = {**plan.denoisers, **plan.runs}
+        denoisers = {by: known[by] for run in chosen.values() if (by := run.denoise.by) and by not in chosen}
+        kept = [word for word in plan.overrides if word.startswith(("paths.", "executor.", "device="))]
+        return plan.model_copy(
+            update={
+                "preset": str(self._file),
+                "overrides": kept,
+                "models": list(chosen),
+                "runs": dict(chosen),
+                "denoisers": denoisers,
+                "blend": plan.blend.model_copy(update={"members": self._members(chosen)}),
+            }
+        )
+
+    def _members(self, chosen: Mapping[str, Run]) -> list[str]:
+        """Members of the blend of these runs: those that the preset blends, as far as they are there; before, the runs
+        of the preset that are there; before, the first run."""
+        planned = self.plan.settings
+        return (
+            [name for name in planned.blend.members if name in chosen]
+            or [name for name in planned.runs if name in chosen]
+            or list(chosen)
+        )
+
+    # The end
+
+    def _close(self) -> None:
+        workspace = self._workspace()
+        noted = {"command": f"./run.sh {self._command()}", "seconds": self.stage_seconds}
+        storage.write_json(workspace.output.seconds, noted)
+        expected = self.last.get("leaderboard", 0.0), self.last.get("report", 0.0)
+        if self.left > SAFETY * sum(expected):
+            self._make(workspace, "leaderboard", "report")
+        else:
+            words = workspace.command("leaderboard"), workspace.command("report")
+            warn(f"no time is left for the expected scores and the page: ./run.sh {' && ./run.sh '.join(words)}")
+        storage.write_json(workspace.output.seconds, noted)
+        rows = [
+            [
+                step.name,
+                "–" if step.predicted is None else duration(step.predicted),
+                duration(step.seconds),
+                duration(step.at),
+                step.score,
+            ]
+            for step in self.steps
+        ]
+        columns = ["trained", "predicted", "took", "submitted after", "blend, out of fold"]
+        show_table(f"Within {duration(self.seconds)}: {self.plan.words}", columns, rows)
+        closing.show(workspace)
+        add_json("time", {"seconds": self.seconds, "preset": self.plan.preset, "plan": str(self._file)})
+        result(
+            f"time: done after {duration(self.seconds - self.left)} of {duration(self.seconds)}. The same command goes "
+            f"on from there; what it trained is a preset: ./run.sh {workspace.command('pipeline')}"
+        )
+
+    def _command(self) -> str:
+        preset = "" if self.is_free else f" --preset {self.plan.preset}"
+        return f"pipeline --time {self.seconds:g}s{preset} {' '.join(self.workspace.settings.overrides)}".rstrip()
+
+
+def _needs(run: Run) -> set[str]:
+    """Names of the runs that a run needs."""
+    return {*run.train.teachers, *filter(None, [run.denoise.by])}
+
+
+def _renamed(run: Run, names: Mapping[str, str]) -> Run:
+    """The run with other names for the runs that it needs."""
+    teachers = [names.get(name, name) for name in run.train.teachers]
+    by = run.denoise.by and names.get(run.denoise.by, run.denoise.by)
+    return run.model_copy(
+        update={
+            "train": run.train.model_copy(update={"teachers": teachers}),
+            "denoise": run.denoise.model_copy(update={"by": by}),
+        }
+    )
+
+
+def _with_seeds(run: Run, seeds: list[int]) -> Run:
+    return run.model_copy(update={"train": run.train.model_copy(update={"seeds": seeds})})
+
+
+def _seedless(run: Run) -> Run:
+    return _with_seeds(run, [1])
+
+
+def _shorter(run: Run) -> list[Run]:
+    """The run with each of the shares FEWER_EPOCHS of its epochs, and no fewer than 2 where it has as many."""
+    least = min(2, run.train.epochs)
+    epochs = dict.fromkeys(max(least, round(share * run.train.epochs)) for share in FEWER_EPOCHS)
+    return _with_epochs(run, epochs)
+
+
+def _with_epochs(run: Run, epochs: Iterable[int]) -> list[Run]:
+    return [run.model_copy(update={"train": run.train.model_copy(update={"epochs": n})}) for n in epochs]

@@ -1,0 +1,208 @@
+"""./run.sh --time: a submission in time, from what fits; no run is lost, and the same command goes on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from src.__main__ import main
+from src.core import storage
+from src.core.errors import OutOfTime
+from src.core.executors import LocalProcesses
+from src.core.settings_loader import load_config, run_from_yaml
+from src.evaluation.workspace import Workspace
+from src.pipeline import time_budget
+from src.pipeline.pace import Pace
+from src.pipeline.time_budget import Plan, TimeBudget
+from src.pipeline.time_limit import seconds_of
+from src.training.device_cache import Machine
+from tests.conftest import TINY, error_of, words
+from tests.test_executors import Recorder, job
+from tests.waiting import PATIENCE, wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1h30m", 5400)])
+def test_times_are_read(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "-5m", "5 m", "30m1h", "5m5m", "0s", "1e3m", "5d", "9" * 30 + "m"])
+def test_other_texts_are_no_times(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="such as 90s, 30m or 1h30m"):
+        seconds_of(text)
+
+
+def test_a_preset_is_trained_submitted_and_given_seeds(copy, tiny_input, monkeypatch, capsys):
+    """What is finished is submitted first. Each run gets a further seed, and one command makes the same again."""
+    monkeypatch.setattr(time_budget, "MOST_SEEDS", 2)
+    made = words(tiny_input, copy, "--time", "1000h")
+    before = (copy / "runs/transformer/score.json").read_bytes()
+    assert main(made) == 0
+    told = capsys.readouterr().out
+    steps = [line.split()[0] for line in told[told.index("Within") :].splitlines()[2:] if line.strip()][:3]
+    assert steps == ["what", "lstm,", "transformer,"], "best members first, each with a second seed"
+    for name in ("lstm", "transformer"):
+        assert run_from_yaml(copy / "runs" / name / "config.yaml").train.seeds == [1, 2]
+        assert len(list((copy / "runs" / name).glob("fold_*"))) == 4
+    assert (copy / "runs/transformer/score.json").read_bytes() != before
+    assert not (copy / "time/probes").exists() and not (copy / "runs/first").exists()
+
+    # The noted preset is all of it: nothing is missing, and nothing else is there.
+    plan = str(copy / "time/plan.yaml")
+    paths = [word for word in made if word.startswith(("paths.", "executor."))]
+    assert main(["status", "--json", "--preset", plan, *paths]) == 0, capsys.readouterr()
+    stages = {(one["stage"], one["name"]): one["state"] for one in json.loads(capsys.readouterr().out)["stages"]}
+    assert {
+        stages[stage] for stage in (("train", "lstm"), ("train", "transformer"), ("blend", ""), ("submit", ""))
+    } == {"done"}
+    settings = load_config(plan, paths)
+    assert settings.blend.members == ["lstm", "transformer"] and settings.folds.k == 2
+
+    # The same command trains nothing again.
+    assert main(made) == 0
+    again = capsys.readouterr().out
+    assert "what was finished" in again and "seed 2" not in again and "folds to train" not in again
+
+
+@pytest.mark.slow
+def test_a_first_run_comes_where_nothing_is_finished(tiny_input, tmp_path, monkeypatch, capsys):
+    """Its submission is there before the preset's runs; it is no member of their blend."""
+    monkeypatch.setattr(time_budget, "MOST_SEEDS", 1)
+    submitted = []
+    monkeypatch.setattr(
+        TimeBudget,
+        "_submit",
+        lambda self, name, *rest, submit=TimeBudget._submit: (
+            submit(self, name, *rest),
+            submitted.append((name, len(list(tmp_path.glob("submission_*.csv"))), self._members(self.finished))),
+        ),
+    )
+    assert main(words(tiny_input, tmp_path, "--time", "1000h", "runs.transformer.train.epochs=1")) == 0
+    assert submitted == [("first", 2, ["first"]), ("lstm", 2, ["lstm"]), ("transformer", 2, ["lstm", "transformer"])]
+    assert "preset sample with 2 folds is chosen" in capsys.readouterr().out
+    assert json.loads((tmp_path / "runs/blend/run.json").read_text())["members"].keys() == {"lstm", "transformer"}
+
+
+def test_a_time_that_is_too_short_is_told(copy, tiny_input, capsys):
+    shutil.rmtree(copy / "runs")
+    for path in copy.glob("submission_*"):
+        path.unlink()
+    assert main(words(tiny_input, copy, "--time", "1s")) == 2
+    told = capsys.readouterr().err
+    assert "--time" in told and "goes on from there" in told
+    assert not list(copy.glob("submission_*"))
+
+
+def test_options_that_contradict_each_other(tiny_input, tmp_path, capsys):
+    assert main(words(tiny_input, tmp_path, "--time", "5m", "--model", "lstm")) == 2
+    assert "leave --model out" in capsys.readouterr().err
+
+
+def budget_of(copy: Path, tiny_input: Path, *more: str) -> TimeBudget:
+    """A time budget on a finished pipeline, with speeds of 1 ms for a row and epoch."""
+    settings = load_config("sample", [f"paths.input={tiny_input}", f"paths.output={copy}", *more])
+    found = TimeBudget(Workspace(settings), 3600.0, is_free=True)
+    found.here = Machine("cpu", "fp32")
+    found.pace = Pace(found.workspace, found.here)
+    return found
+
+
+def slow(monkeypatch, seconds: float) -> None:
+    monkeypatch.setattr(Pace, "measure", lambda self, settings: 0.0)
+    monkeypatch.setattr(Pace, "of", lambda self, run: seconds)
+
+
+def test_the_dearest_preset_that_fits_is_chosen(copy, tiny_input, monkeypatch):
+    """By the speed of the machine, and in a new folder with the preset's own folds or fewer."""
+    (copy / "folds.json").unlink()
+    chosen = {}
+    for speed in (1e-6, 3e-3, 2e-1, 1e3):
+        slow(monkeypatch, speed)
+        plan = budget_of(copy, tiny_input)._choose()
+        chosen[speed] = plan.preset
+        assert plan.seconds < 3600 or speed == 1e3
+    assert chosen[1e-6] == "full" and chosen[1e3] == "sample"
+    ranks = [time_budget.LADDER.index(preset) for preset in chosen.values()]
+    assert ranks == sorted(ranks, reverse=True) and len(set(ranks)) > 2, "the slower, the cheaper"
+    assert budget_of(copy, tiny_input)._choose().settings.folds.k == 2
+
+
+def test_folds_that_are_there_are_kept(copy, tiny_input, monkeypatch):
+    slow(monkeypatch, 1e-6)
+    budget = budget_of(copy, tiny_input)
+    assert {plan.settings.folds.k for plans in budget._candidates() for plan in plans} == {2}
+    assert budget._choose().settings.folds.k == 2
+
+
+def test_finished_runs_of_other_settings_keep_their_names(copy, tiny_input):
+    """The new runs get the preset's name; runs of the same settings are taken with all seeds that they have."""
+    budget = budget_of(copy, tiny_input, *[word for word in TINY if "=" in word])
+    same = budget._named(Plan("sample", budget.workspace.settings)).settings
+    assert list(same.runs) == ["lstm", "transformer"]
+    other = load_config("quick", budget.workspace.settings.overrides)
+    named = budget._named(Plan("quick", other)).settings
+    assert set(named.runs) == {"transformer_quick", "lstm_quick"} == set(named.blend.members)
+    assert named.runs["lstm_quick"].denoise.by == "transformer_quick"
+    taught = load_config("standard", budget.workspace.settings.overrides)
+    named = budget._named(Plan("standard", taught)).settings
+    assert named.runs["student"].train.teachers == ["transformer_standard", "lstm_standard"]
+    assert named.blend.members == ["student", "lstm_student"]
+
+    path = copy / "runs/lstm/config.yaml"
+    storage.write_text(path, path.read_text().replace("seeds:\n  - 1\n", "seeds:\n  - 1\n  - 2\n"))
+    assert run_from_yaml(path).train.seeds == [1, 2]
+    named = budget._named(Plan("sample", budget.workspace.settings)).settings
+    assert list(named.runs) == ["lstm", "transformer"] and named.runs["lstm"].train.seeds == [1, 2]
+
+
+def test_predictions_follow_what_was_needed(copy, tiny_input, monkeypatch):
+    slow(monkeypatch, 1e-3)
+    budget = budget_of(copy, tiny_input)
+    settings, pace = budget.workspace.settings, budget.pace
+    one, two, four = (pace.run_seconds(settings, "lstm", jobs) for jobs in (1, 2, 4))
+    assert pace.run_seconds(settings, "lstm", 0) == 0 and one <= two < four == pytest.approx(2 * two)
+    pace.learn("train", 10.0, 20.0)
+    assert pace.run_seconds(settings, "lstm", 4) == pytest.approx(2 * four)
+    pace.learn("train", 10.0, 1e9)
+    assert pace.run_seconds(settings, "lstm", 4) == pytest.approx(8 * four), "one surprise counts four times at most"
+
+
+def test_jobs_stop_at_the_deadline(tmp_path):
+    executor = LocalProcesses(1, 1, deadline=time.monotonic())
+    assert error_of(executor.run, [job("late", "sleep", out=str(tmp_path / "late"))], Recorder()).startswith(
+        "the time (--time) is over"
+    )
+    executor = LocalProcesses(1, 1, deadline=time.monotonic() + 3)
+    started = time.monotonic()
+    with pytest.raises(OutOfTime):
+        executor.run([job("long", "sleep", out=str(tmp_path / "long"))], Recorder())
+    assert time.monotonic() - started < PATIENCE and not (tmp_path / "late").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on(tiny_input, tmp_path):
+    """Whatever was submitted before a kill is whole, and the same command ends with all of it."""
+    command = [sys.executable, "-m", "src", *words(tiny_input, tmp_path, "--time", "4m", "train.epochs=8")]
+    draw = random.Random(3)
+    log = (tmp_path / "log").open("w")
+    for _ in range(3):
+        process = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, cwd=ROOT)
+        wait_until(lambda p=process: p.poll() is not None or (tmp_path / "runs").exists())
+        time.sleep(draw.uniform(0, 20))
+        process.kill()
+        process.wait()
+    started = time.monotonic()
+    assert subprocess.run(command, stdout=log, stderr=log, cwd=ROOT).returncode == 0
+    assert time.monotonic() - started < 240
+    assert main(["status", "--preset", str(tmp_path / "time/plan.yaml"), f"paths.input={tiny_input}"]) == 0
+    assert len(list(tmp_path.glob("submission_*.csv"))) == 2
