@@ -54,7 +54,7 @@ def test_the_summary_names_data_scores_files_and_the_page(done, own_input):
     uploads = [rest for name, *rest in lines if name == "to upload"]
     assert uploads == [[str(done / f"submission_{test}")] for test in boards]
     assert first["page"] == str(done / "report.html")
-    assert "leaderboard add" in next(rest[0] for name, *rest in lines if name == "next")
+    assert any("leaderboard add" in rest[0] for name, *rest in lines if name == "next")
 
 
 def test_sample_data_is_called_synthetic_wherever_it_lies(done, tiny_input):
@@ -67,8 +67,9 @@ def test_sample_data_is_called_synthetic_wherever_it_lies(done, tiny_input):
 
 def test_a_run_that_learned_less_than_a_baseline_is_told(done, own_input):
     """The tiny models see two epochs."""
-    warnings = Summary.of(workspace_of(own_input, done)).warnings
-    assert any("no more than the baseline" in told and told.startswith("blend scores") for told in warnings)
+    found = Summary.of(workspace_of(own_input, done))
+    assert any("no more than the baseline" in told and told.startswith("blend scores") for told in found.warnings)
+    assert "what-a-score-means" in found.steps[0].why
 
 
 def test_a_run_hardly_better_than_a_constant_is_told(copy, own_input):

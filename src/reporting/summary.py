@@ -136,7 +136,15 @@ class Summary:
         standings = [_standing(run) if run is not None else None for run in (models[-1] if models else None, blend)]
         told = _("{run} is left out of the blend: it {fault}")
         warnings += [told.format(run=name, fault=fault) for name, fault in left_out.items() if fault]
-        warnings += _weak(workspace, next((run for run in (blend, *reversed(models)) if run is not None), None), task)
+        best = next((run for run in (blend, *reversed(models)) if run is not None), None)
+        weak = _weak(workspace, best, task) if best is not None else []
+        warnings += weak
+        if best is not None and best.score["optimistic"]:
+            sentence = _("the out-of-fold score of {run} is optimistic: {how}")
+            warnings.append(sentence.format(run=best.name, how=best.score["how"]))
+        steps = _steps(workspace, data, blend, models, uploads)
+        if weak:
+            steps.insert(0, Step(_("see what to check: docs/guide.md#what-a-score-means"), ""))
         page = workspace.output.report
         return cls(
             task,
@@ -147,7 +155,7 @@ class Summary:
             uploads,
             page if page.exists() else None,
             warnings,
-            _steps(workspace, data, blend, models, uploads),
+            steps,
         )
 
 
@@ -197,11 +205,8 @@ def _stale(workspace: Workspace, blend: RunFolder) -> list[str]:
     return []
 
 
-def _weak(workspace: Workspace, run: RunFolder | None, task: Task) -> list[str]:
-    """A sentence where a run scores no better than a baseline, or hardly better than a constant prediction, or where
-    its score is optimistic."""
-    if run is None:
-        return []
+def _weak(workspace: Workspace, run: RunFolder, task: Task) -> list[str]:
+    """A sentence where a run scores no better than a baseline, or hardly better than a constant prediction."""
     score, told = run.score, []
     own = score["overall"]["score"]["value"]
     baselines = _baselines(workspace, score["folds_table"])
@@ -221,9 +226,6 @@ def _weak(workspace: Workspace, run: RunFolder | None, task: Task) -> list[str]:
                 "{run} scores {score} out of fold, and a constant prediction {other}: it has learned next to nothing"
             )
             told.append(sentence.format(run=run.name, score=number_text(own), other=number_text(constant)))
-    if score["optimistic"]:
-        sentence = _("the out-of-fold score of {run} is optimistic: {how}")
-        told.append(sentence.format(run=run.name, how=score["how"]))
     return told
 
 
