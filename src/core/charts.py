@@ -197,15 +197,16 @@ def grouped(
     series: dict[str, Sequence[float]],
     spans: dict[str, Any] | None = None,
     horizontal: bool = False,
+    first: int = 0,
 ) -> None:
     """Draws bars of several series (R,) beside one another at each of R names, with the legend.
 
-    `spans`: lengths of the error bars of each series, (R,) or (2, R).
+    `spans`: lengths of the error bars of each series, (R,) or (2, R). `first`: place of the first series' colour.
     """
     width, places = 0.8 / max(len(series), 1), np.arange(len(names))
     for i, (name, values) in enumerate(series.items()):
         at, size = places + (i - (len(series) - 1) / 2) * width, width * 0.92
-        about = {"color": COLOURS[i % len(COLOURS)], "label": name, "ecolor": INK}
+        about = {"color": COLOURS[(first + i) % len(COLOURS)], "label": name, "ecolor": INK}
         span = None if spans is None else spans[name]
         if horizontal:
             axes.barh(at, values, size, xerr=span, **about)

@@ -90,7 +90,7 @@ def _draw_missingness(parameters: list[str], tests: dict[str, dict[str, dict[str
         {name: [100 * found[one][key] for one in parameters] for name, found in tests.items()}
         for key in ("difference", "standard_error")
     )
-    charts.grouped(axes, parameters, values, spans, horizontal=True)
+    charts.grouped(axes, parameters, values, spans, horizontal=True, first=1)  # the first colour is that of train
     axes.set(title="Time steps with a value", xlabel="difference from train, % of time steps", ylabel="parameter")
 
 

@@ -19,7 +19,7 @@ from src.reporting.html_page import TEMPLATES, render
 from src.reporting.sections import Findings
 from src.reporting.terms import terms
 
-TITLE = "CT report anomaly detection"
+TITLE = _("CT report anomaly detection")
 """Title of a page on reports; other tasks have their own."""
 READ = (
     *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),

@@ -112,7 +112,7 @@ def _by_fold(findings: Findings) -> list[Chart]:
         chart.axes.set_xticks(sorted({fold for found in scores.values() for fold in found}))
         chart.axes.set_title(_("Scores fold by fold"))
         chart.axes.set_xlabel(_("fold"))
-        chart.axes.set_ylabel(task.score_name)
+        chart.axes.set_ylabel(_("{score}, higher is better").format(score=task.score_name))
         chart.axes.figure.legend(loc="outside lower left", ncols=2)
     caption = _("Each point is out of fold. A fold on which all runs are low is hard; lines that cross are chance.")
     return [Chart(chart.svg, caption)]

@@ -147,6 +147,8 @@ def _files(data: Data) -> list[Message]:
     named = {_("train: {files}"): data.train, _("test: {files}"): data.test, _("further text: {files}"): data.extra}
 
     def counted(name: str) -> str:
-        return f"{name} ({data.rows[name]:,} {data.noun})" if name in data.rows else name
+        if name not in data.rows:
+            return name
+        return _("{file} ({rows:,} {noun})").format(file=name, rows=data.rows[name], noun=data.noun)
 
-    return [text.format(files=", ".join(map(counted, names))) for text, names in named.items() if names]
+    return [text.format(files=joined(", ", map(counted, names))) for text, names in named.items() if names]
