@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, charts
+from src.core.language import _
 from src.core.storage import Output
 from src.evaluation.series_shift_summary import LISTED, most_different
 from src.evaluation.shift_words import short_names
-from src.evaluation.text_shift_summary import RATES
+from src.evaluation.text_shift_summary import RATE_NAMES, RATES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,13 +44,13 @@ def _of_reports(output: Output, facts: dict[str, Any], remedy: str) -> dict[str,
     known = {name: estimate for name, estimate in noise.items() if estimate is not None}
     found: dict[str, Drawing] = {}
     if known:
-        found["Noise, with 95% intervals"] = partial(_draw_noise, known)
+        found[_("Noise, with 95% intervals")] = partial(_draw_noise, known)
     if short:
-        first, *_ = short
-        similarity = {"train, to other folds": _array(output, first, "similarity", remedy)[0]}
+        first = next(iter(short))
+        similarity = {_("train, to other folds"): _array(output, first, "similarity", remedy)[0]}
         similarity |= {word: _array(output, name, "test_similarity", remedy) for name, word in short.items()}
-        title = "Similarity to the nearest train report"
-        found[title] = partial(_draw_similarity, similarity, title, "TF-IDF cosine, 0 to 1", "reports")
+        title = _("Similarity to the nearest train report")
+        found[title] = partial(_draw_similarity, similarity, title, _("TF-IDF cosine, 0 to 1"), "reports")
     return found
 
 
@@ -60,14 +61,14 @@ def _of_series(output: Output, facts: dict[str, Any], remedy: str) -> dict[str, 
             short[name]: {one["parameter"]: one["steps"] for one in test["missingness"]}
             for name, test in facts["tests"].items()
         }
-        found["Time steps with a value"] = partial(_draw_missingness, parameters, missing)
+        found[_("Time steps with a value")] = partial(_draw_missingness, parameters, missing)
     for name, word in short.items():
         similarity = {
             "train": _array(output, name, "similarity", remedy)[0],
             word: _array(output, name, "test_similarity", remedy),
         }
-        title = f"Similarity to train, against {word}"
-        measure = "probability of being a train row, out of fold"
+        title = _("Similarity to train, against {file}").format(file=word)
+        measure = _("probability of being a train row, out of fold")
         found[title] = partial(_draw_similarity, similarity, title, measure, facts["noun"])
     return found
 
@@ -80,8 +81,8 @@ def _draw_noise(known: dict[str, dict[str, Any]], axes: Axes) -> None:
     values = {name: [100 * one["rates"][rate] for rate in TOKEN_RATES] for name, one in known.items()}
     ends = {name: 100 * np.array([one["intervals"][rate] for rate in TOKEN_RATES]).T for name, one in known.items()}
     spans = {name: np.maximum([values[name] - ends[name][0], ends[name][1] - values[name]], 0) for name in known}
-    charts.grouped(axes, TOKEN_RATES, values, spans)
-    axes.set(title="Noise, with 95% intervals", xlabel="kind of noise", ylabel="% of tokens")
+    charts.grouped(axes, [RATE_NAMES[rate] for rate in TOKEN_RATES], values, spans)
+    axes.set(title=_("Noise, with 95% intervals"), xlabel=_("kind of noise"), ylabel=_("% of tokens"))
 
 
 def _draw_missingness(parameters: list[str], tests: dict[str, dict[str, dict[str, Any]]], axes: Axes) -> None:
@@ -91,10 +92,14 @@ def _draw_missingness(parameters: list[str], tests: dict[str, dict[str, dict[str
         for key in ("difference", "standard_error")
     )
     charts.grouped(axes, parameters, values, spans, horizontal=True, first=1)  # the first colour is that of train
-    axes.set(title="Time steps with a value", xlabel="difference from train, % of time steps", ylabel="parameter")
+    axes.set(
+        title=_("Time steps with a value"),
+        xlabel=_("difference from train, % of time steps"),
+        ylabel=_("parameter"),
+    )
 
 
 def _draw_similarity(distributions: dict[str, np.ndarray], title: str, measure: str, noun: str, axes: Axes) -> None:
     shares = {name: 100 * np.histogram(values, BINS)[0] / max(len(values), 1) for name, values in distributions.items()}
     charts.steps(axes, BINS, shares)
-    axes.set(title=title, xlabel=measure, ylabel=f"% of {noun}")
+    axes.set(title=title, xlabel=measure, ylabel=_("% of {noun}").format(noun=noun))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from src.core.language import _, english, joined
 from src.core.terminal import result, wrapped
 from src.evaluation import series_shift_summary, text_shift_summary
 
@@ -18,9 +19,10 @@ def paragraph(facts: dict[str, Any]) -> str:
     """Returns a paragraph on the differences between train and test files, with advice."""
     if not facts["tests"]:
         noun = facts.get("noun", "reports")
-        return f"There is no test file to compare with. Models are validated on the plain train {noun} only."
+        told = _("There is no test file to compare with. Models are validated on the plain train {noun} only.")
+        return told.format(noun=noun)
     sentences, advice = _kind(facts).findings(facts)
-    return " ".join([*sentences, advice])
+    return joined(" ", [*sentences, advice])
 
 
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -32,17 +34,18 @@ def show(facts: dict[str, Any]) -> None:
     """Prints what differs in each file, and what to do."""
     result(wrapped(f"shift: {headline(facts)}"))
     if facts["tests"]:
-        _, advice = _kind(facts).findings(facts)
-        result(wrapped(advice))
+        result(wrapped(_kind(facts).findings(facts)[1]))
 
 
 def as_markdown(facts: dict[str, Any]) -> str:
-    """Returns paragraph, figure and tables as Markdown."""
-    parts = ["# Differences between train and test files", paragraph(facts), f"![{_kind(facts).FIGURE}](shift.png)"]
+    """Returns paragraph, figure and tables as Markdown, in English: no file depends on the language."""
+    figure = f"![{_kind(facts).FIGURE}](shift.png)"
+    parts = ["# Differences between train and test files", english(paragraph(facts)), figure]
     for title, columns, rows in tables(facts):
-        lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-        parts.append(f"## {title}\n\n" + "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
-    return "\n\n".join([*parts, _kind(facts).NOTE]) + "\n"
+        lines = [f"| {' | '.join(map(english, row))} |" for row in (columns, *rows)]
+        lines.insert(1, "|---" * len(columns) + "|")
+        parts.append(f"## {english(title)}\n\n" + "\n".join(lines))
+    return "\n\n".join([*parts, english(_kind(facts).NOTE)]) + "\n"
 
 
 def _kind(facts: dict[str, Any]) -> ModuleType:

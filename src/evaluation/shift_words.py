@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from src.core.language import _
+
 APART = 0.6
 """AUC from which train and test are reported as different."""
 
@@ -19,7 +21,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def two_digits(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}"
+    return _("unknown") if value is None else f"{value:.2f}"
 
 
 def auc_with_error(test: dict[str, Any]) -> str:

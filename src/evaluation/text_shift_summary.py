@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from src.core.language import _, joined
 from src.evaluation.shift_words import APART, auc_with_error, short_names, two_digits
-
-if TYPE_CHECKING:
-    pass
 
 NOTICEABLE = 0.01
 """Smallest difference of noise, as a share of tokens, that is reported."""
 RATES = ("replacement", "insertion", "deletion", "dispersion")
+RATE_NAMES = {
+    "replacement": _("replacement"),
+    "insertion": _("insertion"),
+    "deletion": _("deletion"),
+    "dispersion": _("dispersion"),
+}
 FIGURE = "noise and similarity"
 """Description of the figure."""
-NOTE = (
+NOTE = _(
     "A frame is a frequent phrase of three tokens, a word and three tokens; frames with another word have another "
     "token instead of the word. "
     "Rates are corrected for the noise that wide frames miss; dispersion is the intra-class correlation of noise "
@@ -30,12 +34,14 @@ NOTE = (
 
 def headline(facts: dict[str, Any]) -> str:
     """Returns a line with noise and AUC of every file."""
-    parts = [f"train {_percent(facts['train']['noise'])}"]
+    parts = [_("train {noise}").format(noise=_percent(facts["train"]["noise"]))]
     parts += [
-        f"{name} {_percent(test['noise'])}, AUC {two_digits(test['adversarial']['auc'])}"
+        _("{file} {noise}, AUC {auc}").format(
+            file=name, noise=_percent(test["noise"]), auc=two_digits(test["adversarial"]["auc"])
+        )
         for name, test in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True)
     ]
-    return "tokens with noise: " + "; ".join(parts)
+    return _("tokens with noise: {files}").format(files=joined("; ", parts))
 
 
 def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
@@ -43,15 +49,15 @@ def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
     tests = facts["tests"]
     train_noise, sentences = facts["train"]["noise"], []
     if train_noise is None:
-        sentences.append("The files have too few frequent phrases for an estimate of their noise.")
+        sentences.append(_("The files have too few frequent phrases for an estimate of their noise."))
     elif _total(train_noise) < NOTICEABLE:
-        sentences.append("The train reports have no noise.")
+        sentences.append(_("The train reports have no noise."))
     else:
-        sentences.append(
-            f"In train {train_noise['rates']['replacement']:.0%} of the tokens are replaced, "
-            f"{train_noise['rates']['insertion']:.0%} have an inserted neighbour and "
-            f"{train_noise['rates']['deletion']:.0%} are deleted."
+        told = _(
+            "In train {replacement:.0%} of the tokens are replaced, {insertion:.0%} have an inserted neighbour and "
+            "{deletion:.0%} are deleted."
         )
+        sentences.append(told.format(**train_noise["rates"]))
     advice = set()
     for name, test in zip(short_names(tests).values(), tests.values(), strict=True):
         auc, matched = test["adversarial"]["auc"], test["adversarial"]["auc_noise_matched"]
@@ -59,32 +65,37 @@ def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
         measured = test["noise"] is not None and train_noise is not None
         if measured:
             more = _total(test["noise"]) - _total(train_noise)
-            word = "more" if more > NOTICEABLE else "less" if more < -NOTICEABLE else "as much"
-            clauses.append(f"has {word} noise ({_percent(test['noise'])} of tokens; train {_percent(train_noise)})")
+            told = _("has as much noise ({own} of tokens; train {train})")
             if more > NOTICEABLE:
-                advice.add("train and validate with added noise (train.noise, select_on=shifted)")
+                told = _("has more noise ({own} of tokens; train {train})")
+                advice.add(_("train and validate with added noise (train.noise, select_on=shifted)"))
+            elif more < -NOTICEABLE:
+                told = _("has less noise ({own} of tokens; train {train})")
+            clauses.append(told.format(own=_percent(test["noise"]), train=_percent(train_noise)))
         if auc is None:
-            clauses.append("has too few reports for adversarial validation")
+            clauses.append(_("has too few reports for adversarial validation"))
         elif auc >= APART:
-            rest = f", {matched:.2f} with equal noise" if abs(matched - auc) > 0.005 else ""
-            source = ", as a file from another pool does" if matched >= APART else ", only because of noise"
-            clauses.append(f"differs from train (AUC {auc:.2f}{rest}){source if measured else ''}")
+            rest = _(", {auc:.2f} with equal noise").format(auc=matched) if abs(matched - auc) > 0.005 else ""
+            source = _(", as a file from another pool does") if matched >= APART else _(", only because of noise")
+            told = _("differs from train (AUC {auc:.2f}{rest}){source}")
+            clauses.append(told.format(auc=auc, rest=rest, source=source if measured else ""))
             if matched >= APART:
-                advice.add("trust high out-of-fold scores less, and compare runs by the expected leaderboard")
+                advice.add(_("trust high out-of-fold scores less, and compare runs by the expected leaderboard"))
         else:
-            clauses.append(f"does not differ from train (AUC {auc:.2f})")
+            clauses.append(_("does not differ from train (AUC {auc:.2f})").format(auc=auc))
         near, far = test["similarity"]["test"]["median"], test["similarity"]["train"]["median"]
         if near < far - 0.02:
-            clauses.append(f"is less similar to train (median cosine {near:.2f}; {far:.2f} between train reports)")
-        sentences.append(f"{name} {'; it '.join(clauses)}.")
+            told = _("is less similar to train (median cosine {near:.2f}; {far:.2f} between train reports)")
+            clauses.append(told.format(near=near, far=far))
+        sentences.append(_("{file} {clauses}.").format(file=name, clauses=joined(_("; it "), clauses)))
     families = facts["train"]["families"]
-    sentences.append(
-        f"{families['share_of_reports']:.0%} of the train reports belong to families of near-duplicates "
-        f"(largest {families['largest']}), so random folds are somewhat optimistic (folds.scheme=families keeps "
-        "families together)."
+    told = _(
+        "{share:.0%} of the train reports belong to families of near-duplicates (largest {largest}), so random folds "
+        "are somewhat optimistic (folds.scheme=families keeps families together)."
     )
-    todo = "; ".join(sorted(advice)) or "nothing; random cross-validation predicts the scores of these files well"
-    return sentences, f"What to do: {todo}."
+    sentences.append(told.format(share=families["share_of_reports"], largest=families["largest"]))
+    nothing = _("nothing; random cross-validation predicts the scores of these files well")
+    return sentences, _("What to do: {advice}.").format(advice=joined("; ", sorted(advice)) if advice else nothing)
 
 
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -94,33 +105,39 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
     shared = [train["shared_long_ngrams"], *(test["shared_long_ngrams"] for test in tests)]
     noises = [train["noise"], *(test["noise"] for test in tests)]
     noise_rows = [
-        ["frames with another word", *(_cell(noise, lambda known: f"{known['odd_middles']:.1%}") for noise in noises)],
-        *([rate, *(_cell(noise, partial(_rate, rate=rate)) for noise in noises)] for rate in RATES),
-        ["tokens with noise", *(_cell(noise, lambda known: f"{_total(known):.1%}") for noise in noises)],
-        ["by report, p10–p90", *(_cell(noise, _report) for noise in noises)],
-        ["flatness (1: uniform)", *(_cell(noise, _flat) for noise in noises)],
-        ["frames counted", *(_cell(noise, lambda known: f"{known['outcomes']:,}") for noise in noises)],
+        [
+            _("frames with another word"),
+            *(_cell(noise, lambda known: f"{known['odd_middles']:.1%}") for noise in noises),
+        ],
+        *([RATE_NAMES[rate], *(_cell(noise, partial(_rate, rate=rate)) for noise in noises)] for rate in RATES),
+        [_("tokens with noise"), *(_cell(noise, lambda known: f"{_total(known):.1%}") for noise in noises)],
+        [_("by report, p10–p90"), *(_cell(noise, _report) for noise in noises)],
+        [_("flatness (1: uniform)"), *(_cell(noise, _flat) for noise in noises)],
+        [_("frames counted"), *(_cell(noise, lambda known: f"{known['outcomes']:,}") for noise in noises)],
     ]
     profiles = [train["held_out"], *(test["profile"] for test in tests)]
     text_rows = [
-        ["reports compared", *(f"{count:,}" for count in facts["sampled"].values())],
-        ["reports in the file", *(f"{count:,}" for count in facts["rows"].values())],
-        ["tokens a report", *(f"{p['length']['mean']:.1f}" for p in profiles)],
-        ["shortest, longest", *(f"{p['length']['min']}–{p['length']['max']}" for p in profiles)],
-        ["words", *(str(p["words"]) for p in profiles)],
-        *([f"unseen {n}", *(f"{p['unseen'][n]:.1%}" for p in profiles)] for n in profiles[0]["unseen"]),
-        ["bits a token, by words", *(f"{p['unigram_bits']:.2f}" for p in profiles)],
-        ["bits a token, by bigrams", *(f"{p['bigram_bits']:.2f}" for p in profiles)],
-        ["share a 10-gram with train", *(f"{share:.0%}" for share in shared)],
+        [_("reports compared"), *(f"{count:,}" for count in facts["sampled"].values())],
+        [_("reports in the file"), *(f"{count:,}" for count in facts["rows"].values())],
+        [_("tokens a report"), *(f"{p['length']['mean']:.1f}" for p in profiles)],
+        [_("shortest, longest"), *(f"{p['length']['min']}–{p['length']['max']}" for p in profiles)],
+        [_("words"), *(str(p["words"]) for p in profiles)],
+        *(
+            [_("unseen {ngrams}").format(ngrams=n), *(f"{p['unseen'][n]:.1%}" for p in profiles)]
+            for n in profiles[0]["unseen"]
+        ),
+        [_("bits a token, by words"), *(f"{p['unigram_bits']:.2f}" for p in profiles)],
+        [_("bits a token, by bigrams"), *(f"{p['bigram_bits']:.2f}" for p in profiles)],
+        [_("share a 10-gram with train"), *(f"{share:.0%}" for share in shared)],
     ]
     apart_rows = [
-        ["AUC train against test", *(auc_with_error(test) for test in tests)],
-        ["with equal noise", *(_matched(test, train["noise"]) for test in tests)],
-        ["similarity to train: test", *(f"{test['similarity']['test']['median']:.2f}" for test in tests)],
-        ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in tests)],
-        ["train, with equal noise", *(_median(test["similarity"]["train_noised"]) for test in tests)],
-        ["effective size, weighted", *(f"{test['effective_size']['weighted']:,.0f}" for test in tests)],
-        ["effective size, shifted", *(f"{test['effective_size']['shifted']:,.0f}" for test in tests)],
+        [_("AUC train against test"), *(auc_with_error(test) for test in tests)],
+        [_("with equal noise"), *(_matched(test, train["noise"]) for test in tests)],
+        [_("similarity to train: test"), *(f"{test['similarity']['test']['median']:.2f}" for test in tests)],
+        [_("train, out of fold"), *(f"{test['similarity']['train']['median']:.2f}" for test in tests)],
+        [_("train, with equal noise"), *(_median(test["similarity"]["train_noised"]) for test in tests)],
+        [_("effective size, weighted"), *(f"{test['effective_size']['weighted']:,.0f}" for test in tests)],
+        [_("effective size, shifted"), *(f"{test['effective_size']['shifted']:,.0f}" for test in tests)],
     ]
     indicative_rows = [
         [
@@ -133,10 +150,10 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         for ngram in sorted(test["adversarial"]["telling"], key=lambda ngram: -abs(ngram["z"]))[:6]
     ]
     return [
-        ("Noise in %, with 95% intervals", ["", "train", *names], noise_rows),
-        ("Text, compared with four fifths of train", ["", "held-out train", *names], text_rows),
-        *([("Difference from train", ["", *names], apart_rows)] if names else []),
-        *([("Most indicative n-grams", ["n-gram", "train", "test", "z"], indicative_rows)] if names else []),
+        (_("Noise in %, with 95% intervals"), ["", _("train"), *names], noise_rows),
+        (_("Text, compared with four fifths of train"), ["", _("held-out train"), *names], text_rows),
+        *([(_("Difference from train"), ["", *names], apart_rows)] if names else []),
+        *([(_("Most indicative n-grams"), ["n-gram", "train", "test", "z"], indicative_rows)] if names else []),
     ]
 
 
@@ -145,7 +162,7 @@ def _total(noise: dict[str, Any]) -> float:
 
 
 def _percent(noise: dict[str, Any] | None) -> str:
-    return "unknown" if noise is None else f"{_total(noise):.1%}"
+    return _("unknown") if noise is None else f"{_total(noise):.1%}"
 
 
 def _cell(noise: dict[str, Any] | None, text: Callable[[dict[str, Any]], str]) -> str:

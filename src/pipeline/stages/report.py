@@ -117,7 +117,10 @@ def made_from(workspace: Workspace) -> str:
 
 def title_of(task: Task) -> str:
     """Title of a page on the task."""
-    return TITLE if task.input_kind == "reports" else f"{task.title[0].upper()}{task.title[1:]}"
+    if task.input_kind == "reports":
+        return TITLE
+    titles = {"icu": _("ICU mortality"), "los": _("Length of stay")}
+    return titles.get(task.name) or _("Images of {n} classes").format(n=task.n_labels)
 
 
 def say_page(path: Path, started: float) -> None:

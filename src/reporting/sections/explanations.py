@@ -15,9 +15,11 @@ from src.reporting.sections import Findings, series_explanations
 
 PHRASE = 3
 """Length of phrases in tokens."""
+KINDS = {"hardest": _("hardest"), "typical": _("typical"), "usual": _("usual")}
+"""Reasons why a row is shown."""
 WORDS, PHRASES = 6, 3
 """Numbers of words and of phrases shown for each label."""
-LEGEND = (
+LEGEND = _(
     "Tokens with a positive contribution to the label (integrated gradients) are blue (+), with a negative one orange "
     "(-); probable noise is underlined (?)."
 )
@@ -33,27 +35,41 @@ def section(findings: Findings) -> Section:
     record = storage.read_json(path, "explain")
     if record["run"] != best.score["fingerprint"]:
         remedy = findings.workspace.command("explain")
-        result.parts.append(Text(f"{best.name} was trained again after its explanation. Run: ./run.sh {remedy}"))
+        result.parts.append(
+            Text(
+                _("{run} was trained again after its explanation. Run: ./run.sh {command}").format(
+                    run=best.name, command=remedy
+                )
+            )
+        )
         return result
     if "parameters" in record:
         result.parts += series_explanations.parts(record, findings.dataset.task, findings.dataset.shape, best.name)
         return result
     result.parts.append(
         Text(
-            f"Contributions of tokens to the logits of {best.name}, out of fold. The number after a word is the mean "
-            "contribution of its occurrences."
+            _(
+                "Contributions of tokens to the logits of {run}, out of fold. The number after a word is the mean "
+                "contribution of its occurrences."
+            ).format(run=best.name)
         )
     )
     rows = [
         [label, f"{grams['reports']}", _grams(grams["words"][:WORDS]), _grams(grams["phrases"][:PHRASES])]
         for label, grams in record["labels"].items()
     ]
-    result.parts.append(Table(["label", "reports", "words", "phrases"], rows, "Most important words and phrases"))
+    columns = [_("label"), _("reports"), _("words"), _("phrases")]
+    result.parts.append(Table(columns, rows, _("Most important words and phrases")))
     result.parts.append(Text(LEGEND))
     anchored: set[str] = set()  # a report may be explained for two labels
     for report in record["reports"]:
-        truth = f"{report['label']} {'positive' if report['there'] else 'negative'}"
-        title = f"{report['kind']}: report {report['report']}: {truth}, probability {report['probability']:.3f}"
+        told = (
+            _("{kind} report {id}: {label} positive, probability {probability:.3f}")
+            if report["there"]
+            else _("{kind} report {id}: {label} negative, probability {probability:.3f}")
+        )
+        values = {"id": report["report"], "label": report["label"], "probability": report["probability"]}
+        title = told.format(kind=KINDS[report["kind"]], **values)
         anchor = "" if report["report"] in anchored else anchor_of(report["report"])
         anchored.add(report["report"])
         values, noise = np.array(report["contributions"]), np.array(report["noise"])
@@ -72,11 +88,15 @@ def heat(title: str, words: Sequence[int], contributions: np.ndarray, noise: np.
     return Heat(
         title,
         [
-            Token(str(word), float(value) / most, bool(hit), f"{value:+.2f}{', probably noise' if hit else ''}")
+            Token(str(word), float(value) / most, bool(hit), _tooltip(float(value), bool(hit)))
             for word, value, hit in zip(words, contributions, noise, strict=True)
         ],
         anchor,
     )
+
+
+def _tooltip(contribution: float, is_noise: bool) -> str:
+    return _("{value:+.2f}, probably noise").format(value=contribution) if is_noise else f"{contribution:+.2f}"
 
 
 def _grams(grams: list[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from src.core import charts
-from src.core.language import _
+from src.core.language import _, joined
 from src.evaluation import shift_pictures, shift_summary
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
@@ -32,9 +32,10 @@ def _drawn(title: str, draw: shift_pictures.Drawing) -> str:
 
 def _caption(findings: Findings, has_parameters: bool) -> str:
     if findings.dataset.shape.kind == "tokens":
-        return "Noise is estimated from frames of frequent phrases. Reports similar to a train report are easier."
-    same = f"Where the files do not differ, all {findings.shift.facts['noun']} have a probability near 0.5."
+        return _("Noise is estimated from frames of frequent phrases. Reports similar to a train report are easier.")
+    same = _("Where the files do not differ, all {noun} have a probability near 0.5.")
+    same = same.format(noun=findings.shift.facts["noun"])
     if not has_parameters:
         return same
-    most = "for the parameters with the most significant differences"
-    return f"Test minus train, ± one standard error, {most}. {same}"
+    told = _("Test minus train, ± one standard error, for the parameters with the most significant differences.")
+    return joined(" ", [told, same])

@@ -108,7 +108,7 @@ def baseline_scores(findings: Findings) -> dict[str, dict]:
         for path in sorted(findings.dataset.output.baselines.glob("*/score.json"))
     }
     return {
-        f"{name} (baseline)" if name in findings.runs else name: score
+        _("{name} (baseline)").format(name=name) if name in findings.runs else name: score
         for name, score in found.items()
         if score.get("folds_table") == current
     }
