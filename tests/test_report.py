@@ -347,6 +347,7 @@ def test_cells_lead_to_their_explanation():
     table = Table(["report"], [[Link("7", "#explained-7")], ["8"]])
     page = render("t", "s", [Section("One", [table, Heat("Report 7", [], "explained-7")])])
     assert '<a href="#explained-7">7</a>' in page and 'id="explained-7"' in page
+    assert "#explained-7" not in Section("One", [table])._repr_html_(), "a notebook has no explanations"
 
 
 def test_terms_are_defined_where_they_first_stand(tmp_path):

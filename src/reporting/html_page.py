@@ -190,7 +190,7 @@ class Section:
 
     def _repr_html_(self) -> str:
         """Returns the section for a notebook, with the faint colour that pictures take from the page."""
-        body = _template("section.html.j2").render(section=self, is_=_is)
+        body = _template("section.html.j2").render(section=self, is_=_is, is_page=False)
         other = "zh" if chosen() == "en" else "en"
         rule = f"<style>.section [lang={other}] {{ display: none; }}</style>"
         return f'{rule}<div class="section" style="max-width: 50rem; --faint: #9aa5b1">{body}</div>'
@@ -210,7 +210,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section], terms: Sequen
     template = _template("page.html.j2", marker)
     # The list of marked terms fills while the sections before it are written.
     return template.render(
-        title=title, subtitle=subtitle, sections=shown, terms=marker.marked, is_=_is, language=chosen()
+        title=title, subtitle=subtitle, sections=shown, terms=marker.marked, is_=_is, is_page=True, language=chosen()
     )
 
 

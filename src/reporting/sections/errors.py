@@ -117,7 +117,8 @@ def suspicious_labels(task: Task, labels: np.ndarray, logits: np.ndarray) -> lis
     parameters, share = fits[best][1], WRONG[best]
     probabilities = task.decode(parameters[:, 0] * logits + parameters[:, 1])
     chances = np.where(labels == 1, probabilities, 1 - probabilities)
-    wrong = share * (1 - chances) / (share * (1 - chances) + (1 - share) * chances)
+    mistaken = share * (1 - chances) / _others(task)
+    wrong = mistaken / (mistaken + (1 - share) * chances)
     cells = np.argwhere((wrong > 0.5) & ((labels == 1) | (task.kind != "multiclass")))
     found = [(int(i), int(k), float(chances[i, k])) for i, k in cells]
     return sorted(found, key=lambda cell: cell[2])
@@ -128,26 +129,32 @@ def _fitted(task: Task, labels: np.ndarray, logits: np.ndarray, wrong: float) ->
     each label's logits, (L, 2), that give it. Slopes are at most 1: nothing is surer than the run itself."""
     from scipy.optimize import minimize
 
+    mistaken = wrong / _others(task)  # of a label that is wrong, any other value is as likely
     bounds, start = [(0.0, 1.0), (-5.0, 5.0)], [0.9, 0.0]
     if task.kind == "multiclass":  # one slope for all classes, no offsets
         said = labels == 1
 
         def loss_of(slope: np.ndarray) -> float:
             chances = task.decode(slope[0] * logits)[said]
-            return -float(np.log(wrong + (1 - 2 * wrong) * np.maximum(chances, EPS)).sum())
+            return -float(np.log(mistaken + (1 - wrong - mistaken) * np.maximum(chances, EPS)).sum())
 
         fit = minimize(loss_of, start[:1], bounds=bounds[:1])
         return -float(fit.fun), np.array([[fit.x[0], 0.0]] * labels.shape[1])
 
     def loss(parameters: np.ndarray, signs: np.ndarray, column: np.ndarray) -> tuple[float, np.ndarray]:
         chances = np.maximum(sigmoid(signs * (parameters[0] * column + parameters[1])), EPS)
-        mixed = wrong + (1 - 2 * wrong) * chances
-        change = -(1 - 2 * wrong) * chances * (1 - chances) * signs / mixed
+        mixed = mistaken + (1 - wrong - mistaken) * chances
+        change = -(1 - wrong - mistaken) * chances * (1 - chances) * signs / mixed
         return -float(np.log(mixed).sum()), np.array([change @ column, change.sum()])
 
     columns = zip((2.0 * labels - 1).T, logits.T, strict=True)
     fits = [minimize(loss, start, column, jac=True, bounds=bounds) for column in columns]
     return -float(sum(fit.fun for fit in fits)), np.array([fit.x for fit in fits])
+
+
+def _others(task: Task) -> int:
+    """Returns the number of values that a label might have instead of its own."""
+    return task.n_labels - 1 if task.kind == "multiclass" else 1
 
 
 def suspicious_table(findings: Findings) -> str:
