@@ -55,6 +55,7 @@ class Pipeline:
         train: Files | None = None,
         test: Files = (),
         preset: str | None = None,
+        time: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Pipeline:
         """Runs the pipeline, of which only what is missing is made, and returns itself.
@@ -63,25 +64,28 @@ class Pipeline:
             input folder, which gets sample data if it is empty. Input files may lie in folders that cannot be written.
         test: one or several files to predict.
         preset: name of a preset or a YAML file; without it `standard`, or `sample` on sample data.
+        time: time in all, such as "30m" or "2h", in which preset, folds, epochs and seeds are chosen so that a
+            submission is there.
         settings: further settings by their keys, such as {"train.epochs": 3} or {"task": "icu"}.
 
-        Without preset and settings, those of the pipeline that was made in the output folder before hold, and without
-        files its input.
+        Without preset, time and settings, those of the pipeline that was made in the output folder before hold, and
+        without files its input.
 
         Raises UserError for what the user can put right.
         """
-        before = self._words if preset is None and settings is None else [f"paths.output={self.output}"]
+        before = self._words if (preset, time, settings) == (None, None, None) else _places(self._words)
         if inputs := self._input_words(train, test):
             before = [word for word in before if not word.startswith(INPUT)]
+        options = [*(["--preset", preset] if preset else []), *(["--time", time] if time else [])]
         own = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in (settings or {}).items()
         ]
-        words = [*(["--preset", preset] if preset else []), *before, *inputs, *own]
+        words = [*options, *before, *inputs, *own]
         if others := [one for one in packages.packages() if one.found and one.found != one.wanted]:
             told = ", ".join(f"{one.name} {one.found} (tried with {one.wanted})" for one in others)
             info(f"packages in other versions than those of requirements.txt: {told}")
         self._run("pipeline", *words)
-        self._words = words
+        self._words = words if time is None else self._words_of_before()
         return self
 
     @property
@@ -190,9 +194,11 @@ class Pipeline:
 
     def _words_of_before(self) -> list[str]:
         """Words of the settings of the pipeline that was made in the output folder."""
-        file = storage.Output(self.output).seconds
-        made = storage.read_json(file)["command"] if file.exists() else ""
+        output = storage.Output(self.output)
+        made = storage.read_json(output.seconds)["command"] if output.seconds.exists() else ""
         words = [word for word in shlex.split(made)[2:] if not word.startswith("paths.output=")]
+        if "--time" in words:  # what it chose and trained is a preset
+            words = ["--preset", str(output.time / "plan.yaml"), *_places(words)]
         return [*words, f"paths.output={self.output}"]
 
     def _input_words(self, train: Files | None, test: Files) -> list[str]:
@@ -211,6 +217,11 @@ class Pipeline:
                     raise UserError(f"{role}: there is no file {path}")
                 _link(path, folder / role / path.name)
         return [f"paths.input={folder}", *(f"paths.{role}={role}/*" for role in ROLES)]
+
+
+def _places(words: Sequence[str]) -> list[str]:
+    """The words that say where files lie and how the machine is used."""
+    return [word for word in words if word.startswith(("paths.", "executor.", "device="))]
 
 
 def _paths(files: Files | None) -> list[Path]:

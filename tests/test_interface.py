@@ -13,7 +13,7 @@ import pytest
 
 from src import Pipeline
 from src.__main__ import main
-from src.core import packages
+from src.core import packages, storage
 from src.core.errors import UserError
 from src.data.submission_files import read_submission
 from tests.conftest import TINY
@@ -52,6 +52,31 @@ def test_a_pipeline_is_opened_with_the_settings_of_the_command(opened, done):
     assert opened.workspace.settings.folds.k == 2 and opened.workspace.settings.preset == "sample"
     assert opened.workspace.output.root == opened.output != done
     assert opened.report == opened.output / "report.html"
+
+
+def test_settings_of_before_hold_where_none_are_given(opened, tiny_input, monkeypatch):
+    commands = []
+    monkeypatch.setattr(opened, "_run", lambda *words: commands.append(list(words)))
+    opened.fit()
+    opened.fit(tiny_input)
+    assert {"--preset", "folds.k=2", f"paths.output={opened.output}"} <= set(commands[0]) & set(commands[1])
+    opened.fit(preset="quick", settings={"train.seeds": [1, 2], "device": "cpu"})
+    places = [word for word in commands[1] if word.startswith(("paths.", "executor."))]
+    assert commands[2] == ["pipeline", "--preset", "quick", *places, "train.seeds=[1, 2]", "device=cpu"]
+
+
+def test_a_time_chooses_the_settings(opened, monkeypatch):
+    made = storage.read_json(opened.output / "pipeline.json")
+
+    def timed(*words: str) -> None:
+        assert words[:3] == ("pipeline", "--time", "30m") and "folds.k=2" not in words
+        command = f"./run.sh pipeline --time 1800s folds.k=2 paths.input=in paths.output={opened.output}"
+        storage.write_json(opened.output / "pipeline.json", {**made, "command": command})
+
+    monkeypatch.setattr(opened, "_run", timed)
+    opened.fit(time="30m")
+    plan = ["--preset", str(opened.output / "time/plan.yaml"), "paths.input=in", f"paths.output={opened.output}"]
+    assert opened._words == Pipeline(opened.output)._words == plan
 
 
 def test_scores_are_those_of_the_runs(opened):
