@@ -20,7 +20,7 @@ def test_a_worse_run_never_takes_the_place_of_a_better_one_without_a_word(copy, 
     made = words(tiny_input, copy)
     before = storage.read_json(copy / "runs/lstm/score.json")["overall"]["score"]
     old, labels = np.load(copy / "runs/lstm/oof.npy"), Workspace(settings(tiny_input, copy)).labels
-    at = replaced.date_text(replaced.made_at(copy / "runs/lstm"))
+    at = replaced.date_text(replaced.made_at(Workspace(settings(tiny_input, copy)).run("lstm")))
     capsys.readouterr()
     assert main(["train", "--model", "lstm", *made, "runs.lstm.train.epochs=1"]) == 0
     shown = capsys.readouterr()

@@ -514,6 +514,9 @@ class Blend(Settings):
     members added one at a time, with replacement."""
     per_group: bool = False
     """Fit weights and temperature separately for regions and types (round 2)."""
+    fixed: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = Field({}, exclude_if=lambda weights: not weights)
+    """Weight of each member, such as blend.fixed.lstm=2 blend.fixed.theirs=1, relative to the others; nothing is fitted
+    then. For members without out-of-fold predictions, on which nothing can be fitted."""
 
 
 class Tune(Settings):

@@ -79,6 +79,10 @@ class Output:
         """Finished runs: those with a score."""
         return sorted(path.parent.name for path in self.runs.glob("*/score.json"))
 
+    def unscored_names(self) -> list[str]:
+        """Runs that were imported without out-of-fold predictions."""
+        return sorted(path.parent.name for path in self.runs.glob("*/imported.json"))
+
     def submission(self, test_file: str, run: str | None = None) -> Path:
         """Submission of the pipeline's blend, or of `run`."""
         name = test_file if Path(test_file).suffix else f"{test_file}.csv"

@@ -80,6 +80,11 @@ class Multilabel:
         """Probabilities of logits of any shape."""
         return sigmoid(outputs)
 
+    def encode(self, predictions: np.ndarray) -> np.ndarray:
+        """Logits of probabilities of any shape, which are clipped to [EPS, 1 - EPS]."""
+        clipped = np.clip(np.asarray(predictions, dtype=np.float64), EPS, 1 - EPS)
+        return np.log(clipped) - np.log1p(-clipped)
+
     def targets(self, labels: Tensor) -> Tensor:
         """What the loss compares outputs with: the labels."""
         return labels
@@ -122,6 +127,10 @@ class Multiclass(Multilabel):
         outputs = np.asarray(outputs, dtype=np.float64)
         shares = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
         return shares / shares.sum(axis=-1, keepdims=True)
+
+    def encode(self, predictions: np.ndarray) -> np.ndarray:
+        """Logits (…, C) of probabilities (…, C), which are clipped to [EPS, 1]."""
+        return np.log(np.clip(np.asarray(predictions, dtype=np.float64), EPS, 1.0))
 
     def cells(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """C times the log loss at the true class, 0 elsewhere: a row's mean is its log loss. Float64 (N, C).
@@ -168,6 +177,10 @@ class Regression:
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Finite numbers of at least zero, in the unit of the labels, of finite outputs of any shape."""
         return np.maximum(np.expm1(np.minimum(np.asarray(outputs, dtype=np.float64), LARGEST_OUTPUT)), 0.0)
+
+    def encode(self, predictions: np.ndarray) -> np.ndarray:
+        """Outputs of numbers of at least zero, of any shape."""
+        return np.log1p(np.asarray(predictions, dtype=np.float64))
 
     def targets(self, labels: Tensor) -> Tensor:
         """What the loss compares outputs with: log1p of the labels."""
@@ -328,6 +341,10 @@ class Task:
         """Predictions in the unit of the labels, probabilities or numbers, from a model's outputs: float64, same
         shape."""
         return KINDS[self.kind].decode(outputs)
+
+    def encode(self, predictions: np.ndarray) -> np.ndarray:
+        """Outputs, float64 of the same shape, that decode() makes these predictions of."""
+        return KINDS[self.kind].encode(predictions)
 
     def targets(self, labels: Tensor) -> Tensor:
         """What losses() compares outputs with, in the unit of the outputs: same shape as `labels`."""

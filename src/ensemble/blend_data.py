@@ -16,7 +16,7 @@ from src.evaluation.workspace import Workspace
 def blend_rows(workspace: Workspace, members: Sequence[RunFolder]) -> tuple[Evidence, str]:
     """Rows of select_on (under holdout those of the validation part), and their description in words."""
     target, splits = workspace.target, workspace.splits
-    rows = workspace.validation()
+    rows = workspace.validation_for(members)
     description = rows.described(target)
     if splits.scheme == "holdout":
         rows = rows.only(splits.first == HOLDOUT_PARTS["valid"])

@@ -184,6 +184,15 @@ def equal_weights(members: Sequence[np.ndarray]) -> BlendWeights:
     return BlendWeights("mean", (GroupBlend(0, _check_members(members), (1 / len(members),) * len(members), 1.0),))
 
 
+def fixed_weights(weights: Sequence[float], width: int) -> BlendWeights:
+    """Blend of `width` labels by given weights, one a member, which are divided by their sum. Raises ValueError where
+    that is 0."""
+    total = sum(weights)
+    if not total > 0:
+        raise ValueError("weights of a blend sum to 0")
+    return BlendWeights("fixed", (GroupBlend(0, width, tuple(weight / total for weight in weights), 1.0),))
+
+
 def fit_method(evidence: Evidence, task: Task, method: str, per_group: bool = True) -> BlendWeights:
     """Fits the blend of a method of METHODS on all these rows.
 

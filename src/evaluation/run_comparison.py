@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,30 +19,41 @@ from src.evaluation.workspace import Workspace
 
 FIRST = ("members", "model.encoder", "blend.method")
 """Settings that are told first: the others mostly follow from them."""
+UNKNOWN = Estimate(math.nan, math.nan)
 
 
 def validation_scores(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Score, standard error, reports and effective number of reports under each validation."""
+    """Score, standard error, reports and effective number of reports under each validation. The score is null where
+    the run has no predictions of noisy copies and the validation is of these."""
     labels, found = workspace.labels, {}
     oof, copies = run.oof(), run.copies(test.name)
     for name in VALIDATIONS:
         rows = workspace.validation(name, test).only(workspace.splits.scored)
-        predictions, folds = workspace.task.decode(rows.logits(oof, copies)), workspace.splits.first[rows.rows]
-        score = metrics.official_score(workspace.task, labels[rows.rows], predictions, rows.weights, rows.rows, folds)
+        score = UNKNOWN
+        if copies is not None or rows.copies is None:
+            predictions, folds = workspace.task.decode(rows.logits(oof, copies)), workspace.splits.first[rows.rows]
+            judging = rows.weights, rows.rows, folds
+            score = metrics.official_score(workspace.task, labels[rows.rows], predictions, *judging)
         found[name] = {**score.to_json(), "reports": len(np.unique(rows.rows)), "effective_size": rows.effective_size}
     return found
 
 
 def gain(workspace: Workspace, test: ShiftedTest, one: RunFolder, other: RunFolder, name: str) -> Estimate:
-    """Score of `one` minus that of `other` on the rows of the validation `name`, with the paired standard error."""
+    """Score of `one` minus that of `other` on the rows of the validation `name`, with the paired standard error;
+    undefined where one has no predictions of noisy copies and the validation is of these."""
     rows = workspace.validation(name, test).only(workspace.splits.scored)
+    if rows.copies is not None and not (one.has_copies and other.has_copies):
+        return UNKNOWN
     both = (workspace.task.decode(rows.logits(run.oof(), run.copies(test.name))) for run in (one, other))
     judging = rows.weights, rows.rows, workspace.splits.first[rows.rows]
     return metrics.paired_difference(workspace.task, workspace.labels[rows.rows], *both, *judging)
 
 
 def settings_of(run: RunFolder) -> dict[str, str]:
-    """Settings of a trained run (model.*, train.*, … and data.*) or of a blend (members, blend.*), by dotted key."""
+    """Settings of a trained run (model.*, train.*, … and data.*) or of a blend (members, blend.*), by dotted key; of an
+    imported run the files that it was made of."""
+    if run.record["kind"] == "imported":
+        return {**{f"test.{test}": path for test, path in run.record["files"].items()}, "oof": run.record["oof"] or "–"}
     if run.is_blend:
         return {"members": ", ".join(run.record["members"]), **flat({"blend": read_yaml(run.path / "config.yaml")})}
     part = "data" if run.record["inputs"]["kind"] == "tokens" else "grid"
@@ -65,15 +77,12 @@ def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     return sorted(keys, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
 
 
-def neighbours(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def neighbours(found_runs: Mapping[str, RunFolder], settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """The run with the fewest other settings, for each run that has one of its kind: a blend, or a trained model."""
-
-    def is_blend(name: str) -> bool:
-        return "members" in settings[name]
-
+    kinds = {name: run.record["kind"] for name, run in found_runs.items() if run.record["kind"] != "imported"}
     found = {}
-    for name in settings:
-        others = [other for other in settings if other != name and is_blend(other) == is_blend(name)]
+    for name in kinds:
+        others = [other for other in kinds if other != name and kinds[other] == kinds[name]]
         if others:
             found[name] = min(others, key=lambda other: len(differing(settings[name], settings[other])))
     return found

@@ -11,6 +11,9 @@ test_NAME.npy       logits of a test file
 copies_NAME.npy     out-of-fold logits (D, M, n_labels) of the train rows with noise up to that of the test file
 folds_NAME.npy      logits (k, m, n_labels) of each fold's models alone for (a sample of) the test file
 score.json          written last
+
+An imported run has predictions that were made elsewhere: no settings, no models, and no copies where a test file is
+noisier than train. Without out-of-fold predictions it has imported.json in the place of score.json.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, storage
-from src.core.errors import OutOfDate
+from src.core.errors import OutOfDate, UserError
 from src.core.names import BLEND
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
@@ -47,11 +50,17 @@ class RunFolder:
     """Settings of the present command, which may differ from those that made the run."""
 
     @classmethod
-    def load(cls, path: Path, settings: Config) -> RunFolder:
-        """Raises UserError, with the command, for a run that is not finished."""
+    def load(cls, path: Path, settings: Config, scored: bool = True) -> RunFolder:
+        """Raises UserError, with the command, for a run that is not finished or, where it must be `scored`, for one
+        without a score."""
         run = cls.at(path, settings)
-        storage.require(path / "score.json", run.remedy)
-        return run
+        if run.is_scored or not scored:
+            storage.require(run.result, run.remedy)
+            return run
+        raise UserError(
+            f"run {run.name} was imported without out-of-fold predictions (--oof): it has no score. It can be "
+            "submitted, and blended with fixed weights (blend.method=mean, or blend.fixed.RUN=0.3 for each member)"
+        )
 
     @classmethod
     def at(cls, path: Path, settings: Config) -> RunFolder:
@@ -59,8 +68,8 @@ class RunFolder:
         is not as it was written."""
         remedy = _maker_of(path, settings)
         run = cls(path, storage.read_json(path / "run.json", remedy), settings)
-        if (path / "score.json").exists():
-            check_files(path / "score.json", run.remedy)
+        if run.result.exists():
+            check_files(run.result, run.remedy)
         return run
 
     @property
@@ -70,6 +79,31 @@ class RunFolder:
     @property
     def is_blend(self) -> bool:
         return self.record["kind"] == "blend"
+
+    @property
+    def is_model(self) -> bool:
+        """True for a run that was trained here."""
+        return self.record["kind"] == "model"
+
+    @property
+    def is_scored(self) -> bool:
+        """False for a run that was imported without out-of-fold predictions."""
+        return self.record.get("scored", True)
+
+    @property
+    def has_copies(self) -> bool:
+        """False for an imported run, or a blend with one, where a test file is noisier than train."""
+        return self.record.get("copies", True)
+
+    @property
+    def result(self) -> Path:
+        """File that is written last and notes the fingerprint."""
+        return self.path / ("score.json" if self.is_scored else "imported.json")
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of what the run was made of."""
+        return storage.read_json(self.result, self.remedy)["fingerprint"]
 
     @property
     def remedy(self) -> str:
@@ -100,18 +134,27 @@ class RunFolder:
         paths = [self.path.parent / name for name in self.record["members"]]
         return [RunFolder.at(path, self.config) for path in paths]
 
+    def leaves(self) -> list[RunFolder]:
+        """The runs that are no blends and that a blend is made of, through blends of blends; of others, itself."""
+        return [member for member in self.all_members() if not member.is_blend] if self.is_blend else [self]
+
     def models(self) -> list[RunFolder]:
-        """The trained models that a blend is made of, through blends of blends; of a model, itself."""
-        if not self.is_blend:
-            return [self]
-        return [member for member in self.all_members() if not member.is_blend]
+        """The trained models that a blend is made of, through blends of blends; of a model, itself. Raises UserError
+        for imported runs, which have no models here."""
+        found = self.leaves()
+        if imported := [run.name for run in found if not run.is_model]:
+            raise UserError(
+                f"run {self.name} rests on predictions that were imported ({', '.join(imported)}), and these have no "
+                "models that could predict, be explained or bundled. Take a run of models alone"
+            )
+        return found
 
     def check_members(self) -> None:
         """Raises UserError for a blend of which a member was made anew since."""
         for name, made in self.record.get("members", {}).items():
             path = self.path.parent / name
             member = RunFolder.at(path, self.config)
-            if member.score["fingerprint"] != made:
+            if member.fingerprint != made:
                 raise OutOfDate(f"run {name} was made anew after the blend {self.name}. Run: ./run.sh {self.remedy}")
             member.check_members()
 
@@ -126,7 +169,7 @@ class RunFolder:
     @property
     def fault(self) -> str:
         """Reason why the run is broken, see broken_runs.py; empty for every other run."""
-        return self.score.get("fault", "")
+        return self.score.get("fault", "") if self.is_scored else ""
 
     @property
     def settings(self) -> Run:
@@ -150,7 +193,10 @@ class RunFolder:
     def test_logits(self, test_file: str) -> np.ndarray:
         return array_files.read_npy(test_path(self.path, test_file), self.remedy)
 
-    def copies(self, test_file: str) -> np.ndarray:
+    def copies(self, test_file: str) -> np.ndarray | None:
+        """Out-of-fold logits of the noisy copies, (D, M, n_labels); None where the run has none."""
+        if not self.has_copies:
+            return None
         return array_files.read_npy(copies_path(self.path, test_file), self.remedy)
 
     def fold_logits(self, test_file: str) -> np.ndarray:
@@ -202,6 +248,9 @@ def maker(record: dict[str, Any], name: str) -> list[str]:
     """Words of the command that makes a run of this run.json; score.json notes them too, under `made_by`."""
     if record["kind"] == "blend":
         return ["blend", *record["members"], "--name", name]
+    if record["kind"] == "imported":
+        tests = [word for test, path in record["files"].items() for word in ("--test", f"{test}={path}")]
+        return ["import", name, *tests, *(["--oof", record["oof"]] if record["oof"] else [])]
     if "teacher" in record:
         return ["compress", record["teacher"]]
     return train_words(name, record.get("like"))
@@ -222,7 +271,7 @@ def _maker_of(path: Path, settings: Config) -> str:
 def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
     """Raises UserError, with the command, for a run of the preset that was trained with other settings."""
     for part in parts:
-        if not part.is_blend and part.settings != config.runs[part.name]:
+        if part.is_model and part.settings != config.runs[part.name]:
             raise OutOfDate(
                 f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
                 f"Train it again: ./run.sh {command('train', config, '--model', part.name)}. "
@@ -245,9 +294,10 @@ def folds_path(run: Path, test_file: str) -> Path:
     return run / f"folds_{Path(test_file).stem}.npy"
 
 
-def files(test_files: list[str], *more: str) -> list[str]:
+def files(test_files: list[str], *more: str, has_copies: bool = True) -> list[str]:
     """Names of what a finished run has beside its score.json."""
-    tests = [path(Path(), test).name for test in test_files for path in (test_path, copies_path, folds_path)]
+    paths = (test_path, copies_path, folds_path) if has_copies else (test_path, folds_path)
+    tests = [path(Path(), test).name for test in test_files for path in paths]
     return ["config.yaml", "run.json", "environment.json", "oof.npy", *tests, *more]
 
 

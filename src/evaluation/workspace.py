@@ -166,6 +166,16 @@ class Workspace:
         test = test or self.target
         return validation(name or self.settings.select_on, self.validation_sets.rows, test, self.splits)
 
+    def validation_for(
+        self, runs: Iterable[RunFolder], name: str | None = None, test: ShiftedTest | None = None
+    ) -> Validation:
+        """validation() that all of these runs can be judged by: without noise (clean for noised, weighted for shifted)
+        where one has no predictions of noisy copies."""
+        name = name or self.settings.select_on
+        if not all(run.has_copies for run in runs):
+            name = {"noised": "clean", "shifted": "weighted"}.get(name, name)
+        return self.validation(name, test)
+
     def whole_test_file(self, test: str, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids (N,) and predictions (N, L) of all rows of a test file, from the predictions of its corpus: reports
         without a description, which the corpus lacks, get the mean of the train labels."""
@@ -177,16 +187,17 @@ class Workspace:
         """A command line, without ./run.sh, with the preset and the settings of this workspace."""
         return command(verb, self.settings, *words)
 
-    def run(self, name: str) -> RunFolder:
-        """A finished run. Raises UserError, with the command that makes it, where there is none."""
+    def run(self, name: str, scored: bool = True) -> RunFolder:
+        """A finished run. Raises UserError, with the command that makes it, where there is none and, where it must be
+        `scored`, for one that was imported without out-of-fold predictions."""
         path = self.output.run(name)
         if (path / "run.json").exists():
-            return RunFolder.load(path, self.settings)
+            return RunFolder.load(path, self.settings, scored)
         if name == "blend":
             raise missing(path, self.command("blend"))
         if name in model_names() or name in self.settings.runs:
             raise missing(path, self.command("train", "--model", name))
-        raise unknown("run", name, self.output.run_names())
+        raise unknown("run", name, [*self.output.run_names(), *self.output.unscored_names()])
 
     def check_unbroken(self, runs: Iterable[RunFolder]) -> None:
         """Raises UserError for a broken run (broken_runs.py), of which --force makes a warning."""
@@ -234,8 +245,10 @@ class Workspace:
         def score(run: RunFolder) -> float:
             boards = run.boards()
             if target is not None and target.name in boards:
-                return boards[target.name]["validations"][self.settings.select_on]["value"]
-            return figure_of(run.score, self.settings.metric)["value"]
+                value = boards[target.name]["validations"][self.settings.select_on]["value"]
+            else:
+                value = figure_of(run.score, self.settings.metric)["value"]
+            return -math.inf if value is None else value
 
         return sorted(fitting, key=score), others
 

@@ -58,6 +58,10 @@ COMMANDS = {
         _("show all scores; with --labels, score a submission file"),
         "./run.sh score --labels answers.csv output/submission_test.csv",
     ),
+    "import": Entry(
+        _("predictions made elsewhere become a run: scored, blended, submitted"),
+        "./run.sh import theirs --test sample_testA=a.csv --test sample_testB=b.csv --oof oof.csv",
+    ),
     "runs": Entry(_("list all runs, their scores and how they differ; compare two"), "./run.sh runs show lstm wide"),
     "leaderboard": Entry(
         _("what each run will score on each test file, and what submissions did"),

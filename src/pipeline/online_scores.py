@@ -148,7 +148,7 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
         )
     runs_ = [workspace.fitting_run(name) for name in names or ["blend"]]
     workspace.check_unbroken(runs_)
-    rows = workspace.validation().only(workspace.splits.scored)
+    rows = workspace.validation_for(runs_).only(workspace.splits.scored)
     local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
     test = [np.asarray(run.test_logits(target.name)) for run in runs_]
     task, mean = workspace.task, np.mean(local, axis=0)
@@ -219,7 +219,7 @@ def _show(workspace: Workspace, submissions: list[Submission], test: str, board:
             values["expected"] = one.judged["expected"]["value"]
         lines.append(_Line(one, {**values, "online": one.score(board)}))
     entered = sorted((line for line in lines if line.values["online"] is not None), key=lambda x: x.values["online"])
-    measured = [line for line in entered if line.values["expected"] is not None]
+    measured = [line for line in entered if None not in line.values.values()]
     names = [*MEASURES, "online"]
     ranks = {name: _ranks([line.values[name] for line in entered]) for name in names}
     rows = [
@@ -266,6 +266,7 @@ def advice(workspace: Workspace, submissions: list[Submission]) -> str:
         for name, run in loaded.items()
         if target.name in run.boards()
     }
+    boards = {name: value for name, value in boards.items() if value is not None}
     entered = {maker["fingerprint"] for one in submissions if one.online for maker in one.makers()}
     done = [name for name in boards if loaded[name].score["fingerprint"] in entered]
     left = sorted((name for name in boards if name not in done), key=lambda name: boards[name])

@@ -53,9 +53,9 @@ class Replaced:
         return True
 
 
-def made_at(run: Path) -> datetime:
+def made_at(run: RunFolder) -> datetime:
     """Time at which a finished run was put together."""
-    return datetime.fromtimestamp((run / "score.json").stat().st_mtime)
+    return datetime.fromtimestamp(run.result.stat().st_mtime)
 
 
 def date_text(at: datetime) -> str:
@@ -72,7 +72,7 @@ def find(workspace: Workspace, target: Target) -> Replaced | None:
         run = RunFolder.load(folder, workspace.settings)
         if run.score["fingerprint"] == target.fingerprint:
             return None
-        return Replaced(run, run.remedy, run.score, made_at(folder), np.array(run.oof()))
+        return Replaced(run, run.remedy, run.score, made_at(run), np.array(run.oof()))
     except UserError:
         return None  # Target.is_current warns of a damage
 
@@ -152,7 +152,7 @@ def _rests_on(run: RunFolder, name: str) -> bool:
         except UserError:
             return name in run.ancestors()
         return False
-    return run.record.get("teacher") == name or name in run.settings.train.teachers
+    return run.is_model and (run.record.get("teacher") == name or name in run.settings.train.teachers)
 
 
 def _records(workspace: Workspace) -> list[RunFolder]:

@@ -254,6 +254,6 @@ def _steps(
     if waiting := [upload for upload in uploads if upload.online is None]:
         words = ("add", str(waiting[-1].path), "SCORE")
         steps.append(Step(_("upload, then note the score"), workspace.command("leaderboard", *words)))
-    if models:
-        steps.append(Step(_("search for better settings"), workspace.command("tune", models[-1].name)))
+    if trained := [run.name for run in models if run.is_model]:
+        steps.append(Step(_("search for better settings"), workspace.command("tune", trained[-1])))
     return steps

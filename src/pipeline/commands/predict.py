@@ -276,7 +276,9 @@ def _warn_of_training(source: RunFolder, sha256: str) -> None:
 
 
 def logits_of(workspace: Workspace, source: RunFolder, file: PredictedFile) -> np.ndarray:
-    """Logits (N, n_labels) of a trained model, or of a blend from those of its members."""
+    """Logits (N, n_labels) of a trained model, or of a blend from those of its members. Raises UserError for a run that
+    rests on an imported one."""
+    source.models()
     if source.is_blend:
         source.check_members()
         members = [workspace.run(member) for member in source.record["members"]]

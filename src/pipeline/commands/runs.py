@@ -53,7 +53,8 @@ def _list(workspace: Workspace) -> None:
             found[name] = workspace.run(name)
         except UserError as error:
             workspace.leave_out(f"run {name}", error)
-    if not found:
+    unscored = {name: workspace.run(name, scored=False) for name in workspace.output.unscored_names()}
+    if not (found or unscored):
         raise UserError(f"{workspace.output.runs} holds no run. Make one with: ./run.sh {workspace.command('train')}")
     scores = {name: _scores(workspace, run, name in others) for name, run in found.items()}
     select_on, settings = workspace.settings.select_on, {name: settings_of(run) for name, run in found.items()}
@@ -78,18 +79,21 @@ def _list(workspace: Workspace) -> None:
     for name in order:
         if found[name].fault:
             result(f"! {name} {found[name].fault}")
-    nearest = neighbours(settings)
+    for name in unscored:
+        result(f"{name}: imported without out-of-fold predictions, so nothing is known of its score")
+    nearest = neighbours(found, settings)
     rows = []
     for name in order:
         seconds = training_seconds(found[name])
         differences = _differences(name, nearest.get(name), settings)
-        rows.append([name, date_text(made_at(found[name].path)), duration(seconds) if seconds else "–", differences])
+        rows.append([name, date_text(made_at(found[name])), duration(seconds) if seconds else "–", differences])
+    rows += [[name, date_text(made_at(run)), "–", ""] for name, run in unscored.items()]
     columns = ["run", "made", "training", "settings, and the run that is most alike"]
     show_table("How they were made", columns, rows, words=["made", "training", columns[-1]])
     rows = [
         [run.name, f"{count} folds", ", ".join(f"{key}={value}" for key, value in changed.items())]
         for run in found.values()
-        if not run.is_blend
+        if run.is_model
         for changed, count in earlier(run)
     ]
     if rows:
@@ -122,6 +126,12 @@ def _differences(name: str, other: str | None, settings: Mapping[str, Mapping[st
     return f"{', '.join(told)}{more} ({other})"
 
 
+def _described(run: RunFolder) -> str:
+    members = f" of {', '.join(run.record['members'])}" if run.is_blend else ""
+    kind = {"blend": "a blend", "model": "a trained model", "imported": "imported"}[run.record["kind"]]
+    return f"{run.name} is {kind}{members}"
+
+
 def _compare(workspace: Workspace, one: RunFolder, other: RunFolder) -> None:
     from src.core.terminal import result, show_table
     from src.evaluation import metrics
@@ -129,15 +139,14 @@ def _compare(workspace: Workspace, one: RunFolder, other: RunFolder) -> None:
     from src.evaluation.run_comparison import differing, gain, settings_of
 
     first, second = settings_of(one), settings_of(other)
-    if one.is_blend != other.is_blend:
-        blend, model = (one, other) if one.is_blend else (other, one)
-        members = ", ".join(blend.record["members"])
-        result(f"{blend.name} is a blend of {members}, {model.name} is a model: they have no settings in common")
+    is_alike = one.record["kind"] == other.record["kind"]
+    if not is_alike:
+        result(f"{_described(one)}, {_described(other)}: they have no settings in common")
         first = second = {}
     rows = [[key, first.get(key, "–"), second.get(key, "–")] for key in differing(first, second)]
     if rows:
         show_table("Settings that differ", ["setting", one.name, other.name], rows, words=[one.name, other.name])
-    elif one.is_blend == other.is_blend:
+    elif is_alike:
         result(f"{one.name} and {other.name} have the same settings")
     unlike = [what for key, what in FILES.items() if one.record.get(key) != other.record.get(key)]
     if unlike:

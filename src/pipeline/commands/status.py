@@ -50,7 +50,9 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     rows = [[f"{one.stage} {one.name}".strip(), one.state, one.note] for one in found]
     title = f"{workspace.output.root} by preset {workspace.settings.preset}"
     show_table(title, ["stage", "state", "what"], rows, words=["state", "what"])
-    others = sorted(set(workspace.output.run_names()) - {*workspace.settings.runs, "blend"})
+    others = sorted(
+        {*workspace.output.run_names(), *workspace.output.unscored_names()} - {*workspace.settings.runs, "blend"}
+    )
     if others:
         result(f"\nruns beside those of the preset: {', '.join(others)}; ./run.sh runs tells how they differ")
     if bundles := {

@@ -15,6 +15,7 @@ import yaml
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.names import check_name
+from src.core.settings import Blend as BlendSettings
 from src.core.settings import fingerprint
 from src.core.settings_loader import model_names
 from src.core.targets import Target
@@ -56,7 +57,7 @@ class Blend(Stage):
         folder, parts = workspace.output.run(self._blend), self.parts(workspace)
         stamp = fingerprint(
             {
-                "members": {part.name: part.score["fingerprint"] for part in parts},
+                "members": {part.name: part.fingerprint for part in parts},
                 "settings": _settings(workspace),
                 **workspace.dataset.made_of(workspace.splits),
                 "shift": workspace.validation_sets.fingerprint,
@@ -66,7 +67,8 @@ class Blend(Stage):
                 "version": [versions.BLEND, versions.SCORE, storage.libraries("scipy")],
             }
         )
-        files = tuple(folder / name for name in runs.files(workspace.dataset.test_files))
+        has_copies = all(part.has_copies for part in parts if part.is_scored)
+        files = tuple(folder / name for name in runs.files(workspace.dataset.test_files, has_copies=has_copies))
         return [Target(self._blend, folder / "score.json", stamp, files)]
 
     def parts(self, workspace: Workspace) -> list[RunFolder]:
@@ -78,7 +80,7 @@ class Blend(Stage):
         members = self.members(workspace)
         if len(set(members)) < len(members):
             raise UserError(f"a run is named twice: {' '.join(members)}")
-        parts = [workspace.run(member) for member in members]
+        parts = [workspace.run(member, scored=False) for member in members]
         if any(self._blend in (part.name, *part.ancestors()) for part in parts):
             raise UserError(f"run {self._blend!r} cannot be a member of itself. Give the blend another --name.")
         workspace.check_fits(parts)
@@ -87,6 +89,7 @@ class Blend(Stage):
             if not workspace.force:
                 parts = [part for part in parts if not part.fault] or parts
         workspace.check_unbroken(parts)
+        _check_weights(workspace.settings.blend, parts)
         return parts
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
@@ -106,7 +109,10 @@ class Blend(Stage):
         if self._members and self._blend == "blend":
             info("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
         parts = self.parts(workspace)
-        info(f"blend: {', '.join(part.name for part in parts)} by method {workspace.settings.blend.method}")
+        method = "fixed weights" if workspace.settings.blend.fixed else f"method {workspace.settings.blend.method}"
+        info(f"blend: {', '.join(part.name for part in parts)} by {method}")
+        if plain := [part.name for part in parts if not part.has_copies]:
+            info(f"blend: {', '.join(plain)}: has no noisy copies, so the blend is fitted and judged without noise")
         before = replaced.find(workspace, missing[0])
         _write_blend(workspace, missing[0], parts)
         replaced.tell(workspace, before)
@@ -133,21 +139,56 @@ def _settings(workspace: Workspace) -> dict[str, Any]:
     return workspace.settings.blend.model_dump(exclude={"members"})
 
 
+def _check_weights(settings: BlendSettings, parts: Sequence[RunFolder]) -> None:
+    """Raises UserError for fixed weights that do not name the members, and where weights would be fitted on a member
+    without out-of-fold predictions."""
+    words = " ".join(f"blend.fixed.{part.name}=1" for part in parts)
+    if settings.fixed and set(settings.fixed) != {part.name for part in parts}:
+        raise UserError(
+            f"blend.fixed names {', '.join(settings.fixed)}; want a weight for each member, such as {words}"
+        )
+    unscored = [part.name for part in parts if not part.is_scored]
+    if len(unscored) == len(parts):
+        raise UserError(f"a blend needs a member with out-of-fold predictions for its score; {unscored[0]} has none")
+    if settings.fixed and not any(settings.fixed[part.name] for part in parts if part.is_scored):
+        raise UserError("blend.fixed: want a weight above 0 for a member with out-of-fold predictions, for the score")
+    if unscored and not settings.fixed and settings.method != "mean":
+        raise UserError(
+            f"{', '.join(unscored)} has no out-of-fold predictions, on which weights could be fitted. Average with "
+            f"fixed weights: blend.method=mean, or {words}"
+        )
+
+
 def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder]) -> None:
-    """Fits a blend of the runs `parts` and writes its run folder; score.json last."""
+    """Fits a blend of the runs `parts` and writes its run folder; score.json last.
+
+    Scores and out-of-fold predictions are those of the members that have some, with their weights among themselves.
+    """
     folder, splits, shift, labels = target.result.parent, workspace.splits, workspace.validation_sets, workspace.labels
     target.result.unlink(missing_ok=True)
-    members, logits = [part.name for part in parts], [part.oof() for part in parts]
-    evidence, on = blend_rows(workspace, parts)
-    fitted, per_fold, how = _fit(workspace, evidence, on)
+    scored = [part for part in parts if part.is_scored]
+    unscored = [part.name for part in parts if not part.is_scored]
+    members, logits = [part.name for part in scored], [part.oof() for part in scored]
+    evidence, on = blend_rows(workspace, scored)
+    fitted, per_fold, how = _fit(workspace, evidence, on, members)
+    whole = fitted
+    if unscored:
+        weights = workspace.settings.blend.fixed or {part.name: 1.0 for part in parts}
+        whole = blending.fixed_weights([weights[part.name] for part in parts], workspace.task.n_labels)
+        how = (
+            f"{how}; of {', '.join(members)} alone, without {', '.join(unscored)}, which has no out-of-fold predictions"
+        )
+    has_copies = all(part.has_copies for part in scored)
     judging = judging_folds(splits)
     oof = blending.apply_folds(per_fold, logits, judging)
     storage.write_text(folder / "config.yaml", yaml.safe_dump(_settings(workspace)))
     storage.write_json(folder / "environment.json", storage.environment("cpu", "fp64"))
     record = {
         **runs.make_record(workspace, "blend"),
-        "members": {part.name: part.score["fingerprint"] for part in parts},
-        "weights": fitted.to_json(),
+        "members": {part.name: part.fingerprint for part in parts},
+        **({"unscored": unscored} if unscored else {}),
+        **({} if has_copies else {"copies": False}),
+        "weights": whole.to_json(),
         "fold_weights": {str(fold): one.to_json() for fold, one in per_fold.items()},
         "diversity": blending.diversity(
             [member[splits.scored] for member in logits], labels[splits.scored], workspace.task.kind
@@ -157,31 +198,36 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
     storage.write_json(folder / "run.json", record)
     array_files.write_npy(folder / "oof.npy", oof.astype(np.float32))
     for test in shift.tests:
-        blended = fitted.apply([part.test_logits(test.name) for part in parts])
+        blended = whole.apply([part.test_logits(test.name) for part in parts])
         array_files.write_npy(runs.test_path(folder, test.name), blended.astype(np.float32))
-        copies = np.empty((len(test.noised), len(shift.rows), workspace.task.n_labels), dtype=np.float32)
-        for i in range(len(copies)):
-            noisy = [part.copies(test.name)[i] for part in parts]
-            copies[i] = blending.apply_folds(per_fold, noisy, judging[shift.rows])
-        array_files.write_npy(runs.copies_path(folder, test.name), copies)
-        by_fold = [fitted.apply(one) for one in zip(*(part.fold_logits(test.name) for part in parts), strict=True)]
+        if has_copies:
+            copies = np.empty((len(test.noised), len(shift.rows), workspace.task.n_labels), dtype=np.float32)
+            for i in range(len(copies)):
+                noisy = [part.copies(test.name)[i] for part in scored]
+                copies[i] = blending.apply_folds(per_fold, noisy, judging[shift.rows])
+            array_files.write_npy(runs.copies_path(folder, test.name), copies)
+        by_fold = [fitted.apply(one) for one in zip(*(part.fold_logits(test.name) for part in scored), strict=True)]
         array_files.write_npy(runs.folds_path(folder, test.name), np.array(by_fold, dtype=np.float32))
-    score = runs.score_run(workspace, oof, how, any(part.score["optimistic"] for part in parts))
+    score = runs.score_run(workspace, oof, how, any(part.score["optimistic"] for part in scored))
     target.write({**score, "made_by": runs.maker(record, target.name)})
-    _show(workspace.task.label_names, fitted, members, record["diversity"], record["contributions"])
+    _show_weights(workspace.task.label_names, whole, [part.name for part in parts])
+    _show(members, record["diversity"], record["contributions"])
     result(f"blend: {target.name} {runs.headline(score, workspace.settings.metric)}, in {folder}")
 
 
 def _fit(
-    workspace: Workspace, evidence: blending.Evidence, on: str
+    workspace: Workspace, evidence: blending.Evidence, on: str, members: Sequence[str]
 ) -> tuple[blending.BlendWeights, dict[int, blending.BlendWeights], str]:
     """The blend for new reports, the blend that judges each fold, and how these came about."""
     task, splits, settings = workspace.task, workspace.splits, workspace.settings.blend
     method, per_group = settings.method, settings.per_group
+    every_fold = range(int(splits.first.max()) + 1)
+    if settings.fixed:
+        fixed = blending.fixed_weights([settings.fixed[member] for member in members], task.n_labels)
+        return fixed, dict.fromkeys(every_fold, fixed), "fixed weights, nothing fitted"
     fitted = blending.fit_method(evidence, task, method, per_group)
     if method == "mean":
-        judges = dict.fromkeys(range(int(splits.first.max()) + 1), fitted)
-        return fitted, judges, "mean of the members' logits, nothing fitted"
+        return fitted, dict.fromkeys(every_fold, fitted), "mean of the members' logits, nothing fitted"
     if splits.scheme == "holdout":
         return fitted, {0: fitted}, f"{fitted.method}, decided on {on}, scored on the test part"
     chosen = ", the choice of method included" if method == "auto" else ""
@@ -204,13 +250,16 @@ def _contributions(
     return blending.contributions(evidence, task, per_fold, names)
 
 
-def _show(labels: list[str], fitted: blending.BlendWeights, names: list[str], diversity: dict, worth: dict) -> None:
+def _show_weights(labels: list[str], fitted: blending.BlendWeights, names: list[str]) -> None:
     rows = []
     for group in fitted.groups:
         own = labels[group.columns]
         columns = own[0] if len(own) == 1 else f"{own[0]} to {own[-1]}"
         rows.append([columns, f"{group.temperature:.3f}", *(f"{w:.3f}" for w in group.weights)])
     show_table(f"Blend ({fitted.method})", ["weights of", "temperature", *names], rows)
+
+
+def _show(names: list[str], diversity: dict, worth: dict) -> None:
     result(f"\nWhat the members are worth, cross-fitted, on {worth['on']}:")
     rows = [
         [step["member"], f"{step['score']['value']:.4f}", *_signed(step["gain"]), f"{step['agree']}/{step['folds']}"]

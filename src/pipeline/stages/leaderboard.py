@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from src.evaluation.run_comparison import gain, validation_scores
 from src.evaluation.runs import RunFolder
 from src.evaluation.score_estimation import (
     Calibrator,
+    Expectation,
     LabelledPredictions,
     UnlabelledPredictions,
     expect_score,
@@ -112,6 +114,7 @@ class Leaderboard(Stage):
             _show_gains(workspace, fitting, workspace.run(self._against))
         if not shift.tests:
             result("leaderboard: there is no test file to expect a score on")
+        _tell_what_scores_lack(fitting)
         for name in self._named:
             _show_rates(name, boards[name], workspace)
         if others:
@@ -132,9 +135,20 @@ def _fitting(workspace: Workspace) -> list[RunFolder]:
     return [run for run in workspace.fitting_runs()[0] if workspace.force or not run.fault]
 
 
+def _tell_what_scores_lack(fitting: Sequence[RunFolder]) -> None:
+    plain = [run.name for run in fitting if not run.has_copies]
+    if plain:
+        result(
+            f"{', '.join(plain)}: imported, or of imported runs, so nothing is known of noisy copies (noised, shifted)"
+        )
+    for run in fitting:
+        if unscored := run.record.get("unscored"):
+            result(f"{run.name}: all its scores are without {', '.join(unscored)}, imported without out-of-fold ones")
+
+
 def _committee(run: RunFolder, fitting: Sequence[RunFolder]) -> list[RunFolder]:
     """The other trained models."""
-    return [other for other in fitting if not other.is_blend and other.name != run.name]
+    return [other for other in fitting if other.is_model and other.name != run.name]
 
 
 def _write_board(workspace: Workspace, target: Target, run: RunFolder, committee: Sequence[RunFolder]) -> None:
@@ -155,13 +169,15 @@ def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder])
     shift, task = workspace.validation_sets, workspace.task
     if not task.has_classes:
         return {test.name: _weighted(workspace, test, run) for test in shift.tests}
+    if not run.has_copies:
+        return {test.name: _of_plain_rows(workspace, test, run) for test in shift.tests}
     calibrator = Calibrator(task, _judged(workspace, run, committee or [run])) if shift.tests else None
     tests = {}
     for test in shift.tests:
         unjudged = UnlabelledPredictions(
             run.fold_logits(test.name),
             np.mean([other.fold_logits(test.name) for other in committee or [run]], axis=0),
-            [model.fold_logits(test.name) for model in run.models()],
+            [leaf.fold_logits(test.name) for leaf in run.leaves() if leaf.is_scored],
             test.array("test_similarity"),
             test.facts["test_noise_total"],
             shift.facts["rows"][test.name],
@@ -181,6 +197,15 @@ def _weighted(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[s
     predictions = task.decode(rows.logits(run.oof(), run.copies(test.name)))
     expected = weighted_expectation(metrics.official_score(task, labels, predictions, rows.weights, rows.rows))
     return {"validations": validation_scores(workspace, test, run), "expected": expected.to_json(), "label_rates": None}
+
+
+def _of_plain_rows(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, Any]:
+    """Validations of a run without predictions of noisy copies, by which no score on noisy rows can be expected."""
+    return {
+        "validations": validation_scores(workspace, test, run),
+        "expected": Expectation(math.nan, math.nan, math.nan).to_json(),
+        "label_rates": _label_rates(workspace, test, run),
+    }
 
 
 def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]) -> LabelledPredictions:
@@ -205,7 +230,7 @@ def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]
 
 def _label_rates(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, list[float]]:
     """Rate of each label in train, mean prediction on the test file, and rate there by expectation maximisation."""
-    rows, labels = workspace.validation(test=test), workspace.labels
+    rows, labels = workspace.validation_for([run], test=test), workspace.labels
     logits = run.test_logits(test.name)
     oof = rows.logits(run.oof(), run.copies(test.name))
     _, _, corrected = label_shift.adapt(workspace.task, oof, labels[rows.rows], rows.weights, logits)
@@ -219,13 +244,13 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
     lines = {name: board["tests"][test] for name, board in boards.items()}
     rows = []
     values = {name: found["validations"][select_on]["value"] for name, found in lines.items()}
-    for name in sorted(values, key=values.__getitem__, reverse=True):
+    for name in sorted(values, key=lambda name: -math.inf if values[name] is None else values[name], reverse=True):
         found = lines[name]
         scores = (found["validations"][key] for key in VALIDATIONS)
         expected = found["expected"]
         half = None if expected["low"] is None else (expected["high"] - expected["low"]) / 2
         cells = [short_text(score, task.has_classes) for score in scores]
-        rows.append([name, *cells, f"{expected['value']:.3f}±{number_text(half, '.3f')}"])
+        rows.append([name, *cells, f"{number_text(expected['value'], '.3f')}±{number_text(half, '.3f')}"])
     sizes = next(iter(lines.values()))["validations"]
     rows.append([f"effective {task.noun}", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} first"

@@ -53,7 +53,7 @@ class Submit(Stage):
 
     def source(self, workspace: Workspace) -> RunFolder:
         _ = workspace.splits  # what is missing first is told first
-        run = workspace.run(self._run or "blend")
+        run = workspace.run(self._run or "blend", scored=workspace.settings.submit.label_shift)
         workspace.check_unbroken([run])
         workspace.check_fits([run], noisy_copies=workspace.settings.submit.label_shift)
         return run
@@ -97,7 +97,7 @@ class Submit(Stage):
                 test=test,
                 test_text=workspace.dataset.test_texts[test],
                 run=source.name,
-                fingerprint=source.score["fingerprint"],
+                fingerprint=source.fingerprint,
                 how=_how(workspace),
                 made_from=made_from(workspace, source, test),
             )
@@ -116,7 +116,7 @@ def made_from(workspace: Workspace, run: RunFolder, test: str) -> str:
     shifted = [settings.select_on, workspace.validation_sets.fingerprint] if settings.submit.label_shift else None
     return fingerprint(
         {
-            "run": run.score["fingerprint"],
+            "run": run.fingerprint,
             "test": [file for file in manifest["files"] if file["name"] == test],
             "settings": settings.submit.model_dump(),
             "label_shift": shifted,
@@ -139,7 +139,7 @@ def _how(workspace: Workspace) -> dict[str, Any]:
 
 def _moved(workspace: Workspace, source: RunFolder, test: str, logits: np.ndarray) -> np.ndarray:
     """Logits moved to the label rates that the test file speaks for."""
-    rows = workspace.validation(test=workspace.validation_sets.target(test))
+    rows = workspace.validation_for([source], test=workspace.validation_sets.target(test))
     oof = rows.logits(source.oof(), source.copies(test))
     moved, known, rates = label_shift.adapt(workspace.task, oof, workspace.labels[rows.rows], rows.weights, logits)
     info(f"submit: label rates of {test} moved by up to {np.abs(rates - known).max():.3f} (submit.label_shift)")

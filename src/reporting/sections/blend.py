@@ -29,6 +29,7 @@ def section(findings: Findings) -> Section:
         ]  # fmt: skip
         caption = _("{blend}: weights of the members").format(blend=name)
         result.parts.append(Table([_("weights of"), _("temperature"), *members], rows, caption))
+        members = [member for member in members if member not in record.get("unscored", ())]
         contributions = record.get("contributions")
         if contributions:
             rows = [

@@ -18,7 +18,7 @@ def section(findings: Findings) -> Section:
     result.gist = _("commands, versions and the machine")
     made = {}
     for run in findings.runs.values():
-        if not run.is_blend:
+        if run.is_model:
             made |= storage.read_json(run.path / "environment.json", run.remedy)
     kinds = {}
     for each in made.values():

@@ -11,7 +11,7 @@ from src.evaluation import metrics, runs
 from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.shift_words import short_names
-from src.evaluation.validation_sets import VALIDATIONS, validation
+from src.evaluation.validation_sets import VALIDATIONS
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings, summary
 
@@ -361,12 +361,10 @@ def _reliability(findings: Findings, best) -> list:
     reports = {"plain": np.arange(int(findings.folds.scored.sum()))}
     if findings.shift is not None and findings.shift.tests and findings.config.select_on != "clean":
         target = findings.shift.target(findings.config.target)
-        rows = validation(findings.config.select_on, findings.shift.rows, target, findings.folds).only(
-            findings.folds.scored
-        )
+        rows = findings.workspace.validation_for([best], test=target).only(findings.folds.scored)
         all_labels = np.asarray(findings.dataset.train.labels)
-        kinds[findings.config.select_on] = (all_labels[rows.rows], rows.logits(best.oof(), best.copies(target.name)))
-        weights[findings.config.select_on], reports[findings.config.select_on] = rows.weights, rows.rows
+        kinds[rows.name] = (all_labels[rows.rows], rows.logits(best.oof(), best.copies(target.name)))
+        weights[rows.name], reports[rows.name] = rows.weights, rows.rows
     noun, fitted, pictures = findings.workspace.task.noun, [], []
     for name, (labels, logits) in kinds.items():
         temperatures = _temperatures(findings.workspace.task, labels, logits, weights[name], reports[name])
