@@ -9,12 +9,15 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from src.__main__ import _show_fault, main
-from src.core import terminal
+from src.core import storage, terminal
+from src.core.executors import Job
+from src.core.settings_loader import load_config
 from src.core.terminal import (
     JobProgress,
     dependency,
@@ -27,6 +30,9 @@ from src.core.terminal import (
     warn,
     wrapped,
 )
+from src.evaluation.workspace import Workspace
+from src.pipeline.stages import train
+from src.training import device_cache
 from tests.conftest import words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -324,3 +330,27 @@ def test_sentences_are_wrapped_and_paths_are_whole():
     path = "/a/" + "very_long_name/" * 8 + "file.csv"
     lines = wrapped(f"a sentence of some words about the file {path} and what to do with it " * 2).splitlines()
     assert path in "\n".join(lines) and all(len(line) <= 80 for line in lines if path not in line)
+
+
+def test_a_terminal_breaks_lines_between_words_and_no_command():
+    text = "a sentence of many words " * 8
+    code = (
+        f"from src.core.terminal import info; info({text!r}); info('  ' + {text!r}); info('next: ./run.sh ' + {text!r})"
+    )
+    lines = on_a_terminal(code).splitlines()
+    assert "next: ./run.sh " + text.rstrip() in (line.rstrip() for line in lines)
+    others = [line for line in lines if "./run.sh" not in line]
+    assert len(others) > 3 and max(map(len, others)) <= 100 and all(line.split()[0] in text.split() for line in others)
+    assert [len(line) - len(line.lstrip()) for line in others[:2]] == [0, 2]
+
+
+def test_a_trained_fold_tells_its_score_its_loss_and_its_time(done, tiny_input):
+    given = [word for word in words(tiny_input, done) if word not in ("--preset", "sample")]
+    workspace = Workspace(load_config("sample", given), read_only=True)
+    jobs = train._jobs(workspace)
+    training = train.Training(workspace, device_cache.recall(workspace.output, "auto"), jobs)
+    for job in jobs["lstm"]:
+        told = training._finished(Job("lstm", "", asdict(job)))
+        score = storage.read_json(done / "runs/lstm/score.json")["folds"][str(job.fold)]["score"]["value"]
+        loss = storage.read_json(job.path / "result.json")["last_valid_loss"]
+        assert re.fullmatch(rf"{score:.4f} out of fold, loss {loss:.4f}, [\d.]+ s", told)

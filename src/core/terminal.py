@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from src.core.language import _, english
 from src.core.settings import ROOT
@@ -71,6 +71,21 @@ def wrapped(text: str, indent: str = "  ") -> str:
     """Returns a sentence in lines of the terminal's width, all but the first indented. No word is broken, so that
     commands and paths can be copied."""
     return textwrap.fill(_told(text), width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _fitted(text: str, stream: TextIO) -> str:
+    """Returns a text as people see it; on a terminal long lines are broken between words, commands excepted."""
+    text = _told(text)
+    if not stream.isatty():
+        return text
+    size = shutil.get_terminal_size((NARROW, 24)).columns
+    lines = []
+    for line in text.split("\n"):
+        is_whole = len(line) <= size or "./run.sh" in line
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        options = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
+        lines.append(line if is_whole else textwrap.fill(line, size, **options))
+    return "\n".join(lines)
 
 
 def json_text(value: Any) -> str:
@@ -151,7 +166,7 @@ def result(text: str) -> None:
 def warn(text: str) -> None:
     """Prints a warning on stderr."""
     _transcript.warnings.append(_told(text))
-    print(_told(_("warning: {text}").format(text=text)), file=sys.stderr, flush=True)
+    print(_fitted(_("warning: {text}").format(text=text), sys.stderr), file=sys.stderr, flush=True)
 
 
 def warn_once(text: str) -> None:
@@ -162,7 +177,7 @@ def warn_once(text: str) -> None:
 
 def error(text: str) -> None:
     """Prints what ended the command on stderr."""
-    print(_told(_("error: {text}").format(text=text)), file=sys.stderr, flush=True)
+    print(_fitted(_("error: {text}").format(text=text), sys.stderr), file=sys.stderr, flush=True)
 
 
 def add_json(name: str, value: Any) -> None:
@@ -239,7 +254,7 @@ def _parts(
 
 def _show(text: str, is_info: bool = True) -> None:
     if not (_is_quiet and (is_info or _is_json)):
-        print(_told(text), flush=True)
+        print(_fitted(text, sys.stdout), flush=True)
 
 
 def _console(soft_wrap: bool = True) -> Console:

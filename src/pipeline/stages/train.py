@@ -202,14 +202,14 @@ class Training:
         return run_shown(executor, "train", work, described, self.tracking, self._finished)
 
     def _finished(self, job: Job) -> str:
-        """Words the out-of-fold score of a trained fold, its loss on the validation rows, and its time."""
+        """Words the score of a trained fold, its loss on the validation rows, and its time."""
         fold = FoldJob(**job.payload)
         task, made = get_task(fold.task), storage.read_json(fold.path / "result.json")
         rows = array_files.read_npz(fold.locate(fold.split))["predicted_rows"]
         predictions = task.decode(array_files.read_npy(fold.path / "logits.npy"))
         score = metrics.official_score(task, self.workspace.labels[rows], predictions).value
         seconds = duration(made["seconds_since_last_start"])
-        return f"{task.score_name} {score:.4f} out of fold, loss {made['last_valid_loss']:.4f}, {seconds}"
+        return f"{score:.4f} out of fold, loss {made['last_valid_loss']:.4f}, {seconds}"
 
     def _predict(self, jobs: dict[str, list[FoldJob]], lacking: Sequence[str], failed: set[str]) -> list[Failure]:
         """Predicts what the `lacking` runs, and the students of these runs, read; folds in `failed` are left out."""
