@@ -132,3 +132,15 @@ def test_an_end_waits_for_an_import(tmp_path, monkeypatch):
         module = importlib.import_module("imported_amid_an_end")
         assert module.time is time, "it was imported to its end"
         time.sleep(PATIENCE)
+
+
+def test_what_is_limited_ends_in_time_and_what_follows_does_not():
+    with interrupts.raised():
+        with pytest.raises(interrupts.TimedOut), interrupts.limited(0.05):
+            time.sleep(PATIENCE)
+        with interrupts.limited(0.2):
+            pass
+        time.sleep(0.3)
+        with interrupts.limited(PATIENCE), pytest.raises(interrupts.Terminated):
+            signal.raise_signal(signal.SIGTERM)
+        interrupts.received()

@@ -273,3 +273,52 @@ def test_machines_that_start_together_share_a_new_database(postgres):
     with ThreadPoolExecutor(4) as pool:
         for storage in pool.map(study.shared_storage, [url] * 4):
             storage.engine.dispose()
+
+
+def judged(trials: Study, score: float, noise: np.ndarray) -> int:
+    trial = trials.ask()
+    trials.complete(trial, np.append(score, noise), 1.0)
+    return trial.number
+
+
+def test_gains_are_over_the_settings_in_use_on_the_same_rows(tmp_path):
+    noise = np.array([0.03, -0.04])
+    with opened(tmp_path / "a") as trials:
+        assert trials.recommended() is None
+        trials.begin_in_use({}, {})
+        assert trials.has_settings_in_use and trials.in_use is None
+        first = trials.next_trial()
+        trials.complete(first, np.append(0.8, noise), 1.0)
+        assert trials.in_use.number == first.number == 0 and trials.recommended().number == 0
+        judged(trials, 0.805, noise + [0.006, 0.0])
+        gain = trials.gain(trials.trials()[1])
+        assert (gain.value, gain.standard_error) == (pytest.approx(0.005), pytest.approx(0.006, rel=1e-5))
+        assert trials.recommended().number == 0, "less than a standard error"
+        judged(trials, 0.80501, noise + [0.004, 0.0])
+        assert trials.recommended().number == 2
+    with opened(tmp_path / "b") as trials:
+        trials.begin_in_use({}, {})
+        trials.complete(trials.next_trial(), np.append(0.8, noise), 1.0)
+        judged(trials, 0.80001, noise)
+        assert trials.recommended().number == 0, "all but the same"
+
+
+def test_a_trial_without_noise_is_compared_as_if_it_was_of_other_rows(tmp_path):
+    """Such as those of older versions, in whose studies the settings in use are a later trial."""
+    with opened(tmp_path) as trials:
+        judged(trials, 0.81, np.array([0.03]))
+        trials.begin_in_use({}, {})
+        trials.complete(trials.next_trial(), np.array([0.8, 0.04]), 1.0)
+        assert trials.in_use.number == 1
+        old = trials.trials()[0]
+        del old.user_attrs[study.NOISE]
+        assert trials.gain(old).standard_error == pytest.approx(0.05)
+
+
+def test_settings_in_use_that_failed_are_tried_again(tmp_path):
+    with opened(tmp_path) as trials:
+        trials.begin_in_use({}, {})
+        trials.fail(trials.next_trial(), "too slow")
+        assert not trials.has_settings_in_use and trials.in_use is None
+        number = judged(trials, 0.7, np.array([0.1]))
+        assert trials.recommended().number == number and trials.gain(trials.trials()[number]) is None

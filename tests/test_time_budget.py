@@ -21,7 +21,7 @@ from src.core.settings_loader import load_config, run_from_yaml
 from src.evaluation.workspace import Workspace
 from src.pipeline import time_budget
 from src.pipeline.pace import Pace
-from src.pipeline.time_budget import Plan, TimeBudget
+from src.pipeline.time_budget import Plan, Step, TimeBudget
 from src.pipeline.time_limit import seconds_of
 from src.training.device_cache import Machine
 from tests.conftest import TINY, error_of, words
@@ -99,7 +99,7 @@ def test_a_time_that_is_too_short_is_told(copy, tiny_input, capsys):
         path.unlink()
     assert main(words(tiny_input, copy, "--time", "1s")) == 2
     told = capsys.readouterr().err
-    assert "--time" in told and "goes on from there" in told
+    assert "too short for a submission" in told and "goes on from there" in told
     assert not list(copy.glob("submission_*"))
 
 
@@ -163,6 +163,82 @@ def test_finished_runs_of_other_settings_keep_their_names(copy, tiny_input):
     assert run_from_yaml(path).train.seeds == [1, 2]
     named = budget._named(Plan("sample", budget.workspace.settings)).settings
     assert list(named.runs) == ["lstm", "transformer"] and named.runs["lstm"].train.seeds == [1, 2]
+
+
+class Simulated(TimeBudget):
+    """A command whose training only lets a clock run: as long as predicted for this machine, times a factor."""
+
+    clock, trained = 0.0, frozenset()
+    draw = random.Random(0)
+
+    def monotonic(self) -> float:
+        return self.clock
+
+    def _make(self, workspace, *stages: str) -> None:
+        fixed = {"prepare": 1.0, "shift": 13.0, "blend": 2.0, "submit": 0.5, "leaderboard": 6.0, "report": 5.0}
+        for name in stages:
+            needed = self.needed.get(name, 0.0) * self.draw.uniform(0.77, 1.3) + fixed.get(name, 0.0)
+            if name in self.needed and self.clock + needed > workspace.deadline:
+                self.clock = workspace.deadline
+                raise OutOfTime
+            self.clock, self.last[name] = self.clock + needed, needed
+
+    def _missing(self, settings):
+        names = {*settings.runs, *settings.denoisers} - self.trained
+        new = {
+            name: run.train.seeds[len(self.finished[name].train.seeds) if name in self.finished else 0 :]
+            for name, run in settings.runs.items()
+        }
+        return names, {name: settings.folds.k * len(seeds) for name, seeds in new.items()}
+
+    def _train(self, name, run) -> None:
+        settings, learned = self._settings({**self.finished, name: run}), self.pace._factors
+        self.pace._factors = {}
+        self.needed = self._predicted(settings, {name: run})
+        self.pace._factors = learned
+        super()._train(name, run)
+        self.trained |= {*settings.runs, *settings.denoisers}
+
+    def _submit(self, name, predicted, seconds) -> None:
+        self._make(self.workspace, "blend", "submit")
+        self.steps.append(Step(name, predicted, seconds, self.clock, ""))
+
+    def _folds(self, own, is_fixed):
+        return [self.workspace.settings.folds] if self.pace.has_validation_sets else super()._folds(own, is_fixed)
+
+    def _find_finished(self) -> None:
+        pass
+
+    def _close(self) -> None:
+        self._make(self.workspace, "leaderboard", "report")
+
+
+@pytest.mark.parametrize("speed", [0.7e-3, 2e-3])
+@pytest.mark.parametrize("minutes", [5, 15, 45])
+def test_the_time_is_used_and_never_exceeded(copy, tiny_input, monkeypatch, minutes, speed):
+    """On 10,000 reports, whatever the speed, and where steps take up to a third longer or shorter than predicted."""
+    (copy / "folds.json").unlink()
+
+    def of(self, run) -> float:
+        size = getattr(run.model, "layers", 1) * (run.model.embedding_size / 128) ** 1.5
+        return speed * size * (2 if run.train.attack != "none" else 1)
+
+    monkeypatch.setattr(Pace, "of", of)
+    monkeypatch.setattr(Pace, "measure", lambda self, settings: 2000 * speed)
+    monkeypatch.setattr(Pace, "_copies", lambda self: 4.0)
+    monkeypatch.setattr(time_budget.device_cache, "find", lambda *_: Machine("cpu", "fp32"))
+    settings = load_config("standard", [f"paths.input={tiny_input}", f"paths.output={copy}"])
+    for seed in range(3):
+        budget = Simulated(Workspace(settings), 60.0 * minutes, is_free=True)
+        budget.draw, budget.needed = random.Random(seed), {}
+        monkeypatch.setattr(time_budget, "time", budget)
+        monkeypatch.setattr("src.core.terminal.started", lambda: 0.0)
+        made = Pace(budget.workspace, Machine("cpu", "fp32"))
+        made._rows, made._unlabelled, made._tests = 10_000, 8_000, [3_000, 5_000]
+        monkeypatch.setattr(time_budget, "Pace", lambda *_, made=made: made)
+        budget.run()
+        assert 0.7 * budget.seconds < budget.clock <= budget.seconds
+        assert budget.steps[0].at < 0.35 * budget.seconds and len(budget.steps) > 1
 
 
 def test_predictions_follow_what_was_needed(copy, tiny_input, monkeypatch):

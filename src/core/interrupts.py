@@ -66,8 +66,39 @@ def raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class TimedOut(KeyboardInterrupt):
+    """The time of limited() is over."""
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raises TimedOut within the context, `seconds` after its start; amid an import as soon as that has ended. Within
+    raised(), on the main thread; elsewhere there is no limit."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if _ending:
+            raise Terminated(_ending)
+        if _imports(frame):
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+        else:
+            raise TimedOut
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, end)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, SOON))
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def received() -> None:
     """Ends the repetition of Terminated. Whoever catches it to clean up calls this first."""
+    global _ending
+    _ending = 0
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from src.core.executors import Failure, Job, make_executor, raise_failures
-from src.core.settings import Config, Denoise, Pretrain, Run, fingerprint
+from src.core.settings import Config, Denoise, Pretrain, Run, Tabular, fingerprint
 from src.data.corpus import Corpus
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
@@ -95,7 +95,8 @@ class Pace:
         held_out = self._rows * (1 - share)
         teaches = any(name in other.train.teachers for other in settings.runs.values())
         predicted = held_out * (1 + self._copies()) + sum(self._tests) + (self._unlabelled if teaches else 0)
-        seconds = run.train.epochs * (learned * (step + denoising * run.denoise.in_training) + held_out * forward)
+        epochs = 1 if isinstance(run.model, Tabular) else run.train.epochs
+        seconds = epochs * (learned * (step + denoising * run.denoise.in_training) + held_out * forward)
         seconds += predicted * (forward + denoising) * len(run.denoise.views) + START
         return seconds * math.ceil(jobs / self._workers(settings, jobs)) * self._factors.get("train", 1.0)
 

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from src.core import storage, terminal
+from src.core import interrupts, storage, terminal
 from src.core.errors import OutOfTime, UserError
-from src.core.settings import Config, Folds, Run
+from src.core.settings import Config, Folds, Run, Tabular
 from src.core.settings_loader import as_preset, load_config, preset_names, run_from_yaml
 from src.core.terminal import add_json, dependency, duration, info, result, show_table, warn
 from src.evaluation import runs
@@ -54,6 +54,8 @@ FIXED_SHARE = 0.15
 """Share of the time for what is no training, until it is measured."""
 SAFETY, LAST_SHARE = 1.3, 0.02
 """Factor on the measured time of the last steps, which must not end late, and share of the time to be kept beside."""
+MARGIN = 1.4
+"""Times that a step may take longer than predicted: beside other work a run may be cut off, and is lost for now."""
 MOST_SEEDS = 20
 """Seeds of a run."""
 NOT_KEPT = {"paths", "executor", "device", "track", "track_uri"}
@@ -102,6 +104,8 @@ class TimeBudget:
     """Runs that are trained, with their seeds."""
     presets: list[str] = field(default_factory=list)
     """Presets to choose from; before they are measured, none."""
+    failed: set[str] = field(default_factory=set)
+    """Runs that could not be trained."""
     steps: list[Step] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage in all."""
@@ -129,12 +133,29 @@ class TimeBudget:
 
     def run(self) -> None:
         info(f"time: {duration(self.seconds)}, counted from the start of the command")
-        self._make(self.workspace, "sample", "prepare")
-        self.here = device_cache.find(self.workspace.output, self.workspace.settings.device)
+        try:
+            self._begin()
+            self._submit_early()
+            while move := self._next_move():
+                self._try(*move)
+        except (OutOfTime, interrupts.TimedOut):
+            if not self.steps:
+                raise UserError(
+                    f"{duration(self.seconds)} are too short for a submission: the first run is not trained. Give more "
+                    "time; what is finished is kept, and the same command goes on from there"
+                ) from None
+        self._close()
+
+    def _begin(self) -> None:
+        """Makes what training needs, and chooses what to train. Raises TimedOut, or OutOfTime."""
         self.workspace.deadline = self.deadline
+        with interrupts.limited(self.left):
+            self._make(self.workspace, "sample", "prepare")
+        self.here = device_cache.find(self.workspace.output, self.workspace.settings.device)
         self.pace = Pace(self.workspace, self.here)
         self.workspace = self.workspace.variant(self._choose().settings)
-        self._make(self.workspace, "folds", "shift")
+        with interrupts.limited(self.left):
+            self._make(self.workspace, "folds", "shift")
         self.pace.has_validation_sets = True
         self.plan = self._named(self._choose())
         speeds = ", ".join(f"{name} {1000 * self.pace.of(run):.2f} ms" for name, run in self.plan.settings.runs.items())
@@ -144,17 +165,6 @@ class TimeBudget:
             f"{duration(max(0.0, self.left))} are left"
         )
         self._find_finished()
-        try:
-            self._submit_early()
-            while move := self._next_move():
-                self._train(*move)
-        except OutOfTime:
-            if not self.steps:
-                raise UserError(
-                    f"{duration(self.seconds)} are too short for a submission: the first run is not trained. Give more "
-                    "time; what is finished is kept, and the same command goes on from there"
-                ) from None
-        self._close()
 
     def _make(self, workspace: Workspace, *stages: str) -> None:
         for name in stages:
@@ -170,7 +180,7 @@ class TimeBudget:
     def _choose(self) -> Plan:
         """The dearest plan that fits into the time that is left; if none does, the cheapest. The presets that the first
         call measures are all that later calls choose from."""
-        available = (1 - FIRST_SHARE) * (self.left - self.reserve)
+        available = (1 - FIRST_SHARE) * (self.left - self.reserve) / MARGIN
         fitting: Plan | None = None
         tried: list[Plan] = []
         for candidates in self._candidates():
@@ -221,19 +231,28 @@ class TimeBudget:
 
     def _seconds_of(self, settings: Config, names: Mapping[str, Run]) -> float:
         """Predicted seconds of what is not trained yet of the runs `names` of the settings."""
-        seconds, n_folds = 0.0, 1 if settings.folds.scheme == "holdout" else settings.folds.k
-        if self.pace.has_validation_sets:
-            workspace = self._reading(settings)
-            encoders, jobs = pretrain_jobs(workspace, self.here), fold_jobs(workspace, self.here)
-            lacking = {name for name, job in encoders.items() if not job.is_done()}
-            for name in names:
-                seconds += self.pace.run_seconds(settings, name, sum(not job.is_done() for job in jobs[name]))
-        else:
-            lacking = {*settings.runs, *settings.denoisers}
-            for name, run in names.items():
-                n_jobs = n_folds * len(settings.folds.seeds) * len(run.train.seeds)
-                seconds += self.pace.run_seconds(settings, name, n_jobs)
-        return seconds + self.pace.pretrain_seconds(settings, lacking)
+        return sum(self._predicted(settings, names).values())
+
+    def _predicted(self, settings: Config, names: Mapping[str, Run]) -> dict[str, float]:
+        """Predicted seconds of pretraining and of training."""
+        lacking, jobs = self._missing(settings)
+        return {
+            "pretrain": self.pace.pretrain_seconds(settings, lacking),
+            "train": sum(self.pace.run_seconds(settings, name, jobs[name]) for name in names),
+        }
+
+    def _missing(self, settings: Config) -> tuple[set[str], dict[str, int]]:
+        """Names of the runs whose encoder is not pretrained, and the number of folds of each run that are not trained:
+        of folds that are not made yet, all."""
+        if not self.pace.has_validation_sets:
+            folds = settings.folds
+            n_folds = 1 if folds.scheme == "holdout" else folds.k * len(folds.seeds)
+            jobs = {name: n_folds * len(run.train.seeds) for name, run in settings.runs.items()}
+            return {*settings.runs, *settings.denoisers}, jobs
+        workspace = self._reading(settings)
+        encoders, jobs_of = pretrain_jobs(workspace, self.here), fold_jobs(workspace, self.here)
+        lacking = {name for name, job in encoders.items() if not job.is_done()}
+        return lacking, {name: sum(not job.is_done() for job in jobs) for name, jobs in jobs_of.items()}
 
     def _reading(self, settings: Config) -> Workspace:
         """A workspace of these settings in which jobs that are only counted leave no files."""
@@ -304,7 +323,8 @@ class TimeBudget:
         }
         name = min(free, key=lambda name: self.pace.of(free[name]))
         run = _with_seeds(free[name], [1])
-        shorter = _with_epochs(run, range(run.train.epochs, min(2, run.train.epochs) - 1, -1))
+        least = run.train.epochs if isinstance(run.model, Tabular) else min(2, run.train.epochs)
+        shorter = _with_epochs(run, range(run.train.epochs, least - 1, -1))
         fitting = (short for short in shorter if self._first_seconds(short) <= FIRST_SHARE * self.seconds)
         return FIRST, next(fitting, shorter[-1])
 
@@ -315,27 +335,35 @@ class TimeBudget:
 
     def _next_move(self) -> tuple[str, Run] | None:
         """The next run to train that can be done in time: one of the plan, or a member of the blend with one more seed.
-        None if there is none."""
+        None if there is none. At the end, what can just be done is tried: there is nothing else to do."""
+        moves = (self._move(margin) for margin in (MARGIN, 1.0))
+        return next((move for move in moves if move), None)
+
+    def _move(self, margin: float) -> tuple[str, Run] | None:
+        """The next run that can be done in time even if it takes `margin` times as long as predicted."""
         planned = self.plan.settings.runs
         for name in sorted(planned, key=lambda name: bool(planned[name].train.teachers)):
-            if name not in self.finished and set(planned[name].train.teachers) <= self.finished.keys():
+            if (
+                name not in self.finished.keys() | self.failed
+                and set(planned[name].train.teachers) <= self.finished.keys()
+            ):
                 for run in _shorter(planned[name]):
-                    if self._fits(name, run):
+                    if self._fits(name, run, margin):
                         if run != planned[name]:
                             info(f"time: {name} gets {run.train.epochs} of {planned[name].train.epochs} epochs")
                         return name, run
         teachers = {teacher for run in planned.values() for teacher in run.train.teachers}
-        members = [name for name in self._members(self.finished) if name not in teachers]
+        members = [name for name in self._members(self.finished) if name not in teachers | self.failed]
         for name in sorted(members, key=lambda name: len(self.finished[name].train.seeds)):
             seeds = self.finished[name].train.seeds
             run = _with_seeds(self.finished[name], [*seeds, max(seeds) + 1])
-            if len(seeds) < MOST_SEEDS and self._fits(name, run):
+            if len(seeds) < MOST_SEEDS and not isinstance(run.model, Tabular) and self._fits(name, run, margin):
                 return name, run
         return None
 
-    def _fits(self, name: str, run: Run) -> bool:
+    def _fits(self, name: str, run: Run, margin: float) -> bool:
         settings = self._settings({**self.finished, name: run})
-        return self._seconds_of(settings, {name: run}) <= self.left - self.reserve
+        return margin * self._seconds_of(settings, {name: run}) <= self.left - self.reserve
 
     def _train(self, name: str, run: Run) -> None:
         """Trains a run and submits the blend with it. Raises OutOfTime."""
@@ -343,19 +371,24 @@ class TimeBudget:
         settings = self._settings(trained)
         workspace = self.workspace.variant(settings)
         workspace.deadline = self.deadline - self.reserve
-        pretraining = self.pace.pretrain_seconds(settings, self._lacking(settings))
-        training = self._seconds_of(settings, {name: run}) - pretraining
+        predicted = self._predicted(settings, {name: run})
         self._make(workspace, "pretrain", "train")
-        if pretraining:
-            self.pace.learn("pretrain", pretraining, self.last["pretrain"])
-        self.pace.learn("train", training, self.last["train"])
+        for stage, seconds in predicted.items():
+            self.pace.learn(stage, seconds, self.last[stage])
         self.finished = trained
         seed = f", seed {run.train.seeds[-1]}" if len(run.train.seeds) > 1 else ""
-        self._submit(f"{name}{seed}", pretraining + training, self.last["pretrain"] + self.last["train"])
+        self._submit(f"{name}{seed}", sum(predicted.values()), self.last["pretrain"] + self.last["train"])
 
-    def _lacking(self, settings: Config) -> set[str]:
-        jobs = pretrain_jobs(self._reading(settings), self.here)
-        return {name for name, job in jobs.items() if not job.is_done()}
+    def _try(self, name: str, run: Run) -> None:
+        """Trains a run and submits the blend with it. A run that cannot be trained is told and left out. Raises
+        OutOfTime."""
+        try:
+            self._train(name, run)
+        except OutOfTime:
+            raise
+        except UserError as error:
+            warn(f"time: {name} is left out: {error}")
+            self.failed.add(name)
 
     def _submit(self, name: str, predicted: float | None, seconds: float) -> None:
         workspace = self._workspace()
@@ -408,12 +441,12 @@ class TimeBudget:
         workspace = self._workspace()
         noted = {"command": f"./run.sh {self._command()}", "seconds": self.stage_seconds}
         storage.write_json(workspace.output.seconds, noted)
-        expected = self.last.get("leaderboard", 0.0), self.last.get("report", 0.0)
-        if self.left > SAFETY * sum(expected):
-            self._make(workspace, "leaderboard", "report")
-        else:
+        try:
+            with interrupts.limited(self.left - LAST_SHARE * self.seconds):
+                self._make(workspace, "leaderboard", "report")
+        except interrupts.TimedOut:
             words = workspace.command("leaderboard"), workspace.command("report")
-            warn(f"no time is left for the expected scores and the page: ./run.sh {' && ./run.sh '.join(words)}")
+            warn(f"no time is left for expected scores and the page. Make them: ./run.sh {' && ./run.sh '.join(words)}")
         storage.write_json(workspace.output.seconds, noted)
         rows = [
             [
@@ -466,6 +499,8 @@ def _seedless(run: Run) -> Run:
 
 def _shorter(run: Run) -> list[Run]:
     """The run with each of the shares FEWER_EPOCHS of its epochs, and no fewer than 2 where it has as many."""
+    if isinstance(run.model, Tabular):
+        return [run]
     least = min(2, run.train.epochs)
     epochs = dict.fromkeys(max(least, round(share * run.train.epochs)) for share in FEWER_EPOCHS)
     return _with_epochs(run, epochs)
