@@ -205,7 +205,7 @@ def show_table(
     """
     keys = [printable(english(column)) for column in columns]
     is_left = [not i or key in map(english, words) for i, key in enumerate(keys)]
-    heading, title, columns = english(title), printable(title), [printable(column) for column in columns]
+    heading, title, columns = english(title), _told(title), [printable(column) for column in columns]
     rows = [[_told(cell) for cell in row] for row in rows]
     _transcript.tables.append(
         {"title": printable(heading), "columns": keys, "rows": [dict(zip(keys, row, strict=True)) for row in rows]}
