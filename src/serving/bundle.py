@@ -290,8 +290,8 @@ def _collect(root: Path, run: RunFolder, models: list[RunFolder]) -> dict[str, P
         for name in ("run.json", "score.json", "config.yaml"):
             add(one.path / name)
     for model in models:
-        if (vocabulary := model.path / "vocabulary.json").exists():
-            add(vocabulary)
+        if model.task.input_kind == "reports":
+            add(model.path / "vocabulary.json", model.remedy)
         for fold in (model.path / part for part in model.record["fold_folders"]):
             result = add_weights(fold, model.remedy)
             if denoiser := result.get("denoiser"):
