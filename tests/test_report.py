@@ -540,3 +540,11 @@ def test_a_study_is_compared_with_the_settings_in_use(best, told, tmp_path):
     with charts.png(tmp_path / "history.png") as (axes,):
         study_pictures.history(axes, "study", trials)
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_noted_of_a_run_as_it_was_is_told_and_left_out(copy, tiny_input, capsys):
+    noted = copy / "runs/blend/explained.json"
+    storage.write_json(noted, {"run": "0123456789abcdef"})
+    assert main(["report", *words(tiny_input, copy)]) == 0
+    told = capsys.readouterr().err
+    assert "explained.json is not of blend as it is now: it counts for nothing. Run: ./run.sh explain" in told

@@ -178,14 +178,19 @@ class RunFolder:
 
     def boards(self) -> dict[str, Any]:
         """Findings of ./run.sh leaderboard for the run as it is now, by test file; empty if there are none yet."""
-        path, remedy = self.path / "leaderboard.json", command("leaderboard", self.config)
+        return self.findings("leaderboard.json", "leaderboard").get("tests", {})
+
+    def findings(self, file: str, verb: str) -> dict[str, Any]:
+        """Content of what a verb has noted of the run as it is now in a file of its folder; empty where there is none,
+        and, with a warning, where it is of the run as it was or of another one."""
+        path, remedy = self.path / file, command(verb, self.config)
         if not path.exists():
             return {}
         found = storage.read_json(path, remedy)
-        if found["run"] != self.score["fingerprint"]:
-            warn_once(f"{path} is not of {self.name} as it is now: it counts for nothing. Run: ./run.sh {remedy}")
-            return {}
-        return found["tests"]
+        if found["run"] == self.score["fingerprint"]:
+            return found
+        warn_once(f"{path} is not of {self.name} as it is now: it counts for nothing. Run: ./run.sh {remedy}")
+        return {}
 
     def oof(self) -> np.ndarray:
         return array_files.read_npy(self.path / "oof.npy", self.remedy)

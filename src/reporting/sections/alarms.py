@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core import charts, storage
+from src.core import charts
 from src.core.language import _
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
@@ -44,13 +44,8 @@ def section(findings: Findings) -> Section:
     found = Section(_("Early warning"))
     found.gist = _("scores hour by hour, and alarms")
     best = findings.best
-    path = findings.dataset.output.alarms_of(best.name) if best is not None else None
-    if path is None or not path.exists():
-        return found
-    record = storage.read_json(path, "alarms")
-    if record["run"] != best.score["fingerprint"]:
-        remedy = findings.workspace.command("alarms")
-        found.parts.append(Text(f"{best.name} was made again after its alarms. Run: ./run.sh {remedy}"))
+    record = best.findings("alarms.json", "alarms") if best is not None else {}
+    if not record:
         return found
     found.parts.append(Text(f"{best.name}, {record['how']}. {_lost(record)}"))
     found.parts.append(Chart(_against_hours(record), "Score against hours of data, with 95% intervals."))

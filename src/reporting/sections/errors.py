@@ -12,7 +12,7 @@ import io
 
 import numpy as np
 
-from src.core import array_files, charts, storage
+from src.core import array_files, charts
 from src.core.language import Message, _, joined
 from src.data.tasks import EPS, Task, sigmoid
 from src.reporting.html_page import Chart, Link, Part, Section, Table, Text
@@ -91,11 +91,8 @@ def _sign(label: int) -> Message:
 def explained_rows(findings: Findings) -> dict[str, str]:
     """Returns the links from ids to their explanations on this page."""
     best = findings.best
-    path = findings.dataset.output.explained(best.name)
-    record = storage.read_json(path, findings.workspace.command("explain")) if path.exists() else {}
-    if record.get("run") != best.score["fingerprint"]:
-        return {}
-    return {one["report"]: f"#{anchor_of(one['report'])}" for one in record["reports"]}
+    record = best.findings("explained.json", "explain")
+    return {one["report"]: f"#{anchor_of(one['report'])}" for one in record.get("reports", [])}
 
 
 def linked(name: str, links: dict[str, str]) -> str:

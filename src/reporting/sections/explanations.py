@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from src.core import storage
 from src.core.language import _
 from src.reporting.html_page import Heat, Section, Table, Text, Token
 from src.reporting.sections import Findings, series_explanations
@@ -29,19 +28,8 @@ def section(findings: Findings) -> Section:
     result = Section(_("Explanations"))
     result.gist = _("what carries each label, and examples")
     best = findings.best
-    path = findings.dataset.output.explained(best.name) if best is not None else None
-    if path is None or not path.exists():
-        return result
-    record = storage.read_json(path, "explain")
-    if record["run"] != best.score["fingerprint"]:
-        remedy = findings.workspace.command("explain")
-        result.parts.append(
-            Text(
-                _("{run} was trained again after its explanation. Run: ./run.sh {command}").format(
-                    run=best.name, command=remedy
-                )
-            )
-        )
+    record = best.findings("explained.json", "explain") if best is not None else {}
+    if not record:
         return result
     if "parameters" in record:
         result.parts += series_explanations.parts(record, findings.dataset.task, findings.dataset.shape, best.name)
