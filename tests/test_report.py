@@ -28,7 +28,21 @@ from src.evaluation import study_pictures
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
 from src.pipeline.stages import report
-from src.reporting.html_page import TEMPLATES, Chart, Code, Heat, Link, Section, Table, Term, Text, render
+from src.reporting.html_page import (
+    TEMPLATES,
+    Alert,
+    Chart,
+    Code,
+    Facts,
+    Heat,
+    Link,
+    Points,
+    Section,
+    Table,
+    Term,
+    Text,
+    render,
+)
 from src.reporting.sections import Findings, errors, tuning
 from src.reporting.sections.errors import suspicious_labels
 from tests.browser import CHROMIUM, Browser
@@ -297,12 +311,13 @@ def test_suspicious_labels_are_exported(reported, tiny_input, monkeypatch):
 
 
 def test_text_is_escaped_and_what_is_empty_is_left_out():
+    texts = [Text("<b>"), Points(["<u>"]), Alert("<s>"), Facts([("<q>", ["<p1>", Code("<p2>")])])]
     page = render("<title>", "a & b", [
-        Section("One, two", [Text("<b>"), Code("x < y"), Table(["a"], [["<i>"]], "c & d", open=False)]),
+        Section("One, two", [*texts, Code("x < y"), Table(["a"], [["<i>"]], "c & d", open=False)]),
         Section("Absent"),
         Section("Bare", [Table(["a", "b"], [])]),
     ])  # fmt: skip
-    for raw in ("<b>", "<i>", "x < y", "a & b"):
+    for raw in ("<b>", "<i>", "<u>", "<s>", "<q>", "<p1>", "<p2>", "x < y", "a & b"):
         assert raw not in page
     assert "&lt;b&gt;" in (cell := Section("One", [Text("<b>"), Code("x < y")])._repr_html_()) and "<h2>" not in cell
     assert "&lt;b&gt;" in page and 'id="one-two"' in page and "<details>" in page

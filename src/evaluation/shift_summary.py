@@ -25,6 +25,14 @@ def paragraph(facts: dict[str, Any]) -> str:
     return joined(" ", [*sentences, advice])
 
 
+def points(facts: dict[str, Any]) -> list[str]:
+    """Returns the sentences of the paragraph, the advice first."""
+    if not facts["tests"]:
+        return [paragraph(facts)]
+    sentences, advice = _kind(facts).findings(facts)
+    return [advice, *sentences]
+
+
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Returns title, columns and rows of each table."""
     return _kind(facts).tables(facts)

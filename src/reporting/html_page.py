@@ -137,6 +137,13 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Points:
+    """List of sentences."""
+
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Code:
     """A command, or lines that keep their breaks."""
 
@@ -165,7 +172,7 @@ class Heat:
     """Name that links lead to."""
 
 
-Part = Table | Chart | Figures | Alert | Facts | Text | Code | Heat
+Part = Table | Chart | Figures | Alert | Facts | Points | Text | Code | Heat
 
 
 @dataclass

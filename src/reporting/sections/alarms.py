@@ -147,7 +147,7 @@ def _against_hours(record: dict[str, Any]) -> list[str]:
             chart.axes.set_title(title)
             chart.axes.set_xlabel(_("hours of data"))
             chart.axes.set_ylabel({"roc_auc": _("area, 0 to 1"), "mae": record["unit"]}.get(names[0], _("loss")))
-            chart.axes.legend()
+            chart.axes.figure.legend(loc="outside lower left")
         found.append(chart.svg)
     return found
 
@@ -155,7 +155,7 @@ def _against_hours(record: dict[str, Any]) -> list[str]:
 def _band(axes: Any, x: list[float], cells: list[dict[str, Any]], name: str, colour: int) -> None:
     values = np.array([np.nan if one["value"] is None else one["value"] for one in cells])
     spread = INTERVAL * np.array([one["standard_error"] or 0.0 for one in cells])
-    axes.plot(x, values, color=charts.COLOURS[colour], label=name, linewidth=1.4)
+    axes.plot(x, values, label=name, **charts.look(colour))
     axes.fill_between(x, values - spread, values + spread, color=charts.COLOURS[colour], alpha=0.2, linewidth=0)
 
 

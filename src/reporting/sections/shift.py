@@ -5,7 +5,7 @@ from __future__ import annotations
 from src.core import charts
 from src.core.language import _, joined
 from src.evaluation import shift_pictures, shift_summary
-from src.reporting.html_page import Chart, Section, Table, Text
+from src.reporting.html_page import Chart, Points, Section, Table, Text
 from src.reporting.sections import Findings
 
 
@@ -14,7 +14,8 @@ def section(findings: Findings) -> Section:
     if findings.shift is None:
         return result
     facts = findings.shift.facts
-    result.parts.append(Text(shift_summary.paragraph(facts)))
+    advice, *sentences = shift_summary.points(facts)
+    result.parts += [Text(advice), *([Points(sentences)] if sentences else [])]
     drawings = shift_pictures.drawings(findings.shift.output, facts, findings.shift.remedy)
     drawn = {title: _drawn(title, draw) for title, draw in drawings.items()}
     if drawn:
