@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 from src.core import interrupts, language, settings_loader, temporaries, terminal
 from src.core.errors import UserError, explained, unknown
-from src.core.language import _
+from src.core.language import _, joined
 from src.core.settings import Config
 from src.core.settings_loader import load_config
 from src.core.terminal import info
@@ -129,7 +129,7 @@ def run(arguments: list[str]) -> None:
     command, parsed, overrides = parse(arguments)
     settings, reason = _load(parsed.preset, overrides, parsed.model)
     if settings.paths.output.exists() and not settings.paths.output.is_dir():
-        raise UserError(f"paths.output: {settings.paths.output} is not a folder")
+        raise UserError(_("paths.output: {folder} is not a folder").format(folder=settings.paths.output))
     from src.evaluation.workspace import Workspace
 
     if settings.track != "none":
@@ -215,7 +215,11 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace, list[str]]
     parsed.model += [run for run in getattr(parsed, "named_runs", []) if run not in parsed.model]
     if parsed.task is not None:
         if settings_loader.task_of(overrides) not in (None, parsed.task):
-            raise UserError(f"--task {parsed.task} and task={settings_loader.task_of(overrides)} name two tasks")
+            raise UserError(
+                _("--task {task} and task={other} name two tasks").format(
+                    task=parsed.task, other=settings_loader.task_of(overrides)
+                )
+            )
         overrides.append(f"task={parsed.task}")
     # An option whose destination is a key stands for key=value.
     overrides += [f"{key}={value}" for key, value in vars(parsed).items() if "." in key and value is not None]
@@ -251,9 +255,9 @@ class _Parser(argparse.ArgumentParser):
     """All words behind the verb."""
 
     def error(self, message: str) -> None:
-        start, _, words = message.partition("unrecognized arguments: ")
-        hint = self._hint(words.split()[0]) if not start and words else ""
-        raise UserError(f"{message}. {hint}See {self.prog} --help")
+        words = message.removeprefix("unrecognized arguments: ").split()
+        hint = self._hint(words[0]) if message.startswith("unrecognized arguments: ") else ""
+        raise UserError(_("{message}. {hint}See {prog} --help").format(message=message, hint=hint, prog=self.prog))
 
     def _hint(self, word: str) -> str:
         """A sentence on what a word that is not understood may stand for: an option, or a setting."""
@@ -264,11 +268,12 @@ class _Parser(argparse.ArgumentParser):
             return ""
         options = [one for one in self._option_string_actions if one.startswith("--")]
         if near := difflib.get_close_matches(option, options, n=1, cutoff=0.7):
-            return f"Did you mean {near[0]}? "
+            return _("Did you mean {option}? ").format(option=near[0])
         if keys := suggested(option.lstrip("-")):
             behind = self._words[self._words.index(word) + 1 :][:1]
             value = value if equals else next((one for one in behind if not one.startswith("-")), "VALUE")
-            return f"Settings are key=value words. Did you mean {' or '.join(f'{key}={value}' for key in keys[:3])}? "
+            meant = joined(_(" or "), [f"{key}={value}" for key in keys[:3]])
+            return _("Settings are key=value words. Did you mean {settings}? ").format(settings=meant)
         return ""
 
     def split(self, words: list[str]) -> tuple[list[str], list[str]]:
@@ -304,7 +309,9 @@ def _load(preset: str | None, overrides: list[str], models: list[str]) -> tuple[
     try:
         return load_config("sample", overrides, models), reason
     except UserError as error:
-        raise UserError(f"{error} (preset sample, as {reason}; --preset NAME takes another)") from None
+        raise UserError(
+            _("{error} (preset sample, as {reason}; --preset NAME takes another)").format(error=error, reason=reason)
+        ) from None
 
 
 def _overview() -> str:
@@ -312,7 +319,7 @@ def _overview() -> str:
 
     def lines(for_developers: bool) -> str:
         chosen = {name: one for name, one in COMMANDS.items() if one.for_developers == for_developers}
-        return language.joined("\n", [f"  {name:<{width}}" + one.summary for name, one in chosen.items()])
+        return joined("\n", [f"  {name:<{width}}" + one.summary for name, one in chosen.items()])
 
     usage = "./run.sh [VERB] [--task NAME] [--preset NAME] [--model NAME] [--quiet] [--json] [--lang zh] [key=value …]"
     parts = [
@@ -329,7 +336,7 @@ def _overview() -> str:
         + "\n"
         + _("For scripts: --quiet tells only results, warnings and errors; --json prints one JSON document."),
     ]
-    return str(language.joined("\n\n", parts))
+    return str(joined("\n\n", parts))
 
 
 if __name__ == "__main__":

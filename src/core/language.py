@@ -30,8 +30,8 @@ class Message(str):
     """Text in every language.
 
     As a str it is the English text: it is compared, measured and written to files as that. print, str() and f-strings
-    show it in the chosen language. format(), + and joined() make a Message of Messages; other methods of str return
-    plain English.
+    show it in the chosen language. format(), replace(), + and joined() make a Message of Messages; other methods of str
+    return plain English.
     """
 
     _composed: dict[str, str] | None = None
@@ -55,6 +55,10 @@ class Message(str):
             )
 
         return _made(filled)
+
+    def replace(self, old: str, new: str, count: int = -1) -> Message:
+        """Returns the message with a part replaced in every language."""
+        return _made(lambda language: self.in_language(language).replace(old, new, count))
 
     def __str__(self) -> str:
         if _drawn is not None:

@@ -22,7 +22,7 @@ import yaml
 from pydantic import ValidationError
 
 from src.core.errors import UserError, shortened, unknown
-from src.core.language import _
+from src.core.language import _, joined
 from src.core.names import BLEND, check_model
 from src.core.settings import CLINICAL, PARTS, ROOT, AnyModel, Config, Paths, Run, Settings, Tune
 from src.core.yaml_reader import parse_yaml, read_yaml
@@ -117,7 +117,11 @@ def load_config(
         study = _read_preset_file(file, "tune.use: ")
         part, key = (study, "blend") if run == BLEND else (study["runs"], run)
         if not isinstance(part.get(key), dict):
-            raise UserError(f"tune.use: {file} has no settings of {run}. Delete it, or run: ./run.sh tune {run}")
+            raise UserError(
+                _("tune.use: {file} has no settings of {run}. Delete it, or run: ./run.sh tune {run}").format(
+                    file=file, run=run
+                )
+            )
         (tree if run == BLEND else built)[key] = part[key]
     used = "".join(f" (tune.use reads settings from {file})" for file in files.values())
     if preset.endswith((".yaml", ".yml")):
@@ -156,7 +160,7 @@ def load_config(
         raise UserError("\n".join(sentences(error)) + used) from None
     for run in config.blend.members:
         if run not in built:
-            raise UserError(f"blend.members: {unknown('run', run, built)}{used}")
+            raise UserError(_("blend.members: {error}{used}").format(error=unknown("run", run, built), used=used))
     return config
 
 
@@ -187,9 +191,15 @@ def with_name(config: Config, name: str) -> Config:
     """Returns the configuration of another run, `name`, of the one run that --model selects. Raises UserError for more
     or fewer runs, and for the name of a run of the preset or of a model."""
     if len(config.models) != 1:
-        raise UserError(f"--name {name} wants the run whose settings it starts from, as --model RUN; one alone")
+        raise UserError(
+            _("--name {name} wants the run whose settings it starts from, as --model RUN; one alone").format(name=name)
+        )
     if name in {*config.runs, *config.denoisers, *model_names(), BLEND}:
-        raise UserError(f"{name!r} is the name of a run of the preset, of a model or of the blend. Take another --name")
+        raise UserError(
+            _("{name} is the name of a run of the preset, of a model or of the blend. Take another --name").format(
+                name=repr(name)
+            )
+        )
     found = load_config(config.preset, config.overrides, config.models, check_model(name))
     return found.model_copy(update={key: getattr(config, key) for key in UNNOTED})
 
@@ -235,7 +245,7 @@ def _read_preset_file(path: Path, origin: str) -> dict[str, Any]:
         content = read_yaml(path)
         _check_shape(content, str(path))
     except UserError as error:
-        raise UserError(f"{origin}{error}") from None
+        raise UserError(joined("", [origin, error.message])) from None
     return content
 
 
@@ -245,28 +255,40 @@ def _check_shape(content: Any, shown: str) -> None:
 
     def check(value: Any, key: str) -> None:
         if not isinstance(value, dict):
-            raise UserError(f"{shown}: {key}: want keys and values such as {{epochs: 4}} (got {shortened(value)})")
+            raise UserError(
+                _("{shown}: {key}: want keys and values such as {{epochs: 4}} (got {value})").format(
+                    shown=shown, key=key, value=shortened(value)
+                )
+            )
 
     if not isinstance(content, dict) or not isinstance(content.get("runs"), dict) or not content["runs"]:
-        raise UserError(f"{shown}: the key runs is missing or empty; see src/presets/quick.yaml")
+        raise UserError(_("{shown}: the key runs is missing or empty; see src/presets/quick.yaml").format(shown=shown))
     for key in sorted({*MADE, "preset"} & content.keys()):
-        raise UserError(f"{shown}: {unknown('key', key, Config.model_fields.keys() - MADE - {'preset'})}")
+        raise UserError(
+            joined(": ", [shown, unknown("key", key, Config.model_fields.keys() - MADE - {"preset"}).message])
+        )
     if len(content["runs"]) > MOST_RUNS:
-        raise UserError(f"{shown}: {len(content['runs']):,} runs are more than {MOST_RUNS}")
+        raise UserError(
+            _("{shown}: {n:,} runs are more than {most}").format(shown=shown, n=len(content["runs"]), most=MOST_RUNS)
+        )
     for part in ("paths", "sample", *PARTS):
         check(content.get(part, {}), part)
     for name, spec in content["runs"].items():
         try:
             check_model(name)
         except UserError as error:
-            raise UserError(f"{shown}: {error}") from None
+            raise UserError(joined(": ", [shown, error.message])) from None
         if spec is None:
             continue
         check(spec, f"runs.{name}")
         for part in PARTS:
             check(spec.get(part, {}), f"runs.{name}.{part}")
         if not _is_whole(spec) and (like := spec.get("like", name)) not in model_names():
-            raise UserError(f"{shown}: runs.{name}.like: {unknown('model', str(like), model_names())}")
+            raise UserError(
+                _("{shown}: runs.{name}.like: {value}").format(
+                    shown=shown, name=name, value=unknown("model", str(like), model_names())
+                )
+            )
 
 
 def _is_whole(spec: Mapping[str, Any]) -> bool:
@@ -332,7 +354,7 @@ def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:
     for part in key[:-1]:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise UserError(f"{shortened(text)}: {part!r} has no keys below it")
+            raise UserError(_("{text}: {part} has no keys below it").format(text=shortened(text), part=repr(part)))
     tree[key[-1]] = value
 
 
@@ -352,7 +374,7 @@ def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]
             sentences.append(f"{where or 'configuration'}: {message}{given}")
     sentences = [*_unknown_keys(known), *sentences]
     if len(errors) > MOST_ERRORS:
-        sentences.append(f"and {len(errors) - MOST_ERRORS:,} further errors")
+        sentences.append(_("and {n:,} further errors").format(n=len(errors) - MOST_ERRORS))
     return _merged(sentences)
 
 

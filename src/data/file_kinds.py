@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from src.core.errors import UserError
+from src.core.language import _, joined
 
 HEAD = 1 << 16
 """Bytes of a file that are looked at."""
@@ -24,49 +25,53 @@ less, the reader's own list of errors says more."""
 LONGEST_LINE = 2000
 """Bytes of a line that are compared with patterns, some of which take the square of their number."""
 EXPECTED = {
-    "reports": "lines of the form id|,|description or id|,|description|,|label",
-    "submission": "lines of the form id|,|p0 p1 …",
-    "predictions": "a header and lines of numbers with commas between them",
-    "outcomes": "the header RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death and lines of six numbers",
-    "set": "a folder, a zip or a tar of stays as downloaded",
-    "images": "a .npz file of images and labels",
-    "rows": "lines that begin with the id of a training row, such as 17 or 17,0.5",
+    "reports": _("lines of the form id|,|description or id|,|description|,|label"),
+    "submission": _("lines of the form id|,|p0 p1 …"),
+    "predictions": _("a header and lines of numbers with commas between them"),
+    "outcomes": _("the header RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death and lines of six numbers"),
+    "set": _("a folder, a zip or a tar of stays as downloaded"),
+    "images": _("a .npz file of images and labels"),
+    "rows": _("lines that begin with the id of a training row, such as 17 or 17,0.5"),
 }
 """Words for the kinds of files that readers expect."""
 FILE = "{file}"
 """Stands for the file's path in a command that mends it."""
-SHEET = "Take the original file, or save the sheet as CSV and run again: what to do with a CSV is told then"
+SHEET = _("Take the original file, or save the sheet as CSV and run again: what to do with a CSV is told then")
 MAGIC: list[tuple[int, bytes, str]] = [
-    (0, b"\x1f\x8b", "is compressed with gzip. Unpack it (gunzip)"),
-    (0, b"BZh", "is compressed with bzip2. Unpack it (bunzip2)"),
-    (0, b"\xfd7zXZ\0", "is compressed with xz. Unpack it (unxz)"),
-    (0, b"\x28\xb5\x2f\xfd", "is compressed with zstd. Unpack it (unzstd)"),
-    (0, b"7z\xbc\xaf\x27\x1c", "is a 7z archive. Unpack it and take the file inside"),
-    (0, b"Rar!\x1a\x07", "is a RAR archive. Unpack it and take the file inside"),
-    (257, b"ustar", "is a tar archive. Unpack it and take the file inside"),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", f"is a workbook of Excel or WPS (.xls, .et). {SHEET}"),
-    (0, b"%PDF-", "is a PDF document. Take the original file"),
-    (0, b"\x89PNG", "is a picture (PNG). Take the original file"),
-    (0, b"\xff\xd8\xff", "is a picture (JPEG). Take the original file"),
-    (0, b"PAR1", "is a Parquet table. Write it as text"),
-    (0, b"ARROW1", "is a Feather table. Write it as text"),
-    (0, b"\x89HDF", "is an HDF5 file. Write it as text"),
-    (0, b"SQLite format 3\0", "is an SQLite database. Write it as text"),
-    (0, b"\x93NUMPY", "is one NumPy array (.npy). Write it as text"),
-    (0, b"\x80\x04", "is a Python pickle, which is never opened here. Write it as text"),
-    (0, b"\x80\x05", "is a Python pickle, which is never opened here. Write it as text"),
-    (0, b"version https://git-lfs", "is a Git LFS pointer, not the file it stands for. Get that with: git lfs pull"),
-    (0, b"\xff\xfe\0\0", "is UTF-32 (it begins with a byte order mark). Save it as plain ASCII, without BOM"),
-    (0, b"\xff\xfe", "is UTF-16 (it begins with a byte order mark). Save it as plain ASCII, without BOM"),
-    (0, b"\xfe\xff", "is UTF-16 (it begins with a byte order mark). Save it as plain ASCII, without BOM"),
+    (0, b"\x1f\x8b", _("is compressed with gzip. Unpack it (gunzip)")),
+    (0, b"BZh", _("is compressed with bzip2. Unpack it (bunzip2)")),
+    (0, b"\xfd7zXZ\0", _("is compressed with xz. Unpack it (unxz)")),
+    (0, b"\x28\xb5\x2f\xfd", _("is compressed with zstd. Unpack it (unzstd)")),
+    (0, b"7z\xbc\xaf\x27\x1c", _("is a 7z archive. Unpack it and take the file inside")),
+    (0, b"Rar!\x1a\x07", _("is a RAR archive. Unpack it and take the file inside")),
+    (257, b"ustar", _("is a tar archive. Unpack it and take the file inside")),
+    (
+        0,
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        _("is a workbook of Excel or WPS (.xls, .et). {sheet}").format(sheet=SHEET),
+    ),
+    (0, b"%PDF-", _("is a PDF document. Take the original file")),
+    (0, b"\x89PNG", _("is a picture (PNG). Take the original file")),
+    (0, b"\xff\xd8\xff", _("is a picture (JPEG). Take the original file")),
+    (0, b"PAR1", _("is a Parquet table. Write it as text")),
+    (0, b"ARROW1", _("is a Feather table. Write it as text")),
+    (0, b"\x89HDF", _("is an HDF5 file. Write it as text")),
+    (0, b"SQLite format 3\0", _("is an SQLite database. Write it as text")),
+    (0, b"\x93NUMPY", _("is one NumPy array (.npy). Write it as text")),
+    (0, b"\x80\x04", _("is a Python pickle, which is never opened here. Write it as text")),
+    (0, b"\x80\x05", _("is a Python pickle, which is never opened here. Write it as text")),
+    (0, b"version https://git-lfs", _("is a Git LFS pointer, not the file it stands for. Get that with: git lfs pull")),
+    (0, b"\xff\xfe\0\0", _("is UTF-32 (it begins with a byte order mark). Save it as plain ASCII, without BOM")),
+    (0, b"\xff\xfe", _("is UTF-16 (it begins with a byte order mark). Save it as plain ASCII, without BOM")),
+    (0, b"\xfe\xff", _("is UTF-16 (it begins with a byte order mark). Save it as plain ASCII, without BOM")),
 ]
 """First bytes of files (offset, bytes) and what such a file is."""
 ZIPS: list[tuple[bytes, str]] = [
-    (b"xl/", f"is a workbook of Excel or WPS (.xlsx). {SHEET}"),
-    (b"word/", "is a Word document (.docx). Take the original file"),
-    (b"[Content_Types].xml", "is a document of Office or WPS. Take the original file"),
-    (b".npy", "is a .npz file of NumPy arrays. Write it as text"),
-    (b"", "is a zip archive. Unpack it and take the file inside"),
+    (b"xl/", _("is a workbook of Excel or WPS (.xlsx). {sheet}").format(sheet=SHEET)),
+    (b"word/", _("is a Word document (.docx). Take the original file")),
+    (b"[Content_Types].xml", _("is a document of Office or WPS. Take the original file")),
+    (b".npy", _("is a .npz file of NumPy arrays. Write it as text")),
+    (b"", _("is a zip archive. Unpack it and take the file inside")),
 ]
 """Names that a zip holds and what such a zip is, the first that fits."""
 READ = {"set": ("gzip", "bzip2", "xz", "tar archive", "zip archive"), "images": ("zip archive", ".npz")}
@@ -80,10 +85,10 @@ _NUMBERED = re.compile(rb"[0-9]+,[^|,]+\|,\|.*")
 _ROUND2 = re.compile(rb"[^,]+,[0-9 ]+,[0-9 ]*,[0-9 ]*")
 _OTHER_BAR = re.compile(rb"[^|]*\|([;\t:]|, | ,| , )\|.*")
 _CLINICAL = {
-    b"Time,Parameter,Value": ("set", "is the file of one stay"),
-    b"RecordID,SAPS-I": ("outcomes", "is a file of outcomes"),
-    b"RecordID,In-hospital_death": ("predictions", "is a submission of stays"),
-    b"RecordID,Length_of_stay": ("predictions", "is a submission of stays"),
+    b"Time,Parameter,Value": ("set", _("is the file of one stay")),
+    b"RecordID,SAPS-I": ("outcomes", _("is a file of outcomes")),
+    b"RecordID,In-hospital_death": ("predictions", _("is a submission of stays")),
+    b"RecordID,Length_of_stay": ("predictions", _("is a submission of stays")),
 }
 """First bytes of clinical files, the kind in EXPECTED that takes them, and what they are."""
 
@@ -94,14 +99,24 @@ def open_bytes(path: Path) -> BinaryIO:
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise UserError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}; expected a file")
+            is_folder = stat.S_ISDIR(mode)
+            told = (
+                _("{path} is a folder; expected a file")
+                if is_folder
+                else _("{path} is no regular file; expected a file")
+            )
+            raise UserError(told.format(path=path))
         return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     except FileNotFoundError:
         if path.is_symlink():
-            raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there") from None
-        raise UserError(f"there is no file {path}") from None
+            raise UserError(
+                _("{path} is a link to {target}, which is not there").format(path=path, target=os.readlink(path))
+            ) from None
+        raise UserError(_("there is no file {path}").format(path=path)) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+        raise UserError(
+            _("{path} cannot be read: {error}").format(path=path, error=getattr(error, "strerror", error))
+        ) from error
 
 
 def refuse_other_kinds(path: Path, expected: str) -> None:
@@ -111,16 +126,18 @@ def refuse_other_kinds(path: Path, expected: str) -> None:
         head = file.read(HEAD)
     if what := other_kind(head, expected):
         told = what.replace(FILE, shlex.quote(str(path)))
-        raise UserError(f"{path} {told}; expected {EXPECTED[expected]}")
+        raise UserError(
+            _("{path} {told}; expected {expected}").format(path=path, told=told, expected=EXPECTED[expected])
+        )
 
 
 def other_kind(head: bytes, expected: str) -> str:
     """Returns what a file is that begins with `head`, to be read behind its name; empty where it may well be what is
     `expected`."""
     if not head:
-        return "is empty"
+        return _("is empty")
     if not head.strip(b"\0"):
-        return "holds nothing but NUL bytes: a broken download or disk. Download it again"
+        return _("holds nothing but NUL bytes: a broken download or disk. Download it again")
     found = next((what for at, magic, what in MAGIC if head.startswith(magic, at)), "")
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         found = next(what for name, what in ZIPS if name in head)
@@ -133,13 +150,13 @@ def _text_kind(head: bytes, expected: str) -> str:
     """Returns what a file without magic bytes is, like other_kind()."""
     start = head.lstrip().removeprefix(b"\xef\xbb\xbf").lstrip()[:2000].lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")) or b"<html" in start:
-        return "is a web page (HTML or XML), perhaps of a login or an error. Download the file again"
+        return _("is a web page (HTML or XML), perhaps of a login or an error. Download the file again")
     if start.startswith((b"{", b"[")) and b"|,|" not in start:
-        return "is JSON. Write it as lines of text"
+        return _("is JSON. Write it as lines of text")
     if head[1::2].count(0) > len(head) // 3 or head[::2].count(0) > len(head) // 3:
-        return "is UTF-16. Save it as plain ASCII"
+        return _("is UTF-16. Save it as plain ASCII")
     if b"\r" in head[:-1] and b"\n" not in head:
-        return "has line ends of CR alone. Save it with LF or CRLF"
+        return _("has line ends of CR alone. Save it with LF or CRLF")
     known = next((known for begin, known in _CLINICAL.items() if start.startswith(begin.lower())), None)
     if known and known[0] != expected:
         return known[1]
@@ -158,8 +175,10 @@ def _encoded(head: bytes) -> str:
         except UnicodeDecodeError:
             continue
         sample = re.sub(r"[\x00-\xa0]+", "", text)[:12]
-        return f"holds text in {name} ({sample} …), where numbers in ASCII belong. Take the file with token ids"
-    return "is binary"
+        return _(
+            "holds text in {encoding} ({sample} …), where numbers in ASCII belong. Take the file with token ids"
+        ).format(encoding=name, sample=sample)
+    return _("is binary")
 
 
 def _line_kind(lines: list[bytes], expected: str) -> str:
@@ -172,27 +191,29 @@ def _line_kind(lines: list[bytes], expected: str) -> str:
     good = {"reports": _REPORT, "submission": _SUBMISSION}.get(expected)
     if good is not None and rest and not good.fullmatch(first) and all(good.fullmatch(line) for line in rest):
         if re.search(rb"[A-Za-z\x80-\xff]{2}", first) and not re.search(rb"[0-9]{2}", first):
-            return f"has a header in line 1, {_shown(first)}. Remove that line"
+            return _("has a header in line 1, {first}. Remove that line").format(first=_shown(first))
     if len(lines) < FEWEST_LINES:
         return ""
     if share(lambda line: b'"' in line) >= 0.5:
         mended = _mended(lines, b";\t|,", expected) or "Write it without"
-        return f"has quotation marks around fields, as spreadsheets and CSV libraries write them. {mended}"
+        return _("has quotation marks around fields, as spreadsheets and CSV libraries write them. {mended}").format(
+            mended=mended
+        )
     if first.startswith((b",", b"Unnamed: 0,")) or share(_NUMBERED.fullmatch) > 0.5:
-        return "begins with a column of row numbers, as pandas writes its index. Write it with index=False"
+        return _("begins with a column of row numbers, as pandas writes its index. Write it with index=False")
     if good is None:
         return _separated(lines, b";\t", expected)
     if share(_OTHER_BAR.fullmatch) >= 0.5:
         bar = next(found[1] for line in lines if (found := _OTHER_BAR.fullmatch(line)))
-        return (
-            f"has {_shown(b'|' + bar + b'|')} between its fields, as a spreadsheet exports it. Take the original file"
+        return _("has {delimiter} between its fields, as a spreadsheet exports it. Take the original file").format(
+            delimiter=_shown(b"|" + bar + b"|")
         )
     if share(lambda line: b"|,|" in line and line.endswith(b",,")) >= 0.5:
-        return "has empty columns (,,) behind its lines, as a spreadsheet saves them. Take the original file"
+        return _("has empty columns (,,) behind its lines, as a spreadsheet saves them. Take the original file")
     if expected == "reports" and share(_POINT.fullmatch) >= 0.5:
-        return "is a submission (numbers from 0 to 1), no reports"
+        return _("is a submission (numbers from 0 to 1), no reports")
     if expected == "submission" and share(_LABELLED.fullmatch) >= 0.5:
-        return "holds reports, no submission"
+        return _("holds reports, no submission")
     return _separated(lines, b";\t|,", expected) if share(lambda line: b"|," in line or b",|" in line) < 0.1 else ""
 
 
@@ -202,8 +223,9 @@ def _separated(lines: list[bytes], separators: bytes, expected: str) -> str:
     for separator in separators:
         if count := _usual_count(lines, separator):
             mended = _mended(lines, bytes([separator]), expected)
-            what = f"is an ordinary CSV of {count + 1} columns between {names[separator]}"
-            return f"{what}. {mended}" if mended else what
+            told = _("is an ordinary CSV of {n} columns between {separators}")
+            what = told.format(n=count + 1, separators=names[separator])
+            return joined(". ", [what, mended]) if mended else what
     return ""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import CLINICAL, Paths
 from src.data.file_kinds import SHEET, open_bytes
 
@@ -67,8 +68,10 @@ def find_files(paths: Paths) -> InputFiles | None:
     folder = paths.input
     if paths.output.resolve() == folder.resolve():
         raise UserError(
-            f"paths.output and paths.input are both {folder}, where a submission would be taken for a test file. Take "
-            f"another output folder, such as paths.output={folder / 'output'}"
+            _(
+                "paths.output and paths.input are both {folder}, where a submission would be taken for a test file. "
+                "Take another output folder, such as paths.output={other}"
+            ).format(folder=folder, other=folder / "output")
         )
     globs = {"train": paths.train, "test": paths.test, "extra": paths.extra}
     entries = list_folder(folder)
@@ -87,7 +90,7 @@ def find_files(paths: Paths) -> InputFiles | None:
         roles = [role for role in by_role if path in by_role[role]]
         if len(roles) > 1:
             keys = " and ".join(f"paths.{role} ({globs[role]})" for role in roles)
-            raise UserError(f"{path} matches {keys}. Rename the file or narrow a glob.")
+            raise UserError(_("{path} matches {keys}. Rename the file or narrow a glob.").format(path=path, keys=keys))
     if not files.train:
         raise UserError(
             "\n".join(
@@ -104,8 +107,10 @@ def find_files(paths: Paths) -> InputFiles | None:
             if names.count(name) > 1:
                 what = "name" if role == "train" else "stem"
                 raise UserError(
-                    f"{folder}: two {role} files have the {what} {name}, so their {results} could not be told apart. "
-                    "Rename one."
+                    _(
+                        "{folder}: two {role} files have the {what} {name}, so their {results} could not be told "
+                        "apart. Rename one."
+                    ).format(folder=folder, role=role, what=what, name=name, results=results)
                 )
     return files
 
@@ -120,11 +125,13 @@ def none_of(folder: Path, wanted: str, overlooked: list[str]) -> None:
 def list_folder(folder: Path) -> list[str]:
     """Returns the names in an input folder, sorted. Raises UserError where it is missing or cannot be read."""
     if not folder.is_dir():
-        raise UserError(f"paths.input: there is no folder {folder}")
+        raise UserError(_("paths.input: there is no folder {folder}").format(folder=folder))
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
-        raise UserError(f"paths.input: {folder} cannot be read: {error.strerror}") from error
+        raise UserError(
+            _("paths.input: {folder} cannot be read: {reason}").format(folder=folder, reason=error.strerror)
+        ) from error
 
 
 def readable(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
@@ -136,9 +143,9 @@ def readable(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
     files, left = [], []
     for path in paths:
         if is_hidden(path.name):
-            left.append(f"{path} is a hidden file and is not read")
+            left.append(_("{path} is a hidden file and is not read").format(path=path))
         elif path.is_dir():
-            left.append(f"{path} is a folder and is not read")
+            left.append(_("{path} is a folder and is not read").format(path=path))
         else:
             check_name(path)
             open_bytes(path).close()
@@ -156,11 +163,19 @@ def check_name(path: Path) -> None:
     try:
         size = len(path.name.encode())
     except UnicodeEncodeError:
-        raise UserError(f"the name of {os.fsencode(path)!r} is not UTF-8. Rename the file.") from None
+        raise UserError(
+            _("the name of {path} is not UTF-8. Rename the file.").format(path=repr(os.fsencode(path)))
+        ) from None
     if not path.name.isprintable():
-        raise UserError(f"the name of {str(path)!r} has characters that cannot be printed. Rename the file.")
+        raise UserError(
+            _("the name of {path} has characters that cannot be printed. Rename the file.").format(path=repr(str(path)))
+        )
     if size > LONGEST_NAME:
-        raise UserError(f"the name of {path} has {size} bytes, expected at most {LONGEST_NAME}. Rename the file.")
+        raise UserError(
+            _("the name of {path} has {size} bytes, expected at most {most}. Rename the file.").format(
+                path=path, size=size, most=LONGEST_NAME
+            )
+        )
 
 
 def _overlooked(folder: Path, entries: Iterable[str], globs: Iterable[str]) -> list[str]:
@@ -173,24 +188,28 @@ def _overlooked(folder: Path, entries: Iterable[str], globs: Iterable[str]) -> l
             continue
         if not path.is_dir():
             if why := _looks_like_input(name, globs):
-                left.append(f"{path} is not read: {why}")
+                left.append(_("{path} is not read: {why}").format(path=path, why=why))
         elif inner := next(filter(lambda name: _is_input(name, globs), first_names(path)), None):
-            left.append(f"{path} is a folder and is not read, but holds {inner}. Move that up, or paths.input={path}")
+            left.append(
+                _("{path} is a folder and is not read, but holds {inner}. Move that up, or paths.input={path}").format(
+                    path=path, inner=inner
+                )
+            )
     return left
 
 
 def _looks_like_input(name: str, globs: Iterable[str]) -> str:
     """Returns why a file is not read that looks like input; empty where it does not look so."""
     if name.lower().endswith(ARCHIVES):
-        return "it is an archive. Unpack it"
+        return _("it is an archive. Unpack it")
     for glob in globs:
         if fnmatch.fnmatchcase(name.lower(), glob.lower()):
-            return f"{glob} tells capital letters from small ones. Rename it"
+            return _("{glob} tells capital letters from small ones. Rename it").format(glob=glob)
         is_other = PurePath(name).suffix.lower() in OTHER_ENDINGS or ".csv." in name.lower()
         if is_other and fnmatch.fnmatchcase(name.lower(), f"{PurePath(glob).stem.lower()}*"):
             if PurePath(name).suffix.lower() in WORKBOOKS:
-                return f"it is a workbook. {SHEET}"
-            return f"{glob} wants another ending. Rename it if it is a file of reports"
+                return _("it is a workbook. {sheet}").format(sheet=SHEET)
+            return _("{glob} wants another ending. Rename it if it is a file of reports").format(glob=glob)
     return ""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _, joined
 from src.data.file_kinds import refuse_other_kinds, show
 from src.data.tasks import REPORT_TASKS
 
@@ -60,15 +61,20 @@ class Errors:
         `expected`, a key of file_kinds.EXPECTED."""
         if self.total:
             refuse_other_kinds(path, expected)
-            places = [f"  {path.name}, line {at + 1}: {text}" for at, text in self.first]
-            raise UserError("\n".join([f"{path}: {count_errors(self.total)}", *places]))
+            place = _("  {file}, line {line}: {text}")
+            places = [place.format(file=path.name, line=at + 1, text=text) for at, text in self.first]
+            raise UserError(joined("\n", [joined(": ", [str(path), count_errors(self.total)]), *places]))
 
 
 def count_errors(total: int) -> str:
     """Returns the head of a list of errors: `82 errors, the first 20:`."""
     if total >= COUNTED:
-        return f"{COUNTED:,} errors or more, after which it was read no further; the first {SHOWN}:"
-    return f"{total:,} error{'s' * (total > 1)}" + (f", the first {SHOWN}:" if total > SHOWN else ":")
+        return _("{counted:,} errors or more, after which it was read no further; the first {shown}:").format(
+            counted=COUNTED, shown=SHOWN
+        )
+    if total > SHOWN:
+        return _("{total:,} errors, the first {shown}:").format(total=total, shown=SHOWN)
+    return _("{total:,} errors:").format(total=total) if total > 1 else _("1 error:")
 
 
 @dataclass
@@ -99,7 +105,7 @@ def parse_lines(block: bytes, n_fields: int, may_be_empty: bool = False) -> Part
             name = read_id(fields[0], messages)
             words = _numbers(fields[1], LARGEST_TOKEN, "token", messages)
             if not may_be_empty and not fields[1].strip(b" "):
-                messages.append("an empty description, expected at least one token")
+                messages.append(_("an empty description, expected at least one token"))
             if n_fields == 3:
                 form, positive = _labels(fields[2], messages)
         ids.append(name)
@@ -119,21 +125,29 @@ def parse_lines(block: bytes, n_fields: int, may_be_empty: bool = False) -> Part
 def split_fields(line: bytes, layout: str, messages: list[str], delimiter: bytes = DELIMITER) -> list[bytes]:
     """Splits a line into the fields of `layout`; returns [] and appends to `messages` if the line has other fields."""
     if line.startswith(b"\xef\xbb\xbf"):
-        messages.append("a UTF-8 byte order mark; save the file without BOM")
+        messages.append(_("a UTF-8 byte order mark; save the file without BOM"))
         line = line[3:]
     fields, n_fields = line.split(delimiter), layout.count(delimiter.decode()) + 1
     if odd := re.search(rb"[^\t\r\x20-\x7e]", line):
         byte = "a NUL byte" if odd[0] == b"\0" else f"the byte 0x{odd[0].hex()}"
-        messages.append(f"{byte} at column {odd.start() + 1}, expected printable ASCII")
+        messages.append(
+            _("{byte} at column {column}, expected printable ASCII").format(byte=byte, column=odd.start() + 1)
+        )
     elif not line.strip():
-        messages.append("a blank line; remove it")
+        messages.append(_("a blank line; remove it"))
     elif delimiter == DELIMITER and (torn := re.search(rb"\|,|,\|", b"\n".join(fields))):
         messages.append(
-            f"a torn delimiter {show(torn[0])}, expected '|,|' between the fields of {layout}: {show(line)}"
+            _("a torn delimiter {torn}, expected '|,|' between the fields of {layout}: {line}").format(
+                torn=show(torn[0]), layout=layout, line=show(line)
+            )
         )
     elif len(fields) != n_fields:
         count = f"{len(fields)} field{'s' * (len(fields) > 1)}"
-        messages.append(f"{count}, expected {n_fields} ({layout}): {show(line)}")
+        messages.append(
+            _("{count}, expected {n_fields} ({layout}): {line}").format(
+                count=count, n_fields=n_fields, layout=layout, line=show(line)
+            )
+        )
     else:
         return fields
     return []
@@ -142,7 +156,11 @@ def split_fields(line: bytes, layout: str, messages: list[str], delimiter: bytes
 def read_id(name: bytes, messages: list[str]) -> bytes:
     """Returns an id that a board takes unchanged; returns b"" and appends to `messages` on an error."""
     if odd := next((byte for byte in name if byte in SEPARATORS), 0):
-        messages.append(f"{chr(odd)} in the id {show(name)}: no board takes quotation marks and separators in ids")
+        messages.append(
+            _("{sign} in the id {name}: no board takes quotation marks and separators in ids").format(
+                sign=chr(odd), name=show(name)
+            )
+        )
         return b""
     return read_name(name, messages)
 
@@ -150,11 +168,15 @@ def read_id(name: bytes, messages: list[str]) -> bytes:
 def read_name(name: bytes, messages: list[str]) -> bytes:
     """Returns the name of a row without whitespace unchanged; returns b"" and appends to `messages` on an error."""
     if not name:
-        messages.append("an empty id")
+        messages.append(_("an empty id"))
     elif len(name.split()) != 1 or name.strip() != name:
-        messages.append(f"whitespace in the id {show(name)}")
+        messages.append(_("whitespace in the id {name}").format(name=show(name)))
     elif len(name) > LONGEST_ID:
-        messages.append(f"an id of {len(name):,} characters, expected at most {LONGEST_ID}: {show(name)}")
+        messages.append(
+            _("an id of {n:,} characters, expected at most {most}: {name}").format(
+                n=len(name), most=LONGEST_ID, name=show(name)
+            )
+        )
     else:
         return name
     return b""
@@ -166,7 +188,11 @@ def _numbers(text: bytes, largest: int, what: str, messages: list[str]) -> list[
     for word in words:
         # int() refuses thousands of digits.
         if not word.isdigit() or len(word.lstrip(b"0")) > 5 or int(word.lstrip(b"0") or 0) > largest:
-            messages.append(f"{what} {show(word)}, expected an integer from 0 to {largest}")
+            messages.append(
+                _("{what} {word}, expected an integer from 0 to {largest}").format(
+                    what=what, word=show(word), largest=largest
+                )
+            )
             return []
     return [int(word) for word in words]
 
@@ -176,14 +202,16 @@ def _labels(text: bytes, messages: list[str]) -> tuple[int, list[int]]:
     groups, before, columns = text.split(b","), len(messages), []
     task = TASK_OF_FORM.get(len(groups))
     if task is None:
-        messages.append(f"{len(groups) - 1} commas in the label field {show(text)}, expected none or one")
+        messages.append(
+            _("{n} commas in the label field {text}, expected none or one").format(n=len(groups) - 1, text=show(text))
+        )
         return 0, []
     for group, part in zip(task.groups, groups, strict=True):
         values = _numbers(part, group.size - 1, f"among the {group.name}, label", messages)
         columns += [task.columns[group.name].start + value for value in values]
         if len(times := Counter(values)) < len(values):
             twice = next(value for value in values if times[value] > 1)
-            messages.append(f"among the {group.name}, label {twice} is repeated")
+            messages.append(_("among the {name}, label {twice} is repeated").format(name=group.name, twice=twice))
     return (len(groups), columns) if len(messages) == before else (0, [])
 
 
@@ -202,7 +230,12 @@ def repeated_ids(ids: np.ndarray, header_lines: int = 0) -> Errors:
         first: dict[bytes, int] = {}
         for line, name in enumerate(ids.tolist()):
             if name and first.setdefault(name, line) != line:
-                errors.add(line, f"the id {show(name)} repeats that of line {first[name] + header_lines + 1}")
+                errors.add(
+                    line,
+                    _("the id {name} repeats that of line {line}").format(
+                        name=show(name), line=first[name] + header_lines + 1
+                    ),
+                )
                 if errors.is_full:
                     break
     return errors

@@ -15,6 +15,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.data.block_parser import parse_block
 from src.data.empty_reports import NONE, EmptyReports
 from src.data.file_kinds import open_bytes, refuse_other_kinds
@@ -76,10 +77,18 @@ class Reports:
         A file of round 2 also has the labels of round 1. Raises UserError if this file has no labels or lacks a group.
         """
         if self.labels is None or self.task is None:
-            raise UserError(f"{self.path} has no labels; {task.title} needs a file of the form {LAYOUTS[3]}")
+            raise UserError(
+                _("{path} has no labels; {title} needs a file of the form {layout}").format(
+                    path=self.path, title=task.title, layout=LAYOUTS[3]
+                )
+            )
         wanted = [(group.name, group.size) for group in task.groups]
         if wanted != [(group.name, group.size) for group in self.task.groups][: len(wanted)]:
-            raise UserError(f"{self.path} holds the labels of {self.task.title}, which do not cover {task.title}")
+            raise UserError(
+                _("{path} holds the labels of {own}, which do not cover {wanted}").format(
+                    path=self.path, own=self.task.title, wanted=task.title
+                )
+            )
         return self.labels[:, : task.n_labels]
 
     def truth_for(self, task: Task) -> np.ndarray:
@@ -88,7 +97,9 @@ class Reports:
         labels = self.labels_for(task)
         if not labels.any():
             raise UserError(
-                f"the label field of every report of {self.path} is empty: there is no score without labels"
+                _("the label field of every report of {path} is empty: there is no score without labels").format(
+                    path=self.path
+                )
             )
         return labels
 
@@ -126,7 +137,11 @@ def _read(path: Path, labelled: bool | None, parse: _Parser, may_be_empty: bool 
             rows, words = slice(n_rows, n_rows + len(part.ids)), slice(n_tokens, n_tokens + len(part.tokens))
             n_rows, n_tokens = rows.stop, words.stop
             if not errors.total and (n_tokens > len(tokens) or n_rows >= len(offsets)):
-                raise UserError(f"{path} has more bytes than its size says: it grows. Try again when it is complete")
+                raise UserError(
+                    _("{path} has more bytes than its size says: it grows. Try again when it is complete").format(
+                        path=path
+                    )
+                )
             if not errors.total and labels.shape[1] == part.labels.shape[1]:  # otherwise an error is raised below
                 tokens[words] = part.tokens
                 offsets[rows.start + 1 : rows.stop + 1] = words.start + np.cumsum(part.lengths)
@@ -143,7 +158,11 @@ def _read(path: Path, labelled: bool | None, parse: _Parser, may_be_empty: bool 
     labels, empty = labels if task else None, NONE
     if len(rows := np.flatnonzero(offsets[1:] == offsets[:-1])):
         if len(rows) == n_rows:
-            raise UserError(f"{path}: no report has a description; expected lines of the form {LAYOUTS[n_fields]}")
+            raise UserError(
+                _("{path}: no report has a description; expected lines of the form {layout}").format(
+                    path=path, layout=LAYOUTS[n_fields]
+                )
+            )
         empty = EmptyReports(rows, ids[rows], None if labels is None else labels[rows])
         ids, offsets = np.delete(ids, rows), np.delete(offsets, rows)
         labels = None if labels is None else np.delete(labels, rows, axis=0)
@@ -162,7 +181,11 @@ def _number_of_fields(path: Path, head: bytes, labelled: bool | None) -> int:
     if set(counts) == {other}:
         refuse_other_kinds(path, "reports")
         what = "no labels, but labels are needed" if labelled else "labels, but a file without labels is needed"
-        raise UserError(f"{path} has {what}: its lines are {LAYOUTS[other]}, expected {LAYOUTS[needed]}")
+        raise UserError(
+            _("{path} has {what}: its lines are {layout}, expected {expected}").format(
+                path=path, what=what, layout=LAYOUTS[other], expected=LAYOUTS[needed]
+            )
+        )
     return needed
 
 
@@ -200,14 +223,24 @@ def _mixed_forms(forms: np.ndarray) -> Errors:
     change = np.flatnonzero(forms[1:] != forms[:-1]) + 1
     if len(change) == 1 and FEWEST_JOINED <= change[0] <= len(forms) - FEWEST_JOINED and forms.all():
         one, other = (TASK_OF_FORM[int(form)].title for form in (forms[0], forms[-1]))
-        errors.add(int(change[0]), f"two files in one: lines before are of {one}, from here on of {other}. Split them")
+        errors.add(
+            int(change[0]),
+            _("two files in one: lines before are of {one}, from here on of {other}. Split them").format(
+                one=one, other=other
+            ),
+        )
         return errors
     common = max(lines, key=lambda form: (len(lines[form]), form == forms[0]))
     count = f"{len(lines[common]):,} line{'s have' if len(lines[common]) > 1 else ' has'} the form of"
     for form in TASK_OF_FORM.keys() - {common}:
         for line in lines[form][:COUNTED].tolist():
             title, common_title = TASK_OF_FORM[form].title, TASK_OF_FORM[common].title
-            errors.add(line, f"a label field in the form of {title}; {count} {common_title}, expected one form a file")
+            errors.add(
+                line,
+                _("a label field in the form of {title}; {count} {common}, expected one form a file").format(
+                    title=title, count=count, common=common_title
+                ),
+            )
     return errors
 
 
@@ -234,6 +267,10 @@ def write_reports(path: Path | str, reports: Reports) -> None:
         back = read_reports(written, labelled=reports.labels is not None)
         for name in ("ids", "tokens", "offsets", "labels"):
             if not np.array_equal(getattr(back, name), getattr(reports, name)):
-                raise UserError(f"{path} was not written: the file read back differs. Check the disk and run it again.")
+                raise UserError(
+                    _("{path} was not written: the file read back differs. Check the disk and run it again.").format(
+                        path=path
+                    )
+                )
 
     storage.write_atomic(Path(path), lambda file: file.writelines(map(line, range(len(reports)))), check)

@@ -14,6 +14,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.data.file_kinds import open_bytes, show
 from src.data.line_parser import DELIMITER, Errors, read_id, repeated_ids, split_fields
 from src.data.tasks import ROUND1, Task
@@ -33,15 +34,25 @@ def write_submission(path: Path | str, ids: np.ndarray, predictions: np.ndarray,
     """
     path, names, values = Path(path), np.asarray(ids).astype(np.bytes_), np.asarray(predictions, np.float64)
     if not 0 <= eps < 0.5:
-        raise UserError(f"{path} was not written: eps is {eps}, expected a number from 0 to below 0.5")
+        raise UserError(
+            _("{path} was not written: eps is {eps}, expected a number from 0 to below 0.5").format(path=path, eps=eps)
+        )
     if values.ndim != 2 or not values.size or names.shape != values.shape[:1]:
-        raise UserError(f"{path} was not written: ids of shape {names.shape} and predictions of {values.shape}")
+        raise UserError(
+            _("{path} was not written: ids of shape {ids} and predictions of {predictions}").format(
+                path=path, ids=names.shape, predictions=values.shape
+            )
+        )
     low, high = (eps, 1 - eps) if task.has_classes else (0.0, math.inf)
     if len(bad := np.argwhere(~((values >= 0) & (values <= 1 if task.has_classes else np.isfinite(values))))):
         row, column = bad[0].tolist()
         where = f"column {column} of {task.noun.removesuffix('s')} {names[row].decode()}"
         expected = "a probability" if task.has_classes else f"a finite number of {task.unit}, at least 0"
-        raise UserError(f"{path} was not written: {where} is {values[row, column]}, expected {expected}")
+        raise UserError(
+            _("{path} was not written: {where} is {value}, expected {expected}").format(
+                path=path, where=where, value=values[row, column], expected=expected
+            )
+        )
     digits = 9
     if task.has_classes:
         digits = min(17, max(9, 3 + math.ceil(-math.log10(eps)))) if eps else 17
@@ -66,7 +77,11 @@ def write_submission(path: Path | str, ids: np.ndarray, predictions: np.ndarray,
         inside = not eps or not task.has_classes or bool(((values_back > 0) & (values_back < 1)).all())
         near = {"rtol": 10.0 ** (1 - digits), "atol": 0}
         if not (same and inside and all(np.allclose(values_back[rows], clipped, **near) for rows, clipped in blocks())):
-            raise UserError(f"{path} was not written: the file read back differs. Check the disk and run it again.")
+            raise UserError(
+                _("{path} was not written: the file read back differs. Check the disk and run it again.").format(
+                    path=path
+                )
+            )
 
     storage.write_atomic(path, write, check)
 
@@ -86,9 +101,11 @@ def read_submission(path: Path | str, task: Task = ROUND1) -> tuple[np.ndarray, 
     with open_bytes(path) as file:
         lines = enumerate(file)
         if task.header:
-            _, line = next(lines, (0, b""))
+            line = next(lines, (0, b""))[1]
             if line.removesuffix(b"\n").removesuffix(b"\r") != task.header.encode():
-                errors.add(0, f"the header {show(line.rstrip())}, expected {task.header}")
+                errors.add(
+                    0, _("the header {value}, expected {header}").format(value=show(line.rstrip()), header=task.header)
+                )
         while not errors.is_full and (block := list(itertools.islice(lines, BLOCK))):
             ids, rows = [], []
             for number, line in block:
@@ -97,17 +114,19 @@ def read_submission(path: Path | str, task: Task = ROUND1) -> tuple[np.ndarray, 
                 ids.append(read_id(fields[0], messages) if fields else b"")
                 words = _words(fields, delimiter)
                 if fields and not words:
-                    messages.append(f"no values, expected {expected}")
+                    messages.append(_("no values, expected {expected}").format(expected=expected))
                 odd = next((word for word in words if not _NUMBER.fullmatch(word) or float(word) > largest), None)
                 if odd is not None:
-                    messages.append(f"value {show(odd)}, expected {expected}")
+                    messages.append(_("value {odd}, expected {expected}").format(odd=show(odd), expected=expected))
                 elif words:
                     width = width or len(words)
                     if len(words) == width:
                         rows.append([float(word) for word in words])
                     else:
                         count = f"{len(words)} value{'s' * (len(words) > 1)}"
-                        messages.append(f"{count}, expected {width} as in the lines before")
+                        messages.append(
+                            _("{count}, expected {width} as in the lines before").format(count=count, width=width)
+                        )
                 for message in messages:
                     errors.add(number, message)
             names.append(np.array(ids, np.bytes_))
@@ -115,7 +134,7 @@ def read_submission(path: Path | str, task: Task = ROUND1) -> tuple[np.ndarray, 
     kind = "predictions" if task.header else "submission"
     if not names or errors.is_full:
         errors.throw(path, kind)
-        raise UserError(f"{path} is empty; expected lines of the form {layout}")
+        raise UserError(_("{path} is empty; expected lines of the form {layout}").format(path=path, layout=layout))
     header_lines = int(bool(task.header))
     errors.extend(repeated_ids(np.concatenate(names), header_lines), header_lines)
     errors.throw(path, kind)

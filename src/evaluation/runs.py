@@ -29,6 +29,7 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.errors import OutOfDate, UserError
+from src.core.language import _
 from src.core.names import BLEND
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
@@ -155,7 +156,11 @@ class RunFolder:
             path = self.path.parent / name
             member = RunFolder.at(path, self.config)
             if member.fingerprint != made:
-                raise OutOfDate(f"run {name} was made anew after the blend {self.name}. Run: ./run.sh {self.remedy}")
+                raise OutOfDate(
+                    _("run {run} was made anew after the blend {blend}. Run: ./run.sh {command}").format(
+                        run=name, blend=self.name, command=self.remedy
+                    )
+                )
             member.check_members()
 
     @property
@@ -231,8 +236,9 @@ def check_fits(
             part = "shift" if key == "shift" else "folds"
             changed = [f"{part}.{name}={value}".replace(" ", "") for name, value in words[part].items()]
             raise OutOfDate(
-                f"run {unlike[0].name} was made {what} than are there now. "
-                f"Run: ./run.sh {_makers(unlike, shlex.join(changed), settings)}"
+                _("run {name} was made {what} than are there now. Run: ./run.sh {command}").format(
+                    name=unlike[0].name, what=what, command=_makers(unlike, shlex.join(changed), settings)
+                )
             )
     for run in found:
         run.check_members()
@@ -278,9 +284,15 @@ def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
     for part in parts:
         if part.is_model and part.settings != config.runs[part.name]:
             raise OutOfDate(
-                f"run {part.name} was made with preset {part.record['preset']} or other settings than these. "
-                f"Train it again: ./run.sh {command('train', config, '--model', part.name)}. "
-                f"Or blend what is there, by name: ./run.sh {command('blend', config, *config.runs)}"
+                _(
+                    "run {run} was made with preset {preset} or other settings than these. Train it again: "
+                    "./run.sh {train}. Or blend what is there, by name: ./run.sh {blend}"
+                ).format(
+                    run=part.name,
+                    preset=part.record["preset"],
+                    train=command("train", config, "--model", part.name),
+                    blend=command("blend", config, *config.runs),
+                )
             )
 
 

@@ -10,25 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.core.language import _
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the run")
+    parser.add_argument("name", metavar="NAME", help=_("name of the run"))
     parser.add_argument(
         "--test",
         action="append",
         default=[],
         metavar="FILE=SUBMISSION",
-        help="a test file and the submission that predicts it; once for each test file",
+        help=_("a test file and the submission that predicts it; once for each test file"),
     )
     parser.add_argument(
         "--oof",
         type=Path,
         metavar="FILE",
-        help="out-of-fold predictions of the train rows, in the form of a submission, in any order",
+        help=_("out-of-fold predictions of the train rows, in the form of a submission, in any order"),
     )
 
 

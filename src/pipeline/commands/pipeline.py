@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.pipeline.command import add_force
 from src.pipeline.time_limit import seconds_of
 
@@ -24,8 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--time",
         type=seconds_of,
         metavar="T",
-        help="choose preset, folds, epochs and seeds so that a submission is there after T, such as 5m or 2h, and make "
-        "the blend better until then",
+        help=_(
+            "choose preset, folds, epochs and seeds so that a submission is there after T, such as 5m or 2h, and make "
+            "the blend better until then"
+        ),
     )
 
 
