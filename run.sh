@@ -71,7 +71,7 @@ set_up() {
         "$python" -m venv --clear "$venv" || fail "python -m venv failed; the reason stands above. On Debian and Ubuntu: apt install python3-venv"
     fi
     free=$("$python" -c 'import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free >> 30)' "$venv" 2>/dev/null) || free=
-    echo "run.sh: installing requirements.txt into $shown (once: about 2 minutes and 2 GB of disk, with the CUDA build of torch three times that${free:+; $free GB are free}) …" >&2
+    echo "run.sh: installing requirements.txt into $shown (once: about 2 minutes and 1.6 GB of disk, several GB more with the CUDA build of torch${free:+; $free GB are free}) …" >&2
     echo unfinished >"$venv.lock"
     rm -f "$venv/.requirements"
     # The user's settings of pip may name another index, but no other place than .venv.

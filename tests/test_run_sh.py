@@ -99,7 +99,7 @@ def test_the_help_that_is_read_before_the_set_up_is_that_of_python(language):
 
 def test_what_the_set_up_costs_is_told(project):
     _, run = project
-    assert "2 minutes and 2 GB of disk" in run("train")[1]
+    assert "2 minutes and 1.6 GB of disk" in run("train")[1]
 
 
 def test_changed_requirements_are_installed_again(project):

@@ -96,5 +96,20 @@ def test_one_mistake_is_one_sentence():
     assert error_of(load_config, "standard", ["train.epoch=3"]).count("Known") == 1
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("train.epochs=abc", "train.epochs: want a whole number: 1 to 100,000 (got 'abc')"),
+        ("train.epochs=0", "train.epochs: want a whole number: 1 to 100,000 (got '0')"),
+        ("executor.workers=abc", "executor.workers: want a whole number or word: auto; 1 to 1,024 (got 'abc')"),
+        ("select_on=foo", "select_on: want one of clean, noised, weighted, shifted (got 'foo')"),
+        ("folds.threshold=7", "folds.threshold: want a number: 0.3 to 1 (got '7')"),
+        ("train.seeds=[a]", "train.seeds.0: want whole numbers: at least 1 of them; 0 to 4,294,967,295 (got 'a')"),
+    ],
+)
+def test_a_wrong_value_is_told_once_and_what_is_wanted(word, told):
+    assert error_of(load_config, "standard", [word]) == told
+
+
 def test_nothing_is_suggested_for_what_is_like_nothing():
     assert suggested("frobnicate") == []

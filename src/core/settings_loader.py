@@ -365,17 +365,39 @@ def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]
     errors = error.errors()
     for item in errors[:MOST_ERRORS]:
         where, settings = _locate(top, item["loc"])
+        # Of a setting that takes a number or a word, pydantic tells of both, and names which behind the key.
+        where = re.sub(r"\.(constrained-\w+|literal\[.*\]|int|float|str|none)$", "", where)
         if item["type"] == "extra_forbidden":
             known.setdefault(where, (str(item["loc"][-1]), set()))[1].update(settings.model_fields)
         else:
             is_keyless = item["type"] in ("model_type", "dict_type", "model_attributes_type")
-            message = "want keys and values" if is_keyless else item["msg"].removeprefix("Value error, ")
+            message = "want keys and values" if is_keyless else _wanted(where, item)
             given = "" if isinstance(item["input"], dict) else f" (got {shortened(item['input'])})"
             sentences.append(f"{where or 'configuration'}: {message}{given}")
     sentences = [*_unknown_keys(known), *sentences]
     if len(errors) > MOST_ERRORS:
         sentences.append(_("and {n:,} further errors").format(n=len(errors) - MOST_ERRORS))
     return _merged(sentences)
+
+
+OF_A_VALUE = re.compile("(int|float|bool|string)_(parsing|type)|greater_than.*|less_than.*|literal_error|finite_number")
+"""Kinds of pydantic's errors that the type and the range of a setting tell in plain words."""
+
+
+def _wanted(where: str, item: Mapping[str, Any]) -> str:
+    """Returns what a setting takes, in the words of the reference; pydantic's message where that does not tell it."""
+    from src.core.settings_reference import find
+
+    key = re.sub(r"^(runs|denoisers)\.[^.]+\.|\.\d+$", "", where)
+    entries = [entry for entry in find(key) if entry.key == key]
+    if not entries or not OF_A_VALUE.fullmatch(item["type"]):
+        return item["msg"].removeprefix("Value error, ")
+    entry = entries[0]
+    kind = entry.kind.replace(" or null", "").removeprefix("list of ")
+    if kind in ("choice", "choices"):
+        return f"want one of {entry.limits}"
+    article = "" if kind == "true or false" or entry.kind.startswith("list") else "a "
+    return f"want {article}{kind.replace('choice', 'word')}{f': {entry.limits}' if entry.limits else ''}"
 
 
 def _unknown_keys(known: Mapping[str, tuple[str, set[str]]]) -> list[str]:

@@ -36,9 +36,9 @@ MEASURED = {
     ("icu", "quick"): (119, 4_000),
     ("icu", "standard"): (364, 4_000),
     ("los", "sample"): (70, 2_000),
-    ("frames", "sample"): (120, 1_800),
 }
-"""Seconds on MEASURED_CORES, and rows of all files, of a whole pipeline by kind of task and preset (docs/guide.md)."""
+"""Seconds on MEASURED_CORES, and rows of all files, of a whole pipeline, by kind of task and preset, as measured; of
+others nothing is told before the first epochs."""
 MEASURED_CORES = 2
 SHARES = {
     "prepare": 0.01, "folds": 0.01, "shift": 0.08, "baselines": 0.03, "pretrain": 0.24, "train": 0.52, "blend": 0.02,
