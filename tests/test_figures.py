@@ -18,7 +18,7 @@ def test_a_standard_error_that_is_not_defined_is_a_dash(of):
     assert short_text(of(ESTIMATE)) == "0.6856±107"
     assert short_text(of(ALONE)) == "-0.5000±–"
     assert short_text(of(ESTIMATE), has_classes=False, sign="+") == "+0.686±0.011"
-    assert short_text(of(Estimate(math.nan, math.nan))) == "–±–"
+    assert short_text(of(Estimate(math.nan, math.nan))) == "–"
 
 
 @pytest.mark.parametrize("undefined", [None, math.nan])

@@ -20,9 +20,13 @@ from tests.conftest import words
 
 @pytest.fixture
 def foreign(copy, tiny_input, tmp_path) -> dict[str, Path]:
+    return exported(words(tiny_input, copy), tmp_path / "foreign")
+
+
+def exported(made: list[str], folder: Path) -> dict[str, Path]:
     """Files of predictions in the form of submissions, those of the run lstm in another order: oof, A and B."""
-    workspace = Workspace(load_config("sample", [word for word in words(tiny_input, copy) if "=" in word]))
-    run, task, folder = workspace.run("lstm"), workspace.task, tmp_path / "foreign"
+    workspace = Workspace(load_config("sample", [word for word in made if "=" in word]))
+    run, task = workspace.run("lstm"), workspace.task
     folder.mkdir()
     generator, found = np.random.default_rng(0), {}
     tests = {test[-5]: (test, run.test_logits(test)) for test in workspace.dataset.test_files}

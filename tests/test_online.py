@@ -35,13 +35,13 @@ def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, cap
         assert main(["leaderboard", "add", file, str(score), "--note", "tried", *made]) == 0
     shown = capsys.readouterr()
     assert "3 of 3 submissions of today" in shown.out and "not made here" not in shown.err
-    table = shown.out.split("Submissions of sample_testB.csv, best on online last")[-1]
+    table = shown.out.split("Submissions of sample_testB.csv, best on online first")[-1]
     assert "rank correlation with online" in table and "from 3 submissions alone" in table
     lines = [line for line in table.splitlines() if line.count("/") == 6]
-    assert [line.split()[1] for line in lines] == ["lstm", "transformer", "blend"]
-    assert [line.split()[-1] for line in lines] == ["0.6100/3", "0.6200/2", "0.6300/1"]
+    assert [line.split()[-7] for line in lines] == ["blend", "transformer", "lstm"]
+    assert [line.split()[-1] for line in lines] == ["0.6300/1", "0.6200/2", "0.6100/3"]
     blend = next(one for one in register.submissions() if one.run == "blend" and one.test == "sample_testB.csv")
-    assert f"{blend.judged['validations']['shifted']['value']:.4f}/" in lines[2]
+    assert f"{blend.judged['validations']['shifted']['value']:.4f}/" in lines[0]
     assert "by shifted" in table and "next: every run was submitted" in table
     assert all(len(line.rstrip()) <= 80 for line in lines)
 
@@ -49,7 +49,26 @@ def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, cap
     other = copy / "other.csv"
     other.write_text((copy / "submission_sample_testB.csv").read_text().replace("0.", "0.0", 1))
     assert main(["leaderboard", "add", str(other), "0.5", "--board", "club", *made]) == 0
-    assert "other.csv was not made here" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "other.csv was not made here: it counts as a submission of sample_testB.csv" in shown.err
+    assert "(sample_testA.csv and sample_testB.csv have the same ids)" in shown.err
+    table = shown.out.split("Submissions of sample_testB.csv, best on club first")[1]
+    (line,) = (line for line in table.splitlines() if "0.5000/1" in line)
+    assert line.split()[-6:] == ["–"] * 5 + ["0.5000/1"], "it has no validations"
+    named = copy / "club_sample_testA.csv"
+    named.write_text(other.read_text().replace("0.", "0.0", 2))
+    assert main(["leaderboard", "add", str(named), "0.4", "--board", "club", *made]) == 0
+    assert "it counts as a submission of sample_testA.csv" in capsys.readouterr().err
+    strange = copy / "strange.csv"
+    strange.write_text("".join(f"x{line}" for line in other.read_text().splitlines(keepends=True)))
+    assert main(["leaderboard", "add", str(strange), "0.3", "--board", "club", *made]) == 0
+    shown = capsys.readouterr()
+    assert "its 40 ids are those of no test file: 0 are in sample_testA.csv, 0 are in sample_testB.csv" in shown.err
+    assert "Submissions with ids of no test file, best on club first" in shown.out and "0.3000/1" in shown.out
+    torn = copy / "torn.csv"
+    torn.write_text("7|,|high\n")
+    assert main(["leaderboard", "add", str(torn), "0.2", "--board", "club", *made]) == 0
+    assert "torn.csv was not made here, and its ids cannot be compared" in capsys.readouterr().err
     noted = register.path.read_bytes()
     for arguments, message in (
         (["add", str(copy / "none.csv"), "0.5"], "none.csv is not there"),

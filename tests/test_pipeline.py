@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -31,6 +32,8 @@ from src.evaluation.workspace import Workspace
 from src.training import prediction
 from tests.conftest import run_command, words
 from tests.test_architecture import HEAVY
+from tests.test_import import exported
+from tests.test_import import imported as import_words
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANGING = {"environment.json", "result.json", "job.lock", "pipeline.json", "submissions.jsonl"}
@@ -795,6 +798,30 @@ def test_noisy_copies_are_predicted_out_of_fold_and_judged(noisy):
 
 
 @pytest.mark.slow
+def test_an_imported_run_is_judged_without_noise(noisy, tmp_path, capsys):
+    made, output = noisy
+    output = Path(shutil.copytree(output, tmp_path / "output", copy_function=shutil.copy2))
+    made = [*made, f"paths.output={output}"]
+    files = exported(made, tmp_path / "foreign")
+    assert main([*import_words(files, "theirs"), *made]) == 0
+    assert "the run is judged on clean and weighted rows alone" in capsys.readouterr().out
+    assert main(["blend", "lstm", "theirs", "--name", "mixed", *made]) == 0
+    assert "theirs: has no noisy copies, so the blend is fitted and judged without noise" in capsys.readouterr().out
+    assert main(["leaderboard", "--against", "lstm", *made]) == 0
+    told = capsys.readouterr().out
+    assert "mixed, theirs: imported, or of imported runs, so nothing is known of noisy copies" in told
+    for name, validation in itertools.product(("theirs", "mixed"), ("clean", "noised", "weighted", "shifted")):
+        board = json.loads((output / f"runs/{name}/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
+        own = json.loads((output / "runs/lstm/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
+        value, expected = board["validations"][validation]["value"], board["expected"]["value"]
+        assert expected is None and (value is None) == (validation in ("noised", "shifted"))
+        if name == "theirs" and value is not None:
+            assert value == pytest.approx(own["validations"][validation]["value"], abs=1e-6)
+    assert main(["runs", *made]) == 0
+    assert main(["submit", "mixed", *made, "submit.label_shift=true"]) == 0
+
+
+@pytest.mark.slow
 def test_runs_with_other_noisy_copies_are_not_taken(noisy, tmp_path, capsys):
     chosen, output = noisy
     copy = Path(shutil.copytree(output, tmp_path / "output"))
@@ -803,7 +830,7 @@ def test_runs_with_other_noisy_copies_are_not_taken(noisy, tmp_path, capsys):
         assert main(["shift", *chosen, change]) == 0
         capsys.readouterr()
         assert main(["leaderboard", *chosen, change]) == 2
-        assert "holds no run of these files and folds" in capsys.readouterr().err
+        assert "was made with other validation sets" in capsys.readouterr().err
         assert main(["blend", *chosen, change]) == 2
         assert "run lstm was made with" in (told := capsys.readouterr().err) and "Run: ./run.sh pipeline" in told
     assert main(advice(told)) == 0

@@ -56,6 +56,8 @@ def short_text(found: Estimate | Mapping[str, Any], has_classes: bool = True, si
     a regression 2.051±0.023, both in its unit. `sign` + keeps that of a gain."""
     found = found.to_json() if isinstance(found, Estimate) else found
     value, error = found["value"], found["standard_error"]
+    if value is None:
+        return number_text(value)
     if not has_classes:
         return f"{number_text(value, f'{sign}.3f')}±{number_text(error, '.3f')}"
     return f"{number_text(value, f'{sign}.4f')}±{number_text(None if error is None else 1e4 * error, '.0f')}"

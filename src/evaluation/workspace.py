@@ -176,6 +176,12 @@ class Workspace:
             name = {"noised": "clean", "shifted": "weighted"}.get(name, name)
         return self.validation(name, test)
 
+    def test_ids(self, test: str) -> np.ndarray:
+        """Ids (N,) of all rows of a test file; those of reports without a description, which the corpus lacks, last."""
+        ids = np.asarray(Corpus.load(self.dataset.test_folder(test)).ids)
+        empty = self.dataset.empty_reports(test)
+        return np.concatenate([ids, empty.ids]) if len(empty) else ids
+
     def whole_test_file(self, test: str, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids (N,) and predictions (N, L) of all rows of a test file, from the predictions of its corpus: reports
         without a description, which the corpus lacks, get the mean of the train labels."""

@@ -160,10 +160,9 @@ def _note(workspace: Workspace, name: str, files: Mapping[str, Path]) -> None:
 
 def _test_outputs(workspace: Workspace, test: str, path: Path) -> np.ndarray:
     """Outputs (n, L) float32 of a submission, in the order of the encoded test file."""
-    dataset = workspace.dataset
-    ids, empty = np.asarray(Corpus.load(dataset.test_folder(test)).ids), dataset.empty_reports(test)
+    ids = np.asarray(Corpus.load(workspace.dataset.test_folder(test)).ids)
     given, outputs = _read(workspace, path)
-    strange = ~np.isin(given, np.concatenate([ids, empty.ids]) if len(empty) else ids)
+    strange = ~np.isin(given, workspace.test_ids(test))
     if strange.any():
         raise UserError(
             f"{path} has {strange.sum():,} ids that {test} has not, such as {given[strange][0].decode()}: it is of "

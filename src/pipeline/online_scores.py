@@ -21,7 +21,7 @@ from src.core.names import check_name
 from src.core.settings import BOARD
 from src.core.targets import json_fingerprint
 from src.core.terminal import result, show_table, warn
-from src.data.submission_files import write_submission
+from src.data.submission_files import read_submission, write_submission
 from src.ensemble.submission_log import Submission, SubmissionLog, entered_on
 from src.evaluation import label_shift, metrics
 from src.evaluation.run_comparison import gain
@@ -47,7 +47,7 @@ def show(workspace: Workspace) -> None:
     submissions = register.submissions_for(workspace.dataset.test_texts)
     if not any(one.online for one in submissions):
         return
-    for test in sorted({one.test for one in submissions if one.test}):
+    for test in sorted({one.test for one in submissions}, key=lambda test: (test is None, test or "")):
         here = [one for one in submissions if one.test == test]
         for board in sorted({entry.board for one in here for entry in one.online}):
             _show(workspace, here, test, board)
@@ -80,9 +80,39 @@ def add(workspace: Workspace, file: Path, score: float, board: str | None, note:
             "give it another name and add that"
         )
     else:
-        warn(f"{file.name} was not made here: there is nothing to set its score beside")
-        one = register.made(file, sha, test=None, run=None, fingerprint=None, how={})
+        test = _test_of(workspace, file)
+        text = workspace.dataset.test_texts[test] if test else None
+        one = register.made(file, sha, test=test, test_text=text, run=None, fingerprint=None, how={})
     _enter(workspace, register, one, score, board, note)
+
+
+def _test_of(workspace: Workspace, file: Path) -> str | None:
+    """The test file whose ids a submission from elsewhere has; None where it has those of none. Tells either."""
+    told = f"{file.name} was not made here"
+    try:
+        ids = np.sort(read_submission(file, workspace.task)[0])
+        tests = {test: np.sort(workspace.test_ids(test)) for test in workspace.dataset.test_files}
+    except UserError as error:
+        warn(f"{told}, and its ids cannot be compared: {error}. Its score is noted, and compares with none")
+        return None
+    alike = [test for test, known in tests.items() if np.array_equal(ids, known)]
+    named = [test for test in alike if Path(test).stem in file.name] or alike
+    if not named:
+        common = {test: int(np.isin(ids, known).sum()) for test, known in tests.items()}
+        counts = ", ".join(f"{count:,} are in {test}" for test, count in common.items()) or "there are no test files"
+        warn(
+            f"{told}, and its {len(ids):,} ids are those of no test file: {counts}. Its score is noted, and compares "
+            "with none"
+        )
+        return None
+    target = workspace.target
+    test = target.name if target is not None and target.name in named else named[0]
+    both = f" ({' and '.join(alike)} have the same ids)" if len(alike) > 1 else ""
+    warn(
+        f"{told}: it counts as a submission of {test}{both}, without validations. To blend it and set its score beside "
+        f"validations: ./run.sh {workspace.command('import', 'NAME', '--test', f'{test}={file}')}"
+    )
+    return test
 
 
 def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
@@ -210,7 +240,7 @@ class _Line:
     """Score under each measure, and `online`."""
 
 
-def _show(workspace: Workspace, submissions: list[Submission], test: str, board: str) -> None:
+def _show(workspace: Workspace, submissions: list[Submission], test: str | None, board: str) -> None:
     lines = []
     for one in submissions:
         values: dict[str, float | None] = dict.fromkeys(MEASURES)
@@ -218,7 +248,10 @@ def _show(workspace: Workspace, submissions: list[Submission], test: str, board:
             values = {name: one.judged["validations"][name]["value"] for name in VALIDATIONS}
             values["expected"] = one.judged["expected"]["value"]
         lines.append(_Line(one, {**values, "online": one.score(board)}))
-    entered = sorted((line for line in lines if line.values["online"] is not None), key=lambda x: x.values["online"])
+    entered = [line for line in lines if line.values["online"] is not None]
+    entered.sort(key=lambda line: line.values["online"], reverse=True)
+    if not entered:
+        return
     measured = [line for line in entered if None not in line.values.values()]
     names = [*MEASURES, "online"]
     ranks = {name: _ranks([line.values[name] for line in entered]) for name in names}
@@ -230,13 +263,14 @@ def _show(workspace: Workspace, submissions: list[Submission], test: str, board:
         ]
         for i, line in enumerate(entered)
     ]
-    show_table(f"Submissions of {test}, best on {board} last: score/rank", ["id", "run", *names], rows)
+    of = f"of {test}" if test else "with ids of no test file"
+    show_table(f"Submissions {of}, best on {board} first: score/rank", ["id", "run", *names], rows)
     if len(measured) >= FEWEST:
         online = [line.values["online"] for line in measured]
         told = ", ".join(f"{name} {_spearman([line.values[name] for line in measured], online)}" for name in MEASURES)
         result(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
-    if len(measured) > 1:
-        _show_gains(workspace, measured[-1].submission, [line.submission for line in measured[:-1]], test)
+    if len(measured) > 1 and test:
+        _show_gains(workspace, measured[0].submission, [line.submission for line in measured[1:]], test)
 
 
 def _show_gains(workspace: Workspace, best: Submission, others: list[Submission], test: str) -> None:

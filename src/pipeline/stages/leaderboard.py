@@ -250,7 +250,8 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
         expected = found["expected"]
         half = None if expected["low"] is None else (expected["high"] - expected["low"]) / 2
         cells = [short_text(score, task.has_classes) for score in scores]
-        rows.append([name, *cells, f"{number_text(expected['value'], '.3f')}±{number_text(half, '.3f')}"])
+        told = "–" if expected["value"] is None else f"{expected['value']:.3f}±{number_text(half, '.3f')}"
+        rows.append([name, *cells, told])
     sizes = next(iter(lines.values()))["validations"]
     rows.append([f"effective {task.noun}", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} first"
