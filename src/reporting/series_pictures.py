@@ -34,12 +34,14 @@ def heat_map(contributions: np.ndarray, shape: InputShape, title: str, limit: fl
     labels = [f"{names[i]} {total[i]:+.2f}" for i in shown]
     if len(others):
         rows.append(contributions[:, others].sum(axis=1))
-        labels.append(f"{len(others)} others {total[others].sum():+.2f}")
+        labels.append(_("{n} others {sum:+.2f}").format(n=len(others), sum=total[others].sum()))
     n_steps = len(contributions) - 1
     wide = max(n_steps // 16, 1)  # steps of the column of what belongs to no hour
     painted = np.stack([[*row[:-1], *[np.nan] * wide, *[row[-1]] * wide] for row in rows])
     limit = limit_of(contributions) if limit is None else limit
-    with charts.picture(f"{title}: contributions by parameter and hour", 0.9 + 0.19 * len(rows)) as chart:
+    with charts.picture(
+        _("{title}: contributions by parameter and hour").format(title=title), 0.9 + 0.19 * len(rows)
+    ) as chart:
         axes = chart.axes
         hours = step_size(shape)
         charts.shades(axes, painted, labels, limit, _("contribution"), (0, painted.shape[1] * hours))
@@ -63,9 +65,9 @@ def image_maps(
     for name, values in [*shown, (title, pixels)]:
         own = float(np.abs(values).max(initial=1e-6))
         limit = own if name == "image" or deepest is None else deepest
-        what = "brightness" if name == "image" else "contribution"
+        what = _("brightness") if name == "image" else _("contribution")
         rows = [str(row) if row % max(len(values) // 8, 1) == 0 else "" for row in range(len(values))]
-        with charts.picture(f"{title}: {what} of pixels", 2.2, 2.4) as chart:
+        with charts.picture(_("{title}: {what} of pixels").format(title=title, what=what), 2.2, 2.4) as chart:
             charts.shades(chart.axes, values, rows, limit, what)
             chart.axes.set_title(name)
             chart.axes.set_xlabel(_("column"))
@@ -78,7 +80,9 @@ def curves(record: dict[str, Any], shape: InputShape, title: str) -> str:
     """Draws the strongest parameters of a stay, what was imputed dashed, and below them the attention if there is."""
     parameters, attention, size = record["curves"], record.get("attention"), step_size(shape)
     panels = [1.0] * len(parameters) + ([0.7] if attention is not None else [])
-    with charts.picture(f"{title}: curves", 0.55 + 0.72 * len(panels), charts.WIDTH, panels) as chart:
+    with charts.picture(
+        _("{title}: curves").format(title=title), 0.55 + 0.72 * len(panels), charts.WIDTH, panels
+    ) as chart:
         for place, ((name, curve), axes) in enumerate(zip(parameters.items(), chart.panels, strict=False)):
             seen = _floats(curve["observed"])
             colour, hours = charts.COLOURS[place % len(charts.COLOURS)], (np.arange(len(seen)) + 0.5) * size
@@ -109,7 +113,9 @@ def importance(record: dict[str, Any], shape: InputShape, title: str) -> str:
     """Draws the mean absolute contribution of the strongest parameters."""
     names, size = sources(shape), _floats(record["size"])
     order = np.argsort(-size, kind="stable")[:BARS]
-    with charts.picture(f"{title}: mean absolute contribution", 0.8 + 0.19 * len(order), charts.PANEL) as chart:
+    with charts.picture(
+        _("{title}: mean absolute contribution").format(title=title), 0.8 + 0.19 * len(order), charts.PANEL
+    ) as chart:
         places = np.arange(len(order))[::-1]
         chart.axes.barh(places, size[order], color=charts.COLOURS[0], height=0.65)
         chart.axes.set_yticks(places, [names[i] for i in order], fontsize=8)
@@ -124,12 +130,12 @@ def by_step(records: dict[str, dict[str, Any]], shape: InputShape) -> str:
     """Draws the mean absolute contribution of each step, for each label."""
     step = steps_name(shape).removesuffix("s")
     series = {label: record["steps"] for label, record in records.items()}
-    with charts.picture(f"Mean absolute contribution by {step}", 2.4, charts.PANEL) as chart:
+    with charts.picture(_("Mean absolute contribution by {step}").format(step=step), 2.4, charts.PANEL) as chart:
         chart.axes.set_ylim(0, 1.1 * max(max(values) for values in series.values()))
         charts.lines(chart.axes, (np.arange(shape.steps) + 0.5) * step_size(shape), series)
         chart.axes.set_xlabel(step)
         chart.axes.set_ylabel(_("mean |contribution|"))
-        chart.axes.set_title(f"Contribution of each {step}")
+        chart.axes.set_title(_("Contribution of each {step}").format(step=step))
     return chart.svg
 
 

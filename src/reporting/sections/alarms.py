@@ -7,34 +7,34 @@ from typing import Any
 import numpy as np
 
 from src.core import charts
-from src.core.language import _
+from src.core.language import _, joined
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
 SCORES = {
     "roc_auc": "AUROC",
     "pr_auc": "AUPRC",
-    "log_loss": "log loss",
-    "log_loss_levelled": "log loss, levelled",
+    "log_loss": _("log loss"),
+    "log_loss_levelled": _("log loss, levelled"),
     "mae": "MAE",
 }
 """Figures at an hour of data."""
 WORTH = {
-    "sensitivity": ("deaths with an alarm", "{:.1%}"),
-    "lead_time": ("lead time before death, median, h", "{:.0f}"),
-    "lead_time_lower": ("lower quartile, h", "{:.0f}"),
-    "lead_time_upper": ("upper quartile, h", "{:.0f}"),
-    "survivors_alarmed": ("survivors with an alarm", "{:.1%}"),
-    "false_alarms_per_day": ("false alarms a patient-day, survivors", "{:.3f}"),
-    "alarms_per_day": ("alarms a patient-day", "{:.3f}"),
-    "precision": ("alarms in stays that end in death", "{:.1%}"),
-    "precision_of_stays": ("alarmed stays that end in death", "{:.1%}"),
-    "time_in_alarm_deaths": ("time in alarm, deaths", "{:.1%}"),
-    "time_in_alarm_survivors": ("time in alarm, survivors", "{:.1%}"),
-    "hours_of_an_alarm": ("mean length of an alarm, h", "{:.1f}"),
+    "sensitivity": (_("deaths with an alarm"), "{:.1%}"),
+    "lead_time": (_("lead time before death, median, h"), "{:.0f}"),
+    "lead_time_lower": (_("lower quartile, h"), "{:.0f}"),
+    "lead_time_upper": (_("upper quartile, h"), "{:.0f}"),
+    "survivors_alarmed": (_("survivors with an alarm"), "{:.1%}"),
+    "false_alarms_per_day": (_("false alarms a patient-day, survivors"), "{:.3f}"),
+    "alarms_per_day": (_("alarms a patient-day"), "{:.3f}"),
+    "precision": (_("alarms in stays that end in death"), "{:.1%}"),
+    "precision_of_stays": (_("alarmed stays that end in death"), "{:.1%}"),
+    "time_in_alarm_deaths": (_("time in alarm, deaths"), "{:.1%}"),
+    "time_in_alarm_survivors": (_("time in alarm, survivors"), "{:.1%}"),
+    "hours_of_an_alarm": (_("mean length of an alarm, h"), "{:.1f}"),
 }
 """What alarms are worth: name and format."""
-WAYS = {"hysteresis": "with hysteresis", "bare": "bare threshold"}
+WAYS = {"hysteresis": _("with hysteresis"), "bare": _("bare threshold")}
 DIGITS = "{:.3f}"
 INTERVAL = 1.96
 """Standard errors on each side of a 95% interval."""
@@ -47,22 +47,25 @@ def section(findings: Findings) -> Section:
     record = best.findings("alarms.json", "alarms") if best is not None else {}
     if not record:
         return found
-    found.parts.append(Text(f"{best.name}, {record['how']}. {_lost(record)}"))
-    found.parts.append(Chart(_against_hours(record), "Score against hours of data, with 95% intervals."))
+    found.parts.append(Text(joined(" ", [f"{best.name}, {record['how']}.", _lost(record)])))
+    found.parts.append(Chart(_against_hours(record), _("Score against hours of data, with 95% intervals.")))
     if "alarms" in record:
         found.parts.append(Text(_rule(record)))
-        caption = "Every threshold, with 95% intervals of the sensitivity. Dots: thresholds chosen on the other folds"
-        found.parts.append(Chart(_curves(record), f"{caption}, for {record['chosen']}."))
+        caption = _(
+            "Every threshold, with 95% intervals of the sensitivity. Dots: thresholds chosen on the other folds, for "
+            "{chosen}."
+        )
+        found.parts.append(Chart(_curves(record), caption.format(chosen=record["chosen"])))
         highest = 1.25 * max((max(*one["risk"], one["on"]) for one in record["examples"]), default=1.0)
         examples = {one["died"]: _example(one, highest) for one in record["examples"]}
         told = {
-            True: "a death with its first alarm at the median hour",
-            False: "a survivor with a median time in alarm",
+            True: _("a death with its first alarm at the median hour"),
+            False: _("a survivor with a median time in alarm"),
         }
         if examples:
-            shown = " and ".join(told[died] for died in examples)
-            caption = "Risk over time; alarms are shaded, and the dashed line is the threshold"
-            found.parts.append(Chart(list(examples.values()), f"{caption}: {shown}."))
+            shown = joined(_(" and "), [told[died] for died in examples])
+            caption = _("Risk over time; alarms are shaded, and the dashed line is the threshold: {stays}.")
+            found.parts.append(Chart(list(examples.values()), caption.format(stays=shown)))
     for title, columns, rows in tables(record):
         found.parts.append(Table(columns, rows, title))
     return found
@@ -72,21 +75,23 @@ def tables(record: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]
     """Title, columns and rows of the tables of an alarms.json, for the terminal and the page."""
     names = [name for name in record["scores"][0] if name != "hour"]
     rows = [[f"{one['hour']:g}", *(_with_error(one[name], DIGITS) for name in names)] for one in record["scores"]]
-    found = [("Score against hours of data", ["hours", *(SCORES[name] for name in names)], rows)]
+    found = [(_("Score against hours of data"), [_("hours"), *(SCORES[name] for name in names)], rows)]
     rows = [
         [f"{one['hour']:g}", SCORES[name], *(_with_error(one[name][key], DIGITS) for key in ("whole", "early", "gain"))]
         for one in record["reference"]
         for name in one
         if name != "hour"
     ]
-    columns = ["hours", "figure", "learned from whole stays", "from these hours", "difference"]
-    found.append(("Boosted trees that learned from whole stays or from the first hours alone", columns, rows))
+    columns = [_("hours"), _("figure"), _("learned from whole stays"), _("from these hours"), _("difference")]
+    found.append((_("Boosted trees that learned from whole stays or from the first hours alone"), columns, rows))
     if "alarms" in record:
         rows = [
             [name, *(_with_error(record["alarms"][way][key], form) for way in WAYS)]
             for key, (name, form) in WORTH.items()
         ]
-        found.append((f"Alarms for {record['chosen']}, ± one standard error", ["", *WAYS.values()], rows))
+        found.append(
+            (_("Alarms for {chosen}, ± one standard error").format(chosen=record["chosen"]), ["", *WAYS.values()], rows)
+        )
     return found
 
 
@@ -100,31 +105,42 @@ def _with_error(cell: dict[str, float | None], form: str) -> str:
 def _lost(record: dict[str, Any]) -> str:
     """What early reading costs models that learned from whole stays, in words."""
     name, unit = ("roc_auc", "AUROC") if "roc_auc" in record["reference"][0] else ("mae", record["unit"])
-    gains = [f"{_with_error(one[name]['gain'], '{:+.3f}')} at {one['hour']:g} h" for one in record["reference"]]
-    return (
+    gains = [
+        _("{gain} at {hour:g} h").format(gain=_with_error(one[name]["gain"], "{:+.3f}"), hour=one["hour"])
+        for one in record["reference"]
+    ]
+    return _(
         "Models that learn from the first hours alone know early stays better: boosted trees of both kinds differ by "
-        f"{', '.join(gains)} ({unit})."
-    )
+        "{gains} ({unit})."
+    ).format(gains=joined(", ", gains), unit=unit)
 
 
 def _rule(record: dict[str, Any]) -> str:
     """Rule of the alarms, what was chosen on what, and what is known of the hour of death, in words."""
     rule, thresholds = record["rule"], list(record["thresholds"].values())
     parts = [
-        f"An alarm begins where the risk reaches a threshold ({min(thresholds):.3f} to {max(thresholds):.3f}).",
-        f"It lasts at least {rule['duration']:g} h and ends where the risk is below {rule['off']:.0%} of the threshold;"
-        f" for {rule['refractory']:g} h after an alarm there is no other.",
-        "The risk is the run's probability, levelled hour by hour.",
-        f"Levels and threshold ({record['chosen']}) are fitted on the other folds.",
-        "Of the hour of death only the day is known: a lead time is the day of death times 24 h, minus the hour of the "
-        "first alarm, and is right to a day.",
+        _("An alarm begins where the risk reaches a threshold ({low:.3f} to {high:.3f}).").format(
+            low=min(thresholds), high=max(thresholds)
+        ),
+        _(
+            "It lasts at least {least:g} h and ends where the risk is below {off:.0%} of the threshold; for {pause:g} "
+            "h after an alarm there is no other."
+        ).format(least=rule["duration"], off=rule["off"], pause=rule["refractory"]),
+        _("The risk is the run's probability, levelled hour by hour."),
+        _("Levels and threshold ({chosen}) are fitted on the other folds.").format(chosen=record["chosen"]),
+        _(
+            "Of the hour of death only the day is known: a lead time is the day of death times 24 h, minus the hour of "
+            "the first alarm, and is right to a day."
+        ),
     ]
     if record["early_deaths"]:
         parts.append(
-            f"{record['early_deaths']} deaths are noted on a day that is over before the watch ends, though every stay "
-            "is watched to its end: they count as deaths at that hour."
+            _(
+                "{n} deaths are noted on a day that is over before the watch ends, though every stay is watched to its "
+                "end: they count as deaths at that hour."
+            ).format(n=record["early_deaths"])
         )
-    return " ".join(parts)
+    return joined(" ", parts)
 
 
 def _against_hours(record: dict[str, Any]) -> list[str]:
@@ -135,14 +151,16 @@ def _against_hours(record: dict[str, Any]) -> list[str]:
         names = [name for name in panel if name in scores[0]]
         if not names:
             continue
-        title = " and ".join(SCORES[name] for name in names) + (f" ({record['unit']})" if record["unit"] else "")
-        with charts.picture(f"{title} against hours of data", 2.6, charts.PANEL) as chart:
+        title = joined(_(" and "), [SCORES[name] for name in names])
+        if record["unit"]:
+            title = _("{figures} ({unit})").format(figures=title, unit=record["unit"])
+        with charts.picture(_("{title} against hours of data").format(title=title), 2.6, charts.PANEL) as chart:
             for i, name in enumerate(names):
                 _band(chart.axes, hours, [one[name] for one in scores], SCORES[name], i)
                 reference = [one for one in record["reference"] if name in one]
                 if reference:
                     places = [one["hour"] for one in reference], [one[name]["early"]["value"] for one in reference]
-                    label = "trees that learned from these hours" if i == 0 else None
+                    label = _("trees that learned from these hours") if i == 0 else None
                     chart.axes.plot(*places, "x", color=charts.COLOURS[i], label=label)
             chart.axes.set_title(title)
             chart.axes.set_xlabel(_("hours of data"))
@@ -160,7 +178,7 @@ def _band(axes: Any, x: list[float], cells: list[dict[str, Any]], name: str, col
 
 
 def _curves(record: dict[str, Any]) -> str:
-    with charts.picture("Sensitivity against false alarms a patient-day", 2.8) as chart:
+    with charts.picture(_("Sensitivity against false alarms a patient-day"), 2.8) as chart:
         for i, (way, name) in enumerate(WAYS.items()):
             points = record["curves"][way]
             # Below some threshold alarms grow into each other, so that there are fewer again.
@@ -181,11 +199,13 @@ def _curves(record: dict[str, Any]) -> str:
 
 def _example(one: dict[str, Any], highest: float) -> str:
     """Draws risk and alarms of a stay, up to the risk `highest`."""
-    fate = "died in hospital" if one["died"] else "survived"
+    fate = _("died in hospital") if one["died"] else _("survived")
     if one["death_hour"] is not None:
-        fate = f"died on day {one['death_hour'] / 24:.0f}"
-    title = f"Stay {one['stay']}: {fate}"
-    with charts.picture(f"Risk and alarms of stay {one['stay']}, which {fate}", 2.4, charts.PANEL) as chart:
+        fate = _("died on day {day:.0f}").format(day=one["death_hour"] / 24)
+    title = _("Stay {id}: {fate}").format(id=one["stay"], fate=fate)
+    with charts.picture(
+        _("Risk and alarms of stay {id}, which {fate}").format(id=one["stay"], fate=fate), 2.4, charts.PANEL
+    ) as chart:
         risk = [*one["risk"], one["risk"][-1]]
         chart.axes.step(
             [*one["hours"], one["end"]], risk, where="post", color=charts.COLOURS[0], linewidth=1.4, label=_("risk")

@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from src.core.language import _
+from src.core.language import _, joined
 from src.data.inputs import InputShape
 from src.data.tasks import Task
 from src.reporting import series_pictures as pictures
 from src.reporting.html_page import Chart, Part, Table, Text
 from src.reporting.series_findings import quantity, sources, steps_name
 
+KINDS = {"hardest": _("Hardest"), "typical": _("Typical"), "usual": _("Usual")}
+"""Reasons why a row is shown."""
 LISTED = 12
 """Parameters in the table of a label."""
-DIRECTION = "A direction near +1: the higher the value, the higher the prediction; near -1 the other way round."
+DIRECTION = _("A direction near +1: the higher the value, the higher the prediction; near -1 the other way round.")
 
 
 def parts(record: dict[str, Any], task: Task, shape: InputShape, name: str) -> list[Part]:
     """Returns what the section shows of `record`, which ./run.sh explain wrote for the run `name`."""
-    found: list[Part] = [Text(f"{method(task, shape)} Out of fold, by {name}.")]
+    found: list[Part] = [Text(joined(" ", [method(task, shape), _("Out of fold, by {run}.").format(run=name)]))]
     labels, is_image = record["parameters"], steps_name(shape) == "rows"
     if is_image:
         drawn = {
@@ -51,34 +53,44 @@ def parts(record: dict[str, Any], task: Task, shape: InputShape, name: str) -> l
 
 def method(task: Task, shape: InputShape) -> str:
     """Says what contributions are of."""
-    return (
-        f"Contributions to the {quantity(task)}, by integrated gradients from the average training {task.one}: a "
-        "parameter's value, whether it was observed, the time since and its transforms together. Boosted trees and "
-        "kernel machines get theirs by leaving out a parameter."
-    )
+    return _(
+        "Contributions to the {quantity}, by integrated gradients from the average training {one}: a parameter's "
+        "value, whether it was observed, the time since and its transforms together. Boosted trees and kernel machines "
+        "get theirs by leaving out a parameter."
+    ).format(quantity=quantity(task), one=task.one)
 
 
 def legend(task: Task, shape: InputShape) -> str:
     """Says what the colours and the numbers of the maps are."""
     step = steps_name(shape).removesuffix("s")
-    said = (
-        f"Blue raises the prediction, orange lowers it, against the average training {task.one} at the same {step}; "
-        "the deeper, the more."
-    )
+    said = _(
+        "Blue raises the prediction, orange lowers it, against the average training {one} at the same {step}; the "
+        "deeper, the more."
+    ).format(one=task.one, step=step)
     if step == "row":
         return said
-    return f"{said} The numbers are sums over the hours; statics, and what was never observed, belong to no hour (all)."
+    return joined(
+        " ",
+        [
+            said,
+            _("The numbers are sums over the hours; statics, and what was never observed, belong to no hour (all)."),
+        ],
+    )
 
 
 def title_of(one: dict[str, Any], task: Task) -> str:
     """Returns what a row is, in truth and by prediction; the class that is explained is the true one."""
-    head = f"{one['kind'].capitalize()} {task.one} {one['report']}"
+    named = {"kind": KINDS[one["kind"]], "one": task.one, "id": one["report"], "probability": one["probability"]}
     if task.unit:
-        return f"{head}: {one['there']:g} {task.unit}, predicted {one['probability']:.1f}"
+        told = _("{kind} {one} {id}: {there:g} {unit}, predicted {probability:.1f}")
+        return told.format(there=one["there"], unit=task.unit, **named)
     if task.kind == "multiclass":
-        return f"{head}: {one['label']}, probability {one['probability']:.3f}"
-    truth = f"{one['label']} {'positive' if one['there'] else 'negative'}"
-    return f"{head}: {truth}, probability {one['probability']:.3f}"
+        told = _("{kind} {one} {id}: {label}, probability {probability:.3f}")
+    elif one["there"]:
+        told = _("{kind} {one} {id}: {label} positive, probability {probability:.3f}")
+    else:
+        told = _("{kind} {one} {id}: {label} negative, probability {probability:.3f}")
+    return told.format(label=one["label"], **named)
 
 
 def row_parts(name: str, title: str, one: dict[str, Any], shape: InputShape, limit: float | None = None) -> list[Part]:
@@ -88,11 +100,15 @@ def row_parts(name: str, title: str, one: dict[str, Any], shape: InputShape, lim
     if "image" in one:
         drawn = pictures.image_maps(contributions, np.array(one["image"]), shape, "contributions", limit)
         return [Chart(drawn, title)]
-    drawn = [pictures.heat_map(contributions, shape, f"{name[0].upper()}{name[1:]}: contributions", limit)]
+    drawn = [
+        pictures.heat_map(
+            contributions, shape, _("{name}: contributions").format(name=f"{name[0].upper()}{name[1:]}"), limit
+        )
+    ]
     if one["curves"] or "attention" in one:
         drawn.append(pictures.curves(one, shape, name))
     has_gaps = any(curve["filled"] is not None for curve in one["curves"].values())
-    return [Chart(drawn, title + ("; dashed: imputed, as the model reads it" if has_gaps else ""))]
+    return [Chart(drawn, title + (_("; dashed: imputed, as the model reads it") if has_gaps else ""))]
 
 
 def _weights(label: str, one: dict[str, Any], shape: InputShape, task: Task) -> Table:
@@ -107,5 +123,11 @@ def _weights(label: str, one: dict[str, Any], shape: InputShape, task: Task) -> 
         ]
         for i in np.argsort(-size, kind="stable")[:LISTED]
     ]
-    columns = ["parameter", "mean |contribution|", "share", "direction"]
-    return Table(columns, rows, f"{label}: what counts in {one['rows']} {task.noun}. {DIRECTION}")
+    columns = [_("parameter"), _("mean |contribution|"), _("share"), _("direction")]
+    return Table(
+        columns,
+        rows,
+        _("{label}: what counts in {n} {noun}. {direction}").format(
+            label=label, n=one["rows"], noun=task.noun, direction=DIRECTION
+        ),
+    )
