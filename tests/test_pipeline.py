@@ -645,7 +645,7 @@ def test_missing_artefacts_name_their_command(tiny_input, tmp_path, capsys):
         (["predict", "lstm"], ["before the file", "--bundle FILE"]),
         (["score", "--labels", "x.csv"], ["takes one submission"]),
         (["paths.input=/nowhere"], ["/nowhere"]),
-        (["sample", "--rows", "2"], ["sample.rows", "greater than or equal to 10"]),
+        (["sample", "--rows", "2"], ["sample.rows", "want a whole number: 10 to 100,000,000"]),
     ],
 )
 def test_what_cannot_be_understood(arguments, expected, capsys):
