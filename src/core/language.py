@@ -144,6 +144,7 @@ def drawn() -> Iterator[dict[str, Message]]:
 def html(value: Any) -> Any:
     """Returns a message with a translation as HTML in every language, of which the page shows one; other values as they
     are. Jinja2 calls it for all that a template writes (`finalize`)."""
+    value = WORDS.get(value, value) if isinstance(value, str) else value
     if not isinstance(value, Message) or len({value.in_language(language) for language in LANGUAGES}) == 1:
         return value
     from markupsafe import Markup

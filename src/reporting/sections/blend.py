@@ -83,8 +83,8 @@ def _correlations(name: str, members: list[str], correlation: np.ndarray) -> lis
 
 def _labels(task: Task, start: int, stop: int) -> str:
     if task.kind == "multilabel":
-        return f"labels {start} to {stop - 1}"
-    return task.label_names[start] if stop == start + 1 else "all classes"
+        return _("labels {first} to {last}").format(first=start, last=stop - 1)
+    return task.label_names[start] if stop == start + 1 else _("all classes")
 
 
 def _gain(estimate: dict | None) -> str:

@@ -228,9 +228,9 @@ def validations(findings: Findings) -> list[Table]:
     rows = []
     for name, board in boards.items():
         expected = board["expected"]
-        between = " to ".join(number_text(expected[end], ".3f") for end in ("low", "high"))
+        numbers = {key: number_text(expected[key], ".3f") for key in ("value", "low", "high")}
         cells = [_with_error(board["validations"][key]) for key in shown]
-        rows.append([name, *cells, f"{number_text(expected['value'], '.3f')} ({between})"])
+        rows.append([name, *cells, _("{value} ({low} to {high})").format(**numbers)])
     return [Table([_("run"), *shown, _("expected (95% interval)")], rows, caption)]
 
 
