@@ -182,8 +182,8 @@ def _read_once(inode: int, path: str) -> bytes:
 
 
 def _files(folder: Path, above: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yields the files below a folder with their names in it."""
-    for entry in os.scandir(folder):
+    """Yields the files below a folder, if it is there, with their names in it."""
+    for entry in os.scandir(folder) if folder.exists() else ():
         if entry.is_dir(follow_symlinks=False):
             yield from _files(folder / entry.name, f"{above}{entry.name}/")
         else:
