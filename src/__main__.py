@@ -68,6 +68,8 @@ def main(arguments: list[str], began: float | None = None) -> int:
         # The reader of a pipe (head, less) has left; nothing more can be told to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt as end:  # before the command began, or after it ended
+        return _ended_by(end)[0]
     return status
 
 
@@ -83,11 +85,7 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
         return 2, str(error)
     except KeyboardInterrupt as end:
         interrupts.received()
-        number = end.number if isinstance(end, interrupts.Terminated) else signal.SIGINT
-        name = signal.Signals(number).name
-        told = f"ended by {name}: what is finished is kept, and the same command goes on from there"
-        print(told, file=sys.stderr)
-        return 128 + number, told
+        return _ended_by(end)
     except Exception as fault:
         if told := explained(fault):
             terminal.error(told)
@@ -96,6 +94,14 @@ def _tried(arguments: list[str], as_json: bool) -> tuple[int, str | None]:
             raise
         _show_fault(*sys.exc_info())  # a fault of ours; the script gets its document all the same
         return 1, f"{type(fault).__name__}: {fault}"
+
+
+def _ended_by(end: KeyboardInterrupt) -> tuple[int, str]:
+    """Tells the signal that ends a command; returns the exit status and what was told."""
+    number = end.number if isinstance(end, interrupts.Terminated) else signal.SIGINT
+    told = f"ended by {signal.Signals(number).name}: what is finished is kept, and the same command goes on from there"
+    print(told, file=sys.stderr)
+    return 128 + number, told
 
 
 def _print_document(

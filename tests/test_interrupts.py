@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from src.__main__ import main
-from src.core import interrupts
+from src.core import interrupts, temporaries
 from src.core.executors import Job, LocalProcesses
 from tests.waiting import PATIENCE, wait_until
 
@@ -87,7 +87,7 @@ def test_a_signal_lets_jobs_keep_their_state_and_leaves_no_process(tmp_path, nam
 def test_a_command_says_by_what_it_was_ended(name, tmp_path, monkeypatch, capsys):
     number = BY_NAME[name]
     before = signal.getsignal(number)
-    monkeypatch.setattr("src.__main__._run", lambda arguments: os.kill(os.getpid(), number) or time.sleep(PATIENCE))
+    monkeypatch.setattr("src.__main__.run", lambda arguments: os.kill(os.getpid(), number) or time.sleep(PATIENCE))
     assert main(["train"]) == 128 + number
     assert capsys.readouterr().err == (
         f"ended by SIG{name}: what is finished is kept, and the same command goes on from there\n"
@@ -95,6 +95,21 @@ def test_a_command_says_by_what_it_was_ended(name, tmp_path, monkeypatch, capsys
     assert main(["train", "--json"]) == 128 + number
     assert json.loads(capsys.readouterr().out)["exit_status"] == 128 + number
     assert signal.getsignal(number) == before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_signal_before_the_command_begins_is_told_alike(name, monkeypatch, capsys):
+    number = BY_NAME[name]
+    monkeypatch.setattr(
+        "src.core.temporaries._made", lambda place: os.kill(os.getpid(), number) or time.sleep(PATIENCE)
+    )
+    temporaries._folder_of_process.cache_clear()
+    try:
+        assert main(["train"]) == 128 + number
+    finally:
+        temporaries._folder_of_process.cache_clear()
+    assert capsys.readouterr().err.startswith(f"ended by SIG{name}: what is finished is kept")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_an_ignored_signal_stays_ignored():

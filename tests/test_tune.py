@@ -70,6 +70,10 @@ def test_a_study_ends_in_a_preset_that_train_takes(tiny_input, tmp_path, space, 
     assert len(trials) == 5 and {trial["state"] for trial in trials} <= {"complete", "pruned"}
     assert "5 of 5" in shown
     assert not list((folder / "trials").iterdir()), "weights and logits of trials are not kept"
+    (folder / "trials/0001").mkdir()  # as a kill leaves it, after the trial was told and before its files are gone
+    assert main(search) == 0
+    assert "all 5 trials are made" in capsys.readouterr().out
+    assert not list((folder / "trials").iterdir())
     complete = sorted((-float(trial["score"]), trial) for trial in trials if trial["state"] == "complete")
     preset = yaml.safe_load((folder / "best.yaml").read_text())
     assert preset.keys() >= {"runs", "folds", "select_on"} and not preset.keys() & {"track", "track_uri", "paths"}

@@ -88,7 +88,6 @@ class TrialRunner:
 
     def run(self, executor: Executor) -> None:
         """Runs trials until there are enough, the time is over, or MOST_FAILURES trials in a row failed."""
-        self._clean_up()
         waiting = {f"({i})": 1.0 for i in range(self._study.left)}
         with JobProgress("tune", waiting) as self._progress:
             with contextlib.suppress(OutOfTime):
@@ -230,7 +229,7 @@ class TrialRunner:
         self._active.remove(one)
         shutil.rmtree(self._trial_folder(one.trial.number), ignore_errors=True)
 
-    def _clean_up(self) -> None:
+    def clean_up(self) -> None:
         """Removes files that a kill left of finished trials."""
         for trial in self._study.finished():
             if trial.user_attrs.get(study.OWNER) == self._study.owner:

@@ -69,6 +69,7 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
     with _opened(workspace, model, options, n_folds, _run_inputs(workspace, machine, model, space)) as trials:
         _compare_with_settings_in_use(workspace, machine, model, space, trials)
         runner = TrialRunner(workspace, machine, model, space, trials)
+        runner.clean_up()
         if trials.left:
             _label_by_teachers(workspace, machine, model)
             side_by_side = config.executor.model_copy(update={"workers": options.jobs} if options.jobs else {})
