@@ -17,12 +17,13 @@ from src.__main__ import main
 from src.core import storage
 from src.core.errors import OutOfTime
 from src.core.executors import LocalProcesses
-from src.core.settings_loader import load_config, run_from_yaml
+from src.core.settings_loader import as_preset, load_config, run_from_yaml
 from src.evaluation.workspace import Workspace
 from src.pipeline import time_budget
 from src.pipeline.pace import Pace
 from src.pipeline.time_budget import Plan, Step, TimeBudget
 from src.pipeline.time_limit import seconds_of
+from src.training import device_cache
 from src.training.device_cache import Machine
 from tests.conftest import TINY, error_of, words
 from tests.test_executors import Recorder, job
@@ -112,7 +113,7 @@ def budget_of(copy: Path, tiny_input: Path, *more: str) -> TimeBudget:
     """A time budget on a finished pipeline, with speeds of 1 ms for a row and epoch."""
     settings = load_config("sample", [f"paths.input={tiny_input}", f"paths.output={copy}", *more])
     found = TimeBudget(Workspace(settings), 3600.0, is_free=True)
-    found.here = Machine("cpu", "fp32")
+    found.here = device_cache.recall_or_find(found.workspace)
     found.pace = Pace(found.workspace, found.here)
     return found
 
@@ -144,7 +145,7 @@ def test_folds_that_are_there_are_kept(copy, tiny_input, monkeypatch):
     assert budget._choose().settings.folds.k == 2
 
 
-def test_finished_runs_of_other_settings_keep_their_names(copy, tiny_input):
+def test_finished_runs_of_other_settings_keep_their_names(copy, tiny_input, monkeypatch):
     """The new runs get the preset's name; runs of the same settings are taken with all seeds that they have."""
     budget = budget_of(copy, tiny_input, *[word for word in TINY if "=" in word])
     same = budget._named(Plan("sample", budget.workspace.settings)).settings
@@ -158,11 +159,11 @@ def test_finished_runs_of_other_settings_keep_their_names(copy, tiny_input):
     assert named.runs["student"].train.teachers == ["transformer_standard", "lstm_standard"]
     assert named.blend.members == ["student", "lstm_student"]
 
-    path = copy / "runs/lstm/config.yaml"
-    storage.write_text(path, path.read_text().replace("seeds:\n  - 1\n", "seeds:\n  - 1\n  - 2\n"))
-    assert run_from_yaml(path).train.seeds == [1, 2]
+    lstm = budget._made_of("lstm")
+    more = lstm.model_copy(update={"train": lstm.train.model_copy(update={"seeds": [1, 2]})})
+    monkeypatch.setattr(TimeBudget, "_made_of", lambda self, name: more if name == "lstm" else None)
     named = budget._named(Plan("sample", budget.workspace.settings)).settings
-    assert list(named.runs) == ["lstm", "transformer"] and named.runs["lstm"].train.seeds == [1, 2]
+    assert list(named.runs) == ["lstm", "transformer_sample"] and named.runs["lstm"].train.seeds == [1, 2]
 
 
 class Simulated(TimeBudget):
@@ -239,6 +240,26 @@ def test_the_time_is_used_and_never_exceeded(copy, tiny_input, monkeypatch, minu
         budget.run()
         assert 0.7 * budget.seconds < budget.clock <= budget.seconds
         assert budget.steps[0].at < 0.35 * budget.seconds and len(budget.steps) > 1
+
+
+def test_what_an_earlier_command_trained_stays_in_the_blend_until_the_presets_runs_are_there(copy, tiny_input):
+    """Such as runs with fewer epochs, of a command that had less time."""
+    budget = budget_of(copy, tiny_input, *[word for word in TINY if "=" in word])
+    budget.plan = budget._named(Plan("sample", budget.workspace.settings))
+    budget.pace.has_validation_sets = True
+    short = {"lstm_short": budget.plan.settings.runs["lstm"]}
+    budget._find_finished()
+    assert budget.finished.keys() == {"lstm", "transformer"} and not budget.earlier
+    noted = as_preset(budget._settings({"transformer": budget.finished["transformer"]}), set())
+    storage.write_text(budget._file, noted)
+    budget._find_finished()
+    assert budget.earlier.keys() == {"transformer"} and budget.earlier_members == ["transformer"]
+    budget.finished, budget.earlier, budget.earlier_members = {}, short, ["lstm_short"]
+    lstm, transformer = budget.plan.settings.runs.values()
+    assert budget._members({**short}) == ["lstm_short"]
+    assert budget._members({**short, "lstm": lstm}) == ["lstm", "lstm_short"]
+    assert budget._members({**short, "lstm": lstm, "transformer": transformer}) == ["lstm", "transformer"]
+    assert budget._settings({"lstm": lstm}).runs.keys() == {"lstm_short", "lstm"}
 
 
 def test_predictions_follow_what_was_needed(copy, tiny_input, monkeypatch):

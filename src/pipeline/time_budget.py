@@ -26,10 +26,11 @@ from pathlib import Path
 from src.core import interrupts, storage, terminal
 from src.core.errors import OutOfTime, UserError
 from src.core.settings import Config, Folds, Run, Tabular
-from src.core.settings_loader import as_preset, load_config, preset_names, run_from_yaml
+from src.core.settings_loader import as_preset, load_config, preset_names
 from src.core.terminal import add_json, dependency, duration, info, result, show_table, warn
 from src.evaluation import runs
 from src.evaluation.figures import estimate_text
+from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import SAME, Workspace
 from src.pipeline import closing
 from src.pipeline.pace import Pace
@@ -104,6 +105,10 @@ class TimeBudget:
     """Runs that are trained, with their seeds."""
     presets: list[str] = field(default_factory=list)
     """Presets to choose from; before they are measured, none."""
+    earlier: dict[str, Run] = field(default_factory=dict)
+    """Trained runs that an earlier command noted."""
+    earlier_members: list[str] = field(default_factory=list)
+    """Members of its blend."""
     failed: set[str] = field(default_factory=set)
     """Runs that could not be trained."""
     steps: list[Step] = field(default_factory=list)
@@ -270,9 +275,10 @@ class TimeBudget:
             for new in (name, f"{name}_{Path(plan.preset).stem}"):
                 renamed = _renamed(run, {**names, name: new})
                 before = self._made_of(new)
-                if before is None or _seedless(before) == _seedless(renamed):
+                is_same = before is not None and _seedless(before) == _seedless(renamed)
+                if is_same or not (self.workspace.output.run(new) / "run.json").exists():
                     break
-            if before is not None and before.train.seeds[: len(run.train.seeds)] == run.train.seeds:
+            if is_same and before.train.seeds[: len(run.train.seeds)] == run.train.seeds:
                 renamed = _with_seeds(renamed, before.train.seeds)
             names[name], found[new] = new, renamed
         chosen = {names[name]: found[names[name]] for name in settings.runs}
@@ -285,23 +291,36 @@ class TimeBudget:
         )
 
     def _made_of(self, name: str) -> Run | None:
-        """Settings of the finished run of this name; None where there is none."""
+        """Settings of the trained run of this name; None where there is none."""
         folder = self.workspace.output.run(name)
-        return run_from_yaml(folder / "config.yaml") if (folder / "score.json").exists() else None
+        if not (folder / "score.json").exists():
+            return None
+        run = RunFolder.at(folder, self.workspace.settings)
+        return run.settings if run.is_model else None
 
     def _find_finished(self) -> None:
-        settings = self.plan.settings
+        """Finds the finished runs of the plan, and those that an earlier command noted, if they are on these folds."""
+        self.finished = self._current(self.plan.settings)
+        if self._file.exists():
+            try:
+                noted = load_config(str(self._file), self._words(self.plan.settings))
+                if noted.folds == self.plan.settings.folds:
+                    self.earlier = self._current(noted)
+                    self.earlier_members = [name for name in noted.blend.members if name in self.earlier]
+            except UserError as error:
+                warn(f"{self._file} is not used: {error}")
+
+    def _current(self, settings: Config) -> dict[str, Run]:
+        """Runs of the settings that are trained, teachers first."""
         workspace = self._reading(settings)
         jobs = fold_jobs(workspace, self.here)
-        for name in sorted(settings.runs, key=lambda name: bool(settings.runs[name].train.teachers)):
-            if run_target(workspace, name, jobs[name]).is_current():
-                self.finished[name] = settings.runs[name]
+        return {name: settings.runs[name] for name in jobs if run_target(workspace, name, jobs[name]).is_current()}
 
     # Training
 
     def _submit_early(self) -> None:
         """Submits what is finished or, if nothing is, a small run."""
-        if self.finished:
+        if self.finished or self.earlier_members:
             self._submit("what was finished", None, 0.0)
         else:
             name, run = self._first()
@@ -353,10 +372,11 @@ class TimeBudget:
                             info(f"time: {name} gets {run.train.epochs} of {planned[name].train.epochs} epochs")
                         return name, run
         teachers = {teacher for run in planned.values() for teacher in run.train.teachers}
-        members = [name for name in self._members(self.finished) if name not in teachers | self.failed]
-        for name in sorted(members, key=lambda name: len(self.finished[name].train.seeds)):
-            seeds = self.finished[name].train.seeds
-            run = _with_seeds(self.finished[name], [*seeds, max(seeds) + 1])
+        trained = {**self.earlier, **self.finished}
+        members = [name for name in self._members(trained) if name not in teachers | self.failed]
+        for name in sorted(members, key=lambda name: len(trained[name].train.seeds)):
+            seeds = trained[name].train.seeds
+            run = _with_seeds(trained[name], [*seeds, max(seeds) + 1])
             if len(seeds) < MOST_SEEDS and not isinstance(run.model, Tabular) and self._fits(name, run, margin):
                 return name, run
         return None
@@ -408,16 +428,20 @@ class TimeBudget:
         """A workspace of what is finished."""
         return self.workspace.variant(self._settings(self.finished))
 
+    @staticmethod
+    def _words(settings: Config) -> list[str]:
+        """Words of the command that belong to the noted preset's commands too."""
+        return [word for word in settings.overrides if word.startswith(("paths.", "executor.", "device="))]
+
     def _settings(self, chosen: Mapping[str, Run]) -> Config:
-        """Settings of the runs that are `chosen`, as the noted preset has them."""
-        plan = self.plan.settings
-        known = {**plan.denoisers, **plan.runs}
+        """Settings of the runs that are `chosen` and of earlier ones, as the noted preset has them."""
+        plan, chosen = self.plan.settings, {**self.earlier, **chosen}
+        known = {**self.earlier, **plan.denoisers, **plan.runs}
         denoisers = {by: known[by] for run in chosen.values() if (by := run.denoise.by) and by not in chosen}
-        kept = [word for word in plan.overrides if word.startswith(("paths.", "executor.", "device="))]
         return plan.model_copy(
             update={
                 "preset": str(self._file),
-                "overrides": kept,
+                "overrides": self._words(plan),
                 "models": list(chosen),
                 "runs": dict(chosen),
                 "denoisers": denoisers,
@@ -426,14 +450,15 @@ class TimeBudget:
         )
 
     def _members(self, chosen: Mapping[str, Run]) -> list[str]:
-        """Members of the blend of these runs: those that the preset blends, as far as they are there; before, the runs
-        of the preset that are there; before, the first run."""
+        """Members of the blend of these runs: those that the preset blends, once all are there. Before, those that are
+        there, or else further runs of the preset, and the members that an earlier command noted; or else the first run.
+        """
         planned = self.plan.settings
-        return (
-            [name for name in planned.blend.members if name in chosen]
-            or [name for name in planned.runs if name in chosen]
-            or list(chosen)
-        )
+        members = [name for name in planned.blend.members if name in chosen]
+        if len(members) < len(planned.blend.members):
+            members = members or [name for name in planned.runs if name in chosen]
+            members += [name for name in self.earlier_members if name in chosen and name not in members]
+        return members or list(chosen)
 
     # The end
 
