@@ -117,7 +117,7 @@ class Copy:
 
     def write(self, folder: Path = COPIES) -> None:
         shutil.rmtree(folder / self.name, ignore_errors=True)
-        (folder / self.name).mkdir(parents=True)
+        (folder / self.name if self.pictures else folder).mkdir(parents=True, exist_ok=True)
         (folder / f"{self.name}.md").write_text(self.text, encoding="utf-8")
         for name, content in self.pictures.items():
             (folder / self.name / name).write_bytes(content)

@@ -217,7 +217,7 @@ def show_table(
     console = _console()
     style = "" if console.no_color else "bold"
     if best is not None and rows:
-        rows[best] = [_("{name} (best)").format(name=rows[best][0]), *rows[best][1:]]
+        rows[best] = [str(_("{name} (best)").format(name=rows[best][0])), *rows[best][1:]]
     first, parts = _parts(columns, rows, console.width, words)
     for part in parts:
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style=style)
