@@ -78,9 +78,10 @@ def find(workspace: Workspace, target: Target) -> Replaced | None:
 
 
 def announce(workspace: Workspace, target: Target, folds: Collection[str]) -> None:
-    """Warns, before the training of `folds` (names of their folders), of the run that will be replaced by it."""
+    """Warns, before the training of `folds` (names of their folders), of the run that will be replaced by it. A run
+    that keeps its models and gets further seeds is not replaced."""
     before = find(workspace, target)
-    if before is None or set(before.run.record.get("fold_folders", ())) == set(folds):
+    if before is None or set(before.run.record.get("fold_folders", ())) <= set(folds):
         return
     keep = "" if is_dependency() else " To keep both, name the new one: --name NAME"
     warn(f"this replaces run {target.name}, {before.told}.{keep}")
