@@ -14,6 +14,7 @@ from src.core import language
 from src.core.errors import UserError
 from src.core.language import Message, _, attribute, chosen, drawn, html, joined, shown_in
 from tests import catalogue
+from tests.conftest import words
 
 SRC = Path(language.__file__).parents[1]
 KNOWN = "error: {text}"
@@ -145,3 +146,14 @@ def test_lang_chooses_the_language_of_a_command(words, capsys):
 def test_a_language_that_is_not_known_is_refused(capsys):
     assert main(["status", "--lang", "tlh"]) == 2
     assert "invalid choice: 'tlh'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_page_differs_by_language_only_in_what_it_opens_with(copy, tiny_input, capsys):
+    """A message that was put into an f-string would be in one language alone."""
+    pages = {}
+    for code in ("en", "zh"):
+        assert main(["report", *words(tiny_input, copy), "--lang", code]) == 0
+        pages[code] = (copy / "report.html").read_text()
+    assert '<html lang="zh">' in pages["zh"]
+    assert pages["zh"].replace('<html lang="zh">', '<html lang="en">') == pages["en"]
