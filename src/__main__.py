@@ -26,7 +26,7 @@ if __name__ == "__main__":
 from src.core import interrupts, language, settings_loader, temporaries, terminal
 from src.core.errors import UserError, explained, unknown
 from src.core.language import _, joined
-from src.core.settings import Config
+from src.core.settings import PARTS, Config
 from src.core.settings_loader import load_config
 from src.core.terminal import info
 from src.pipeline.command import COMMANDS, Command, get_command
@@ -285,16 +285,27 @@ class _Parser(argparse.ArgumentParser):
     def split(self, words: list[str]) -> tuple[list[str], list[str]]:
         """Key=value words, which may stand anywhere, and the others, in their order.
 
-        The value of an option is no setting, whatever it holds, and neither is the name of a file that is there.
+        The value of an option is no setting, whatever it holds, and neither is the name of a file that is there. Of an
+        option with several values, NAME=VALUE is one too where VALUE is a file or NAME no setting.
         """
-        settings, others, is_value = [], [], False
+        settings, others, is_value, has_several = [], [], False, False
         self._words = words
         for word in words:
+            if word.startswith("-"):
+                has_several = False
+            is_value = is_value or (has_several and _names_no_setting(word))
             is_setting = not is_value and not word.startswith("-") and "=" in word and not os.path.exists(word)
             (settings if is_setting else others).append(word)
             option = self._option_string_actions.get(word)
+            has_several = has_several or (option is not None and option.nargs == "+")
             is_value = not is_value and option is not None and option.nargs != 0
         return settings, others
+
+
+def _names_no_setting(word: str) -> bool:
+    """Returns True for NAME=VALUE where VALUE is a file, or NAME begins like no setting."""
+    name, _, value = word.partition("=")
+    return os.path.isfile(value) or name.split(".")[0] not in {*Config.model_fields, *PARTS}
 
 
 def _load(preset: str | None, overrides: list[str], models: list[str]) -> tuple[Config, str]:

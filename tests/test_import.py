@@ -15,6 +15,7 @@ from src.data.submission_files import read_submission, write_submission
 from src.data.tasks import TASKS, get_task
 from src.ensemble.submission_log import SubmissionLog
 from src.evaluation.workspace import Workspace
+from src.reporting.summary import Summary
 from tests.conftest import words
 
 
@@ -52,7 +53,8 @@ def test_what_was_predicted_here_scores_the_same_when_it_is_imported(copy, tiny_
     own, other = (storage.read_json(copy / f"runs/{name}/score.json") for name in ("lstm", "theirs"))
     assert other["overall"]["score"] == pytest.approx(own["overall"]["score"], abs=1e-7)
     assert "imported; out of fold as whoever made it says" in capsys.readouterr().out
-    assert main([*imported(foreign, "theirs"), *made]) == 0
+    tests = [f"sample_testA={foreign['A']}", f"sample_testB={foreign['B']}"]
+    assert main(["import", "theirs", "--test", *tests, *made, "--oof", str(foreign["oof"])]) == 0
     assert "import: theirs is up to date" in capsys.readouterr().out
     assert main(["blend", "theirs", "transformer", "--name", "mixed", *made]) == 0
     assert main(["blend", "lstm", "transformer", "--name", "plain", *made]) == 0
@@ -72,8 +74,6 @@ def test_what_was_predicted_here_scores_the_same_when_it_is_imported(copy, tiny_
     shown = capsys.readouterr()
     (line,) = (line for line in shown.out.splitlines() if "0.6100/1" in line)
     assert line.split()[1] == "theirs" and "not made here" not in shown.err
-    assert main(["report", *made]) == 0
-    assert "theirs" in (copy / "report.html").read_text()
     for arguments in (["explain", "theirs"], ["bundle", "mixed"], ["predict", "mixed", str(foreign["A"])]):
         assert main([*arguments, *made, "explain.per_label=1"]) == 2
         assert arguments[0] == "predict" or "predictions that were imported (theirs)" in capsys.readouterr().err
@@ -111,6 +111,9 @@ def test_without_out_of_fold_predictions_it_has_fixed_weights_and_scores_say_so(
         assert message in capsys.readouterr().err
     assert main(["blend", "blind", "--name", "other", *made, "blend.method=mean"]) == 2
     assert "a blend needs a member with out-of-fold predictions" in capsys.readouterr().err
+    assert main(["blend", "transformer", "blind", *made, "blend.method=mean"]) == 0
+    told = Summary.of(Workspace(load_config("sample", [word for word in made if "=" in word]))).warnings
+    assert "all scores of blend are without blind, imported without out-of-fold predictions" in map(str, told)
     assert main(["leaderboard", "blind", *made]) == 2
     assert "it has no score" in capsys.readouterr().err
     # With out-of-fold predictions it has a score, and the command that makes it is noted.

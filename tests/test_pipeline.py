@@ -819,6 +819,11 @@ def test_an_imported_run_is_judged_without_noise(noisy, tmp_path, capsys):
             assert value == pytest.approx(own["validations"][validation]["value"], abs=1e-6)
     assert main(["runs", *made]) == 0
     assert main(["submit", "mixed", *made, "submit.label_shift=true"]) == 0
+    assert main([*import_words(files, "blind", oof=False), *made]) == 0
+    assert main(["blend", "lstm", "blind", "--name", "fixed", *made, "blend.method=mean"]) == 0
+    assert main(["report", *made]) == 0
+    page = (output / "report.html").read_text()
+    assert all(name in page for name in ("theirs", "mixed", "without blind"))
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ COMMANDS = {
     ),
     "import": Entry(
         _("predictions made elsewhere become a run: scored, blended, submitted"),
-        "./run.sh import theirs --test sample_testA=a.csv --test sample_testB=b.csv --oof oof.csv",
+        "./run.sh import theirs --test sample_testA=a.csv sample_testB=b.csv --oof oof.csv",
     ),
     "runs": Entry(_("list all runs, their scores and how they differ; compare two"), "./run.sh runs show lstm wide"),
     "leaderboard": Entry(

@@ -128,6 +128,9 @@ class Summary:
             names = [name for name in runs.members_of(workspace.settings) if name not in blend.record["members"]]
             left_out = {name: workspace.run(name).fault for name in names if workspace.output.run(name).exists()}
             warnings += _stale(workspace, blend)
+            if unscored := blend.record.get("unscored"):
+                told = _("all scores of {run} are without {members}, imported without out-of-fold predictions")
+                warnings.append(told.format(run=blend.name, members=", ".join(unscored)))
         uploads: list[Upload] = []
         try:
             uploads = _uploads(workspace, blend) if blend is not None else []

@@ -1,6 +1,6 @@
 """./run.sh import NAME --test FILE=SUBMISSION …: predictions that were made elsewhere become a run.
 
-./run.sh import theirs --test sample_testA=a.csv --test sample_testB=b.csv --oof oof.csv
+./run.sh import theirs --test sample_testA=a.csv sample_testB=b.csv --oof oof.csv
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=_("name of the run"))
     parser.add_argument(
         "--test",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="FILE=SUBMISSION",
         help=_("a test file and the submission that predicts it; once for each test file"),
