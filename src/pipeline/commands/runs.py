@@ -70,7 +70,7 @@ def _list(workspace: Workspace) -> None:
                  for key in VALIDATIONS]  # fmt: skip
         rows.append([name + (" !" if found[name].fault else "") + (" °" if name in others else ""), *cells])
     test = workspace.target.name if fitting and workspace.target else "no test file"
-    show_table(f"Runs, the best by {select_on} first; target {test}", ["run", *VALIDATIONS], rows)
+    show_table(f"Runs, the best by {select_on} first; target {test}", ["run", *VALIDATIONS], rows, best=0)
     result("±: standard error; clean is the plain out-of-fold score")
     if others:
         result(
