@@ -60,13 +60,13 @@ def test_details_begin_with_the_figure_that_orders_runs(capsys):
 
 
 @TASKS
-def test_the_best_run_is_last(task, capsys):
+def test_the_best_run_is_last_and_shown_first(task, capsys):
     scores = {"good": score_of(task, 0.3), "bad": score_of(task, 3.0), "fair": score_of(task, 1.0)}
     for metric in ("auto", *KINDS[task.kind].scores):
         assert runs.ordered(scores, metric) == ["bad", "fair", "good"]
     runs.show_scores(scores)
     lines = re.findall(r"^ *(good|bad|fair) ", capsys.readouterr().out, re.MULTILINE)
-    assert lines[:3] == ["bad", "fair", "good"]
+    assert lines[:3] == ["good", "fair", "bad"]
 
 
 def test_a_metric_may_order_runs_otherwise():

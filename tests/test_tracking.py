@@ -127,7 +127,7 @@ def test_tracking_is_no_part_of_what_a_run_is_made_with():
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["track=wandb"], "'tensorboard' or 'mlflow'"),
+        (["track=wandb"], "want one of none, tensorboard, mlflow"),
         (["track_uri=sqlite:///a.db"], "track_uri is for track=mlflow"),
         (["track=mlflow", "track_uri=mlruns"], "track_uri"),
     ],

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from src.core import storage
 from src.core.errors import Damaged, OutOfDate, UserError, unknown
 from src.core.language import _
 from src.core.settings import Config
@@ -257,6 +258,19 @@ class Workspace:
             return -math.inf if value is None else value
 
         return sorted(fitting, key=score), others
+
+    def baselines(self, folds_table: str) -> dict[str, dict[str, Any]]:
+        """Content of the score.json of each baseline on the folds of a run, by its name; others are left out, with a
+        warning. `folds_table`: as the score.json of the run notes it."""
+        found = {}
+        for path in sorted(self.output.baselines.glob("*/score.json")):
+            score = storage.read_json(path, self.command("baselines"))
+            if score.get("folds_table") == folds_table:
+                found[path.parent.name] = score
+            else:
+                told = f"{path} is of other folds or rows. Make it anew with: ./run.sh {self.command('baselines')}"
+                self.leave_out(f"baseline {path.parent.name}", UserError(told))
+        return found
 
     def leave_out(self, what: str, error: UserError) -> None:
         """Warns, once, of a result that a command does without, unless it is only of other inputs or settings."""

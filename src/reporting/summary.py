@@ -212,7 +212,8 @@ def _weak(workspace: Workspace, run: RunFolder, task: Task) -> list[str]:
     """A sentence where a run scores no better than a baseline, or hardly better than a constant prediction."""
     score, told = run.score, []
     own = score["overall"]["score"]["value"]
-    baselines = _baselines(workspace, score["folds_table"])
+    values = {name: one["overall"]["score"]["value"] for name, one in workspace.baselines(score["folds_table"]).items()}
+    baselines = {name: value for name, value in values.items() if value is not None}
     if baselines and own is not None:
         best = max(baselines, key=lambda name: baselines[name])
         constant = max((value for name, value in baselines.items() if name in CONSTANT), default=None)
@@ -230,17 +231,6 @@ def _weak(workspace: Workspace, run: RunFolder, task: Task) -> list[str]:
             )
             told.append(sentence.format(run=run.name, score=number_text(own), other=number_text(constant)))
     return told
-
-
-def _baselines(workspace: Workspace, folds_table: str) -> dict[str, float]:
-    """Own score of each baseline on these folds."""
-    found: dict[str, float] = {}
-    for path in sorted(workspace.output.baselines.glob("*/score.json")):
-        score = storage.read_json(path, workspace.command("baselines"))
-        value = score["overall"]["score"]["value"]
-        if score.get("folds_table") == folds_table and value is not None:
-            found[path.parent.name] = value
-    return found
 
 
 def _steps(

@@ -206,10 +206,12 @@ class Training:
         fold = FoldJob(**job.payload)
         task, made = get_task(fold.task), storage.read_json(fold.path / "result.json")
         rows = array_files.read_npz(fold.locate(fold.split))["predicted_rows"]
+        told = f"loss {made['last_valid_loss']:.4f}, {duration(made['seconds_since_last_start'])}"
+        if not len(rows):  # a student of all train rows
+            return told
         predictions = task.decode(array_files.read_npy(fold.path / "logits.npy"))
         score = metrics.official_score(task, self.workspace.labels[rows], predictions).value
-        seconds = duration(made["seconds_since_last_start"])
-        return f"{score:.4f} out of fold, loss {made['last_valid_loss']:.4f}, {seconds}"
+        return f"{score:.4f} out of fold, {told}"
 
     def _predict(self, jobs: dict[str, list[FoldJob]], lacking: Sequence[str], failed: set[str]) -> list[Failure]:
         """Predicts what the `lacking` runs, and the students of these runs, read; folds in `failed` are left out."""

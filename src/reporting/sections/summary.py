@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from src.core import charts, storage
+from src.core import charts
 from src.core.language import Message, _, joined
 from src.data.tasks import Task
 from src.evaluation import runs
@@ -102,15 +102,10 @@ def baseline_scores(findings: Findings) -> dict[str, dict]:
     called a baseline."""
     if not findings.runs:
         return {}
-    current = list(findings.runs.values())[-1].score["folds_table"]
-    found = {
-        path.parent.name: storage.read_json(path, "baselines")
-        for path in sorted(findings.dataset.output.baselines.glob("*/score.json"))
-    }
+    found = findings.workspace.baselines(list(findings.runs.values())[-1].score["folds_table"])
     return {
         _("{name} (baseline)").format(name=name) if name in findings.runs else name: score
         for name, score in found.items()
-        if score.get("folds_table") == current
     }
 
 
