@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 from tests.chaos.campaign import BAD, SEED, Tried, read
 from tests.chaos.kills import LIMITS, SIGNALS
@@ -91,7 +92,7 @@ def table(folder: Path) -> str:
         seconds = sum(one.seconds for one in tried)
         rows.append(f"| {promise.text} | {len(tried) * promise.weight:,} | {len(failed)} | {seconds:,.0f} |")
     kinds = ", ".join(f"{failures[kind]} × {kind}" for kind in BAD)
-    return "\n".join([*rows, "", f"Kinds of failures: {kinds}. Seed {SEED}."])
+    return "\n".join([*rows, "", *wrap(f"Kinds of failures: {kinds}. Seed {SEED}.", 120)])
 
 
 def main(folder: Path) -> None:
