@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from src.__main__ import main
 from src.core.settings_loader import load_config
 from src.core.targets import Target
 from src.core.terminal import output_mode
+from src.data.report_reader import read_reports
 from src.data.tasks import get_task
 from src.evaluation.workspace import Workspace
 from src.pipeline import closing
@@ -122,3 +124,17 @@ def test_scores_have_the_name_of_what_they_are_under_another_metric():
     (table,) = transcript.tables
     assert own.score_name in table["title"].lower() and "ROC" not in table["title"]
     assert table["rows"][0]["out of fold"].startswith("0.66")
+
+
+def test_rows_left_out_and_weights_are_told(copy, tiny_input, tmp_path, capsys):
+    ids = read_reports(next(tiny_input.glob("*train*.csv"))).ids
+    (tmp_path / "out.csv").write_bytes(ids[3] + b"\n" + ids[7])
+    (tmp_path / "heavy.csv").write_bytes(ids[5] + b",3")
+    own = [f"paths.exclude={tmp_path / 'out.csv'}", f"paths.weights={tmp_path / 'heavy.csv'}"]
+    made = words(tiny_input, copy, *own)
+    assert main(["prepare", *made]) == 0
+    capsys.readouterr()
+    assert main(["status", *made]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "no score counts the 2 training rows that out.csv leaves out" in told
+    assert "training weighs rows by heavy.csv" in told

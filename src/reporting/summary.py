@@ -136,6 +136,7 @@ class Summary:
             uploads = _uploads(workspace, blend) if blend is not None else []
         except UserError as error:
             warnings.append(error.message)
+        warnings += _own_rows(workspace)
         standings = [_standing(run) if run is not None else None for run in (models[-1] if models else None, blend)]
         told = _("{run} is left out of the blend: it {fault}")
         warnings += [told.format(run=name, fault=fault) for name, fault in left_out.items() if fault]
@@ -173,6 +174,22 @@ def _data(workspace: Workspace) -> Data:
     except UserError:
         rows = {}
     return Data(source.noun, folder, synthetic.ORIGIN if is_sample else "", **named, rows=rows)
+
+
+def _own_rows(workspace: Workspace) -> list[str]:
+    """Sentences on the rows that the user leaves out or weighs."""
+    try:
+        manifest = workspace.dataset.manifest
+    except UserError:
+        return []  # the stages say what is missing
+    told, rows = [], workspace.input_files.rows if workspace.input_files else {}
+    if "exclude" in rows and "excluded" in manifest:
+        sentence = _("no score counts the {n:,} training rows that {file} leaves out (paths.exclude)")
+        told.append(sentence.format(n=manifest["excluded"], file=rows["exclude"].name))
+    if "weights" in rows:
+        sentence = _("training weighs rows by {file} (paths.weights); scores do not")
+        told.append(sentence.format(file=rows["weights"].name))
+    return told
 
 
 def _standing(run: RunFolder) -> Standing:

@@ -16,11 +16,11 @@ import numpy as np
 import yaml
 
 from src.core import array_files, locks, storage, versions
+from src.core.errors import UserError
 from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
-from src.data.tasks import get_task
 from src.evaluation import broken_runs, metrics, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.validation_sets import ShiftedTest
@@ -204,13 +204,16 @@ class Training:
     def _finished(self, job: Job) -> str:
         """Words the score of a trained fold, its loss on the validation rows, and its time."""
         fold = FoldJob(**job.payload)
-        task, made = get_task(fold.task), storage.read_json(fold.path / "result.json")
+        task, made = self.workspace.task, storage.read_json(fold.path / "result.json")
         rows = array_files.read_npz(fold.locate(fold.split))["predicted_rows"]
         told = f"loss {made['last_valid_loss']:.4f}, {duration(made['seconds_since_last_start'])}"
         if not len(rows):  # a student of all train rows
             return told
         predictions = task.decode(array_files.read_npy(fold.path / "logits.npy"))
-        score = metrics.official_score(task, self.workspace.labels[rows], predictions).value
+        try:
+            score = metrics.official_score(task, self.workspace.labels[rows], predictions).value
+        except UserError:  # too few rows of a label for the figure; that of the whole run has them all
+            return told
         return f"{score:.4f} out of fold, {told}"
 
     def _predict(self, jobs: dict[str, list[FoldJob]], lacking: Sequence[str], failed: set[str]) -> list[Failure]:
