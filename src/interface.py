@@ -99,7 +99,7 @@ class Pipeline:
         for run in reversed(runs):
             score = run.score["overall"]["score"]
             rows[run.name] = {"out of fold": score["value"], "standard error": score["standard_error"]}
-            for test, board in run.boards().items():
+            for test, board in self.workspace.boards(run).items():
                 expected = board["expected"]
                 rows[run.name] |= {f"expected on {test}": expected["value"], f"{test} low": expected["low"]}
                 rows[run.name] |= {f"{test} high": expected["high"]}

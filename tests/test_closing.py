@@ -101,6 +101,25 @@ def test_an_unfinished_pipeline_has_a_summary(copy, own_input):
     assert found.steps[0].command.startswith("pipeline")
 
 
+def test_half_trained_and_damaged_results_do_not_end_the_summary(copy, own_input):
+    """Members of the preset that are not in the blend: one without a score, one whose score is damaged."""
+    workspace = workspace_of(own_input, copy)
+    model = workspace.settings.runs["lstm"]
+    more = {**workspace.settings.runs, "half": model, "hurt": model}
+    (copy / "runs/half").mkdir()
+    (copy / "runs/half/config.yaml").write_text("")
+    shutil.copytree(copy / "runs/lstm", copy / "runs/hurt")
+    damaged = [copy / "runs/hurt/score.json", copy / "runs/blend/leaderboard.json", copy / "baselines/prior/score.json"]
+    for path in damaged:
+        path.write_text(path.read_text()[:-20])
+    with output_mode(quiet=True, as_json=False) as transcript:
+        found = Summary.of(Workspace(workspace.settings.model_copy(update={"runs": more}), read_only=True))
+    assert found.blend is not None and found.blend.expected == {} and found.left_out == {}
+    assert found.best is not None and found.best.expected != {}
+    told = " ".join(transcript.warnings)
+    assert all(str(path) in told for path in damaged)
+
+
 def test_scores_have_the_name_of_what_they_are_under_another_metric():
     """metric=roc_auc orders runs; the summary tells the task's own score, 1 - log loss, and its name."""
     figure = {"value": 0.66, "standard_error": 0.01}
@@ -115,7 +134,7 @@ def test_scores_have_the_name_of_what_they_are_under_another_metric():
         },
         record={"members": {"gru": "", "linear": ""}},
     )
-    standing = summary._standing(run)
+    standing = summary._standing(SimpleNamespace(boards=lambda one: one.boards()), run)
     assert standing.out_of_fold == figure
     own = get_task("icu")
     found = Summary(own, "sample", None, None, standing, {}, [], None, [], [])

@@ -250,7 +250,7 @@ class Workspace:
         target = self.target if self._has_validation_sets else None
 
         def score(run: RunFolder) -> float:
-            boards = run.boards()
+            boards = self.boards(run)
             if target is not None and target.name in boards:
                 value = boards[target.name]["validations"][self.settings.select_on]["value"]
             else:
@@ -259,12 +259,24 @@ class Workspace:
 
         return sorted(fitting, key=score), others
 
+    def boards(self, run: RunFolder) -> dict[str, Any]:
+        """Findings of ./run.sh leaderboard for a run, by test file; empty, with a warning, where they are damaged."""
+        try:
+            return run.boards()
+        except UserError as error:
+            self.leave_out(f"the leaderboard of {run.name}", error)
+            return {}
+
     def baselines(self, folds_table: str) -> dict[str, dict[str, Any]]:
-        """Content of the score.json of each baseline on the folds of a run, by its name; others are left out, with a
-        warning. `folds_table`: as the score.json of the run notes it."""
+        """Content of the score.json of each baseline on the folds of a run, by its name; others and damaged ones are
+        left out, with a warning. `folds_table`: as the score.json of the run notes it."""
         found = {}
         for path in sorted(self.output.baselines.glob("*/score.json")):
-            score = storage.read_json(path, self.command("baselines"))
+            try:
+                score = storage.read_json(path, self.command("baselines"))
+            except UserError as error:
+                self.leave_out(f"baseline {path.parent.name}", error)
+                continue
             if score.get("folds_table") == folds_table:
                 found[path.parent.name] = score
             else:

@@ -8,11 +8,12 @@ Parts that do not exist yet, such as the blend of a pipeline that was interrupte
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.core import storage
-from src.core.errors import OutOfDate, UserError
+from src.core.errors import UserError
 from src.core.language import _
 from src.core.names import BLEND
 from src.data import sources
@@ -126,7 +127,7 @@ class Summary:
         left_out = {}
         if blend is not None:
             names = [name for name in runs.members_of(workspace.settings) if name not in blend.record["members"]]
-            left_out = {name: workspace.run(name).fault for name in names if workspace.output.run(name).exists()}
+            left_out = _faults(workspace, [name for name in names if name in workspace.output.run_names()])
             warnings += _stale(workspace, blend)
             if unscored := blend.record.get("unscored"):
                 told = _("all scores of {run} are without {members}, imported without out-of-fold predictions")
@@ -137,7 +138,9 @@ class Summary:
         except UserError as error:
             warnings.append(error.message)
         warnings += _own_rows(workspace)
-        standings = [_standing(run) if run is not None else None for run in (models[-1] if models else None, blend)]
+        standings = [
+            _standing(workspace, run) if run is not None else None for run in (models[-1] if models else None, blend)
+        ]
         told = _("{run} is left out of the blend: it {fault}")
         warnings += [told.format(run=name, fault=fault) for name, fault in left_out.items() if fault]
         best = next((run for run in (blend, *reversed(models)) if run is not None), None)
@@ -192,9 +195,20 @@ def _own_rows(workspace: Workspace) -> list[str]:
     return told
 
 
-def _standing(run: RunFolder) -> Standing:
+def _faults(workspace: Workspace, names: Iterable[str]) -> dict[str, str]:
+    """Faults of finished runs, by name; damaged ones are left out, with a warning."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = workspace.run(name).fault
+        except UserError as error:
+            workspace.leave_out(f"run {name}", error)
+    return found
+
+
+def _standing(workspace: Workspace, run: RunFolder) -> Standing:
     score, expected = run.score, {}
-    for test, found in run.boards().items():
+    for test, found in workspace.boards(run).items():
         ends = {name: math.nan if value is None else value for name, value in found["expected"].items()}
         expected[test] = Expectation(**ends)
     members = list(run.record.get("members", ()))
@@ -220,7 +234,7 @@ def _uploads(workspace: Workspace, blend: RunFolder) -> list[Upload]:
 def _stale(workspace: Workspace, blend: RunFolder) -> list[str]:
     try:
         runs.check_settings(workspace.settings, [one for one in blend.members() if one.name in workspace.settings.runs])
-    except OutOfDate as error:
+    except UserError as error:
         return [error.message]
     return []
 
