@@ -61,6 +61,7 @@ def test_weights_have_mean_one_and_other_rows_count_as_one(tmp_path, text, weigh
         ("1,2\n1,3\n", "line 2: the id '1' stands on line 1 too"),
         ("1,2\n4\n", "line 2: expected the id, a comma and a weight from 0 to 1,000,000"),
         ("1,-2\n", "line 1: expected the id"),
+        ('id,note,weight\n1,"two\nlines",1\n4,,x\n', "line 4: expected the id"),
         ("1,nan\n", "line 1: expected the id"),
         ("1,1e9\n", "line 1: expected the id"),
         (",1\n", "line 1: the id is empty"),

@@ -56,11 +56,12 @@ class Errors:
         """Returns True where further errors need not be looked for."""
         return self.total >= COUNTED
 
-    def throw(self, path: Path, expected: str) -> None:
+    def throw(self, path: Path, expected: str | None = None) -> None:
         """Raises a UserError that lists the errors, if there are errors, and says what the file looks like if it is not
-        `expected`, a key of file_kinds.EXPECTED."""
+        `expected`, a key of file_kinds.EXPECTED; None: any text will do."""
         if self.total:
-            refuse_other_kinds(path, expected)
+            if expected:
+                refuse_other_kinds(path, expected)
             place = _("  {file}, line {line}: {text}")
             places = [place.format(file=path.name, line=at + 1, text=text) for at, text in self.first]
             raise UserError(joined("\n", [joined(": ", [str(path), count_errors(self.total)]), *places]))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,9 @@ LARGEST = 1e6
 """Largest weight."""
 EXPECTED = "rows"
 """Kind of these files in file_kinds.EXPECTED."""
+
+_CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f]")
+"""Characters that no table of text has."""
 
 
 @dataclass
@@ -47,7 +51,7 @@ class RowFile:
             for name in sorted(unknown, key=self.lines.__getitem__):
                 told = f"there is no training {noun} {shortened(name)}. Ids are text: 7 is not 007"
                 errors.add(self.lines[name] - 1, told)
-            errors.throw(self.path, EXPECTED)
+            errors.throw(self.path)
         return np.array([name in self.lines for name in names], dtype=bool)
 
     def weights_of(self, ids: np.ndarray, noun: str) -> np.ndarray:
@@ -76,16 +80,18 @@ def _read(path: Path, is_weighted: bool) -> RowFile:
         data = file.read()
     try:
         text = data.decode("utf-8-sig")
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        if _CONTROL.search(text):
+            refuse_other_kinds(path, EXPECTED)
+        rows = _records(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         refuse_other_kinds(path, EXPECTED)
         raise UserError(f"{path} is no CSV of UTF-8: {error}") from None
     found, errors, column = RowFile(path), Errors(), 1
-    first = [name.strip().lower() for name in rows[0]] if rows else []
-    has_header = bool(first) and first[0] in HEADERS
-    if has_header and "weight" in first:
-        column = first.index("weight")
-    for number, fields in _numbered(rows, has_header):
+    first = [name.strip().lower() for name in rows[0][1]] if rows else []
+    if first and first[0] in HEADERS:
+        rows = rows[1:]
+        column = first.index("weight") if "weight" in first else 1
+    for number, fields in rows:
         name = fields[0].strip()
         if not name:
             errors.add(number - 1, "the id is empty")
@@ -97,17 +103,20 @@ def _read(path: Path, is_weighted: bool) -> RowFile:
             found.lines.setdefault(name, number)
             if is_weighted:
                 found.weights[name] = weight
-    errors.throw(path, EXPECTED)
+    errors.throw(path)
     if not found.lines:
         raise UserError(f"{path} names no row; expected lines that begin with the id of a training row")
     return found
 
 
-def _numbered(rows: list[list[str]], has_header: bool) -> Iterable[tuple[int, list[str]]]:
-    """Yields the lines that are neither empty nor the header, numbered from 1."""
-    for number, fields in enumerate(rows, 1):
-        if any(fields) and not (has_header and number == 1):
-            yield number, fields
+def _records(reader: Any) -> list[tuple[int, list[str]]]:
+    """Returns the records of a csv.reader that are not empty, each with its first line, from 1."""
+    found, line = [], 1
+    for fields in reader:
+        if any(fields):
+            found.append((line, fields))
+        line = reader.line_num + 1  # a quoted field may have line breaks
+    return found
 
 
 def _weight(fields: list[str]) -> float | None:

@@ -45,7 +45,13 @@ class Replaced:
 
     @property
     def comes_back(self) -> bool:
-        """True where the command of before makes the same again: for a blend, while its members are the same."""
+        """True where the command of before makes the same again: for a blend, while its members are the same; not where
+        it reads files that others write: predictions from elsewhere, or a preset in the output folder."""
+        if (
+            self.run.record["kind"] == "imported"
+            or self.run.config.paths.output in Path(self.run.record["preset"]).parents
+        ):
+            return False
         try:
             self.run.check_members()
         except UserError:
