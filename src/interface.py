@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 ROLES = ("train", "test")
 INPUT = ("paths.input=", "paths.train=", "paths.test=")
 """Settings that name the input files."""
+COPIES = "copies.json"
+"""Note of the files that were copied, in the folder of the links."""
 Files = str | Path | Sequence[str | Path]
 
 
@@ -202,21 +204,50 @@ class Pipeline:
         return [*words, f"paths.output={self.output}"]
 
     def _input_words(self, train: Files | None, test: Files) -> list[str]:
-        """Settings that name the input. Files become links in the output folder, by role."""
+        """Settings that name the input. Files become links in the output folder, by role; those of before stay until
+        the new ones are there. Raises UserError for files that cannot be taken."""
         files = {"train": _paths(train), "test": _paths(test)}
         if not files["train"] and not files["test"]:
             return []
         if [path.is_dir() for path in files["train"]] == [True] and not files["test"]:
             return [f"paths.input={files['train'][0]}"]
-        folder = self.output / "input"
+        folder, made = self.output / "input", self.output / "input.new"
+        _check_files(files)
+        _check_links(folder)
+        shutil.rmtree(made, ignore_errors=True)
+        copies = []
         for role, paths in files.items():
+            (made / role).mkdir(parents=True)
+            copies += [f"{role}/{path.name}" for path in paths if not _link(path, made / role / path.name)]
+        folder.mkdir(exist_ok=True)
+        for role in files:
             shutil.rmtree(folder / role, ignore_errors=True)
-            (folder / role).mkdir(parents=True)
-            for path in paths:
-                if not path.is_file():
-                    raise UserError(f"{role}: there is no file {path}")
-                _link(path, folder / role / path.name)
+            os.replace(made / role, folder / role)
+        made.rmdir()
+        storage.write_json(folder / COPIES, {"copies": copies})
         return [f"paths.input={folder}", *(f"paths.{role}={role}/*" for role in ROLES)]
+
+
+def _check_files(files: Mapping[str, Sequence[Path]]) -> None:
+    """Raises UserError for a file that is not there and for two of one role and name."""
+    for role, paths in files.items():
+        names = [path.name for path in paths]
+        for path in paths:
+            if not path.is_file():
+                raise UserError(f"{role}: there is no file {path}")
+            if names.count(path.name) > 1:
+                raise UserError(f"two files have the name {path.name}; rename one")
+
+
+def _check_links(folder: Path) -> None:
+    """Raises UserError where something else than links, and copies that were made in their place, lies among them."""
+    note = folder / COPIES
+    copies = storage.read_json(note)["copies"] if note.exists() else []
+    for path in (path for role in ROLES for path in sorted(folder.glob(f"{role}/*"))):
+        if not path.is_symlink() and f"{path.parent.name}/{path.name}" not in copies:
+            raise UserError(
+                f"{path} is a file of your own, and what lies in {folder} is replaced. Move it to another folder"
+            )
 
 
 def _places(words: Sequence[str]) -> list[str]:
@@ -230,14 +261,14 @@ def _paths(files: Files | None) -> list[Path]:
     return [Path(path).resolve() for path in ([files] if isinstance(files, (str, Path)) else files)]
 
 
-def _link(path: Path, link: Path) -> None:
-    """Makes a link, or a copy on file systems without links."""
-    if link.is_symlink() or link.exists():
-        raise UserError(f"two files have the name {path.name}; rename one")
+def _link(path: Path, link: Path) -> bool:
+    """Makes a link, or a copy on file systems without links; returns False for a copy."""
     try:
         os.symlink(path, link)
     except OSError:
         shutil.copyfile(path, link)
+        return False
+    return True
 
 
 def _line(number: int, text: str | Sequence[int]) -> str:

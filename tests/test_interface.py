@@ -142,6 +142,36 @@ def test_a_missing_file_is_named(tmp_path):
         Pipeline(tmp_path).fit(__file__, tmp_path / "none.csv")
 
 
+def test_files_of_before_stay_where_new_ones_cannot_be_taken(tmp_path):
+    made, file = Pipeline(tmp_path / "output"), tmp_path / "train.csv"
+    file.write_text("0|,|1 2|,|0\n")
+    made._input_words(file, ())
+    with pytest.raises(UserError, match="there is no file"):
+        made._input_words(file, tmp_path / "none.csv")
+    assert [path.resolve() for path in (tmp_path / "output/input").glob("*/*")] == [file]
+    own = tmp_path / "output/input/train/own.csv"
+    own.write_text("0|,|1 2|,|0\n")
+    for given in (file, own):
+        with pytest.raises(UserError, match="own.csv is a file of your own"):
+            made._input_words(given, ())
+    assert own.exists() and (own.parent / file.name).exists()
+
+
+def test_copies_are_replaced_where_there_are_no_links(tmp_path, monkeypatch):
+    def refuse(*_paths) -> None:
+        raise OSError
+
+    monkeypatch.setattr("os.symlink", refuse)
+    made, files = Pipeline(tmp_path / "output"), [tmp_path / "one.csv", tmp_path / "other.csv"]
+    for file in files:
+        file.write_text(file.name)
+        made._input_words(file, ())
+    (copy,) = (tmp_path / "output/input").glob("*/*")
+    assert copy.read_text() == "other.csv" and not copy.is_symlink() and all(file.exists() for file in files)
+    made._input_words(copy, ())
+    assert copy.read_text() == "other.csv"
+
+
 def test_an_error_of_the_user_is_shown_without_its_traceback():
     assert UserError("no such file")._render_traceback_() == ["error: no such file"]
 
