@@ -15,8 +15,8 @@ import pytest
 
 from src.__main__ import main
 from src.core import storage
-from src.core.errors import OutOfTime
-from src.core.executors import LocalProcesses
+from src.core.errors import OutOfTime, UserError
+from src.core.executors import Failure, LocalProcesses
 from src.core.settings_loader import as_preset, load_config, run_from_yaml
 from src.evaluation.workspace import Workspace
 from src.pipeline import time_budget
@@ -260,6 +260,78 @@ def test_what_an_earlier_command_trained_stays_in_the_blend_until_the_presets_ru
     assert budget._members({**short, "lstm": lstm}) == ["lstm", "lstm_short"]
     assert budget._members({**short, "lstm": lstm, "transformer": transformer}) == ["lstm", "transformer"]
     assert budget._settings({"lstm": lstm}).runs.keys() == {"lstm_short", "lstm"}
+
+
+def test_runs_of_an_earlier_command_with_another_preset_are_measured(copy, tiny_input):
+    """They are members of the blend, and get further seeds."""
+    budget = budget_of(copy, tiny_input, *[word for word in TINY if "=" in word])
+    budget.pace.has_validation_sets = True
+    budget.plan = Plan("sample", budget.workspace.settings)
+    storage.write_text(budget._file, as_preset(budget.plan.settings, set()))
+    other = budget.plan.settings.runs["lstm"]
+    other = other.model_copy(update={"model": other.model.model_copy(update={"embedding_size": 12})})
+    budget.plan = Plan("quick", budget.plan.settings.model_copy(update={"runs": {"lstm_quick": other}}))
+    budget.failed = {"lstm_quick"}
+    budget._find_finished()
+    assert budget.earlier.keys() == {"lstm", "transformer"} and not budget.finished
+    name, run = budget._next_move()
+    assert name in budget.earlier and run.train.seeds == [1, 2]
+
+
+def test_a_run_that_cannot_be_trained_ends_no_command(copy, tiny_input, monkeypatch, capsys):
+    """The next cheapest gives the first submission, and no preset with the run fits."""
+    settings = load_config("sample", [*budget_of(copy, tiny_input).workspace.settings.overrides, "executor.workers=1"])
+    run = LocalProcesses.run
+    lstm = settings.runs["lstm"].model.model_dump(mode="json")
+
+    def failing(self, jobs, watcher):
+        bad = [one for one in jobs if one.payload["run"]["model"] == lstm]
+        return [*run(self, [one for one in jobs if one not in bad], watcher), *(Failure(one, "as told") for one in bad)]
+
+    budget = budget_of(copy, tiny_input, "executor.workers=1")
+    monkeypatch.setattr(LocalProcesses, "run", failing)
+    budget.pace.measure(budget.workspace.settings)
+    assert budget.pace.of(settings.runs["lstm"]) == float("inf") > budget.pace.of(settings.runs["transformer"])
+    told = capsys.readouterr()
+    assert "lstm of preset sample cannot be trained: as told" in told.out + told.err
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_what_cannot_be_trained_is_told_apart_from_what_cannot_be_submitted(
+    copy, tiny_input, monkeypatch, capsys, is_trained
+):
+    budget = budget_of(copy, tiny_input)
+    run = budget.workspace.settings.runs["lstm"]
+
+    def train(self, name, run):
+        if is_trained:
+            self.finished = {**self.finished, name: run}
+        raise UserError("as told")
+
+    monkeypatch.setattr(TimeBudget, "_train", train)
+    budget._try("lstm", run)
+    assert budget.failed == {"lstm"} and (budget.finished == {"lstm": run}) == is_trained
+    told = "lstm is trained, but the blend with it" if is_trained else "lstm is left out, it cannot be trained"
+    captured = capsys.readouterr()
+    assert told in captured.out + captured.err
+
+
+def test_the_next_cheapest_run_is_submitted_where_the_first_fails(copy, tiny_input, monkeypatch):
+    budget = budget_of(copy, tiny_input)
+    budget.plan = Plan("sample", budget.workspace.settings)
+    slow(monkeypatch, 1e-3)
+    tried = []
+
+    def train(self, name, run):
+        tried.append((name, run))
+        if len(tried) == 1:
+            raise UserError("as told")
+        self.steps.append(Step(name, 1.0, 1.0, 1.0, ""))
+
+    monkeypatch.setattr(TimeBudget, "_train", train)
+    monkeypatch.setattr(TimeBudget, "_make", lambda *_: None)
+    budget._submit_early()
+    assert len(tried) == 2 and tried[0][1].model != tried[1][1].model and not budget.failed
 
 
 def test_predictions_follow_what_was_needed(copy, tiny_input, monkeypatch):

@@ -13,8 +13,10 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
-from src.core.executors import Failure, Job, make_executor, raise_failures
+from src.core.errors import OutOfTime, UserError
+from src.core.executors import Failure, Job, make_executor
 from src.core.settings import Config, Denoise, Pretrain, Run, Tabular, fingerprint
+from src.core.terminal import warn
 from src.data.corpus import Corpus
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
@@ -49,7 +51,18 @@ class Pace:
 
     def measure(self, settings: Config) -> float:
         """Measures the kinds of run of the settings that are not measured yet. Returns the seconds that they trained.
-        Raises OutOfTime at the deadline of the workspace."""
+        A kind that cannot be trained is told, and takes infinitely long. Raises OutOfTime at the deadline of the
+        workspace."""
+        try:
+            return self._measure(settings)
+        except OutOfTime:
+            raise
+        except UserError as error:
+            warn(f"time: the speed of preset {settings.preset} cannot be measured: {error}")
+            self._seconds = {_kind(run): math.inf for run in _all_runs(settings).values()} | self._seconds
+            return 0.0
+
+    def _measure(self, settings: Config) -> float:
         kinds = {_kind(run): _probe(run) for run in _all_runs(settings).values()}
         names = {kind: f"probe_{i}" for i, kind in enumerate(kinds) if kind not in self._seconds}
         if not names:
@@ -69,18 +82,22 @@ class Pace:
         ]
         watch = _Stopwatch()
         executor = make_executor(settings.executor, self._here.device, len(jobs), self._workspace.deadline)
-        raise_failures(executor.run(jobs, watch))
-        self._seconds |= {kind: watch.seconds[name] / rows for kind, name in names.items()}
+        failures = {failure.job.name: failure for failure in executor.run(jobs, watch)}
+        for kind, name in names.items():
+            self._seconds[kind] = math.inf if name in failures else watch.seconds[name] / rows
+        for run, one in _all_runs(settings).items():
+            if failure := failures.pop(names.get(_kind(one), ""), None):
+                warn(f"time: {run} of preset {settings.preset} cannot be trained: {failure.reason.strip()}")
         shutil.rmtree(folder, ignore_errors=True)
         return watch.total
 
     def of(self, run: Run) -> float:
-        """Measured seconds of a row in an epoch."""
+        """Measured seconds of a row in an epoch; infinite for what could not be trained."""
         return self._seconds[_kind(run)]
 
     def learn(self, what: str, predicted: float, needed: float) -> None:
         """Corrects later predictions of `what`, train or pretrain, by the time that was needed."""
-        if predicted > 0:
+        if 0 < predicted < math.inf:
             self._factors[what] = self._factors.get(what, 1.0) * min(4.0, max(0.25, needed / predicted))
 
     def run_seconds(self, settings: Config, name: str, jobs: int) -> float:

@@ -18,6 +18,8 @@ and goes on. Its settings are noted as a preset, output/time/plan.yaml.
 
 from __future__ import annotations
 
+import math
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -149,6 +151,8 @@ class TimeBudget:
                     f"{duration(self.seconds)} are too short for a submission: the first run is not trained. Give more "
                     "time; what is finished is kept, and the same command goes on from there"
                 ) from None
+        if not self.steps:
+            raise UserError("no run could be trained and submitted, for the reasons above. Mend one, and run it again")
         self._close()
 
     def _begin(self) -> None:
@@ -163,11 +167,14 @@ class TimeBudget:
             self._make(self.workspace, "folds", "shift")
         self.pace.has_validation_sets = True
         self.plan = self._named(self._choose())
-        speeds = ", ".join(f"{name} {1000 * self.pace.of(run):.2f} ms" for name, run in self.plan.settings.runs.items())
-        info(f"time: the speed here and now, for a row and epoch: {speeds}")
+        measured = {name: self.pace.of(run) for name, run in self.plan.settings.runs.items()}
+        speeds = ", ".join(f"{name} {1000 * speed:.2f} ms" for name, speed in measured.items() if speed < math.inf)
+        info(f"time: the speed here and now, for a row and epoch: {speeds or 'unknown'}")
+        known = self.plan.seconds < math.inf
+        takes = f"takes about {duration(self.plan.seconds)}" if known else "cannot all be trained"
         info(
-            f"time: {self.plan.words} is chosen: what is missing of it takes about {duration(self.plan.seconds)}, and "
-            f"{duration(max(0.0, self.left))} are left"
+            f"time: {self.plan.words} is chosen: what is missing of it {takes}, and {duration(max(0.0, self.left))} "
+            "are left"
         )
         self._find_finished()
 
@@ -201,7 +208,9 @@ class TimeBudget:
             return tried[0]
         longer = [plan for plan in tried[tried.index(fitting) + 1 :] if plan.seconds > available]
         if longer and self.pace.has_validation_sets:
-            info(f"time: {longer[0].words} would take about {duration(longer[0].seconds)}")
+            finite = longer[0].seconds < math.inf
+            takes = f"would take about {duration(longer[0].seconds)}" if finite else "cannot be trained"
+            info(f"time: {longer[0].words} {takes}")
         return fitting
 
     def _candidates(self) -> Iterator[list[Plan]]:
@@ -307,6 +316,8 @@ class TimeBudget:
                 if noted.folds == self.plan.settings.folds:
                     self.earlier = self._current(noted)
                     self.earlier_members = [name for name in noted.blend.members if name in self.earlier]
+                    # They may get further seeds, and may be of a preset that is not measured yet.
+                    self.pace.measure(noted.model_copy(update={"runs": self.earlier}))
             except UserError as error:
                 warn(f"{self._file} is not used: {error}")
 
@@ -314,22 +325,33 @@ class TimeBudget:
         """Runs of the settings that are trained, teachers first."""
         workspace = self._reading(settings)
         jobs = fold_jobs(workspace, self.here)
-        return {name: settings.runs[name] for name in jobs if run_target(workspace, name, jobs[name]).is_current()}
+        found = [name for name in jobs if run_target(workspace, name, jobs[name]).is_current()]
+        if broken := [name for name in found if self._is_broken(name)]:
+            warn(f"time: {', '.join(broken)}: left out, for their predictions are of no use")
+            self.failed.update(broken)
+        return {name: settings.runs[name] for name in found if name not in broken}
 
     # Training
 
     def _submit_early(self) -> None:
-        """Submits what is finished or, if nothing is, a small run."""
+        """Submits what is finished or, if nothing is, a small run: the cheapest that can be trained."""
         if self.finished or self.earlier_members:
-            self._submit("what was finished", None, 0.0)
+            try:
+                self._submit("what was finished", None, 0.0)
+            except UserError as error:
+                warn(f"time: what was finished is not submitted: {error}")
         else:
-            name, run = self._first()
-            self._train(name, run)
-        if self.left > self.seconds / 2:
+            for name, run in self._first():
+                self._try(name, run)
+                if self.steps:
+                    break
+                self.failed.discard(name)
+        if self.steps and self.left > self.seconds / 2:
             self._make(self._workspace(), "leaderboard", "report")
 
-    def _first(self) -> tuple[str, Run]:
-        """The cheapest run without teachers and pretraining, with as many epochs as FIRST_SHARE of the time allows."""
+    def _first(self) -> Iterator[tuple[str, Run]]:
+        """The runs of the cheapest preset without teachers and pretraining, the cheapest first, each with as many
+        epochs as FIRST_SHARE of the time allows."""
         there = self._made_of(FIRST)
         if there is not None and there.train.seeds == [1]:
             return FIRST, there
@@ -340,12 +362,12 @@ class TimeBudget:
             for name, run in plan.settings.runs.items()
             if not run.train.teachers
         }
-        name = min(free, key=lambda name: self.pace.of(free[name]))
-        run = _with_seeds(free[name], [1])
-        least = run.train.epochs if isinstance(run.model, Tabular) else min(2, run.train.epochs)
-        shorter = _with_epochs(run, range(run.train.epochs, least - 1, -1))
-        fitting = (short for short in shorter if self._first_seconds(short) <= FIRST_SHARE * self.seconds)
-        return FIRST, next(fitting, shorter[-1])
+        for one in sorted(free.values(), key=self.pace.of):
+            run = _with_seeds(one, [1])
+            least = run.train.epochs if isinstance(run.model, Tabular) else min(2, run.train.epochs)
+            shorter = _with_epochs(run, range(run.train.epochs, least - 1, -1))
+            fitting = (short for short in shorter if self._first_seconds(short) <= FIRST_SHARE * self.seconds)
+            yield FIRST, next(fitting, shorter[-1])
 
     def _first_seconds(self, run: Run) -> float:
         settings = self.plan.settings.model_copy(update={"runs": {FIRST: run}, "denoisers": {}})
@@ -400,15 +422,25 @@ class TimeBudget:
         self._submit(f"{name}{seed}", sum(predicted.values()), self.last["pretrain"] + self.last["train"])
 
     def _try(self, name: str, run: Run) -> None:
-        """Trains a run and submits the blend with it. A run that cannot be trained is told and left out. Raises
-        OutOfTime."""
+        """Trains a run and submits the blend with it. A run that cannot be trained, or is broken, is told and left out.
+        Raises OutOfTime."""
         try:
             self._train(name, run)
         except OutOfTime:
             raise
         except UserError as error:
-            warn(f"time: {name} is left out: {error}")
             self.failed.add(name)
+            if self.finished.get(name) is not run:
+                warn(f"time: {name} is left out, it cannot be trained: {error}")
+            elif self._is_broken(name):
+                warn(f"time: {name} is left out: {error}")
+                del self.finished[name]
+            else:
+                warn(f"time: {name} is trained, but the blend with it is not submitted: {error}")
+
+    def _is_broken(self, name: str) -> bool:
+        """True for a trained run that is not blended, for its predictions are of no use (broken_runs.py)."""
+        return not self.workspace.force and bool(self.workspace.run(name).fault)
 
     def _submit(self, name: str, predicted: float | None, seconds: float) -> None:
         workspace = self._workspace()
@@ -476,7 +508,7 @@ class TimeBudget:
         rows = [
             [
                 step.name,
-                "–" if step.predicted is None else duration(step.predicted),
+                "–" if step.predicted is None or not math.isfinite(step.predicted) else duration(step.predicted),
                 duration(step.seconds),
                 duration(step.at),
                 step.score,
@@ -493,8 +525,8 @@ class TimeBudget:
         )
 
     def _command(self) -> str:
-        preset = "" if self.is_free else f" --preset {self.plan.preset}"
-        return f"pipeline --time {self.seconds:g}s{preset} {' '.join(self.workspace.settings.overrides)}".rstrip()
+        preset = [] if self.is_free else ["--preset", self.plan.preset]
+        return shlex.join(["pipeline", "--time", f"{self.seconds:g}s", *preset, *self.workspace.settings.overrides])
 
 
 def _needs(run: Run) -> set[str]:
