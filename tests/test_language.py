@@ -12,7 +12,7 @@ import pytest
 from src.__main__ import main
 from src.core import language
 from src.core.errors import UserError
-from src.core.language import Message, _, attribute, chosen, drawn, html, joined, shown_in
+from src.core.language import Message, _, attribute, chosen, drawn, html, joined, shown_in, word
 from tests import catalogue
 from tests.conftest import words
 
@@ -112,6 +112,16 @@ def test_composed_messages_are_in_every_language():
     assert whole == "<error: Sections, x>"
     again = pickle.loads(pickle.dumps(whole))
     assert whole.in_language("zh") == again.in_language("zh") == "<错误：各节, x>"
+
+
+def test_only_what_describes_a_task_is_translated_as_a_word():
+    """Names of runs and words of commands may be spelt like it."""
+    assert _("next: {what}").format(what="./run.sh report").in_language("zh").endswith("./run.sh report")
+    told = _("unknown {kind} {name}.{hint} Known: {known}").format(kind="run", name="image", hint="", known="report")
+    assert "image" in told.in_language("zh") and told.in_language("zh").endswith("report")
+    assert joined(" ", [_("Sections"), "image"]).in_language("zh") == "各节 image" and html("image") == "image"
+    assert _("{noun} of your own").format(noun=word("images")).in_language("zh") == "您自己的图像"
+    assert word("my run") == "my run" and not isinstance(word("my run"), Message)
 
 
 def test_html_holds_both_languages_escaped():

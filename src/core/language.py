@@ -90,8 +90,13 @@ WORDS = {
         _("SAMPLE DATA, the digits that scikit-learn ships"),
     )
 }  # fmt: skip
-"""Words by which a task describes itself. They are translated where they are values of a message; the task keeps them
-as plain text, since it also writes them to files."""
+"""Words by which a task describes itself, which keeps them as plain text, since it also writes them to files."""
+
+
+def word(text: str) -> str:
+    """Returns the message of one of WORDS, where it is put into a message; other text as it is. Names of runs and words
+    of commands, which may be spelt like one of WORDS, are not passed through it."""
+    return WORDS.get(text, text)
 
 
 def joined(separator: str, texts: Iterable[str]) -> Message:
@@ -144,7 +149,6 @@ def drawn() -> Iterator[dict[str, Message]]:
 def html(value: Any) -> Any:
     """Returns a message with a translation as HTML in every language, of which the page shows one; other values as they
     are. Jinja2 calls it for all that a template writes (`finalize`)."""
-    value = WORDS.get(value, value) if isinstance(value, str) else value
     if not isinstance(value, Message) or len({value.in_language(language) for language in LANGUAGES}) == 1:
         return value
     from markupsafe import Markup
@@ -171,9 +175,7 @@ def _made(make: Callable[[str], str]) -> Message:
 
 
 def _in(value: Any, language: str) -> Any:
-    if isinstance(value, Message):
-        return value.in_language(language)
-    return WORDS[value].in_language(language) if isinstance(value, str) and value in WORDS else value
+    return value.in_language(language) if isinstance(value, Message) else value
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from src.core.errors import UserError
-from src.core.language import _
+from src.core.language import _, word
 from src.core.settings import CLINICAL, Paths
 from src.data.file_kinds import SHEET, open_bytes
 
@@ -110,7 +110,7 @@ def find_files(paths: Paths) -> InputFiles | None:
                     _(
                         "{folder}: two {role} files have the {what} {name}, so their {results} could not be told "
                         "apart. Rename one."
-                    ).format(folder=folder, role=role, what=what, name=name, results=results)
+                    ).format(folder=folder, role=role, what=what, name=name, results=word(results))
                 )
     return files
 

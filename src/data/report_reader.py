@@ -15,7 +15,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.language import _
+from src.core.language import _, word
 from src.data.block_parser import parse_block
 from src.data.empty_reports import NONE, EmptyReports
 from src.data.file_kinds import open_bytes, refuse_other_kinds
@@ -79,14 +79,14 @@ class Reports:
         if self.labels is None or self.task is None:
             raise UserError(
                 _("{path} has no labels; {title} needs a file of the form {layout}").format(
-                    path=self.path, title=task.title, layout=LAYOUTS[3]
+                    path=self.path, title=word(task.title), layout=LAYOUTS[3]
                 )
             )
         wanted = [(group.name, group.size) for group in task.groups]
         if wanted != [(group.name, group.size) for group in self.task.groups][: len(wanted)]:
             raise UserError(
                 _("{path} holds the labels of {own}, which do not cover {wanted}").format(
-                    path=self.path, own=self.task.title, wanted=task.title
+                    path=self.path, own=word(self.task.title), wanted=word(task.title)
                 )
             )
         return self.labels[:, : task.n_labels]
@@ -226,7 +226,7 @@ def _mixed_forms(forms: np.ndarray) -> Errors:
         errors.add(
             int(change[0]),
             _("two files in one: lines before are of {one}, from here on of {other}. Split them").format(
-                one=one, other=other
+                one=word(one), other=word(other)
             ),
         )
         return errors
@@ -238,7 +238,7 @@ def _mixed_forms(forms: np.ndarray) -> Errors:
             errors.add(
                 line,
                 _("a label field in the form of {title}; {count} {common}, expected one form a file").format(
-                    title=title, count=count, common=common_title
+                    title=word(title), count=count, common=word(common_title)
                 ),
             )
     return errors

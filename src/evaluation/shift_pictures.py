@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, charts
-from src.core.language import _
+from src.core.language import _, word
 from src.core.storage import Output
 from src.evaluation.series_shift_summary import LISTED, most_different
 from src.evaluation.shift_words import short_names
@@ -48,7 +48,7 @@ def _of_reports(output: Output, facts: dict[str, Any], remedy: str) -> dict[str,
     if short:
         first = next(iter(short))
         similarity = {_("train, to other folds"): _array(output, first, "similarity", remedy)[0]}
-        similarity |= {word: _array(output, name, "test_similarity", remedy) for name, word in short.items()}
+        similarity |= {shown: _array(output, name, "test_similarity", remedy) for name, shown in short.items()}
         title = _("Similarity to the nearest train report")
         found[title] = partial(_draw_similarity, similarity, title, _("TF-IDF cosine, 0 to 1"), "reports")
     return found
@@ -62,12 +62,12 @@ def _of_series(output: Output, facts: dict[str, Any], remedy: str) -> dict[str, 
             for name, test in facts["tests"].items()
         }
         found[_("Time steps with a value")] = partial(_draw_missingness, parameters, missing)
-    for name, word in short.items():
+    for name, shown in short.items():
         similarity = {
             "train": _array(output, name, "similarity", remedy)[0],
-            word: _array(output, name, "test_similarity", remedy),
+            shown: _array(output, name, "test_similarity", remedy),
         }
-        title = _("Similarity to train, against {file}").format(file=word)
+        title = _("Similarity to train, against {file}").format(file=shown)
         measure = _("probability of being a train row, out of fold")
         found[title] = partial(_draw_similarity, similarity, title, measure, facts["noun"])
     return found
@@ -102,4 +102,4 @@ def _draw_missingness(parameters: list[str], tests: dict[str, dict[str, dict[str
 def _draw_similarity(distributions: dict[str, np.ndarray], title: str, measure: str, noun: str, axes: Axes) -> None:
     shares = {name: 100 * np.histogram(values, BINS)[0] / max(len(values), 1) for name, values in distributions.items()}
     charts.steps(axes, BINS, shares)
-    axes.set(title=title, xlabel=measure, ylabel=_("% of {noun}").format(noun=noun))
+    axes.set(title=title, xlabel=measure, ylabel=_("% of {noun}").format(noun=word(noun)))

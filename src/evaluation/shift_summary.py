@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from src.core.language import _, english, joined
+from src.core.language import _, english, joined, word
 from src.core.terminal import result, wrapped
 from src.evaluation import series_shift_summary, text_shift_summary
 
@@ -20,7 +20,7 @@ def paragraph(facts: dict[str, Any]) -> str:
     if not facts["tests"]:
         noun = facts.get("noun", "reports")
         told = _("There is no test file to compare with. Models are validated on the plain train {noun} only.")
-        return told.format(noun=noun)
+        return told.format(noun=word(noun))
     sentences, advice = _kind(facts).findings(facts)
     return joined(" ", [*sentences, advice])
 

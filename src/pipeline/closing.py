@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from src.core.language import _, joined
+from src.core.language import _, joined, word
 from src.core.terminal import result, show_table, wrapped
 from src.evaluation.figures import estimate_text, number_text
 from src.evaluation.score_estimation import Expectation
@@ -38,7 +38,7 @@ def show(workspace: Workspace, is_complete: bool = True) -> None:
 
 def _show_data(data: Data) -> None:
     """Says whether the data are of people, where they lie, and names the files with their rows."""
-    origin = data.sample or _("{noun} of your own").format(noun=data.noun)
+    origin = word(data.sample) or _("{noun} of your own").format(noun=word(data.noun))
     result("\n" + _("data: {origin}, in {folder}").format(origin=origin, folder=data.folder))
     roles = {"train": _("train files: {files}"), "test": _("test files: {files}"), "extra": _("extra files: {files}")}
     for role, told in roles.items():
@@ -66,7 +66,7 @@ def _show_standings(summary: Summary, standings: list[Standing]) -> None:
         ]
         for one in standings
     ]
-    title = _("Expected with its 95% interval, and out of fold ({score})").format(score=summary.task.score_name)
+    title = _("Expected with its 95% interval, and out of fold ({score})").format(score=word(summary.task.score_name))
     expected = [_("expected on {test}").format(test=short[test]) for test in tests]
     show_table(title, [_("run"), *expected, _("out of fold")], rows, best=0 if len(rows) > 1 else None)
 

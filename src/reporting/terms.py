@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from src.core.language import _
+from src.core.language import _, word
 from src.data.tasks import Task
 from src.reporting.html_page import Term
 
 
 def terms(task: Task) -> list[Term]:
     """Returns the terms of a page on the task."""
-    given = {"noun": task.noun, "one": task.one}
+    given = {"noun": word(task.noun), "one": word(task.one)}
     found = {
         _("expected"): _(
             "The score that the leaderboard will probably show, estimated without the labels of the test file: from "

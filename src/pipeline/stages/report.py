@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.core import language, storage, versions
-from src.core.language import _
+from src.core.language import _, word
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
@@ -78,7 +78,8 @@ class Report(Stage):
         further += [pipeline.section(findings, graph), environment.section(findings)]
         sections = [*found, *(replace(section, folded=True) for section in further)]
         storage.write_text(output.suspicious, errors.suspicious_table(findings))
-        subtitle = _("{task}, preset {preset}").format(task=workspace.task.title, preset=workspace.settings.preset)
+        given = {"task": word(workspace.task.title), "preset": workspace.settings.preset}
+        subtitle = _("{task}, preset {preset}").format(**given)
         page = render(title_of(workspace.task), subtitle, sections, terms(workspace.task))
         storage.write_text(output.report, page)
         target.write({})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.core import charts
-from src.core.language import _, joined
+from src.core.language import _, joined, word
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
@@ -104,7 +104,7 @@ def _with_error(cell: dict[str, float | None], form: str) -> str:
 
 def _lost(record: dict[str, Any]) -> str:
     """What early reading costs models that learned from whole stays, in words."""
-    name, unit = ("roc_auc", "AUROC") if "roc_auc" in record["reference"][0] else ("mae", record["unit"])
+    name, unit = ("roc_auc", "AUROC") if "roc_auc" in record["reference"][0] else ("mae", word(record["unit"]))
     gains = [
         _("{gain} at {hour:g} h").format(gain=_with_error(one[name]["gain"], "{:+.3f}"), hour=one["hour"])
         for one in record["reference"]
@@ -153,7 +153,7 @@ def _against_hours(record: dict[str, Any]) -> list[str]:
             continue
         title = joined(_(" and "), [SCORES[name] for name in names])
         if record["unit"]:
-            title = _("{figures} ({unit})").format(figures=title, unit=record["unit"])
+            title = _("{figures} ({unit})").format(figures=title, unit=word(record["unit"]))
         with charts.picture(_("{title} against hours of data").format(title=title), 2.6, charts.PANEL) as chart:
             for i, name in enumerate(names):
                 _band(chart.axes, hours, [one[name] for one in scores], SCORES[name], i)

@@ -13,7 +13,7 @@ import io
 import numpy as np
 
 from src.core import array_files, charts
-from src.core.language import Message, _, joined
+from src.core.language import Message, _, joined, word
 from src.data.tasks import EPS, Task, sigmoid
 from src.reporting.html_page import Chart, Link, Part, Section, Table, Text
 from src.reporting.sections import Findings
@@ -42,7 +42,8 @@ def section(findings: Findings) -> Section:
     task = findings.dataset.task
     predictions = task.decode(best.oof()[rows])
     losses = task.cells(labels, predictions).mean(axis=1)
-    result.gist = _("the hardest {noun}, what makes them hard, and labels that may be wrong").format(noun=task.noun)
+    gist = _("the hardest {noun}, what makes them hard, and labels that may be wrong")
+    result.gist = gist.format(noun=word(task.noun))
     result.parts += [
         Text(_("Out-of-fold predictions of {run}.").format(run=best.name)),
         _share(task, losses),
@@ -69,7 +70,7 @@ def _suspicious(findings: Findings) -> list[Part]:
     caption = _(
         "{n:,} labels are more likely wrong than right; the {shown} most improbable of them (suspicious.csv has all)"
     ).format(n=len(found), shown=len(first))
-    return [Table([task.one, _("label"), _("value"), _("its probability")], first, caption)]
+    return [Table([word(task.one), _("label"), _("value"), _("its probability")], first, caption)]
 
 
 def _found(findings: Findings) -> list[tuple[str, int, int, float]]:
@@ -171,13 +172,13 @@ def _share(task: Task, losses: np.ndarray) -> Chart:
     ordered = np.sort(losses)[::-1]
     share = np.cumsum(ordered) / max(ordered.sum(), 1e-12)
     kept = np.unique(np.linspace(0, len(share) - 1, 200).astype(int))
-    with charts.picture(_("Share of the loss by share of the {noun}").format(noun=task.noun), 2.2) as chart:
+    with charts.picture(_("Share of the loss by share of the {noun}").format(noun=word(task.noun)), 2.2) as chart:
         chart.axes.plot(100 * (kept + 1) / len(share), 100 * share[kept], color=charts.COLOURS[0])
-        chart.axes.set_xlabel(_("% of {noun}, hardest first").format(noun=task.noun))
+        chart.axes.set_xlabel(_("% of {noun}, hardest first").format(noun=word(task.noun)))
         chart.axes.set_ylabel(_("% of the loss"))
         chart.axes.set_title(_("Concentration of the loss"))
     caption = _("The hardest tenth of the {noun} has {share:.0%} of the loss.")
-    return Chart(chart.svg, caption.format(noun=task.noun, share=share[max(len(share) // 10 - 1, 0)]))
+    return Chart(chart.svg, caption.format(noun=word(task.noun), share=share[max(len(share) // 10 - 1, 0)]))
 
 
 def _causes(findings: Findings, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -187,7 +188,7 @@ def _causes(findings: Findings, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {_("tokens"): np.asarray(train.lengths)[rows].astype(float)}
     values, causes = train.inputs["values"], {}
     if not dataset.task.has_classes:
-        in_truth = _("{label} in {unit}").format(label=dataset.task.label_names[0], unit=dataset.task.unit)
+        in_truth = _("{label} in {unit}").format(label=dataset.task.label_names[0], unit=word(dataset.task.unit))
         causes[in_truth] = np.asarray(train.labels)[rows, 0]
     causes[_("observed values")] = np.array([(~np.isnan(values[row])).sum() for row in rows], dtype=float)
     if "Age" in dataset.shape.statics:
@@ -224,7 +225,7 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
         kept = np.bincount(group) > 0
         groups[name] = centres[kept], means[kept], spread[kept]
     highest = max((means + spread).max() for _centres, means, spread in groups.values())
-    measure = _("mean error ({unit})").format(unit=task.unit) if task.unit else _("mean loss")
+    measure = _("mean error ({unit})").format(unit=word(task.unit)) if task.unit else _("mean loss")
     pictures = []
     for name, (centres, means, spread) in groups.items():
         with charts.picture(_("Loss by {cause}").format(cause=name), 2.4, charts.PANEL) as chart:
@@ -236,7 +237,7 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
         pictures.append(chart.svg)
     caption = _("Groups of equal size, ± one standard error, all on one scale of losses.")
     if SIMILARITY in causes and findings.dataset.shape.kind == "tokens":
-        caption = caption + " " + _("Similarity is the cosine to the nearest {one}.").format(one=task.one)
+        caption = caption + " " + _("Similarity is the cosine to the nearest {one}.").format(one=word(task.one))
     return Chart(pictures, caption)
 
 
@@ -245,10 +246,10 @@ def _hardest(
 ) -> Table:
     task, links = findings.dataset.task, explained_rows(findings)
     names, hardest = task.label_names, np.argsort(-losses, kind="stable")[:HARDEST]
-    columns, rows = [task.one, _("loss")], [[linked(ids[i].decode(), links), f"{losses[i]:.3f}"] for i in hardest]
+    columns, rows = [word(task.one), _("loss")], [[linked(ids[i].decode(), links), f"{losses[i]:.3f}"] for i in hardest]
     cells = task.cells(labels[hardest], predictions[hardest])
     if task.kind == "regression":
-        columns = [task.one, _("error in {unit}").format(unit=task.unit), _("in truth"), _("predicted")]
+        columns = [word(task.one), _("error in {unit}").format(unit=word(task.unit)), _("in truth"), _("predicted")]
         more = [[f"{labels[i, 0]:g}", f"{predictions[i, 0]:.1f}"] for i in hardest]
     elif task.kind == "multiclass":
         columns += [_("class"), _("its probability"), _("predicted"), _("probability")]
@@ -266,7 +267,7 @@ def _hardest(
             more.append([joined(", ", told)])
     rows = [[*row, *others] for row, others in zip(rows, more, strict=True)]
     caption = _("The {n} hardest {noun}; those with a link are explained below, others by: {command}").format(
-        n=len(rows), noun=task.noun, command=f"./run.sh explain {findings.best.name} --id ID"
+        n=len(rows), noun=word(task.noun), command=f"./run.sh explain {findings.best.name} --id ID"
     )
     return Table(columns, rows, caption)
 
@@ -285,10 +286,10 @@ def _pairs(task: Task, labels: np.ndarray, probabilities: np.ndarray) -> Table:
     order = [np.unravel_index(i, both.shape) for i in np.argsort(-both, axis=None)[:PAIRS]]
     rows = [[names[a], names[b], f"{both[a, b]:.0f}", f"{missed[:, a].sum():.0f}"] for a, b in order if both[a, b] > 0]
     if task.kind == "multiclass":
-        columns = [_("class"), _("predicted"), task.noun, _("errors of the class in all")]
+        columns = [_("class"), _("predicted"), word(task.noun), _("errors of the class in all")]
         return Table(columns, rows, _("Confused classes"))
     return Table(
-        [_("false negative"), _("false positive"), task.noun, _("false negatives in all")],
+        [_("false negative"), _("false positive"), word(task.noun), _("false negatives in all")],
         rows,
-        _("Confused labels: false negative and false positive in one {one}").format(one=task.one),
+        _("Confused labels: false negative and false positive in one {one}").format(one=word(task.one)),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from src.core import charts
-from src.core.language import _, joined
+from src.core.language import _, joined, word
 from src.data.tasks import Task
 from src.evaluation import metrics, runs
 from src.evaluation.figures import number_text
@@ -84,7 +84,7 @@ def _expected(findings: Findings) -> list[Chart]:
                 )
         charts.rows(chart.axes, names)
         chart.axes.set_title(_("Expected score against score out of fold"))
-        chart.axes.set_xlabel(_("{score}, higher is better").format(score=task.score_name))
+        chart.axes.set_xlabel(_("{score}, higher is better").format(score=word(task.score_name)))
         chart.axes.set_ylabel(_("run"))
         chart.axes.figure.legend(loc="outside lower left", ncols=2)
     caption = _(
@@ -112,7 +112,7 @@ def _by_fold(findings: Findings) -> list[Chart]:
         chart.axes.set_xticks(sorted({fold for found in scores.values() for fold in found}))
         chart.axes.set_title(_("Scores fold by fold"))
         chart.axes.set_xlabel(_("fold"))
-        chart.axes.set_ylabel(_("{score}, higher is better").format(score=task.score_name))
+        chart.axes.set_ylabel(_("{score}, higher is better").format(score=word(task.score_name)))
         chart.axes.figure.legend(loc="outside lower left", ncols=2)
     caption = _("Each point is out of fold. A fold on which all runs are low is hard; lines that cross are chance.")
     return [Chart(chart.svg, caption)]
@@ -172,7 +172,7 @@ def _rates(findings: Findings) -> list[Chart | Text]:
         chart.axes.grid(visible=False, axis="x")
         chart.axes.set_title(_("Rate of each label: predicted on test, and in train"))
         chart.axes.set_xlabel(_label_axis(task))
-        chart.axes.set_ylabel(_("% of {noun}").format(noun=task.noun))
+        chart.axes.set_ylabel(_("% of {noun}").format(noun=word(task.noun)))
         chart.axes.figure.legend(loc="outside lower left", ncols=2)
     caption = _(
         "{run}. A marker above its bar: the run predicts the label more often than train has it. The rates of a test "
@@ -198,7 +198,7 @@ def _all_scores(findings: Findings, scores: dict) -> Table:
         overall = scores[name]["overall"]
         if task.kind != "multilabel":
             figures = metrics.table_figures(task, overall)
-            columns = [_("run"), task.score_name, *figures]
+            columns = [_("run"), word(task.score_name), *map(word, figures)]
             cells = [runs.figure_of(scores[name], findings.config.metric), *figures.values()]
             rows.append([name, *(_with_error(cell) for cell in cells)])
             continue
@@ -276,7 +276,7 @@ def _confusion(task: Task, best: RunFolder) -> list:
         caption = _(
             "{run}: {wrong:,} of {all:,.0f} {noun} are wrong, most often class {class_} taken for {said} ({n:.0f})."
         )
-    given = {"run": best.name, "wrong": wrong, "all": counts.sum(), "noun": task.noun, "n": off.max()}
+    given = {"run": best.name, "wrong": wrong, "all": counts.sum(), "noun": word(task.noun), "n": off.max()}
     return [Chart(chart.svg, caption.format(class_=names[most[0]], said=names[most[1]], **given))]
 
 
@@ -291,8 +291,8 @@ def _intervals(task: Task, best: RunFolder) -> list:
         ends = [min(predicted + means), max(predicted + means)]
         observed.axes.plot(ends, ends, color=charts.FAINT, linewidth=0.8)
         observed.axes.set_title(_("Observed by predicted"))
-        observed.axes.set_xlabel(_("predicted {unit}, mean of a fifth").format(unit=task.unit))
-        observed.axes.set_ylabel(_("observed {unit}, mean").format(unit=task.unit))
+        observed.axes.set_xlabel(_("predicted {unit}, mean of a fifth").format(unit=word(task.unit)))
+        observed.axes.set_ylabel(_("observed {unit}, mean").format(unit=word(task.unit)))
     with charts.picture(_("Coverage of intervals"), 3.0, charts.PANEL) as coverage:
         for colour, level in enumerate(("50", "80", "90")):
             shares = [part["coverage"][level]["value"] for part in parts]
@@ -300,14 +300,14 @@ def _intervals(task: Task, best: RunFolder) -> list:
             coverage.axes.axhline(int(level) / 100, color=charts.FAINT, linewidth=0.8)
         coverage.axes.set_ylim(0, 1)
         coverage.axes.set_title(_("Coverage of intervals"))
-        coverage.axes.set_xlabel(_("predicted {unit}, mean of a fifth").format(unit=task.unit))
+        coverage.axes.set_xlabel(_("predicted {unit}, mean of a fifth").format(unit=word(task.unit)))
         coverage.axes.set_ylabel(_("share inside"))
         coverage.axes.legend()
     caption = _(
         "{run}, out of fold, with 95% intervals. A prediction is near the median of {noun} like this one, and the mean "
         "lies above the median where some stay very long. Intervals are fitted on the other folds."
     )
-    return [Chart([observed.svg, coverage.svg], caption.format(run=best.name, noun=task.noun))]
+    return [Chart([observed.svg, coverage.svg], caption.format(run=best.name, noun=word(task.noun)))]
 
 
 def _curves(findings: Findings, best) -> list:
@@ -365,7 +365,7 @@ def _reliability(findings: Findings, best) -> list:
         all_labels = np.asarray(findings.dataset.train.labels)
         kinds[rows.name] = (all_labels[rows.rows], rows.logits(best.oof(), best.copies(target.name)))
         weights[rows.name], reports[rows.name] = rows.weights, rows.rows
-    noun, fitted, pictures = findings.workspace.task.noun, [], []
+    noun, fitted, pictures = word(findings.workspace.task.noun), [], []
     for name, (labels, logits) in kinds.items():
         temperatures = _temperatures(findings.workspace.task, labels, logits, weights[name], reports[name])
         cooled = logits / temperatures[:, None]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.core import charts
-from src.core.language import _, joined
+from src.core.language import _, joined, word
 from src.data.dataset import Dataset
 from src.data.plausible import SERIES
 from src.data.series_reader import LAST_MINUTE
@@ -63,7 +63,7 @@ def missing_table(facts: dict[str, Any], task: Task, most: int | None = None) ->
         chosen = [*informative[:most], *(one for one in seldom[:most] if one not in informative[:most])]
     measure = facts["parameters"][0]["frequency"]["measure"]
     rate = "mean" if task.kind == "regression" else "rate"
-    columns = ["parameter", "kind", f"% of {task.noun}", "% of steps", f"{rate} with", f"{rate} without", measure]
+    columns = ["parameter", "kind", f"% of {task.noun}", "% of steps", f"{rate} with", f"{rate} without", word(measure)]
     rows = [
         [
             one["name"],
@@ -103,7 +103,7 @@ def _stars(p: float | None) -> str:
 
 def _files(dataset: Dataset) -> Table:
     return Table(
-        [_("set"), _("role"), dataset.task.noun, "sha256"],
+        [_("set"), _("role"), word(dataset.task.noun), "sha256"],
         [
             [file["name"], file["role"], f"{file['rows']:,}", f"{file['sha256'][:12]}…"]
             for file in dataset.manifest["files"]
@@ -169,7 +169,7 @@ def _target(task: Task, sample: Sample) -> Chart:
             charts.steps(
                 chart.axes, np.linspace(0, highest, BINS + 1), {"": np.histogram(values, BINS, (0, highest))[0]}
             )
-            chart.axes.set(title=name, xlabel=task.unit, ylabel=_("number of {noun}").format(noun=task.noun))
+            chart.axes.set(title=name, xlabel=task.unit, ylabel=_("number of {noun}").format(noun=word(task.noun)))
         quartiles = "; ".join(f"{part} {np.percentile(values, 100 * at):.1f}" for part, at in PARTS.items())
         return Chart(
             chart.svg, f"{name} in {task.unit}: mean {values.mean():.1f}, {quartiles}. The highest 1% is not drawn."
@@ -180,8 +180,8 @@ def _target(task: Task, sample: Sample) -> Chart:
         counts, names = np.array([len(sample) - counts[0], counts[0]]), [f"no {name}", name]
     with charts.picture("Number of each class") as chart:
         charts.bars(chart.axes, [one.removeprefix("class_") for one in names], counts)
-        title = _("Number of {noun} of each class").format(noun=task.noun)
-        chart.axes.set(title=title, xlabel=_("class"), ylabel=_("number of {noun}").format(noun=task.noun))
+        title = _("Number of {noun} of each class").format(noun=word(task.noun))
+        chart.axes.set(title=title, xlabel=_("class"), ylabel=_("number of {noun}").format(noun=word(task.noun)))
     if task.kind == "binary":
         return Chart(
             chart.svg, f"{name}: {counts[1]:,} of {len(sample):,} {task.noun} ({counts[1] / len(sample):.2%})."

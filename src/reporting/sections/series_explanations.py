@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from src.core.language import _, joined
+from src.core.language import _, joined, word
 from src.data.inputs import InputShape
 from src.data.tasks import Task
 from src.reporting import series_pictures as pictures
@@ -38,7 +38,7 @@ def parts(record: dict[str, Any], task: Task, shape: InputShape, name: str) -> l
     bars = [pictures.importance(one, shape, label) for label, one in labels.items()] if not is_image else []
     if drawn := [*bars, *([steps] if steps else [])]:
         n = next(iter(labels.values()))["rows"]
-        found.append(Chart(drawn, _("{n} {noun}, out of fold").format(n=n, noun=task.noun)))
+        found.append(Chart(drawn, _("{n} {noun}, out of fold").format(n=n, noun=word(task.noun))))
     found.append(Text(legend(task, shape)))
     anchored: set[str] = set()  # a row may be explained twice, as a hard and as a usual one
     # Maps are compared, so they have one scale.
@@ -57,7 +57,7 @@ def method(task: Task, shape: InputShape) -> str:
         "Contributions to the {quantity}, by integrated gradients from the average training {one}: a parameter's "
         "value, whether it was observed, the time since and its transforms together. Boosted trees and kernel machines "
         "get theirs by leaving out a parameter."
-    ).format(quantity=quantity(task), one=task.one)
+    ).format(quantity=quantity(task), one=word(task.one))
 
 
 def legend(task: Task, shape: InputShape) -> str:
@@ -66,7 +66,7 @@ def legend(task: Task, shape: InputShape) -> str:
     said = _(
         "Blue raises the prediction, orange lowers it, against the average training {one} at the same {step}; the "
         "deeper, the more."
-    ).format(one=task.one, step=step)
+    ).format(one=word(task.one), step=step)
     if step == "row":
         return said
     return joined(
@@ -80,10 +80,10 @@ def legend(task: Task, shape: InputShape) -> str:
 
 def title_of(one: dict[str, Any], task: Task) -> str:
     """Returns what a row is, in truth and by prediction; the class that is explained is the true one."""
-    named = {"kind": KINDS[one["kind"]], "one": task.one, "id": one["report"], "probability": one["probability"]}
+    named = {"kind": KINDS[one["kind"]], "one": word(task.one), "id": one["report"], "probability": one["probability"]}
     if task.unit:
         told = _("{kind} {one} {id}: {there:g} {unit}, predicted {probability:.1f}")
-        return told.format(there=one["there"], unit=task.unit, **named)
+        return told.format(there=one["there"], unit=word(task.unit), **named)
     if task.kind == "multiclass":
         told = _("{kind} {one} {id}: {label}, probability {probability:.3f}")
     elif one["there"]:
@@ -128,6 +128,6 @@ def _weights(label: str, one: dict[str, Any], shape: InputShape, task: Task) -> 
         columns,
         rows,
         _("{label}: what counts in {n} {noun}. {direction}").format(
-            label=label, n=one["rows"], noun=task.noun, direction=DIRECTION
+            label=label, n=one["rows"], noun=word(task.noun), direction=DIRECTION
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from src.core import charts
-from src.core.language import _, joined
+from src.core.language import _, joined, word
 from src.evaluation import shift_pictures, shift_summary
 from src.reporting.html_page import Chart, Points, Section, Table, Text
 from src.reporting.sections import Findings
@@ -35,7 +35,7 @@ def _caption(findings: Findings, has_parameters: bool) -> str:
     if findings.dataset.shape.kind == "tokens":
         return _("Noise is estimated from frames of frequent phrases. Reports similar to a train report are easier.")
     same = _("Where the files do not differ, all {noun} have a probability near 0.5.")
-    same = same.format(noun=findings.shift.facts["noun"])
+    same = same.format(noun=word(findings.shift.facts["noun"]))
     if not has_parameters:
         return same
     told = _("Test minus train, ± one standard error, for the parameters with the most significant differences.")

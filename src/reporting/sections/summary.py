@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from src.core import charts
-from src.core.language import Message, _, joined
+from src.core.language import Message, _, joined, word
 from src.data.tasks import Task
 from src.evaluation import runs
 from src.evaluation.figures import estimate_text, number_text
@@ -29,7 +29,7 @@ def section(findings: Findings) -> Section:
     standing = summary.blend or summary.best
     if summary.data is not None and summary.data.sample:
         told = _("These are {origin}: the scores say nothing about real {noun}.")
-        result.parts.append(Alert(told.format(origin=summary.data.sample, noun=summary.data.noun)))
+        result.parts.append(Alert(told.format(origin=word(summary.data.sample), noun=word(summary.data.noun))))
     result.parts += map(Alert, summary.warnings)
     if standing is not None:
         result.parts.append(Figures(_figures(findings.dataset.test_files, standing, summary.task)))
@@ -47,8 +47,8 @@ def _figures(test_files: list[str], standing: Standing, task: Task) -> list[tupl
     note = _("± {error} (standard error) on {rows:,} train {noun}; {score}").format(
         error=number_text(standing.out_of_fold["standard_error"]),
         rows=standing.rows,
-        noun=task.noun,
-        score=task.score_name,
+        noun=word(task.noun),
+        score=word(task.score_name),
     )
     if standing.is_optimistic:
         note = note + "; " + _("optimistic")
@@ -89,7 +89,7 @@ def _ladder(findings: Findings, standing: Standing) -> Chart:
         charts.rows(chart.axes, ordered)
         chart.axes.invert_yaxis()
         chart.axes.set_title(_("Where your model stands, out of fold"))
-        chart.axes.set_xlabel(_("{score}, higher is better").format(score=task.score_name))
+        chart.axes.set_xlabel(_("{score}, higher is better").format(score=word(task.score_name)))
         chart.axes.set_ylabel(_("run"))
     caption = _("Diamonds are your runs, dots are baselines.")
     if is_log:
@@ -144,6 +144,6 @@ def _files(data: Data) -> list[Message]:
     def counted(name: str) -> str:
         if name not in data.rows:
             return name
-        return _("{file} ({rows:,} {noun})").format(file=name, rows=data.rows[name], noun=data.noun)
+        return _("{file} ({rows:,} {noun})").format(file=name, rows=data.rows[name], noun=word(data.noun))
 
     return [text.format(files=joined(", ", map(counted, names))) for text, names in named.items() if names]

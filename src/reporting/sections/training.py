@@ -7,7 +7,7 @@ import csv
 import numpy as np
 
 from src.core import charts
-from src.core.language import _
+from src.core.language import _, word
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
@@ -21,7 +21,8 @@ def section(findings: Findings) -> Section:
     if findings.folds is None:
         return result
     result.parts.append(_folds(findings))
-    result.gist = _("how the {noun} are divided, and how each run learned").format(noun=findings.dataset.task.noun)
+    gist = _("how the {noun} are divided, and how each run learned")
+    result.gist = gist.format(noun=word(findings.dataset.task.noun))
     histories = {
         name: list(csv.DictReader((run.path / "history.csv").open(encoding="utf-8")))
         for name, run in findings.runs.items()
@@ -54,11 +55,11 @@ def _folds(findings: Findings) -> Table | Text:
     task, parts = findings.dataset.task, range(folds.first.max() + 1)
     sizes = [f"{(folds.first == fold).sum():,}" for fold in parts]
     means = np.array([labels[folds.first == fold].mean(axis=0) for fold in parts])
-    columns = [_("fold"), task.noun]
+    columns = [_("fold"), word(task.noun)]
     if task.has_classes:
         differences = [f"{np.abs(mean - labels.mean(axis=0)).max():.2%}" for mean in means]
         if task.kind == "multilabel":
-            columns.append(_("labels of a {one}, mean").format(one=task.one))
+            columns.append(_("labels of a {one}, mean").format(one=word(task.one)))
             figures = [[f"{labels[folds.first == fold].sum(axis=1).mean():.3f}"] for fold in parts]
         elif task.kind == "binary":
             columns.append(_("rate of {label}").format(label=task.label_names[0]))
@@ -68,7 +69,7 @@ def _folds(findings: Findings) -> Table | Text:
         columns.append(_("largest difference of a label's rate"))
         figures = [[*one, difference] for one, difference in zip(figures, differences, strict=True)]
     else:
-        columns += [_("mean ({unit})").format(unit=task.unit), _("median ({unit})").format(unit=task.unit)]
+        columns += [_("mean ({unit})").format(unit=word(task.unit)), _("median ({unit})").format(unit=word(task.unit))]
         figures = [
             [f"{mean[0]:.2f}", f"{np.median(labels[folds.first == fold]):g}"]
             for fold, mean in zip(parts, means, strict=True)
