@@ -166,6 +166,34 @@ def test_finished_runs_of_other_settings_keep_their_names(copy, tiny_input, monk
     assert list(named.runs) == ["lstm", "transformer_sample"] and named.runs["lstm"].train.seeds == [1, 2]
 
 
+def test_no_finished_run_of_other_settings_is_replaced(copy, tiny_input, monkeypatch):
+    """Further names are numbered; an imported run, of which no settings are known, is kept too."""
+    budget = budget_of(copy, tiny_input, *[word for word in TINY if "=" in word])
+    settings = budget.workspace.settings
+    settings = settings.model_copy(update={"runs": {"lstm": settings.runs["lstm"]}, "denoisers": {}})
+    settings = settings.model_copy(update={"blend": settings.blend.model_copy(update={"members": ["lstm"]})})
+    other = settings.runs["lstm"].model_copy(
+        update={"train": settings.runs["lstm"].train.model_copy(update={"epochs": 7})}
+    )
+    made: dict[str, object] = {"lstm": other, "lstm_sample": None, "lstm_sample_2": other, "first": other}
+    for name in made:
+        (copy / "runs" / name).mkdir(exist_ok=True)
+        (copy / "runs" / name / "run.json").touch()
+    monkeypatch.setattr(TimeBudget, "_made_of", lambda self, name: made[name])
+    named = budget._named(Plan("sample", settings)).settings
+    assert list(named.runs) == ["lstm_sample_3"] == named.blend.members
+    made["lstm"] = other.model_copy(update={"train": settings.runs["lstm"].train.model_copy(update={"seeds": [5]})})
+    assert list(budget._named(Plan("sample", settings)).settings.runs) == ["lstm_sample_3"], "nor one of another seed"
+
+    # Nor is one that has the name of the first run taken for it, unless it is that.
+    slow(monkeypatch, 1e-3)
+    budget.plan = Plan("sample", settings)
+    (name, run), *_ = budget._first()
+    assert name == "first_sample" and run.train.epochs < 7
+    made["first"] = run
+    assert next(budget._first()) == ("first", run)
+
+
 class Simulated(TimeBudget):
     """A command whose training only lets a clock run: as long as predicted for this machine, times a factor."""
 
@@ -359,7 +387,7 @@ def test_jobs_stop_at_the_deadline(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on(tiny_input, tmp_path):
+def test_a_killed_command_goes_on(tiny_input, tmp_path, capsys):
     """Whatever was submitted before a kill is whole, and the same command ends with all of it."""
     command = [sys.executable, "-m", "src", *words(tiny_input, tmp_path, "--time", "4m", "train.epochs=8")]
     draw = random.Random(3)
@@ -373,5 +401,12 @@ def test_a_killed_command_goes_on(tiny_input, tmp_path):
     started = time.monotonic()
     assert subprocess.run(command, stdout=log, stderr=log, cwd=ROOT).returncode == 0
     assert time.monotonic() - started < 240
-    assert main(["status", "--preset", str(tmp_path / "time/plan.yaml"), f"paths.input={tiny_input}"]) == 0
+    paths = [f"paths.input={tiny_input}", f"paths.output={tmp_path}"]
+    capsys.readouterr()
+    assert main(["status", "--json", "--preset", str(tmp_path / "time/plan.yaml"), *paths]) == 0
+    stages = [
+        one for one in json.loads(capsys.readouterr().out)["stages"] if one["stage"] in ("train", "blend", "submit")
+    ]
+    assert {one["stage"] for one in stages} == {"train", "blend", "submit"}
+    assert {one["state"] for one in stages} == {"done"}
     assert len(list(tmp_path.glob("submission_*.csv"))) == 2

@@ -12,16 +12,17 @@
 4. Training stops in time for the expected scores and the page.
 
 All runs have the folds that the first step made, or that were there. A finished run of other settings is kept: a run
-that would have its name gets the name of the preset too. Killed at any moment, the same command finds what is finished
-and goes on. Its settings are noted as a preset, output/time/plan.yaml.
+that would have its name gets the name of the preset too, and a number if that is taken. Killed at any moment, the same
+command finds what is finished and goes on. Its settings are noted as a preset, output/time/plan.yaml.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -281,15 +282,14 @@ class TimeBudget:
         while waiting:
             name = next(name for name, run in waiting.items() if not (_needs(run) - {name}) & waiting.keys())
             run = waiting.pop(name)
-            for new in (name, f"{name}_{Path(plan.preset).stem}"):
+            for new, before in self._names(name, plan.preset, {*found, *waiting}):
                 renamed = _renamed(run, {**names, name: new})
-                before = self._made_of(new)
-                is_same = before is not None and _seedless(before) == _seedless(renamed)
-                if is_same or not (self.workspace.output.run(new) / "run.json").exists():
-                    break
-            if is_same and before.train.seeds[: len(run.train.seeds)] == run.train.seeds:
-                renamed = _with_seeds(renamed, before.train.seeds)
-            names[name], found[new] = new, renamed
+                if before is not None and _extends(before, renamed):
+                    renamed = before
+                elif before is not None and not _extends(renamed, before):
+                    continue
+                names[name], found[new] = new, renamed
+                break
         chosen = {names[name]: found[names[name]] for name in settings.runs}
         members = [names[name] for name in settings.blend.members if name in settings.runs] or list(chosen)
         blend = settings.blend.model_copy(update={"members": members})
@@ -298,6 +298,19 @@ class TimeBudget:
             plan,
             settings=settings.model_copy(update={"runs": chosen, "denoisers": denoisers, "blend": blend}),
         )
+
+    def _names(self, name: str, preset: str, others: Container[str]) -> Iterator[tuple[str, Run | None]]:
+        """Names that a run may get and the settings of the trained run that has the name, up to the first that no
+        finished run has. None is one of the `others`."""
+        stem = f"{name}_{Path(preset).stem}"
+        for new in itertools.chain([name, stem], (f"{stem}_{i}" for i in itertools.count(2))):
+            if new in others:
+                continue
+            if not (self.workspace.output.run(new) / "run.json").exists():
+                yield new, None
+                return
+            if (before := self._made_of(new)) is not None:
+                yield new, before
 
     def _made_of(self, name: str) -> Run | None:
         """Settings of the trained run of this name; None where there is none."""
@@ -351,10 +364,7 @@ class TimeBudget:
 
     def _first(self) -> Iterator[tuple[str, Run]]:
         """The runs of the cheapest preset without teachers and pretraining, the cheapest first, each with as many
-        epochs as FIRST_SHARE of the time allows."""
-        there = self._made_of(FIRST)
-        if there is not None and there.train.seeds == [1]:
-            return FIRST, there
+        epochs as FIRST_SHARE of the time allows, or as many as it was trained with before."""
         plan = next(self._candidates())[-1]
         self.pace.measure(plan.settings)
         free = {
@@ -367,7 +377,12 @@ class TimeBudget:
             least = run.train.epochs if isinstance(run.model, Tabular) else min(2, run.train.epochs)
             shorter = _with_epochs(run, range(run.train.epochs, least - 1, -1))
             fitting = (short for short in shorter if self._first_seconds(short) <= FIRST_SHARE * self.seconds)
-            yield FIRST, next(fitting, shorter[-1])
+            chosen = next(fitting, shorter[-1])
+            planned = {*self.plan.settings.denoisers, *self.plan.settings.runs}
+            for new, before in self._names(FIRST, plan.preset, planned):
+                if before is None or before in shorter:
+                    yield new, before or chosen
+                    break
 
     def _first_seconds(self, run: Run) -> float:
         settings = self.plan.settings.model_copy(update={"runs": {FIRST: run}, "denoisers": {}})
@@ -550,8 +565,10 @@ def _with_seeds(run: Run, seeds: list[int]) -> Run:
     return run.model_copy(update={"train": run.train.model_copy(update={"seeds": seeds})})
 
 
-def _seedless(run: Run) -> Run:
-    return _with_seeds(run, [1])
+def _extends(run: Run, other: Run) -> bool:
+    """True if the run is the other one with the same seeds or further ones."""
+    seeds = run.train.seeds[: len(other.train.seeds)]
+    return seeds == other.train.seeds and _with_seeds(run, seeds) == other
 
 
 def _shorter(run: Run) -> list[Run]:
