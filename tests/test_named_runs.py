@@ -167,6 +167,32 @@ def test_runs_of_other_folds_and_earlier_folds_are_told(wide, tiny_input, tmp_pa
     assert "a paired difference needs" in " ".join(compared["lines"])
 
 
+def test_the_list_goes_on_where_a_folder_is_damaged(copy, tiny_input, asked, capsys):
+    (copy / "runs/blind").mkdir()
+    (copy / "runs/blind/imported.json").write_text("{}")
+    (copy / "runs/blind/run.json").write_text("{}")
+    (copy / "runs/lstm/fold_9.split_0.seed_0.x").mkdir()
+    (copy / "runs/lstm/fold_9.split_0.seed_0.x/result.json").write_text("{")
+    document = asked("runs", *words(tiny_input, copy))
+    assert {row["run"] for row in rows_of(document, "Runs")} == {"lstm", "transformer", "blend"}
+    told = " ".join(document["warnings"])
+    assert "run blind is left out" in told and "earlier folds of lstm is left out" in told
+
+
+def test_a_broken_run_is_not_the_best(copy, tiny_input, asked, capsys):
+    made = words(tiny_input, copy)
+    first = rows_of(asked("runs", *made), "Runs")[0]["run"]
+    score = storage.read_json(copy / f"runs/{first}/score.json")
+    storage.write_json(copy / f"runs/{first}/score.json", {**score, "fault": "has diverged"})
+    order = [row["run"] for row in rows_of(asked("runs", *made), "Runs")]
+    assert order.index(f"{first} !") == len(order) - 1
+    for name in ("lstm", "transformer", "blend"):
+        score = storage.read_json(copy / f"runs/{name}/score.json")
+        storage.write_json(copy / f"runs/{name}/score.json", {**score, "fault": "has diverged"})
+    assert main(["runs", *made]) == 0
+    assert "(best)" not in capsys.readouterr().out
+
+
 def test_the_list_needs_no_heavy_library(wide, tiny_input):
     told, libraries = imported("runs", *words(tiny_input, wide))
     assert "wide" in told and not HEAVY & libraries

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from src.core.errors import UserError
@@ -48,29 +48,33 @@ def _list(workspace: Workspace) -> None:
 
     fitting, others = workspace.fitting_runs()
     found = {run.name: run for run in fitting}
-    for name in others:
-        try:
-            found[name] = workspace.run(name)
-        except UserError as error:
-            workspace.leave_out(f"run {name}", error)
-    unscored = {name: workspace.run(name, scored=False) for name in workspace.output.unscored_names()}
+    found |= _readable(workspace, "run {}", workspace.run, {name: name for name in others})
+    names = {name: name for name in workspace.output.unscored_names()}
+    unscored = _readable(workspace, "run {}", lambda name: workspace.run(name, scored=False), names)
+    scores = _readable(workspace, "run {}", lambda run: _scores(workspace, run, run.name in others), found)
+    settings = _readable(workspace, "run {}", settings_of, found)
+    found = {name: run for name, run in found.items() if name in scores and name in settings}
+    seconds = _readable(workspace, "the training time of {}", training_seconds, found)
+    models = {name: run for name, run in found.items() if run.is_model}
+    kept = _readable(workspace, "what is kept of earlier folds of {}", earlier, models)
     if not (found or unscored):
         raise UserError(f"{workspace.output.runs} holds no run. Make one with: ./run.sh {workspace.command('train')}")
-    scores = {name: _scores(workspace, run, name in others) for name, run in found.items()}
-    select_on, settings = workspace.settings.select_on, {name: settings_of(run) for name, run in found.items()}
+    select_on = workspace.settings.select_on
 
-    def height(name: str) -> tuple[bool, float]:
+    def height(name: str) -> tuple[bool, bool, float]:
         score = scores[name].get(select_on, scores[name]["clean"])["value"]
-        return name not in others, -math.inf if score is None else score
+        fits = name not in others
+        return fits and not found[name].fault, fits, -math.inf if score is None else score
 
     order = sorted(found, key=height, reverse=True)
+    best = 0 if order and height(order[0])[0] and math.isfinite(height(order[0])[2]) else None
     rows = []
     for name in order:
         cells = [short_text(scores[name][key], found[name].task.has_classes) if key in scores[name] else "–"
                  for key in VALIDATIONS]  # fmt: skip
         rows.append([name + (" !" if found[name].fault else "") + (" °" if name in others else ""), *cells])
     test = workspace.target.name if fitting and workspace.target else "no test file"
-    show_table(f"Runs, the best by {select_on} first; target {test}", ["run", *VALIDATIONS], rows, best=0)
+    show_table(f"Runs, the best by {select_on} first; target {test}", ["run", *VALIDATIONS], rows, best=best)
     result("±: standard error; clean is the plain out-of-fold score")
     if others:
         result(
@@ -84,21 +88,31 @@ def _list(workspace: Workspace) -> None:
     nearest = neighbours(found, settings)
     rows = []
     for name in order:
-        seconds = training_seconds(found[name])
-        differences = _differences(name, nearest.get(name), settings)
-        rows.append([name, date_text(made_at(found[name])), duration(seconds) if seconds else "–", differences])
+        taken, differences = seconds.get(name), _differences(name, nearest.get(name), settings)
+        rows.append([name, date_text(made_at(found[name])), duration(taken) if taken else "–", differences])
     rows += [[name, date_text(made_at(run)), "–", ""] for name, run in unscored.items()]
     columns = ["run", "made", "training", "settings, and the run that is most alike"]
     show_table("How they were made", columns, rows, words=["made", "training", columns[-1]])
     rows = [
-        [run.name, f"{count} folds", ", ".join(f"{key}={value}" for key, value in changed.items())]
-        for run in found.values()
-        if run.is_model
-        for changed, count in earlier(run)
+        [name, f"{count} folds", ", ".join(f"{key}={value}" for key, value in changed.items())]
+        for name, of_run in kept.items()
+        for changed, count in of_run
     ]
     if rows:
         columns = ["run", "kept", "settings that it had, where they are others"]
         show_table("Earlier folds: train with these settings brings them back", columns, rows, words=columns[1:])
+
+
+def _readable(workspace: Workspace, what: str, read: Callable[[Any], Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Result of `read` for each value, by its name; what is damaged is left out, with a warning. `what`: words for it,
+    with {} in the place of the name."""
+    found = {}
+    for name, value in given.items():
+        try:
+            found[name] = read(value)
+        except UserError as error:
+            workspace.leave_out(what.format(name), error)
+    return found
 
 
 def _scores(workspace: Workspace, run: RunFolder, is_other: bool) -> dict[str, Any]:
