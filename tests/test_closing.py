@@ -59,6 +59,15 @@ def test_the_summary_names_data_scores_files_and_the_page(done, own_input):
     assert any("leaderboard add" in rest[0] for name, *rest in lines if name == "next")
 
 
+def test_the_best_is_that_of_the_order_of_runs(done, own_input):
+    workspace = workspace_of(own_input, done)
+    found = Summary.of(workspace)
+    ranked = [run.name for run in workspace.ranked_runs()[0]]
+    assert found.ranking == sorted((found.blend.run, found.best.run), key=ranked.index, reverse=True)
+    (table,) = told_of(workspace)[1]
+    assert [row["run"] for row in table["rows"]] == found.ranking
+
+
 def test_sample_data_is_called_synthetic_wherever_it_lies(done, tiny_input):
     data = Summary.of(workspace_of(tiny_input, done)).data
     assert data.sample.startswith("SYNTHETIC") and data.rows["sample_train.csv"] == 300
@@ -116,6 +125,7 @@ def test_half_trained_and_damaged_results_do_not_end_the_summary(copy, own_input
         found = Summary.of(Workspace(workspace.settings.model_copy(update={"runs": more}), read_only=True))
     assert found.blend is not None and found.blend.expected == {} and found.left_out == {}
     assert found.best is not None and found.best.expected != {}
+    assert found.ranking == [], "the blend has no figure for the target"
     told = " ".join(transcript.warnings)
     assert all(str(path) in told for path in damaged)
 
@@ -137,7 +147,7 @@ def test_scores_have_the_name_of_what_they_are_under_another_metric():
     standing = summary._standing(SimpleNamespace(boards=lambda one: one.boards()), run)
     assert standing.out_of_fold == figure
     own = get_task("icu")
-    found = Summary(own, "sample", None, None, standing, {}, [], None, [], [])
+    found = Summary(own, "sample", None, None, standing, {}, [], None, [], [], [])
     with output_mode(quiet=True, as_json=False) as transcript:
         closing._show_standings(found, [standing])
     (table,) = transcript.tables

@@ -48,15 +48,11 @@ def _show_data(data: Data) -> None:
 
 
 def _show_standings(summary: Summary, standings: list[Standing]) -> None:
-    """A row for the blend and the best run, the best first: expected on each test file with its 95% interval, then out
-    of fold."""
+    """A row for the blend and the best run, the best first and marked where it is known: expected on each test file
+    with its 95% interval, then out of fold."""
     tests = list(dict.fromkeys(test for one in standings for test in one.expected))
-
-    def worth(one: Standing) -> float:
-        found = [one.expected[test].value for test in tests[-1:] if test in one.expected]
-        return found[0] if found else one.out_of_fold["value"] or -math.inf
-
-    standings = sorted(standings, key=worth, reverse=True)
+    if summary.ranking:
+        standings = sorted(standings, key=lambda one: summary.ranking.index(one.run))
     short = short_names(tests)
     rows = [
         [
@@ -68,7 +64,9 @@ def _show_standings(summary: Summary, standings: list[Standing]) -> None:
     ]
     title = _("Expected with its 95% interval, and out of fold ({score})").format(score=word(summary.task.score_name))
     expected = [_("expected on {test}").format(test=short[test]) for test in tests]
-    show_table(title, [_("run"), *expected, _("out of fold")], rows, best=0 if len(rows) > 1 else None)
+    show_table(
+        title, [_("run"), *expected, _("out of fold")], rows, best=0 if len(rows) > 1 and summary.ranking else None
+    )
 
 
 def _expected(found: Expectation) -> str:

@@ -107,6 +107,9 @@ class Summary:
     warnings: list[str]
     steps: list[Step]
     """Most sensible first."""
+    ranking: list[str]
+    """Blend and best run, the best by settings.select_on for the target first; empty where one of them is broken or has
+    no finite figure for the target."""
 
     @classmethod
     def of(cls, workspace: Workspace) -> Summary:
@@ -163,6 +166,7 @@ class Summary:
             page if page.exists() else None,
             warnings,
             steps,
+            _ranking(workspace, fitting, [one for one in standings if one is not None]),
         )
 
 
@@ -177,6 +181,21 @@ def _data(workspace: Workspace) -> Data:
     except UserError:
         rows = {}
     return Data(source.noun, folder, synthetic.ORIGIN if is_sample else "", **named, rows=rows)
+
+
+def _ranking(workspace: Workspace, ranked: list[RunFolder], standings: list[Standing]) -> list[str]:
+    """Names of the standings, the best first; `ranked`: all runs, the best last."""
+    try:
+        target = workspace.target
+    except UserError:
+        target = None
+    for one in standings:
+        expected = one.out_of_fold["value"] if target is None else getattr(one.expected.get(target.name), "value", None)
+        if expected is None or not math.isfinite(expected):
+            return []
+    names = {one.run for one in standings}
+    found = [run.name for run in reversed(ranked) if run.name in names and not run.fault]
+    return found if len(found) == len(names) else []
 
 
 def _own_rows(workspace: Workspace) -> list[str]:
