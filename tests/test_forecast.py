@@ -69,10 +69,21 @@ def test_an_earlier_run_of_another_preset_gives_the_speed_of_the_machine(tiny_in
     workspace = workspace_of(tiny_input, tmp_path)
     usual = forecast._of_table("auto", "sample", 380, forecast.learning_of(workspace.settings))
     seconds = {name: 3 * usual[name] for name in ("shift", "train")}
-    write_json(tmp_path / "pipeline.json", {"made": forecast.noted(workspace, seconds)})
+    write_json(tmp_path / "pipeline.json", {"made": forecast.noted(workspace, seconds, seconds)})
     after = forecast.forecast(workspace_of(tiny_input, tmp_path, preset="quick"), shares)
     table = forecast._of_table("auto", "quick", 380, forecast.learning_of(load_config("quick")))
     assert after.seconds == pytest.approx(3 * sum(table.values())) and after.seconds > before.seconds
+
+
+def test_the_page_keeps_the_times_that_passed(done, tiny_input, tmp_path):
+    """Half a stage tells nothing of the whole; what an earlier command measured of other stages is kept."""
+    workspace = workspace_of(tiny_input, tmp_path)
+    for seconds, measured in (({"shift": 3.0}, {"shift": 3.0}), ({}, {"train": 1.0}), ({"train": 8.0}, {"train": 6.0})):
+        write_json(tmp_path / "pipeline.json", {"made": forecast.noted(workspace, seconds, measured)})
+    made = json.loads((tmp_path / "pipeline.json").read_text())["made"]
+    assert made["seconds"] == {"shift": 3.0, "train": 8.0} and made["measured"] == {"shift": 3.0, "train": 6.0}
+    last = json.loads((done / "pipeline.json").read_text())
+    assert last["made"]["measured"] == {name: last["seconds"][name] for name in last["made"]["measured"]}
 
 
 def test_too_little_disk_is_told(tiny_input, tmp_path, monkeypatch):

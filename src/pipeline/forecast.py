@@ -170,13 +170,15 @@ def megabytes(settings: Config, rows: int) -> float:
     return shared + models_of(settings) * (MODEL_MB + rows * MODEL_KB / 1000)
 
 
-def noted(workspace: Workspace, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """The entry of pipeline.json that later forecasts read. `seconds`: those of the stages that made something."""
+def noted(workspace: Workspace, seconds: Mapping[str, float], measured: Mapping[str, float]) -> dict[str, Any]:
+    """The entry of pipeline.json that later forecasts and the page read. `seconds`: those that the whole of a stage
+    takes, for the forecast; `measured`: those that passed, of all stages that made something, for the page."""
     settings, earlier = workspace.settings, _earlier(workspace)
     about = {"preset": settings.preset, "task": settings.task, "rows": rows_of(workspace)}
     about["learning"] = learning_of(settings)
-    kept = earlier["seconds"] if {**earlier, "seconds": None} == {**about, "seconds": None} else {}
-    return {**about, "seconds": {**kept, **seconds}}
+    kept = earlier if {key: earlier.get(key) for key in about} == about else {}
+    new = {"seconds": seconds, "measured": measured}
+    return {**about, **{key: {**kept.get(key, {}), **values} for key, values in new.items()}}
 
 
 def _earlier(workspace: Workspace) -> dict[str, Any]:

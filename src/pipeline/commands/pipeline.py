@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SHOWN = ("submit", "score", "leaderboard", "report")
 """Stages whose results the pipeline is asked for; the others are the way to them."""
 
+ENOUGH = 0.5
+"""Share of a stage that must have been made to tell how long the whole of it takes."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_force(parser)
@@ -52,19 +55,21 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     forecast.show(workspace, left)
     started = time.perf_counter()
     made = {"command": f"./run.sh {workspace.command('pipeline')}", "seconds": {}}
-    whole = {}
+    whole, measured = {}, {}
     for name in STAGES:
         if get_stage(name).is_optional:
             continue
         if name == "report":  # the page tells of the command and its stages
-            storage.write_json(output.seconds, {**made, "made": forecast.noted(workspace, whole)})
+            storage.write_json(output.seconds, {**made, "made": forecast.noted(workspace, whole, measured)})
         stage_started = time.perf_counter()
         with contextlib.nullcontext() if name in SHOWN else dependency():
             is_made = make(workspace, get_stage(name))
         workspace.made.add(name)
         seconds = made["seconds"][name] = round(time.perf_counter() - stage_started, 3)
-        if is_made and left.get(name):
-            whole[name] = round(seconds / left[name], 3)
-    storage.write_json(output.seconds, {**made, "made": forecast.noted(workspace, whole)})
+        if is_made:
+            measured[name] = seconds
+            if left.get(name, 0.0) > ENOUGH:
+                whole[name] = round(seconds / left[name], 3)
+    storage.write_json(output.seconds, {**made, "made": forecast.noted(workspace, whole, measured)})
     closing.show(workspace)
     result(f"pipeline: done in {duration(time.perf_counter() - started)}")

@@ -20,7 +20,7 @@ def section(findings: Findings, needs: Mapping[str, Sequence[str]]) -> Section:
     last = storage.read_json(path, findings.workspace.command("pipeline")) if path.exists() else {}
     if "command" not in last:
         return result
-    seconds = last.get("made", last)["seconds"]
+    seconds = last.get("made", {}).get("measured", last["seconds"])
     result.parts.append(Chart(_diagram(needs, seconds), _caption(seconds), wide=True))
     result.gist = duration(sum(seconds.values()))
     result.parts.append(Code(last["command"]))
@@ -29,8 +29,8 @@ def section(findings: Findings, needs: Mapping[str, Sequence[str]]) -> Section:
 
 def _caption(seconds: Mapping[str, float]) -> str:
     told = _(
-        "An arrow leads to a stage that reads the other's results. Times are those of the command that made a stage's "
-        "results; together {all}."
+        "An arrow leads to a stage that reads the other's results. Times were measured in the last command that "
+        "made something of a stage; together {all}."
     )
     return told.format(all=duration(sum(seconds.values())))
 
