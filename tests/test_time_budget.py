@@ -56,6 +56,7 @@ def test_a_preset_is_trained_submitted_and_given_seeds(copy, tiny_input, monkeyp
         assert run_from_yaml(copy / "runs" / name / "config.yaml").train.seeds == [1, 2]
         assert len(list((copy / "runs" / name).glob("fold_*"))) == 4
     assert (copy / "runs/transformer/score.json").read_bytes() != before
+    assert "not made" not in told
     assert not (copy / "time/probes").exists() and not (copy / "runs/first").exists()
 
     # The noted preset is all of it: nothing is missing, and nothing else is there.
@@ -360,6 +361,17 @@ def test_the_next_cheapest_run_is_submitted_where_the_first_fails(copy, tiny_inp
     monkeypatch.setattr(TimeBudget, "_make", lambda *_: None)
     budget._submit_early()
     assert len(tried) == 2 and tried[0][1].model != tried[1][1].model and not budget.failed
+
+
+def test_baselines_take_a_small_share_of_the_time(copy, tiny_input, monkeypatch, capsys):
+    budget = budget_of(copy, tiny_input)
+    shutil.rmtree(copy / "baselines")
+    monkeypatch.setattr("src.core.terminal.started", time.monotonic)
+    monkeypatch.setattr(time_budget, "BASELINES_SHARE", 1e-9)
+    budget._make_baselines()
+    assert "the baselines take longer than 0 s, and are left out" in capsys.readouterr().out
+    assert not any(time_budget._is_made(budget.workspace, stage) for stage in ("baselines", "explain"))
+    assert time_budget._is_made(budget.workspace, "folds")
 
 
 def test_predictions_follow_what_was_needed(copy, tiny_input, monkeypatch):

@@ -11,6 +11,8 @@
    what was needed before, is not begun.
 4. Training stops in time for the expected scores and the page.
 
+The baselines are made behind the first submission, if they are quick; explanations are left to ./run.sh explain.
+
 All runs have the folds that the first step made, or that were there. A finished run of other settings is kept: a run
 that would have its name gets the name of the preset too, and a number if that is taken. Killed at any moment, the same
 command finds what is finished and goes on. Its settings are noted as a preset, output/time/plan.yaml.
@@ -54,6 +56,8 @@ FIRST, FIRST_SHARE = "first", 0.06
 PROBE_SHARE, NEXT = 0.04, 4
 """Share of the time that measuring a preset may take, and how many times longer it is expected to take than measuring
 the cheaper preset before."""
+BASELINES_SHARE = 0.05
+"""Share of the time that the baselines may take."""
 FIXED_SHARE = 0.15
 """Share of the time for what is no training, until it is measured."""
 SAFETY, LAST_SHARE = 1.3, 0.02
@@ -62,6 +66,8 @@ MARGIN = 1.4
 """Times that a step may take longer than predicted: beside other work a run may be cut off, and is lost for now."""
 MOST_SEEDS = 20
 """Seeds of a run."""
+ASIDE = {"baselines": "baselines", "explain": "explanations"}
+"""Words for the stages that a submission does not need, and that are told where they are not made."""
 NOT_KEPT = {"paths", "executor", "device", "track", "track_uri"}
 """Settings that the noted preset leaves out: those of the command."""
 
@@ -144,6 +150,7 @@ class TimeBudget:
         try:
             self._begin()
             self._submit_early()
+            self._make_baselines()
             while move := self._next_move():
                 self._try(*move)
         except (OutOfTime, interrupts.TimedOut):
@@ -389,6 +396,18 @@ class TimeBudget:
         n_folds = 1 if settings.folds.scheme == "holdout" else settings.folds.k * len(settings.folds.seeds)
         return self.pace.run_seconds(settings, FIRST, n_folds)
 
+    def _make_baselines(self) -> None:
+        """Makes the baselines, if BASELINES_SHARE of the time is enough."""
+        seconds = min(BASELINES_SHARE * self.seconds, self.left - self.reserve)
+        if seconds > 0:
+            try:
+                with interrupts.limited(seconds):
+                    self._make(self.workspace, "baselines")
+            except interrupts.TimedOut:
+                info(f"time: the baselines take longer than {duration(seconds)}, and are left out")
+            except UserError as error:
+                warn(f"time: the baselines are left out: {error}")
+
     def _next_move(self) -> tuple[str, Run] | None:
         """The next run to train that can be done in time: one of the plan, or a member of the blend with one more seed.
         None if there is none. At the end, what can just be done is tried: there is nothing else to do."""
@@ -533,6 +552,9 @@ class TimeBudget:
         columns = ["trained", "predicted", "took", "submitted after", "blend, out of fold"]
         show_table(f"Within {duration(self.seconds)}: {self.plan.words}", columns, rows)
         closing.show(workspace)
+        if lacking := [name for name in ASIDE if not _is_made(workspace, name)]:
+            words = " && ".join(f"./run.sh {workspace.command(name)}" for name in lacking)
+            info(f"time: not made: {' and '.join(ASIDE[name] for name in lacking)}. Make them: {words}")
         add_json("time", {"seconds": self.seconds, "preset": self.plan.preset, "plan": str(self._file)})
         result(
             f"time: done after {duration(self.seconds - self.left)} of {duration(self.seconds)}. The same command goes "
@@ -542,6 +564,13 @@ class TimeBudget:
     def _command(self) -> str:
         preset = [] if self.is_free else ["--preset", self.plan.preset]
         return shlex.join(["pipeline", "--time", f"{self.seconds:g}s", *preset, *self.workspace.settings.overrides])
+
+
+def _is_made(workspace: Workspace, stage: str) -> bool:
+    try:
+        return all(target.is_current() for target in get_stage(stage).targets(workspace))
+    except UserError:  # something that it is made of is missing
+        return False
 
 
 def _needs(run: Run) -> set[str]:
