@@ -190,7 +190,7 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _commanded(self, quiet: bool = False) -> Iterator[None]:
-        """What each command begins with. Signals stay the notebook's own."""
+        """First words of each command. Signals stay the notebook's own."""
         with temporaries.collected(), terminal.output_mode(quiet, False):
             yield
 

@@ -78,7 +78,7 @@ def test_a_notebook_is_kept_without_its_outputs(path):
 
 @pytest.mark.parametrize("folder", ["", "data"])
 def test_a_notebook_tells_which_command_makes_what_it_reads(folder, done, tiny_input, tmp_path, monkeypatch):
-    """Of nothing at all, and of reports without runs."""
+    """Folders are empty, or hold reports without runs."""
     if folder:
         shutil.copytree(done / folder, tmp_path / folder)
     monkeypatch.setenv("CT_INPUT", str(tiny_input))

@@ -44,7 +44,7 @@ def test_other_texts_are_no_times(text):
 
 
 def test_a_preset_is_trained_submitted_and_given_seeds(copy, tiny_input, monkeypatch, capsys):
-    """What is finished is submitted first. Each run gets a further seed, and one command makes the same again."""
+    """Finished runs are submitted first. Each run gets a further seed, and one command makes the same again."""
     monkeypatch.setattr(time_budget, "MOST_SEEDS", 2)
     made = words(tiny_input, copy, "--time", "1000h")
     before = (copy / "runs/transformer/score.json").read_bytes()
@@ -125,7 +125,7 @@ def slow(monkeypatch, seconds: float) -> None:
 
 
 def test_the_dearest_preset_that_fits_is_chosen(copy, tiny_input, monkeypatch):
-    """By the speed of the machine, and in a new folder with the preset's own folds or fewer."""
+    """Plans follow from the speed of the machine, and in a new folder with the preset's own folds or fewer."""
     (copy / "folds.json").unlink()
     chosen = {}
     for speed in (1e-6, 3e-3, 2e-1, 1e3):
@@ -400,7 +400,7 @@ def test_jobs_stop_at_the_deadline(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_command_goes_on(tiny_input, tmp_path, capsys):
-    """Whatever was submitted before a kill is whole, and the same command ends with all of it."""
+    """A submission from before a kill is whole, and the same command ends with all of it."""
     command = [sys.executable, "-m", "src", *words(tiny_input, tmp_path, "--time", "4m", "train.epochs=8")]
     draw = random.Random(3)
     log = (tmp_path / "log").open("w")

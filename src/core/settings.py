@@ -224,7 +224,7 @@ class Transformer(Model):
     feedforward_size: int = Field(512, ge=1, le=65_536)
     """Size of the hidden layer of the feed-forward network."""
     positions: Literal["rotary", "relative"] = "rotary"
-    """How positions enter: rotary turns queries and keys, relative adds a learned term for each distance."""
+    """Use of positions: rotary turns queries and keys, relative adds a learned term for each distance."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of attention and of the feed-forward network."""
 
@@ -525,7 +525,7 @@ class Tune(Settings):
     use: bool = False
     """Use the settings of output/tune/RUN/best.yaml for each run with such a file."""
     sampler: Literal["tpe", "gp", "random"] = "tpe"
-    """How settings are proposed. tpe: tree-structured Parzen estimator; gp: Gaussian process; random: at random."""
+    """Method that proposes settings. tpe: tree-structured Parzen estimator; gp: Gaussian process; random: at random."""
     pruner: Literal["halving", "hyperband", "median", "none"] = "halving"
     """Pruner of trials by their scores after the first epochs and folds. halving and hyperband continue one trial in
     `reduction` at each of a few steps; median continues trials above the median."""

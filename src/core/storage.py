@@ -102,7 +102,7 @@ class Output:
         return self.root / f"{run}.bundle"
 
     def explained(self, run: str) -> Path:
-        """What carries each label for a run, as the report shows it."""
+        """Explanations of a run, as the report shows them."""
         return self.run(run) / "explained.json"
 
     def alarms_of(self, run: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class InputShape:
-    """What the columns of a corpus's inputs are; it lies in the dataset's manifest and beside a model's weights.
+    """Shape of a corpus's inputs and names of their columns; it lies in the manifest and beside a model's weights.
 
     tokens: {"tokens": (N, max_len)} indices below `size`. series: {"values": (N, steps, parameters)} with NaN where
     nothing was observed, and, where there are statics, {"statics": (N, 1, statics)} with NaN where unknown.

@@ -12,7 +12,7 @@ NUMBERS = {
     "header_offset": "q", "compress_size": "Q", "file_size": "Q", "CRC": "I", "external_attr": "I", "flag_bits": "H",
     "compress_type": "H",
 }  # fmt: skip
-"""What is kept of a member beside its name, by type. Dates, comments and extra fields are not."""
+"""Fields that are kept of a member beside its name, by type. Dates, comments and extra fields are not."""
 
 
 class Texts:

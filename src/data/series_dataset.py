@@ -79,7 +79,7 @@ def encode_stays(
 
 @dataclass
 class _Encoding:
-    """What is kept of all blocks but their values."""
+    """Parts of all blocks that are kept, but their values."""
 
     settings: Grid
     task: Task

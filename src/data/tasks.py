@@ -86,7 +86,7 @@ class Multilabel:
         return np.log(clipped) - np.log1p(-clipped)
 
     def targets(self, labels: Tensor) -> Tensor:
-        """What the loss compares outputs with: the labels."""
+        """Targets of the loss: the labels."""
         return labels
 
     def cells(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -183,7 +183,7 @@ class Regression:
         return np.log1p(np.asarray(predictions, dtype=np.float64))
 
     def targets(self, labels: Tensor) -> Tensor:
-        """What the loss compares outputs with: log1p of the labels."""
+        """Targets of the loss: log1p of the labels."""
         return labels.log1p()
 
     def cells(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -242,11 +242,11 @@ class Task:
     names: tuple[str, ...] = ()
     """Label names in column order; empty: made from the groups."""
     noun: str = "reports"
-    """What a row is, in the plural."""
+    """Name of the rows, in the plural."""
     unit: str = ""
     """Unit of labels and predictions; empty for probabilities."""
     input_kind: str = "reports"
-    """What the input files hold: reports, stays or images."""
+    """Kind of the input files: reports, stays or images."""
     input_folder: str = ""
     """Default folder of the input files, in the project's input folder."""
     output_folder: str = ""
@@ -260,14 +260,14 @@ class Task:
 
     @property
     def predicted(self) -> str:
-        """What is predicted of a row: `17 probabilities`, `1 probability`, `1 number of days`."""
+        """Words for the prediction of a row: `17 probabilities`, `1 probability`, `1 number of days`."""
         if self.unit:
             return f"{self.n_labels} number of {self.unit}"
         return f"{self.n_labels} probabilit{'y' if self.n_labels == 1 else 'ies'}"
 
     @property
     def one(self) -> str:
-        """What a row is, in the singular."""
+        """Name of a row, in the singular."""
         return self.noun.removesuffix("s")
 
     @property
@@ -347,7 +347,7 @@ class Task:
         return KINDS[self.kind].encode(predictions)
 
     def targets(self, labels: Tensor) -> Tensor:
-        """What losses() compares outputs with, in the unit of the outputs: same shape as `labels`."""
+        """Targets of losses(), in the unit of the outputs: same shape as `labels`."""
         return KINDS[self.kind].targets(labels)
 
     def cells(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:

@@ -182,7 +182,7 @@ def noted(workspace: Workspace, seconds: Mapping[str, float], measured: Mapping[
 
 
 def _earlier(workspace: Workspace) -> dict[str, Any]:
-    """What noted() left; empty where there is nothing of this task."""
+    """Notes that noted() left; empty where there is nothing of this task."""
     path = workspace.output.seconds
     try:
         found = storage.read_json(path).get("made", {}) if path.exists() else {}

@@ -184,7 +184,7 @@ class Section:
     folded: bool = False
     """True if the reader unfolds it."""
     gist: str = ""
-    """What a folded section holds, beside its title."""
+    """Contents of a folded section in words, beside its title."""
 
     @property
     def anchor(self) -> str:

@@ -1,4 +1,4 @@
-"""What explanations of series say: strongest parameters and hours of one row, and what counts over many rows."""
+"""Findings of explanations of series: strongest parameters and hours of one row, and what counts over many rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sources(shape: InputShape) -> list[str]:
 
 
 def quantity(task: Task) -> str:
-    """What contributions add up to."""
+    """Sum that contributions add up to."""
     if task.kind == "regression":
         return f"log of {task.unit} + 1"
     return "logit above the mean of all classes" if task.kind == "multiclass" else "logit"
@@ -149,7 +149,7 @@ def _window_words(shape: InputShape) -> str:
 
 
 def row_record(one: Explanation, values: np.ndarray, shape: InputShape) -> dict[str, Any]:
-    """What the pictures of one row need, as JSON: contributions, attention, curves of the strongest parameters."""
+    """Content of the pictures of one row, as JSON: contributions, attention, curves of the strongest parameters."""
     record: dict[str, Any] = {"contributions": _rounded(one.contributions)}
     if one.attention is not None:
         record["attention"] = _rounded(one.attention)

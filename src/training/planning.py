@@ -61,7 +61,7 @@ def fold_jobs(
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one fold of a student learns from, beside the labels of its train rows."""
+    """Lesson of one fold of a student: what it learns from, beside the labels of its train rows."""
 
     split: Split
     beside: list[Beside]

@@ -45,7 +45,8 @@ OWNER = "owner"
 IN_USE = "in_use"
 """Attribute of the trial that has the settings in use, with which the others are compared."""
 NIL = 5e-5
-"""Gain in score that is none: tables show it as 0.0000. All but equal blends have an even smaller standard error."""
+"""Gain in score that counts as none: tables show it as 0.0000. It may exceed its standard error: the paired difference
+of two blends that are nearly equal has almost none."""
 NOISE = "noise"
 """Attribute of a complete trial: the noise of its score (figures.py), for paired differences to other trials."""
 DATABASE = "study.db"

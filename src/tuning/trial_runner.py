@@ -263,7 +263,7 @@ def figure_of(workspace: Workspace, jobs: Sequence[FoldJob]) -> Figure:
 
 
 def figure_of_run(workspace: Workspace, run: RunFolder) -> Figure:
-    """What figure_of() returns, of a finished run."""
+    """Figure of a finished run, as figure_of() returns it."""
     target, rows = workspace.target, judged_rows(workspace)
     return _figure(workspace, rows, rows.logits(run.oof(), run.copies(target.name) if target else None))
 

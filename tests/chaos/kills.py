@@ -71,7 +71,7 @@ class Journey:
         self.kind, self.steps = kind, steps or STEPS[kind]
         self.scenes = [Scene(folder / f"{kind}_0", kind, server, builds=())]
         self.ends: list[Outcome] = []
-        """How each step ends undisturbed."""
+        """Undisturbed end of each step."""
         for number, step in enumerate(self.steps, start=1):
             self.scenes.append(self._after(folder / f"{kind}_{number}", step))
 

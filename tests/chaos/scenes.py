@@ -32,7 +32,7 @@ OF_HARNESS = {"tmp", "complete"}
 
 @dataclass(frozen=True)
 class Kind:
-    """How a scene is made, and the commands that are tried on it."""
+    """Recipe of a scene, and the commands that are tried on it."""
 
     words: tuple[str, ...]
     """Settings that every command gets."""

@@ -33,7 +33,7 @@ class Promise:
 
 
 def way(one: Tried) -> str:
-    """How a command was disturbed: the word behind the last slash of its case."""
+    """Kind of disturbance: the word behind the last slash of its case."""
     return one.case.rpartition("/")[2].split()[0]
 
 

@@ -153,7 +153,7 @@ def _explain_set(workspace: Workspace, source: RunFolder, target: Target) -> Non
 
 
 Content = tuple[dict[str, Any], tuple[str, list[str], list[list[str]]]]
-"""What explained.json holds, and a table: title, columns, rows; the last column holds words."""
+"""Content of explained.json, and a table: title, columns, rows; the last column holds words."""
 
 
 def _words(

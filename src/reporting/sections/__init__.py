@@ -15,7 +15,7 @@ from src.evaluation.workspace import Workspace
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the report shows."""
+    """Contents of the report."""
 
     workspace: Workspace
     dataset: Dataset

@@ -33,7 +33,7 @@ WORTH = {
     "time_in_alarm_survivors": (_("time in alarm, survivors"), "{:.1%}"),
     "hours_of_an_alarm": (_("mean length of an alarm, h"), "{:.1f}"),
 }
-"""What alarms are worth: name and format."""
+"""Figures of alarms: name and format."""
 WAYS = {"hysteresis": _("with hysteresis"), "bare": _("bare threshold")}
 DIGITS = "{:.3f}"
 INTERVAL = 1.96
@@ -103,7 +103,7 @@ def _with_error(cell: dict[str, float | None], form: str) -> str:
 
 
 def _lost(record: dict[str, Any]) -> str:
-    """What early reading costs models that learned from whole stays, in words."""
+    """Words the cost of early reading for models that learned from whole stays."""
     name, unit = ("roc_auc", "AUROC") if "roc_auc" in record["reference"][0] else ("mae", word(record["unit"]))
     gains = [
         _("{gain} at {hour:g} h").format(gain=_with_error(one[name]["gain"], "{:+.3f}"), hour=one["hour"])
