@@ -59,11 +59,11 @@ def test_the_summary_names_data_scores_files_and_the_page(done, own_input):
     assert any("leaderboard add" in rest[0] for name, *rest in lines if name == "next")
 
 
-def test_the_best_is_that_of_the_order_of_runs(done, own_input):
+def test_the_best_has_the_highest_expected_score_on_the_target(done, own_input):
     workspace = workspace_of(own_input, done)
-    found = Summary.of(workspace)
-    ranked = [run.name for run in workspace.ranked_runs()[0]]
-    assert found.ranking == sorted((found.blend.run, found.best.run), key=ranked.index, reverse=True)
+    found, target = Summary.of(workspace), workspace.target.name
+    value = {one.run: one.expected[target].value for one in (found.blend, found.best)}
+    assert found.ranking == sorted(value, key=value.get, reverse=True)
     (table,) = told_of(workspace)[1]
     assert [row["run"] for row in table["rows"]] == found.ranking
 

@@ -108,8 +108,8 @@ class Summary:
     steps: list[Step]
     """Most sensible first."""
     ranking: list[str]
-    """Blend and best run, the best by settings.select_on for the target first; empty where one of them is broken or has
-    no finite figure for the target."""
+    """Blend and best run, the one with the highest expected score on the target first (without test files, the highest
+    out of fold); empty where one of them is broken or has no finite figure for it."""
 
     @classmethod
     def of(cls, workspace: Workspace) -> Summary:
@@ -184,18 +184,20 @@ def _data(workspace: Workspace) -> Data:
 
 
 def _ranking(workspace: Workspace, ranked: list[RunFolder], standings: list[Standing]) -> list[str]:
-    """Names of the standings, the best first; `ranked`: all runs, the best last."""
+    """Names of the standings, the best first; `ranked`: all runs."""
     try:
         target = workspace.target
     except UserError:
         target = None
+    values: dict[str, float] = {}
     for one in standings:
         expected = one.out_of_fold["value"] if target is None else getattr(one.expected.get(target.name), "value", None)
         if expected is None or not math.isfinite(expected):
             return []
-    names = {one.run for one in standings}
-    found = [run.name for run in reversed(ranked) if run.name in names and not run.fault]
-    return found if len(found) == len(names) else []
+        values[one.run] = expected
+    if any(run.fault for run in ranked if run.name in values):
+        return []
+    return sorted(values, key=lambda name: -values[name])
 
 
 def _own_rows(workspace: Workspace) -> list[str]:
