@@ -29,6 +29,9 @@ PASSES = 3.0
 """Forward passes that take as long as a step of training: a backward pass takes as long as two."""
 START = 1.0
 """Seconds of each job beside training and predicting."""
+SURE = 20.0
+"""Seconds of training in which the predictions are believed as much as the time that was needed: a first, small run
+consists of starts more than of training, and must not change what is expected of long ones much."""
 DRAWS = 2
 """Noisy copies of the train rows for each test file, before ./run.sh shift has made them."""
 
@@ -40,8 +43,8 @@ class Pace:
         self._workspace, self._here = workspace, here
         self._seconds: dict[str, float] = {}
         """Seconds of a row in an epoch, by the kind of run."""
-        self._factors: dict[str, float] = {}
-        """Time that was needed over the time that was predicted, of training and of pretraining."""
+        self._sums: dict[str, tuple[float, float]] = {}
+        """Seconds that were needed and that were predicted in all, of training and of pretraining."""
         self.has_validation_sets = False
         """True once ./run.sh shift has made them."""
         dataset = workspace.dataset
@@ -96,9 +99,14 @@ class Pace:
         return self._seconds[_kind(run)]
 
     def learn(self, what: str, predicted: float, needed: float) -> None:
-        """Corrects later predictions of `what`, train or pretrain, by the time that was needed."""
+        """Corrects later predictions of `what`, train or pretrain, by the time that was needed in all."""
         if 0 < predicted < math.inf:
-            self._factors[what] = self._factors.get(what, 1.0) * min(4.0, max(0.25, needed / predicted))
+            sums = self._sums.get(what, (SURE, SURE))
+            self._sums[what] = sums[0] + needed, sums[1] + predicted / self._factor(what)
+
+    def _factor(self, what: str) -> float:
+        needed, predicted = self._sums.get(what, (1.0, 1.0))
+        return needed / predicted
 
     def run_seconds(self, settings: Config, name: str, jobs: int) -> float:
         """Predicted seconds of training `jobs` folds of a run, and of predicting with them."""
@@ -115,7 +123,7 @@ class Pace:
         epochs = 1 if isinstance(run.model, Tabular) else run.train.epochs
         seconds = epochs * (learned * (step + denoising * run.denoise.in_training) + held_out * forward)
         seconds += predicted * (forward + denoising) * len(run.denoise.views) + START
-        return seconds * math.ceil(jobs / self._workers(settings, jobs)) * self._factors.get("train", 1.0)
+        return seconds * math.ceil(jobs / self._workers(settings, jobs)) * self._factor("train")
 
     def pretrain_seconds(self, settings: Config, names: Collection[str]) -> float:
         """Predicted seconds of the pretraining of the runs `names`, some of which may share it."""
@@ -124,7 +132,7 @@ class Pace:
         texts = self._rows + self._unlabelled
         # A single encoder has all cores, and threads gain less than processes.
         seconds = sum(run.pretrain.epochs * texts * PASSES * self._forward(run) + START for run in encoders.values())
-        return seconds * self._factors.get("pretrain", 1.0)
+        return seconds * self._factor("pretrain")
 
     def _forward(self, run: Run) -> float:
         """Seconds of a forward pass of one row."""

@@ -9,9 +9,9 @@
 3. The runs of the preset follow one by one, with fewer epochs where there is no time for all, and then a further seed
    for each run of the blend. After each, the blend of what is finished is submitted. What would not be done in time, by
    what was needed before, is not begun.
-4. Training stops in time for the expected scores and the page.
+4. Training stops in time for the expected scores and the page. What time is left then goes to explanations.
 
-The baselines are made behind the first submission, if they are quick; explanations are left to ./run.sh explain.
+The baselines are made behind the first submission, if they are quick.
 
 All runs have the folds that the first step made, or that were there. A finished run of other settings is kept: a run
 that would have its name gets the name of the preset too, and a number if that is taken. Killed at any moment, the same
@@ -66,8 +66,8 @@ MARGIN = 1.4
 """Times that a step may take longer than predicted: beside other work a run may be cut off, and is lost for now."""
 MOST_SEEDS = 20
 """Seeds of a run."""
-ASIDE = {"baselines": "baselines", "explain": "explanations"}
-"""Words for the stages that a submission does not need, and that are told where they are not made."""
+LAST = {"leaderboard": "expected scores", "explain": "explanations", "report": "the page"}
+"""Stages at the end, which a submission does not need, and words for what they make."""
 NOT_KEPT = {"paths", "executor", "device", "track", "track_uri"}
 """Settings that the noted preset leaves out: those of the command."""
 
@@ -423,6 +423,8 @@ class TimeBudget:
                 and set(planned[name].train.teachers) <= self.finished.keys()
             ):
                 for run in _shorter(planned[name]):
+                    if any(_is_as_long(before, run) for before in self.earlier.values()):
+                        break  # what an earlier command trained gets further seeds
                     if self._fits(name, run, margin):
                         if run != planned[name]:
                             info(f"time: {name} gets {run.train.epochs} of {planned[name].train.epochs} epochs")
@@ -532,12 +534,7 @@ class TimeBudget:
         workspace = self._workspace()
         noted = {"command": f"./run.sh {self._command()}", "seconds": self.stage_seconds}
         storage.write_json(workspace.output.seconds, noted)
-        try:
-            with interrupts.limited(self.left - LAST_SHARE * self.seconds):
-                self._make(workspace, "leaderboard", "report")
-        except interrupts.TimedOut:
-            words = workspace.command("leaderboard"), workspace.command("report")
-            warn(f"no time is left for expected scores and the page. Make them: ./run.sh {' && ./run.sh '.join(words)}")
+        self._make_last(workspace)
         storage.write_json(workspace.output.seconds, noted)
         rows = [
             [
@@ -552,14 +549,28 @@ class TimeBudget:
         columns = ["trained", "predicted", "took", "submitted after", "blend, out of fold"]
         show_table(f"Within {duration(self.seconds)}: {self.plan.words}", columns, rows)
         closing.show(workspace)
-        if lacking := [name for name in ASIDE if not _is_made(workspace, name)]:
-            words = " && ".join(f"./run.sh {workspace.command(name)}" for name in lacking)
-            info(f"time: not made: {' and '.join(ASIDE[name] for name in lacking)}. Make them: {words}")
+        if not _is_made(workspace, "baselines"):
+            info(f"time: not made: baselines. Make them: ./run.sh {workspace.command('baselines')}")
         add_json("time", {"seconds": self.seconds, "preset": self.plan.preset, "plan": str(self._file)})
         result(
             f"time: done after {duration(self.seconds - self.left)} of {duration(self.seconds)}. The same command goes "
             f"on from there; what it trained is a preset: ./run.sh {workspace.command('pipeline')}"
         )
+
+    def _make_last(self, workspace: Workspace) -> None:
+        page = SAFETY * self.last.get("report", 0.5 * self.reserve)
+        for stage in LAST:
+            self._make_in_time(workspace, stage, LAST_SHARE * self.seconds + (page if stage == "explain" else 0.0))
+
+    def _make_in_time(self, workspace: Workspace, stage: str, reserve: float) -> None:
+        """Makes a stage, unless it takes longer than the time that is left but for the `reserve`, or fails."""
+        try:
+            with interrupts.limited(max(0.0, self.left - reserve)):
+                self._make(workspace, stage)
+        except interrupts.TimedOut:
+            warn(f"time: no time is left for {LAST[stage]}. To make that: ./run.sh {workspace.command(stage)}")
+        except UserError as error:
+            warn(f"time: {LAST[stage]} cannot be made: {error}")
 
     def _command(self) -> str:
         preset = [] if self.is_free else ["--preset", self.plan.preset]
@@ -598,6 +609,12 @@ def _extends(run: Run, other: Run) -> bool:
     """True if the run is the other one with the same seeds or further ones."""
     seeds = run.train.seeds[: len(other.train.seeds)]
     return seeds == other.train.seeds and _with_seeds(run, seeds) == other
+
+
+def _is_as_long(run: Run, other: Run) -> bool:
+    """True if the run is the other one with the same epochs or more, whatever their seeds."""
+    same = _with_epochs(_with_seeds(run, other.train.seeds), [other.train.epochs])[0] == other
+    return same and run.train.epochs >= other.train.epochs
 
 
 def _shorter(run: Run) -> list[Run]:
