@@ -98,10 +98,11 @@ def weights(model) -> bytes:
         Train(epochs=4, batch_size=16, ema_decay=0.9, optimizer="adam"),
         Train(epochs=4, batch_size=16, patience=1),
         Train(epochs=4, batch_size=16, consistency=1.0, noise={"replacement": 0.1, "deletion": 0.1}),
+        Train(epochs=4, batch_size=16, join=0.5, noise={"replacement": 0.1, "dispersion": 0.1}),
         Train(epochs=4, batch_size=16, attack="fgm"),
         Train(epochs=4, batch_size=16, attack="awp", attack_size=0.01, layer_decay=0.8),
     ],
-    ids=["noise", "ema", "patience", "consistency", "fgm", "awp"],
+    ids=["noise", "ema", "patience", "consistency", "join", "fgm", "awp"],
 )
 def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
     history, model = train(tmp_path / "whole", settings)
@@ -117,7 +118,7 @@ def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
 @pytest.mark.parametrize("steps", [[1], [4, 1], [6], [7], [8, 3]])
 def test_training_that_was_told_to_end_amid_an_epoch_ends_in_the_same_bytes(tmp_path, monkeypatch, steps):
     """96 reports are six steps an epoch. A second stop counts its steps from the first."""
-    settings = Train(epochs=2, batch_size=16, ema_decay=0.9, noise={"replacement": 0.1}, consistency=1.0)
+    settings = Train(epochs=2, batch_size=16, ema_decay=0.9, noise={"replacement": 0.1}, consistency=1.0, join=0.5)
     history, model = train(tmp_path / "whole", settings)
     step, seen = Classification.step, []
 

@@ -143,3 +143,9 @@ def test_what_is_typed_is_left_out_with_its_conditions(tmp_path, typed, kept):
         assert list(dimension.when) == (
             ["train.attack"] if name == "train.attack_size" and "train.attack" in kept else []
         )
+
+
+def test_a_setting_that_fingerprints_leave_out_has_its_default_in_use(tmp_path):
+    space = space_of(tmp_path, "train.join: {type: float, low: 0.0, high: 0.8}\n")
+    assert space.in_use(load_config("sample").runs["lstm"].complete())[0] == {"train.join": 0.0}
+    assert space.in_use(load_config("sample", ["train.join=0.5"]).runs["lstm"].complete())[0] == {"train.join": 0.5}

@@ -24,6 +24,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    def complete(self) -> dict[str, Any]:
+        """All settings as JSON, also those that model_dump() leaves out at their defaults, so that fingerprints stay
+        what they were before there was such a setting."""
+        found = self.model_dump(mode="json")
+        for name, value in self:
+            found[name] = value.complete() if isinstance(value, Settings) else found.get(name, value)
+        return found
+
 
 def _different(values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
@@ -450,6 +458,11 @@ class Train(Optimisation):
     """Weight of the loss of predicting further outcomes that are known of training stays, such as SAPS-I; 0: none."""
     noise: Noise = Noise()
     """Noise added to training reports."""
+    join: float = Field(0.0, ge=0, le=1, exclude_if=lambda share: not share)
+    """Probability that a training report is joined with another one, drawn anew each epoch: one text, in either order,
+    whose labels are those of both (of soft labels 1 - (1 - p)(1 - q)) and whose sample weight is the mean of both. A
+    report stays alone where both together are longer than `data.max_len`. Validation on train's own pool sees no gain,
+    another pool does."""
     target_weight: float = Field(0.0, ge=0, le=1)
     """Exponent of the density ratio to the target test file as sample weight: 1: the weights of `weighted` validation;
     0: equal weights."""
@@ -816,6 +829,7 @@ class Config(Settings):
         for name, run in self.runs.items():
             for key, is_set in (
                 ("train.noise", run.train.noise != Noise()),
+                ("train.join", run.train.join > 0),
                 ("denoise.by", run.denoise.by is not None),
                 ("pretrain.epochs", run.pretrain.epochs > 0),
             ):

@@ -53,6 +53,7 @@ COSTS = {
     "train.compile": "on a CPU half a minute a model",
     "train.attack": "twice the training time",
     "train.consistency": "twice the training time",
+    "train.join": "training time grows by that share",
     "train.extra_weight": "training time grows with the extra rows",
     "train.teachers": "the teachers are trained first; training time grows with the test and extra rows",
     "pretrain.epochs": "minutes an epoch: all text is read once",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage
+from src.core.settings import Train
 from src.core.yaml_reader import read_yaml
 from src.evaluation import metrics
 from src.evaluation.figures import Estimate
@@ -57,7 +58,7 @@ def settings_of(run: RunFolder) -> dict[str, str]:
     if run.is_blend:
         return {"members": ", ".join(run.record["members"]), **flat({"blend": read_yaml(run.path / "config.yaml")})}
     part = "data" if run.record["inputs"]["kind"] == "tokens" else "grid"
-    return flat({**run.settings.model_dump(mode="json"), part: run.record["data"]})
+    return flat({**run.settings.complete(), part: run.record["data"]})
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -93,10 +94,12 @@ def earlier(run: RunFolder) -> list[tuple[dict[str, str], int]]:
     are no part of them."""
     found: dict[str, tuple[dict[str, str], int]] = {}
     now = settings_of(run)
+    # Folds do not note what model_dump() leaves out at its default.
+    usual = {key: value for key, value in flat({"train": Train().complete()}).items() if key != "train.seeds"}
     for path in sorted(run.path.glob("fold_*/result.json")):
         if path.parent.name in run.record.get("fold_folders", ()):
             continue
-        made = flat(storage.read_json(path, run.remedy)["run"])
+        made = usual | flat(storage.read_json(path, run.remedy)["run"])
         changed = {key: value for key, value in made.items() if now.get(key, value) != value}
         if changed:
             key = json.dumps(changed, sort_keys=True)

@@ -158,7 +158,8 @@ def learning_of(settings: Config) -> float:
     """Relative cost of all training and pretraining of the settings, for one row."""
     folds = (1 if settings.folds.scheme == "holdout" else settings.folds.k) * len(settings.folds.seeds)
     return sum(
-        epoch_cost(run.model.model_dump()) * (run.train.epochs * folds * len(run.train.seeds) + run.pretrain.epochs)
+        epoch_cost(run.model.model_dump())
+        * (run.train.epochs * (1 + run.train.join) * folds * len(run.train.seeds) + run.pretrain.epochs)
         for run in settings.runs.values()
     )
 

@@ -121,7 +121,8 @@ class Pace:
         teaches = any(name in other.train.teachers for other in settings.runs.values())
         predicted = held_out * (1 + self._copies()) + sum(self._tests) + (self._unlabelled if teaches else 0)
         epochs = 1 if isinstance(run.model, Tabular) else run.train.epochs
-        seconds = epochs * (learned * (step + denoising * run.denoise.in_training) + held_out * forward)
+        texts = 1 + run.train.join  # read for each row
+        seconds = epochs * (learned * (step + denoising * run.denoise.in_training * texts) + held_out * forward)
         seconds += predicted * (forward + denoising) * len(run.denoise.views) + START
         return seconds * math.ceil(jobs / self._workers(settings, jobs)) * self._factor("train")
 
@@ -136,7 +137,7 @@ class Pace:
 
     def _forward(self, run: Run) -> float:
         """Seconds of a forward pass of one row."""
-        passes = (2 if run.train.attack != "none" else 1) * (2 if run.train.consistency else 1)
+        passes = (2 if run.train.attack != "none" else 1) * (2 if run.train.consistency else 1) * (1 + run.train.join)
         return self.of(run) / passes / PASSES
 
     def _copies(self) -> float:

@@ -1,4 +1,4 @@
-"""EpochReader: the batches of a training epoch, with noise and denoising."""
+"""EpochReader: the batches of a training epoch, with noise, denoising and joined reports."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from src.data.corpus import pad, unpad
 from src.data.corruption import NoiseRates, corrupt
 from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
 from src.training.denoising import Denoiser
+from src.training.joining import Pairs, draw_pairs, join_pairs, unite
 from src.training.rows import Rows
 
 GRAPH_WIDTHS = 16
@@ -35,6 +36,9 @@ class Wanted(NamedTuple):
 class EpochReader:
     """Reads the reports of an epoch in a new order, with new noise, POOL batches at a time.
 
+    With settings.join some reports are joined with others of any pool. Noise and the denoiser meet both parts as single
+    reports, as in prediction. A joined report has the row and domain of the report of this pool.
+
     Of the texts only one pool is in memory; what grows with the file is the order alone, eight bytes a report.
     """
 
@@ -45,6 +49,8 @@ class EpochReader:
         self._device = device
         self._multiple = GRAPH_WIDTHS if settings.compile and device.type == "cuda" else WIDTHS
         self._twins = settings.consistency > 0
+        self._join = settings.join
+        self._lengths = np.asarray(train.lengths[train.chosen]) if self._join else None
         self._rates = NoiseRates(**settings.noise.model_dump())
         self._alphabet = alphabet_of(train.inputs["tokens"], train.chosen) if self._rates.total else None
         self.n_batches = math.ceil(len(train) / settings.batch_size)
@@ -54,20 +60,38 @@ class EpochReader:
         order = rng.permutation(len(self._train))
         for start in range(0, len(order), POOL * self._batch_size):
             pool = order[start : start + POOL * self._batch_size]
-            batches = self._pool(pool, rng)
+            pairs = self._pairs(pool, rng)
+            batches = self._pool(pool, pairs, rng)
             sorted_rows = np.concatenate([batch.rows for batch in batches])
-            twins = self._pool(pool, rng, sorted_rows) if self._twins else [None] * len(batches)
+            twins = self._pool(pool, pairs, rng, sorted_rows) if self._twins else [None] * len(batches)
+            labels, weights = self._judged(pool, pairs)
+            targets = torch.from_numpy(labels[sorted_rows]).to(self._device, torch.float32)
+            weights = torch.from_numpy(weights[sorted_rows]).to(self._device)
             sorted_rows = pool[sorted_rows]
-            targets = torch.from_numpy(self._train.labels[sorted_rows]).to(self._device, torch.float32)
-            weights = torch.from_numpy(self._train.weights[sorted_rows]).to(self._device)
             for i in rng.permutation(len(batches)):
                 part = slice(i * self._batch_size, (i + 1) * self._batch_size)
                 wanted = Wanted(targets[part], weights[part], twins[i])
                 yield batches[i]._replace(rows=sorted_rows[part]), wanted
 
-    def _pool(self, pool: np.ndarray, rng: np.random.Generator, order: np.ndarray | None = None) -> list[Batch]:
+    def _pairs(self, pool: np.ndarray, rng: np.random.Generator) -> Pairs | None:
+        if self._lengths is None:
+            return None
+        return draw_pairs(pool, self._lengths, self._train.inputs["tokens"].shape[1], self._join, rng)
+
+    def _judged(self, pool: np.ndarray, pairs: Pairs | None) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (N, n_labels) and weights (N,) of a pool; joined reports have the union and the mean of both."""
+        labels, weights = self._train.labels[pool], self._train.weights[pool]
+        if pairs is not None:
+            labels = labels.astype(np.float32)
+            labels[pairs.places] = unite(labels[pairs.places], self._train.labels[pairs.partners].astype(np.float32))
+            weights[pairs.places] = (weights[pairs.places] + self._train.weights[pairs.partners]) / 2
+        return labels, weights
+
+    def _pool(
+        self, pool: np.ndarray, pairs: Pairs | None, rng: np.random.Generator, order: np.ndarray | None = None
+    ) -> list[Batch]:
         """Cuts one copy of the reports of a pool into batches, with noise of its own."""
-        chosen = self._train.chosen[pool]
+        chosen = self._train.chosen[pool if pairs is None else np.concatenate([pool, pairs.partners])]
         inputs = {name: array[chosen] for name, array in self._train.inputs.items()}
         lengths = np.asarray(self._train.lengths[chosen])
         if self._alphabet is not None:
@@ -77,5 +101,7 @@ class EpochReader:
         if self._denoiser:
             view = rng.choice(self._denoiser.settings.views)
             (inputs["tokens"],) = self._denoiser(inputs["tokens"], lengths, [view])
+        if pairs is not None:
+            inputs["tokens"], lengths = join_pairs(inputs["tokens"], lengths, pairs)
         domain = self._train.domain[pool]
         return length_batches(inputs, lengths, self._batch_size, self._device, self._multiple, order, domain)

@@ -271,8 +271,8 @@ def _rows_of(split: Split) -> dict[str, np.ndarray]:
 
 def work_of(job: FoldJob) -> float:
     """Relative cost of the job, used to order jobs and to estimate the time left."""
-    model = job.run["model"]
-    return epoch_cost(model) * (1 if model["encoder"] in TABULAR else job.run["train"]["epochs"])
+    model, train = job.run["model"], job.run["train"]
+    return epoch_cost(model) * (1 if model["encoder"] in TABULAR else train["epochs"] * (1 + train.get("join", 0)))
 
 
 def epoch_cost(model: Mapping[str, Any]) -> float:

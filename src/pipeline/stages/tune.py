@@ -63,7 +63,7 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
     machine = device_cache.find(workspace.output, config.device)
     usual = [_usual_space(config.runs[model])]
     space = search_spaces.load_space(options.spaces or usual, PARTS, config.is_clinical)
-    space = _without_typed(space, typed_keys(config, model), config.runs[model].model_dump(mode="json"))
+    space = _without_typed(space, typed_keys(config, model), config.runs[model].complete())
     space.check(lambda words: with_words(config, words, [model]))
     n_folds = len(workspace.splits.splits()) * len(config.runs[model].train.seeds)
     with _opened(workspace, model, options, n_folds, _run_inputs(workspace, machine, model, space)) as trials:
@@ -97,7 +97,7 @@ def _compare_with_settings_in_use(
         info(f"tune: continues trials {', '.join(map(str, trials.interrupted))}, which were running")
     if trials.has_settings_in_use:
         return
-    trials.begin_in_use(*space.in_use(workspace.settings.runs[model].model_dump(mode="json")))
+    trials.begin_in_use(*space.in_use(workspace.settings.runs[model].complete()))
     # Read only: jobs of a run that is not trained leave no files in its folder.
     jobs = fold_jobs(Workspace(workspace.settings, read_only=True), machine)[model]
     command_now = workspace.command("tune", model)
