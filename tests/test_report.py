@@ -21,7 +21,7 @@ import pytest
 
 from src.__main__ import COMMANDS, main
 from src.core import array_files, charts, storage, versions
-from src.core.language import Message
+from src.core.language import Message, _
 from src.core.settings_loader import load_config
 from src.data.tasks import ROUND1, frames, sigmoid
 from src.evaluation import study_pictures
@@ -41,6 +41,7 @@ from src.reporting.html_page import (
     Table,
     Term,
     Text,
+    Token,
     render,
 )
 from src.reporting.sections import Findings, errors, tuning
@@ -363,6 +364,15 @@ def test_cells_lead_to_their_explanation():
     page = render("t", "s", [Section("One", [table, Heat("Report 7", [], "explained-7")])])
     assert '<a href="#explained-7">7</a>' in page and 'id="explained-7"' in page
     assert "#explained-7" not in Section("One", [table])._repr_html_(), "a notebook has no explanations"
+
+
+def test_the_note_of_a_token_is_an_attribute_in_both_languages():
+    """Markup inside an attribute would end it, and the rest of the tag would be read as text."""
+    token = Token("347", -0.1, True, _("{value:+.2f}, probably noise").format(value=-0.14))
+    page = render("t", "s", [Section("One", [Heat("Report 7", [token, Token('"', 0.2, False, "+0.20")])])])
+    found = re.findall(r"<span (title=[^<>]*)>([^<>]*)</span>", page)
+    assert [text for _attributes, text in found] == ["347", "&#34;"]
+    assert found[0][0].startswith('title="-0.14, probably noise" data-zh-title="-0.14，可能是噪声" style="')
 
 
 def test_terms_are_defined_where_they_first_stand(tmp_path):
