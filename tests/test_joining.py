@@ -98,6 +98,22 @@ def test_the_share_of_joined_reports(share):
     assert len(draw_pairs(np.arange(1), lengths[:1], MAX_LEN, 1.0, rng).places) == 0  # there is no other report
 
 
+def test_reports_of_several_corpora_are_joined():
+    """Train reports, and those of a test file with a teacher's probabilities and half the weight."""
+    train, test = told_apart(300, (2, 7)), told_apart(200, (2, 7), soft=True)
+    tokens = np.where(test.inputs["tokens"] == PAD, PAD, test.inputs["tokens"] + 300).astype(np.uint16)
+    both = Rows.joined([train, replace(test, inputs={"tokens": tokens}, weights=test.weights / 2)])
+    mixed = 0
+    for batch, wanted in EpochReader(both, Train(batch_size=16, join=0.5), CPU).batches(np.random.default_rng(0)):
+        for i in range(len(batch.rows)):
+            texts = in_order(batch.inputs["tokens"][i])
+            mixed += len({text < 300 for text in texts}) == 2
+            labels = both.labels[texts].astype(np.float64)
+            np.testing.assert_allclose(wanted.targets[i], 1 - (1 - labels).prod(axis=0), atol=1e-6)
+            assert wanted.weights[i].item() == pytest.approx(both.weights[texts].mean(), rel=1e-6)
+    assert mixed > 60
+
+
 def test_both_copies_of_consistency_are_of_the_same_pairs():
     reader = EpochReader(told_apart(300, (2, 7)), Train(batch_size=16, join=0.5, consistency=1.0), CPU)
     for batch, wanted in reader.batches(np.random.default_rng(0)):

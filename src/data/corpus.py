@@ -163,13 +163,14 @@ class Stacked:
     def __init__(self, parts: Sequence[np.ndarray]):
         self._parts = parts
         self._starts = np.cumsum([0, *map(len, parts)])
+        self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
         self.dtype = np.result_type(*(part.dtype for part in parts))
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self.shape[0]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty((len(rows), *self._parts[0].shape[1:]), self.dtype)
+        result = np.empty((len(rows), *self.shape[1:]), self.dtype)
         which = np.searchsorted(self._starts, rows, side="right") - 1
         for i, part in enumerate(self._parts):
             result[which == i] = part[rows[which == i] - self._starts[i]]
