@@ -36,6 +36,8 @@ is_set_up() {
 }
 
 pip_install() {
+    # Files in wheels/ are for machines without a network: nothing else is asked then.
+    [ ! -d "$root/wheels" ] || set -- --no-index --find-links "$root/wheels" "$@"
     PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --no-user "$@" --disable-pip-version-check -r "$root/requirements.txt" 9>&-
 }
 
@@ -71,7 +73,9 @@ set_up() {
         "$python" -m venv --clear "$venv" || fail "python -m venv failed; the reason stands above. On Debian and Ubuntu: apt install python3-venv"
     fi
     free=$("$python" -c 'import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free >> 30)' "$venv" 2>/dev/null) || free=
-    echo "run.sh: installing requirements.txt into $shown (once: about 2 minutes and 1.6 GB of disk, several GB more with the CUDA build of torch${free:+; $free GB are free}) …" >&2
+    source=requirements.txt
+    [ ! -d "$root/wheels" ] || source="requirements.txt from the files in wheels/ alone"
+    echo "run.sh: installing $source into $shown (once: about 2 minutes and 1.6 GB of disk, several GB more with the CUDA build of torch${free:+; $free GB are free}) …" >&2
     echo unfinished >"$venv.lock"
     rm -f "$venv/.requirements"
     # The user's settings of pip may name another index, but no other place than .venv.
@@ -83,7 +87,7 @@ set_up() {
     fi
     [ "$code" = 0 ] || {
         : >"$venv.lock"
-        fail "pip could not install requirements.txt; the reason stands above. Run the same command to try again."
+        fail "pip could not install $source; the reason stands above. Run the same command to try again."
     }
     "$venv/bin/python" -c 'import torch' || fail "torch was installed and cannot be imported; the reason stands above. If it is not in $venv, see: $venv/bin/python -m pip config list"
     echo "$wanted" >"$venv/.requirements"

@@ -24,6 +24,7 @@ case "$*" in
     "-m pip --version") [ -e "$CALLS.nopip" ] && exit 1; exit 0 ;;
     "-m pip"*)
         echo "pip" >>"$CALLS"
+        [ ! -e "$CALLS.options" ] || echo "$*" >>"$CALLS"
         [ ! -e "$CALLS.broken" ] || { echo "no such package" >&2; exit 1; }
         [ ! -e "$CALLS.killed" ] || kill -9 "$PPID" $$ ;;
     *)
@@ -119,6 +120,19 @@ def test_a_failed_installation_tells_why_and_is_tried_again(project):
     assert "no such package" in told and "pip could not install requirements.txt" in told
     (folder / "calls.broken").unlink()
     assert run()[0][0] == "pip"
+
+
+def test_a_folder_of_wheels_takes_the_place_of_the_network(project):
+    folder, run = project
+    (folder / "calls.options").write_text("")
+    assert "--no-index" not in run()[0][2]
+    (folder / "wheels").mkdir()
+    (folder / "requirements.txt").write_text("one==2\n")
+    calls, told = run()
+    assert f"--no-index --find-links {folder}/wheels" in calls[1] and "files in wheels/ alone" in told
+    (folder / "requirements.txt").write_text("one==3\n")
+    (folder / "calls.broken").write_text("")
+    assert "pip could not install requirements.txt from the files in wheels/ alone" in run(code=1)[1]
 
 
 def test_a_half_made_venv_is_made_again(project):
