@@ -144,7 +144,7 @@ def run(arguments: list[str]) -> None:
         tracking.check(settings)
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
-            info(f"{name}: settings of {file} (tune.use)")
+            info(_("{name}: settings of {file} (tune.use)").format(name=name, file=file))
     command.run(Workspace(settings, force=getattr(parsed, "force", False), preset_reason=reason), parsed)
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from src import __main__ as front_desk
 from src.core import packages, storage, temporaries, terminal
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.terminal import info
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Pipeline:
         words = [*options, *before, *inputs, *own]
         if others := [one for one in packages.packages() if one.found and one.found != one.wanted]:
             told = ", ".join(f"{one.name} {one.found} (tried with {one.wanted})" for one in others)
-            info(f"packages in other versions than those of requirements.txt: {told}")
+            info(_("packages in other versions than those of requirements.txt: {told}").format(told=told))
         self._run("pipeline", *words)
         self._words = words if time is None else self._words_of_before()
         return self
@@ -121,7 +122,9 @@ class Pipeline:
                 return self._predict(file, run, Path(folder) / "predictions.csv")
         file = Path(rows)
         if not file.exists():
-            raise UserError(f'there is no file {file}. Texts are given as a list: predict(["12 345 6"])')
+            raise UserError(
+                _('there is no file {file}. Texts are given as a list: predict(["12 345 6"])').format(file=file)
+            )
         return self._predict(file, run)
 
     def explain(
@@ -234,9 +237,9 @@ def _check_files(files: Mapping[str, Sequence[Path]]) -> None:
         names = [path.name for path in paths]
         for path in paths:
             if not path.is_file():
-                raise UserError(f"{role}: there is no file {path}")
+                raise UserError(_("{role}: there is no file {path}").format(role=role, path=path))
             if names.count(path.name) > 1:
-                raise UserError(f"two files have the name {path.name}; rename one")
+                raise UserError(_("two files have the name {name}; rename one").format(name=path.name))
 
 
 def _check_links(folder: Path) -> None:
@@ -246,7 +249,9 @@ def _check_links(folder: Path) -> None:
     for path in (path for role in ROLES for path in sorted(folder.glob(f"{role}/*"))):
         if not path.is_symlink() and f"{path.parent.name}/{path.name}" not in copies:
             raise UserError(
-                f"{path} is a file of your own, and what lies in {folder} is replaced. Move it to another folder"
+                _(
+                    "{path} is a file of your own, and what lies in {folder} is replaced. Move it to another folder"
+                ).format(path=path, folder=folder)
             )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UNSUPPORTED, Damaged
+from src.core.language import _
 from src.core.storage import write_atomic
 from src.core.terminal import warn
 
@@ -114,7 +115,7 @@ def is_whole(path: Path) -> bool:
     try:
         checksum(path)
     except Damaged as error:
-        warn(f"{error.what}. It is made anew")
+        warn(_("{what}. It is made anew").format(what=error.what))
         return False
     return True
 

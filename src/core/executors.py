@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from src.core import interrupts
 from src.core.errors import OutOfTime, UserError, explained
+from src.core.language import _
 from src.core.settings import ROOT
 from src.core.settings import Executor as ExecutorSettings
 from src.core.terminal import JobProgress, warn
@@ -151,7 +152,7 @@ class LocalProcesses:
                         continue
                     worker.job = None
                     if kind == "died" and job.name not in tried:
-                        warn(f"{job.name}: {content}. It is tried once more")
+                        warn(_("{name}: {content}. It is tried once more").format(name=job.name, content=content))
                         tried.add(job.name)
                         again.append(job)
                         continue
@@ -351,7 +352,7 @@ class _Shown:
         self._progress.step(job.name, *self._describe(news))
 
     def finish(self, job: Job, failure: Failure | None) -> None:
-        self._progress.finish(job.name, "FAILED" if failure else self._finished(job))
+        self._progress.finish(job.name, _("FAILED") if failure else self._finished(job))
         if self._also:
             self._also.finish(job, failure)
 
@@ -380,8 +381,10 @@ def raise_failures(failures: list[Failure]) -> None:
     if failures:
         reasons = "\n".join(f"{failure.job.name}: {failure.reason.strip()}" for failure in failures)
         raise UserError(
-            f"{reasons}\n{len(failures)} jobs failed; the results of the other jobs are kept. Run the same command to "
-            "continue."
+            _(
+                "{reasons}\n{n_failures} jobs failed; the results of the other jobs are kept. Run the "
+                "same command to continue."
+            ).format(reasons=reasons, n_failures=len(failures))
         )
 
 

@@ -104,8 +104,10 @@ def _opened(path: Path) -> IO[str]:
         file = (temporaries.own_folder("locks") / name).open("a+", encoding="utf-8", errors="surrogateescape")
         if _without_locks(file):
             raise UserError(
-                f"{path.parent}: the file system has no locks ({reason}), and neither has {temporaries.SYSTEM}, so "
-                "two commands could write one file. Choose another output folder: paths.output=DIR"
+                _(
+                    "{folder}: the file system has no locks ({reason}), and neither has {system}, so two "
+                    "commands could write one file. Choose another output folder: paths.output=DIR"
+                ).format(folder=path.parent, reason=reason, system=temporaries.SYSTEM)
             )
         _tell_of_missing_locks(reason)
     return file
@@ -124,8 +126,11 @@ def _without_locks(file: IO[str]) -> str | None:
 def _tell_of_missing_locks(reason: str) -> None:
     if multiprocessing.parent_process() is None:  # not each worker
         warn_once(
-            f"the file system of the output folder has no locks ({reason}), so locks are kept in {temporaries.SYSTEM}. "
-            "They keep off other commands of yours on this machine, not those of other users and machines"
+            _(
+                "the file system of the output folder has no locks ({reason}), so locks are kept in "
+                "{system}. They keep off other commands of yours on this machine, not those of other "
+                "users and machines"
+            ).format(reason=reason, system=temporaries.SYSTEM)
         )
 
 

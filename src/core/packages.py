@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.core.errors import UserError
+from src.core.language import _
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 TESTS = "# ./run.sh test"
@@ -41,7 +42,9 @@ def check() -> None:
     missing = [f"{one.name}=={one.wanted}" for one in packages() if not one.found and one.name not in OPTIONAL]
     if missing:
         raise UserError(
-            f"{len(missing)} packages are not installed here. Install them: pip install {' '.join(missing)}"
+            _("{n_missing} packages are not installed here. Install them: pip install {missing}").format(
+                n_missing=len(missing), missing=" ".join(missing)
+            )
         )
 
 

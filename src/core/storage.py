@@ -213,7 +213,9 @@ def unwritable(path: Path, error: OSError, needed: int | None = None) -> UserErr
         elif error.errno == errno.ENOSPC:
             told += f", and {shutil.disk_usage(path.parent).free:,} are free there"
         told += "."
-    return UserError(f"{told} {REMEDIES[error.errno]}, and run the same command again")
+    return UserError(
+        _("{told} {remedy}, and run the same command again").format(told=told, remedy=REMEDIES[error.errno])
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -66,7 +66,7 @@ class Target:
                 and self._is_sound()
             )
         except Damaged as error:
-            warn_once(f"{error.what}. It counts as missing")
+            warn_once(_("{what}. It counts as missing").format(what=error.what))
             return False
 
     def _is_sound(self) -> bool:

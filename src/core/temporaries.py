@@ -21,6 +21,7 @@ from multiprocessing import process, util
 from pathlib import Path
 
 from src.core.errors import UserError
+from src.core.language import _
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of a write that less data or more room would mend."""
@@ -90,7 +91,7 @@ def sweep(folder: Path, start: str = ".") -> None:
 
 def sweep_tree(folder: Path) -> None:
     """Removes temporary files of dead writers from a folder and all folders below it."""
-    for place, _, names in os.walk(folder):
+    for place, _folders, names in os.walk(folder):
         if any(name.startswith(".") and name.endswith(".tmp") for name in names):
             sweep(Path(place))
 
@@ -161,7 +162,9 @@ def own_folder(name: str) -> Path:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}") from None
+        raise UserError(
+            _("{folder} cannot be made: {strerror}").format(folder=folder, strerror=error.strerror)
+        ) from None
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder} belongs to another user. Ask the administrator to remove it")
+        raise UserError(_("{folder} belongs to another user. Ask the administrator to remove it").format(folder=folder))
     return folder

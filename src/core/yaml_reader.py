@@ -15,6 +15,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from src.core.errors import UserError
+from src.core.language import _
 
 MOST_BYTES = 1 << 18
 """Size of a file; the settings of a study of forty runs take a third of it."""
@@ -50,19 +51,27 @@ def read_yaml(path: Path) -> Any:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
-            raise UserError(f"{path} is {'a folder' if stat.S_ISDIR(found.st_mode) else 'no file'}; want a YAML file")
+            raise UserError(
+                _("{path} is {kind}; want a YAML file").format(
+                    path=path, kind=_("a folder") if stat.S_ISDIR(found.st_mode) else _("no file")
+                )
+            )
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if len(content) > MOST_BYTES:
-        raise UserError(f"{path} has more than {MOST_BYTES:,} bytes: no file of settings is so large")
+        raise UserError(
+            _("{path} has more than {most:,} bytes: no file of settings is so large").format(path=path, most=MOST_BYTES)
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8. Save it as UTF-8"
+            _("{path}, line {line}: byte {content:#04x} is not UTF-8. Save it as UTF-8").format(
+                path=path, line=line, content=content[error.start]
+            )
         ) from None
     return parse_yaml(text, str(path))
 
@@ -73,7 +82,11 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
-        raise UserError(f"{where}: YAML error: it holds the character {chr(error.character)!r}") from None
+        raise UserError(
+            _("{where}: YAML error: it holds the character {character}").format(
+                where=where, character=repr(chr(error.character))
+            )
+        ) from None
     try:
         node = loader.get_single_node()
         if node is None:
@@ -84,7 +97,7 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         told = ": ".join(filter(None, (error.context, error.problem)))
-        raise UserError(f"{where}{line}: YAML error: {told}") from None
+        raise UserError(_("{where}{line}: YAML error: {told}").format(where=where, line=line, told=told)) from None
     finally:
         loader.dispose()
 
@@ -127,7 +140,7 @@ def _parts(loader: _Loader, node: Node) -> list[Node]:
 
 def _check_keys(node: MappingNode) -> None:
     seen = set()
-    for key, _ in node.value:
+    for key, _value in node.value:
         if not isinstance(key, ScalarNode):
             raise _error(key, "a key is one word")
         if key.tag == f"{_TAG}merge":

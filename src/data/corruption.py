@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,19 @@ class NoiseRates:
         for field in fields(self):
             value = getattr(self, field.name)
             if not 0 <= value <= 1:  # also refuses NaN
-                raise UserError(f"noise {field.name} must be a probability between 0 and 1, not {value}")
+                raise UserError(
+                    _("noise {name} must be a probability between 0 and 1, not {value}").format(
+                        name=field.name, value=value
+                    )
+                )
         if self.dispersion == 1:
-            raise UserError("noise dispersion must be below 1: at 1 a report would change at every token or at none")
+            raise UserError(_("noise dispersion must be below 1: at 1 a report would change at every token or at none"))
         if self.total > 1 + 1e-9:
-            raise UserError(f"replacement, insertion and deletion must not sum to more than 1, not {self.total:g}")
+            raise UserError(
+                _("replacement, insertion and deletion must not sum to more than 1, not {total:g}").format(
+                    total=self.total
+                )
+            )
 
     @property
     def total(self) -> float:

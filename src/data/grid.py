@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.core.errors import UserError, unknown
+from src.core.language import _
 from src.data.plausible import DESCRIPTORS, SERIES
 from src.data.series_reader import LAST_MINUTE, StayBlock
 
@@ -52,8 +53,10 @@ def grid(
     width = round(step * 60)
     if not (0 < hours * 60 <= LAST_MINUTE and width > 0 and width == step * 60 and hours * 60 % width == 0):
         raise UserError(
-            f"a grid of {hours} hours in steps of {step:g} hours is impossible; expected at most 48 hours, and a step "
-            "of whole minutes that divides the hours"
+            _(
+                "a grid of {hours} hours in steps of {step:g} hours is impossible; expected at most "
+                "48 hours, and a step of whole minutes that divides the hours"
+            ).format(hours=hours, step=step)
         )
     chosen = {parameter.name: HOW[parameter.kind] for parameter in SERIES}
     for name, aggregation in (how or {}).items():

@@ -22,6 +22,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import Config
 from src.data.file_kinds import open_bytes, refuse_other_kinds
 
@@ -81,29 +82,41 @@ def read_images(path: Path | str) -> dict[str, Images]:
     except BROKEN as error:
         refuse_other_kinds(path, "images")
         what = "it holds other objects" if "pickle" in str(error) else str(error) or type(error).__name__
-        raise UserError(f"{path} cannot be read as a .npz file of numbers ({what}). Write it again.") from error
+        raise UserError(
+            _("{path} cannot be read as a .npz file of numbers ({what}). Write it again.").format(path=path, what=what)
+        ) from error
     if arrays is None:
-        raise UserError(f"{path} is one array; expected a .npz file with {LAYOUTS}")
+        raise UserError(
+            _("{path} is one array; expected a .npz file with {layouts}").format(path=path, layouts=LAYOUTS)
+        )
     prefixes = {split: f"{split}_" for split in SPLITS if f"{split}_images" in arrays}
     if not prefixes and "images" in arrays:
         prefixes = {"train": ""}
     if "train" not in prefixes:
         refuse_other_kinds(path, "images")
         keys = ", ".join(sorted(map(repr, arrays))[:10]) or "nothing"
-        raise UserError(f"{path} holds {keys}; expected {LAYOUTS}")
+        raise UserError(_("{path} holds {keys}; expected {layouts}").format(path=path, keys=keys, layouts=LAYOUTS))
     messages: list[str] = []
     found = {split: _check(arrays, prefix, split, messages) for split, prefix in prefixes.items()}
     if not messages:
         shapes = {split: images.shape[1:] for split, (images, _) in found.items()}
         for split, shape in shapes.items():
             if shape != shapes["train"]:
-                messages.append(f"{split}_images are of {shape}, expected {shapes['train']} as train_images")
+                messages.append(
+                    _("{split}_images are of {shape}, expected {train} as train_images").format(
+                        split=split, shape=shape, train=shapes["train"]
+                    )
+                )
         known = np.unique(found["train"][1])
-        for split, (_, labels) in found.items():
+        for split, (_values, labels) in found.items():
             if labels is not None and len(new := np.setdiff1d(labels, known)):
-                messages.append(f"{split}_labels hold the class {new[0]}, which no image of train has")
+                messages.append(
+                    _("{split}_labels hold the class {new}, which no image of train has").format(
+                        split=split, new=new[0]
+                    )
+                )
         if len(known) < 2:
-            messages.append(f"all labels of train are {known[0]}, expected two classes or more")
+            messages.append(_("all labels of train are {known}, expected two classes or more").format(known=known[0]))
     if messages:
         raise UserError(
             "\n".join([f"{path}: {len(messages)} error{'s' * (len(messages) > 1)}:"] + [f"  {m}" for m in messages])
@@ -127,26 +140,36 @@ def _check(
     name = f"{prefix}images"
     is_grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
     if not is_grey_or_rgb:
-        messages.append(f"{name} is of {images.shape}, expected (N, H, W) or (N, H, W, 3)")
+        messages.append(
+            _("{name} is of {shape}, expected (N, H, W) or (N, H, W, 3)").format(name=name, shape=images.shape)
+        )
     elif not images.size:
-        messages.append(f"{name} is empty, of {images.shape}")
+        messages.append(_("{name} is empty, of {shape}").format(name=name, shape=images.shape))
     elif images.dtype.kind not in "uif":
-        messages.append(f"{name} is of type {images.dtype}, expected numbers")
+        messages.append(_("{name} is of type {dtype}, expected numbers").format(name=name, dtype=images.dtype))
     elif images.dtype.kind == "f" and not np.isfinite(images).all():
-        messages.append(f"{name} has values that are not finite")
+        messages.append(_("{name} has values that are not finite").format(name=name))
     name = f"{prefix}labels"
     if labels is None:
         if split != "test":
-            messages.append(f"{name} is missing")
+            messages.append(_("{name} is missing").format(name=name))
         return images, None
     if labels.ndim == 2 and labels.shape[1] == 1:  # as MedMNIST has them
         labels = labels[:, 0]
     if labels.ndim != 1 or not images.ndim or len(labels) != len(images):
-        messages.append(f"{name} is of {labels.shape}, expected one class for each image of {images.shape}")
+        messages.append(
+            _("{name} is of {shape}, expected one class for each image of {images}").format(
+                name=name, shape=labels.shape, images=images.shape
+            )
+        )
     elif labels.dtype.kind not in "ui":
-        messages.append(f"{name} is of type {labels.dtype}, expected whole numbers")
+        messages.append(_("{name} is of type {dtype}, expected whole numbers").format(name=name, dtype=labels.dtype))
     elif len(labels) and not (0 <= labels.min() and labels.max() < MOST_CLASSES):
-        messages.append(f"{name} are {labels.min()} to {labels.max()}, expected classes from 0 to {MOST_CLASSES - 1}")
+        messages.append(
+            _("{name} are {lowest} to {highest}, expected classes from 0 to {most}").format(
+                name=name, lowest=labels.min(), highest=labels.max(), most=MOST_CLASSES - 1
+            )
+        )
     else:
         labels = labels.astype(np.int64)
     return images, labels

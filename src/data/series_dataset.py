@@ -12,6 +12,7 @@ import numpy as np
 
 from src.core import array_files
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import Grid
 from src.data.corpus import BLOCK, Corpus, source_numbers
 from src.data.grid import KINDS, PARAMETERS, STATICS, GridBlock, grid
@@ -157,7 +158,11 @@ def labels_of(file: Path, ids: np.ndarray, task: Task) -> tuple[np.ndarray, np.n
     labels = target_of(task, outcomes)[joined.rows]
     rows = np.flatnonzero(~np.isnan(labels))
     if not len(rows):
-        raise UserError(f"{file}: {TARGETS[task.name]} of every stay is unknown (-1), so none can be scored")
+        raise UserError(
+            _("{file}: {targets} of every stay is unknown (-1), so none can be scored").format(
+                file=file, targets=TARGETS[task.name]
+            )
+        )
     return rows, labels[rows, None].astype(np.uint8 if task.has_classes else np.float32)
 
 

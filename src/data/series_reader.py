@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from src.core.errors import UserError, unknown
+from src.core.language import _
 from src.data.file_kinds import open_bytes, show
 from src.data.input_files import ARCHIVES, OWN_FOLDERS, check_name, first_names, is_hidden, list_folder
 from src.data.line_parser import SHOWN, Errors
@@ -157,7 +158,9 @@ def read_stays(path: Path | str, block: int = STAYS, facts: Facts | None = None)
             break
     errors.throw()
     if not facts.stays:
-        raise UserError(f"{path} holds no stays; expected files like 132539.txt, one for each RecordID")
+        raise UserError(
+            _("{path} holds no stays; expected files like 132539.txt, one for each RecordID").format(path=path)
+        )
     facts.sha256 = digest.hexdigest()
 
 
@@ -170,9 +173,12 @@ def parse_stays(texts: Sequence[bytes]) -> StayBlock:
     for number, text in enumerate(texts, start=1):
         found = _OWN_RECORD.search(text)
         if len(text) > LARGEST_FILE:
-            errors.add(f"stay {number}", f"more than {LARGEST_FILE:,} bytes, too many for the 48 hours of a stay")
+            errors.add(
+                f"stay {number}",
+                _("more than {most:,} bytes, too many for the 48 hours of a stay").format(most=LARGEST_FILE),
+            )
         elif found is None:
-            errors.add(f"stay {number}", "no line 00:00,RecordID,N with the number of the stay")
+            errors.add(f"stay {number}", _("no line 00:00,RecordID,N with the number of the stay"))
         else:
             files.append(StayFile(f"stay {number}", int(found[1]), text))
     errors.throw()
@@ -224,7 +230,7 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
         errors.add(files[owner].place, message, int(at - first[owner]) + 2)
     errors.total += wrong.total - len(wrong.first)
     for owner in np.flatnonzero((np.bincount(stay[records], minlength=len(files)) == 0) & (counts > 0)).tolist():
-        errors.add(files[owner].place, f"no line 00:00,RecordID,{files[owner].record}")
+        errors.add(files[owner].place, _("no line 00:00,RecordID,{record}").format(record=files[owner].record))
 
     facts.stays += len(files)
     facts.rows += len(code)
@@ -269,17 +275,17 @@ def _errors(lines: np.ndarray, message: Callable[[int], str]) -> Errors:
 def _lines(file: StayFile, errors: FileErrors) -> bytes:
     """Returns the lines after the header; every line ends in LF."""
     text = file.text.replace(b"\r\n", b"\n") if b"\r" in file.text else file.text
-    header, _, rest = text.partition(b"\n")
+    header, _end, rest = text.partition(b"\n")
     if header != HEADER:
         if not text:
-            errors.add(file.place, f"an empty file, expected the header {HEADER.decode()}")
+            errors.add(file.place, _("an empty file, expected the header {example}").format(example=HEADER.decode()))
         else:
             what = (
                 "a byte order mark; save the file without BOM" if header.startswith(b"\xef\xbb\xbf") else show(header)
             )
             errors.add(file.place, f"{what}; expected the header {HEADER.decode()}", 1)
     elif not rest:
-        errors.add(file.place, f"no line 00:00,RecordID,{file.record}")
+        errors.add(file.place, _("no line 00:00,RecordID,{record}").format(record=file.record))
     return rest if not rest or rest.endswith(b"\n") else rest + b"\n"
 
 
@@ -379,16 +385,16 @@ def parse_line(line: bytes, messages: list[str]) -> tuple[int, int, float]:
     found = _TIME.fullmatch(time)
     minute = int(found[1]) * 60 + int(found[2]) if found else LAST_MINUTE + 1
     if minute > LAST_MINUTE:
-        messages.append(f"the time {show(time)}, expected 00:00 to 48:00")
+        messages.append(_("the time {time}, expected 00:00 to 48:00").format(time=show(time)))
     if not name.strip():
         return nothing
     if name not in _CODES:
         known = (name.decode() for name in _CODES if name)
         messages.append(str(unknown("parameter", name[:40].decode("ascii", "backslashreplace"), known)))
     if not _NUMBER.fullmatch(text):
-        messages.append(f"the value {show(text)}, expected a number")
+        messages.append(_("the value {text}, expected a number").format(text=show(text)))
     elif not np.isfinite(value := float(text)):
-        messages.append(f"the value {show(text)}, expected a finite number")
+        messages.append(_("the value {text}, expected a finite number").format(text=show(text)))
     if len(messages) > before:
         return nothing
     return minute, _CODES[name], value
@@ -440,19 +446,27 @@ def read_outcomes(path: Path | str) -> Outcomes:
     lines = io.BytesIO(text.replace(b"\r\n", b"\n"))
     header = lines.readline().removesuffix(b"\n")
     if header != OUTCOMES_HEADER.encode():
-        errors.add(0, f"{show(header, 80)}, expected the header {OUTCOMES_HEADER}")
+        errors.add(
+            0,
+            _("{shown}, expected the header {header}").format(shown=show(header, 80), header=OUTCOMES_HEADER),
+        )
     numbers, places = array("d"), array("q")
     for at, line in enumerate((line.removesuffix(b"\n") for line in lines), start=1):
         if found := _OUTCOME.fullmatch(line):
             numbers.extend(map(float, found.groups()))
             places.append(at)
         else:
-            errors.add(at, f"{show(line, 80)}, expected a line of six numbers: {OUTCOMES_HEADER}")
+            errors.add(
+                at,
+                _("{shown}, expected a line of six numbers: {header}").format(
+                    shown=show(line, 80), header=OUTCOMES_HEADER
+                ),
+            )
             if errors.is_full:
                 break
     rows = np.array(numbers).reshape(-1, 1 + len(names))
 
-    _, first, owner = np.unique(rows[:, 0], return_index=True, return_inverse=True)
+    _ids, first, owner = np.unique(rows[:, 0], return_index=True, return_inverse=True)
     first = first[owner]  # (n,) first row with the same RecordID
     again = np.flatnonzero(first < np.arange(len(rows)))
     told = [
@@ -471,7 +485,11 @@ def read_outcomes(path: Path | str) -> Outcomes:
         errors.extend(Errors(told, len(wrong)))
     errors.throw(path, "outcomes")
     if not len(rows):
-        raise UserError(f"{path} holds no outcomes; expected lines of six numbers: {OUTCOMES_HEADER}")
+        raise UserError(
+            _("{path} holds no outcomes; expected lines of six numbers: {header}").format(
+                path=path, header=OUTCOMES_HEADER
+            )
+        )
     rows[rows == -1] = np.nan
     ids = np.array([b"%d" % int(record) for record in rows[:, 0].tolist()])
     columns = {name: rows[:, 1 + i].copy() for i, name in enumerate(names)}
@@ -505,11 +523,18 @@ class Joined:
         missing = self.without_outcome
         if n := len(missing):
             if n == len(self.rows):
-                raise UserError(f"{outcomes} has no line for any of {n:,} stays: it is for other stays")
+                raise UserError(
+                    _("{outcomes} has no line for any of {n:,} stays: it is for other stays").format(
+                        outcomes=outcomes, n=n
+                    )
+                )
             first = ", ".join(record.decode() for record in missing[:5].tolist())
             raise UserError(
-                f"{outcomes} has no line for {n:,} of {len(self.rows):,} stays: {first}{' …' * (n > 5)}. A labelled "
-                "set needs an outcome for each stay: add the lines or remove the files of these stays."
+                _(
+                    "{outcomes} has no line for {n:,} of {all:,} stays: {first}{more}. A labelled "
+                    "set needs an outcome for each stay: add the lines or remove the files of these "
+                    "stays."
+                ).format(outcomes=outcomes, n=n, all=len(self.rows), first=first, more=" …" * (n > 5))
             )
 
 
@@ -544,7 +569,11 @@ def find_sets(folder: Path) -> dict[str, StaySet]:
         if not found or bool(found[3]) == path.is_dir():
             continue
         if other := stays.get(found[1]):
-            raise UserError(f"{folder}: {found[1]} is there twice, as {other.name} and as {path.name}. Remove one.")
+            raise UserError(
+                _("{folder}: {found} is there twice, as {name} and as {other}. Remove one.").format(
+                    folder=folder, found=found[1], name=other.name, other=path.name
+                )
+            )
         check_name(path)
         if not path.is_dir():
             open_bytes(path).close()
@@ -552,7 +581,11 @@ def find_sets(folder: Path) -> dict[str, StaySet]:
     outcomes = {f"set-{path.stem.partition('-')[2]}": path for path in sorted(folder.glob("Outcomes-*.txt"))}
     if outcomes and not stays:
         name, path = next(iter(outcomes.items()))
-        raise UserError(f"{folder} holds {path.name} but no stays. Add {name}, a folder, {name}.zip or {name}.tar.gz.")
+        raise UserError(
+            _("{folder} holds {name} but no stays. Add {wanted}, a folder, {wanted}.zip or {wanted}.tar.gz.").format(
+                folder=folder, name=path.name, wanted=name
+            )
+        )
     for path in outcomes.values():
         open_bytes(path).close()
     return {name: StaySet(name, stays[name], outcomes.get(name)) for name in sorted(stays)}
@@ -566,13 +599,27 @@ def overlooked_sets(folder: Path, sets: dict[str, StaySet]) -> list[str]:
         if path in read or is_hidden(path.name) or path.name in OWN_FOLDERS:
             continue
         if found := _OUTCOMES_FILE.fullmatch(path.name):
-            left.append(f"{path} is not read: there is no set-{found[1]} of this name beside it")
+            left.append(
+                _("{path} is not read: there is no set-{found} of this name beside it").format(
+                    path=path, found=found[1]
+                )
+            )
         elif path.name.lower().startswith("set-"):
-            left.append(f"{path} is not read: a set is a folder set-a, set-a.zip or set-a.tar (.gz, .xz, .bz2)")
+            left.append(
+                _("{path} is not read: a set is a folder set-a, set-a.zip or set-a.tar (.gz, .xz, .bz2)").format(
+                    path=path
+                )
+            )
         elif path.is_dir() and (inner := next((name for name in first_names(path) if _SET.fullmatch(name)), None)):
-            left.append(f"{path} is a folder and is not read, but holds {inner}. Move that up, or paths.input={path}")
+            left.append(
+                _("{path} is a folder and is not read, but holds {inner}. Move that up, or paths.input={path}").format(
+                    path=path, inner=inner
+                )
+            )
         elif path.name.lower().endswith(ARCHIVES):
-            left.append(f"{path} is not read: it is an archive without the name of a set, such as set-a.zip")
+            left.append(
+                _("{path} is not read: it is an archive without the name of a set, such as set-a.zip").format(path=path)
+            )
     return left
 
 
@@ -586,9 +633,17 @@ def split_sets(sets: dict[str, StaySet], train: str, test: str = "*") -> tuple[l
     )
     for key, pattern, matching in (("paths.train", train, chosen), ("paths.test", test, others)):
         if not matching:
-            raise UserError(f"{key}={pattern}: none of {', '.join(sets)} matches. Add such a set or name another one.")
+            raise UserError(
+                _("{key}={pattern}: none of {sets} matches. Add such a set or name another one.").format(
+                    key=key, pattern=pattern, sets=", ".join(sets)
+                )
+            )
     for one in chosen:
         if one.outcomes is None:
             wanted = one.stays.parent / f"Outcomes-{one.name.removeprefix('set-')}.txt"
-            raise UserError(f"the training set {one.stays} has no outcomes: {wanted} is missing. Add it.")
+            raise UserError(
+                _("the training set {stays} has no outcomes: {wanted} is missing. Add it.").format(
+                    stays=one.stays, wanted=wanted
+                )
+            )
     return chosen, [one for one in others if one not in chosen]

@@ -13,6 +13,7 @@ from types import ModuleType
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import CLINICAL, ROOT, Config, Paths
 from src.data import input_files
 from src.data.file_kinds import open_bytes
@@ -116,7 +117,9 @@ def find_files(settings: Config) -> InputFiles | None:
     except UserError as error:
         raise UserError("\n".join(filter(None, [str(error), _of_another_task(settings)]))) from None
     if found is None and (told := _of_another_task(settings)):
-        raise UserError(f"no file matches {source_of(settings).described(settings)}: {told}")
+        raise UserError(
+            _("no file matches {settings}: {told}").format(settings=source_of(settings).described(settings), told=told)
+        )
     return found
 
 
@@ -128,7 +131,7 @@ def row_files(settings: Config) -> dict[str, Path]:
         try:
             open_bytes(path).close()
         except UserError as error:
-            raise UserError(f"paths.{role}: {error}") from None
+            raise UserError(_("paths.{role}: {error}").format(role=role, error=error)) from None
     return found
 
 

@@ -25,6 +25,7 @@ from typing import BinaryIO
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.data.file_kinds import EXPECTED, open_bytes, refuse_other_kinds, show
 from src.data.line_parser import COUNTED, SHOWN, count_errors
 from src.data.packed_zip import PackedZip, Texts
@@ -93,7 +94,7 @@ def stay_files(path: Path, errors: FileErrors) -> Iterator[StayFile]:
         if not path.is_dir():
             refuse_other_kinds(path, "set")
         what = str(error) or type(error).__name__
-        raise UserError(f"{path} cannot be read ({what}). Download it again.") from error
+        raise UserError(_("{path} cannot be read ({what}). Download it again.").format(path=path, what=what)) from error
 
 
 def _reader(path: Path) -> Callable[[Path, FileErrors], Iterator[StayFile]]:
@@ -107,7 +108,7 @@ def _reader(path: Path) -> Callable[[Path, FileErrors], Iterator[StayFile]]:
     if head.startswith((*OPENERS,)) or head[257:262] == b"ustar":
         return _from_tar
     refuse_other_kinds(path, "set")
-    raise UserError(f"{path} is no archive; expected {EXPECTED['set']}")
+    raise UserError(_("{path} is no archive; expected {set}").format(path=path, set=EXPECTED["set"]))
 
 
 def _record(place: str, errors: FileErrors) -> int | None:
@@ -119,7 +120,7 @@ def _record(place: str, errors: FileErrors) -> int | None:
     if found := NAME.fullmatch(parts[-1]):
         return int(found[1])
     if "0" <= parts[-1][0] <= "9":
-        errors.add(show(place.encode(errors="replace"), 200), "expected a name like 132539.txt, the RecordID")
+        errors.add(show(place.encode(errors="replace"), 200), _("expected a name like 132539.txt, the RecordID"))
     return None
 
 
@@ -157,14 +158,19 @@ def _text(file: BinaryIO) -> bytes:
 
 def _checked(text: bytes, place: str, record: int, errors: FileErrors) -> Iterator[StayFile]:
     if len(text) > LARGEST_FILE:
-        errors.add(place, f"more than {LARGEST_FILE:,} bytes, too many for the 48 hours of a stay")
+        errors.add(
+            place,
+            _("more than {most:,} bytes, too many for the 48 hours of a stay").format(most=LARGEST_FILE),
+        )
     else:
         yield StayFile(place, record, text)
 
 
 def _from_folder(path: Path, errors: FileErrors) -> Iterator[StayFile]:
     def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise UserError(
+            _("{filename} cannot be read: {strerror}").format(filename=error.filename, strerror=error.strerror)
+        ) from error
 
     found = _Listing()
     for folder, folders, names in os.walk(path, onerror=refuse):
@@ -172,7 +178,7 @@ def _from_folder(path: Path, errors: FileErrors) -> Iterator[StayFile]:
         inner = os.path.relpath(folder, path)
         for name in folders:
             if os.path.islink(os.path.join(folder, name)):
-                errors.add(name if inner == "." else f"{inner}/{name}", "a link to a folder, which is not followed")
+                errors.add(name if inner == "." else f"{inner}/{name}", _("a link to a folder, which is not followed"))
         for name in names:
             place = name if inner == "." else f"{inner}/{name}"
             if (record := _record(place, errors)) is not None:
@@ -234,7 +240,7 @@ def _from_tar(path: Path, errors: FileErrors) -> Iterator[StayFile]:
         if member.isdir() or (record := _record(member.name, errors)) is None:
             continue
         if not member.isreg():
-            errors.add(member.name, "a link or a special file, expected a file")
+            errors.add(member.name, _("a link or a special file, expected a file"))
             continue
         sizes.append(min(member.size, LARGEST_FILE))
         size += sizes[-1]

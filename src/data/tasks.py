@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core.errors import UserError, unknown
+from src.core.language import _
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -434,7 +435,7 @@ REPORT_TASKS = {name: task for name, task in TASKS.items() if task.input_kind ==
 def frames(n_classes: int) -> Task:
     """The task `framesC`: images of `n_classes` classes, at least two, read row by row."""
     if n_classes < 2:
-        raise UserError(f"images need at least 2 classes, not {n_classes}")
+        raise UserError(_("images need at least 2 classes, not {n_classes}").format(n_classes=n_classes))
     return Task(
         f"frames{n_classes}",
         f"images of {n_classes} classes",

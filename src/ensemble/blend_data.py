@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.data.splits import HOLDOUT_PARTS, Splits
 from src.ensemble.blending import BlendWeights, Evidence, apply_folds
 from src.evaluation.runs import RunFolder
@@ -35,7 +36,11 @@ def blend_out_of_fold(run: RunFolder, folds: np.ndarray, logits_of: Callable[[Ru
     if not run.is_blend:
         return logits_of(run)
     if "fold_weights" not in run.record:
-        raise UserError(f"{run.path / 'run.json'} lacks the weights of each fold. Make it again: ./run.sh {run.remedy}")
+        raise UserError(
+            _("{path} lacks the weights of each fold. Make it again: ./run.sh {remedy}").format(
+                path=run.path / "run.json", remedy=run.remedy
+            )
+        )
     blends = {int(fold): BlendWeights.from_json(one) for fold, one in run.record["fold_weights"].items()}
     parts = [blend_out_of_fold(member, folds, logits_of) for member in run.members()]
     return np.stack([apply_folds(blends, [part[:, i] for part in parts], folds) for i in range(parts[0].shape[1])], 1)

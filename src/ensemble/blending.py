@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from src.core.errors import UserError, unknown
+from src.core.language import _, word
 from src.data.tasks import LabelGroup, Task
 from src.ensemble.blend_losses import LOSSES, BlendLoss, joined
 from src.evaluation.metrics import Estimate, official_score, paired_difference
@@ -173,8 +174,10 @@ def fit_temperature(evidence: Evidence, task: Task, per_group: bool) -> BlendWei
     a UserError for a regression."""
     if not task.has_classes:
         raise UserError(
-            f"a temperature has no meaning for the task {task.name}: it sharpens probabilities, and this task predicts "
-            f"{task.unit}. Set blend.method to mean, weights or greedy."
+            _(
+                "a temperature has no meaning for the task {name}: it sharpens probabilities, and "
+                "this task predicts {unit}. Set blend.method to mean, weights or greedy."
+            ).format(name=task.name, unit=task.unit)
         )
     return BlendWeights("temperature", _fit(evidence, task, per_group, equal=True))
 
@@ -263,9 +266,9 @@ def greedy_steps(evidence: Evidence, task: Task, groups: Sequence[LabelGroup] = 
     labels, logits, before = evidence.labels, np.zeros(evidence.labels.shape), None
     steps: list[GreedyStep] = []
     best = 0
-    for _ in range(GREEDY_ROUNDS):
+    for _round in range(GREEDY_ROUNDS):
         (member, bag), *others = map(next, paths)
-        for (_, other), rows in zip(others, held_out, strict=True):
+        for (_gain, other), rows in zip(others, held_out, strict=True):
             logits[rows, bag.columns] = other.apply([logit[rows] for logit in evidence.members])
         now = task.decode(logits)
         score = official_score(scored, labels, now, *evidence.judging)
@@ -436,8 +439,10 @@ def _group_loss(evidence: Evidence, task: Task, group: LabelGroup) -> BlendLoss:
     counted, columns = task.counted(group, labels) & (evidence.weights > 0), task.columns[group.name]
     if not counted.any():
         raise UserError(
-            f"{task.name}: none of the {len(labels)} {task.noun} to fit a blend on counts for the {group.name}. Set a "
-            "smaller folds.k, or add training files with more of them"
+            _(
+                "{name}: none of the {n} {noun} to fit a blend on counts for the {group}. Set "
+                "a smaller folds.k, or add training files with more of them"
+            ).format(name=task.name, n=len(labels), noun=word(task.noun), group=group.name)
         )
     members = [member[counted, columns] for member in evidence.members]
     share = evidence.weights[counted] / evidence.weights[counted].sum()

@@ -32,6 +32,7 @@ from pydantic import (
 
 from src.core import locks, storage
 from src.core.errors import Damaged, UserError, shortened
+from src.core.language import _
 from src.core.names import check_name
 from src.core.terminal import warn_once
 from src.evaluation.validation_sets import VALIDATIONS
@@ -121,8 +122,11 @@ class SubmissionLog:
         if others:
             ids, files = ", ".join(one.id for one in others), ", ".join(sorted({one.test for one in others}))
             warn_once(
-                f"{self.path}: left out {ids}, made for {files} with another content than now. If the log belongs to "
-                "another output folder, put this one's back; if the test file was replaced, there is nothing to do"
+                _(
+                    "{path}: left out {ids}, made for {files} with another content than now. If the log "
+                    "belongs to another output folder, put this one's back; if the test file was "
+                    "replaced, there is nothing to do"
+                ).format(path=self.path, ids=ids, files=files)
             )
         return [one for one in found if one not in others]
 
@@ -174,7 +178,11 @@ class SubmissionLog:
         by_id = {submission.id: submission for submission in self.submissions()}
         if name not in by_id:
             known = ", ".join(by_id) or "none"
-            raise UserError(f"there is no submission {shortened(name)} in {self.path}. Known: {known}")
+            raise UserError(
+                _("there is no submission {name} in {path}. Known: {known}").format(
+                    name=shortened(name), path=self.path, known=known
+                )
+            )
         return by_id[name]
 
     def _append(self, event: Callable[[dict[str, Submission]], dict[str, Any] | None]) -> dict[str, Submission]:
@@ -203,10 +211,12 @@ class SubmissionLog:
         if not self.path.exists():
             return {}, 0
         if not self.path.is_file():
-            raise UserError(f"{self.path} is no file. Move it away, and run the same command again")
+            raise UserError(_("{path} is no file. Move it away, and run the same command again").format(path=self.path))
         text = self.path.read_bytes()
         if not text:
-            warn_once(f"{self.path} is empty: of submissions that were noted in it nothing is known")
+            warn_once(
+                _("{path} is empty: of submissions that were noted in it nothing is known").format(path=self.path)
+            )
         submissions: dict[str, Submission] = {}
         for number, line in enumerate(text.split(b"\n"), 1):
             if not line.strip():
@@ -216,7 +226,11 @@ class SubmissionLog:
             except ValueError as error:
                 is_last = number == text.count(b"\n") + 1
                 if is_last and _CUT_OFF.fullmatch(line) and not _SEALED.fullmatch(line):
-                    warn_once(f"{self.path}, line {number} was cut off while it was written; it counts for nothing")
+                    warn_once(
+                        _("{path}, line {number} was cut off while it was written; it counts for nothing").format(
+                            path=self.path, number=number
+                        )
+                    )
                     return submissions, len(text) - len(line)
                 raise DamagedLog(self.path, number, str(error)) from None
         return submissions, len(text)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.terminal import info
 from src.data import near_duplicates
 from src.data.corruption import NoiseRates, corrupt
@@ -66,7 +67,11 @@ class Pool:
         target = workspace.target
         folder, max_rows = settings.paths.input, settings.shift.max_rows
         if target is None:
-            raise UserError(f"{folder} has no test file to compare {reports.path} with. Add a test file.")
+            raise UserError(
+                _("{folder} has no test file to compare {path} with. Add a test file.").format(
+                    folder=folder, path=reports.path
+                )
+            )
         train = [read_reports(path) for path in files.train]
         (found,) = (path for path in files.test if path.name == target.name)
         target_reports = read_reports(found, may_be_empty=True)
@@ -94,14 +99,18 @@ class Pool:
         counts = noise_estimation.count_outcomes(self.frames, text)
         estimate = noise_estimation.estimate_noise(self.frames, counts, text[0][:0], len(self.words))
         if estimate is None:
-            raise UserError(f"{self.reports.path} or {self.target_name} has too little text to estimate its noise")
+            raise UserError(
+                _("{path} or {target_name} has too little text to estimate its noise").format(
+                    path=self.reports.path, target_name=self.target_name
+                )
+            )
         return estimate
 
     def missing_replacement(self) -> float:
         """Returns the replacement rate that gives the pool, drawn with SEED, the odd_middles of the target; 0 if the
         pool's are higher. Raises the UserError of `noise`."""
         want, rate = self.noise(self.target).odd_middles, 0.0
-        for _ in range(ROUNDS):
+        for _round in range(ROUNDS):
             have = self.noise(self.replaced(rate)).odd_middles
             rate = max(0.0, 1 - (1 - rate) * (1 - want) / max(1 - have, 1e-9))
         return rate
@@ -131,5 +140,9 @@ def _sampled(text: Text, max_rows: int, name: str, verb: str) -> Text:
     """Returns the reports of `text`, or a random sample of `max_rows`."""
     if (n := len(text[1]) - 1) <= max_rows:
         return text
-    info(f"{verb}: {max_rows:,} of the {n:,} reports of {name} are compared (shift.max_rows)")
+    info(
+        _("{verb}: {max_rows:,} of the {n:,} reports of {name} are compared (shift.max_rows)").format(
+            verb=verb, max_rows=max_rows, n=n, name=name
+        )
+    )
     return take(*text, np.sort(np.random.default_rng(SEED).choice(n, max_rows, replace=False)))

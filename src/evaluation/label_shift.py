@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _
 from src.data.tasks import KINDS, Task
 from src.evaluation.metrics import sigmoid
 
@@ -54,7 +55,7 @@ def estimate_rates(logits: np.ndarray, train_rates: np.ndarray) -> np.ndarray:
     probabilities = sigmoid(logits)
     train = np.clip(train_rates, 1e-6, 1 - 1e-6)
     rates = train.copy()
-    for _ in range(ITERATIONS):
+    for _iteration in range(ITERATIONS):
         before, rates = rates, np.clip(_adapted(probabilities, train, rates).mean(axis=0), 1e-6, 1 - 1e-6)
         if np.abs(rates - before).max() < TOLERANCE:
             break
@@ -92,7 +93,7 @@ def estimate_class_rates(logits: np.ndarray, train_rates: np.ndarray) -> np.ndar
     probabilities = KINDS["multiclass"].decode(logits)
     train = np.clip(train_rates, 1e-6, 1)
     rates = train / train.sum()
-    for _ in range(ITERATIONS):
+    for _iteration in range(ITERATIONS):
         adapted = probabilities * rates / train
         before, rates = rates, (adapted / adapted.sum(axis=1, keepdims=True)).mean(axis=0)
         if np.abs(rates - before).max() < TOLERANCE:
@@ -110,8 +111,10 @@ def check_task(task: Task) -> None:
     """Raises UserError for a task without label rates."""
     if not task.has_classes:
         raise UserError(
-            f"label shift has no meaning for the task {task.name}: it is a change of label rates, and this task "
-            f"predicts {task.unit}"
+            _(
+                "label shift has no meaning for the task {name}: it is a change of label rates, and "
+                "this task predicts {unit}"
+            ).format(name=task.name, unit=task.unit)
         )
 
 

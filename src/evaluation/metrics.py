@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _, word
 from src.core.settings import Operating
 from src.data.tasks import EPS, KINDS, SCORE_NAMES, Task
 from src.data.tasks import log_loss_cells as log_loss_cells
@@ -284,8 +285,9 @@ def _ordering(task: Task, judged: Judged) -> Figure:
     figure = SCORES[task.metric](judged)
     if not np.isfinite(figure[0]):
         raise UserError(
-            f"{task.name}: {SCORE_NAMES[task.metric]} of {len(judged.labels)} {task.noun} is not defined, because "
-            "all have one label. Set another metric."
+            _("{name}: {score} of {n} {noun} is not defined, because all have one label. Set another metric.").format(
+                name=task.name, score=SCORE_NAMES[task.metric], n=len(judged.labels), noun=word(task.noun)
+            )
         )
     return figure
 
@@ -307,8 +309,16 @@ def _task_score(task: Task, judged: Judged, strict: bool = True) -> tuple[Figure
         counted = task.counted(group, labels) * weights
         if strict and not counted.any():
             raise UserError(
-                f"{task.name}: none of {len(labels)} {task.noun} counts in the score of the {group.name}, "
-                f"because none has a positive label among the {group.counted_given}"
+                _(
+                    "{name}: none of {n} {noun} counts in the score of the {group}, because none "
+                    "has a positive label among the {counted_given}"
+                ).format(
+                    name=task.name,
+                    n=len(labels),
+                    noun=word(task.noun),
+                    group=group.name,
+                    counted_given=group.counted_given,
+                )
             )
         losses.append(ratio(cells[:, task.columns[group.name]].mean(axis=1) * counted, counted))
     names = [group.name for group in task.groups]
@@ -336,7 +346,11 @@ class _Whole:
             """Thresholds for new rows, chosen on all rows."""
         if task.kind == "regression":
             if len(labels) < 2:
-                raise UserError(f"{task.name}: figures of a regression need at least 2 {task.noun}, not {len(labels)}")
+                raise UserError(
+                    _("{name}: figures of a regression need at least 2 {noun}, not {n}").format(
+                        name=task.name, noun=word(task.noun), n=len(labels)
+                    )
+                )
             y, p = labels[:, 0].astype(np.float64), predictions[:, 0]
             self.limits = operating_points.cross_fitted_intervals(y, p, parts)
             self.median = operating_points.cross_fitted_median(y, parts)

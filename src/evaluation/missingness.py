@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage, versions
+from src.core.language import _, word
 from src.core.settings import fingerprint
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
@@ -381,13 +382,19 @@ def sentences(facts: dict[str, Any], task: Task) -> list[str]:
         ]
     told = []
     if facts["rows"] < facts["rows_in_all"]:
-        told.append(f"Measured on {facts['rows']:,} of {facts['rows_in_all']:,} {noun}, drawn at random.")
+        told.append(
+            _("Measured on {rows:,} of {rows_in_all:,} {noun}, drawn at random.").format(
+                rows=facts["rows"], rows_in_all=facts["rows_in_all"], noun=word(noun)
+            )
+        )
     parameters = facts["parameters"]
     rare = sorted(parameters, key=lambda one: one["stays"])[:3]
     names = ", ".join(f"{one['name']} (in {one['stays']:.0%} of the {noun})" for one in rare)
     told.append(
-        f"{facts['share']:.0%} of all cells of the grid ({facts['steps']} time steps, {len(parameters)} parameters) "
-        f"are missing. Most seldom observed: {names}."
+        _(
+            "{share:.0%} of all cells of the grid ({steps} time steps, {n_parameters} "
+            "parameters) are missing. Most seldom observed: {names}."
+        ).format(share=facts["share"], steps=facts["steps"], n_parameters=len(parameters), names=names)
     )
     return [*told, _told_of_outcome(facts, task), _told_of_masks(facts), _told_at_random(facts)]
 

@@ -59,8 +59,11 @@ class RunFolder:
             storage.require(run.result, run.remedy)
             return run
         raise UserError(
-            f"run {run.name} was imported without out-of-fold predictions (--oof): it has no score. It can be "
-            "submitted, and blended with fixed weights (blend.method=mean, or blend.fixed.RUN=0.3 for each member)"
+            _(
+                "run {name} was imported without out-of-fold predictions (--oof): it has no score. "
+                "It can be submitted, and blended with fixed weights (blend.method=mean, or "
+                "blend.fixed.RUN=0.3 for each member)"
+            ).format(name=run.name)
         )
 
     @classmethod
@@ -145,8 +148,10 @@ class RunFolder:
         found = self.leaves()
         if imported := [run.name for run in found if not run.is_model]:
             raise UserError(
-                f"run {self.name} rests on predictions that were imported ({', '.join(imported)}), and these have no "
-                "models that could predict, be explained or bundled. Take a run of models alone"
+                _(
+                    "run {name} rests on predictions that were imported ({imported}), and these have no "
+                    "models that could predict, be explained or bundled. Take a run of models alone"
+                ).format(name=self.name, imported=", ".join(imported))
             )
         return found
 
@@ -194,7 +199,11 @@ class RunFolder:
         found = storage.read_json(path, remedy)
         if found["run"] == self.score["fingerprint"]:
             return found
-        warn_once(f"{path} is not of {self.name} as it is now: it counts for nothing. Run: ./run.sh {remedy}")
+        warn_once(
+            _("{path} is not of {name} as it is now: it counts for nothing. Run: ./run.sh {remedy}").format(
+                path=path, name=self.name, remedy=remedy
+            )
+        )
         return {}
 
     def oof(self) -> np.ndarray:
@@ -425,9 +434,9 @@ def show_scores(scores: dict[str, dict[str, Any]], metric: str = "auto") -> None
         cells = [_cell(figure["value"]) for figure in figures.values()]
         marks = (" *" if score.get("optimistic") else "") + (" !" if score.get("fault") else "")
         rows.append([name + marks, _with_error(figure_of(score, metric)), *cells])
-    show_table("Score of each run, with its standard error", ["run", heading, *columns], rows, best=0)
+    show_table(_("Score of each run, with its standard error"), ["run", heading, *columns], rows, best=0)
     if any(score.get("optimistic") for score in scores.values()):
-        result("* optimistic: its epochs were chosen on the rows that are scored")
+        result(_("* optimistic: its epochs were chosen on the rows that are scored"))
     for name, score in scores.items():
         if score.get("fault"):
             result(f"! {name} {score['fault']}")
@@ -452,7 +461,11 @@ def show_details(run: RunFolder) -> None:
     if score["folds"]:
         figures = {name: metrics.ordering_figure(task, part)["value"] for name, part in score["folds"].items()}
         values = [f"{fold}: {_cell(value)}" for fold, value in figures.items()]
-        result(f"{'score' if task.kind == 'multilabel' else task.score_name} of each fold: {', '.join(values)}")
+        result(
+            _("{score} of each fold: {values}").format(
+                score=_("score") if task.kind == "multilabel" else task.score_name, values=", ".join(values)
+            )
+        )
 
 
 def _show_labels(name: str, score: dict[str, Any]) -> None:
@@ -464,7 +477,11 @@ def _show_labels(name: str, score: dict[str, Any]) -> None:
         share = f"{losses[label] / total:.0%}" if losses[label] is not None and total else "–"
         figures = [_cell(found[key]["value"]) for key in ("log_loss", *COLUMNS)]
         rows.append([label, f"{found['positives']:,}", share, *figures])
-    show_table(f"{name}, label by label", ["label", "positives", "share", "logloss", *COLUMNS.values()], rows)
+    show_table(
+        _("{name}, label by label").format(name=name),
+        ["label", "positives", "share", "logloss", *COLUMNS.values()],
+        rows,
+    )
 
 
 def _show_binary(name: str, score: dict[str, Any]) -> None:
@@ -473,16 +490,20 @@ def _show_binary(name: str, score: dict[str, Any]) -> None:
     if operating["cost_ratio"] is not None:
         rule = f"the lowest cost, a miss costing {operating['cost_ratio']:g} false alarms (operating.cost_ratio)"
     result(
-        f"sensitivity, specificity, precision and flagged: threshold for {rule}; min se p: threshold of the largest "
-        "min(sensitivity, precision). Each is chosen on other folds; for new rows: "
-        f"{overall['thresholds']['operating']:.4f} and {overall['thresholds']['min_se_p']:.4f}"
+        _(
+            "sensitivity, specificity, precision and flagged: threshold for {rule}; min se p: "
+            "threshold of the largest min(sensitivity, precision). Each is chosen on other "
+            "folds; for new rows: {operating:.4f} and {min_se_p:.4f}"
+        ).format(rule=rule, operating=overall["thresholds"]["operating"], min_se_p=overall["thresholds"]["min_se_p"])
     )
     _show_curve(f"{name}: calibration, {overall['positives']:,} of {overall['rows']:,} are positive", overall)
     excess = overall["figures"]["excess"]
     if excess["standard_error"] is not None and abs(excess["value"]) > 3 * excess["standard_error"]:
         result(
-            f"predictions are too {'high' if excess['value'] > 0 else 'low'} by {abs(excess['value']):.3f} on average: "
-            "probabilities are not calibrated (train.pos_weight=balanced does that)"
+            _(
+                "predictions are too {direction} by {size:.3f} on average: probabilities are not "
+                "calibrated (train.pos_weight=balanced does that)"
+            ).format(direction=_("high") if excess["value"] > 0 else _("low"), size=abs(excess["value"]))
         )
 
 
@@ -494,7 +515,7 @@ def _show_regression(name: str, score: dict[str, Any]) -> None:
         for percent in percents
     ]
     columns = ["interval", "share of rows inside", f"mean width ({unit})"]
-    show_table(f"{name}: prediction intervals, fitted on other folds", columns, rows)
+    show_table(_("{name}: prediction intervals, fitted on other folds").format(name=name), columns, rows)
     rows = [
         [
             f"{part['low']:.2f}–{part['high']:.2f}",
@@ -512,7 +533,7 @@ def _show_regression(name: str, score: dict[str, Any]) -> None:
         "mean truth",
         *(f"in {percent}%" for percent in percents),
     ]
-    show_table(f"{name}: by size of the prediction", columns, rows)
+    show_table(_("{name}: by size of the prediction").format(name=name), columns, rows)
 
 
 def _show_classes(name: str, score: dict[str, Any]) -> None:
@@ -522,11 +543,19 @@ def _show_classes(name: str, score: dict[str, Any]) -> None:
         [label, f"{found['positives']:,}", f"{found['predicted']:,}", *(_cell(found[key]["value"]) for key in keys)]
         for label, found in labels.items()
     ]
-    show_table(f"{name}, class by class", ["class", "rows", "predicted", "recall", "prec.", "logloss", "AUROC"], rows)
+    show_table(
+        _("{name}, class by class").format(name=name),
+        ["class", "rows", "predicted", "recall", "prec.", "logloss", "AUROC"],
+        rows,
+    )
     if len(labels) <= MOST_CLASSES:
         rows = [[label, *map(str, counts)] for label, counts in zip(labels, confusion, strict=True)]
         short = [label.removeprefix("class_") for label in labels]
-        show_table(f"{name}: rows by true class (line) and most likely class (column)", ["class", *short], rows)
+        show_table(
+            _("{name}: rows by true class (line) and most likely class (column)").format(name=name),
+            ["class", *short],
+            rows,
+        )
     _show_curve(f"{name}: calibration of the most likely class", score["overall"])
 
 

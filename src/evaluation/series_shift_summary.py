@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from src.core.language import _, word
 from src.evaluation.series_shift import significance
 from src.evaluation.shift_words import APART, auc_with_error, short_names, two_digits
 
@@ -64,12 +65,14 @@ def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
         lacking = sorted(filter(_is_told, test["missingness"]), key=lambda one: -abs(significance(one["steps"])))
         if lacking:
             most = ", ".join(f"{one['parameter']} ({_means(one['steps'], '.0%')})" for one in lacking[:TOLD])
-            clauses.append(f"has other shares of time steps with a value of {most}")
+            clauses.append(_("has other shares of time steps with a value of {most}").format(most=most))
         elif test["missingness"]:
-            clauses.append("has the same parameters observed as often as train has")
+            clauses.append(_("has the same parameters observed as often as train has"))
         if found["auc"] is not None:
             clauses.append(
-                f"makes {facts['sampled']['train']:,} train {noun} count as {size:,.0f} when weighted like it"
+                _("makes {train:,} train {noun} count as {size:,.0f} when weighted like it").format(
+                    train=facts["sampled"]["train"], noun=word(noun), size=size
+                )
             )
         sentences.append(f"{name} {'; it '.join(clauses)}.")
     meaning = f"{noun.capitalize()} have no token noise, so the validation noised is clean and shifted is weighted."

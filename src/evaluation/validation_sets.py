@@ -23,6 +23,7 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.errors import UserError, unknown
+from src.core.language import _
 from src.core.storage import Output
 from src.data.splits import Splits
 from src.evaluation import metrics
@@ -70,7 +71,9 @@ class ValidationSets:
         facts = storage.read_json(output.shift / "shift.json", remedy)
         if facts["made_of"] != made_of:
             raise UserError(
-                f"{output.shift} was made of other files or folds than are there now. Run: ./run.sh {remedy}"
+                _("{shift} was made of other files or folds than are there now. Run: ./run.sh {remedy}").format(
+                    shift=output.shift, remedy=remedy
+                )
             )
         return cls(output, facts, remedy)
 

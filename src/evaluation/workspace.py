@@ -67,7 +67,11 @@ class Workspace:
     def tell_preset(self) -> None:
         """Tells, once, of a preset that was chosen, when something is about to be made by it."""
         if self.preset_reason and not self.is_preset_told:
-            info(f"preset {self.settings.preset}, as {self.preset_reason}; --preset NAME takes another")
+            info(
+                _("preset {preset}, as {preset_reason}; --preset NAME takes another").format(
+                    preset=self.settings.preset, preset_reason=self.preset_reason
+                )
+            )
         self.is_preset_told = True
 
     def refresh(self) -> None:
@@ -219,7 +223,7 @@ class Workspace:
         for run in broken:
             if run.name not in self._warned:
                 self._warned.add(run.name)
-                warn(f"run {run.name} {run.fault}. It is used all the same (--force)")
+                warn(_("run {name} {fault}. It is used all the same (--force)").format(name=run.name, fault=run.fault))
 
     def fitting_run(self, name: str) -> RunFolder:
         """A finished run of the reports, folds, test files and noisy copies that are there now."""
@@ -288,7 +292,7 @@ class Workspace:
         """Warns, once, of a result that a command does without, unless it is only of other inputs or settings."""
         if not isinstance(error, OutOfDate) and what not in self._left_out:
             self._left_out.add(what)
-            warn(f"{what} is left out: {error}")
+            warn(_("{what} is left out: {error}").format(what=what, error=error))
 
     @property
     def _has_validation_sets(self) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from src.core.errors import UserError
+from src.core.language import _, word
 from src.core.settings import CLINICAL, Config
 from src.data.corpus import Corpus
 from src.data.tasks import Task
@@ -38,7 +39,9 @@ def predict_bundled(workspace: Workspace, file: Path, inputs: Sequence[Path], to
         to = STREAM
     if to is not None and len(files) > 1:
         raise UserError(
-            f"--to {to} is one file for {len(files)} input files; leave it out, and each has one of its own"
+            _("--to {to} is one file for {n} input files; leave it out, and each has one of its own").format(
+                to=to, n=len(files)
+            )
         )
     with tempfile.TemporaryDirectory(prefix="bundle-") as made, _results_on_stderr(to == STREAM):
         folder = Path(made)
@@ -68,7 +71,7 @@ def _expanded(task: Task, inputs: Sequence[Path]) -> list[Path]:
         if task.input_kind == "reports" and path.is_dir():
             found = sorted(path.glob("*.csv"))
             if not found:
-                raise UserError(f"the folder {path} holds no .csv file of reports")
+                raise UserError(_("the folder {path} holds no .csv file of reports").format(path=path))
             files += found
         else:
             files.append(path)
@@ -80,7 +83,11 @@ def _settings(settings: Config, bundle: Bundle, root: Path) -> Config:
     asks for another task."""
     own = next((name for name in CLINICAL if bundle.task.name.startswith(name)), bundle.task.name)
     if settings.task not in ("auto", own):
-        raise UserError(f"{bundle.path} predicts {bundle.task.title}: leave --task {settings.task} out")
+        raise UserError(
+            _("{path} predicts {title}: leave --task {task} out").format(
+                path=bundle.path, title=word(bundle.task.title), task=settings.task
+            )
+        )
     paths = settings.paths.model_copy(update={"output": root})
     return settings.model_copy(update={"paths": paths, "task": own, "metric": "auto"})
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from src.core import array_files, locks, storage, versions
 from src.core.errors import UserError, unknown
+from src.core.language import _, word
 from src.core.names import check_name
 from src.core.settings import fingerprint
 from src.core.settings_loader import model_names
@@ -49,7 +50,11 @@ def _check_free(workspace: Workspace, name: str) -> None:
     maker = made_by(folder / "score.json")
     is_taken = name in {*model_names(), *settings.runs, *settings.denoisers, "blend"}
     if is_taken or any(folder.glob("fold_*")) or (maker and maker[0] != "import"):
-        raise UserError(f"{name!r} is the name of a model, of a blend or of a trained run. Take another name")
+        raise UserError(
+            _("{name} is the name of a model, of a blend or of a trained run. Take another name").format(
+                name=repr(name)
+            )
+        )
 
 
 def _by_test_file(workspace: Workspace, tests: Mapping[str, Path]) -> dict[str, Path]:
@@ -62,7 +67,11 @@ def _by_test_file(workspace: Workspace, tests: Mapping[str, Path]) -> dict[str, 
     files = {names[test]: path for test, path in tests.items()}
     if missing := [test for test in known if test not in files]:
         words = " ".join(f"--test {test}=SUBMISSION" for test in missing)
-        raise UserError(f"a run predicts all test files; {', '.join(missing)} has no submission. Add {words}")
+        raise UserError(
+            _("a run predicts all test files; {missing} has no submission. Add {words}").format(
+                missing=", ".join(missing), words=words
+            )
+        )
     return {test: files[test] for test in known}
 
 
@@ -94,7 +103,7 @@ def _write(workspace: Workspace, name: str, files: Mapping[str, Path], oof: Path
     last, other = ("score.json", "imported.json") if oof is not None else ("imported.json", "score.json")
     target = Target(name, folder / last, stamp, tuple(folder / file for file in kept))
     if target.is_current():
-        result(f"import: {name} is up to date ({folder})")
+        result(_("import: {name} is up to date ({folder})").format(name=name, folder=folder))
         return
     before = replaced.find(workspace, Target(name, folder / "score.json", stamp))
     for path in (target.result, folder / other):
@@ -125,21 +134,32 @@ def _tell(workspace: Workspace, name: str, before: replaced.Replaced | None) -> 
     run = workspace.run(name, scored=False)
     if not run.is_scored:
         result(
-            f"import: {name} has no out-of-fold predictions (--oof), and so no score. It can be submitted, and "
-            f"averaged with fixed weights: ./run.sh {workspace.command('blend', 'RUN', name, '--name', 'NAME')} "
-            f"blend.fixed.RUN=0.7 blend.fixed.{name}=0.3"
+            _(
+                "import: {name} has no out-of-fold predictions (--oof), and so no score. It can be "
+                "submitted, and averaged with fixed weights: ./run.sh {command} blend.fixed.RUN=0.7 "
+                "blend.fixed.{name}=0.3"
+            ).format(name=name, command=workspace.command("blend", "RUN", name, "--name", "NAME"))
         )
         return
-    result(f"import: {name} {runs.headline(run.score, workspace.settings.metric)}")
+    result(
+        _("import: {name} {headline}").format(name=name, headline=runs.headline(run.score, workspace.settings.metric))
+    )
     if run.fault:
-        warn(f"run {name} {run.fault}")
+        warn(_("run {name} {fault}").format(name=name, fault=run.fault))
     if not run.has_copies:
         result(
-            "import: the test files are noisier than train, and nothing is known of predictions for noisy rows: the "
-            "run is judged on clean and weighted rows alone, and so are blends with it"
+            _(
+                "import: the test files are noisier than train, and nothing is known of predictions "
+                "for noisy rows: the run is judged on clean and weighted rows alone, and so are "
+                "blends with it"
+            )
         )
     replaced.tell(workspace, before)
-    result(f"import: blend it with: ./run.sh {workspace.command('blend', *_best(workspace, name), name)} --name NAME")
+    result(
+        _("import: blend it with: ./run.sh {command} --name NAME").format(
+            command=workspace.command("blend", *_best(workspace, name), name)
+        )
+    )
 
 
 def _best(workspace: Workspace, name: str) -> list[str]:
@@ -155,7 +175,7 @@ def _note(workspace: Workspace, name: str, files: Mapping[str, Path]) -> None:
         about: dict[str, Any] = {"test": test, "test_text": workspace.dataset.test_texts[test], "run": name}
         sha = storage.file_sha256(path)
         noted = log.made(path, sha, **about, fingerprint=run.fingerprint, how=AS_IT_IS, made_from=None)
-        result(f"import: {path} is noted as {noted.id}, a submission of {test}")
+        result(_("import: {path} is noted as {id}, a submission of {test}").format(path=path, id=noted.id, test=test))
 
 
 def _test_outputs(workspace: Workspace, test: str, path: Path) -> np.ndarray:
@@ -165,8 +185,10 @@ def _test_outputs(workspace: Workspace, test: str, path: Path) -> np.ndarray:
     strange = ~np.isin(given, workspace.test_ids(test))
     if strange.any():
         raise UserError(
-            f"{path} has {strange.sum():,} ids that {test} has not, such as {given[strange][0].decode()}: it is of "
-            "another test file. Name the test file that it predicts"
+            _(
+                "{path} has {count:,} ids that {test} has not, such as {example}: it is of another "
+                "test file. Name the test file that it predicts"
+            ).format(path=path, count=strange.sum(), test=test, example=given[strange][0].decode())
         )
     return _in_order(path, test, given, outputs, ids, workspace.task.noun)
 
@@ -175,10 +197,18 @@ def _train_outputs(workspace: Workspace, path: Path) -> np.ndarray:
     """Outputs (N, L) float32 of out-of-fold predictions in the order of the train rows, NaN where none is judged."""
     ids, noun = np.asarray(workspace.dataset.train.ids), workspace.task.noun
     if len(np.unique(ids)) < len(ids):
-        raise UserError(f"train files share ids, by which out-of-fold {noun} are not told apart. Give each its own")
+        raise UserError(
+            _("train files share ids, by which out-of-fold {noun} are not told apart. Give each its own").format(
+                noun=word(noun)
+            )
+        )
     given, outputs = _read(workspace, path)
     if strange := int((~np.isin(given, ids)).sum()):
-        warn(f"{path}: {strange:,} ids are of no train row that is used here; they are left out")
+        warn(
+            _("{path}: {strange:,} ids are of no train row that is used here; they are left out").format(
+                path=path, strange=strange
+            )
+        )
     found = _in_order(path, "the train files", given, outputs, ids, noun)
     found[workspace.splits.first < 0] = np.nan
     return found
@@ -189,9 +219,17 @@ def _read(workspace: Workspace, path: Path) -> tuple[np.ndarray, np.ndarray]:
     task = workspace.task
     ids, predictions = read_submission(path, task)
     if predictions.shape[1] != task.n_labels:
-        raise UserError(f"{path} has {predictions.shape[1]} numbers a row; {task.title} wants {task.n_labels}")
+        raise UserError(
+            _("{path} has {n} numbers a row; {title} wants {n_labels}").format(
+                path=path, n=predictions.shape[1], title=word(task.title), n_labels=task.n_labels
+            )
+        )
     if task.kind == "multiclass" and (wrong := np.abs(predictions.sum(axis=1) - 1) > SUM_TOLERANCE).any():
-        raise UserError(f"{path}: the probabilities of {ids[wrong][0].decode()} do not sum to 1")
+        raise UserError(
+            _("{path}: the probabilities of {example} do not sum to 1").format(
+                path=path, example=ids[wrong][0].decode()
+            )
+        )
     return ids, task.encode(predictions).astype(np.float32)
 
 
@@ -202,7 +240,13 @@ def _in_order(path: Path, where: str, given: np.ndarray, outputs: np.ndarray, id
     lacking = given[order][at] != ids
     if lacking.any():
         raise UserError(
-            f"{path} lacks {lacking.sum():,} of the {len(ids):,} {noun} of {where}, such as "
-            f"{ids[lacking][0].decode()}. Add them"
+            _("{path} lacks {count:,} of the {n:,} {noun} of {where}, such as {example}. Add them").format(
+                path=path,
+                count=lacking.sum(),
+                n=len(ids),
+                noun=word(noun),
+                where=where,
+                example=ids[lacking][0].decode(),
+            )
         )
     return outputs[order][at]

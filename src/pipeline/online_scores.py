@@ -17,6 +17,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import Damaged, UserError
+from src.core.language import _
 from src.core.names import check_name
 from src.core.settings import BOARD
 from src.core.targets import json_fingerprint
@@ -54,7 +55,11 @@ def show(workspace: Workspace) -> None:
     for board in sorted({entry.board for one in submissions for entry in one.online}):
         today = entered_on(submissions, board, datetime.now().date())
         limit = config.leaderboard.daily_limit
-        result(f"leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)")
+        result(
+            _("leaderboard: {today} of {limit} submissions of today on {board} (leaderboard.daily_limit)").format(
+                today=today, limit=limit, board=board
+            )
+        )
     if told := advice(workspace, submissions):
         result(told)
 
@@ -68,16 +73,23 @@ def add(workspace: Workspace, file: Path, score: float, board: str | None, note:
     output = workspace.output
     register, board = SubmissionLog(output.submissions), _checked(workspace, score, board)
     if not file.is_file():
-        raise UserError(f"{file} is not there. Name the file that was submitted, such as {output.submission('….csv')}")
+        raise UserError(
+            _("{file} is not there. Name the file that was submitted, such as {submission}").format(
+                file=file, submission=output.submission("….csv")
+            )
+        )
     sha = storage.file_sha256(file)
     noted = register.submissions()
     if known := [one for one in noted if one.sha256 == sha]:
         one = known[-1]
     elif before := [one for one in noted if one.test and output.root / one.file == file.absolute()]:
         raise UserError(
-            f"{file} has changed since it was noted as {before[-1].id}. If it was submitted before: ./run.sh "
-            f"{workspace.command('leaderboard', 'tell', before[-1].id, str(score))}. If it was submitted as it is now, "
-            "give it another name and add that"
+            _(
+                "{file} has changed since it was noted as {id}. If it was submitted before: ./run.sh "
+                "{command}. If it was submitted as it is now, give it another name and add that"
+            ).format(
+                file=file, id=before[-1].id, command=workspace.command("leaderboard", "tell", before[-1].id, str(score))
+            )
         )
     else:
         test = _test_of(workspace, file)
@@ -93,7 +105,11 @@ def _test_of(workspace: Workspace, file: Path) -> str | None:
         ids = np.sort(read_submission(file, workspace.task)[0])
         tests = {test: np.sort(workspace.test_ids(test)) for test in workspace.dataset.test_files}
     except UserError as error:
-        warn(f"{told}, and its ids cannot be compared: {error}. Its score is noted, and compares with none")
+        warn(
+            _("{told}, and its ids cannot be compared: {error}. Its score is noted, and compares with none").format(
+                told=told, error=error
+            )
+        )
         return None
     alike = [test for test, known in tests.items() if np.array_equal(ids, known)]
     named = [test for test in alike if Path(test).stem in file.name] or alike
@@ -101,16 +117,22 @@ def _test_of(workspace: Workspace, file: Path) -> str | None:
         common = {test: int(np.isin(ids, known).sum()) for test, known in tests.items()}
         counts = ", ".join(f"{count:,} are in {test}" for test, count in common.items()) or "there are no test files"
         warn(
-            f"{told}, and its {len(ids):,} ids are those of no test file: {counts}. Its score is noted, and compares "
-            "with none"
+            _(
+                "{told}, and its {n:,} ids are those of no test file: {counts}. Its score is "
+                "noted, and compares with none"
+            ).format(told=told, n=len(ids), counts=counts)
         )
         return None
     target = workspace.target
     test = target.name if target is not None and target.name in named else named[0]
     both = f" ({' and '.join(alike)} have the same ids)" if len(alike) > 1 else ""
     warn(
-        f"{told}: it counts as a submission of {test}{both}, without validations. To blend it and set its score beside "
-        f"validations: ./run.sh {workspace.command('import', 'NAME', '--test', f'{test}={file}')}"
+        _(
+            "{told}: it counts as a submission of {test}{both}, without validations. To blend it "
+            "and set its score beside validations: ./run.sh {command}"
+        ).format(
+            told=told, test=test, both=both, command=workspace.command("import", "NAME", "--test", f"{test}={file}")
+        )
     )
     return test
 
@@ -126,7 +148,11 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     for one in register.submissions_for(dataset.test_texts):
         if one.test == target.name and one.how.get("made_of") == made_of and one.how["board"] == board:
             if one.how["settings"].keys() != base.plain.keys():
-                raise UserError(f"{register.path}: {one.id} has other settings than are varied. Take it out of the log")
+                raise UserError(
+                    _("{path}: {id} has other settings than are varied. Take it out of the log").format(
+                        path=register.path, id=one.id
+                    )
+                )
             told.append((one.how["settings"], one.score(board)))
         elif one.test == target.name and len(made_of) == 1 and one.is_made_of(*made_of.values(), AS_IT_IS):
             if one.score(board) is not None:
@@ -147,19 +173,34 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     )
     answers = sum(score is not None for _, score in told)
     result(
-        f"leaderboard: a variation of {', '.join(base.runs)}, by {answers} answers and {len(told) - answers} awaited"
+        _("leaderboard: a variation of {runs}, by {answers} answers and {awaited} awaited").format(
+            runs=", ".join(base.runs), answers=answers, awaited=len(told) - answers
+        )
     )
     show_table(
-        "Settings",
+        _("Settings"),
         ["setting", "as it is", "proposed"],
         [[name, f"{base.plain[name]:.4g}", f"{value:.4g}"] for name, value in proposal.settings.items()],
     )
     result(
-        f"by {config.select_on} {proposal.local:.4f}, as it is {base.score(base.plain):.4f}; expected on {board} "
-        f"{proposal.expected:.4f} ± {proposal.spread:.4f}{'' if answers else ', before any answer'}"
+        _(
+            "by {select_on} {local:.4f}, as it is {plain:.4f}; expected on {board} {expected:.4f} ± {spread:.4f}{when}"
+        ).format(
+            select_on=config.select_on,
+            local=proposal.local,
+            plain=base.score(base.plain),
+            board=board,
+            expected=proposal.expected,
+            spread=proposal.spread,
+            when="" if answers else _(", before any answer"),
+        )
     )
     tell_it = f"./run.sh {workspace.command('leaderboard', 'tell', noted.id, 'SCORE')}"
-    result(f"leaderboard: {path}, noted as {noted.id}. With its score: {tell_it}")
+    result(
+        _("leaderboard: {path}, noted as {id}. With its score: {tell_it}").format(
+            path=path, id=noted.id, tell_it=tell_it
+        )
+    )
 
 
 def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
@@ -168,13 +209,17 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
 
     target, labels = workspace.target, workspace.labels
     if target is None:
-        raise UserError(f"there is no test file in {workspace.settings.paths.input} to make a submission for")
+        raise UserError(
+            _("there is no test file in {input} to make a submission for").format(input=workspace.settings.paths.input)
+        )
     if len(set(names)) < len(names):
-        raise UserError(f"a run is named twice: {' '.join(names)}")
+        raise UserError(_("a run is named twice: {names}").format(names=" ".join(names)))
     if not workspace.task.has_classes:
         raise UserError(
-            f"leaderboard ask varies probabilities, and the task {workspace.task.name} predicts {workspace.task.unit}. "
-            f"Choose a run with: ./run.sh {workspace.command('leaderboard')}"
+            _(
+                "leaderboard ask varies probabilities, and the task {name} predicts {unit}. Choose a "
+                "run with: ./run.sh {command}"
+            ).format(name=workspace.task.name, unit=workspace.task.unit, command=workspace.command("leaderboard"))
         )
     runs_ = [workspace.fitting_run(name) for name in names or ["blend"]]
     workspace.check_unbroken(runs_)
@@ -182,7 +227,7 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
     local = [rows.logits(run.oof(), run.copies(target.name)) for run in runs_]
     test = [np.asarray(run.test_logits(target.name)) for run in runs_]
     task, mean = workspace.task, np.mean(local, axis=0)
-    _, known, rates = label_shift.adapt(task, mean, labels[rows.rows], rows.weights, np.mean(test, axis=0))
+    _adapted, known, rates = label_shift.adapt(task, mean, labels[rows.rows], rows.weights, np.mean(test, axis=0))
     base = Base(
         task,
         [run.name for run in runs_],
@@ -209,7 +254,7 @@ def tell(workspace: Workspace, name: str, score: float, board: str | None, note:
 def _checked(workspace: Workspace, score: float, board: str | None) -> str:
     """Returns the board, by default that of the settings. Raises UserError for a name that is none, or no score."""
     if not -math.inf < score < 1:
-        raise UserError(f"a score is a number below 1, not {score}")
+        raise UserError(_("a score is a number below 1, not {score}").format(score=score))
     return check_name(BOARD, workspace.settings.leaderboard.board if board is None else board)
 
 
@@ -217,11 +262,15 @@ def _enter(workspace: Workspace, register: SubmissionLog, one: Submission, score
     before = one.score(board)
     register.scored(one, score, board, note)
     instead = f" instead of {before}" if before is not None and before != score else ""
-    result(f"leaderboard: {one.id} ({one.file}) scored {score} on {board}{instead}")
+    result(
+        _("leaderboard: {id} ({file}) scored {score} on {board}{instead}").format(
+            id=one.id, file=one.file, score=score, board=board, instead=instead
+        )
+    )
     try:
         show(workspace)
     except UserError as error:  # the score is noted; what it means can be asked again
-        warn(f"the score is noted, but cannot be set beside the runs: {error}")
+        warn(_("the score is noted, but cannot be set beside the runs: {error}").format(error=error))
 
 
 def _judge(workspace: Workspace, register: SubmissionLog, one: Submission) -> None:
@@ -264,11 +313,17 @@ def _show(workspace: Workspace, submissions: list[Submission], test: str | None,
         for i, line in enumerate(entered)
     ]
     of = f"of {test}" if test else "with ids of no test file"
-    show_table(f"Submissions {of}, best on {board} first: score/rank", ["id", "run", *names], rows)
+    show_table(
+        _("Submissions {of}, best on {board} first: score/rank").format(of=of, board=board), ["id", "run", *names], rows
+    )
     if len(measured) >= FEWEST:
         online = [line.values["online"] for line in measured]
         told = ", ".join(f"{name} {_spearman([line.values[name] for line in measured], online)}" for name in MEASURES)
-        result(f"rank correlation with {board}: {told}; from {len(measured)} submissions alone")
+        result(
+            _("rank correlation with {board}: {told}; from {n} submissions alone").format(
+                board=board, told=told, n=len(measured)
+            )
+        )
     if len(measured) > 1 and test:
         _show_gains(workspace, measured[0].submission, [line.submission for line in measured[1:]], test)
 
@@ -286,7 +341,11 @@ def _show_gains(workspace: Workspace, best: Submission, others: list[Submission]
         found = gain(workspace, target, fitting[best.fingerprint], fitting[one.fingerprint], select_on)
         small = ": less than one standard error" if abs(found.value) < found.standard_error else ""
         words = metrics.gain_text(workspace.task, found)
-        result(f"{best.id} gains {words} over {one.id} by {select_on}{small}")
+        result(
+            _("{id} gains {words} over {other} by {select_on}{small}").format(
+                id=best.id, words=words, other=one.id, select_on=select_on, small=small
+            )
+        )
 
 
 def advice(workspace: Workspace, submissions: list[Submission]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import Config, Grid, fingerprint
 from src.core.terminal import warn
 from src.data import sources
@@ -70,16 +71,25 @@ class ReportFile(PredictedFile):
         if alike in self._folders:
             return self._folders[alike]
         self._folders[alike] = folder
-        _, losses = encode([self._reports], vocabulary, None, **data, folder=folder)
+        _corpus, losses = encode([self._reports], vocabulary, None, **data, folder=folder)
         if losses.unknown_tokens:
             words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")
             warn(
-                f"{run.name}: {losses.unknown_tokens:,} tokens of {len(losses.unknown_words)} words were not in the "
-                f"files that the run was trained with and are read as unknown: {words}"
+                _(
+                    "{name}: {unknown_tokens:,} tokens of {n_unknown_words} words were not in the files "
+                    "that the run was trained with and are read as unknown: {words}"
+                ).format(
+                    name=run.name,
+                    unknown_tokens=losses.unknown_tokens,
+                    n_unknown_words=len(losses.unknown_words),
+                    words=words,
+                )
             )
         if losses.truncated:
             warn(
-                f"{losses.truncated:,} reports are longer than max_len={data['max_len']}: their {data['keep']} is kept"
+                _("{truncated:,} reports are longer than max_len={max_len}: their {keep} is kept").format(
+                    truncated=losses.truncated, max_len=data["max_len"], keep=data["keep"]
+                )
             )
         return folder
 
@@ -133,8 +143,17 @@ class SeriesFile(PredictedFile):
             shape, wanted = image_shape(self._images), run.record["inputs"]
             if shape.to_json() != wanted:
                 raise UserError(
-                    f"{self.path} holds images of {shape.steps} rows x {len(shape.parameters)} columns; {run.name} was "
-                    f"trained on {wanted['steps']} x {len(wanted['parameters'])}"
+                    _(
+                        "{path} holds images of {steps} rows x {columns} columns; {name} was trained on "
+                        "{wanted_steps} x {wanted_columns}"
+                    ).format(
+                        path=self.path,
+                        steps=shape.steps,
+                        columns=len(shape.parameters),
+                        name=run.name,
+                        wanted_steps=wanted["steps"],
+                        wanted_columns=len(wanted["parameters"]),
+                    )
                 )
             self.sha256 = "" if self._images.split == "test" else self._checksum
             return encode_images([self._images], folder)

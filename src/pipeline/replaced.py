@@ -15,6 +15,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.names import BLEND
 from src.core.targets import Target
 from src.core.terminal import is_dependency, result, warn
@@ -90,7 +91,7 @@ def announce(workspace: Workspace, target: Target, folds: Collection[str]) -> No
     if before is None or set(before.run.record.get("fold_folders", ())) <= set(folds):
         return
     keep = "" if is_dependency() else " To keep both, name the new one: --name NAME"
-    warn(f"this replaces run {target.name}, {before.told}.{keep}")
+    warn(_("this replaces run {name}, {told}.{keep}").format(name=target.name, told=before.told, keep=keep))
 
 
 def tell(workspace: Workspace, before: Replaced | None) -> None:
@@ -101,11 +102,11 @@ def tell(workspace: Workspace, before: Replaced | None) -> None:
     oof = after.oof()
     if oof.shape == before.oof.shape and np.array_equal(oof, before.oof, equal_nan=True):
         return
-    result(f"{name} was {before.told}; {_change(workspace, before, after)}")
+    result(_("{name} was {told}; {after}").format(name=name, told=before.told, after=_change(workspace, before, after)))
     if stale := resting_on(workspace, name):
-        result(f"stale now, made of {name} as it was: {', '.join(stale)}")
+        result(_("stale now, made of {name} as it was: {stale}").format(name=name, stale=", ".join(stale)))
     if before.comes_back:
-        result(f"{name} as it was comes back with: ./run.sh {before.command}")
+        result(_("{name} as it was comes back with: ./run.sh {command}").format(name=name, command=before.command))
 
 
 def _change(workspace: Workspace, before: Replaced, after: RunFolder) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from src.core import locks, storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.names import check_name
 from src.core.targets import Target
 from src.core.terminal import dependency, result
@@ -128,7 +129,7 @@ def make(workspace: Workspace, stage: Stage) -> bool:
     No other command writes what the stage reads or makes meanwhile. Raises UserError, with the command, where a stage
     that must be asked for is missing.
     """
-    for _ in range(TRIES):
+    for _try in range(TRIES):
         _make_needs(workspace, stage)
         targets = _targets(workspace, stage)
         if all(target.is_current() for target in targets):
@@ -147,8 +148,10 @@ def make(workspace: Workspace, stage: Stage) -> bool:
                 return bool(missing)
         workspace.made.clear()
     raise UserError(
-        f"{stage.name}: another command with other settings works in {workspace.output.root} and changes what this one "
-        "needs. Wait for it, or give one of them another folder: paths.output=DIR"
+        _(
+            "{name}: another command with other settings works in {root} and changes what this "
+            "one needs. Wait for it, or give one of them another folder: paths.output=DIR"
+        ).format(name=stage.name, root=workspace.output.root)
     )
 
 

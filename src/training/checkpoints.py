@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from src.core import storage
 from src.core.errors import Damaged
+from src.core.language import _
 from src.core.targets import check_file
 from src.core.terminal import warn
 
@@ -96,7 +97,11 @@ def resume(
             continue
         content = weights.read_bytes()
         if hashlib.sha256(content).hexdigest() != note["weights"]:
-            warn(f"{weights} is damaged: its checksum is not the one that {path.name} notes. Its epoch is trained anew")
+            warn(
+                _(
+                    "{weights} is damaged: its checksum is not the one that {name} notes. Its epoch is trained anew"
+                ).format(weights=weights, name=path.name)
+            )
             continue
         tensors = load(content)
         model.load_state_dict(_below("model.", tensors))

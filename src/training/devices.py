@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from src.core.errors import UserError
+from src.core.language import _
 
 PROBE_TOLERANCE = 0.05
 """Largest relative difference between the bfloat16 and float32 gradients of the probe; bfloat16 keeps 8 bits."""
@@ -22,7 +23,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: torch finds no CUDA device here. Leave device=auto, or set device=cpu.")
+        raise UserError(_("device=cuda: torch finds no CUDA device here. Leave device=auto, or set device=cpu."))
     return torch.device(name)
 
 
@@ -62,7 +63,7 @@ def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]
         torch._dynamo.config.fail_on_recompile_limit_hit = True
         return torch.compile(model, mode="reduce-overhead", dynamic=False)
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        raise UserError("train.compile=true needs a C++ compiler on a CPU, such as g++, and finds none.")
+        raise UserError(_("train.compile=true needs a C++ compiler on a CPU, such as g++, and finds none."))
     return torch.compile(model, dynamic=True)
 
 

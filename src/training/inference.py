@@ -10,6 +10,7 @@ import torch
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.models.classifier import Classifier
 from src.training.batching import length_batches
 from src.training.devices import autocast
@@ -31,8 +32,10 @@ def mean_logits(
     mean = np.mean(logits, axis=0, dtype=np.float32)
     if broken := int((~np.isfinite(mean)).any(axis=1).sum()):
         raise UserError(
-            f"the trained model has no finite output for {broken:,} of {len(mean):,} rows. Train it again with a lower "
-            "train.learning_rate or a lower train.clip_norm"
+            _(
+                "the trained model has no finite output for {broken:,} of {n:,} rows. Train it "
+                "again with a lower train.learning_rate or a lower train.clip_norm"
+            ).format(broken=broken, n=len(mean))
         )
     return mean
 

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import Run, fingerprint
 from src.data.dataset import Dataset
 from src.evaluation.workspace import Workspace
@@ -47,7 +48,11 @@ def starts_of(workspace: Workspace, here: Machine) -> dict[str, Start]:
         for needed in filter(None, (job, denoiser)):
             if not workspace.read_only and not needed.is_done():
                 remedy = workspace.command("pretrain")
-                raise UserError(f"the pretrained encoder for run {name} is missing. Make it with: ./run.sh {remedy}")
+                raise UserError(
+                    _("the pretrained encoder for run {name} is missing. Make it with: ./run.sh {remedy}").format(
+                        name=name, remedy=remedy
+                    )
+                )
         vectors_file = None if job else vectors_of[name]
         found[name] = Start(
             vectors_file,

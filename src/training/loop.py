@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from src.core import interrupts
 from src.core.errors import UserError
+from src.core.language import _
 from src.training import checkpoints
 from src.training.batching import POOL
 from src.training.objective import History, Objective
@@ -165,6 +166,8 @@ def _not_finite(objective: Objective, what: str, ids: np.ndarray) -> UserError:
     shown = ", ".join(report.decode() for report in ids[:8]) + (", …" if len(ids) > 8 else "")
     part = objective.part
     return UserError(
-        f"the {what} {shown} ({len(ids)} in all). "
-        f"Try a lower {part}.learning_rate, a lower {part}.clip_norm or a longer {part}.warmup."
+        _(
+            "the {what} {shown} ({n} in all). Try a lower {part}.learning_rate, a lower "
+            "{part}.clip_norm or a longer {part}.warmup."
+        ).format(what=what, shown=shown, n=len(ids), part=part)
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import Run, Tabular, fingerprint
 from src.core.terminal import warn
 from src.data.dataset import Dataset
@@ -244,14 +245,18 @@ def _row_weights(workspace: Workspace, run: Run) -> np.ndarray | None:
         return given
     if workspace.settings.folds.scheme == "holdout":
         raise UserError(
-            "train.target_weight is for folds.scheme=kfold and families: under holdout the train part is what others "
-            "are compared with, and has no density ratio of its own"
+            _(
+                "train.target_weight is for folds.scheme=kfold and families: under holdout the train "
+                "part is what others are compared with, and has no density ratio of its own"
+            )
         )
     weights, rows = np.ones(len(workspace.labels)), workspace.validation_sets.rows
     if len(rows) < len(weights):
         warn(
-            f"train.target_weight reaches the {len(rows):,} of {len(weights):,} train rows that ./run.sh "
-            "shift looked at (shift.max_rows); the others count as one"
+            _(
+                "train.target_weight reaches the {n:,} of {all:,} train rows that "
+                "./run.sh shift looked at (shift.max_rows); the others count as one"
+            ).format(n=len(rows), all=len(weights))
         )
     found = target.array("weights")[0] ** run.train.target_weight
     weights[rows] = found / found.mean()

@@ -23,6 +23,7 @@ import yaml
 from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import Failure, Job
+from src.core.language import _
 from src.core.settings import Config, fingerprint
 from src.core.storage import Output
 from src.core.terminal import warn
@@ -120,7 +121,11 @@ class Tracking:
             if is_whole:
                 self._tracker.finish(name)
         except Exception as error:  # whatever a library or its database raises: hours of training do not end for it
-            warn(f"track: {error}\nNothing more is tracked now. The same command, later, writes what is missing")
+            warn(
+                _(
+                    "track: {error}\nNothing more is tracked now. The same command, later, writes what is missing"
+                ).format(error=error)
+            )
             self._tracker = None
 
 
@@ -206,7 +211,11 @@ class MLflow:
 def check(config: Config) -> None:
     """Raises UserError, with the command, where what `track` asks for is not installed."""
     if config.track != "none" and importlib.util.find_spec(config.track) is None:
-        raise UserError(f"track={config.track} needs {PACKAGES[config.track]}. Install it with: {INSTALL}")
+        raise UserError(
+            _("track={track} needs {packages}. Install it with: {install}").format(
+                track=config.track, packages=PACKAGES[config.track], install=INSTALL
+            )
+        )
 
 
 def tracking_of(config: Config) -> Tracking:
@@ -221,7 +230,7 @@ def tracking_of(config: Config) -> Tracking:
     try:
         return Tracking(MLflow(uri, config.task if config.is_clinical else EXPERIMENT))
     except Exception as error:  # each database raises its own
-        raise UserError(f"track_uri: {uri} cannot be opened: {error}") from None
+        raise UserError(_("track_uri: {uri} cannot be opened: {error}").format(uri=uri, error=error)) from None
 
 
 def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:

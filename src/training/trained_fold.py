@@ -10,6 +10,7 @@ import torch
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import Run
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
@@ -60,6 +61,8 @@ def _find(reference: str, fold: Path, output: Path | None) -> Path:
         if (root / reference / "result.json").exists():
             return root / reference
     raise UserError(
-        f"{fold} reads reports through the encoder {reference}, which is not in {' or '.join(map(str, roots))}. "
-        "Make it with: ./run.sh pretrain, or copy its folder there."
+        _(
+            "{fold} reads reports through the encoder {reference}, which is not in {names}. Make "
+            "it with: ./run.sh pretrain, or copy its folder there."
+        ).format(fold=fold, reference=reference, names=" or ".join(map(str, roots)))
     )

@@ -21,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from src.core.errors import UserError, unknown
+from src.core.language import _
 from src.core.settings import Settings
 from src.core.settings_loader import PRESETS, sentences
 from src.core.yaml_reader import read_yaml
@@ -170,7 +171,11 @@ class Space:
                 try:
                     build(words({**given, name: value}))
                 except UserError as error:
-                    raise UserError(f"the search space has {name} up to {value}, but {error}") from None
+                    raise UserError(
+                        _("the search space has {name} up to {value}, but {error}").format(
+                            name=name, value=value, error=error
+                        )
+                    ) from None
 
     def to_json(self) -> dict[str, Any]:
         return {name: dimension.model_dump(mode="json") for name, dimension in self.dimensions.items()}
@@ -213,20 +218,36 @@ def load_space(names: Sequence[str], parts: Iterable[str], of_series: bool = Fal
     for i, (name, dimension) in enumerate(dimensions.items()):
         for other, want in dimension.when.items():
             if other not in list(dimensions)[:i]:
-                raise UserError(f"{name}: when names {other}, which is not a setting above it in the space")
+                raise UserError(
+                    _("{name}: when names {other}, which is not a setting above it in the space").format(
+                        name=name, other=other
+                    )
+                )
             known = dimensions[other]
             if isinstance(known, CategoricalDimension) and not all(one in known.choices for one in _several(want)):
-                raise UserError(f"{name}: when asks for {other}={want}, which is none of {known.choices}")
+                raise UserError(
+                    _("{name}: when asks for {other}={want}, which is none of {choices}").format(
+                        name=name, other=other, want=want, choices=known.choices
+                    )
+                )
     return Space(dimensions)
 
 
 def _read(path: Path, parts: Iterable[str]) -> dict[str, AnyDimension]:
     lines = read_yaml(path)
     if not isinstance(lines, dict) or not lines:
-        raise UserError(f"{path} has no settings. Write lines like train.epochs: {{type: int, low: 4, high: 10}}")
+        raise UserError(
+            _("{path} has no settings. Write lines like train.epochs: {{type: int, low: 4, high: 10}}").format(
+                path=path
+            )
+        )
     for name in lines:
         if not isinstance(name, str) or name.split(".")[0] not in parts or "." not in name:
-            raise UserError(f"{path}: {name}: a study can change only settings of {', '.join(parts)}")
+            raise UserError(
+                _("{path}: {name}: a study can change only settings of {parts}").format(
+                    path=path, name=name, parts=", ".join(parts)
+                )
+            )
     try:
         return TypeAdapter(dict[str, AnyDimension]).validate_python(lines)
     except ValidationError as error:

@@ -32,6 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from src.core import locks
 from src.core.errors import Damaged, UserError, shortened
+from src.core.language import _
 from src.core.settings import Tune, fingerprint
 from src.core.terminal import warn
 from src.evaluation.figures import Estimate, Figure, estimate
@@ -272,14 +273,20 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
             except UNSOUND as error:
                 if options.storage:  # others' studies are there too: nothing of it is to be deleted
                     raise UserError(
-                        f"--storage: study {folder.name}: {_sentence(error)}. Choose another --name"
+                        _("--storage: study {name}: {error}. Choose another --name").format(
+                            name=folder.name, error=_sentence(error)
+                        )
                     ) from None
                 raise Damaged(folder / DATABASE, _sentence(error)) from None
             yield found
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             place = "--storage" if options.storage else folder / DATABASE
-            raise UserError(f"{place}: {reason}. The same command continues once this is mended") from None
+            raise UserError(
+                _("{place}: {reason}. The same command continues once this is mended").format(
+                    place=place, reason=reason
+                )
+            ) from None
         finally:
             if storage is not None:
                 storage.engine.dispose()
@@ -293,8 +300,11 @@ def local_storage(folder: Path) -> RDBStorage:
             pass
     if older.exists() and not path.exists():
         warn(
-            f"{older} is a study of an older version, which is kept but not continued: a new study starts, whose "
-            "best.yaml takes the place of the older one (--name NAME keeps both)"
+            _(
+                "{older} is a study of an older version, which is kept but not continued: a new "
+                "study starts, whose best.yaml takes the place of the older one (--name NAME keeps "
+                "both)"
+            ).format(older=older)
         )
 
     def connect() -> sqlite3.Connection:
@@ -360,7 +370,11 @@ def _unpacked(text: str) -> np.ndarray:
 def shared_storage(url: str) -> RDBStorage:
     """Storage in a PostgreSQL database. Raises UserError for another URL, or without the database's Python module."""
     if not url.startswith("postgresql"):
-        raise UserError(f"--storage {url.split(':')[0]}: a study is shared by postgresql://USER:PASSWORD@HOST/DATABASE")
+        raise UserError(
+            _("--storage {scheme}: a study is shared by postgresql://USER:PASSWORD@HOST/DATABASE").format(
+                scheme=url.split(":")[0]
+            )
+        )
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
         with create_engine(url, poolclass=NullPool).begin() as connection:
@@ -368,10 +382,10 @@ def shared_storage(url: str) -> RDBStorage:
             connection.execute(text("SELECT pg_advisory_xact_lock(2021)"))
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except ValueError as error:  # of a port that is no number
-        raise UserError(f"--storage is no URL of a database: {error}") from None
+        raise UserError(_("--storage is no URL of a database: {error}").format(error=error)) from None
     except ModuleNotFoundError as error:
         raise UserError(
-            f"--storage: Python module {error.name} is missing. .venv/bin/pip install {error.name}"
+            _("--storage: Python module {name} is missing. .venv/bin/pip install {name}").format(name=error.name)
         ) from None
 
 
@@ -387,7 +401,7 @@ def _load(storage: RDBStorage, name: str, settings: Tune, n_folds: int, made_of:
             load_if_exists=True,
         )
     except ValueError as error:
-        raise UserError(f"study {name}: {error}") from None
+        raise UserError(_("study {name}: {error}").format(name=name, error=error)) from None
     before = record.user_attrs.get("made_of")
     if before is None and record.get_trials(deepcopy=False):
         raise ValueError("it does not say what its trials were made of")
@@ -396,8 +410,10 @@ def _load(storage: RDBStorage, name: str, settings: Tune, n_folds: int, made_of:
         record.set_user_attr("optuna", optuna.__version__)
     elif other := [key for key in made_of if before.get(key) != made_of[key]]:
         raise UserError(
-            f"study {name} was made with other {', '.join(other)} than there are now, and its trials cannot be "
-            "compared with new ones. Give the new study a --name, or delete the old one"
+            _(
+                "study {name} was made with other {other} than there are now, and its trials cannot "
+                "be compared with new ones. Give the new study a --name, or delete the old one"
+            ).format(name=name, other=", ".join(other))
         )
     return record
 

@@ -19,6 +19,7 @@ import optuna
 from src.core import array_files, storage
 from src.core.errors import OutOfTime, UserError
 from src.core.executors import Executor, Failure, Job
+from src.core.language import _
 from src.core.settings import Config
 from src.core.settings_loader import with_words
 from src.core.terminal import JobProgress, duration, info
@@ -94,12 +95,18 @@ class TrialRunner:
                 executor.run_as_they_come(self.next_job, self)
         if self._choosing and self._starting:
             info(
-                f"tune: besides training and predicting a trial takes {np.median(self._choosing):.2f} s to be chosen, "
-                f"and each fold {np.median(self._starting):.2f} s"
+                _(
+                    "tune: besides training and predicting a trial takes {choosing:.2f} s to be chosen, "
+                    "and each fold {starting:.2f} s"
+                ).format(choosing=np.median(self._choosing), starting=np.median(self._starting))
             )
         if self._active and self._study.is_over:
             running = ", ".join(str(one.trial.number) for one in self._active)
-            info(f"tune: the time is over amid trials {running}; the same command goes on with them")
+            info(
+                _("tune: the time is over amid trials {running}; the same command goes on with them").format(
+                    running=running
+                )
+            )
 
     def next_job(self) -> Job | None:
         for one in list(self._active):
@@ -209,20 +216,29 @@ class TrialRunner:
         best = self._study.best(1)[0]
         note = f"{estimate_text(estimate(figure))} in {duration(one.seconds)}"
         self._close(one)
-        self._progress.finish(one.shown, f"{note}; best: trial {best.number}, {best.user_attrs['score']['value']:.4f}")
+        self._progress.finish(
+            one.shown,
+            _("{note}; best: trial {number}, {score:.4f}").format(
+                note=note, number=best.number, score=best.user_attrs["score"]["value"]
+            ),
+        )
 
     def _tell_pruned(self, one: RunningTrial) -> None:
         frozen = self._study.record.tell(one.trial, state=study.TrialState.PRUNED, skip_if_finished=True)
         self._failures_in_a_row = 0
         self._close(one)
         marks = f"{frozen.last_step / study.RUNGS:.1f} of {len(one.folds)} folds"
-        self._progress.finish(one.shown, f"given up after {marks}, {duration(one.seconds)}")
+        self._progress.finish(
+            one.shown, _("given up after {marks}, {time}").format(marks=marks, time=duration(one.seconds))
+        )
 
     def _tell_failed(self, trial: optuna.Trial, reason: str) -> None:
         self.last_failure = reason.strip()
         self._failures_in_a_row += 1
         self._study.fail(trial, self.last_failure)
-        self._progress.finish(f"trial {trial.number}", f"FAILED: {self.last_failure.splitlines()[-1]}")
+        self._progress.finish(
+            f"trial {trial.number}", _("FAILED: {reason}").format(reason=self.last_failure.splitlines()[-1])
+        )
 
     def _close(self, one: RunningTrial) -> None:
         """Removes a trial from the running ones, and its weights and logits, which take megabytes."""

@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     to = parsed.to or workspace.output.bundle(parsed.run)
     if to.is_dir():
-        raise UserError(f"--to {to} is a folder; name a file")
+        raise UserError(_("--to {to} is a folder; name a file").format(to=to))
     with reading(workspace, "bundle", [run_lock(parsed.run)]):
         source = workspace.run(parsed.run)
         workspace.check_unbroken([source])
@@ -37,6 +37,8 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     models = sum(bundle.record["models"].values())
     add_json("bundle", {"name": bundle.name, "version": bundle.version, "models": models})
     result(
-        f"bundle: {to} ({to.stat().st_size / 1e6:,.1f} MB, {models} trained folds, version {bundle.version}). "
-        f"Predict with: ./run.sh predict --bundle {to} FILE"
+        _(
+            "bundle: {to} ({size:,.1f} MB, {models} trained folds, version {version}). "
+            "Predict with: ./run.sh predict --bundle {to} FILE"
+        ).format(to=to, size=to.stat().st_size / 1000000.0, models=models, version=bundle.version)
     )

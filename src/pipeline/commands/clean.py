@@ -63,17 +63,17 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if not (parsed.superseded or parsed.all):
         items, total = _show(workspace, found())
         if not items:
-            result("clean: nothing to remove, results need everything that is there")
+            result(_("clean: nothing to remove, results need everything that is there"))
             return
         remedy = f"./run.sh {workspace.command('clean', '--superseded')}"
-        result(f"clean: {total}; nothing is removed. Remove them with: {remedy}")
+        result(_("clean: {total}; nothing is removed. Remove them with: {remedy}").format(total=total, remedy=remedy))
         return
     with locks.hold_all(workspace.output.locks):
         _check_jobs(workspace)
         items, total = _show(workspace, found())
         for item in items:
             shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink(missing_ok=True)
-    result(f"clean: removed {total}")
+    result(_("clean: removed {total}").format(total=total))
 
 
 def _show(workspace: Workspace, found: Iterator[Item]) -> tuple[list[Item], str]:
@@ -85,7 +85,9 @@ def _show(workspace: Workspace, found: Iterator[Item]) -> tuple[list[Item], str]
     rows = [[item.kind, str(item.path.relative_to(output)), _megabytes(sizes[item])] for item in items]
     add_json("removable", [{"kind": i.kind, "path": str(i.path), "bytes": sizes[i]} for i in items])
     if rows:
-        show_table(f"No result needs these in {output}", ["what", "path", "MB"], rows, words=["path"])
+        show_table(
+            _("No result needs these in {output}").format(output=output), ["what", "path", "MB"], rows, words=["path"]
+        )
     return items, f"{len(items)} files and folders, {_megabytes(sum(sizes.values()))} MB"
 
 
@@ -160,7 +162,7 @@ def _has_open_trials(study_folder: Path) -> bool:
     try:
         return not (study_folder / "study.db").exists() or study.counted(study_folder)[1] > 0
     except Damaged as error:
-        warn(f"{error.what}. Its trials are spared")
+        warn(_("{what}. Its trials are spared").format(what=error.what))
         return True
 
 
@@ -193,7 +195,11 @@ def _check_jobs(workspace: Workspace) -> None:
     output = workspace.output
     held = [path for path in output.root.rglob("*.lock") if path.parent != output.locks and is_held(path)]
     if held:
-        raise UserError(f"another command works in {output.root} ({held[0].name}): nothing is removed. Wait for it")
+        raise UserError(
+            _("another command works in {root} ({name}): nothing is removed. Wait for it").format(
+                root=output.root, name=held[0].name
+            )
+        )
 
 
 def _megabytes(size: int) -> str:

@@ -42,7 +42,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     require_packages("compress", "onnx", "onnxruntime", "sympy")
     to = parsed.to or workspace.output.bundle(f"{parsed.run}_small")
     if to.is_dir():
-        raise UserError(f"--to {to} is a folder; name a file")
+        raise UserError(_("--to {to} is a folder; name a file").format(to=to))
     source = workspace.run(parsed.run)
     workspace.check_unbroken([source])
     with reading(workspace, "compress", [run_lock(name) for name in (source.name, *source.ancestors())]):
@@ -64,10 +64,10 @@ def compress(workspace: Workspace, source: RunFolder, to: Path) -> None:
     of_run = compression.own_logits(workspace, source)
     scores = {}
     for variant in variants:
-        info(f"compress: scores {variant.name}")
+        info(_("compress: scores {name}").format(name=variant.name))
         found = of_run if variant.engine == "torch" else compression.out_of_fold(workspace, variant)
         scores[variant.name] = compression.scored(workspace, found, of_run)
-    info("compress: times all of them")
+    info(_("compress: times all of them"))
     costs = compression.measure(variants, compression.timed_rows(workspace))
     limit = workspace.settings.compress.max_loss
     taken = compression.take(variants, scores, limit)
@@ -91,14 +91,24 @@ def compress(workspace: Workspace, source: RunFolder, to: Path) -> None:
         best = max(gains, key=lambda name: gains[name].value)
         older = f". {to} is of an earlier compress and stays as it was" if to.exists() else ""
         raise UserError(
-            f"no bundle was written: every small model of {source.name} loses more than {gate} (the point estimate "
-            f"counts); the best is {best} with {gain_text(workspace.task, gains[best])}. Allow more "
-            f"(compress.max_loss), or train the student longer (compress.epochs){older}"
+            _(
+                "no bundle was written: every small model of {name} loses more than {gate} (the "
+                "point estimate counts); the best is {best} with {loss}. Allow more "
+                "(compress.max_loss), or train the student longer (compress.epochs){older}"
+            ).format(name=source.name, gate=gate, best=best, loss=gain_text(workspace.task, gains[best]), older=older)
         )
     compression.write_small_bundle(workspace, taken, about, to)
     result(
-        f"compress: {taken.name} in {to} ({to.stat().st_size / 1e6:,.2f} MB): the smallest that loses no more than "
-        f"{gate} by the point estimate, {gain_text(workspace.task, gains[taken.name])} (paired standard error)"
+        _(
+            "compress: {name} in {to} ({size:,.2f} MB): the smallest that loses no more than "
+            "{gate} by the point estimate, {loss} (paired standard error)"
+        ).format(
+            name=taken.name,
+            to=to,
+            size=to.stat().st_size / 1000000.0,
+            gate=gate,
+            loss=gain_text(workspace.task, gains[taken.name]),
+        )
     )
 
 
@@ -118,9 +128,9 @@ def _variants(workspace: Workspace, source: RunFolder, folder: Path) -> tuple[li
         except UserError as refused:
             left_out[f"{run.name}, INT8"] = str(refused)
 
-    info(f"compress: exports {source.name}")
+    info(_("compress: exports {name}").format(name=source.name))
     add(f"{source.name}, ONNX", source, None)
-    info(f"compress: {student.name} starts from {student.model.name}")
+    info(_("compress: {name} starts from {source}").format(name=student.name, source=student.model.name))
     small, whole = _taught(workspace, source, student, lambda split: distillation.start_of(student, split))
     add(student.name, small, whole)
     if workspace.settings.compress.prune:
@@ -129,7 +139,11 @@ def _variants(workspace: Workspace, source: RunFolder, folder: Path) -> tuple[li
         except UserError as refused:
             left_out[f"{source.name}_pruned"] = str(refused)
         else:
-            info(f"compress: {pruned.name}: {pruning.described(student.run.model, pruned.run.model)}")
+            info(
+                _("compress: {name}: {model}").format(
+                    name=pruned.name, model=pruning.described(student.run.model, pruned.run.model)
+                )
+            )
             initial = pruning.prune_folds(workspace, pruned, small, whole)
             pruned_run, whole = _taught(workspace, source, pruned, initial)
             add(pruned.name, pruned_run, whole)
@@ -184,6 +198,6 @@ def _show(workspace: Workspace, table: Sequence[dict[str, Any]], left_out: dict[
         for row in table
     ]
     columns = ["variant", "out of fold", "change", on, "change", "MB", "ms at 1", "ms at 64", "a second", "memory MB"]
-    show_table("Small models: score, size, time of a batch on one thread, memory of the process", columns, rows)
+    show_table(_("Small models: score, size, time of a batch on one thread, memory of the process"), columns, rows)
     for name, why in left_out.items():
-        result(f"{name} is left out: {why}")
+        result(_("{name} is left out: {why}").format(name=name, why=why))

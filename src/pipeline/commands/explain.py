@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError, unknown
-from src.core.language import _
+from src.core.language import _, word
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
             explain_report(workspace, parsed.run, parsed.id, parsed.label, parsed.file)
         return
     if parsed.label or parsed.file is not None:
-        raise UserError("--label and --file are for one report: name it with --id ID")
+        raise UserError(_("--label and --file are for one report: name it with --id ID"))
     make(workspace, Explain(parsed.run))
 
 
@@ -81,7 +81,9 @@ def explain_report(
     is_train = folder == dataset.train_folder
     if is_train and not workspace.splits.scored[row]:
         raise UserError(
-            f"{dataset.task.one} {report}: every model has learned from it (folds.scheme=holdout); name another"
+            _("{one} {report}: every model has learned from it (folds.scheme=holdout); name another").format(
+                one=word(dataset.task.one), report=report
+            )
         )
     said = workspace.task.decode((source.oof() if is_train else source.test_logits(where))[row])
     truth = np.asarray(corpus.labels)[row] if is_train else None
@@ -98,7 +100,7 @@ def explain_report(
     subtitle = f"What {'tokens' if dataset.shape.kind == 'tokens' else 'parameters'} add to a prediction"
     path = workspace.output.explanation(source.name, where, report)
     storage.write_text(path, render(title_of(dataset.task), subtitle, [section]))
-    result(f"explain: {path}")
+    result(_("explain: {path}").format(path=path))
     return section
 
 
@@ -140,7 +142,7 @@ def _show_tokens(
             section.parts.append(heat(looked, tokens, one.attention, np.zeros(len(tokens), dtype=bool)))
         show_heat(title, [(token.word, token.strength, token.noise) for token in drawn.tokens])
         result(_check(one))
-    result(f"explain: {LEGEND}")
+    result(_("explain: {legend}").format(legend=LEGEND))
     return section
 
 
@@ -174,7 +176,9 @@ def _show_series(
         section.parts += [Text(check), Table(columns, table, f"{title}: strongest parameters")]
         section.parts.append(Table([steps, "contribution", "most of it"], windows, f"{title}: strongest {steps}"))
         show_table(title, columns, table)
-        show_table(f"Strongest {steps}", [steps, "contribution", "most of it"], windows, ["most of it"])
+        show_table(
+            _("Strongest {steps}").format(steps=steps), [steps, "contribution", "most of it"], windows, ["most of it"]
+        )
         result("\n" + check)
     return section
 
@@ -213,14 +217,30 @@ def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, i
             found += [(name, folder, int(row)) for row in rows]
     for name in dataset.test_files if not found else ():
         if report.encode(errors="replace") in dataset.empty_reports(name).ids:
-            raise UserError(f"report {report} of {name} has no description: there is nothing to explain")
+            raise UserError(
+                _("report {report} of {name} has no description: there is nothing to explain").format(
+                    report=report, name=name
+                )
+            )
     if not found:
-        raise UserError(f"no {dataset.task.one} has the id {report} in {file or ', '.join(places)}")
+        raise UserError(
+            _("no {one} has the id {report} in {places}").format(
+                one=word(dataset.task.one), report=report, places=file or ", ".join(places)
+            )
+        )
     others = [f"--file {name}" for name, _, _ in found[1:] if name != found[0][0]]
     if others:
-        info(f"explain: {dataset.task.one} {report} of {found[0][0]}; {' or '.join(others)} has one too")
+        info(
+            _("explain: {one} {report} of {file}; {others} has one too").format(
+                one=word(dataset.task.one), report=report, file=found[0][0], others=" or ".join(others)
+            )
+        )
     if len(found) - len(others) > 1:
-        warn(f"{found[0][0]} has {len(found) - len(others)} {dataset.task.noun} {report}; this is the first")
+        warn(
+            _("{file} has {n} {noun} {report}; this is the first").format(
+                file=found[0][0], n=len(found) - len(others), noun=word(dataset.task.noun), report=report
+            )
+        )
     return found[0]
 
 

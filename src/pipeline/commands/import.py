@@ -43,12 +43,12 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     for word in parsed.test:
         test, equals, path = word.partition("=")
         if not (test and equals and path):
-            raise UserError(f"--test {word}: want FILE=SUBMISSION, such as sample_testB=theirs.csv")
+            raise UserError(_("--test {word}: want FILE=SUBMISSION, such as sample_testB=theirs.csv").format(word=word))
         if test in tests:
-            raise UserError(f"--test names {test} twice")
+            raise UserError(_("--test names {test} twice").format(test=test))
         tests[test] = Path(path)
     if not tests:
-        raise UserError("./run.sh import wants --test FILE=SUBMISSION for each test file")
+        raise UserError(_("./run.sh import wants --test FILE=SUBMISSION for each test file"))
     with dependency():
         make(workspace, get_stage("shift"))
     import_run(workspace, parsed.name, tests, parsed.oof)

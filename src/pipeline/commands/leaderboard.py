@@ -44,24 +44,30 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
     action, *words = parsed.runs or [""]
     if action in ("add", "ask", "tell") and parsed.against is not None:
-        raise UserError(f"--against is not for ./run.sh leaderboard {action}")
+        raise UserError(_("--against is not for ./run.sh leaderboard {action}").format(action=action))
     if action == "ask":
         if parsed.note is not None:
-            raise UserError("--note is for ./run.sh leaderboard add and tell")
+            raise UserError(_("--note is for ./run.sh leaderboard add and tell"))
         with reading(workspace, "leaderboard", map(run_lock, words or ["blend"])):
             online_scores.ask(workspace, words, parsed.board)
         return
     if action not in ("add", "tell"):
         if parsed.board is not None or parsed.note is not None:
-            raise UserError("--board and --note are for ./run.sh leaderboard add, ask and tell")
+            raise UserError(_("--board and --note are for ./run.sh leaderboard add, ask and tell"))
         make(workspace, Leaderboard(parsed.runs, parsed.against))
         return
     if len(words) != 2:
-        raise UserError(f"./run.sh leaderboard {action} wants {'a FILE' if action == 'add' else 'an ID'} and a SCORE")
+        raise UserError(
+            _("./run.sh leaderboard {action} wants {what} and a SCORE").format(
+                action=action, what=_("a FILE") if action == "add" else _("an ID")
+            )
+        )
     try:
         score = float(words[1])
     except ValueError:
-        raise UserError(f"./run.sh leaderboard {action}: {words[1]!r} is not a score") from None
+        raise UserError(
+            _("./run.sh leaderboard {action}: {words} is not a score").format(action=action, words=repr(words[1]))
+        ) from None
     if action == "add":
         online_scores.add(workspace, existing_file(words[0]), score, parsed.board, parsed.note or "")
     else:

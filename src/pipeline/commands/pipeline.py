@@ -45,12 +45,16 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         from src.pipeline.time_budget import TimeBudget
 
         if parsed.model:
-            raise UserError("--time chooses the runs: leave --model out")
+            raise UserError(_("--time chooses the runs: leave --model out"))
         TimeBudget(workspace, parsed.time, is_free=parsed.preset is None).run()
         return
     settings, output = workspace.settings, workspace.output
     runs = ", ".join(settings.runs)
-    info(f"preset {settings.preset}: {runs}; input {settings.paths.input}, output {output.root}")
+    info(
+        _("preset {preset}: {runs}; input {input}, output {root}").format(
+            preset=settings.preset, runs=runs, input=settings.paths.input, root=output.root
+        )
+    )
     left = forecast.shares_left(workspace)
     forecast.show(workspace, left)
     started = time.perf_counter()
@@ -72,4 +76,4 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
                 whole[name] = round(seconds / left[name], 3)
     storage.write_json(output.seconds, {**made, "made": forecast.noted(workspace, whole, measured)})
     closing.show(workspace)
-    result(f"pipeline: done in {duration(time.perf_counter() - started)}")
+    result(_("pipeline: done in {time}").format(time=duration(time.perf_counter() - started)))

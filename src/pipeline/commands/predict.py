@@ -23,7 +23,7 @@ import numpy as np
 from src.core import storage
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
-from src.core.language import _
+from src.core.language import _, word
 from src.core.settings import CLINICAL, Config
 from src.core.terminal import info, result, show_table, warn
 from src.data.corpus import BLOCK
@@ -80,27 +80,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if parsed.bundle is not None:
         if parsed.shifted or parsed.replacement is not None or parsed.against is not None:
-            raise UserError("--shifted, --replacement and --against compare with train, which a bundle does not hold")
+            raise UserError(
+                _("--shifted, --replacement and --against compare with train, which a bundle does not hold")
+            )
         from src.pipeline.bundled import predict_bundled
 
         predict_bundled(workspace, parsed.bundle, [*map(Path, parsed.runs), parsed.file], parsed.to)
         return
     if not parsed.runs:
         raise UserError(
-            f"which run is to predict {parsed.file}? Name it before the file, such as ./run.sh predict blend "
-            f"{parsed.file}, or a bundle: --bundle FILE"
+            _(
+                "which run is to predict {file}? Name it before the file, such as ./run.sh predict "
+                "blend {file}, or a bundle: --bundle FILE"
+            ).format(file=parsed.file)
         )
     if parsed.shifted and workspace.settings.is_clinical:
-        raise UserError(f"--shifted adds noise to tokens; task {workspace.settings.task} has none")
+        raise UserError(_("--shifted adds noise to tokens; task {task} has none").format(task=workspace.settings.task))
     if not parsed.shifted:
         if parsed.replacement is not None:
-            raise UserError("--replacement is for --shifted")
+            raise UserError(_("--replacement is for --shifted"))
         if parsed.against is not None:
-            raise UserError("--against is for --shifted")
+            raise UserError(_("--against is for --shifted"))
         with reading(workspace, "predict", map(run_lock, parsed.runs)):
             predict(workspace, parsed.runs, parsed.file, parsed.to)
     elif parsed.to is not None:
-        raise UserError("--shifted writes scores, no predictions: leave --to out")
+        raise UserError(_("--shifted writes scores, no predictions: leave --to out"))
     else:
         with reading(workspace, "predict", map(run_lock, parsed.runs)):
             score_shifted(workspace, parsed.runs, parsed.file, parsed.replacement, parsed.against)
@@ -119,7 +123,11 @@ def _rate(text: str) -> float:
 def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | None) -> None:
     """Writes the predictions of each run for a file."""
     if to is not None and len(names) > 1:
-        raise UserError(f"--to {to} is one file for {len(names)} runs; leave it out, and each has one of its own")
+        raise UserError(
+            _("--to {to} is one file for {n} runs; leave it out, and each has one of its own").format(
+                to=to, n=len(names)
+            )
+        )
     runs = [workspace.run(name) for name in names]
     for source in runs:
         _check_task(workspace.settings, source)
@@ -128,7 +136,11 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
     try:
         workspace.check_input()
     except UserError as error:  # a trained run predicts as it was trained, whatever became of the files
-        warn(f"predict: by {', '.join(names)} as trained, whatever the input folder holds now: {error}")
+        warn(
+            _("predict: by {runs} as trained, whatever the input folder holds now: {error}").format(
+                runs=", ".join(names), error=error
+            )
+        )
     for source in runs:
         path = to or workspace.output.prediction(source.name, rows.path)
         check_place(path, rows.path)
@@ -141,8 +153,10 @@ def _prior(workspace: Workspace, source: RunFolder) -> np.ndarray:
     dataset = Dataset.load(workspace.output, True, options(workspace.settings))
     if dataset.manifest["train"] != source.record["train"]:
         raise UserError(
-            f"a report without a description gets the label rates of train, and {workspace.output.data} holds other "
-            f"train files than those of run {source.name}. Run: ./run.sh {source.remedy}"
+            _(
+                "a report without a description gets the label rates of train, and {data} holds "
+                "other train files than those of run {name}. Run: ./run.sh {remedy}"
+            ).format(data=workspace.output.data, name=source.name, remedy=source.remedy)
         )
     return np.asarray(dataset.train.labels).mean(axis=0)
 
@@ -162,11 +176,11 @@ def score_shifted(
     """
     sources = [workspace.run(name) for name in dict.fromkeys([*([against] if against else []), *names])]
     if against and len({source.task for source in sources}) > 1:
-        raise UserError("--against compares runs of one task, and these have different labels")
+        raise UserError(_("--against compares runs of one task, and these have different labels"))
     pool = Pool.load(workspace, read_reports(file, labelled=True), "predict")
     labels = [pool.reports.truth_for(source.task) for source in sources]
     rate = pool.missing_replacement() if replacement is None else replacement
-    info(f"predict: for noised {rate:.1%} of the tokens are replaced")
+    info(_("predict: for noised {rate:.1%} of the tokens are replaced").format(rate=rate))
     noisy = pool.replaced(rate)
     plain, noised = (pool.density_ratio(text).weights for text in (pool.text, noisy))
     # Reports as they are for the first, so that their predictions are those of the file itself.
@@ -205,14 +219,18 @@ def score_shifted(
     )
     rows = [[name, *(estimate_text(found[key]).replace(" ", "") for key in SHIFTED)] for name, found in scores.items()]
     rows.append(["effective reports", *(f"{sizes[key]:,.0f}" for key in SHIFTED)])
-    show_table(f"Score on {file.name}, made like {pool.target_name}", ["run", *SHIFTED], rows)
+    show_table(
+        _("Score on {name}, made like {target_name}").format(name=file.name, target_name=pool.target_name),
+        ["run", *SHIFTED],
+        rows,
+    )
     if against:
         rows = [
             [name, *(metrics.gain_text(sources[0].task, found[key]) for key in SHIFTED)]
             for name, found in gains.items()
         ]
-        show_table(f"Gain over {against} on the same reports", ["run", *SHIFTED], rows)
-    result(f"predict: {path}")
+        show_table(_("Gain over {against} on the same reports").format(against=against), ["run", *SHIFTED], rows)
+    result(_("predict: {path}").format(path=path))
 
 
 def _check_task(settings: Config, source: RunFolder) -> None:
@@ -220,7 +238,11 @@ def _check_task(settings: Config, source: RunFolder) -> None:
     own = next((name for name in CLINICAL if source.task.name.startswith(name)), None)
     if own != (settings.task if settings.is_clinical else None):
         words = f"--task {own}" if own else "no clinical --task"
-        raise UserError(f"run {source.name} predicts {source.task.title}: it needs {words}")
+        raise UserError(
+            _("run {name} predicts {title}: it needs {words}").format(
+                name=source.name, title=word(source.task.title), words=words
+            )
+        )
 
 
 def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -230,9 +252,9 @@ def _as_json(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[
 def check_place(path: Path, file: Path) -> None:
     """Raises UserError where the predictions of `file` cannot be written to `path`."""
     if path.resolve() == file.resolve():
-        raise UserError(f"--to {path} is the input file itself; name another")
+        raise UserError(_("--to {path} is the input file itself; name another").format(path=path))
     if path.is_dir():
-        raise UserError(f"--to {path} is a folder; name a file")
+        raise UserError(_("--to {path} is a folder; name a file").format(path=path))
 
 
 def write_prediction(
@@ -251,28 +273,43 @@ def write_prediction(
     """
     ids, predictions = rows.ids, source.task.decode(logits)
     if prior is not None:
-        warn(f"{rows.path.name}: {rows.empty.describe()}, and gets the label rates of train as prediction")
+        warn(
+            _("{name}: {described}, and gets the label rates of train as prediction").format(
+                name=rows.path.name, described=rows.empty.describe()
+            )
+        )
         ids, predictions = rows.empty.complete(ids, predictions, prior)
     write_submission(path, ids, predictions, eps, source.task)
-    result(f"predict: {place or path} ({len(ids):,} {source.task.noun} x {source.task.predicted})")
+    result(
+        _("predict: {path} ({n:,} {noun} x {predicted})").format(
+            path=place or path, n=len(ids), noun=word(source.task.noun), predicted=source.task.predicted
+        )
+    )
     try:
         if (found := rows.labels_for(source.task)) is None:
             return
         known, labels = found
         score = metrics.official_score(source.task, labels, predictions[known])
     except UserError as error:
-        warn(f"no score: {error}")
+        warn(_("no score: {error}").format(error=error))
     else:
         _warn_of_training(source, rows.sha256)
         told = f"score {estimate_text(score)} against the labels of {rows.path.name}"
         unknown = len(ids) - len(known)
-        result(f"predict: {told}" + f" ({unknown:,} {source.task.noun} without a known label left out)" * (unknown > 0))
+        result(
+            _("predict: {told}").format(told=told)
+            + f" ({unknown:,} {source.task.noun} without a known label left out)" * (unknown > 0)
+        )
 
 
 def _warn_of_training(source: RunFolder, sha256: str) -> None:
     for model in source.models():
         if sha256 in [*model.record["train_files"], *model.record.get("extra_files", ())]:
-            warn(f"{model.name} was trained on these very {model.task.noun}: the score that follows is not out of fold")
+            warn(
+                _("{name} was trained on these very {noun}: the score that follows is not out of fold").format(
+                    name=model.name, noun=word(model.task.noun)
+                )
+            )
 
 
 def logits_of(workspace: Workspace, source: RunFolder, file: PredictedFile) -> np.ndarray:

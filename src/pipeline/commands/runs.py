@@ -35,7 +35,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         _list(workspace)
         return
     if action != "show" or len(names) != 2 or names[0] == names[1]:
-        raise UserError("./run.sh runs lists all runs; two of them are compared by ./run.sh runs show A B")
+        raise UserError(_("./run.sh runs lists all runs; two of them are compared by ./run.sh runs show A B"))
     _compare(workspace, *(workspace.run(name) for name in names))
 
 
@@ -58,7 +58,11 @@ def _list(workspace: Workspace) -> None:
     models = {name: run for name, run in found.items() if run.is_model}
     kept = _readable(workspace, "what is kept of earlier folds of {}", earlier, models)
     if not (found or unscored):
-        raise UserError(f"{workspace.output.runs} holds no run. Make one with: ./run.sh {workspace.command('train')}")
+        raise UserError(
+            _("{runs} holds no run. Make one with: ./run.sh {command}").format(
+                runs=workspace.output.runs, command=workspace.command("train")
+            )
+        )
     select_on = workspace.settings.select_on
 
     def height(name: str) -> tuple[bool, bool, float]:
@@ -74,17 +78,27 @@ def _list(workspace: Workspace) -> None:
                  for key in VALIDATIONS]  # fmt: skip
         rows.append([name + (" !" if found[name].fault else "") + (" °" if name in others else ""), *cells])
     test = workspace.target.name if fitting and workspace.target else "no test file"
-    show_table(f"Runs, the best by {select_on} first; target {test}", ["run", *VALIDATIONS], rows, best=best)
-    result("±: standard error; clean is the plain out-of-fold score")
+    show_table(
+        _("Runs, the best by {select_on} first; target {test}").format(select_on=select_on, test=test),
+        ["run", *VALIDATIONS],
+        rows,
+        best=best,
+    )
+    result(_("±: standard error; clean is the plain out-of-fold score"))
     if others:
         result(
-            "° of other files, folds or shift than are there now: its own out-of-fold score, which compares with none"
+            _(
+                "° of other files, folds or shift than are there now: its own out-of-fold score, "
+                "which compares with none"
+            )
         )
     for name in order:
         if found[name].fault:
             result(f"! {name} {found[name].fault}")
     for name in unscored:
-        result(f"{name}: imported without out-of-fold predictions, so nothing is known of its score")
+        result(
+            _("{name}: imported without out-of-fold predictions, so nothing is known of its score").format(name=name)
+        )
     nearest = neighbours(found, settings)
     rows = []
     for name in order:
@@ -92,7 +106,7 @@ def _list(workspace: Workspace) -> None:
         rows.append([name, date_text(made_at(found[name])), duration(taken) if taken else "–", differences])
     rows += [[name, date_text(made_at(run)), "–", ""] for name, run in unscored.items()]
     columns = ["run", "made", "training", "settings, and the run that is most alike"]
-    show_table("How they were made", columns, rows, words=["made", "training", columns[-1]])
+    show_table(_("How they were made"), columns, rows, words=["made", "training", columns[-1]])
     rows = [
         [name, f"{count} folds", ", ".join(f"{key}={value}" for key, value in changed.items())]
         for name, of_run in kept.items()
@@ -100,7 +114,7 @@ def _list(workspace: Workspace) -> None:
     ]
     if rows:
         columns = ["run", "kept", "settings that it had, where they are others"]
-        show_table("Earlier folds: train with these settings brings them back", columns, rows, words=columns[1:])
+        show_table(_("Earlier folds: train with these settings brings them back"), columns, rows, words=columns[1:])
 
 
 def _readable(workspace: Workspace, what: str, read: Callable[[Any], Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,31 +169,37 @@ def _compare(workspace: Workspace, one: RunFolder, other: RunFolder) -> None:
     first, second = settings_of(one), settings_of(other)
     is_alike = one.record["kind"] == other.record["kind"]
     if not is_alike:
-        result(f"{_described(one)}, {_described(other)}: they have no settings in common")
+        result(
+            _("{one}, {other}: they have no settings in common").format(one=_described(one), other=_described(other))
+        )
         first = second = {}
     rows = [[key, first.get(key, "–"), second.get(key, "–")] for key in differing(first, second)]
     if rows:
-        show_table("Settings that differ", ["setting", one.name, other.name], rows, words=[one.name, other.name])
+        show_table(_("Settings that differ"), ["setting", one.name, other.name], rows, words=[one.name, other.name])
     elif is_alike:
-        result(f"{one.name} and {other.name} have the same settings")
+        result(_("{name} and {other} have the same settings").format(name=one.name, other=other.name))
     unlike = [what for key, what in FILES.items() if one.record.get(key) != other.record.get(key)]
     if unlike:
-        result(f"made on other {', '.join(unlike)}")
+        result(_("made on other {unlike}").format(unlike=", ".join(unlike)))
     fitting = {run.name for run in workspace.fitting_runs()[0]}
     is_other = not {one.name, other.name} <= fitting or workspace.target is None
     scores = [_scores(workspace, run, is_other) for run in (one, other)]
     columns = ["validation", one.name, other.name]
     rows = [[name, *(short_text(score[name], one.task.has_classes) for score in scores)] for name in scores[0]]
     if is_other:
-        show_table("Out-of-fold scores", columns, rows)
-        result("a paired difference needs two runs of the files, folds and shift that are there now")
+        show_table(_("Out-of-fold scores"), columns, rows)
+        result(_("a paired difference needs two runs of the files, folds and shift that are there now"))
         return
     task, target = workspace.task, workspace.target
     columns.append(f"{other.name} - {one.name}")
     for row in rows:
         row.append(metrics.gain_text(task, gain(workspace, target, other, one, row[0])))
-    show_table(f"Scores, target {target.name}", columns, rows)
-    result("±: standard error; that of the difference is paired, of the same rows")
+    show_table(_("Scores, target {name}").format(name=target.name), columns, rows)
+    result(_("±: standard error; that of the difference is paired, of the same rows"))
     optimistic = [run.name for run in (one, other) if run.score["optimistic"]]
     if optimistic:
-        result(f"optimistic, as epochs were chosen on the rows that are scored: {', '.join(optimistic)}")
+        result(
+            _("optimistic, as epochs were chosen on the rows that are scored: {optimistic}").format(
+                optimistic=", ".join(optimistic)
+            )
+        )

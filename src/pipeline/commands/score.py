@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.core.errors import UserError
-from src.core.language import _
+from src.core.language import _, word
 from src.pipeline.command import existing_file
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
     if parsed.labels is not None:
         if len(parsed.what) != 1:
-            raise UserError("--labels takes one submission: ./run.sh score --labels FILE SUBMISSION")
+            raise UserError(_("--labels takes one submission: ./run.sh score --labels FILE SUBMISSION"))
         score_submission(workspace.settings, existing_file(parsed.what[0]), parsed.labels)
         return
     workspace.check_input()
     for name in parsed.what:
         if Path(name).is_file():
-            raise UserError(f"{name} is a file; to score it: ./run.sh score --labels FILE {name}")
+            raise UserError(_("{name} is a file; to score it: ./run.sh score --labels FILE {name}").format(name=name))
         runs.show_details(workspace.run(name))
     STAGE.show(workspace)
 
@@ -67,13 +67,21 @@ def score_submission(settings: Config, submission: Path, labels: Path) -> None:
         if len(ids) != len(true_ids) or (ids != true_ids).any():
             raise UserError(_differing(submission, ids, labels, true_ids))
     report = metrics.score_report(task, truth, predictions, operating=settings.operating)
-    info(f"score: {submission} against {labels}")
+    info(_("score: {submission} against {labels}").format(submission=submission, labels=labels))
     if unknown:
-        info(f"score: {unknown:,} {task.noun} without a known label are left out")
+        info(
+            _("score: {unknown:,} {noun} without a known label are left out").format(
+                unknown=unknown, noun=word(task.noun)
+            )
+        )
     runs.show_scores({"submission": report}, settings.metric)
     score = report["overall"]["score"]
     spread = "" if score["standard_error"] is None else f" ± {score['standard_error']:.6f}"
-    result(f"score: {score['value']:.6f}{spread} ({task.title}, {len(truth):,} {task.noun})")
+    result(
+        _("score: {value:.6f}{spread} ({title}, {n:,} {noun})").format(
+            value=score["value"], spread=spread, title=word(task.title), n=len(truth), noun=word(task.noun)
+        )
+    )
 
 
 def _differing(submission: Path, ids: np.ndarray, labels: Path, true_ids: np.ndarray) -> str:
@@ -103,7 +111,11 @@ def _labelled_reports(submission: Path, predictions: np.ndarray, labels: Path) -
     truth = read_reports(labels, labelled=True, may_be_empty=True)
     task = task_of_width(predictions.shape[1])
     if task is None:
-        raise UserError(f"{submission} has {predictions.shape[1]} probabilities a row; no round has so many labels")
+        raise UserError(
+            _("{submission} has {n} probabilities a row; no round has so many labels").format(
+                submission=submission, n=predictions.shape[1]
+            )
+        )
     known = truth.truth_for(task)
     if truth.empty.labels is None:
         return task, truth.ids, known
@@ -114,5 +126,7 @@ def _clinical_task(settings: Config) -> Task | None:
     from src.data.tasks import get_task
 
     if settings.task == "frames":
-        raise UserError("score --labels is for reports and stays; ./run.sh predict scores images against their labels")
+        raise UserError(
+            _("score --labels is for reports and stays; ./run.sh predict scores images against their labels")
+        )
     return get_task(settings.task) if settings.is_clinical else None

@@ -65,8 +65,9 @@ def blend_bundle(workspace: Workspace) -> Path:
 
     if not (workspace.output.run(RUN) / "score.json").exists():
         raise UserError(
-            f"there is no blend in {workspace.output.runs}: make it with ./run.sh, or name a bundle: ./run.sh serve "
-            "--bundle FILE"
+            _(
+                "there is no blend in {runs}: make it with ./run.sh, or name a bundle: ./run.sh serve --bundle FILE"
+            ).format(runs=workspace.output.runs)
         )
     with reading(workspace, "serve", [run_lock(RUN)]):
         return write_bundle(workspace, workspace.run(RUN), workspace.output.bundle(RUN))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from src.core.errors import Damaged, OutOfDate, UserError
+from src.core.language import _
 from src.core.locks import is_held
 from src.core.targets import Target, json_fingerprint
 from src.core.terminal import add_json, duration, result, show_table
@@ -54,12 +55,16 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         {*workspace.output.run_names(), *workspace.output.unscored_names()} - {*workspace.settings.runs, "blend"}
     )
     if others:
-        result(f"\nruns beside those of the preset: {', '.join(others)}; ./run.sh runs tells how they differ")
+        result(
+            _("\nruns beside those of the preset: {others}; ./run.sh runs tells how they differ").format(
+                others=", ".join(others)
+            )
+        )
     if bundles := {
         path.name: _bundle_state(workspace, path) for path in sorted(workspace.output.root.glob("*.bundle"))
     }:
         add_json("bundles", bundles)
-        result("\nbundles: " + "; ".join(f"{name} {state}" for name, state in bundles.items()))
+        result(_("\nbundles: ") + "; ".join(f"{name} {state}" for name, state in bundles.items()))
     optional = {name for name in STAGES if get_stage(name).is_optional}
     to_make = ("interrupted", "damaged", "stale", "missing")
     left = [one for one in found if one.state in to_make and one.stage not in optional]
@@ -67,10 +72,14 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if any(one.stage in {*all_needs("submit"), "submit"} for one in left):
         seconds = forecast.forecast(workspace, forecast.shares_of(found)).seconds
         about = f" (about {duration(seconds)})" if seconds is not None else ""
-        result(f"\nall that a submission needs{about}: ./run.sh {workspace.command('pipeline', *chosen)}")
+        result(
+            _("\nall that a submission needs{about}: ./run.sh {command}").format(
+                about=about, command=workspace.command("pipeline", *chosen)
+            )
+        )
     for one in left:
         if one.command:
-            result(f"{one.stage} {one.name}".strip() + f": ./run.sh {one.command}")
+            result(f"{one.stage} {one.name}".strip() + _(": ./run.sh {command}").format(command=one.command))
 
 
 def _bundle_state(workspace: Workspace, path: Path) -> str:

@@ -45,9 +45,9 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
     settings = workspace.settings
     if (parsed.bundle is None) == (parsed.send is None):
-        raise UserError("stream takes --bundle FILE, to answer messages, or --send FILE, to send some")
+        raise UserError(_("stream takes --bundle FILE, to answer messages, or --send FILE, to send some"))
     if parsed.bundle is not None and (parsed.rate is not None or parsed.wait or parsed.growing):
-        raise UserError("--rate, --wait and --growing are for --send")
+        raise UserError(_("--rate, --wait and --growing are for --send"))
     require_packages("./run.sh stream", "faststream", "redis", "confluent_kafka")
     if parsed.send is not None:
         from src.serving import sender

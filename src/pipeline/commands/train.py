@@ -38,4 +38,8 @@ def _check_free(workspace: Workspace, name: str) -> None:
 
     maker = made_by(workspace.output.run(name) / "score.json")
     if maker and maker[0] != "train":
-        raise UserError(f"{name!r} is the name of a run that is there and was not trained. Take another --name")
+        raise UserError(
+            _("{name} is the name of a run that is there and was not trained. Take another --name").format(
+                name=repr(name)
+            )
+        )

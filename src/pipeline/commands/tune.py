@@ -30,15 +30,17 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         release=parsed.release,
     )
     if parsed.release and not parsed.storage:
-        raise UserError("--release is for --storage")
+        raise UserError(_("--release is for --storage"))
     if parsed.run == "blend":
         if parsed.jobs:
-            raise UserError("--jobs is for trials that train; those of blend take a second each, one after the other")
+            raise UserError(
+                _("--jobs is for trials that train; those of blend take a second each, one after the other")
+            )
         with reading(workspace, "tune", map(run_lock, settings.runs)):
             tune.run_blend(workspace, options)
         return
     if parsed.model:
-        raise UserError(f"./run.sh tune takes one RUN: leave --model {parsed.model[0]} out")
+        raise UserError(_("./run.sh tune takes one RUN: leave --model {model} out").format(model=parsed.model[0]))
     config = with_words(settings, models=[parsed.run])
     workspace = workspace.variant(config)
     with dependency():

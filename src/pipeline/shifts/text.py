@@ -12,6 +12,7 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.executors import Job, make_executor, raise_failures, run_shown
+from src.core.language import _
 from src.core.storage import Output
 from src.core.terminal import info, warn
 from src.data import near_duplicates
@@ -39,7 +40,9 @@ def measure(workspace: Workspace, compared: Compared) -> dict[str, Any]:
     texts = {"train": _text(train)} | {name: _text(corpus) for name, corpus in corpora.items()}
     groups = _groups(workspace.splits)[compared.train]
 
-    info(f"shift: looks for noise in {sum(len(offsets) - 1 for _, offsets in texts.values()):,} reports")
+    info(
+        _("shift: looks for noise in {n:,} reports").format(n=sum((len(offsets) - 1 for _, offsets in texts.values())))
+    )
     learned = noise_estimation.learn_frames(list(texts.values()))
     noise = _noise(learned, texts, len(words), config.shift.seed)
     jobs, extras = [], {}
@@ -70,10 +73,18 @@ def measure(workspace: Workspace, compared: Compared) -> dict[str, Any]:
     _add_posteriors(output, learned, texts, noise, facts)
     for name, test in facts["tests"].items():
         if (unknown := test["profile"]["unseen"]["unigrams"]) > MOST_UNKNOWN:
-            warn(f"{unknown:.0%} of the tokens of {name} are words that train does not have: little is known of it")
+            warn(
+                _(
+                    "{unknown:.0%} of the tokens of {name} are words that train does not have: little is known of it"
+                ).format(unknown=unknown, name=name)
+            )
     if any(estimate is None for estimate in noise.values()):
         lacking = ", ".join(name for name, estimate in noise.items() if estimate is None)
-        warn(f"too little text to tell the noise of {lacking}; validation adds none where it is not known")
+        warn(
+            _("too little text to tell the noise of {lacking}; validation adds none where it is not known").format(
+                lacking=lacking
+            )
+        )
     return facts
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from src.core import array_files, storage, versions
 from src.core.executors import make_executor, raise_failures, run_shown
+from src.core.language import _
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import add_json, duration, info, result, show_table
@@ -75,7 +76,7 @@ class AlarmStage(Stage):
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         if not targets:
             why = f"{workspace.task.noun} have no hours" if workspace.settings.alarms.hours else "alarms.hours is empty"
-            info(f"alarms: stays are read hour by hour; {why}")
+            info(_("alarms: stays are read hour by hour; {why}").format(why=why))
             return ""
         return f"alarms: up to date ({targets[0].result})"
 
@@ -91,7 +92,9 @@ class AlarmStage(Stage):
         (target,) = missing
         source = source_of(workspace, self._run)
         target.write(_Reading(workspace, source).record())
-        result(f"alarms: {target.result} ({duration(time.perf_counter() - started)})")
+        result(
+            _("alarms: {result} ({time})").format(result=target.result, time=duration(time.perf_counter() - started))
+        )
 
 
 STAGE = AlarmStage()
@@ -161,7 +164,11 @@ class _Reading:
         output, device = self.workspace.output, device_cache.find(self.workspace.output, self.settings.device).device
         folds = [fold for model in self.source.models() for fold in _folds_of(model)]
         jobs = early_reading.early_jobs(output.root, folds, self.dataset.train_folder, self.steps, device)
-        info(f"alarms: {self.source.name} reads {len(self.rows):,} stays after {len(self.steps)} numbers of hours")
+        info(
+            _("alarms: {name} reads {n:,} stays after {n_steps} numbers of hours").format(
+                name=self.source.name, n=len(self.rows), n_steps=len(self.steps)
+            )
+        )
         raise_failures(run_shown(make_executor(self.settings.executor, device, len(folds)), "read early", jobs))
 
     def _logits(self, folds: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from src.core import array_files, storage, versions
 from src.core.executors import Job, make_executor, raise_failures, run_shown
+from src.core.language import _
 from src.core.settings import Run, fingerprint
 from src.core.settings_loader import model_settings
 from src.core.targets import Target
@@ -63,7 +64,11 @@ class Baselines(Stage):
             scores[target.name] = score = runs.score_oof(workspace, oof, how)
             target.write(score)
         runs.show_scores(scores, workspace.settings.metric)
-        result(f"baselines: {workspace.output.baselines} ({duration(time.perf_counter() - started)})")
+        result(
+            _("baselines: {baselines} ({time})").format(
+                baselines=workspace.output.baselines, time=duration(time.perf_counter() - started)
+            )
+        )
 
 
 STAGE = Baselines()

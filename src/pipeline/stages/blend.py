@@ -14,6 +14,7 @@ import yaml
 
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.names import check_name
 from src.core.settings import Blend as BlendSettings
 from src.core.settings import fingerprint
@@ -76,13 +77,17 @@ class Blend(Stage):
 
         Raises UserError for one that is missing, made of other files, folds or settings, or broken.
         """
-        _ = workspace.splits  # what is missing first is told first
+        workspace.splits  # noqa: B018, what is missing first is told first
         members = self.members(workspace)
         if len(set(members)) < len(members):
-            raise UserError(f"a run is named twice: {' '.join(members)}")
+            raise UserError(_("a run is named twice: {members}").format(members=" ".join(members)))
         parts = [workspace.run(member, scored=False) for member in members]
         if any(self._blend in (part.name, *part.ancestors()) for part in parts):
-            raise UserError(f"run {self._blend!r} cannot be a member of itself. Give the blend another --name.")
+            raise UserError(
+                _("run {blend} cannot be a member of itself. Give the blend another --name.").format(
+                    blend=repr(self._blend)
+                )
+            )
         workspace.check_fits(parts)
         if not self._members:
             runs.check_settings(workspace.settings, parts)
@@ -107,12 +112,16 @@ class Blend(Stage):
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         if self._members and self._blend == "blend":
-            info("blend: this takes the place of the pipeline's blend; --name NAME keeps both")
+            info(_("blend: this takes the place of the pipeline's blend; --name NAME keeps both"))
         parts = self.parts(workspace)
         method = "fixed weights" if workspace.settings.blend.fixed else f"method {workspace.settings.blend.method}"
-        info(f"blend: {', '.join(part.name for part in parts)} by {method}")
+        info(_("blend: {names} by {method}").format(names=", ".join(part.name for part in parts), method=method))
         if plain := [part.name for part in parts if not part.has_copies]:
-            info(f"blend: {', '.join(plain)}: has no noisy copies, so the blend is fitted and judged without noise")
+            info(
+                _("blend: {plain}: has no noisy copies, so the blend is fitted and judged without noise").format(
+                    plain=", ".join(plain)
+                )
+            )
         before = replaced.find(workspace, missing[0])
         _write_blend(workspace, missing[0], parts)
         replaced.tell(workspace, before)
@@ -120,7 +129,11 @@ class Blend(Stage):
     def show(self, workspace: Workspace) -> None:
         members = set(workspace.run(self._blend).record["members"])
         for left_out in (workspace.run(name) for name in self.members(workspace) if name not in members):
-            warn(f"blend: left out {left_out.name}, which {left_out.fault}. {broken_runs.REMEDY}")
+            warn(
+                _("blend: left out {name}, which {fault}. {remedy}").format(
+                    name=left_out.name, fault=left_out.fault, remedy=broken_runs.REMEDY
+                )
+            )
 
 
 STAGE = Blend()
@@ -132,7 +145,11 @@ def check_blend_name(workspace: Workspace, name: str) -> None:
     settings = workspace.settings
     is_taken = name in {*model_names(), *settings.runs, *settings.denoisers}
     if is_taken or any(path.glob("fold_*")):
-        raise UserError(f"{name!r} is the name of a model or of a trained run. Give the blend another --name.")
+        raise UserError(
+            _("{name} is the name of a model or of a trained run. Give the blend another --name.").format(
+                name=repr(name)
+            )
+        )
 
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
@@ -145,17 +162,27 @@ def _check_weights(settings: BlendSettings, parts: Sequence[RunFolder]) -> None:
     words = " ".join(f"blend.fixed.{part.name}=1" for part in parts)
     if settings.fixed and set(settings.fixed) != {part.name for part in parts}:
         raise UserError(
-            f"blend.fixed names {', '.join(settings.fixed)}; want a weight for each member, such as {words}"
+            _("blend.fixed names {fixed}; want a weight for each member, such as {words}").format(
+                fixed=", ".join(settings.fixed), words=words
+            )
         )
     unscored = [part.name for part in parts if not part.is_scored]
     if len(unscored) == len(parts):
-        raise UserError(f"a blend needs a member with out-of-fold predictions for its score; {unscored[0]} has none")
+        raise UserError(
+            _("a blend needs a member with out-of-fold predictions for its score; {unscored} has none").format(
+                unscored=unscored[0]
+            )
+        )
     if settings.fixed and not any(settings.fixed[part.name] for part in parts if part.is_scored):
-        raise UserError("blend.fixed: want a weight above 0 for a member with out-of-fold predictions, for the score")
+        raise UserError(
+            _("blend.fixed: want a weight above 0 for a member with out-of-fold predictions, for the score")
+        )
     if unscored and not settings.fixed and settings.method != "mean":
         raise UserError(
-            f"{', '.join(unscored)} has no out-of-fold predictions, on which weights could be fitted. Average with "
-            f"fixed weights: blend.method=mean, or {words}"
+            _(
+                "{unscored} has no out-of-fold predictions, on which weights could be fitted. "
+                "Average with fixed weights: blend.method=mean, or {words}"
+            ).format(unscored=", ".join(unscored), words=words)
         )
 
 
@@ -212,7 +239,11 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
     target.write({**score, "made_by": runs.maker(record, target.name)})
     _show_weights(workspace.task.label_names, whole, [part.name for part in parts])
     _show(members, record["diversity"], record["contributions"])
-    result(f"blend: {target.name} {runs.headline(score, workspace.settings.metric)}, in {folder}")
+    result(
+        _("blend: {name} {headline}, in {folder}").format(
+            name=target.name, headline=runs.headline(score, workspace.settings.metric), folder=folder
+        )
+    )
 
 
 def _fit(
@@ -256,16 +287,16 @@ def _show_weights(labels: list[str], fitted: blending.BlendWeights, names: list[
         own = labels[group.columns]
         columns = own[0] if len(own) == 1 else f"{own[0]} to {own[-1]}"
         rows.append([columns, f"{group.temperature:.3f}", *(f"{w:.3f}" for w in group.weights)])
-    show_table(f"Blend ({fitted.method})", ["weights of", "temperature", *names], rows)
+    show_table(_("Blend ({method})").format(method=fitted.method), ["weights of", "temperature", *names], rows)
 
 
 def _show(names: list[str], diversity: dict, worth: dict) -> None:
-    result(f"\nWhat the members are worth, cross-fitted, on {worth['on']}:")
+    result(_("\nWhat the members are worth, cross-fitted, on {on}:").format(on=worth["on"]))
     rows = [
         [step["member"], f"{step['score']['value']:.4f}", *_signed(step["gain"]), f"{step['agree']}/{step['folds']}"]
         for step in worth["greedy"]
     ]
-    show_table("Added one at a time, the best first", ["member", "score", "gain", "s.e.", "folds agree"], rows)
+    show_table(_("Added one at a time, the best first"), ["member", "score", "gain", "s.e.", "folds agree"], rows)
     scores = {name: f"{worth['members'][name]['score']['value']:.4f}" for name in names}
     correlation = diversity["correlation"]
     rows = []
@@ -274,16 +305,20 @@ def _show(names: list[str], diversity: dict, worth: dict) -> None:
         mean = f"{sum(others) / len(others):.2f}" if others else "–"
         rows.append([name, scores[name], *_signed(worth["members"][name]["lost_without"]), mean])
     columns = ["member", "alone", "blend loses without it", "s.e.", "errors correlate"]
-    show_table("Each member", columns, rows)
+    show_table(_("Each member"), columns, rows)
     # Of two members the table above says it all; of many, pairs would fill pages.
     if 2 < len(names) <= MOST_PAIRED:
         rows = [
             [name, scores[name], *("–" if value is None else f"{value:.2f}" for value in line)]
             for name, line in zip(names, correlation, strict=True)
         ]
-        show_table("Correlation of the members' errors", ["member", "alone", *names], rows)
+        show_table(_("Correlation of the members' errors"), ["member", "alone", *names], rows)
     if diversity["mean_pairwise"] is not None:
-        result(f"mean correlation of the members' errors: {diversity['mean_pairwise']:.3f}")
+        result(
+            _("mean correlation of the members' errors: {mean_pairwise:.3f}").format(
+                mean_pairwise=diversity["mean_pairwise"]
+            )
+        )
 
 
 def _signed(estimate: dict[str, float] | None) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.core import storage, versions
+from src.core.language import _
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import result, show_table
@@ -65,7 +66,7 @@ class Eda(Stage):
         facts = missingness.of_dataset(dataset)
         if "parameters" in facts:
             table = series_data.missing_table(facts, dataset.task, MOST)
-            show_table("The most informative and the most seldom observed parameters", table.columns, table.rows)
+            show_table(_("The most informative and the most seldom observed parameters"), table.columns, table.rows)
         result("\n" + "\n".join(missingness.sentences(facts, dataset.task)))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from src.core import versions
 from src.core.errors import UserError
 from src.core.executors import LocalProcesses, make_executor
+from src.core.language import _
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, show_table
@@ -79,7 +80,7 @@ class Explain(Stage):
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         if not targets:
-            info("explain: off (explain.per_label=0)")
+            info(_("explain: off (explain.per_label=0)"))
             return ""
         return f"explain: up to date ({targets[0].result})"
 
@@ -101,8 +102,9 @@ def source_of(workspace: Workspace, name: str | None) -> RunFolder:
         for other in workspace.fitting_runs()[1]:
             workspace.fitting_run(other)  # raises what is wrong with the run that is there
         raise UserError(
-            f"no run of these reports is in {workspace.output.runs}. "
-            f"Make one with: ./run.sh {workspace.command('train')}"
+            _("no run of these reports is in {runs}. Make one with: ./run.sh {command}").format(
+                runs=workspace.output.runs, command=workspace.command("train")
+            )
         )
     return best
 
@@ -142,14 +144,18 @@ def _explain_set(workspace: Workspace, source: RunFolder, target: Target) -> Non
     content, table = make(workspace, told, explained, heads)
     target.write({"run": source.score["fingerprint"], **content})
     what, columns, lines = table
-    show_table(f"{what}, by {source.name}", columns, lines, columns[-1:])
+    show_table(_("{what}, by {name}").format(what=what, name=source.name), columns, lines, columns[-1:])
     looked_into = Findings.load(workspace).best
     more = (
         f"; ./run.sh {workspace.command('report')} shows it"
         if looked_into is not None and looked_into.name == source.name
         else ""
     )
-    result(f"explain: {target.result} ({duration(time.perf_counter() - started)}){more}")
+    result(
+        _("explain: {result} ({time}){more}").format(
+            result=target.result, time=duration(time.perf_counter() - started), more=more
+        )
+    )
 
 
 Content = tuple[dict[str, Any], tuple[str, list[str], list[list[str]]]]

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from src.core import storage, versions
 from src.core.errors import UserError
+from src.core.language import _, word
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import JobProgress, result, show_table, warn
@@ -73,7 +74,9 @@ class Leaderboard(Stage):
                 workspace.fitting_run(name)  # raises what is wrong with the run that is there
             remedy = workspace.command("train")
             raise UserError(
-                f"{workspace.output.runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}"
+                _("{runs} holds no run of these files and folds. Make one with: ./run.sh {remedy}").format(
+                    runs=workspace.output.runs, remedy=remedy
+                )
             )
         return [self._target(workspace, run, fitting) for run in fitting]
 
@@ -96,7 +99,7 @@ class Leaderboard(Stage):
         with JobProgress("leaderboard", {target.name: 1.0 for target in missing}, lines=False) as progress:
             for target in missing:
                 _write_board(workspace, target, by_name[target.name], _committee(by_name[target.name], fitting))
-                progress.finish(target.name, "done")
+                progress.finish(target.name, _("done"))
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         return ""
@@ -109,21 +112,21 @@ class Leaderboard(Stage):
         for test in shift.tests:
             _show(boards, test.name, workspace, test.name == target.name, short)
         if self._against and target is None:
-            raise UserError("--against compares runs under the target test file, and there is no test file")
+            raise UserError(_("--against compares runs under the target test file, and there is no test file"))
         if self._against:
             _show_gains(workspace, fitting, workspace.run(self._against))
         if not shift.tests:
-            result("leaderboard: there is no test file to expect a score on")
+            result(_("leaderboard: there is no test file to expect a score on"))
         _tell_what_scores_lack(fitting)
         for name in self._named:
             _show_rates(name, boards[name], workspace)
         if others:
             result(
-                "left out, as they were made on other files, folds or shift than are there now: " + ", ".join(others)
+                _("left out, as they were made on other files, folds or shift than are there now: ") + ", ".join(others)
             )
         for run in workspace.fitting_runs()[0]:
             if run.fault and not workspace.force:
-                warn(f"left out {run.name}, which {run.fault}")
+                warn(_("left out {name}, which {fault}").format(name=run.name, fault=run.fault))
         online_scores.show(workspace)
 
 
@@ -139,11 +142,17 @@ def _tell_what_scores_lack(fitting: Sequence[RunFolder]) -> None:
     plain = [run.name for run in fitting if not run.has_copies]
     if plain:
         result(
-            f"{', '.join(plain)}: imported, or of imported runs, so nothing is known of noisy copies (noised, shifted)"
+            _("{plain}: imported, or of imported runs, so nothing is known of noisy copies (noised, shifted)").format(
+                plain=", ".join(plain)
+            )
         )
     for run in fitting:
         if unscored := run.record.get("unscored"):
-            result(f"{run.name}: all its scores are without {', '.join(unscored)}, imported without out-of-fold ones")
+            result(
+                _("{name}: all its scores are without {unscored}, imported without out-of-fold ones").format(
+                    name=run.name, unscored=", ".join(unscored)
+                )
+            )
 
 
 def _committee(run: RunFolder, fitting: Sequence[RunFolder]) -> list[RunFolder]:
@@ -257,14 +266,28 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
     title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} first"
     show_table(title, ["run", *VALIDATIONS, "expected"], rows, best=0)
     if is_target:
-        result(f"± of a validation: standard error{', in its last digits' if task.has_classes else ''}")
-        result("± of expected: half of the 95% interval")
+        result(
+            _("± of a validation: standard error{precision}").format(
+                precision=_(", in its last digits") if task.has_classes else ""
+            )
+        )
+        result(_("± of expected: half of the 95% interval"))
         if workspace.settings.is_clinical:
-            result(f"{task.noun} have no token noise: noised is clean, and shifted is weighted")
+            result(
+                _("{noun} have no token noise: noised is clean, and shifted is weighted").format(noun=word(task.noun))
+            )
         if not task.has_classes:
-            result(f"expected: out-of-fold error on train {task.noun} weighted like the test file, nothing else")
+            result(
+                _("expected: out-of-fold error on train {noun} weighted like the test file, nothing else").format(
+                    noun=word(task.noun)
+                )
+            )
         if task.metric:
-            result(f"validations are of {task.score_name} (metric), expected of {get_task(task.name).score_name}")
+            result(
+                _("validations are of {score_name} (metric), expected of {board_score}").format(
+                    score_name=task.score_name, board_score=get_task(task.name).score_name
+                )
+            )
 
 
 def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFolder) -> None:
@@ -281,12 +304,16 @@ def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFol
             gains.items(), key=lambda item: item[1][workspace.settings.select_on].value, reverse=True
         )
     ]
-    show_table(f"Gain over {base.name} on the same rows, target {target.name}", ["run", *VALIDATIONS], rows)
+    show_table(
+        _("Gain over {name} on the same rows, target {test}").format(name=base.name, test=target.name),
+        ["run", *VALIDATIONS],
+        rows,
+    )
 
 
 def _show_rates(name: str, board: dict[str, Any], workspace: Workspace) -> None:
     if not workspace.task.has_classes:
-        result(f"{name}: label rates have no meaning for {workspace.task.title}")
+        result(_("{name}: label rates have no meaning for {title}").format(name=name, title=word(workspace.task.title)))
         return
     for test in workspace.validation_sets.tests:
         rates = board["tests"][test.name]["label_rates"]
@@ -294,4 +321,8 @@ def _show_rates(name: str, board: dict[str, Any], workspace: Workspace) -> None:
             [label, *(f"{rates[key][k]:.4f}" for key in ("train", "predicted", "corrected"))]
             for k, label in enumerate(workspace.task.label_names)
         ]
-        show_table(f"{name} on {test.name}: label rates", ["label", "train", "predicted", "by EM"], rows)
+        show_table(
+            _("{name} on {test}: label rates").format(name=name, test=test.name),
+            ["label", "train", "predicted", "by EM"],
+            rows,
+        )

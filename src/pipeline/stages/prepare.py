@@ -13,6 +13,7 @@ import numpy as np
 
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
+from src.core.language import _, joined, word
 from src.core.settings import Config, fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
@@ -44,8 +45,12 @@ class Prepare(Stage):
         if files is None:
             source, folder = sources.source_of(settings), settings.paths.input
             if sources.is_default(settings):
-                raise UserError(f"no {source.noun} in {folder}: sample data is made first")
-            raise UserError(f"no file in {folder} matches {source.described(settings)}")
+                raise UserError(
+                    _("no {noun} in {folder}: sample data is made first").format(noun=word(source.noun), folder=folder)
+                )
+            raise UserError(
+                _("no file in {folder} matches {settings}").format(folder=folder, settings=source.described(settings))
+            )
         stamp = fingerprint(
             {
                 "task": settings.task,
@@ -96,16 +101,20 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     started, output, files = time.perf_counter(), workspace.output, workspace.input_files
     paths = [path for group in files.roles.values() for path in group]
     size = sum(storage.size_of(path) for path in paths) / 1e6
-    info(f"prepare: reads {len(paths)} files, {size:,.1f} MB")
+    info(_("prepare: reads {n} files, {size:,.1f} MB").format(n=len(paths), size=size))
     _warn_of_overlooked(files)
     encode_files = {"reports": _encode_reports, "stays": _encode_sets, "images": _encode_images}
     manifest = encode_files[sources.source_of(workspace.settings).noun](workspace, target)
     manifest |= _describe_rows(workspace, manifest)
     known = workspace.input_checksums
     if sources.checksums(workspace.settings, files) != known:
-        raise UserError("prepare: an input file was changed while it was read. Run the same command again")
+        raise UserError(_("prepare: an input file was changed while it was read. Run the same command again"))
     target.write({"input": known, **manifest}, _files(output.data, manifest))
-    result(f"prepare: {manifest['summary']}, in {output.data} ({duration(time.perf_counter() - started)})")
+    result(
+        _("prepare: {summary}, in {data} ({time})").format(
+            summary=manifest["summary"], data=output.data, time=duration(time.perf_counter() - started)
+        )
+    )
 
 
 def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
@@ -119,7 +128,11 @@ def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
     labels = np.concatenate([file.labels_for(task) for file in train])
     if not labels.any():
         names = ", ".join(str(file.path) for file in train)
-        raise UserError(f"the label field of every report of {names} is empty: there is nothing to learn from them")
+        raise UserError(
+            _("the label field of every report of {names} is empty: there is nothing to learn from them").format(
+                names=names
+            )
+        )
     vocabulary = Vocabulary(np.flatnonzero(token_counts(train + test + extra)))
     target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     vocabulary.save(output.data / "vocabulary.json")
@@ -167,7 +180,11 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
     target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     made = encode_stays(files.train, outcomes, settings.grid, task, output.data / "train")
     if not len(made.corpus):
-        raise UserError(f"{files.train[0]}: {TARGETS[task.name]} of every stay is unknown (-1): there is none to learn")
+        raise UserError(
+            _("{train}: {targets} of every stay is unknown (-1): there is none to learn").format(
+                train=files.train[0], targets=TARGETS[task.name]
+            )
+        )
     _refuse_repeated(made.corpus, files.train)
     array_files.write_npz(output.outcomes, **made.outcomes)
     entries = []
@@ -175,22 +192,36 @@ def _encode_sets(workspace: Workspace, target: Target) -> dict[str, Any]:
         rows = int((np.asarray(made.corpus.sources) == len(entries)).sum())
         entries.append({"role": "train", "name": sources.source_of(settings).name(path), "rows": rows, **_facts(facts)})
         deaths, origin = np.nansum(known.columns["In-hospital_death"]), describe_known(known.sha256, KNOWN_OUTCOMES)
-        info(f"train: {path.name}: {facts.describe()}; {deaths:,.0f} deaths; {origin}")
+        info(
+            _("train: {name}: {described}; {deaths:,.0f} deaths; {origin}").format(
+                name=path.name, described=facts.describe(), deaths=deaths, origin=origin
+            )
+        )
     if n_unknown := made.n_unlabelled - n_excluded:
-        info(f"train: {n_unknown:,} stays are left out, as their {TARGETS[task.name]} is unknown (-1)")
+        info(
+            _("train: {n:,} stays are left out, as their {targets} is unknown (-1)").format(
+                n=n_unknown, targets=TARGETS[task.name]
+            )
+        )
     for path in files.test:
         name = sources.source_of(settings).name(path)
         test = encode_stays([path], [None], settings.grid, task, output.data / "test" / name)
         entry = {"role": "test", "name": name, "text": test.corpus.fingerprint, "rows": len(test.corpus)}
         entries.append({**entry, **_facts(test.facts[0])})
-        info(f"test: {path.name}: {test.facts[0].describe()}")
+        info(_("test: {name}: {described}").format(name=path.name, described=test.facts[0].describe()))
         if len(common := np.intersect1d(made.corpus.ids, test.corpus.ids)):
             warn(
-                f"test: {path.name}: {len(common):,} of its stays are train stays too ({common[0].decode()} is one), "
-                "so predictions of it look better than they are"
+                _(
+                    "test: {name}: {n:,} of its stays are train stays too ({example} is one), so "
+                    "predictions of it look better than they are"
+                ).format(name=path.name, n=len(common), example=common[0].decode())
             )
     for name, count in sum((facts.implausible for facts in made.facts), Counter()).most_common(5):
-        info(f"train: {count:,} values of {name} are outside its plausible range and become missing")
+        info(
+            _("train: {count:,} values of {name} are outside its plausible range and become missing").format(
+                count=count, name=name
+            )
+        )
     shape = stay_shape(settings.grid, task)
     size = f"{len(shape.parameters)} parameters x {shape.steps} steps"
     return {
@@ -221,8 +252,10 @@ def _refuse_repeated(corpus: Corpus, paths: Sequence[Path]) -> None:
         record = ids[counts > 1][0]
         names = " and ".join(paths[source].name for source in corpus.sources[corpus.ids == record].tolist())
         raise UserError(
-            f"{(counts > 1).sum():,} stays are in several training sets, such as {record.decode()} in {names}: folds "
-            "would train on stays that they validate on. Remove these files from one of the sets."
+            _(
+                "{count:,} stays are in several training sets, such as {example} in {names}: folds "
+                "would train on stays that they validate on. Remove these files from one of the sets."
+            ).format(count=(counts > 1).sum(), example=record.decode(), names=names)
         )
 
 
@@ -231,13 +264,17 @@ def _encode_images(workspace: Workspace, target: Target) -> dict[str, Any]:
     output, (path, *others) = workspace.output, workspace.input_files.train
     if others:
         names = ", ".join(other.name for other in (path, *others))
-        raise UserError(f"{path.parent} holds {names}: leave one .npz file there, or set paths.input to another folder")
+        raise UserError(
+            _("{folder} holds {names}: leave one .npz file there, or set paths.input to another folder").format(
+                folder=path.parent, names=names
+            )
+        )
     parts = read_images(path)
     train = [part for name, part in parts.items() if name != "test"]
     if train[0].labels is None:
-        raise UserError(f"{path} has no train_labels")
+        raise UserError(_("{path} has no train_labels").format(path=path))
     if "exclude" in workspace.input_files.rows:
-        raise UserError("paths.exclude is for reports and stays: leave images out of the .npz file itself")
+        raise UserError(_("paths.exclude is for reports and stays: leave images out of the .npz file itself"))
     sha256 = storage.file_sha256(path)
     target.result.unlink(missing_ok=True)  # from here on the folder is neither the old data nor the new
     corpus = encode_images(train, output.data / "train")
@@ -248,7 +285,11 @@ def _encode_images(workspace: Workspace, target: Target) -> dict[str, Any]:
         made = encode_images([test], output.data / "test" / name)
         entries.append({"role": "test", "name": name, "text": made.fingerprint, "rows": len(made), "sha256": sha256})
     shape, task = image_shape(train[0]), frames(train[0].n_classes)
-    info(f"train: {path.name}: {len(corpus):,} images of {task.n_labels} classes; sha256 {sha256[:8]}…")
+    info(
+        _("train: {name}: {n:,} images of {n_labels} classes; sha256 {sha256}…").format(
+            name=path.name, n=len(corpus), n_labels=task.n_labels, sha256=sha256[:8]
+        )
+    )
     size = f"{shape.steps} rows x {len(shape.parameters)} columns"
     return _series_manifest(task, shape, corpus, entries, size)
 
@@ -305,7 +346,7 @@ def _empty(file: Reports) -> dict[str, Any]:
 def _compare(train: list[Reports], test: list[Reports], extra: list[Reports]) -> None:
     """Raises UserError for two train files with the same reports; warns of an id in two train files, and of one file
     under two names."""
-    _, numbers, counts = np.unique(
+    _ids, numbers, counts = np.unique(
         np.concatenate([file.ids for file in train]), return_inverse=True, return_counts=True
     )
     is_repeated, start = counts[numbers] > 1, 0
@@ -323,20 +364,30 @@ def _compare(train: list[Reports], test: list[Reports], extra: list[Reports]) ->
     for (one, other), count in doubled.items():
         if 2 * count > min(len(train[one]), len(train[other])):
             raise UserError(
-                f"{train[one].path} and {train[other].path} hold the same reports ({count:,} with equal id and text), "
-                "which would count twice. Remove one of the files."
+                _(
+                    "{path} and {other} hold the same reports ({count:,} with equal id and text), which "
+                    "would count twice. Remove one of the files."
+                ).format(path=train[one].path, other=train[other].path, count=count)
             )
         names = f"{train[one].path.name} and {train[other].path.name}"
-        warn(f"train: {count:,} reports are in {names} with the same id and text, and count twice")
+        warn(
+            _("train: {count:,} reports are in {names} with the same id and text, and count twice").format(
+                count=count, names=names
+            )
+        )
     if reused:
         name, *two = reused[0]
         found = " and ".join(f"{train[number].path.name}, line {row + 1}" for number, row in two)
-        warn(f"train: {len(reused):,} ids have two texts, such as {name.decode()} in {found}: each line is a report")
+        warn(
+            _("train: {n:,} ids have two texts, such as {example} in {found}: each line is a report").format(
+                n=len(reused), example=name.decode(), found=found
+            )
+        )
     files = [*train, *test, *extra]
     for digest, count in Counter(file.sha256 for file in files).items():
         if count > 1:
             names = ", ".join(str(file.path) for file in files if file.sha256 == digest)
-            warn(f"one file under several names: {names}")
+            warn(_("one file under several names: {names}").format(names=names))
 
 
 def _without_excluded(files: InputFiles, train: list[Reports]) -> list[Reports]:
@@ -362,7 +413,9 @@ def _excluded(files: InputFiles, ids: np.ndarray, noun: str) -> np.ndarray:
         return np.zeros(len(ids), dtype=bool)
     found = read_excluded(path).mask(ids, noun)
     if found.all():
-        raise UserError(f"{path} names every training {noun}: none is left to learn from")
+        raise UserError(
+            _("{path} names every training {noun}: none is left to learn from").format(path=path, noun=word(noun))
+        )
     return found
 
 
@@ -379,11 +432,15 @@ def _describe_rows(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, 
         weights = file.weights_of(ids, get_task(manifest["task"]).one)
         array_files.write_npy(output.row_weights, weights)
         found["weights"] = storage.array_hash(weights)
-        told.append(f"{len(file.lines):,} rows weighted in training by {path.name}")
+        told.append(_("{n:,} rows weighted in training by {name}").format(n=len(file.lines), name=path.name))
     if path := rows.get("exclude"):
-        told.append(f"{manifest['excluded']:,} left out by {path.name}, so they are in no score")
+        told.append(
+            _("{excluded:,} left out by {name}, so they are in no score").format(
+                excluded=manifest["excluded"], name=path.name
+            )
+        )
     if told:
-        info(f"train: {'; '.join(told)}")
+        info(_("train: {told}").format(told=joined("; ", told)))
         found["summary"] = "; ".join([manifest["summary"], *told])
     return found
 
@@ -394,7 +451,11 @@ def _recognise(wanted: str, train: list[Reports]) -> Task:
     found = {file.task.name: file.path for file in train}
     if len(found) > 1:
         told = ", ".join(f"{path.name} is {name}" for name, path in found.items())
-        raise UserError(f"the train files are of different rounds ({told}). Say which to predict, such as task=round1.")
+        raise UserError(
+            _("the train files are of different rounds ({told}). Say which to predict, such as task=round1.").format(
+                told=told
+            )
+        )
     return train[0].task
 
 
@@ -415,7 +476,7 @@ def _encode_extra(
         if is_known.any():
             # Trained on, these would tell a model the labels of what it is validated on.
             count = f"{is_known.sum():,} of its reports have the text of a train report"
-            info(f"extra: {file.path.name}: {count}: their labels are not used")
+            info(_("extra: {name}: {count}: their labels are not used").format(name=file.path.name, count=count))
         rows = np.flatnonzero(~is_known)
         array_files.write_npy(folder / f"{file.path.stem}.rows.npy", rows)
         stands_for_labels = storage.array_hash(rows, labels)
@@ -436,7 +497,7 @@ def _labels_that_train(file: Reports, task: Task) -> np.ndarray | None:
     try:
         return file.labels_for(task)
     except UserError as error:
-        info(f"extra: {error}; its text alone is used")
+        info(_("extra: {error}; its text alone is used").format(error=error))
         return None
 
 
@@ -444,8 +505,20 @@ def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: s
     for file in files:
         form = f"labels of {file.task.title}" if file.task else "no labels"
         origin = input_files.describe_known(file.path, file.sha256)
-        info(f"{role}: {file.path.name}: {len(file) + len(file.empty):,} reports, {form}; {origin}")
+        info(
+            _("{role}: {name}: {n:,} reports, {form}; {origin}").format(
+                role=role, name=file.path.name, n=len(file) + len(file.empty), form=form, origin=origin
+            )
+        )
         if len(file.empty):
-            warn(f"{role}: {file.path.name}: {file.empty.describe()}, and gets the label rates of train as prediction")
+            warn(
+                _("{role}: {name}: {described}, and gets the label rates of train as prediction").format(
+                    role=role, name=file.path.name, described=file.empty.describe()
+                )
+            )
     if losses.truncated:
-        warn(f"{role}: {losses.truncated:,} reports are longer than data.max_len={max_len}: their {keep} is kept")
+        warn(
+            _("{role}: {truncated:,} reports are longer than data.max_len={max_len}: their {keep} is kept").format(
+                role=role, truncated=losses.truncated, max_len=max_len, keep=keep
+            )
+        )

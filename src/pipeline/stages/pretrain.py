@@ -14,6 +14,7 @@ from pathlib import Path
 
 from src.core import storage
 from src.core.executors import Job, make_executor, raise_failures, run_shown
+from src.core.language import _
 from src.core.settings import Run, fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
@@ -82,7 +83,11 @@ class Pretrain(Stage):
         workspace.refresh()  # the jobs are for the device that torch has just found
         jobs = self.jobs(workspace)
         lacking = {name: job for name, job in jobs.items() if not job.is_done()}
-        info(f"pretrain: {len(lacking)} of {len(jobs)} encoders to pretrain on {here.device}")
+        info(
+            _("pretrain: {n_lacking} of {n_jobs} encoders to pretrain on {device}").format(
+                n_lacking=len(lacking), n_jobs=len(jobs), device=here.device
+            )
+        )
         work = [
             Job(name.replace(", ", " "), "src.training.pretraining:pretrain_encoder", asdict(job), _work(job))
             for name, job in lacking.items()
@@ -95,7 +100,11 @@ class Pretrain(Stage):
         for target in self.targets(workspace):
             result(_described(target))
         seconds = duration(time.perf_counter() - started)
-        result(f"pretrain: {len(jobs)} encoders in {workspace.output.pretrained} ({seconds})")
+        result(
+            _("pretrain: {n_jobs} encoders in {pretrained} ({seconds})").format(
+                n_jobs=len(jobs), pretrained=workspace.output.pretrained, seconds=seconds
+            )
+        )
 
     def _track(self, workspace: Workspace) -> None:
         tracking = tracking_of(workspace.settings)

@@ -69,7 +69,7 @@ class Report(Stage):
 
         started, output = time.perf_counter(), workspace.output
         (target,) = missing  # its stamp is older than what is read below: what changes meanwhile makes the page stale
-        info("report: draws what the output folder holds")
+        info(_("report: draws what the output folder holds"))
         findings = Findings.load(workspace)
         found = [part.section(findings) for part in (summary, scores, shift)]
         further = [part.section(findings) for part in (training, blend, errors, explanations, alarms, tuning)]
@@ -127,4 +127,6 @@ def title_of(task: Task) -> str:
 def say_page(path: Path, started: float) -> None:
     """Says where a page is, how large, and how long it took since `started`."""
     size, seconds = path.stat().st_size / 1e6, time.perf_counter() - started
-    result(f"{path.stem}: {path} ({size:.1f} MB, {duration(seconds)})")
+    result(
+        _("{stem}: {path} ({size:.1f} MB, {time})").format(stem=path.stem, path=path, size=size, time=duration(seconds))
+    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.core.errors import UserError
+from src.core.language import _, word
 from src.core.settings import CLINICAL, Config
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
@@ -48,7 +49,9 @@ class SampleData(Stage):
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         noun = sources.source_of(workspace.settings).noun
-        info(f"no {noun} in {workspace.settings.paths.input}: making sample data")
+        info(
+            _("no {noun} in {input}: making sample data").format(noun=word(noun), input=workspace.settings.paths.input)
+        )
         make_from(workspace.settings)
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
@@ -56,7 +59,11 @@ class SampleData(Stage):
             return ""
         folder, synthetic = sources.sample_folder(workspace.settings), sources.source_of(workspace.settings).synthetic
         if not synthetic.was_made_with(folder, **synthetic.arguments(workspace.settings)):
-            info(f"sample data of other settings is in {folder} and is used; ./run.sh sample makes the usual")
+            info(
+                _("sample data of other settings is in {folder} and is used; ./run.sh sample makes the usual").format(
+                    folder=folder
+                )
+            )
         return ""
 
 
@@ -69,6 +76,10 @@ def make_from(settings: Config) -> None:
     given = synthetic.arguments(settings)
     started = time.perf_counter()
     described = synthetic.described(**given)
-    info(f"sample: making {described}")
+    info(_("sample: making {described}").format(described=described))
     synthetic.make_sample(folder, **given)
-    result(f"sample: {described} in {folder} ({duration(time.perf_counter() - started)})")
+    result(
+        _("sample: {described} in {folder} ({time})").format(
+            described=described, folder=folder, time=duration(time.perf_counter() - started)
+        )
+    )

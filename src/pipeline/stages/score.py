@@ -9,6 +9,7 @@ from typing import Any
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.targets import Target
 from src.core.terminal import result
 from src.evaluation import runs
@@ -43,7 +44,9 @@ class Score(Stage):
         output = workspace.output
         if not output.run_names():
             raise UserError(
-                f"{output.runs} holds no finished run. Make one with: ./run.sh {workspace.command('train')}"
+                _("{runs} holds no finished run. Make one with: ./run.sh {command}").format(
+                    runs=output.runs, command=workspace.command("train")
+                )
             )
         now = (workspace.dataset.manifest["train"], storage.array_hash(workspace.splits.table))
         scores = self._scores(workspace)
@@ -56,8 +59,10 @@ class Score(Stage):
                 tracking.score(output.run(name))
         if others:
             result(
-                "left out, as they were made on other train files or folds than are there now: "
-                f"{', '.join(others)}. Make what is of the preset anew with: ./run.sh {workspace.command('pipeline')}"
+                _(
+                    "left out, as they were made on other train files or folds than are there now: "
+                    "{others}. Make what is of the preset anew with: ./run.sh {command}"
+                ).format(others=", ".join(others), command=workspace.command("pipeline"))
             )
 
     def _scores(self, workspace: Workspace) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from src.core import array_files, storage, versions
+from src.core.language import _
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, result
@@ -78,7 +79,11 @@ def _measure(workspace: Workspace, target: Target) -> None:
     storage.write_text(output.shift / "shift.md", shift_summary.as_markdown(facts))
     target.write(facts, _files(output.shift, compared.tests))
     shift_summary.show(facts)
-    result(f"tables and a picture: {output.shift / 'shift.md'} ({duration(time.perf_counter() - started)})")
+    result(
+        _("tables and a picture: {shift} ({time})").format(
+            shift=output.shift / "shift.md", time=duration(time.perf_counter() - started)
+        )
+    )
 
 
 def _files(folder: Path, tests: Iterable[str]) -> list[Path]:

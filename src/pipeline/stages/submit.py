@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage, versions
+from src.core.language import _, word
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import info, result, warn
@@ -75,13 +76,21 @@ class Submit(Stage):
     def show(self, workspace: Workspace) -> None:
         settings, known = workspace.settings, workspace.dataset.test_files
         if not known:
-            result(f"submit: nothing to do, no file in the input folder matches paths.test ({settings.paths.test})")
+            result(
+                _("submit: nothing to do, no file in the input folder matches paths.test ({test})").format(
+                    test=settings.paths.test
+                )
+            )
         files = sources.find_files(settings) if settings.paths.input.is_dir() else None
         names = [sources.source_of(settings).name(path) for path in files.test] if files else []
         new = [name for name in names if name not in known]
         if new:
             remedy = workspace.command("pipeline")
-            warn(f"{', '.join(new)} came after the last run and gets no submission. Run: ./run.sh {remedy}")
+            warn(
+                _("{new} came after the last run and gets no submission. Run: ./run.sh {remedy}").format(
+                    new=", ".join(new), remedy=remedy
+                )
+            )
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         source, settings, task = self.source(workspace), workspace.settings.submit, workspace.task
@@ -102,8 +111,15 @@ class Submit(Stage):
                 made_from=made_from(workspace, source, test),
             )
             result(
-                f"submit: {path} ({len(ids):,} {task.noun} x {task.predicted}, run {source.name}, "
-                f"sha256 {sha[:8]}…, noted as {noted.id})"
+                _("submit: {path} ({n:,} {noun} x {predicted}, run {name}, sha256 {sha}…, noted as {id})").format(
+                    path=path,
+                    n=len(ids),
+                    noun=word(task.noun),
+                    predicted=task.predicted,
+                    name=source.name,
+                    sha=sha[:8],
+                    id=noted.id,
+                )
             )
 
 
@@ -142,5 +158,9 @@ def _moved(workspace: Workspace, source: RunFolder, test: str, logits: np.ndarra
     rows = workspace.validation_for([source], test=workspace.validation_sets.target(test))
     oof = rows.logits(source.oof(), source.copies(test))
     moved, known, rates = label_shift.adapt(workspace.task, oof, workspace.labels[rows.rows], rows.weights, logits)
-    info(f"submit: label rates of {test} moved by up to {np.abs(rates - known).max():.3f} (submit.label_shift)")
+    info(
+        _("submit: label rates of {test} moved by up to {most:.3f} (submit.label_shift)").format(
+            test=test, most=np.abs(rates - known).max()
+        )
+    )
     return moved

@@ -18,6 +18,7 @@ import yaml
 from src.core import array_files, locks, storage, versions
 from src.core.errors import UserError
 from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
+from src.core.language import _
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
@@ -81,7 +82,7 @@ class Train(Stage):
         jobs = _jobs(workspace)
         for job in itertools.chain(*jobs.values()):
             tracking.history(job)
-        info(f"train: all {sum(map(len, jobs.values()))} folds are up to date")
+        info(_("train: all {count} folds are up to date").format(count=sum(map(len, jobs.values()))))
         for name in jobs:
             _report_run(workspace, name, tracking)
         return f"train: {len(jobs)} runs in {workspace.output.runs}"
@@ -97,7 +98,11 @@ class Train(Stage):
             replaced.announce(workspace, run_target(workspace, name, jobs), [job.path.name for job in jobs])
         training.run()
         seconds = duration(time.perf_counter() - started)
-        result(f"train: {len(training.jobs)} runs in {workspace.output.runs} ({seconds})")
+        result(
+            _("train: {n_jobs} runs in {runs} ({seconds})").format(
+                n_jobs=len(training.jobs), runs=workspace.output.runs, seconds=seconds
+            )
+        )
 
 
 STAGE = Train()
@@ -150,9 +155,13 @@ class Training:
         jobs = [job for group in self.jobs.values() for job in group]
         n_missing = sum(not job.is_done() for job in jobs)
         if n_missing:
-            info(f"train: {n_missing} of {len(jobs)} folds to train on {self.here.device}")
+            info(
+                _("train: {n_missing} of {n_jobs} folds to train on {device}").format(
+                    n_missing=n_missing, n_jobs=len(jobs), device=self.here.device
+                )
+            )
         else:
-            info(f"train: all {len(jobs)} folds are up to date")
+            info(_("train: all {n_jobs} folds are up to date").format(n_jobs=len(jobs)))
         for names in (self.jobs.keys() - self.students, self.students):
             raise_failures(self.train([name for name in self.jobs if name in names]))
 
@@ -241,9 +250,13 @@ class Training:
 def _report_run(workspace: Workspace, name: str, tracking: Tracking) -> None:
     folder = workspace.output.run(name)
     score = storage.read_json(folder / "score.json")
-    result(f"train: {name} {runs.headline(score, workspace.settings.metric)}")
+    result(_("train: {name} {headline}").format(name=name, headline=runs.headline(score, workspace.settings.metric)))
     if fault := score.get("fault"):
-        warn(f"run {name} {fault}. It is not blended or submitted without --force. {broken_runs.REMEDY}")
+        warn(
+            _("run {name} {fault}. It is not blended or submitted without --force. {remedy}").format(
+                name=name, fault=fault, remedy=broken_runs.REMEDY
+            )
+        )
     tracking.score(folder)
 
 

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from src.core import locks, storage, versions
 from src.core.errors import UserError
 from src.core.executors import make_executor, raise_failures, run_shown
+from src.core.language import _
 from src.core.names import check_name
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import as_preset, model_names, typed_keys, with_words
@@ -76,15 +77,23 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
             executor = make_executor(side_by_side, machine.device, options.trials, options.deadline)
             to_go = f"{trials.left} of {options.trials} trials to go, {executor.workers} side by side"
             info(
-                f"tune: {trials.name}: {to_go}, by {config.select_on}; {len(space.dimensions)} settings, "
-                f"{config.tune.sampler}, {config.tune.pruner}"
+                _("tune: {name}: {to_go}, by {select_on}; {n_dimensions} settings, {sampler}, {pruner}").format(
+                    name=trials.name,
+                    to_go=to_go,
+                    select_on=config.select_on,
+                    n_dimensions=len(space.dimensions),
+                    sampler=config.tune.sampler,
+                    pruner=config.tune.pruner,
+                )
             )
             runner.run(executor)
         else:
-            info(f"tune: {trials.name}: all {options.trials} trials are made")
+            info(_("tune: {name}: all {trials} trials are made").format(name=trials.name, trials=options.trials))
     if runner.has_given_up:
         raise UserError(
-            f"{MOST_FAILURES} trials in a row failed; no further ones start. The last: {runner.last_failure}"
+            _("{n} trials in a row failed; no further ones start. The last: {last_failure}").format(
+                n=MOST_FAILURES, last_failure=runner.last_failure
+            )
         )
 
 
@@ -94,7 +103,11 @@ def _compare_with_settings_in_use(
     """Makes the settings in use a trial, unless they are one: complete, with the score of the trained run, where there
     is one; otherwise the next to be trained."""
     if trials.interrupted:
-        info(f"tune: continues trials {', '.join(map(str, trials.interrupted))}, which were running")
+        info(
+            _("tune: continues trials {names}, which were running").format(
+                names=", ".join(map(str, trials.interrupted))
+            )
+        )
     if trials.has_settings_in_use:
         return
     trials.begin_in_use(*space.in_use(workspace.settings.runs[model].complete()))
@@ -103,7 +116,11 @@ def _compare_with_settings_in_use(
     command_now = workspace.command("tune", model)
     with locks.hold(workspace.output.locks, [], [run_lock(model)], command_now):
         if not run_target(workspace, model, jobs).is_current():
-            info(f"tune: the settings in use are trial {trials.interrupted[0]}, which is trained first")
+            info(
+                _("tune: the settings in use are trial {number}, which is trained first").format(
+                    number=trials.interrupted[0]
+                )
+            )
             return
         figure = figure_of_run(workspace, workspace.run(model))
         seconds = sum(storage.read_json(job.path / "result.json")["seconds_since_last_start"] for job in jobs)
@@ -111,7 +128,11 @@ def _compare_with_settings_in_use(
     if begun is None:  # the time is over
         return
     trials.complete(begun, figure, seconds)
-    info(f"tune: the settings in use are trial {begun.number}, {estimate_text(estimate(figure))}: run {model} as it is")
+    info(
+        _("tune: the settings in use are trial {number}, {score}: run {model} as it is").format(
+            number=begun.number, score=estimate_text(estimate(figure)), model=model
+        )
+    )
 
 
 def run_blend(workspace: Workspace, options: Options) -> None:
@@ -128,7 +149,11 @@ def run_blend(workspace: Workspace, options: Options) -> None:
     check_settings(config, parts.values())
     sound = {name: part for name, part in parts.items() if workspace.force or not part.fault} or parts
     for name in parts.keys() - sound.keys():
-        warn(f"tune: left out {name}, which {parts[name].fault}. {REMEDY}")
+        warn(
+            _("tune: left out {name}, which {fault}. {remedy}").format(
+                name=name, fault=parts[name].fault, remedy=REMEDY
+            )
+        )
     parts = sound
     evidence = {name: blend_rows(workspace, [part])[0].dealt() for name, part in parts.items()}
     names = [] if is_chosen else [f"{MEMBER}{name}" for name in parts]
@@ -148,7 +173,9 @@ def run_blend(workspace: Workspace, options: Options) -> None:
     }
     with _opened(workspace, "blend", options, 1, made_of) as trials:
         info(
-            f"tune: {trials.name}: {trials.left} of {options.trials} trials to go, by {config.select_on}, cross-fitted"
+            _("tune: {name}: {left} of {trials} trials to go, by {select_on}, cross-fitted").format(
+                name=trials.name, left=trials.left, trials=options.trials, select_on=config.select_on
+            )
         )
         in_use = {f"{MEMBER}{name}": name in members_of(config) for name in parts}
         if not trials.has_settings_in_use:
@@ -168,7 +195,7 @@ def run_blend(workspace: Workspace, options: Options) -> None:
                     trials.complete(trial, figure, time.perf_counter() - started)
                 else:
                     trials.fail(trial, "no member")
-                progress.finish(name, "done")
+                progress.finish(name, _("done"))
 
 
 def comparable(task: Task, evidence: Evidence, space: Space) -> Space:
@@ -185,7 +212,11 @@ def comparable(task: Task, evidence: Evidence, space: Space) -> Space:
     kept = [choice for choice in dimension.choices if choice not in reasons]
     for method in dimension.choices:
         if method in reasons:
-            info(f"tune: method {method} is not searched: {reasons[str(method)]}")
+            info(
+                _("tune: method {method} is not searched: {reasons}").format(
+                    method=method, reasons=reasons[str(method)]
+                )
+            )
     others = {name: one for name, one in space.dimensions.items() if name != "blend.method"}
     return Space({"blend.method": dimension.model_copy(update={"choices": kept}), **others} if kept else others)
 
@@ -209,9 +240,11 @@ def _without_typed(space: Space, typed: Sequence[str], settings: dict[str, Any],
     no dimension of `more`."""
     kept = space.without(typed, settings)
     if left_out := [name for name in space.dimensions if name not in kept.dimensions]:
-        info(f"tune: chosen on the command line, and so not searched: {', '.join(left_out)}")
+        info(
+            _("tune: chosen on the command line, and so not searched: {left_out}").format(left_out=", ".join(left_out))
+        )
     if not kept.dimensions and not more:
-        raise UserError("the command line chooses every setting of the search space: leave one of them out")
+        raise UserError(_("the command line chooses every setting of the search space: leave one of them out"))
     return kept
 
 
@@ -225,13 +258,21 @@ def _opened(
     check_name("study (--name)", name)
     if name != model and name in {*model_names(), *config.runs, *config.denoisers, "blend"}:
         # tune.use looks for the study of a run by the run's name
-        raise UserError(f"--name {name!r} is the name of a run, whose own study is called so. Give this one another")
+        raise UserError(
+            _("--name {name} is the name of a run, whose own study is called so. Give this one another").format(
+                name=repr(name)
+            )
+        )
     tracking = tracking_of(config)
     with study.opened(workspace.output.tune / name, config.tune, options, n_folds, made_of) as trials:
         if options.release:
-            info(f"tune: {trials.release()} trials of other machines are ended (--release)")
+            info(_("tune: {n} trials of other machines are ended (--release)").format(n=trials.release()))
         elif others := sorted({one.user_attrs.get(study.OWNER, "unknown") for one in trials.others()}):
-            info(f"tune: trials run at {', '.join(others)}; --release ends them, if a machine is gone")
+            info(
+                _("tune: trials run at {others}; --release ends them, if a machine is gone").format(
+                    others=", ".join(others)
+                )
+            )
         yield trials
         (trials.folder / study.SEAL).unlink(missing_ok=True)
         _write(config, model, trials)
@@ -297,7 +338,7 @@ def _label_by_teachers(workspace: Workspace, machine: Machine, model: str) -> No
     for name in teachers:
         if not all(job.is_done() for job in jobs[name]):
             remedy = workspace.command("train", "--model", name)
-            raise UserError(f"teacher {name} is not trained. Run: ./run.sh {remedy}")
+            raise UserError(_("teacher {name} is not trained. Run: ./run.sh {remedy}").format(name=name, remedy=remedy))
     trained = [job.path for name in teachers for job in jobs[name]]
     executor = make_executor(config.executor, machine.device, len(trained))
     predictions = prediction_jobs(workspace.output.root, trained, unlabelled(workspace.dataset), machine.device)
@@ -310,7 +351,7 @@ def _write(config: Config, model: str, trials: Study) -> None:
     counts = ", ".join(f"{sum(one.state == state for one in done)} {word}" for state, word in study.STATES.items())
     storage.write_text(trials.folder / "trials.csv", study_plots.table(trials))
     if not best:
-        result(f"tune: {trials.name}: {counts}; nothing to choose from yet")
+        result(_("tune: {name}: {counts}; nothing to choose from yet").format(name=trials.name, counts=counts))
         return
     shutil.rmtree(trials.folder / "top", ignore_errors=True)
     texts: list[str] = []
@@ -326,22 +367,26 @@ def _write(config: Config, model: str, trials: Study) -> None:
     storage.write_text(trials.folder / "best.yaml", text)
     study_plots.draw(trials)
     _show_gains(trials, config.select_on, best, in_use)
-    result(f"tune: {trials.name}: {counts}; in {trials.folder}")
+    result(_("tune: {name}: {counts}; in {folder}").format(name=trials.name, counts=counts, folder=trials.folder))
     if in_use is None:
-        result("tune: the settings in use have no score, so that no gain is known")
+        result(_("tune: the settings in use have no score, so that no gain is known"))
     elif chosen.number == in_use.number:
         why = (
             "no trial scores higher"
             if best[0].number == in_use.number
             else f"trial {best[0].number} gains no more than one standard error"
         )
-        result(f"tune: keep what you have, {estimate_text(in_use.user_attrs['score'])} on {config.select_on}: {why}")
+        result(
+            _("tune: keep what you have, {score} on {select_on}: {why}").format(
+                score=estimate_text(in_use.user_attrs["score"]), select_on=config.select_on, why=why
+            )
+        )
         return
     result(", ".join(f"{key} {_shown(value)}" for key, value in chosen.params.items()))
     verb, run_words = ("blend", []) if model == "blend" else ("train", ["--model", model])
     paths = [word for word in config.overrides if word.startswith("paths.")]
     words = shlex.join([verb, "--preset", str(trials.folder / "best.yaml"), *run_words, *paths])
-    result(f"tune: to use trial {chosen.number}: ./run.sh {words}")
+    result(_("tune: to use trial {number}: ./run.sh {words}").format(number=chosen.number, words=words))
 
 
 def _show_gains(trials: Study, select_on: str, best: Sequence[FrozenTrial], in_use: FrozenTrial | None) -> None:
@@ -360,7 +405,11 @@ def _show_gains(trials: Study, select_on: str, best: Sequence[FrozenTrial], in_u
                 duration(trial.user_attrs["seconds"]),
             ]
         )
-    show_table(f"{trials.name}: settings in use and best trials", ["", "trial", select_on, "gain", "time"], rows)
+    show_table(
+        _("{name}: settings in use and best trials").format(name=trials.name),
+        ["", "trial", select_on, "gain", "time"],
+        rows,
+    )
 
 
 def _as_preset(config: Config, model: str, trial: FrozenTrial, head: str) -> str:
