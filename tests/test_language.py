@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import pickle
 import string
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from src.__main__ import main
 from src.core import language
 from src.core.errors import UserError
-from src.core.language import Message, _, attribute, chosen, drawn, html, joined, shown_in, word
+from src.core.language import Message, _, attribute, chosen, drawn, html, joined, read_back, shown_in, word
+from src.core.terminal import duration
+from src.evaluation.stored_sentences import message_of
 from tests import catalogue
 from tests.conftest import words
 
@@ -122,6 +125,38 @@ def test_only_what_describes_a_task_is_translated_as_a_word():
     assert joined(" ", [_("Sections"), "image"]).in_language("zh") == "各节 image" and html("image") == "image"
     assert _("{noun} of your own").format(noun=word("images")).in_language("zh") == "您自己的图像"
     assert word("my run") == "my run" and not isinstance(word("my run"), Message)
+
+
+def test_a_sentence_of_a_file_is_read_back_as_a_message():
+    templates = (_("{method} fitted on {rows}; score cross-fitted over folds"), _("train rows weighted like {test}"))
+    found = read_back("mean fitted on train rows weighted like report; score cross-fitted over folds", templates)
+    assert found == "mean fitted on train rows weighted like report; score cross-fitted over folds"
+    assert found.in_language("zh") == "mean 在权重仿照 report 的训练行上拟合；得分在各折间交叉拟合"
+    assert read_back("something else", templates) == "something else"
+    told = message_of("round 1: 17 regions; 5,000 train reports, 1,000 + 1,000 test reports, 858 words")
+    assert told.in_language("zh") == "第一轮：17 个区域；训练报告 5,000 份，测试报告 1,000 + 1,000 份，858 个词"
+    assert (
+        message_of("round 1; 5 train reports, 1 test stays, 8 words")
+        == "round 1; 5 train reports, 1 test stays, 8 words"
+    )
+
+
+def test_what_a_pipeline_stores_in_words_is_known_in_chinese(done):
+    scores = [json.loads(path.read_text()) for path in done.glob("*/*/score.json")]
+    contributions = json.loads((done / "runs/blend/run.json").read_text())["contributions"]["on"]
+    summary = json.loads((done / "data/manifest.json").read_text())["summary"]
+    stored = {score["how"] for score in scores} | {contributions, summary}
+    assert len(stored) > 3
+    for text in stored:
+        found = message_of(text)
+        assert found == text and isinstance(found, Message) and found.in_language("zh") != text
+
+
+def test_a_duration_is_in_the_chosen_language():
+    assert [duration(seconds) for seconds in (0.44, 12, 80, 7500, 97_200)] == [
+        *("0.4 s", "12 s", "1 min 20 s", "2 h 5 min", "1 d 3 h")
+    ]
+    assert duration(80).in_language("zh") == "1 分 20 秒"
 
 
 def test_html_holds_both_languages_escaped():

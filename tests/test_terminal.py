@@ -354,3 +354,14 @@ def test_a_trained_fold_tells_its_score_its_loss_and_its_time(done, tiny_input):
         score = storage.read_json(done / "runs/lstm/score.json")["folds"][str(job.fold)]["score"]["value"]
         loss = storage.read_json(job.path / "result.json")["last_valid_loss"]
         assert re.fullmatch(rf"{score:.4f} out of fold, loss {loss:.4f}, [\d.]+ s", told)
+
+
+def test_a_bar_is_named_by_what_tells_the_jobs_apart():
+    names = [
+        "transformer fold_0 split_2021 seed_1",
+        "transformer fold_1 split_2021 seed_1",
+        "lstm fold_0 split_2021 seed_1",
+    ]
+    progress = JobProgress("train", dict.fromkeys(names, 1.0))
+    assert list(map(progress._short, names)) == ["transformer fold_0", "transformer fold_1", "lstm fold_0"]
+    assert JobProgress("train", {names[0]: 1.0})._short(names[0]) == names[0]

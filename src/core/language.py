@@ -14,7 +14,8 @@ import contextlib
 import functools
 import gettext
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,30 @@ def word(text: str) -> str:
     """Returns the message of one of WORDS, where it is put into a message; other text as it is. Names of runs and words
     of commands, which may be spelt like one of WORDS, are not passed through it."""
     return WORDS.get(text, text)
+
+
+def read_back(text: str, templates: Iterable[Message], worded: Collection[str] = ()) -> str:
+    """Returns the message whose English `text` a file holds: the first of the templates that the text fills, with what
+    fills it read back too; another text as it is. Fields of `worded` hold one of WORDS."""
+    templates = list(templates)
+    for template in templates:
+        if found := _pattern(english(template)).fullmatch(text):
+            parts = {
+                name: word(part) if name in worded else read_back(part, templates, worded)
+                for name, part in found.groupdict().items()
+            }
+            return template.format(**parts)
+    return text
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """Returns what finds the fields of a text: any text where a field stands first, and the same text again."""
+    parts, names = re.split(r"\{(\w+)\}", template), set()
+    for i, name in enumerate(parts):
+        parts[i] = re.escape(name) if i % 2 == 0 else f"(?P={name})" if name in names else f"(?P<{name}>.+?)"
+        names.update([name] * (i % 2))
+    return re.compile("".join(parts))
 
 
 def joined(separator: str, texts: Iterable[str]) -> Message:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from src.core.language import _, english
+from src.core.language import _, english, joined
 from src.core.settings import ROOT
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 NARROW = 80
 GAP = 2
 """Blanks between columns."""
+WIDE = 100
+"""Columns from which a job has a long bar beside its name and its losses."""
 EVERY = 10.0
 """Seconds between progress lines of jobs without lines of their own, off a terminal."""
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -301,16 +303,20 @@ def show_heat(title: str, tokens: Iterable[tuple[str, float, bool]]) -> None:
     console.print(line)
 
 
+UNITS = {"d": _("{n} d"), "h": _("{n} h"), "min": _("{n} min"), "s": _("{n} s")}
+
+
 def duration(seconds: float) -> str:
     """Words a duration by its two largest units: 0.4 s, 12 s, 1 min 20 s, 2 h 5 min, 1 d 3 h."""
     if seconds < 9.95:
-        return f"{round(seconds, 1):g} s"
+        return UNITS["s"].format(n=f"{round(seconds, 1):g}")
     whole = round(seconds)
     for size, unit, below, small in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // below
-            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{whole} s"
+            large = UNITS[unit].format(n=whole // size)
+            return joined(" ", [large, UNITS[small].format(n=rest)]) if rest else large
+    return UNITS["s"].format(n=whole)
 
 
 class JobProgress:
@@ -333,7 +339,7 @@ class JobProgress:
         console = _console(soft_wrap=False)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(24),
+            BarColumn(24 if console.width >= WIDE else 8),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
@@ -351,7 +357,8 @@ class JobProgress:
         if self._live:
             self._bars.stop()
         if kind is None and not self._lines:
-            _show(f"{self._title}: {len(self._work)} jobs in {duration(time.monotonic() - self._started)}")
+            taken = duration(time.monotonic() - self._started)
+            _show(_("{title}: {n} jobs in {time}").format(title=self._title, n=len(self._work), time=taken))
 
     @property
     def is_live(self) -> bool:
@@ -371,7 +378,7 @@ class JobProgress:
         self._done[job] = share * self._work[job]
         if self._live:
             if job not in self._tasks:
-                self._tasks[job] = self._bars.add_task(printable(f"  {job}"), total=1.0, note="")
+                self._tasks[job] = self._bars.add_task(printable(f"  {self._short(job)}"), total=1.0, note="")
             self._bars.update(self._tasks[job], completed=share, note=printable(note))
             self._bars.update(self._total, completed=self._share(), note=self._left())
         else:
@@ -384,10 +391,16 @@ class JobProgress:
             if job in self._tasks:
                 self._bars.remove_task(self._tasks.pop(job))
             if self._lines:
-                self._bars.console.print(_told(f"{job}  {note}"))
+                self._bars.console.print(_told(f"{self._short(job)}  {note}"))
             self._bars.update(self._total, completed=self._share(), note=self._left())
         else:
             self._show_line(job, note)
+
+    def _short(self, job: str) -> str:
+        """Returns the first word of a job's name, and of its other words those that not all jobs have."""
+        first, *others = job.split(" ")
+        common = set.intersection(*(set(name.split(" ")) for name in self._work)) if len(self._work) > 1 else set()
+        return " ".join([first, *(word for word in others if word not in common)])
 
     def _show_line(self, job: str, note: str) -> None:
         """Prints a progress line, which is not in the document of --json."""
@@ -395,7 +408,8 @@ class JobProgress:
             _show(f"{job}  {note}  {self._left()}".rstrip())
         elif self._share() < 1 and time.monotonic() - self._last_shown > EVERY:
             self._last_shown = time.monotonic()
-            _show(f"{self._title}: {self._finished} of {len(self._work)} jobs {self._left()}")
+            told = _("{title}: {n} of {all} jobs {left}")
+            _show(told.format(title=self._title, n=self._finished, all=len(self._work), left=self._left()))
 
     def _share(self) -> float:
         return sum(self._done.values()) / max(sum(self._work.values()), 1e-9)
@@ -405,4 +419,4 @@ class JobProgress:
         if share >= 1:
             return ""
         left = (time.monotonic() - self._started) * (1 - share) / share if share else 0.0
-        return f"({share:.0%}, {duration(round(left))} left)"
+        return _("({share:.0%}, {time} left)").format(share=share, time=duration(round(left)))

@@ -32,7 +32,8 @@ class Source(abc.ABC):
 
     def described(self, settings: Config) -> str:
         """Names the files that it looks for."""
-        return f"{settings.paths.train} or {settings.paths.test} (paths.train, paths.test)"
+        files = _("{train} or {test} (paths.train, paths.test)")
+        return files.format(train=settings.paths.train, test=settings.paths.test)
 
     def checksum(self, path: Path) -> str:
         """Returns a text that is another one if the content of an input file or folder is another."""
@@ -78,7 +79,7 @@ class StaySource(Source):
         return path.name.partition(".")[0]
 
     def described(self, settings: Config) -> str:
-        return "set-a (a folder, .zip or .tar.gz) with Outcomes-a.txt"
+        return _("set-a (a folder, .zip or .tar.gz) with Outcomes-a.txt")
 
     def checksum(self, path: Path) -> str:
         return storage.folder_sha256(path) if path.is_dir() else storage.file_sha256(path)
@@ -95,7 +96,7 @@ class ImageSource(Source):
         return InputFiles(paths, [], overlooked=overlooked)
 
     def described(self, settings: Config) -> str:
-        return "one .npz file with images and labels"
+        return _("one .npz file with images and labels")
 
 
 SOURCES = {"icu": StaySource(), "los": StaySource(), "frames": ImageSource()}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage, versions
-from src.core.language import _, word
+from src.core.language import _, joined, word
 from src.core.settings import fingerprint
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
@@ -378,7 +378,9 @@ def sentences(facts: dict[str, Any], task: Task) -> list[str]:
     noun = task.noun
     if "parameters" not in facts:
         return [
-            f"No value is missing in the {facts['rows']:,} {noun}, so there is nothing to say about missing values."
+            _("No value is missing in the {rows:,} {noun}, so there is nothing to say about missing values.").format(
+                rows=facts["rows"], noun=word(noun)
+            )
         ]
     told = []
     if facts["rows"] < facts["rows_in_all"]:
@@ -389,7 +391,8 @@ def sentences(facts: dict[str, Any], task: Task) -> list[str]:
         )
     parameters = facts["parameters"]
     rare = sorted(parameters, key=lambda one: one["stays"])[:3]
-    names = ", ".join(f"{one['name']} (in {one['stays']:.0%} of the {noun})" for one in rare)
+    share = _("{name} (in {stays:.0%} of the {noun})")
+    names = joined(", ", [share.format(name=one["name"], stays=one["stays"], noun=word(noun)) for one in rare])
     told.append(
         _(
             "{share:.0%} of all cells of the grid ({steps} time steps, {n_parameters} "
@@ -400,51 +403,63 @@ def sentences(facts: dict[str, Any], task: Task) -> list[str]:
 
 
 def _told_of_outcome(facts: dict[str, Any], task: Task) -> str:
-    label = task.label_names[0] if task.kind != "multiclass" else "the class"
+    label = task.label_names[0] if task.kind != "multiclass" else _("the class")
     tested = [one for one in facts["parameters"] if one["frequency"]["p"] is not None]
     informative = most_informative(facts)
     if not informative:
-        return (
-            f"How often a parameter is observed goes with {label} for none of the {len(tested)} parameters (Holm's "
-            "correction)."
-        )
+        return _(
+            "How often a parameter is observed goes with {label} for none of the {n} parameters (Holm's correction)."
+        ).format(label=label, n=len(tested))
     best = ", ".join(
         f"{one['name']} ({one['frequency']['measure']} {one['frequency']['value']:.2f})" for one in informative[:5]
     )
-    return (
-        f"How often a parameter is observed goes with {label} for {len(informative)} of the {len(tested)} parameters "
-        f"(Holm's correction); most for {best}."
-    )
+    return _(
+        "How often a parameter is observed goes with {label} for {n} of the {all} "
+        "parameters (Holm's correction); most for {best}."
+    ).format(label=label, n=len(informative), all=len(tested), best=best)
 
 
 def _told_of_masks(facts: dict[str, Any]) -> str:
     masks = facts["masks"]
     if masks is None:
-        return "There are too few labels to predict the outcome from the masks alone."
+        return _("There are too few labels to predict the outcome from the masks alone.")
     figure = f"{masks['measure']} {masks['value']:.3f} ± {masks['standard_error']:.3f}"
-    how = f"out of fold, {masks['folds']} folds, chance {masks['chance']:.3g}"
+    how = _("out of fold, {folds} folds, chance {chance:.3g}").format(folds=masks["folds"], chance=masks["chance"])
     if masks["value"] - masks["chance"] > 2 * masks["standard_error"]:
-        return f"Missing values carry information: the masks alone, without any value, reach {figure} ({how})."
-    return f"Missing values carry no information that could be found: the masks alone reach {figure} ({how})."
+        return _(
+            "Missing values carry information: the masks alone, without any value, reach {figure} ({how})."
+        ).format(figure=figure, how=how)
+    return _("Missing values carry no information that could be found: the masks alone reach {figure} ({how}).").format(
+        figure=figure, how=how
+    )
 
 
 def _told_at_random(facts: dict[str, Any]) -> str:
     test = facts["at_random"]
-    how = "Welch's t tests of ranks, Holm's correction (Dixon 1988; compare Little 1988)"
+    how = _("Welch's t tests of ranks, Holm's correction (Dixon 1988; compare Little 1988)")
     if not test["comparisons"]:
-        return "Too few values are missing to test whether they are missing completely at random."
+        return _("Too few values are missing to test whether they are missing completely at random.")
     if not test["rejected"]:
-        return (
-            f"That values are missing completely at random is not rejected: in none of {test['comparisons']:,} "
-            f"comparisons do the other values differ by what is missing ({how})."
-        )
+        return _(
+            "That values are missing completely at random is not rejected: in none of "
+            "{comparisons:,} comparisons do the other values differ by what is missing ({how})."
+        ).format(comparisons=test["comparisons"], how=how)
     first = test["strongest"][0]
-    direction = "higher" if first["difference"] > 0 else "lower"
-    return (
-        f"Values are not missing completely at random: in {test['rejected']:,} of {test['comparisons']:,} comparisons "
-        f"the other values differ by what is missing ({how}); most where {first['missing']} is missing, with "
-        f"{direction} {first['other']} (by {abs(first['difference']):.2f} standard deviations of its ranks). Whether "
-        "they are missing at random given what is observed cannot be tested from the data."
+    direction = _("higher") if first["difference"] > 0 else _("lower")
+    return _(
+        "Values are not missing completely at random: in {rejected:,} of {comparisons:,} "
+        "comparisons the other values differ by what is missing ({how}); most where "
+        "{missing} is missing, with {direction} {other} (by {value:.2f} standard deviations "
+        "of its ranks). Whether they are missing at random given what is observed cannot be "
+        "tested from the data."
+    ).format(
+        rejected=test["rejected"],
+        comparisons=test["comparisons"],
+        how=how,
+        missing=first["missing"],
+        direction=direction,
+        other=first["other"],
+        value=abs(first["difference"]),
     )
 
 

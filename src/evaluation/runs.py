@@ -29,7 +29,7 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.errors import OutOfDate, UserError
-from src.core.language import _
+from src.core.language import _, joined, word
 from src.core.names import BLEND
 from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
@@ -37,6 +37,7 @@ from src.core.targets import check_files, made_by
 from src.core.terminal import result, show_table, warn_once
 from src.data.tasks import Task, get_task
 from src.evaluation import broken_runs, metrics
+from src.evaluation.stored_sentences import message_of
 
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
@@ -179,7 +180,7 @@ class RunFolder:
     @property
     def fault(self) -> str:
         """Reason why the run is broken, see broken_runs.py; empty for every other run."""
-        return self.score.get("fault", "") if self.is_scored else ""
+        return message_of(self.score.get("fault", "")) if self.is_scored else ""
 
     @property
     def settings(self) -> Run:
@@ -414,8 +415,10 @@ MOST_CLASSES = 20
 def headline(score: dict[str, Any], metric: str = "auto") -> str:
     """The score of a score.json, its standard error and how it came about."""
     task, figure = get_task(score["task"], metric), figure_of(score, metric)
-    named = "" if task.kind == "multilabel" else f"{task.score_name} "
-    return f"{named}{_with_error(figure)} on {score['rows']:,} {task.noun} ({score['how']})"
+    named = "" if task.kind == "multilabel" else joined("", [word(task.score_name), " "])
+    return _("{named}{score} on {rows:,} {noun} ({how})").format(
+        named=named, score=_with_error(figure), rows=score["rows"], noun=word(task.noun), how=message_of(score["how"])
+    )
 
 
 def ordered(scores: dict[str, dict[str, Any]], metric: str = "auto") -> list[str]:
@@ -454,7 +457,7 @@ def show_details(run: RunFolder) -> None:
         figures = {task.score_name: metrics.ordering_figure(task, overall)}
         figures |= {name.replace("_", " "): figure for name, figure in overall["figures"].items()}
     rows = [[name, *(_cell(figure[key]) for key in ("value", "standard_error"))] for name, figure in figures.items()]
-    show_table(f"{run.name}: {score['how']}", ["", "value", "s.e."], rows)
+    show_table(joined("", [run.name, ": ", message_of(score["how"])]), ["", "value", "s.e."], rows)
     {"multilabel": _show_labels, "binary": _show_binary, "regression": _show_regression, "multiclass": _show_classes}[
         task.kind
     ](run.name, score)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from src.core.language import _, word
+from src.core.language import _, joined, word
 from src.evaluation.series_shift import significance
 from src.evaluation.shift_words import APART, auc_with_error, short_names, two_digits
-
-if TYPE_CHECKING:
-    pass
 
 CERTAIN = 4.0
 """z from which a difference of one of many parameters is told."""
@@ -37,8 +34,11 @@ NOTE = (
 def headline(facts: dict[str, Any]) -> str:
     """Returns a line with the AUC of every file."""
     names = short_names(facts["tests"])
-    parts = [f"{names[name]} AUC {two_digits(test['adversarial']['auc'])}" for name, test in facts["tests"].items()]
-    return f"train against {'; '.join(parts)}" if parts else "no test file"
+    parts = [
+        _("{file} AUC {auc}").format(file=names[name], auc=two_digits(test["adversarial"]["auc"]))
+        for name, test in facts["tests"].items()
+    ]
+    return _("train against {parts}").format(parts=joined("; ", parts)) if parts else _("no test file")
 
 
 def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
@@ -46,25 +46,30 @@ def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
     noun, sentences, advice = (
         facts["noun"],
         [],
-        "nothing; random cross-validation predicts the scores of these files well",
+        _("nothing; random cross-validation predicts the scores of these files well"),
     )
     for name, test in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True):
         found, size = test["adversarial"], test["effective_size"]["weighted"]
         if found["auc"] is None:
-            clauses = [f"has too few {noun} for adversarial validation"]
+            clauses = [_("has too few {noun} for adversarial validation").format(noun=word(noun))]
         elif found["auc"] < APART:
-            clauses = [f"does not differ from train (AUC {found['auc']:.2f})"]
+            clauses = [_("does not differ from train (AUC {auc:.2f})").format(auc=found["auc"])]
         else:
-            most = ", ".join(f"{one['feature']} ({_means(one)})" for one in found["telling"][:TOLD])
-            alone = f"; {found['auc_values']:.2f} by values alone" if test["missingness"] else ""
-            clauses = [f"differs from train (AUC {found['auc']:.2f}{alone}), most by the means of {most}"]
-            advice = (
-                "trust high out-of-fold scores less, and compare runs by the expected leaderboard; weights correct for "
-                "other values of the same meaning, not for other habits of measuring or other outcomes"
+            most = joined(", ", [_means(one["feature"], one) for one in found["telling"][:TOLD]])
+            alone = _("; {auc:.2f} by values alone").format(auc=found["auc_values"]) if test["missingness"] else ""
+            clauses = [
+                _("differs from train (AUC {auc:.2f}{alone}), most by the means of {most}").format(
+                    auc=found["auc"], alone=alone, most=most
+                )
+            ]
+            advice = _(
+                "trust high out-of-fold scores less, and compare runs by the expected leaderboard; "
+                "weights correct for other values of the same meaning, not for other habits of "
+                "measuring or other outcomes"
             )
         lacking = sorted(filter(_is_told, test["missingness"]), key=lambda one: -abs(significance(one["steps"])))
         if lacking:
-            most = ", ".join(f"{one['parameter']} ({_means(one['steps'], '.0%')})" for one in lacking[:TOLD])
+            most = joined(", ", [_means(one["parameter"], one["steps"], ".0%") for one in lacking[:TOLD]])
             clauses.append(_("has other shares of time steps with a value of {most}").format(most=most))
         elif test["missingness"]:
             clauses.append(_("has the same parameters observed as often as train has"))
@@ -74,9 +79,11 @@ def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
                     train=facts["sampled"]["train"], noun=word(noun), size=size
                 )
             )
-        sentences.append(f"{name} {'; it '.join(clauses)}.")
-    meaning = f"{noun.capitalize()} have no token noise, so the validation noised is clean and shifted is weighted."
-    return [*sentences, meaning], f"What to do: {advice}."
+        sentences.append(_("{file} {differences}.").format(file=name, differences=joined(_("; it "), clauses)))
+    meaning = _("There is no token noise in {noun}, so the validation noised is clean and shifted is weighted.").format(
+        noun=word(noun)
+    )
+    return [*sentences, meaning], _("What to do: {advice}.").format(advice=advice)
 
 
 def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -84,18 +91,18 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
     short, noun, tests = short_names(facts["tests"]), facts["noun"], list(facts["tests"].values())
     names = list(short.values())
     counts = [
-        [f"{noun} compared", *(f"{count:,}" for count in facts["sampled"].values())],
-        [f"{noun} in the file", *(f"{count:,}" for count in facts["rows"].values())],
+        [_("{noun} compared").format(noun=word(noun)), *(f"{count:,}" for count in facts["sampled"].values())],
+        [_("{noun} in the file").format(noun=word(noun)), *(f"{count:,}" for count in facts["rows"].values())],
     ]
-    result = [(noun.capitalize(), ["", "train", *names], counts)]
+    result = [(_("Number of {noun}").format(noun=word(noun)), ["", _("train"), *names], counts)]
     if not tests:
         return result
     apart = [
-        ["AUC train against test", *map(auc_with_error, tests)],
-        ["by values alone", *(two_digits(test["adversarial"]["auc_values"]) for test in tests)],
-        ["similarity to train: test", *(f"{test['similarity']['test']['median']:.2f}" for test in tests)],
-        ["train, out of fold", *(f"{test['similarity']['train']['median']:.2f}" for test in tests)],
-        ["effective size, weighted", *(f"{test['effective_size']['weighted']:,.0f}" for test in tests)],
+        [_("AUC train against test"), *map(auc_with_error, tests)],
+        [_("by values alone"), *(two_digits(test["adversarial"]["auc_values"]) for test in tests)],
+        [_("similarity to train: test"), *(f"{test['similarity']['test']['median']:.2f}" for test in tests)],
+        [_("train, out of fold"), *(f"{test['similarity']['train']['median']:.2f}" for test in tests)],
+        [_("effective size, weighted"), *(f"{test['effective_size']['weighted']:,.0f}" for test in tests)],
     ]
     telling = [
         [
@@ -109,23 +116,23 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         for one in test["adversarial"]["telling"]
     ]
     result += [
-        ("Difference from train", ["", *names], apart),
-        ("Features that tell the files apart", ["mean of", "train", "test", "AUC", "z"], telling),
+        (_("Difference from train"), ["", *names], apart),
+        (_("Features that tell the files apart"), [_("mean of"), _("train"), _("test"), "AUC", "z"], telling),
     ]
     for what, title in (
-        ("steps", "Time steps with a value, in %"),
-        ("rows", f"{noun.capitalize()} with any value, in %"),
+        ("steps", _("Time steps with a value, in %")),
+        ("rows", _("Share of {noun} with any value, in %").format(noun=word(noun))),
     ):
         found = [{one["parameter"]: one[what] for one in test["missingness"]} for test in tests]
         rows = [_shares(name, [test[name] for test in found]) for name in most_different(tests, what)[:LISTED]]
         if rows:
-            result.append((title, ["", "train", *names], rows))
+            result.append((title, ["", _("train"), *names], rows))
     if tests[0]["statics"]:
         rows = []
         for i, one in enumerate(tests[0]["statics"]):
             rows.append(_values(one["name"], [test["statics"][i]["value"] for test in tests]))
-            rows.append(_shares("  known, in %", [test["statics"][i]["known"] for test in tests]))
-        result.append((f"Statics of the {noun}", ["mean of", "train", *names], rows))
+            rows.append(_shares(_("  known, in %"), [test["statics"][i]["known"] for test in tests]))
+        result.append((_("Statics of the {noun}").format(noun=word(noun)), [_("mean of"), _("train"), *names], rows))
     return result
 
 
@@ -146,8 +153,9 @@ def _is_told(one: dict[str, Any]) -> bool:
     return abs(significance(one["steps"])) >= CERTAIN and abs(one["steps"]["difference"]) >= NOTICEABLE
 
 
-def _means(one: dict[str, float], form: str = ".3g") -> str:
-    return f"{one['test']:{form}}; train {one['train']:{form}}"
+def _means(name: str, one: dict[str, float], form: str = ".3g") -> str:
+    told = _("{name} ({test}; train {train})")
+    return told.format(name=name, test=format(one["test"], form), train=format(one["train"], form))
 
 
 def _shares(name: str, found: list[dict[str, float]]) -> list[str]:

@@ -40,7 +40,10 @@ def draw_all(path: Any, output: Output, facts: dict[str, Any]) -> None:
 
 def _of_reports(output: Output, facts: dict[str, Any], remedy: str) -> dict[str, Drawing]:
     short = short_names(facts["tests"])
-    noise = {"train": facts["train"]["noise"], **{short[name]: test["noise"] for name, test in facts["tests"].items()}}
+    noise = {
+        _("train"): facts["train"]["noise"],
+        **{short[name]: test["noise"] for name, test in facts["tests"].items()},
+    }
     known = {name: estimate for name, estimate in noise.items() if estimate is not None}
     found: dict[str, Drawing] = {}
     if known:
@@ -64,7 +67,7 @@ def _of_series(output: Output, facts: dict[str, Any], remedy: str) -> dict[str, 
         found[_("Time steps with a value")] = partial(_draw_missingness, parameters, missing)
     for name, shown in short.items():
         similarity = {
-            "train": _array(output, name, "similarity", remedy)[0],
+            _("train"): _array(output, name, "similarity", remedy)[0],
             shown: _array(output, name, "test_similarity", remedy),
         }
         title = _("Similarity to train, against {file}").format(file=shown)

@@ -153,7 +153,7 @@ def tables(facts: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         (_("Noise in %, with 95% intervals"), ["", _("train"), *names], noise_rows),
         (_("Text, compared with four fifths of train"), ["", _("held-out train"), *names], text_rows),
         *([(_("Difference from train"), ["", *names], apart_rows)] if names else []),
-        *([(_("Most indicative n-grams"), ["n-gram", "train", "test", "z"], indicative_rows)] if names else []),
+        *([(_("Most indicative n-grams"), ["n-gram", _("train"), _("test"), "z"], indicative_rows)] if names else []),
     ]
 
 

@@ -23,6 +23,7 @@ from src.evaluation import runs
 from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.score_estimation import Expectation
+from src.evaluation.stored_sentences import message_of
 from src.evaluation.workspace import Workspace
 
 LITTLE = 0.05
@@ -151,7 +152,7 @@ class Summary:
         warnings += weak
         if best is not None and best.score["optimistic"]:
             sentence = _("the out-of-fold score of {run} is optimistic: {how}")
-            warnings.append(sentence.format(run=best.name, how=best.score["how"]))
+            warnings.append(sentence.format(run=best.name, how=message_of(best.score["how"])))
         steps = _steps(workspace, data, blend, models, uploads)
         if weak:
             steps.insert(0, Step(_("see what to check: docs/guide.md#what-a-score-means"), ""))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from src.core.language import _
 from src.core.locks import is_held
 from src.core.targets import Target
 from src.data.inputs import InputShape
@@ -137,8 +138,7 @@ class PretrainJob(TrainingJob):
 
 def described(news: dict[str, Any]) -> tuple[float, str]:
     """Turns the progress that a job reports after each epoch into the share done and a line for the user."""
-    note = (
-        f"epoch {news['epoch']:2d}/{news['epochs']}  train {news['train_loss']:.4f}  "
-        f"valid {news['valid_loss']:.4f}  {news['seconds']:.1f} s"
-    )
+    told = _("epoch {epoch:2d}/{epochs}  train {train:.4f}  valid {valid:.4f}  {seconds:.1f} s")
+    loss = {"train": news["train_loss"], "valid": news["valid_loss"]}
+    note = told.format(epoch=news["epoch"], epochs=news["epochs"], **loss, seconds=news["seconds"])
     return news["epoch"] / news["epochs"], note

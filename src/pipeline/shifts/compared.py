@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from src.core.language import _
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
 
@@ -45,9 +46,21 @@ def number(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
+PARTS = {
+    "missing values": _("missing values"),
+    "features": _("features"),
+    "values alone": _("values alone"),
+    "words": _("words"),
+    "words at equal noise": _("words at equal noise"),
+    "train reports": _("train reports"),
+    "noisy copies": _("noisy copies"),
+}
+"""Words for what a job compares."""
+
+
 def described(news: dict[str, Any]) -> tuple[float, str]:
     """Words the news of a job."""
-    return news["share"], f"{news['done']} compared"
+    return news["share"], _("{part} compared").format(part=PARTS.get(news["done"], news["done"]))
 
 
 def quantiles(values: np.ndarray) -> dict[str, float]:

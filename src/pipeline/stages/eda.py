@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.core import storage, versions
-from src.core.language import _
+from src.core.language import _, joined
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import result, show_table
@@ -67,7 +67,7 @@ class Eda(Stage):
         if "parameters" in facts:
             table = series_data.missing_table(facts, dataset.task, MOST)
             show_table(_("The most informative and the most seldom observed parameters"), table.columns, table.rows)
-        result("\n" + "\n".join(missingness.sentences(facts, dataset.task)))
+        result(joined("\n", ["", *missingness.sentences(facts, dataset.task)]))
 
 
 STAGE = Eda()

@@ -27,6 +27,7 @@ from src.data.row_files import read_excluded, read_weights
 from src.data.series_dataset import TARGETS, encode_images, encode_stays, image_shape, stay_shape
 from src.data.series_reader import KNOWN_OUTCOMES, Facts, Outcomes, describe_known, read_outcomes
 from src.data.tasks import Task, frames, get_task
+from src.evaluation.stored_sentences import message_of
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
 
@@ -62,11 +63,12 @@ class Prepare(Stage):
         return [Target("", self.result(workspace, ""), stamp)]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
-        return Progress(storage.read_json(target.result)["summary"] if target.is_current() else "")
+        return Progress(message_of(storage.read_json(target.result)["summary"]) if target.is_current() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         _warn_of_overlooked(workspace.input_files)
-        return f"prepare: up to date ({storage.read_json(targets[0].result)['summary']})"
+        summary = message_of(storage.read_json(targets[0].result)["summary"])
+        return _("prepare: up to date ({summary})").format(summary=summary)
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         _prepare(workspace, missing[0])
@@ -112,7 +114,7 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     target.write({"input": known, **manifest}, _files(output.data, manifest))
     result(
         _("prepare: {summary}, in {data} ({time})").format(
-            summary=manifest["summary"], data=output.data, time=duration(time.perf_counter() - started)
+            summary=message_of(manifest["summary"]), data=output.data, time=duration(time.perf_counter() - started)
         )
     )
 

@@ -16,6 +16,7 @@ from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, result
 from src.evaluation import shift_pictures, shift_summary
+from src.evaluation.stored_sentences import message_of
 from src.evaluation.workspace import Workspace
 from src.pipeline.shifts import series, text
 from src.pipeline.shifts.compared import Compared
@@ -44,10 +45,12 @@ class Shift(Stage):
         return [Target("", self.result(workspace, ""), stamp, files)]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
-        return Progress(storage.read_json(target.result)["summary"] if target.is_current() else "")
+        return Progress(message_of(storage.read_json(target.result)["summary"]) if target.is_current() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return f"shift: up to date ({storage.read_json(targets[0].result)['summary']})"
+        return _("shift: up to date ({summary})").format(
+            summary=message_of(storage.read_json(targets[0].result)["summary"])
+        )
 
     def show(self, workspace: Workspace) -> None:
         """Raises UserError for an unknown target now, rather than after hours of training."""

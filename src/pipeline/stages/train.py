@@ -215,7 +215,9 @@ class Training:
         fold = FoldJob(**job.payload)
         task, made = self.workspace.task, storage.read_json(fold.path / "result.json")
         rows = array_files.read_npz(fold.locate(fold.split))["predicted_rows"]
-        told = f"loss {made['last_valid_loss']:.4f}, {duration(made['seconds_since_last_start'])}"
+        told = _("loss {loss:.4f}, {time}").format(
+            loss=made["last_valid_loss"], time=duration(made["seconds_since_last_start"])
+        )
         if not len(rows):  # a student of all train rows
             return told
         predictions = task.decode(array_files.read_npy(fold.path / "logits.npy"))
@@ -223,7 +225,7 @@ class Training:
             score = metrics.official_score(task, self.workspace.labels[rows], predictions).value
         except UserError:  # too few rows of a label for the figure; that of the whole run has them all
             return told
-        return f"{score:.4f} out of fold, {told}"
+        return _("{score:.4f} out of fold, {told}").format(score=score, told=told)
 
     def _predict(self, jobs: dict[str, list[FoldJob]], lacking: Sequence[str], failed: set[str]) -> list[Failure]:
         """Predicts what the `lacking` runs, and the students of these runs, read; folds in `failed` are left out."""

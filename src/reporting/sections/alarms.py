@@ -8,6 +8,7 @@ import numpy as np
 
 from src.core import charts
 from src.core.language import _, joined, word
+from src.evaluation.stored_sentences import message_of
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
@@ -47,7 +48,9 @@ def section(findings: Findings) -> Section:
     record = best.findings("alarms.json", "alarms") if best is not None else {}
     if not record:
         return found
-    found.parts.append(Text(joined(" ", [f"{best.name}, {record['how']}.", _lost(record)])))
+    found.parts.append(
+        Text(joined(" ", [joined("", [best.name, ", ", message_of(record["how"]), "."]), _lost(record)]))
+    )
     found.parts.append(Chart(_against_hours(record), _("Score against hours of data, with 95% intervals.")))
     if "alarms" in record:
         found.parts.append(Text(_rule(record)))

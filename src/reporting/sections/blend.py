@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from src.core import charts
-from src.core.language import _, joined
+from src.core.language import _
 from src.data.tasks import Task
+from src.evaluation.stored_sentences import message_of
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
 
@@ -21,7 +22,7 @@ def section(findings: Findings) -> Section:
             continue
         record, members = run.record, list(run.record["members"])
         groups = record["weights"]["groups"]
-        result.parts.append(Text(joined("", [name, ": ", run.score["how"], "."])))
+        result.parts.append(Text(_("{name}: {how}.").format(name=name, how=message_of(run.score["how"]))))
         rows = [
             [_labels(run.task, group['start'], group['stop']), f"{group['temperature']:.3f}",
              *(f"{weight:.3f}" for weight in group["weights"])]
@@ -44,7 +45,7 @@ def section(findings: Findings) -> Section:
                 Table(
                     [_("member"), _("score alone"), _("loss without the member")],
                     rows,
-                    _("Contributions, cross-fitted on {validation}").format(validation=contributions["on"]),
+                    _("Contributions, cross-fitted on {validation}").format(validation=message_of(contributions["on"])),
                 )
             )
             rows = [
@@ -52,7 +53,7 @@ def section(findings: Findings) -> Section:
                     step["member"],
                     f"{step['score']['value']:.4f}",
                     _gain(step["gain"]),
-                    f"{step['agree']} of {step['folds']}",
+                    _("{n} of {all}").format(n=step["agree"], all=step["folds"]),
                 ]
                 for step in contributions["greedy"]
             ]

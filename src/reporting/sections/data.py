@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from src.core import charts
-from src.core.language import _
+from src.core.language import _, joined
 from src.data.corpus import N_SPECIAL, Corpus
 from src.data.dataset import Dataset
 from src.evaluation.shift_words import short_names
+from src.evaluation.stored_sentences import message_of
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import series_data
 
@@ -26,12 +27,17 @@ def section(dataset: Dataset) -> Section:
     tests = {short: Corpus.load(dataset.test_folder(name)) for name, short in short_names(dataset.test_files).items()}
     result = Section(_("Data"))
     result.gist = _("files, labels, lengths and words")
-    result.parts.append(Text(f"{dataset.manifest['summary'][0].upper()}{dataset.manifest['summary'][1:]}."))
+    result.parts.append(Text(_("{summary}.").format(summary=message_of(dataset.manifest["summary"]))))
     result.parts.append(
         Table(
             [_("file"), _("role"), _("reports"), "sha256"],
             [
-                [file["name"], file["role"], f"{file['rows']:,}", f"{file['sha256'][:12]}…"]
+                [
+                    file["name"],
+                    series_data.ROLES.get(file["role"], file["role"]),
+                    f"{file['rows']:,}",
+                    f"{file['sha256'][:12]}…",
+                ]
                 for file in dataset.manifest["files"]
             ],
             _("Files"),
@@ -74,9 +80,9 @@ def _labels(dataset: Dataset, labels: np.ndarray) -> list[Chart]:
 
 def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> Chart:
     edges = np.arange(0, train.tokens.shape[1] + 5, 4)
-    files = {"train": train.lengths, **{name: corpus.lengths for name, corpus in tests.items()}}
+    files = {_("train"): train.lengths, **{name: corpus.lengths for name, corpus in tests.items()}}
     abnormal = labels.any(axis=1)
-    kinds = {"normal": train.lengths[~abnormal], "abnormal": train.lengths[abnormal]}
+    kinds = {_("normal"): train.lengths[~abnormal], _("abnormal"): train.lengths[abnormal]}
     pictures, shares = [], []
     for groups in (files, kinds):
         shares.append({name: 100 * np.histogram(n, edges)[0] / max(len(n), 1) for name, n in groups.items()})
@@ -90,13 +96,13 @@ def _lengths(train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> Cha
             chart.axes.set_xlabel(_("tokens"))
             chart.axes.set_ylabel(_("% of reports"))
         pictures.append(chart.svg)
-    means = ", ".join(f"{name} {np.mean(n):.1f}" for name, n in {**files, **kinds}.items() if len(n))
+    means = joined(", ", [joined(" ", [name, f"{np.mean(n):.1f}"]) for name, n in {**files, **kinds}.items() if len(n)])
     return Chart(pictures, _("Mean lengths: {means}.").format(means=means))
 
 
 def _words(dataset: Dataset, train: Corpus, tests: dict[str, Corpus], labels: np.ndarray) -> list[Chart | Table]:
     words, size = dataset.vocabulary.words, len(dataset.vocabulary)
-    counts = {name: _counts(corpus, size) for name, corpus in {"train": train, **tests}.items()}
+    counts = {name: _counts(corpus, size) for name, corpus in {_("train"): train, **tests}.items()}
     with charts.picture(_("Shares of words by rank")) as chart:
         ordered = {name: 100 * np.sort(count)[::-1] / max(count.sum(), 1) for name, count in counts.items()}
         charts.lines(chart.axes, np.arange(1, size - N_SPECIAL + 1), ordered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from src.core import charts, storage
-from src.core.language import _
+from src.core.language import _, joined
 from src.core.terminal import duration
 from src.reporting.html_page import Chart, Code, Section
 from src.reporting.sections import Findings
@@ -43,7 +43,7 @@ def _diagram(needs: Mapping[str, Sequence[str]], seconds: Mapping[str, float]) -
     with charts.picture(_("Stages of the pipeline with their times"), 0.5 + HEIGHT * rows, WIDTH * columns) as chart:
         for name, (column, row) in places.items():
             taken = seconds.get(name)
-            label = name if taken is None else f"{name}\n{duration(taken)}"
+            label = name if taken is None else joined("\n", [name, duration(taken)])
             shade = charts.DEEPEST * (taken or 0.0) / longest
             box = {"boxstyle": "round,pad=0.35", "edgecolor": charts.FAINT}
             box["facecolor"] = (*charts.parts_of(charts.COLOURS[0]), shade)

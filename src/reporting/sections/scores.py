@@ -11,6 +11,7 @@ from src.evaluation import metrics, runs
 from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.shift_words import short_names
+from src.evaluation.stored_sentences import message_of
 from src.evaluation.validation_sets import VALIDATIONS
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings, summary
@@ -206,7 +207,11 @@ def _all_scores(findings: Findings, scores: dict) -> Table:
         macro = [overall["macro"][key] for key in ("roc_auc", "pr_auc")]
         rows.append([name, *(_with_error(cell) for cell in cells), *(_figure(cell["value"]) for cell in macro)])
         columns = [_("run"), _("score"), _("exact match"), _("calibration error"), "ROC-AUC", "PR-AUC"]
-    broken = [joined(" ", ["; run", name, fault]) for name in scores if (fault := scores[name].get("fault"))]
+    broken = [
+        _("; run {name} {fault}").format(name=name, fault=message_of(fault))
+        for name in scores
+        if (fault := scores[name].get("fault"))
+    ]
     return Table(columns, rows, joined("", [_("Out of fold, ± one standard error"), *broken]))
 
 
