@@ -437,7 +437,7 @@ def show_scores(scores: dict[str, dict[str, Any]], metric: str = "auto") -> None
         cells = [_cell(figure["value"]) for figure in figures.values()]
         marks = (" *" if score.get("optimistic") else "") + (" !" if score.get("fault") else "")
         rows.append([name + marks, _with_error(figure_of(score, metric)), *cells])
-    show_table(_("Score of each run, with its standard error"), ["run", heading, *columns], rows, best=0)
+    show_table(_("Score of each run, with its standard error"), [_("run"), heading, *columns], rows, best=0)
     if any(score.get("optimistic") for score in scores.values()):
         result(_("* optimistic: its epochs were chosen on the rows that are scored"))
     for name, score in scores.items():
@@ -457,7 +457,7 @@ def show_details(run: RunFolder) -> None:
         figures = {task.score_name: metrics.ordering_figure(task, overall)}
         figures |= {name.replace("_", " "): figure for name, figure in overall["figures"].items()}
     rows = [[name, *(_cell(figure[key]) for key in ("value", "standard_error"))] for name, figure in figures.items()]
-    show_table(joined("", [run.name, ": ", message_of(score["how"])]), ["", "value", "s.e."], rows)
+    show_table(joined("", [run.name, ": ", message_of(score["how"])]), ["", _("value"), _("s.e.")], rows)
     {"multilabel": _show_labels, "binary": _show_binary, "regression": _show_regression, "multiclass": _show_classes}[
         task.kind
     ](run.name, score)
@@ -482,7 +482,7 @@ def _show_labels(name: str, score: dict[str, Any]) -> None:
         rows.append([label, f"{found['positives']:,}", share, *figures])
     show_table(
         _("{name}, label by label").format(name=name),
-        ["label", "positives", "share", "logloss", *COLUMNS.values()],
+        [_("label"), _("positives"), _("share"), _("logloss"), *COLUMNS.values()],
         rows,
     )
 
@@ -548,7 +548,7 @@ def _show_classes(name: str, score: dict[str, Any]) -> None:
     ]
     show_table(
         _("{name}, class by class").format(name=name),
-        ["class", "rows", "predicted", "recall", "prec.", "logloss", "AUROC"],
+        [_("class"), _("rows"), _("predicted"), _("recall"), _("prec."), _("logloss"), "AUROC"],
         rows,
     )
     if len(labels) <= MOST_CLASSES:
@@ -556,7 +556,7 @@ def _show_classes(name: str, score: dict[str, Any]) -> None:
         short = [label.removeprefix("class_") for label in labels]
         show_table(
             _("{name}: rows by true class (line) and most likely class (column)").format(name=name),
-            ["class", *short],
+            [_("class"), *short],
             rows,
         )
     _show_curve(f"{name}: calibration of the most likely class", score["overall"])
@@ -572,7 +572,7 @@ def _show_curve(title: str, overall: dict[str, Any]) -> None:
         ]
         for part in overall["calibration_curve"]
     ]
-    show_table(title, ["probability", "rows", "mean prediction", "observed"], rows)
+    show_table(title, [_("probability"), _("rows"), _("mean prediction"), _("observed")], rows)
 
 
 def _with_error(figure: dict[str, float | None]) -> str:

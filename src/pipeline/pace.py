@@ -15,6 +15,7 @@ from typing import Any
 
 from src.core.errors import OutOfTime, UserError
 from src.core.executors import Failure, Job, make_executor
+from src.core.language import _
 from src.core.settings import Config, Denoise, Pretrain, Run, Tabular, fingerprint
 from src.core.terminal import warn
 from src.data.corpus import Corpus
@@ -61,7 +62,11 @@ class Pace:
         except OutOfTime:
             raise
         except UserError as error:
-            warn(f"time: the speed of preset {settings.preset} cannot be measured: {error}")
+            warn(
+                _("time: the speed of preset {preset} cannot be measured: {error}").format(
+                    preset=settings.preset, error=error
+                )
+            )
             self._seconds = {_kind(run): math.inf for run in _all_runs(settings).values()} | self._seconds
             return 0.0
 
@@ -90,7 +95,11 @@ class Pace:
             self._seconds[kind] = math.inf if name in failures else watch.seconds[name] / rows
         for run, one in _all_runs(settings).items():
             if failure := failures.pop(names.get(_kind(one), ""), None):
-                warn(f"time: {run} of preset {settings.preset} cannot be trained: {failure.reason.strip()}")
+                warn(
+                    _("time: {run} of preset {preset} cannot be trained: {reason}").format(
+                        run=run, preset=settings.preset, reason=failure.reason.strip()
+                    )
+                )
         shutil.rmtree(folder, ignore_errors=True)
         return watch.total
 

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from src.core import interrupts, storage, terminal
 from src.core.errors import OutOfTime, UserError
+from src.core.language import _, english, joined
 from src.core.settings import Config, Folds, Run, Tabular
 from src.core.settings_loader import as_preset, load_config, preset_names
 from src.core.terminal import add_json, dependency, duration, info, result, show_table, warn
@@ -66,7 +67,7 @@ MARGIN = 1.4
 """Times that a step may take longer than predicted: beside other work a run may be cut off, and is lost for now."""
 MOST_SEEDS = 20
 """Seeds of a run."""
-LAST = {"leaderboard": "expected scores", "explain": "explanations", "report": "the page"}
+LAST = {"leaderboard": _("expected scores"), "explain": _("explanations"), "report": _("the page")}
 """Stages at the end, which a submission does not need, and words for what they make."""
 NOT_KEPT = {"paths", "executor", "device", "track", "track_uri"}
 """Settings that the noted preset leaves out: those of the command."""
@@ -84,7 +85,8 @@ class Plan:
     @property
     def words(self) -> str:
         folds = self.settings.folds
-        return f"preset {self.preset} with {'a holdout' if folds.scheme == 'holdout' else f'{folds.k} folds'}"
+        parts = _("a holdout") if folds.scheme == "holdout" else _("{n} folds").format(n=folds.k)
+        return _("preset {preset} with {folds}").format(preset=self.preset, folds=parts)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class TimeBudget:
             self.presets = [self.workspace.settings.preset]
 
     def run(self) -> None:
-        info(f"time: {duration(self.seconds)}, counted from the start of the command")
+        info(_("time: {time}, counted from the start of the command").format(time=duration(self.seconds)))
         try:
             self._begin()
             self._submit_early()
@@ -156,11 +158,15 @@ class TimeBudget:
         except (OutOfTime, interrupts.TimedOut):
             if not self.steps:
                 raise UserError(
-                    f"{duration(self.seconds)} are too short for a submission: the first run is not trained. Give more "
-                    "time; what is finished is kept, and the same command goes on from there"
+                    _(
+                        "{time} are too short for a submission: the first run is not trained. Give more "
+                        "time; what is finished is kept, and the same command goes on from there"
+                    ).format(time=duration(self.seconds))
                 ) from None
         if not self.steps:
-            raise UserError("no run could be trained and submitted, for the reasons above. Mend one, and run it again")
+            raise UserError(
+                _("no run could be trained and submitted, for the reasons above. Mend one, and run it again")
+            )
         self._close()
 
     def _begin(self) -> None:
@@ -177,12 +183,15 @@ class TimeBudget:
         self.plan = self._named(self._choose())
         measured = {name: self.pace.of(run) for name, run in self.plan.settings.runs.items()}
         speeds = ", ".join(f"{name} {1000 * speed:.2f} ms" for name, speed in measured.items() if speed < math.inf)
-        info(f"time: the speed here and now, for a row and epoch: {speeds or 'unknown'}")
+        info(_("time: the speed here and now, for a row and epoch: {speeds}").format(speeds=speeds or _("unknown")))
         known = self.plan.seconds < math.inf
-        takes = f"takes about {duration(self.plan.seconds)}" if known else "cannot all be trained"
+        takes = (
+            _("takes about {time}").format(time=duration(self.plan.seconds)) if known else _("cannot all be trained")
+        )
         info(
-            f"time: {self.plan.words} is chosen: what is missing of it {takes}, and {duration(max(0.0, self.left))} "
-            "are left"
+            _("time: {words} is chosen: what is missing of it {takes}, and {time} are left").format(
+                words=self.plan.words, takes=takes, time=duration(max(0.0, self.left))
+            )
         )
         self._find_finished()
 
@@ -217,8 +226,12 @@ class TimeBudget:
         longer = [plan for plan in tried[tried.index(fitting) + 1 :] if plan.seconds > available]
         if longer and self.pace.has_validation_sets:
             finite = longer[0].seconds < math.inf
-            takes = f"would take about {duration(longer[0].seconds)}" if finite else "cannot be trained"
-            info(f"time: {longer[0].words} {takes}")
+            takes = (
+                _("would take about {time}").format(time=duration(longer[0].seconds))
+                if finite
+                else _("cannot be trained")
+            )
+            info(_("time: {words} {takes}").format(words=longer[0].words, takes=takes))
         return fitting
 
     def _candidates(self) -> Iterator[list[Plan]]:
@@ -230,7 +243,11 @@ class TimeBudget:
             try:
                 config = settings if name == settings.preset else load_config(name, settings.overrides)
             except UserError as error:
-                info(f"time: preset {name} is left out, it does not take the words of this command: {error}")
+                info(
+                    _("time: preset {name} is left out, it does not take the words of this command: {error}").format(
+                        name=name, error=error
+                    )
+                )
                 continue
             if any(getattr(config, key) != getattr(settings, key) for key in SAME if key != "folds"):
                 continue
@@ -339,7 +356,7 @@ class TimeBudget:
                     # They may get further seeds, and may be of a preset that is not measured yet.
                     self.pace.measure(noted.model_copy(update={"runs": self.earlier}))
             except UserError as error:
-                warn(f"{self._file} is not used: {error}")
+                warn(_("{file} is not used: {error}").format(file=self._file, error=error))
 
     def _current(self, settings: Config) -> dict[str, Run]:
         """Runs of the settings that are trained, teachers first."""
@@ -347,7 +364,7 @@ class TimeBudget:
         jobs = fold_jobs(workspace, self.here)
         found = [name for name in jobs if run_target(workspace, name, jobs[name]).is_current()]
         if broken := [name for name in found if self._is_broken(name)]:
-            warn(f"time: {', '.join(broken)}: left out, for their predictions are of no use")
+            warn(_("time: {broken}: left out, for their predictions are of no use").format(broken=", ".join(broken)))
             self.failed.update(broken)
         return {name: settings.runs[name] for name in found if name not in broken}
 
@@ -357,9 +374,9 @@ class TimeBudget:
         """Submits what is finished or, if nothing is, a small run: the cheapest that can be trained."""
         if self.finished or self.earlier_members:
             try:
-                self._submit("what was finished", None, 0.0)
+                self._submit(_("what was finished"), None, 0.0)
             except UserError as error:
-                warn(f"time: what was finished is not submitted: {error}")
+                warn(_("time: what was finished is not submitted: {error}").format(error=error))
         else:
             for name, run in self._first():
                 self._try(name, run)
@@ -404,9 +421,9 @@ class TimeBudget:
                 with interrupts.limited(seconds):
                     self._make(self.workspace, "baselines")
             except interrupts.TimedOut:
-                info(f"time: the baselines take longer than {duration(seconds)}, and are left out")
+                info(_("time: the baselines take longer than {time}, and are left out").format(time=duration(seconds)))
             except UserError as error:
-                warn(f"time: the baselines are left out: {error}")
+                warn(_("time: the baselines are left out: {error}").format(error=error))
 
     def _next_move(self) -> tuple[str, Run] | None:
         """The next run to train that can be done in time: one of the plan, or a member of the blend with one more seed.
@@ -427,7 +444,11 @@ class TimeBudget:
                         break  # what an earlier command trained gets further seeds
                     if self._fits(name, run, margin):
                         if run != planned[name]:
-                            info(f"time: {name} gets {run.train.epochs} of {planned[name].train.epochs} epochs")
+                            info(
+                                _("time: {name} gets {epochs} of {all} epochs").format(
+                                    name=name, epochs=run.train.epochs, all=planned[name].train.epochs
+                                )
+                            )
                         return name, run
         teachers = {teacher for run in planned.values() for teacher in run.train.teachers}
         trained = {**self.earlier, **self.finished}
@@ -454,8 +475,8 @@ class TimeBudget:
         for stage, seconds in predicted.items():
             self.pace.learn(stage, seconds, self.last[stage])
         self.finished = trained
-        seed = f", seed {run.train.seeds[-1]}" if len(run.train.seeds) > 1 else ""
-        self._submit(f"{name}{seed}", sum(predicted.values()), self.last["pretrain"] + self.last["train"])
+        seed = _(", seed {seed}").format(seed=run.train.seeds[-1]) if len(run.train.seeds) > 1 else ""
+        self._submit(joined("", [name, seed]), sum(predicted.values()), self.last["pretrain"] + self.last["train"])
 
     def _try(self, name: str, run: Run) -> None:
         """Trains a run and submits the blend with it. A run that cannot be trained, or is broken, is told and left out.
@@ -467,12 +488,16 @@ class TimeBudget:
         except UserError as error:
             self.failed.add(name)
             if self.finished.get(name) is not run:
-                warn(f"time: {name} is left out, it cannot be trained: {error}")
+                warn(_("time: {name} is left out, it cannot be trained: {error}").format(name=name, error=error))
             elif self._is_broken(name):
-                warn(f"time: {name} is left out: {error}")
+                warn(_("time: {name} is left out: {error}").format(name=name, error=error))
                 del self.finished[name]
             else:
-                warn(f"time: {name} is trained, but the blend with it is not submitted: {error}")
+                warn(
+                    _("time: {name} is trained, but the blend with it is not submitted: {error}").format(
+                        name=name, error=error
+                    )
+                )
 
     def _is_broken(self, name: str) -> bool:
         """True for a trained run that is not blended, for its predictions are of no use (broken_runs.py)."""
@@ -481,12 +506,16 @@ class TimeBudget:
     def _submit(self, name: str, predicted: float | None, seconds: float) -> None:
         workspace = self._workspace()
         text = as_preset(workspace.settings, NOT_KEPT)
-        storage.write_text(self._file, f"# What ./run.sh --time has trained so far, {self.plan.words}\n{text}")
+        storage.write_text(self._file, f"# What ./run.sh --time has trained so far, {english(self.plan.words)}\n{text}")
         self._make(workspace, "blend", "submit")
         score = workspace.run("blend").score
         told = estimate_text(runs.figure_of(score, workspace.settings.metric))
         self.steps.append(Step(name, predicted, seconds, self.seconds - self.left, told))
-        info(f"time: {name}: the blend has {told} out of fold, submitted after {duration(self.seconds - self.left)}")
+        info(
+            _("time: {name}: the blend has {told} out of fold, submitted after {time}").format(
+                name=name, told=told, time=duration(self.seconds - self.left)
+            )
+        )
 
     @property
     def _file(self) -> Path:
@@ -546,15 +575,27 @@ class TimeBudget:
             ]
             for step in self.steps
         ]
-        columns = ["trained", "predicted", "took", "submitted after", "blend, out of fold"]
-        show_table(f"Within {duration(self.seconds)}: {self.plan.words}", columns, rows)
+        columns = [_("trained"), _("predicted"), _("took"), _("submitted after"), _("blend, out of fold")]
+        show_table(
+            _("Within {time}: {words}").format(time=duration(self.seconds), words=self.plan.words), columns, rows
+        )
         closing.show(workspace)
         if not _is_made(workspace, "baselines"):
-            info(f"time: not made: baselines. Make them: ./run.sh {workspace.command('baselines')}")
+            info(
+                _("time: not made: baselines. Make them: ./run.sh {command}").format(
+                    command=workspace.command("baselines")
+                )
+            )
         add_json("time", {"seconds": self.seconds, "preset": self.plan.preset, "plan": str(self._file)})
         result(
-            f"time: done after {duration(self.seconds - self.left)} of {duration(self.seconds)}. The same command goes "
-            f"on from there; what it trained is a preset: ./run.sh {workspace.command('pipeline')}"
+            _(
+                "time: done after {time} of {all}. The same command goes on from there; what it "
+                "trained is a preset: ./run.sh {command}"
+            ).format(
+                time=duration(self.seconds - self.left),
+                all=duration(self.seconds),
+                command=workspace.command("pipeline"),
+            )
         )
 
     def _make_last(self, workspace: Workspace) -> None:
@@ -568,9 +609,13 @@ class TimeBudget:
             with interrupts.limited(max(0.0, self.left - reserve)):
                 self._make(workspace, stage)
         except interrupts.TimedOut:
-            warn(f"time: no time is left for {LAST[stage]}. To make that: ./run.sh {workspace.command(stage)}")
+            warn(
+                _("time: no time is left for {what}. To make that: ./run.sh {command}").format(
+                    what=LAST[stage], command=workspace.command(stage)
+                )
+            )
         except UserError as error:
-            warn(f"time: {LAST[stage]} cannot be made: {error}")
+            warn(_("time: {what} cannot be made: {error}").format(what=LAST[stage], error=error))
 
     def _command(self) -> str:
         preset = [] if self.is_free else ["--preset", self.plan.preset]

@@ -77,10 +77,10 @@ def _list(workspace: Workspace) -> None:
         cells = [short_text(scores[name][key], found[name].task.has_classes) if key in scores[name] else "–"
                  for key in VALIDATIONS]  # fmt: skip
         rows.append([name + (" !" if found[name].fault else "") + (" °" if name in others else ""), *cells])
-    test = workspace.target.name if fitting and workspace.target else "no test file"
+    test = workspace.target.name if fitting and workspace.target else _("no test file")
     show_table(
         _("Runs, the best by {select_on} first; target {test}").format(select_on=select_on, test=test),
-        ["run", *VALIDATIONS],
+        [_("run"), *VALIDATIONS],
         rows,
         best=best,
     )
@@ -105,10 +105,10 @@ def _list(workspace: Workspace) -> None:
         taken, differences = seconds.get(name), _differences(name, nearest.get(name), settings)
         rows.append([name, date_text(made_at(found[name])), duration(taken) if taken else "–", differences])
     rows += [[name, date_text(made_at(run)), "–", ""] for name, run in unscored.items()]
-    columns = ["run", "made", "training", "settings, and the run that is most alike"]
+    columns = [_("run"), _("made"), _("training"), _("settings, and the run that is most alike")]
     show_table(_("How they were made"), columns, rows, words=["made", "training", columns[-1]])
     rows = [
-        [name, f"{count} folds", ", ".join(f"{key}={value}" for key, value in changed.items())]
+        [name, _("{n} folds").format(n=count), ", ".join(f"{key}={value}" for key, value in changed.items())]
         for name, of_run in kept.items()
         for changed, count in of_run
     ]
@@ -148,16 +148,19 @@ def _differences(name: str, other: str | None, settings: Mapping[str, Mapping[st
         return ""
     keys = differing(settings[name], settings[other])
     if not keys:
-        return f"as {other}"
+        return _("as {run}").format(run=other)
     told = [f"{key}={settings[name].get(key, '–')}" for key in keys[:MOST_DIFFERENCES]]
-    more = f" and {len(keys) - len(told)} more" if len(keys) > len(told) else ""
-    return f"{', '.join(told)}{more} ({other})"
+    more = _(" and {n} more").format(n=len(keys) - len(told)) if len(keys) > len(told) else ""
+    return _("{settings}{more} ({run})").format(settings=", ".join(told), more=more, run=other)
 
 
 def _described(run: RunFolder) -> str:
-    members = f" of {', '.join(run.record['members'])}" if run.is_blend else ""
-    kind = {"blend": "a blend", "model": "a trained model", "imported": "imported"}[run.record["kind"]]
-    return f"{run.name} is {kind}{members}"
+    told = {
+        "blend": _("{run} is a blend of {members}"),
+        "model": _("{run} is a trained model"),
+        "imported": _("{run} is imported"),
+    }[run.record["kind"]]
+    return told.format(run=run.name, members=", ".join(run.record.get("members", ())))
 
 
 def _compare(workspace: Workspace, one: RunFolder, other: RunFolder) -> None:
@@ -175,7 +178,7 @@ def _compare(workspace: Workspace, one: RunFolder, other: RunFolder) -> None:
         first = second = {}
     rows = [[key, first.get(key, "–"), second.get(key, "–")] for key in differing(first, second)]
     if rows:
-        show_table(_("Settings that differ"), ["setting", one.name, other.name], rows, words=[one.name, other.name])
+        show_table(_("Settings that differ"), [_("setting"), one.name, other.name], rows, words=[one.name, other.name])
     elif is_alike:
         result(_("{name} and {other} have the same settings").format(name=one.name, other=other.name))
     unlike = [what for key, what in FILES.items() if one.record.get(key) != other.record.get(key)]
@@ -184,7 +187,7 @@ def _compare(workspace: Workspace, one: RunFolder, other: RunFolder) -> None:
     fitting = {run.name for run in workspace.fitting_runs()[0]}
     is_other = not {one.name, other.name} <= fitting or workspace.target is None
     scores = [_scores(workspace, run, is_other) for run in (one, other)]
-    columns = ["validation", one.name, other.name]
+    columns = [_("validation"), one.name, other.name]
     rows = [[name, *(short_text(score[name], one.task.has_classes) for score in scores)] for name in scores[0]]
     if is_other:
         show_table(_("Out-of-fold scores"), columns, rows)

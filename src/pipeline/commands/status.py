@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from src.core.errors import Damaged, OutOfDate, UserError
-from src.core.language import _
+from src.core.language import _, joined
 from src.core.locks import is_held
 from src.core.targets import Target, json_fingerprint
 from src.core.terminal import add_json, duration, result, show_table
@@ -21,7 +21,17 @@ from src.pipeline import closing
 from src.pipeline.stage import STAGES, Progress, Stage, all_needs, get_stage, is_running
 from src.serving.bundle import Bundle
 
-GOES_ON = "goes on with the same command"
+GOES_ON = _("goes on with the same command")
+WORDS = {
+    "done": _("done"),
+    "running": _("running"),
+    "interrupted": _("interrupted"),
+    "damaged": _("damaged"),
+    "stale": _("stale"),
+    "missing": _("missing"),
+    "unsure": _("unsure"),
+}
+"""Words for the states of targets.STATES."""
 LEAST_DONE = ("running", "interrupted", "damaged", "missing", "stale", "unsure")
 
 
@@ -48,9 +58,9 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     chosen = [word for model in parsed.model for word in ("--model", model)]
     found = look(workspace, chosen)
     add_json("stages", [asdict(one) for one in found])
-    rows = [[f"{one.stage} {one.name}".strip(), one.state, one.note] for one in found]
-    title = f"{workspace.output.root} by preset {workspace.settings.preset}"
-    show_table(title, ["stage", "state", "what"], rows, words=["state", "what"])
+    rows = [[f"{one.stage} {one.name}".strip(), WORDS[one.state], one.note] for one in found]
+    title = _("{folder} by preset {preset}").format(folder=workspace.output.root, preset=workspace.settings.preset)
+    show_table(title, [_("stage"), _("state"), _("what")], rows, words=["state", "what"])
     others = sorted(
         {*workspace.output.run_names(), *workspace.output.unscored_names()} - {*workspace.settings.runs, "blend"}
     )
@@ -64,14 +74,14 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         path.name: _bundle_state(workspace, path) for path in sorted(workspace.output.root.glob("*.bundle"))
     }:
         add_json("bundles", bundles)
-        result(_("\nbundles: ") + "; ".join(f"{name} {state}" for name, state in bundles.items()))
+        result(_("\nbundles: ") + joined("; ", [joined(" ", one) for one in bundles.items()]))
     optional = {name for name in STAGES if get_stage(name).is_optional}
     to_make = ("interrupted", "damaged", "stale", "missing")
     left = [one for one in found if one.state in to_make and one.stage not in optional]
     closing.show(workspace, is_complete=not left)
     if any(one.stage in {*all_needs("submit"), "submit"} for one in left):
         seconds = forecast.forecast(workspace, forecast.shares_of(found)).seconds
-        about = f" (about {duration(seconds)})" if seconds is not None else ""
+        about = _(" (about {time})").format(time=duration(seconds)) if seconds is not None else ""
         result(
             _("\nall that a submission needs{about}: ./run.sh {command}").format(
                 about=about, command=workspace.command("pipeline", *chosen)
@@ -89,8 +99,10 @@ def _bundle_state(workspace: Workspace, path: Path) -> str:
         score = workspace.output.run(made_from["run"]) / "score.json"
         is_current = json_fingerprint(score) == made_from["fingerprint"] if score.exists() else False
     except UserError as error:
-        return f"({error.what if isinstance(error, Damaged) else 'cannot be read'})"
-    return f"(of {made_from['run']} as it {'is' if is_current else 'was before'})"
+        what = error.what if isinstance(error, Damaged) else _("cannot be read")
+        return joined("", ["(", what, ")"])
+    told = _("(of {run} as it is)") if is_current else _("(of {run} as it was before)")
+    return told.format(run=made_from["run"])
 
 
 def look(workspace: Workspace, chosen: Sequence[str] = ()) -> list[Status]:
@@ -136,8 +148,9 @@ def _stage_status(workspace: Workspace, stage: Stage, chosen: Sequence[str], tol
     told |= {one.note for one in found if one.state == "damaged"}
     if not stage.counted:
         return found
-    note = f"{sum(one.state == 'done' for one in found)} of {len(found)} {stage.counted}"
-    note = "; ".join([note, *(one.note for one in found if one.state == "damaged")][:2])
+    n = sum(one.state == "done" for one in found)
+    note = _("{n} of {all} {things}").format(n=n, all=len(found), things=stage.counted)
+    note = joined("; ", [note, *(one.note for one in found if one.state == "damaged")][:2])
     states = [one.state for one in found] or [state_of_none]
     state = next((state for state in LEAST_DONE if state in states), "done")
     command = workspace.command(stage.name, *chosen)
@@ -153,11 +166,11 @@ def _target_status(workspace: Workspace, stage: Stage, target: Target, reason: s
     state = target.state(is_locked or progress.is_running, progress.is_begun)
     notes = [(target.damage() or "") if state == "damaged" else progress.note]
     if state == "running" and not progress.is_running and progress.done is not None:
-        notes.append("waits for its turn" if progress.done < progress.total else "predicts")
+        notes.append(_("waits for its turn") if progress.done < progress.total else _("predicts"))
     if state == "interrupted":
         notes.append(GOES_ON)
     command = workspace.command(stage.name, *(stage.command_words(target.name) or chosen))
-    note = "; ".join(filter(None, notes))
+    note = joined("; ", filter(None, notes))
     return Status(stage.name, stage.label(target.name), state, note, progress.done, progress.total, command)
 
 
@@ -176,13 +189,12 @@ def _studies(workspace: Workspace) -> list[Status]:
         except Damaged as error:
             found.append(Status("tune", folder.name, "damaged", error.what))
             continue
-        note = "trials: " + (
-            ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none finished"
-        )
+        finished = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        note = _("trials: {counts}").format(counts=finished or _("none finished"))
         if is_working or left:
-            note += f"; {left} under way"
+            note = note + _("; {left} under way").format(left=left)
         state = "running" if is_working else "interrupted" if left else "done"
         if state == "interrupted":
-            note += f"; {GOES_ON}"
+            note = joined("; ", [note, GOES_ON])
         found.append(Status("tune", folder.name, state, note, sum(counts.values())))
     return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.core import array_files, storage, versions
 from src.core.executors import make_executor, raise_failures, run_shown
-from src.core.language import _
+from src.core.language import _, word
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import add_json, duration, info, result, show_table
@@ -75,10 +75,11 @@ class AlarmStage(Stage):
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         if not targets:
-            why = f"{workspace.task.noun} have no hours" if workspace.settings.alarms.hours else "alarms.hours is empty"
+            no_hours = _("{noun} have no hours").format(noun=word(workspace.task.noun))
+            why = no_hours if workspace.settings.alarms.hours else _("alarms.hours is empty")
             info(_("alarms: stays are read hour by hour; {why}").format(why=why))
             return ""
-        return f"alarms: up to date ({targets[0].result})"
+        return _("alarms: up to date ({result})").format(result=targets[0].result)
 
     def show(self, workspace: Workspace) -> None:
         for target in self.targets(workspace):

@@ -27,7 +27,7 @@ from src.pipeline.stage import Stage
 class Baselines(Stage):
     name = "baselines"
     needs = ("folds",)
-    counted = "baselines"
+    counted = _("baselines")
 
     def names(self, workspace: Workspace) -> list[str]:
         return list(workspace.settings.baselines)
@@ -50,7 +50,7 @@ class Baselines(Stage):
         return [Target(name, path, stamp, (path.with_name("oof.npy"),)) for name, path in results.items()]
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return f"baselines: up to date ({', '.join(self.names(workspace))})"
+        return _("baselines: up to date ({names})").format(names=", ".join(self.names(workspace)))
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         started = time.perf_counter()

@@ -26,6 +26,7 @@ from src.ensemble.blend_data import blend_rows, judging_folds
 from src.evaluation import broken_runs, runs
 from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
+from src.evaluation.stored_sentences import message_of
 from src.evaluation.workspace import Workspace
 from src.pipeline import replaced
 from src.pipeline.stage import Progress, Stage, run_lock
@@ -108,13 +109,14 @@ class Blend(Stage):
         return Progress("; ".join(filter(None, [", ".join(part.name for part in self.parts(workspace)), fault])))
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return f"blend: up to date ({targets[0].result.parent})"
+        return _("blend: up to date ({folder})").format(folder=targets[0].result.parent)
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         if self._members and self._blend == "blend":
             info(_("blend: this takes the place of the pipeline's blend; --name NAME keeps both"))
         parts = self.parts(workspace)
-        method = "fixed weights" if workspace.settings.blend.fixed else f"method {workspace.settings.blend.method}"
+        fixed = workspace.settings.blend.fixed
+        method = _("fixed weights") if fixed else _("method {method}").format(method=workspace.settings.blend.method)
         info(_("blend: {names} by {method}").format(names=", ".join(part.name for part in parts), method=method))
         if plain := [part.name for part in parts if not part.has_copies]:
             info(
@@ -285,18 +287,22 @@ def _show_weights(labels: list[str], fitted: blending.BlendWeights, names: list[
     rows = []
     for group in fitted.groups:
         own = labels[group.columns]
-        columns = own[0] if len(own) == 1 else f"{own[0]} to {own[-1]}"
+        columns = own[0] if len(own) == 1 else _("{first} to {last}").format(first=own[0], last=own[-1])
         rows.append([columns, f"{group.temperature:.3f}", *(f"{w:.3f}" for w in group.weights)])
-    show_table(_("Blend ({method})").format(method=fitted.method), ["weights of", "temperature", *names], rows)
+    show_table(_("Blend ({method})").format(method=fitted.method), [_("weights of"), _("temperature"), *names], rows)
 
 
 def _show(names: list[str], diversity: dict, worth: dict) -> None:
-    result(_("\nWhat the members are worth, cross-fitted, on {on}:").format(on=worth["on"]))
+    result(_("\nWhat the members are worth, cross-fitted, on {on}:").format(on=message_of(worth["on"])))
     rows = [
         [step["member"], f"{step['score']['value']:.4f}", *_signed(step["gain"]), f"{step['agree']}/{step['folds']}"]
         for step in worth["greedy"]
     ]
-    show_table(_("Added one at a time, the best first"), ["member", "score", "gain", "s.e.", "folds agree"], rows)
+    show_table(
+        _("Added one at a time, the best first"),
+        [_("member"), _("score"), _("gain"), _("s.e."), _("folds agree")],
+        rows,
+    )
     scores = {name: f"{worth['members'][name]['score']['value']:.4f}" for name in names}
     correlation = diversity["correlation"]
     rows = []
@@ -312,7 +318,7 @@ def _show(names: list[str], diversity: dict, worth: dict) -> None:
             [name, scores[name], *("–" if value is None else f"{value:.2f}" for value in line)]
             for name, line in zip(names, correlation, strict=True)
         ]
-        show_table(_("Correlation of the members' errors"), ["member", "alone", *names], rows)
+        show_table(_("Correlation of the members' errors"), [_("member"), _("alone"), *names], rows)
     if diversity["mean_pairwise"] is not None:
         result(
             _("mean correlation of the members' errors: {mean_pairwise:.3f}").format(

@@ -43,7 +43,7 @@ class Eda(Stage):
         return Progress(str(page) if page.exists() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return f"eda: up to date ({workspace.output.eda})"
+        return _("eda: up to date ({eda})").format(eda=workspace.output.eda)
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         from src.reporting.sections import data

@@ -82,7 +82,7 @@ class Explain(Stage):
         if not targets:
             info(_("explain: off (explain.per_label=0)"))
             return ""
-        return f"explain: up to date ({targets[0].result})"
+        return _("explain: up to date ({result})").format(result=targets[0].result)
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         _explain_set(workspace, source_of(workspace, self._run), missing[0])
@@ -147,7 +147,7 @@ def _explain_set(workspace: Workspace, source: RunFolder, target: Target) -> Non
     show_table(_("{what}, by {name}").format(what=what, name=source.name), columns, lines, columns[-1:])
     looked_into = Findings.load(workspace).best
     more = (
-        f"; ./run.sh {workspace.command('report')} shows it"
+        _("; ./run.sh {command} shows it").format(command=workspace.command("report"))
         if looked_into is not None and looked_into.name == source.name
         else ""
     )

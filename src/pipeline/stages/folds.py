@@ -11,6 +11,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _, word
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import info, result, warn
@@ -20,7 +21,7 @@ from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
 
-WHAT = {"kfold": "{k} folds", "families": "{k} folds of whole families", "holdout": "holdout 8:1:1"}
+WHAT = {"kfold": _("{k} folds"), "families": _("{k} folds of whole families"), "holdout": _("holdout 8:1:1")}
 LARGE = 100_000
 """Reports that take seconds to split."""
 
@@ -51,7 +52,7 @@ class Folds(Stage):
         return Progress(_described(workspace) if target.is_current() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return f"folds: up to date ({_described(workspace)})"
+        return _("folds: up to date ({described})").format(described=_described(workspace))
 
     def forget(self, workspace: Workspace) -> None:
         """Removes the note of the folds, so that they are made again."""
@@ -70,7 +71,7 @@ class Folds(Stage):
         recorded = splits.recorded(settings, len(dataset.train))
         target = Target("", output.folds_manifest, None, (output.folds,))
         target.write({"settings": recorded, "is_own": True})
-        info(f"folds: those of {output.folds} are used as they are")
+        info(_("folds: those of {folds} are used as they are").format(folds=output.folds))
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         _split(workspace, missing[0])
@@ -90,21 +91,29 @@ def _split(workspace: Workspace, target: Target) -> None:
     settings = splits.recorded(config.folds, len(corpus))
     if output.folds.exists() and output.folds_manifest.exists():
         _tell_of_runs(workspace, settings)
-        info(f"folds: the {dataset.task.noun} or the settings have changed; splitting anew")
+        info(_("folds: the {noun} or the settings have changed; splitting anew").format(noun=word(dataset.task.noun)))
     if len(corpus) >= LARGE:
-        info(f"folds: splitting {len(corpus):,} {dataset.task.noun} into {what}; a million take some 15 s")
+        info(
+            _("folds: splitting {n:,} {noun} into {what}; a million take some 15 s").format(
+                n=len(corpus), noun=word(dataset.task.noun), what=what
+            )
+        )
     output.folds_manifest.unlink(missing_ok=True)  # a table without its manifest is not taken for made
     strata = dataset.task.strata(np.asarray(corpus.labels))
     made = splits.make_folds(corpus, config.folds, strata)
     if made.dealt:
         info(
-            f"folds: more than folds.max_rows={config.folds.max_rows:,} {dataset.task.noun}: those with the same "
-            "labels were dealt out, and only the rest stratified"
+            _(
+                "folds: more than folds.max_rows={max_rows:,} {noun}: those with the same labels "
+                "were dealt out, and only the rest stratified"
+            ).format(max_rows=config.folds.max_rows, noun=word(dataset.task.noun))
         )
     if made.families is not None and made.families.approximate:
         info(
-            f"folds: more than folds.max_compared={config.folds.max_compared:,} reports: families are approximate, as "
-            f"each was compared only with some that share n-grams with it"
+            _(
+                "folds: more than folds.max_compared={max_compared:,} reports: families are "
+                "approximate, as each was compared only with some that share n-grams with it"
+            ).format(max_compared=config.folds.max_compared)
         )
     names = [file["name"] for file in dataset.manifest["files"] if file["role"] == "train"]
     splits.save(output.folds, made, corpus, names)
@@ -116,12 +125,13 @@ def _split(workspace: Workspace, target: Target) -> None:
     names_of_strata = _names_of_strata(dataset.task, strata.shape[1])
     name = names_of_strata[label]
     result(
-        f"folds: {what}, {len(corpus):,} {dataset.task.noun}; label rates differ by at most {worst:.2%} between folds "
-        f"({name}); in {output.folds}"
+        _(
+            "folds: {what}, {n:,} {noun}; label rates differ by at most {worst:.2%} between folds ({name}); in {folds}"
+        ).format(what=what, n=len(corpus), noun=word(dataset.task.noun), worst=worst, name=name, folds=output.folds)
     )
     rare = [names_of_strata[i] for i in splits.missing_labels(strata, made)]
     if rare:
-        warn(f"too few positives, so some folds have none: {', '.join(rare)}")
+        warn(_("too few positives, so some folds have none: {rare}").format(rare=", ".join(rare)))
 
 
 def _tell_of_runs(workspace: Workspace, settings: dict[str, Any]) -> None:
@@ -160,15 +170,30 @@ def _run(workspace: Workspace, name: str) -> RunFolder | None:
 
 def _names_of_strata(task: Task, n: int) -> list[str]:
     """Names of the columns of Task.strata()."""
-    return task.label_names if task.has_classes else [f"part {i + 1} of {n} by {task.label_names[0]}" for i in range(n)]
+    return (
+        task.label_names
+        if task.has_classes
+        else [_("part {part} of {n} by {label}").format(part=i + 1, n=n, label=task.label_names[0]) for i in range(n)]
+    )
 
 
 def _tell(families: splits.Families, fold_size: float) -> dict[str, Any]:
     facts = families.facts()
     info(
-        f"folds: {facts['families']:,} families of near-duplicates (cosine above {facts['threshold']:g}) hold "
-        f"{facts['share_of_reports']:.1%} of the reports, the largest {facts['largest']:,}"
+        _(
+            "folds: {families:,} families of near-duplicates (cosine above {threshold:g}) hold "
+            "{share:.1%} of the reports, the largest {largest:,}"
+        ).format(
+            families=facts["families"],
+            threshold=facts["threshold"],
+            share=facts["share_of_reports"],
+            largest=facts["largest"],
+        )
     )
     if facts["largest"] > fold_size:
-        warn(f"a family of {facts['largest']:,} reports is larger than a fold: the folds differ in size and labels")
+        warn(
+            _("a family of {largest:,} reports is larger than a fold: the folds differ in size and labels").format(
+                largest=facts["largest"]
+            )
+        )
     return facts

@@ -45,7 +45,7 @@ MOST_COPIES = 4
 class Leaderboard(Stage):
     name = "leaderboard"
     needs = ("train", "blend")
-    counted = "runs"
+    counted = _("runs")
 
     def __init__(self, named: Sequence[str] = (), against: str | None = None):
         """`named`: runs that are shown in detail; `against`: the run that gains are computed over, for the target."""
@@ -262,9 +262,17 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
         told = "–" if expected["value"] is None else f"{expected['value']:.3f}±{number_text(half, '.3f')}"
         rows.append([name, *cells, told])
     sizes = next(iter(lines.values()))["validations"]
-    rows.append([f"effective {task.noun}", *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS), ""])
-    title = f"{'Target ' if is_target else ''}{short[test]}: best by {select_on} first"
-    show_table(title, ["run", *VALIDATIONS, "expected"], rows, best=0)
+    rows.append(
+        [
+            _("effective {noun}").format(noun=word(task.noun)),
+            *(f"{sizes[key]['effective_size']:,.0f}" for key in VALIDATIONS),
+            "",
+        ]
+    )
+    title = (
+        _("Target {test}: best by {select_on} first") if is_target else _("{test}: best by {select_on} first")
+    ).format(test=short[test], select_on=select_on)
+    show_table(title, [_("run"), *VALIDATIONS, _("expected")], rows, best=0)
     if is_target:
         result(
             _("± of a validation: standard error{precision}").format(
@@ -306,7 +314,7 @@ def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFol
     ]
     show_table(
         _("Gain over {name} on the same rows, target {test}").format(name=base.name, test=target.name),
-        ["run", *VALIDATIONS],
+        [_("run"), *VALIDATIONS],
         rows,
     )
 
@@ -323,6 +331,6 @@ def _show_rates(name: str, board: dict[str, Any], workspace: Workspace) -> None:
         ]
         show_table(
             _("{name} on {test}: label rates").format(name=name, test=test.name),
-            ["label", "train", "predicted", "by EM"],
+            [_("label"), _("train"), _("predicted"), _("by EM")],
             rows,
         )

@@ -505,7 +505,7 @@ def _labels_that_train(file: Reports, task: Task) -> np.ndarray | None:
 
 def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: str) -> None:
     for file in files:
-        form = f"labels of {file.task.title}" if file.task else "no labels"
+        form = _("labels of {title}").format(title=word(file.task.title)) if file.task else _("no labels")
         origin = input_files.describe_known(file.path, file.sha256)
         info(
             _("{role}: {name}: {n:,} reports, {form}; {origin}").format(

@@ -67,8 +67,8 @@ class Pretrain(Stage):
         total, epochs = job.run["pretrain"]["epochs"], job.epochs_done()
         if target.is_current():
             made = storage.read_json(target.result)["epochs"]
-            return Progress(f"{made} of {total} epochs", made, total)
-        note = f"at epoch {epochs} of {total}" if epochs else ""
+            return Progress(_("{n} of {all} epochs").format(n=made, all=total), made, total)
+        note = _("at epoch {epoch} of {all}").format(epoch=epochs, all=total) if epochs else ""
         return Progress(note, epochs, total, is_begun=epochs > 0, is_running=job.is_running())
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:

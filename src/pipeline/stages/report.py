@@ -48,7 +48,7 @@ class Report(Stage):
         return Progress(str(page) if page.exists() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return f"report: up to date ({workspace.output.report})"
+        return _("report: up to date ({report})").format(report=workspace.output.report)
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         from src.reporting.sections import (
@@ -111,6 +111,7 @@ def made_from(workspace: Workspace) -> str:
             **({} if language.chosen() == "en" else {"language": language.chosen()}),
             "version": [versions.REPORT, versions.MISSINGNESS],
             "templates": [storage.file_sha256(template) for template in TEMPLATES],
+            "translations": storage.file_sha256(language.CATALOGUE.with_suffix(".mo")),
             "libraries": storage.libraries("matplotlib", "jinja2", "numpy"),
         }
     )

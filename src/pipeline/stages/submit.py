@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage, versions
-from src.core.language import _, word
+from src.core.language import _, joined, word
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import info, result, warn
@@ -68,10 +68,12 @@ class Submit(Stage):
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
         done, total = int(target.noted(target.result)), int(target.fingerprint)
-        return Progress(f"{done} of {total} files", done, total)
+        return Progress(_("{n} of {all} files").format(n=done, all=total), done, total)
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return "\n".join(f"submit: up to date ({path})" for path in self.files(workspace).values())
+        return joined(
+            "\n", [_("submit: up to date ({path})").format(path=path) for path in self.files(workspace).values()]
+        )
 
     def show(self, workspace: Workspace) -> None:
         settings, known = workspace.settings, workspace.dataset.test_files

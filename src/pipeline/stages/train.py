@@ -18,12 +18,13 @@ import yaml
 from src.core import array_files, locks, storage, versions
 from src.core.errors import UserError
 from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
-from src.core.language import _
+from src.core.language import _, joined
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
 from src.evaluation import broken_runs, metrics, runs
 from src.evaluation.runs import RunFolder
+from src.evaluation.stored_sentences import message_of
 from src.evaluation.validation_sets import ShiftedTest
 from src.evaluation.workspace import Workspace
 from src.pipeline import replaced
@@ -66,16 +67,20 @@ class Train(Stage):
         running = [job for job in left if job.is_running()]
         begun = [job for job in left if job.epochs_done()]
         trained = len(jobs) - len(left)
-        notes = [f"{trained} of {len(jobs)} folds", *(_epoch_note(job, jobs) for job in running or begun)]
+        notes = [
+            _("{n} of {all} folds").format(n=trained, all=len(jobs)),
+            *(_epoch_note(job, jobs) for job in running or begun),
+        ]
         if not left and not target.is_current():
-            notes.append("to be put together anew")
+            notes.append(_("to be put together anew"))
         elif target.is_current():
             score = storage.read_json(target.result)
-            notes.append(f"score {runs.figure_of(score, workspace.settings.metric)['value']:.4f}")
+            figure = runs.figure_of(score, workspace.settings.metric)["value"]
+            notes.append(_("score {score:.4f}").format(score=figure))
             if fault := score.get("fault"):
-                notes.append(fault)
+                notes.append(message_of(fault))
         is_begun = bool(begun) or (trained > 0 and not target.result.exists())
-        return Progress("; ".join(notes), trained, len(jobs), is_begun, bool(running))
+        return Progress(joined("; ", notes), trained, len(jobs), is_begun, bool(running))
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         tracking = tracking_of(workspace.settings)
@@ -85,7 +90,7 @@ class Train(Stage):
         info(_("train: all {count} folds are up to date").format(count=sum(map(len, jobs.values()))))
         for name in jobs:
             _report_run(workspace, name, tracking)
-        return f"train: {len(jobs)} runs in {workspace.output.runs}"
+        return _("train: {n} runs in {runs}").format(n=len(jobs), runs=workspace.output.runs)
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         started = time.perf_counter()
@@ -263,8 +268,9 @@ def _report_run(workspace: Workspace, name: str, tracking: Tracking) -> None:
 
 
 def _epoch_note(job: FoldJob, jobs: Sequence[FoldJob]) -> str:
-    seed = f" seed {job.seed}" if len({other.seed for other in jobs}) > 1 else ""
-    return f"fold {job.fold}{seed} at epoch {job.epochs_done()} of {job.run['train']['epochs']}"
+    seed = _(" seed {seed}").format(seed=job.seed) if len({other.seed for other in jobs}) > 1 else ""
+    told = _("fold {fold}{seed} at epoch {epoch} of {all}")
+    return told.format(fold=job.fold, seed=seed, epoch=job.epochs_done(), all=job.run["train"]["epochs"])
 
 
 def _labelled_extras(workspace: Workspace, name: str) -> list[str]:

@@ -407,7 +407,7 @@ def _show_gains(trials: Study, select_on: str, best: Sequence[FrozenTrial], in_u
         )
     show_table(
         _("{name}: settings in use and best trials").format(name=trials.name),
-        ["", "trial", select_on, "gain", "time"],
+        ["", _("trial"), select_on, _("gain"), _("time")],
         rows,
     )
 
