@@ -37,7 +37,8 @@ def built(run: dict) -> Any:
     return build_model(Run.model_validate(run).model, token_shape(VOCABULARY + N_SPECIAL), ROUND1.n_labels).eval()
 
 
-def _rows(count: int, seed: int) -> Any:
+def random_rows(count: int, seed: int) -> Any:
+    """Returns Rows of `count` random reports, each with the weight 1."""
     from src.training.rows import Rows
 
     tokens, lengths, labels = encoded(count, seed)
@@ -69,7 +70,7 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
     cpu = torch.device("cpu")
     settings = Run.model_validate(run)
     train_settings = settings.train.model_copy(update={"epochs": 1})
-    train, valid = _rows(rows, seed=1), _rows(valid_rows, seed=2)
+    train, valid = random_rows(rows, seed=1), random_rows(valid_rows, seed=2)
     model = built(run).train()
     picked = pick_precision(precision, cpu)
     reader = EpochReader(train, train_settings, cpu)
@@ -184,7 +185,7 @@ def batches(rows: int, batch_size: int) -> Callable[[], dict]:
     from src.training.epoch_reader import EpochReader
 
     settings = Train(batch_size=batch_size, noise={"replacement": 0.1})
-    reader = EpochReader(_rows(rows, seed=0), settings, torch.device("cpu"))
+    reader = EpochReader(random_rows(rows, seed=0), settings, torch.device("cpu"))
 
     def once() -> dict:
         total = sum(wanted.targets.sum().item() for _, wanted in reader.batches(np.random.default_rng(0)))

@@ -66,6 +66,8 @@ class Output:
         self.agreement = root / "agree.json"
         self.scale = root / "scale.json"
         self.load = root / "load.json"
+        self.gpu = root / "gpu"
+        self.gpu_dry_run = root / "gpu_dry_run"
         self.locks = root / "locks"
 
     def run(self, name: str) -> Path:

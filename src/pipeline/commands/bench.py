@@ -39,7 +39,8 @@ from src.evaluation.workspace import Workspace
 COMMITTED = ROOT / "docs" / "bench.json"
 TOLERANCE = 0.4
 """A ratio may be smaller than the committed one by this share; two runs on one machine differ by up to half of it."""
-PIPELINE, AGREE, SCALE, SERVE = "pipeline", "agree", "scale", "serve"
+PIPELINE, AGREE, SCALE, SERVE, GPU = "pipeline", "agree", "scale", "serve", "gpu"
+SOAK_MINUTES, GPU_MINUTES = 1.0, 9.0
 ROWS_OF_PIPELINE, TEST_ROWS_OF_PIPELINE = 10_000, 3_000
 """Numbers of round 1."""
 
@@ -61,13 +62,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--naive", type=Path, metavar="FILE", help="for serve: bundle of the naive service (default: the same)"
     )
     parser.add_argument("--seconds", type=float, default=10, metavar="S", help="for serve: of a figure (default 10)")
-    parser.add_argument("--minutes", type=float, default=1, metavar="M", help="for serve: of the soak (default 1)")
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="for serve: of the soak (default 1); for gpu: of all (default 9)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="for gpu: tiny sizes on the CPU, to try the command")
     parser.add_argument("--check", action="store_true", help="fail where a ratio fell below the committed ones")
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
-    if parsed.parts == [SERVE]:
-        serve(workspace, parsed.bundle, parsed.naive, parsed.seconds, parsed.minutes)
+    if parsed.dry_run and parsed.parts != [GPU]:
+        raise UserError(f"--dry-run is for: ./run.sh bench {GPU}")
+    if parsed.parts == [GPU]:
+        gpu(workspace, GPU_MINUTES if parsed.minutes is None else parsed.minutes, parsed.dry_run)
+    elif parsed.parts == [SERVE]:
+        minutes = SOAK_MINUTES if parsed.minutes is None else parsed.minutes
+        serve(workspace, parsed.bundle, parsed.naive, parsed.seconds, minutes)
     elif parsed.bundle or parsed.naive:
         raise UserError(f"--bundle and --naive are for: ./run.sh bench {SERVE}")
     else:
@@ -88,11 +97,11 @@ def measure(
             if len(parts) > 1 or check:
                 raise UserError(f"{alone} takes no turns with other parts and has no ratios: run it by itself")
             return does()
-    if SERVE in parts:
-        raise UserError(f"{SERVE} takes no turns with other parts and has no ratios: run it by itself")
+    for alone in {SERVE, GPU} & set(parts):
+        raise UserError(f"{alone} takes no turns with other parts and has no ratios: run it by itself")
     for part in parts:
         if part not in (*PARTS, PIPELINE):
-            raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE, SCALE, SERVE])
+            raise unknown("part of the benchmark", part, [*PARTS, PIPELINE, AGREE, SCALE, SERVE, GPU])
     committed = json.loads(COMMITTED.read_text(encoding="utf-8")) if check else None
     if committed and committed["machine"]["cores"] != available_cores():
         raise UserError(
@@ -286,6 +295,18 @@ def serve(
         result(f"memory in the soak: {first:,.0f} MB in its first fifth, {last:,.0f} MB in its last")
     storage.write_json(workspace.output.load, {"machine": _machine(), **found})
     return found
+
+
+def gpu(workspace: Workspace, minutes: float, dry_run: bool = False) -> dict[str, Any]:
+    """Measures what a card is worth, within so many minutes, and shows and writes it: see gpu_bench.py.
+
+    Raises UserError where there is no CUDA device, except for a dry run, and for minutes that are not above 0.
+    """
+    from src.pipeline.gpu_bench import GpuBench
+
+    if minutes <= 0:
+        raise UserError(f"bench {GPU} needs more than 0 minutes, not {minutes:g}")
+    return GpuBench(workspace, 60 * minutes, dry_run).run()
 
 
 def _load_cells(figures: dict[str, Any]) -> list[str]:

@@ -1,0 +1,337 @@
+"""Rates of training and prediction on one device, each measured in a process of its own, and the tables of all of it.
+
+A wave of jobs sets up side by side: imports, weights, a warm-up epoch with its compilation. Then the jobs measure one
+after the other, each with the device to itself; or all at once, to see how many folds a card trains side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.bench.data import encoded
+from src.bench.product import built, flops, random_rows
+from src.core import locks, storage
+from src.core.executors import Job
+from src.core.settings import Config, Run, Transformer
+from src.data.tasks import ROUND1
+
+PEAKS = {
+    "NVIDIA H200": (66.9, 989.4),
+    "NVIDIA H100 80GB HBM3": (66.9, 989.4),
+    "NVIDIA H100 PCIe": (51.2, 756.0),
+    "NVIDIA A100-SXM4-40GB": (19.5, 312.0),
+    "NVIDIA A100-SXM4-80GB": (19.5, 312.0),
+    "NVIDIA A100-PCIE-40GB": (19.5, 312.0),
+    "NVIDIA A100 80GB PCIe": (19.5, 312.0),
+    "NVIDIA A40": (37.4, 149.7),
+    "NVIDIA A10": (31.2, 125.0),
+    "NVIDIA L40S": (91.6, 362.0),
+    "NVIDIA L4": (30.3, 121.0),
+    "NVIDIA RTX A6000": (38.7, 154.8),
+    "NVIDIA GeForce RTX 4090": (82.6, 165.2),
+    "NVIDIA GeForce RTX 3090": (35.6, 71.0),
+}
+"""Peak of dense products in fp32 without TF32 and in bf16 with sums in fp32, in 1e12 operations a second, by the card's
+name in torch: from data sheets of its maker. A card of another name, such as a part of a card, has no share."""
+PRECISIONS = ("fp32", "bf16")
+FUSED, UNFUSED = "fused attention", "unfused attention"
+GRAPHS = "CUDA graphs"
+STEP = ("batch_size", "attack", "consistency", "join", "noise")
+"""Settings of training that decide how much work a step is, beside the model."""
+TRAINED, PREDICTED = "train_per_second", "predict_per_second"
+PATIENCE = 0.9
+"""Share of a wave's time in which its jobs must be set up: after it, those that are measure without the others."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Amount of work of the measurements."""
+
+    rows: int = 2048
+    """Reports of an epoch of training, the lengths of round 1."""
+    predicted: int = 4096
+    seconds: float = 1.0
+    """Seconds of measuring a rate."""
+    side_by_side: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of folds that train at the same time."""
+    graphs: bool = True
+    """True to measure torch.compile with CUDA graphs, too."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Way of computing that a rate is measured of."""
+
+    precision: str
+    attention: str = ""
+    """FUSED or UNFUSED; empty for an encoder without attention."""
+    graphs: bool = False
+
+    @property
+    def name(self) -> str:
+        return ", ".join(filter(None, [self.precision, self.attention, GRAPHS if self.graphs else ""]))
+
+
+def encoders(presets: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
+    """Returns the runs of the presets, each kind of training step once: under preset/run, the `run` and the names of
+    all that have this step (`used_by`)."""
+    found: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, str] = {}
+    for preset, config in presets.items():
+        for name, run in config.runs.items():
+            step = run.train.model_dump(mode="json", include=set(STEP))
+            key = kinds.setdefault(str((run.model.model_dump(mode="json"), step)), f"{preset}/{name}")
+            found.setdefault(key, {"run": run, "used_by": []})["used_by"].append(f"{preset}/{name}")
+    return found
+
+
+def variants(run: Run, graphs: bool) -> list[Variant]:
+    """Returns the variants of an encoder that are computed as they are or, with `graphs`, those that are compiled: with
+    CUDA graphs a single one, for compiling takes most of a minute."""
+    attentions = (FUSED, UNFUSED) if isinstance(run.model, Transformer) else ("",)
+    if graphs:
+        return [Variant("bf16", attentions[0], graphs=True)]
+    return [Variant(precision, attention) for precision in PRECISIONS for attention in attentions]
+
+
+def job(
+    name: str, run: Run, variant: Variant, sizes: Sizes, device: str, wave: Path, seconds: float, jobs: int, turns: bool
+) -> Job:
+    """Returns the job of one rate, one of so many `jobs` of a wave, whose folder is `wave` and which has so many
+    `seconds`. `turns`: the jobs measure one after the other."""
+    payload = {
+        "run": run.model_dump(mode="json"),
+        "variant": vars(variant),
+        "sizes": vars(sizes),
+        "device": device,
+        "wave": str(wave),
+        "name": name.replace("/", "."),
+        "patience": PATIENCE * seconds,
+        "jobs": jobs,
+        "turns": turns,
+    }
+    return Job(name, "src.bench.gpu:measure", payload)
+
+
+def result_of(one: Job) -> Path:
+    """File of what a job has measured."""
+    return Path(one.payload["wave"]) / f"{one.payload['name']}.json"
+
+
+def arrive(one: Mapping[str, Any]) -> None:
+    """Notes that a job, by its payload, is ready to measure or has failed: nobody needs to wait for it."""
+    (Path(one["wave"]) / f"{one['name']}.ready").touch()
+
+
+def measure(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
+    """Measures the rates of a variant of an encoder (a job). Writes rates of training and, unless it is compiled, of
+    prediction, in reports a second; operations of a report's matrix products; and the card's memory at its peak."""
+    import torch
+
+    from src.training.classification import Classification
+    from src.training.devices import set_up
+
+    try:
+        device, sizes, variant = (
+            torch.device(payload["device"]),
+            Sizes(**payload["sizes"]),
+            Variant(**payload["variant"]),
+        )
+        set_up(device)
+        run = Run.model_validate(payload["run"])
+        settings = run.train.model_copy(update={"compile": variant.graphs})
+        # Whole batches: the last of an epoch would be compiled for its own size.
+        size = max(1, sizes.rows // settings.batch_size) * settings.batch_size
+        rows, model = random_rows(size, seed=1), built(payload["run"]).to(device)
+        objective = Classification(ROUND1, model, rows, rows, settings, device, variant.precision)
+        steps, predictions = _steps(objective), _predictions(model, sizes.predicted, device, variant.precision)
+        found = _operations(payload["run"], rows, sizes.predicted)
+        with _attention(variant.attention, device):
+            model.train()
+            for _ in range(objective.n_batches):
+                next(steps)
+            if not variant.graphs:
+                next(predictions)
+            arrive(payload)
+            model.train()  # prediction has left it in evaluation
+            with _turn(payload):
+                found[TRAINED] = _per_second(steps, sizes.seconds, device)
+                if not variant.graphs:  # the product compiles no prediction
+                    found[PREDICTED] = _per_second(predictions, sizes.seconds / 2, device)
+        if device.type == "cuda":
+            found["peak_megabytes"] = torch.cuda.max_memory_allocated(device) / 1e6
+        storage.write_json(Path(payload["wave"]) / f"{payload['name']}.json", found)
+    finally:
+        arrive(payload)
+
+
+@contextlib.contextmanager
+def _turn(payload: Mapping[str, Any]) -> Iterator[None]:
+    """Waits until all jobs of the wave have arrived and, where they take turns, holds the device against the others."""
+    wave, until = Path(payload["wave"]), time.monotonic() + payload["patience"]
+    while len(list(wave.glob("*.ready"))) < payload["jobs"] and time.monotonic() < until:
+        time.sleep(0.01)
+    with locks.lock(wave / "turn.lock") if payload["turns"] else contextlib.nullcontext():
+        yield
+
+
+def _attention(name: str, device: Any) -> contextlib.AbstractContextManager:
+    """Limits attention to the kernels of that name: none of them fitting is an error of torch, not another kernel."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if not name:
+        return contextlib.nullcontext()
+    fused = [SDPBackend.FLASH_ATTENTION]
+    if device.type == "cuda":
+        fused += [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+    return sdpa_kernel(fused if name == FUSED else [SDPBackend.MATH])
+
+
+def _steps(objective: Any) -> Iterator[int]:
+    """Yields the number of reports of each step of training, epoch after epoch, with what fit() does in a step."""
+    from torch import nn
+
+    optimizer = objective.make_optimizer()
+    for epoch in itertools.count():
+        for batch, wanted in objective.batches(np.random.default_rng(epoch)):
+            optimizer.zero_grad()
+            objective.step(batch, wanted)
+            nn.utils.clip_grad_norm_(objective.model.parameters(), objective.settings.clip_norm)
+            optimizer.step()
+            yield len(batch.rows)
+
+
+def _predictions(model: Any, rows: int, device: Any, precision: str) -> Iterator[int]:
+    from src.training.inference import predict_logits
+
+    tokens, lengths, _ = encoded(rows)
+    while True:
+        predict_logits(model, {"tokens": tokens}, lengths, device, precision=precision)
+        yield rows
+
+
+def _per_second(work: Iterator[int], seconds: float, device: Any) -> float:
+    """Returns the work a second, until the device has done all of it."""
+    import torch
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    wait()
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        done += next(work)
+    wait()
+    return done / (time.perf_counter() - started)
+
+
+def _operations(run: dict[str, Any], rows: Any, predicted: int) -> dict[str, float]:
+    """Counts the operations of a report's matrix products in training and in prediction, padding included."""
+    import torch
+
+    from src.training.batching import length_batches
+    from src.training.epoch_reader import EpochReader
+    from src.training.inference import BATCH_SIZE
+
+    cpu, settings = torch.device("cpu"), Run.model_validate(run).train
+    model = built(run)
+    tokens, lengths, _ = encoded(predicted)
+    trained = [batch for batch, _ in EpochReader(rows, settings, cpu).batches(np.random.default_rng(0))]
+    passes = 3 * (2 if settings.consistency else 1) * (1 if settings.attack == "none" else 2)  # two products backwards
+    return {
+        "train_operations": passes * flops(model, _first_rows(trained)),
+        "predict_operations": flops(model, _first_rows(length_batches({"tokens": tokens}, lengths, BATCH_SIZE, cpu))),
+    }
+
+
+def _first_rows(batches: Sequence[Any]) -> list[Any]:
+    """Cuts batches to their first report, in the batch's width: each of its reports has as many operations."""
+    return [
+        batch._replace(
+            inputs={k: v[:1] for k, v in batch.inputs.items()}, lengths=batch.lengths[:1], rows=batch.rows[:1]
+        )
+        for batch in batches
+    ]
+
+
+def share(card: str, precision: str, operations: float, per_second: float) -> float | None:
+    """Returns the share of the card's peak; None for a card whose peak is not known."""
+    if card not in PEAKS:
+        return None
+    return operations * per_second / (1e12 * PEAKS[card][PRECISIONS.index(precision)])
+
+
+Table = tuple[str, list[str], list[list[str]]]
+"""Title, columns and rows."""
+NONE = "–"
+
+
+def tables(found: Mapping[str, Any]) -> list[Table]:
+    """Returns the tables of what was measured; what was not has a dash, or its error."""
+    result: list[Table] = []
+    for name, one in found["rates"].items():
+        rows = [[key, *_cells(found["machine"]["device"], figures)] for key, figures in one["variants"].items()]
+        columns = ["", "trained/s", "of peak", "predicted/s", "of peak", "MB", "error"]
+        if rows:
+            result.append((f"{name} ({', '.join(one['used_by'])})", columns, rows))
+    for name, counts in found["side_by_side"].items():
+        one_fold = counts.get("1", {}).get(TRAINED)
+        rows = []
+        for count, figures in counts.items():
+            cells = [_number(figures.get(TRAINED)), _number(figures.get(PREDICTED))]
+            gain = figures[TRAINED] / one_fold if one_fold and TRAINED in figures else None
+            rows.append([count, *cells, NONE if gain is None else f"{gain:.2f}", _error(figures)])
+        title = f"Folds of {name} side by side, in {found['machine']['auto_precision']}"
+        result.append((title, ["folds", "trained/s", "predicted/s", "times one fold", "error"], rows))
+    for one in found["presets"].values():
+        rows = [[stage, f"{seconds:.1f} s"] for stage, seconds in one["stages"].items()]
+        unknown = "not known, a command was killed" if one.get("is_done") else "not finished"
+        rows += [["all of it", unknown if one["seconds"] is None else f"{one['seconds']:.1f} s"]]
+        if "trained" in one:
+            files = ", ".join(one["train_files"])
+            rows += [["pretrained", one["pretrained"]], ["folds trained", one["trained"]]]
+            rows += [["train rows", f"{one['train_rows']:,} of {files}"]]
+        rows += [[f"{run}, out of fold", score] for run, score in one.get("scores", {}).items()]
+        rows += [["error", _error(one)]] if "error" in one else []
+        result.append((f"Preset {one['command']}, executor.workers={one['workers']}", ["", "measured"], rows))
+    return result
+
+
+def _cells(card: str, figures: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for rate, operations in ((TRAINED, "train_operations"), (PREDICTED, "predict_operations")):
+        if rate in figures:
+            reached = share(card, figures["precision"], figures[operations], figures[rate])
+            cells += [_number(figures[rate]), NONE if reached is None else f"{reached:.1%}"]
+        else:
+            cells += [NONE, NONE]
+    return [*cells, _number(figures.get("peak_megabytes")), _error(figures)]
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def _error(figures: Mapping[str, Any]) -> str:
+    """The last line of an error: of a traceback, the error itself."""
+    return figures["error"].strip().splitlines()[-1] if "error" in figures else ""
+
+
+def as_markdown(found: Mapping[str, Any], missing: Sequence[str]) -> str:
+    """Returns the tables as Markdown, with the machine before them and, behind, what is not measured yet."""
+    lines = ["# Measured by ./run.sh bench gpu", "", "| machine | |", "|---|---|"]
+    lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in found["machine"].items()]
+    for title, columns, rows in tables(found):
+        lines += ["", f"## {title}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+    lines += ["", f"Not measured yet: {', '.join(missing)}." if missing else "All parts are measured."]
+    return "\n".join(lines) + "\n"
