@@ -422,6 +422,10 @@ def test_positive_weight():
     labels = np.array([[1, 0], [0, 0], [0, 0], [0, 0]], dtype=np.uint8)
     assert positive_weight(labels, Train(pos_weight="balanced")).tolist() == [3.0, 1.0]
     assert positive_weight(labels, Train()).tolist() == [1.0, 1.0]
+    labels = np.array([[1, 0], [0, np.nan], [0, np.nan], [0, 1]], dtype=np.float32)
+    assert positive_weight(labels, Train(pos_weight="balanced")).tolist() == [3.0, 1.0], (
+        "of the rows that have the label"
+    )
 
 
 def test_moving_average():

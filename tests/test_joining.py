@@ -59,6 +59,9 @@ def test_the_union_of_labels():
     hard = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float32)
     np.testing.assert_array_equal(unite(hard[:, :1], hard[:, 1:]), [[0], [1], [1], [1]])
     np.testing.assert_allclose(unite(np.array([[0.5, 1.0, 0.0]]), np.array([[0.2, 0.3, 0.3]])), [[0.6, 1.0, 0.3]])
+    unknown = unite(np.array([[np.nan, 1, 0, 0.4]], dtype=np.float32), np.full((1, 4), np.nan, dtype=np.float32))
+    np.testing.assert_array_equal(unknown, [[np.nan, 1, np.nan, np.nan]])
+    assert unknown.dtype == np.float32
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])

@@ -9,7 +9,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from src.data import near_duplicates
-from src.data.near_duplicates import LARGEST_FAMILY, THRESHOLDS, families, nearest, tfidf
+from src.data.near_duplicates import LARGEST_FAMILY, THRESHOLDS, families, nearest, pairs_between, tfidf
 from src.data.ngrams import Text, take
 from src.data.report_reader import read_reports
 
@@ -70,6 +70,20 @@ def test_identical_reports_have_cosine_one_and_strangers_zero():
     vectors, other = tfidf([as_text([[1, 2, 3, 2], [4, 5], [6]]), as_text([[1, 2, 3, 2], [7, 8], []])], 3)
     cosines = (other @ vectors.T).toarray()
     np.testing.assert_allclose(cosines, [[1, 0, 0], [0, 0, 0], [0, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_pairs_between_two_files_are_those_above_the_cosine(approximate):
+    text, source = planted()
+    rng = np.random.default_rng(2)
+    order = rng.permutation(len(source))
+    left, right = take(*text, order[:300]), take(*text, order[300:])
+    one, other = tfidf([left, right], 3, min_df=2)
+    expected = np.argwhere((one @ other.T).toarray() > 0.5)
+    assert len(expected) > 20
+    np.testing.assert_array_equal(pairs_between(left, right, 0.5, approximate), expected)
+    assert (source[order[:300]][expected[:, 0]] == source[order[300:]][expected[:, 1]]).all()
+    assert pairs_between(left, as_text([[999]]), 0.5, approximate).shape == (0, 2)
 
 
 def test_without_common_ngrams_everyone_is_alone():

@@ -65,24 +65,22 @@ def test_round_2_reports_are_extra_to_round_1(prepare):
     assert len(dataset.train) == 3 and dataset.test_files == ["test.csv"]
 
 
-def test_round_1_reports_and_those_without_labels_are_text_to_round_2(prepare):
+def test_round_1_reports_have_no_types_for_round_2(prepare):
     files = {"train.csv": EXTRA, "a_extra.csv": TRAIN, "b_extra.csv": TEST}
     dataset, told = prepare(files)
-    assert dataset.task.name == "round2"
-    assert "a_extra.csv holds the labels of round 1: 17 regions, which do not cover round 2" in told
-    assert "its text alone is used" in told and "b_extra.csv: 1 reports, no labels" in told
-    assert "no test reports, 3 + 1 extra reports" in told and "their labels are not used" not in told
-    assert dataset.extra_files == ["a_extra.csv", "b_extra.csv"] and dataset.extra_labelled == []
-    for name, n in (("a_extra.csv", 3), ("b_extra.csv", 1)):
-        corpus = Corpus.load(dataset.extra_folder(name))
-        assert len(corpus) == n and corpus.labels is None
-    # Round 1 can take the same labels; back in round 2, those that were written are not there any more.
+    assert dataset.task.name == "round2" and dataset.train.labels.dtype == np.uint8
+    assert "a_extra.csv: 2 of its reports have the text of a train report" in told
+    assert "b_extra.csv: 1 reports, no labels" in told and "no test reports, 3 + 1 extra reports" in told
+    assert dataset.extra_files == ["a_extra.csv", "b_extra.csv"] and dataset.extra_labelled == ["a_extra.csv"]
+    labels = Corpus.load(dataset.extra_folder("a_extra.csv")).labels
+    assert [np.flatnonzero(row[:17]).tolist() for row in labels] == [[0], [], [1, 16]]
+    assert labels.shape == (3, 29) and np.isnan(labels[:, 17:]).all()
+    assert Corpus.load(dataset.extra_folder("b_extra.csv")).labels is None
+    # Round 1 takes the same labels as they are.
     dataset, told = prepare(files, "task=round1")
-    assert dataset.extra_labelled == ["a_extra.csv"]
-    assert Corpus.load(dataset.extra_folder("a_extra.csv")).labels.shape == (3, 17)
+    labels = Corpus.load(dataset.extra_folder("a_extra.csv")).labels
+    assert labels.shape == (3, 17) and labels.dtype == np.uint8
     np.testing.assert_array_equal(np.load(dataset.extra_rows_path("a_extra.csv")), [2])
-    dataset, told = prepare(files)
-    assert dataset.extra_labelled == [] and Corpus.load(dataset.extra_folder("a_extra.csv")).labels is None
 
 
 def test_reports_are_compared_as_models_see_them(prepare):
@@ -102,8 +100,8 @@ def test_what_stands_for_extra_files(prepare):
     other_text, _ = prepare({**files, "extra.csv": EXTRA.replace("7 4", "4 7")})
     assert other_text.extra_texts != first.extra_texts and other_text.extra_labels == first.extra_labels
     # The same files in another role are not the same data.
-    files = {"train.csv": TRAIN, "train_b.csv": EXTRA}
-    assert len(prepare(files, "task=round1")[0].train) == 7
+    files = {"train.csv": TRAIN, "train_b.csv": TRAIN.replace(" 2", " 8")}
+    assert len(prepare(files, "task=round1")[0].train) == 6
     dataset, told = prepare(files, "task=round1", "paths.train=train.csv", "paths.extra=train_b.csv")
     assert "up to date" not in told and len(dataset.train) == 3 and dataset.extra_labelled == ["train_b.csv"]
     dataset, told = prepare(files, "task=round1", "paths.train=train.csv", "paths.test=none")

@@ -12,7 +12,19 @@ from sklearn.metrics import log_loss, mean_absolute_error
 
 from src.core.settings import ROOT
 from src.data.submission_files import read_submission, write_submission
-from src.data.tasks import ICU, KINDS, LOS, REPORT_TASKS, SCORE_NAMES, TASKS, frames, get_task, task_of_width
+from src.data.tasks import (
+    ICU,
+    KINDS,
+    LOS,
+    REPORT_TASKS,
+    ROUND1,
+    ROUND2,
+    SCORE_NAMES,
+    TASKS,
+    frames,
+    get_task,
+    task_of_width,
+)
 from src.evaluation.metrics import FIGURES, official_score
 from tests.conftest import error_of
 
@@ -90,6 +102,21 @@ def test_predictions_disagree_with_others_alone(task):
     assert torch.allclose(task.disagreement(left, left), torch.zeros(40, dtype=torch.float64))
     if task.kind == "multiclass":  # a constant added to all logits of a row changes nothing
         assert torch.allclose(task.disagreement(left, left + 3), torch.zeros(40, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("task", [ROUND1, ROUND2], ids=["round1", "round2"])
+def test_an_unknown_label_has_no_loss_and_no_gradient(task):
+    outputs, labels = (torch.from_numpy(array.astype(np.float32)) for array in example(task))
+    outputs.requires_grad_()
+    plain = torch.nn.functional.binary_cross_entropy_with_logits(outputs, labels, reduction="none")
+    assert torch.equal(task.losses(outputs, labels), plain.mean(dim=1)), "the same bytes where all labels are known"
+    known = torch.from_numpy(np.random.default_rng(1).random(labels.shape) < 0.6)
+    weight = torch.full((task.n_labels,), 2.0)
+    losses = task.losses(outputs, labels.where(known, torch.nan), weight)
+    cells = torch.where(labels == 1, 2 * plain, plain)
+    assert torch.allclose(losses, (cells * known).sum(dim=1) / task.n_labels)
+    losses.sum().backward()
+    assert torch.equal(outputs.grad != 0, known)
 
 
 @pytest.mark.parametrize("name", ["mse", "mae", "huber"])

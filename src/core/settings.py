@@ -467,8 +467,9 @@ class Train(Optimisation):
     """Exponent of the density ratio to the target test file as sample weight: 1: the weights of `weighted` validation;
     0: equal weights."""
     extra_weight: float = Field(0.0, ge=0)
-    """Sample weight of a labelled report of the extra files (paths.extra) relative to a train report; 0: the labels are
-    not used. Extra reports are training rows of every fold and never validated."""
+    """Sample weight of a labelled report of the extra files (paths.extra, and train files of the other round) relative
+    to a train report; 0: the labels are not used. Extra reports are never validated; a fold trains on those that are no
+    near-duplicates of what it is validated on."""
     teachers: list[str] = []
     """Runs of the experiment whose predictions are soft labels of the test and extra files for this run. Soft labels of
     a fold come from the teachers' models of this fold, which were not trained on its validation rows."""

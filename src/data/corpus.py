@@ -81,7 +81,8 @@ class Corpus:
     ids: np.ndarray
     """Ids of the rows, (N,) bytes, as in the file."""
     labels: np.ndarray | None
-    """Labels, (N, n_labels): uint8, or float32 in the unit of a regression."""
+    """Labels, (N, n_labels): uint8, or float32 in the unit of a regression, or with NaN where an extra file lacks
+    them."""
     sources: np.ndarray
     """Index of each row's file, (N,): uint8, or uint16 of more than 256 files."""
 

@@ -15,11 +15,16 @@ from src.core.settings import fingerprint
 from src.core.storage import Output
 from src.core.targets import CHECKSUMS, check_files
 from src.data import splits
-from src.data.corpus import Corpus, Vocabulary
+from src.data.corpus import Corpus, Vocabulary, unpad
 from src.data.empty_reports import NONE, EmptyReports
 from src.data.inputs import InputShape
+from src.data.near_duplicates import pairs_between
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
+
+NEAR = 0.5
+"""Cosine above which an extra report is a near-duplicate of a train report where folds have no families. Round 1's
+families begin at 0.48; 7% of round 2's reports are that near to one of round 1."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,40 @@ class Dataset:
     @property
     def _extra(self) -> list[dict[str, Any]]:
         return [file for file in self.manifest["files"] if file["role"] == "extra"]
+
+    def near_by(self, most: int) -> dict[str, Any]:
+        """How near_train() finds near-duplicates: the cosine above which two reports are such, that of the families of
+        folds.json if there are any, and, where more pairs than those of `most` reports are to be compared, the names of
+        the extra files of which only likely pairs are."""
+        families = storage.read_json(self.output.folds_manifest, self.command("folds")).get("families", {})
+        n_rows = sum(file["rows"] for file in self.manifest["files"] if file["role"] == "train")
+        sizes = {file["name"]: file["rows"] for file in self._extra if file["labels"]}
+        return {
+            "threshold": families.get("threshold", NEAR),
+            "approximate": [name for name, n in sizes.items() if n * n_rows > most**2 / 2],
+        }
+
+    def near_train(self, most: int) -> dict[str, np.ndarray]:
+        """Near-duplicates of train reports among the labelled reports of each extra file, by its name: pairs (P, 2)
+        int32 of a row of the file and a row of train. `most`: folds.max_compared.
+
+        They are kept as arrays beside the corpus, named by what they were made of.
+        """
+        by = self.near_by(most)
+        stamp = fingerprint([self.manifest["train"], self.extra_texts, by, versions.FOLDS])
+        kept = self.output.data / f"near.{stamp}.npz"
+        if not array_files.is_whole(kept):
+            train = unpad(self.train.tokens, self.train.lengths)
+            found = {}
+            for i, name in enumerate(self.extra_labelled):
+                extra = Corpus.load(self.extra_folder(name))
+                text = unpad(extra.tokens, extra.lengths)
+                found[str(i)] = pairs_between(text, train, by["threshold"], name in by["approximate"])
+            array_files.write_npz(kept, **found)
+            for other in set(self.output.data.glob("near.*.npz")) - {kept}:
+                other.unlink(missing_ok=True)
+        pairs = array_files.read_npz(kept)
+        return {name: pairs[str(i)] for i, name in enumerate(self.extra_labelled)}
 
     def splits_settings(self) -> dict[str, Any]:
         """Settings that folds.json notes."""

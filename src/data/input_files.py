@@ -47,6 +47,8 @@ class InputFiles:
     """File of outcomes of each set of stays that has one."""
     overlooked: list[str] = field(default_factory=list)
     """A sentence about each entry of the folder that looks like input and is not read."""
+    told: list[str] = field(default_factory=list)
+    """A sentence about train files whose part depends on the others, see rounds.py."""
     rows: dict[str, Path] = field(default_factory=dict)
     """File of paths.exclude and of paths.weights, where there is one."""
 

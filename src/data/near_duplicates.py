@@ -95,6 +95,23 @@ def families(
     return result
 
 
+def pairs_between(left: Text, right: Text, threshold: float, approximate: bool = False) -> np.ndarray:
+    """Returns the pairs of a report of `left` and one of `right` with a cosine above the threshold: their rows, (P, 2)
+    int32 in ascending order. All pairs are compared, or, if `approximate`, likely_pairs."""
+    from scipy.sparse import vstack
+
+    one, other = tfidf([left, right], max_n=3, min_df=2)
+    if approximate:
+        n = one.shape[0]
+        rows, others, _ = likely_pairs(vstack([one, other], format="csr"), threshold)
+        rows, others = np.minimum(rows, others), np.maximum(rows, others) - n
+        pairs = np.column_stack([rows, others])[(rows < n) & (others >= 0)]
+    else:
+        found = [np.argwhere(cosines > threshold) + [start, 0] for start, cosines in _cosines(one, other)]
+        pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *found])
+    return np.unique(pairs, axis=0).astype(np.int32)
+
+
 def likely_pairs(vectors: csr_array, lowest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns most pairs with a cosine above `lowest`: rows (P,), rows (P,) and cosines (P,).
 

@@ -91,6 +91,14 @@ class Reports:
             )
         return self.labels[:, : task.n_labels]
 
+    def known_labels(self, task: Task) -> np.ndarray:
+        """Returns the labels of `task` as far as this file has them: labels_for(task), or float32 (N, task.n_labels)
+        with NaN in the last label groups, which this file lacks. Raises UserError if this file has no labels."""
+        n_lacking = task.n_labels - (self.task or task).n_labels
+        if n_lacking <= 0:
+            return self.labels_for(task)
+        return np.pad(self.labels.astype(np.float32), ((0, 0), (0, n_lacking)), constant_values=np.nan)
+
     def truth_for(self, task: Task) -> np.ndarray:
         """Returns labels_for(task), to score against. Raises UserError, too, where every label field is empty: a test
         file that a spreadsheet gave a third column looks like that, and no board has such answers."""

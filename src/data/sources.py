@@ -52,7 +52,13 @@ class ReportSource(Source):
     noun, sample = "reports", "src.data.synthetic"
 
     def find(self, settings: Config, folder: Path) -> InputFiles | None:
-        return input_files.find_files(settings.paths.model_copy(update={"input": folder}))
+        """Raises UserError, too, where train files of both rounds are there and nothing says which to predict."""
+        files = input_files.find_files(settings.paths.model_copy(update={"input": folder}))
+        if files is None or len(files.train) < 2 or settings.is_clinical:  # clinical: another task's files are named
+            return files
+        from src.data.rounds import with_parts  # NumPy: --help need not wait
+
+        return with_parts(files, settings.task)
 
 
 class StaySource(Source):

@@ -64,11 +64,13 @@ class Multilabel:
         self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
     ) -> Tensor:
         """Cross-entropy of logits (B, L) averaged over the labels: (B,). `positive_weight` (L,) multiplies the loss of
-        positive labels."""
+        positive labels. An unknown label, NaN, has no loss and no gradient, and counts in the average."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        cells = binary_cross_entropy_with_logits(outputs, labels, pos_weight=positive_weight, reduction="none")
-        return cells.mean(dim=1)
+        known = ~labels.isnan()
+        targets = labels.where(known, 0)  # NaN would reach the gradient through a loss that is multiplied by zero
+        cells = binary_cross_entropy_with_logits(outputs, targets, pos_weight=positive_weight, reduction="none")
+        return cells.where(known, 0).mean(dim=1)
 
     def disagreement(self, left: Tensor, right: Tensor) -> Tensor:
         """Symmetric Kullback-Leibler divergence of two predictions, logits (B, L), averaged over the labels: (B,).

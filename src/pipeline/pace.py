@@ -51,6 +51,7 @@ class Pace:
         dataset = workspace.dataset
         self._rows = len(dataset.train)
         self._unlabelled = sum(len(Corpus.load(folder)) for folder in unlabelled(dataset))
+        self._labelled = sum(len(Corpus.load(dataset.extra_folder(name))) for name in dataset.extra_labelled)
         self._tests = [len(Corpus.load(dataset.test_folder(name))) for name in dataset.test_files]
 
     def measure(self, settings: Config) -> float:
@@ -125,7 +126,8 @@ class Pace:
         share = 0.8 if settings.folds.scheme == "holdout" else 1 - 1 / settings.folds.k
         step, forward = self.of(run), self._forward(run)
         denoising = self._forward(runs[run.denoise.by]) if run.denoise.by else 0.0
-        learned = self._rows * share + (self._unlabelled if run.train.teachers else 0)
+        beside = self._unlabelled if run.train.teachers else self._labelled if run.train.extra_weight else 0
+        learned = self._rows * share + beside
         held_out = self._rows * (1 - share)
         teaches = any(name in other.train.teachers for other in settings.runs.values())
         predicted = held_out * (1 + self._copies()) + sum(self._tests) + (self._unlabelled if teaches else 0)

@@ -255,10 +255,10 @@ def with_class_weights(shares: np.ndarray, positive: np.ndarray, kind: str) -> t
 
 
 def positive_weight(labels: np.ndarray, settings: Train) -> Tensor:
-    """Weight (n_labels,) of each label's positives: ones, or negatives / positives; a label without positives keeps
-    1."""
+    """Weight (n_labels,) of each label's positives: ones, or negatives / positives of the rows that have the label; a
+    label without positives keeps 1."""
     if settings.pos_weight == "none":
         return torch.ones(labels.shape[1])
-    positives = labels.sum(axis=0, dtype=np.float64)
-    weights = np.where(positives > 0, (len(labels) - positives) / np.maximum(positives, 1), 1.0)
+    positives, known = np.nansum(labels, axis=0, dtype=np.float64), np.count_nonzero(~np.isnan(labels), axis=0)
+    weights = np.where(positives > 0, (known - positives) / np.maximum(positives, 1), 1.0)
     return torch.from_numpy(weights).to(torch.float32)

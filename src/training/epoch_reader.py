@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
     """Targets of a batch."""
 
     targets: Tensor
-    """(B, n_labels) float32, probabilities where they are a teacher's"""
+    """(B, n_labels) float32, probabilities where they are a teacher's, NaN where they are unknown"""
     weights: Tensor
     """(B,) float32"""
     twin: Batch | None

@@ -62,5 +62,7 @@ def join_pairs(tokens: np.ndarray, lengths: np.ndarray, pairs: Pairs) -> tuple[n
 
 def unite(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Returns the probabilities (K, n_labels) that a finding is in one of two reports: the union of labels that are 0
-    or 1, and of soft labels as if both reports were independent."""
-    return 1 - (1 - labels) * (1 - others)
+    or 1, and of soft labels as if both reports were independent. Beside an unknown label, NaN, a union is unknown too
+    unless the other is 1."""
+    is_found = (labels == 1) | (others == 1)
+    return np.where(is_found, np.float32(1), 1 - (1 - labels) * (1 - others))

@@ -108,7 +108,8 @@ class _Planner:
         self.settings = run.model_dump(mode="json")
         del self.settings["train"]["seeds"]  # a further seed leaves the results of the others standing
         self.weights = _row_weights(workspace, run)
-        self.extra = self._labelled_extras()
+        self.extra = workspace.dataset.extra_labelled if run.train.extra_weight else []
+        self.near_by = workspace.dataset.near_by(workspace.settings.folds.max_compared) if self.extra else None
 
     def job(
         self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob], lesson: Lesson | None = None
@@ -126,7 +127,7 @@ class _Planner:
                 "start": start.fingerprint,
                 "weights": storage.array_hash(self.weights) if self.weights is not None else None,
                 "outcomes": dataset.manifest.get("outcomes") if self.run.train.outcome_weight else None,
-                "extra": [dataset.extra_texts, dataset.extra_labels] if self.extra else None,
+                "extra": [dataset.extra_texts, dataset.extra_labels, self.near_by] if self.extra else None,
                 "teachers": [teacher.fingerprint for teacher in teachers],
                 "unlabelled": [dataset.test_texts, dataset.extra_texts] if teachers else None,
                 "rows": storage.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
@@ -151,7 +152,10 @@ class _Planner:
             split=ref(self._save(folder / "split.npz", **_rows_of(split))),
             outcomes=ref(dataset.output.outcomes) if self.run.train.outcome_weight else None,
             weights=ref(self._save(folder / "weights.npy", self.weights)) if self.weights is not None else None,
-            beside=[asdict(one) for one in self.extra + self._pseudo_labelled(teachers) + self._taught(lesson)],
+            beside=[
+                asdict(one)
+                for one in self._labelled(folder, split) + self._pseudo_labelled(teachers) + self._taught(lesson)
+            ],
             valid=ref(self._save(folder / "valid.npz", **valid)) if valid else None,
             valid_corpora=list(map(ref, copies or [dataset.train_folder])),
             fold=split.fold,
@@ -178,15 +182,22 @@ class _Planner:
                 array_files.write_npz(path, **arrays)
         return path
 
-    def _labelled_extras(self) -> list[Beside]:
-        """Labelled reports of the extra files, with sample weight extra_weight."""
-        dataset, weight, ref = self.workspace.dataset, self.run.train.extra_weight, self._reference
-        if not weight:
-            return []
-        return [
-            Beside(ref(dataset.extra_folder(name)), ref(dataset.extra_rows_path(name)), [], weight)
-            for name in dataset.extra_labelled
-        ]
+    def _labelled(self, folder: Path, split: Split) -> list[Beside]:
+        """Labelled reports of the extra files, with sample weight extra_weight, without the near-duplicates of train
+        reports that the split does not train on: these would tell the labels of what the model is judged on. `folder`
+        is that of the job."""
+        workspace, dataset, ref, found = self.workspace, self.workspace.dataset, self._reference, []
+        for i, name in enumerate(self.extra):
+            rows = folder / f"extra_{i}.npy"
+            if not workspace.read_only and not array_files.is_whole(rows):
+                is_left_out = np.ones(len(workspace.labels), dtype=bool)
+                is_left_out[split.train_rows] = False
+                pairs = workspace.keep("near_train", lambda: dataset.near_train(workspace.settings.folds.max_compared))
+                near, train = pairs[name].T
+                known = array_files.read_npy(dataset.extra_rows_path(name), "prepare")
+                array_files.write_npy(rows, np.setdiff1d(known, near[is_left_out[train]]))
+            found.append(Beside(ref(dataset.extra_folder(name)), ref(rows), [], self.run.train.extra_weight))
+        return found
 
     def _taught(self, lesson: Lesson | None) -> list[Beside]:
         """The corpora of a lesson, by references."""
@@ -201,8 +212,8 @@ class _Planner:
         if not teachers:
             return []
         dataset, ref = self.workspace.dataset, self._reference
-        used = dataset.extra_labelled if self.run.train.extra_weight else []
-        folders = [folder for folder in unlabelled(dataset) if folder not in map(dataset.extra_folder, used)]
+        used = list(map(dataset.extra_folder, self.extra))
+        folders = [folder for folder in unlabelled(dataset) if folder not in used]
         return [
             Beside(
                 ref(folder),

@@ -45,7 +45,8 @@ class Rows:
     lengths: np.ndarray | Stacked
     """(all,) int32, of the whole corpus"""
     labels: np.ndarray
-    """(N, n_labels) uint8, of the chosen reports; float32 where some labels are a teacher's probabilities"""
+    """(N, n_labels) uint8, of the chosen reports; float32 where some labels are a teacher's probabilities,
+    and NaN where a label is unknown"""
     ids: np.ndarray
     """(N,) bytes, of the chosen reports"""
     weights: np.ndarray

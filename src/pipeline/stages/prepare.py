@@ -104,6 +104,8 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     paths = [path for group in files.roles.values() for path in group]
     size = sum(storage.size_of(path) for path in paths) / 1e6
     info(_("prepare: reads {n} files, {size:,.1f} MB").format(n=len(paths), size=size))
+    for sentence in files.told:
+        info(sentence)
     _warn_of_overlooked(files)
     encode_files = {"reports": _encode_reports, "stays": _encode_sets, "images": _encode_images}
     manifest = encode_files[sources.source_of(workspace.settings).noun](workspace, target)
@@ -450,15 +452,7 @@ def _describe_rows(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, 
 def _recognise(wanted: str, train: list[Reports]) -> Task:
     if wanted != "auto":
         return get_task(wanted)
-    found = {file.task.name: file.path for file in train}
-    if len(found) > 1:
-        told = ", ".join(f"{path.name} is {name}" for name, path in found.items())
-        raise UserError(
-            _("the train files are of different rounds ({told}). Say which to predict, such as task=round1.").format(
-                told=told
-            )
-        )
-    return train[0].task
+    return train[0].task  # train files of the other round are extra files, see data/rounds.py
 
 
 def _encode_extra(
@@ -466,9 +460,9 @@ def _encode_extra(
 ) -> dict[str, Any]:
     """Encodes an extra file into `folder`/STEM, writes the rows that can train beside it, and returns its manifest
     entry."""
-    labels, arrays = _labels_that_train(file, task), folder / file.path.stem
+    labels, arrays = None if file.task is None else file.known_labels(task), folder / file.path.stem
     if labels is None:
-        (arrays / "labels.npy").unlink(missing_ok=True)  # of another file of this name, or of another round
+        (arrays / "labels.npy").unlink(missing_ok=True)  # of another file of this name
     keep, max_len = settings.data.keep, settings.data.max_len
     encoded, losses = encode([file], vocabulary, labels, max_len, keep, arrays)
     _tell([file], "extra", losses, max_len, keep)
@@ -479,6 +473,7 @@ def _encode_extra(
             # Trained on, these would tell a model the labels of what it is validated on.
             count = f"{is_known.sum():,} of its reports have the text of a train report"
             info(_("extra: {name}: {count}: their labels are not used").format(name=file.path.name, count=count))
+        _tell_of_labels(file, task, settings)
         rows = np.flatnonzero(~is_known)
         array_files.write_npy(folder / f"{file.path.stem}.rows.npy", rows)
         stands_for_labels = storage.array_hash(rows, labels)
@@ -492,15 +487,26 @@ def _encode_extra(
     }
 
 
-def _labels_that_train(file: Reports, task: Task) -> np.ndarray | None:
-    """Labels (N, n_labels) of an extra file, None where it has none that the task can take."""
-    if file.labels is None:
-        return None
-    try:
-        return file.labels_for(task)
-    except UserError as error:
-        info(_("extra: {error}; its text alone is used").format(error=error))
-        return None
+def _tell_of_labels(file: Reports, task: Task, settings: Config) -> None:
+    """Tells how much the labels of an extra file count in training, and which of the task's labels it lacks."""
+    runs: dict[float, list[str]] = {}
+    for name, run in settings.runs.items():
+        runs.setdefault(run.train.extra_weight, []).append(name)
+    name, lacking = file.path.name, [group.name for group in task.groups[len(file.task.groups) :]]
+    weights = [
+        _("{weight:g} of a train report in {runs}").format(weight=weight, runs=", ".join(names))
+        for weight, names in runs.items()
+        if weight
+    ]
+    if not weights:
+        told = _("extra: {name}: its text is read and its labels are not: train.extra_weight=0.3 trains on them too")
+        info(told.format(name=name))
+        return
+    told = _("extra: {name}: one of its labelled reports counts {weights} (train.extra_weight), in training alone")
+    info(told.format(name=name, weights=joined("; ", weights)))
+    if lacking:
+        told = _("extra: {name}: it has no {groups}: these are unknown and count nowhere")
+        info(told.format(name=name, groups=", ".join(lacking)))
 
 
 def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: str) -> None:
