@@ -1,12 +1,15 @@
 """Forecast of a pipeline: what it will make, about how long, how much disk."""
 
 import json
+import shutil
+import tarfile
 
 import pytest
 
 from src.core.settings_loader import load_config, preset_names
 from src.core.storage import write_json
 from src.core.terminal import output_mode
+from src.data import image_reader, synthetic_stays
 from src.evaluation.workspace import Workspace
 from src.pipeline import forecast
 from tests.conftest import words
@@ -92,3 +95,36 @@ def test_too_little_disk_is_told(tiny_input, tmp_path, monkeypatch):
     with output_mode(quiet=True, as_json=False) as transcript:
         forecast.show(workspace, {"train": 1.0})
     assert "Make room" in transcript.warnings[0]
+
+
+def test_rows_of_stays_and_images_are_counted_as_they_lie(tmp_path):
+    """Train is counted by its outcomes, test by the names of its files; what only unpacking would tell is said."""
+    folder, output = tmp_path / "stays", f"paths.output={tmp_path / 'output'}"
+    synthetic_stays.make_sample(folder, rows=23, test_rows=11, seed=0)
+    workspace = Workspace(load_config("sample", ["task=icu", f"paths.input={folder}", output]), read_only=True)
+    assert forecast.rows_of(workspace) == 34
+    outcomes = folder / "Outcomes-a.txt"
+    outcomes.write_text("\n".join(outcomes.read_text().splitlines()[:8]))
+    workspace.refresh()
+    assert forecast.rows_of(workspace) == 7 + 11
+
+    (folder / "set-b.zip").unlink()
+    (folder / "set-b").mkdir()
+    for name in ("1.txt", "2.txt", "._2.txt", "notes.md"):
+        (folder / "set-b" / name).write_text("")
+    workspace.refresh()
+    assert forecast.rows_of(workspace) == 7 + 2
+    with tarfile.open(folder / "set-b.tar.gz", "w:gz") as archive:
+        archive.add(folder / "set-b", "set-b")
+    shutil.rmtree(folder / "set-b")
+    workspace.refresh()
+    assert forecast.rows_of(workspace) is None
+    with output_mode(quiet=False, as_json=False) as transcript:
+        forecast.show(workspace, {"train": 1.0})
+    assert "rows cannot be counted" in transcript.lines[-1]
+
+    image_reader.make_sample(tmp_path / "images")
+    settings = load_config("sample", ["task=frames", f"paths.input={tmp_path / 'images'}", output])
+    assert forecast.rows_of(Workspace(settings, read_only=True)) == image_reader.SAMPLE_DIGITS
+    (tmp_path / "images/digits.npz").write_bytes(b"PK no archive")
+    assert forecast.rows_of(Workspace(settings, read_only=True)) is None

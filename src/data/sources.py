@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,15 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def find(self, settings: Config, folder: Path) -> InputFiles | None:
         """Returns the files of `folder` by role, None where there are none. Raises UserError like find_files()."""
+
+    @abc.abstractmethod
+    def sample_rows(self, settings: Config) -> int:
+        """Returns the number of rows of the sample data, train and test."""
+
+    @abc.abstractmethod
+    def count_rows(self, files: InputFiles) -> int | None:
+        """Returns about how many rows the files have, in little memory and without decoding them; None where only
+        reading them would tell. Broken files are no error here: ./run.sh prepare says what is wrong with them."""
 
     def described(self, settings: Config) -> str:
         """Names the files that it looks for."""
@@ -60,6 +70,12 @@ class ReportSource(Source):
 
         return with_parts(files, settings.task)
 
+    def sample_rows(self, settings: Config) -> int:
+        return settings.sample.rows + 2 * settings.sample.test_rows
+
+    def count_rows(self, files: InputFiles) -> int | None:
+        return _sum(_lines(path) for path in (*files.train, *files.test, *files.extra))
+
 
 class StaySource(Source):
     noun, sample = "stays", "src.data.synthetic_stays"
@@ -79,6 +95,21 @@ class StaySource(Source):
         outcomes = {one.stays: one.outcomes for one in sets.values() if one.outcomes is not None}
         chosen = [one.stays for one in train], [one.stays for one in test]
         return InputFiles(*chosen, outcomes=outcomes, overlooked=overlooked)
+
+    def sample_rows(self, settings: Config) -> int:
+        return settings.sample.rows + settings.sample.test_rows
+
+    def count_rows(self, files: InputFiles) -> int | None:
+        """Lines of the outcomes below their header, or, of a set without outcomes, its files; None with a tar."""
+        from src.data.stay_files import count_stays  # NumPy: --help need not wait
+
+        def of(path: Path) -> int | None:
+            if path not in files.outcomes:
+                return count_stays(path)
+            lines = _lines(files.outcomes[path])
+            return lines and lines - 1
+
+        return _sum(of(path) for path in (*files.train, *files.test))
 
     def name(self, path: Path) -> str:
         """Returns the name of a set without its suffix: set-a."""
@@ -101,11 +132,39 @@ class ImageSource(Source):
             return input_files.none_of(folder, self.described(settings), overlooked)
         return InputFiles(paths, [], overlooked=overlooked)
 
+    def sample_rows(self, settings: Config) -> int:
+        from src.data.image_reader import SAMPLE_DIGITS
+
+        return SAMPLE_DIGITS
+
+    def count_rows(self, files: InputFiles) -> int | None:
+        from src.data.image_reader import count_images  # NumPy: --help need not wait
+
+        return _sum(count_images(path) for path in files.train)
+
     def described(self, settings: Config) -> str:
         return _("one .npz file with images and labels")
 
 
 SOURCES = {"icu": StaySource(), "los": StaySource(), "frames": ImageSource()}
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """Returns the sum; None where one of the counts is not known."""
+    known = list(counts)
+    return None if None in known else sum(one for one in known if one is not None)
+
+
+def _lines(path: Path) -> int | None:
+    """Returns the number of lines of a file; None where it cannot be read."""
+    number, last = 0, b"\n"
+    try:
+        with open_bytes(path) as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                number, last = number + block.count(b"\n"), block[-1:]
+    except (OSError, UserError):
+        return None
+    return number + (last != b"\n")
 
 
 def source_of(settings: Config) -> Source:

@@ -111,6 +111,22 @@ def _reader(path: Path) -> Callable[[Path, FileErrors], Iterator[StayFile]]:
     raise UserError(_("{path} is no archive; expected {set}").format(path=path, set=EXPECTED["set"]))
 
 
+def count_stays(path: Path) -> int | None:
+    """Returns the number of files of stays in a folder or a zip, by their names alone; None for a tar, whose names are
+    only found by unpacking it, and for what cannot be read."""
+    errors = FileErrors(path)
+    try:
+        if path.is_dir():
+            places = (name for _folder, _folders, names in os.walk(path) for name in names)
+            return sum(_record(place, errors) is not None for place in places)
+        if _reader(path) is _from_zip:
+            with PackedZip(path) as archive:
+                return sum(_record(member.filename, errors) is not None for member in archive.filelist)
+    except (UserError, *BROKEN):
+        pass
+    return None
+
+
 def _record(place: str, errors: FileErrors) -> int | None:
     """Returns the RecordID in the name of a file; None for a file that is left out."""
     # No PurePosixPath, which keeps all names ever seen in memory.

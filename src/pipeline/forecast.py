@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from src.core import storage
@@ -64,11 +63,11 @@ class Forecast:
     stages: list[str]
     """Stages with something to make, in their order."""
     seconds: float | None
-    """None where nothing is known of the preset."""
+    """None where nothing is known of the preset, or not how many rows there are."""
     basis: str
     """Says what the time is taken from."""
-    megabytes: float
-    """Disk that the output folder takes in all."""
+    megabytes: float | None
+    """Disk that the output folder takes in all; None where the rows are not known."""
     free: float
     """Megabytes that are free there."""
 
@@ -76,6 +75,10 @@ class Forecast:
 def forecast(workspace: Workspace, left: Mapping[str, float]) -> Forecast:
     """`left`: share that is to be made of each stage with something to make."""
     settings, rows, learning = workspace.settings, rows_of(workspace), learning_of(workspace.settings)
+    place = next(path for path in (workspace.output.root, *workspace.output.root.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free / 1e6
+    if rows is None:
+        return Forecast(list(left), None, "", None, free)
     earlier = _earlier(workspace)
     table = _of_table(settings.task, settings.preset, rows, learning)
     seconds, basis = None, ""
@@ -86,8 +89,7 @@ def forecast(workspace: Workspace, left: Mapping[str, float]) -> Forecast:
         seconds = {name: value * MEASURED_CORES / cores for name, value in table.items()}
         basis = _("by a table for {cores} cores, scaled to {rows:,} rows").format(cores=MEASURED_CORES, rows=rows)
     total = None if seconds is None else sum(seconds.get(name, 0.0) * share for name, share in left.items())
-    place = next(path for path in (workspace.output.root, *workspace.output.root.absolute().parents) if path.exists())
-    return Forecast(list(left), total, basis, megabytes(settings, rows), shutil.disk_usage(place).free / 1e6)
+    return Forecast(list(left), total, basis, megabytes(settings, rows), free)
 
 
 def shares_left(workspace: Workspace) -> dict[str, float]:
@@ -112,6 +114,9 @@ def show(workspace: Workspace, left: Mapping[str, float]) -> None:
         return
     found = forecast(workspace, left)
     info(_("to do: {stages}").format(stages=_parts(workspace.settings, found.stages)))
+    if found.megabytes is None:
+        info(_("time and disk: known once prepare has read the files, whose rows cannot be counted before"))
+        return
     seconds = _("time: as long as the first epochs will tell")
     if found.seconds is not None:
         seconds = _("time: about {time} ({basis})").format(time=duration(found.seconds), basis=found.basis)
@@ -126,8 +131,9 @@ def _size(megabytes: float) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
-def rows_of(workspace: Workspace) -> int:
-    """Rows of all input files: as prepared, otherwise lines of the files, or of the sample data that will be made."""
+def rows_of(workspace: Workspace) -> int | None:
+    """Rows of all input files: as prepared, otherwise as counted without decoding them, or of the sample data that will
+    be made; None where no count can be made before they are prepared."""
     try:
         return sum(file.get("rows", 0) for file in workspace.dataset.manifest["files"])
     except UserError:
@@ -136,16 +142,8 @@ def rows_of(workspace: Workspace) -> int:
         files = workspace.input_files
     except UserError:
         files = None
-    sample = workspace.settings.sample
-    if files is None or sources.source_of(workspace.settings).noun != "reports":
-        return sample.rows + 2 * sample.test_rows if not workspace.settings.is_clinical else 2_000
-    return sum(_lines(path) for path in (*files.train, *files.test, *files.extra))
-
-
-def _lines(path: Path) -> int:
-    """Number of line ends of a file."""
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    source = sources.source_of(workspace.settings)
+    return source.sample_rows(workspace.settings) if files is None else source.count_rows(files)
 
 
 def models_of(settings: Config) -> int:
@@ -189,7 +187,7 @@ def _earlier(workspace: Workspace) -> dict[str, Any]:
         found = storage.read_json(path).get("made", {}) if path.exists() else {}
     except UserError:
         return {}  # the page's own reader tells that it is damaged
-    return found if found.get("task") == workspace.settings.task else {}
+    return found if found.get("task") == workspace.settings.task and found.get("rows") else {}
 
 
 def _of_table(task: str, preset: str, rows: int, learning: float) -> dict[str, float] | None:
