@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
+
+import pytest
 
 from src.__main__ import main
 from src.core.settings_loader import load_config
+from src.core.terminal import output_mode
 from src.data.report_reader import read_reports
 from src.data.submission_files import read_submission
 from src.data.tasks import ROUND1
@@ -15,6 +19,8 @@ from src.ensemble.submission_log import SubmissionLog
 from src.evaluation import metrics
 from src.evaluation.workspace import Workspace
 from src.pipeline.online_scores import advice
+from src.reporting.sections import Findings, scores
+from src.serving.bundle import about
 from tests.conftest import words
 
 
@@ -138,6 +144,32 @@ def test_advice_without_validations_is_to_make_them(copy, tiny_input):
         path.unlink()
     config = load_config("sample", [f"paths.input={tiny_input}", f"paths.output={copy}"])
     assert advice(Workspace(config), []).startswith("next: ./run.sh leaderboard --preset sample")
+
+
+@pytest.mark.parametrize("content", ["{", "foreign"])
+def test_a_damaged_or_foreign_leaderboard_is_told_and_left_out(copy, tiny_input, content):
+    """By the advice, by the page and by the bundle, which go on with what is sound."""
+    config = load_config("sample", [f"paths.input={tiny_input}", f"paths.output={copy}"])
+    path = copy / "runs/lstm/leaderboard.json"
+    if content == "foreign":
+        shutil.copy(copy / "runs/lstm/score.json", path)
+    else:
+        path.write_text(path.read_text()[:-20])
+
+    def told_by(use) -> str:
+        workspace = Workspace(config)
+        with output_mode(quiet=True, as_json=False) as transcript:
+            use(workspace)
+        return " ".join(transcript.warnings)
+
+    def page(workspace: Workspace) -> None:
+        found = Findings.load(workspace)
+        assert "lstm" in found.runs and "blend" in [row[0] for row in scores.validations(found)[0].rows]
+        scores.section(found)
+
+    uses = (lambda workspace: advice(workspace, []), page, lambda workspace: about(workspace, workspace.run("lstm")))
+    for use in uses:
+        assert str(path) in told_by(use)
 
 
 def test_what_is_no_score_notes_nothing_and_what_is_repeated_is_noted_once(copy, tiny_input, tmp_path, capsys):

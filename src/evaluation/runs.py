@@ -187,18 +187,14 @@ class RunFolder:
         """Settings of a trained model, read from its config.yaml."""
         return run_from_yaml(self.path / "config.yaml")
 
-    def boards(self) -> dict[str, Any]:
-        """Findings of ./run.sh leaderboard for the run as it is now, by test file; empty if there are none yet."""
-        return self.findings("leaderboard.json", "leaderboard").get("tests", {})
-
     def findings(self, file: str, verb: str) -> dict[str, Any]:
         """Content of what a verb has noted of the run as it is now in a file of its folder; empty where there is none,
-        and, with a warning, where it is of the run as it was or of another one."""
+        and, with a warning, where it is of the run as it was, of another one or of something else."""
         path, remedy = self.path / file, command(verb, self.config)
         if not path.exists():
             return {}
         found = storage.read_json(path, remedy)
-        if found["run"] == self.score["fingerprint"]:
+        if found.get("run") == self.score["fingerprint"]:
             return found
         warn_once(
             _("{path} is not of {name} as it is now: it counts for nothing. Run: ./run.sh {remedy}").format(

@@ -265,10 +265,14 @@ class Workspace:
 
     def boards(self, run: RunFolder) -> dict[str, Any]:
         """Findings of ./run.sh leaderboard for a run, by test file; empty, with a warning, where they are damaged."""
+        return self.findings(run, "leaderboard.json", "leaderboard").get("tests", {})
+
+    def findings(self, run: RunFolder, file: str, verb: str) -> dict[str, Any]:
+        """RunFolder.findings() of a run; empty, with a warning, where they are damaged."""
         try:
-            return run.boards()
+            return run.findings(file, verb)
         except UserError as error:
-            self.leave_out(f"the leaderboard of {run.name}", error)
+            self.leave_out(_("what {verb} found of {run}").format(verb=verb, run=run.name), error)
             return {}
 
     def baselines(self, folds_table: str) -> dict[str, dict[str, Any]]:

@@ -277,7 +277,7 @@ def _judge(workspace: Workspace, register: SubmissionLog, one: Submission) -> No
     """Takes over what ./run.sh leaderboard found of a submission's run, if that run is still the same."""
     if one.judged or not one.run or not _is_there(workspace, one):
         return
-    tests = workspace.run(one.run).boards()
+    tests = workspace.boards(workspace.run(one.run))
     if one.test in tests:
         register.judged(one, {key: tests[one.test][key] for key in ("validations", "expected")})
 
@@ -354,10 +354,11 @@ def advice(workspace: Workspace, submissions: list[Submission]) -> str:
     if target is None:
         return ""
     loaded = {run.name: run for run in workspace.fitting_runs()[0] if not run.fault}
+    by_test = {name: workspace.boards(run) for name, run in loaded.items()}
     boards = {
-        name: run.boards()[target.name]["validations"][select_on]["value"]
-        for name, run in loaded.items()
-        if target.name in run.boards()
+        name: tests[target.name]["validations"][select_on]["value"]
+        for name, tests in by_test.items()
+        if target.name in tests
     }
     boards = {name: value for name, value in boards.items() if value is not None}
     entered = {maker["fingerprint"] for one in submissions if one.online for maker in one.makers()}

@@ -181,7 +181,7 @@ def write_bundle(workspace: Workspace, run: RunFolder, to: Path) -> Path:
 
 def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
     """Returns what bundle.json has of a run beyond what prediction needs: scores, what it was made of, environment."""
-    score, boards, model = run.score, run.boards(), run.models()[0]
+    score, boards, model = run.score, workspace.boards(run), run.models()[0]
     if workspace.dataset.test_files and not boards:
         remedy = " && ./run.sh ".join([workspace.command("leaderboard"), workspace.command("bundle", run.name)])
         warn(

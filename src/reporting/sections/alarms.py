@@ -45,7 +45,7 @@ def section(findings: Findings) -> Section:
     found = Section(_("Early warning"))
     found.gist = _("scores hour by hour, and alarms")
     best = findings.best
-    record = best.findings("alarms.json", "alarms") if best is not None else {}
+    record = findings.workspace.findings(best, "alarms.json", "alarms") if best is not None else {}
     if not record:
         return found
     found.parts.append(

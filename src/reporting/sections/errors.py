@@ -92,7 +92,7 @@ def _sign(label: int) -> Message:
 def explained_rows(findings: Findings) -> dict[str, str]:
     """Returns the links from ids to their explanations on this page."""
     best = findings.best
-    record = best.findings("explained.json", "explain")
+    record = findings.workspace.findings(best, "explained.json", "explain")
     return {one["report"]: f"#{anchor_of(one['report'])}" for one in record.get("reports", [])}
 
 

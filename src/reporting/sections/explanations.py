@@ -28,7 +28,7 @@ def section(findings: Findings) -> Section:
     result = Section(_("Explanations"))
     result.gist = _("what carries each label, and examples")
     best = findings.best
-    record = best.findings("explained.json", "explain") if best is not None else {}
+    record = findings.workspace.findings(best, "explained.json", "explain") if best is not None else {}
     if not record:
         return result
     if "parameters" in record:

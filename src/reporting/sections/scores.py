@@ -54,7 +54,8 @@ def section(findings: Findings) -> Section:
 
 def _expected(findings: Findings) -> list[Chart]:
     """Draws the score of each run out of fold and the one that is expected of each test file, with their intervals."""
-    task, boards = findings.workspace.task, {name: run.boards() for name, run in findings.runs.items()}
+    workspace = findings.workspace
+    task, boards = workspace.task, {name: workspace.boards(run) for name, run in findings.runs.items()}
     tests = list(dict.fromkeys(test for found in boards.values() for test in found))
     if not tests:
         return []
@@ -144,7 +145,8 @@ def _by_label(findings: Findings) -> list[Chart]:
 def _rates(findings: Findings) -> list[Chart | Text]:
     """Draws the mean prediction for each test file against the rate in train, label by label."""
     best, task = findings.best, findings.workspace.task
-    rates = {test: board["label_rates"] for test, board in best.boards().items() if board.get("label_rates")}
+    boards = findings.workspace.boards(best)
+    rates = {test: board["label_rates"] for test, board in boards.items() if board.get("label_rates")}
     if not rates:
         return []
     short = short_names(findings.dataset.test_files)
@@ -220,7 +222,8 @@ def validations(findings: Findings) -> list[Table]:
     if findings.shift is None or not findings.shift.tests:
         return []
     target = findings.shift.target(findings.config.target)
-    boards = {name: board for name, run in reversed(findings.runs.items()) if (board := run.boards().get(target.name))}
+    workspace, names = findings.workspace, reversed(findings.runs)
+    boards = {name: board for name in names if (board := workspace.boards(findings.runs[name]).get(target.name))}
     if not boards:
         return []
     is_noised = any(board["validations"]["noised"] != board["validations"]["clean"] for board in boards.values())
