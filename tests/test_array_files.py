@@ -147,12 +147,14 @@ def test_a_shortened_history_is_not_resumed_from(tmp_path, capsys):
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     history = [{"epoch": 1.0, "train_loss": 0.7}, {"epoch": 2.0, "train_loss": 0.6}]
-    checkpoints.save(tmp_path, model, None, optimizer, history[:1])
-    checkpoints.save(tmp_path, model, None, optimizer, history)
+    checkpoints.save(tmp_path, model, None, optimizer, history[:1], 4.0)
+    checkpoints.save(tmp_path, model, None, optimizer, history, 9.5)
+    assert checkpoints.spent(tmp_path) == 9.5
     assert checkpoints.resume(tmp_path, model, None, optimizer)[0] == history
     state = tmp_path / "state_0002.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "history": history[:1]}, indent=2) + "\n")
     assert checkpoints.resume(tmp_path, model, None, optimizer)[0] == history[:1]
+    assert checkpoints.spent(tmp_path) == 4.0
     assert f"{state} is damaged" in capsys.readouterr().err
     weights = tmp_path / "state_0001.safetensors"
     weights.write_bytes(middle_bit(weights.read_bytes()))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 from dataclasses import replace
@@ -115,10 +116,21 @@ def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
         assert (folder / "best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
 
 
+def test_states_note_the_seconds_of_all_starts(tmp_path, monkeypatch):
+    """By a clock that every look at it moves on by a second; each start begins it anew."""
+    spent = []
+    for stop in (1, 2, None):
+        monkeypatch.setattr("src.training.loop.time.perf_counter", itertools.count().__next__)
+        train(tmp_path, Train(epochs=3, batch_size=16), stop_after=stop)
+        spent.append(checkpoints.spent(tmp_path))
+    assert spent[0] > 0 and spent == [spent[0] * starts for starts in (1, 2, 3)]
+
+
 @pytest.mark.parametrize("steps", [[1], [4, 1], [6], [7], [8, 3]])
 def test_training_that_was_told_to_end_amid_an_epoch_ends_in_the_same_bytes(tmp_path, monkeypatch, steps):
     """96 reports are six steps an epoch. A second stop counts its steps from the first."""
     settings = Train(epochs=2, batch_size=16, ema_decay=0.9, noise={"replacement": 0.1}, consistency=1.0, join=0.5)
+    monkeypatch.setattr("src.training.loop.time.perf_counter", lambda: 0.0)  # states note their seconds
     history, model = train(tmp_path / "whole", settings)
     step, seen = Classification.step, []
 

@@ -315,6 +315,20 @@ def test_a_trial_without_noise_is_compared_as_if_it_was_of_other_rows(tmp_path):
         assert trials.gain(old).standard_error == pytest.approx(0.05)
 
 
+def test_two_machines_begin_the_settings_in_use_once(tmp_path):
+    """Both have looked for them before either began."""
+    with opened(tmp_path / "here") as here:
+        shared = Options(100, storage="postgresql://shared")
+        there = Study(here.record, SETTINGS, tmp_path / "there", shared)
+        here.begin_in_use({}, {})
+        there.begin_in_use({}, {})
+        assert (here.in_use_to_do, there.in_use_to_do) == (0, None) and there.interrupted == []
+        assert [one.state for one in here.trials()] == [TrialState.RUNNING, TrialState.FAIL]
+        assert "another machine" in here.trials()[1].user_attrs["reason"]
+        again = Study(here.record, SETTINGS, tmp_path / "there", shared)
+        assert again.in_use_to_do is None and again.has_settings_in_use, "it is the other machine's"
+
+
 def test_settings_in_use_that_failed_are_tried_again(tmp_path):
     with opened(tmp_path) as trials:
         trials.begin_in_use({}, {})

@@ -21,6 +21,7 @@ from src.core.targets import Target
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1, get_task
 from src.ensemble.blending import Evidence
+from src.evaluation.workspace import Workspace
 from src.pipeline.stages import tune
 from src.training.tracking import Tracking
 from src.tuning import study
@@ -248,6 +249,24 @@ def test_a_worse_trial_does_not_take_the_place_of_the_run_in_use(copy, tiny_inpu
     capsys.readouterr()
     assert main(["train", "--model", "lstm", *made, "tune.use=true"]) == 0
     assert "all 2 folds are up to date" in capsys.readouterr().out
+
+
+def test_the_run_in_use_is_a_trial_without_training_even_when_the_time_is_over(copy, tiny_input, space, monkeypatch):
+    """A command is killed right after it began the trial; the next one has no time to train anything."""
+    config = load_config("sample", [word for word in words(tiny_input, copy) if "=" in word])
+
+    def killed(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tune, "figure_of_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tune.run(Workspace(config), "lstm", study.Options(2, spaces=(space,)))
+    tune.run(Workspace(config), "lstm", study.Options(2, deadline=0.0, spaces=(space,)))
+    (now,) = table(copy / "tune/lstm")
+    board = json.loads((copy / "runs/lstm/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
+    assert (now["state"], now["in_use"]) == ("complete", "true")
+    assert float(now["score"]) == pytest.approx(board["validations"]["shifted"]["value"], abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,6 +217,12 @@ class RunFolder:
 
     def fold_logits(self, test_file: str) -> np.ndarray:
         return array_files.read_npy(folds_path(self.path, test_file), self.remedy)
+
+
+def seconds_of(result: Mapping[str, Any]) -> float:
+    """Seconds that the training of a fold took over all its starts, by its result.json; an older version noted those of
+    the last start alone. What an earlier start did after its last checkpoint is not counted."""
+    return result.get("seconds", result["seconds_since_last_start"])
 
 
 def members_of(settings: Config) -> list[str]:

@@ -65,10 +65,12 @@ def save(
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     history: list[dict[str, float]],
+    seconds: float,
     midway: dict[str, Tensor] | None = None,
 ) -> None:
-    """Saves the state after the last epoch of `history` and removes states older than the last two. `midway` is what a
-    job amid an epoch needs further, with the "values" (n, 2) of its n steps."""
+    """Saves the state after the last epoch of `history` and removes states older than the last two. `seconds`: of the
+    training so far, over all starts of the job. `midway` is what a job amid an epoch needs further, with the "values"
+    (n, 2) of its n steps."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
@@ -80,7 +82,8 @@ def save(
         name += f"_{len(midway['values']):06d}"
     content = serialise({name: tensor.contiguous() for name, tensor in tensors.items()})
     storage.write_atomic(folder / f"{name}.safetensors", lambda file: file.write(content))
-    storage.write_json(folder / f"{name}.json", {"weights": hashlib.sha256(content).hexdigest(), "history": history})
+    facts = {"weights": hashlib.sha256(content).hexdigest(), "history": history, "seconds": round(seconds, 2)}
+    storage.write_json(folder / f"{name}.json", facts)
     for old in _states(folder)[KEPT:]:
         _remove(old)
 
@@ -114,6 +117,13 @@ def resume(
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
         return note["history"], _below("midway.", tensors)
     return [], {}
+
+
+def spent(folder: Path) -> float:
+    """Returns the seconds of training up to the newest state whose note can be read, over all starts of the job; 0.0
+    where there is none, or an older version wrote it."""
+    notes = (storage.read_kept(path) for path in _states(folder))
+    return next((note.get("seconds", 0.0) for note in notes if note is not None), 0.0)
 
 
 def remove_all(folder: Path) -> None:

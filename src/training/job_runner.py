@@ -42,7 +42,7 @@ def run_job(job: TrainingJob, prepare: Callable[[Run, torch.device], Work]) -> N
         devices.set_up(device)
         work = prepare(Run.model_validate(job.run), device)
         temporaries.sweep(job.path)
-        started = time.perf_counter()
+        earlier, started = checkpoints.spent(job.path), time.perf_counter()
         history = work.train()
         checkpoints.save_weights(job.path / "last.safetensors", work.model)
         facts = work.finish(history)
@@ -56,7 +56,8 @@ def run_job(job: TrainingJob, prepare: Callable[[Run, torch.device], Work]) -> N
                 "epochs": len(history),
                 "last_train_loss": history[-1]["train_loss"],
                 "last_valid_loss": history[-1]["valid_loss"],
-                "seconds_since_last_start": round(time.perf_counter() - started, 2),
+                "seconds_since_last_start": (since := round(time.perf_counter() - started, 2)),
+                "seconds": round(earlier + since, 2),
                 "environment": storage.environment(devices.name_of(device), job.precision),
             },
             [path for name in MORE if (path := job.path / name).exists()],

@@ -44,6 +44,8 @@ def fit(
     optimizer = objective.make_optimizer()
     n_steps = settings.epochs * objective.n_batches
 
+    # The seconds of a damaged state were spent all the same.
+    began = time.perf_counter() - checkpoints.spent(folder)
     history, midway = checkpoints.resume(folder, model, average, optimizer)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         if objective.is_over(history):
@@ -75,7 +77,8 @@ def fit(
                     where = f"at step {first + at} (epoch {epoch}), in the batch with rows"
                     raise _not_finite(objective, f"{what} {where}", objective.ids(rows))
                 if interrupts.is_asked():
-                    checkpoints.save(folder, model, average, optimizer, history, watch.midway())
+                    seconds = time.perf_counter() - began
+                    checkpoints.save(folder, model, average, optimizer, history, seconds, watch.midway())
                     return history  # never received: leaving the context raises Stopped
             judged = average if average is not None else model
             valid = objective.validate(judged)
@@ -86,7 +89,7 @@ def fit(
             history.append({"epoch": epoch, "learning_rate": rate, **losses})
             if valid.loss == min(past["valid_loss"] for past in history):
                 checkpoints.save_weights(folder / "best.safetensors", judged)
-            checkpoints.save(folder, model, average, optimizer, history)
+            checkpoints.save(folder, model, average, optimizer, history, time.perf_counter() - began)
             progress({**history[-1], "epochs": settings.epochs, "seconds": time.perf_counter() - started})
     if average is not None:
         model.load_state_dict(average.state_dict())

@@ -190,13 +190,21 @@ class Study:
     @property
     def has_settings_in_use(self) -> bool:
         """True if the settings in use are a trial, which runs or has not failed."""
-        return any(one.user_attrs.get(IN_USE) for one in self.trials() if one.state != TrialState.FAIL)
+        return bool(self._of_settings_in_use())
+
+    @property
+    def in_use_to_do(self) -> int | None:
+        """Number of the trial of the settings in use, where it is ours to finish."""
+        return next((one.number for one in self._of_settings_in_use() if one.number in self.interrupted), None)
+
+    def _of_settings_in_use(self) -> list[FrozenTrial]:
+        return [one for one in self.trials() if one.user_attrs.get(IN_USE) and one.state != TrialState.FAIL]
 
     def begin_in_use(
         self, params: dict[str, Any], distributions: dict[str, optuna.distributions.BaseDistribution]
     ) -> None:
-        """Begins the trial of the settings in use, which is the next one; `params` are those that the search space
-        has."""
+        """Begins the trial of the settings in use, which is the next one, unless another machine has begun it at this
+        moment: the first of two stays, and ours is ended as failed. `params` are those that the search space has."""
         begun = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=params,
@@ -204,7 +212,11 @@ class Study:
             user_attrs={OWNER: self.owner, IN_USE: True},
         )
         trial = optuna.Trial(self.record, self.record._storage.create_new_trial(self.record._study_id, begun))
-        self.interrupted.insert(0, trial.number)
+        # Numbers are given in the order of the trials' making, so of two machines one alone finds an earlier trial.
+        if any(one.number < trial.number for one in self._of_settings_in_use()):
+            self.fail(trial, "another machine has begun the settings in use")
+        else:
+            self.interrupted.insert(0, trial.number)
 
     def resume(self, number: int) -> optuna.Trial:
         """The running trial `number`, which draws the parameters that it has not drawn yet."""

@@ -26,7 +26,7 @@ from src.core.terminal import JobProgress, duration, info
 from src.data.splits import HOLDOUT_PARTS
 from src.evaluation import metrics
 from src.evaluation.figures import Figure, estimate, estimate_text
-from src.evaluation.runs import RunFolder
+from src.evaluation.runs import RunFolder, seconds_of
 from src.evaluation.validation_sets import Validation
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
@@ -193,6 +193,8 @@ class TrialRunner:
             result = storage.read_json(one.folds[len(one.scores)].path / "result.json")
             if (beside := seconds - result["seconds_since_last_start"]) > 0:  # else it was trained before
                 self._starting.append(beside)
+                one.seconds += seconds_of(result) - result["seconds_since_last_start"]
+                one.trial.set_user_attr("seconds", round(one.seconds, 2))
             one.scores.append(1 - result[f"{result['weights']}_valid_loss"])
             if len(one.scores) == len(one.folds):
                 self._tell_complete(one)

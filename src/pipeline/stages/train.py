@@ -220,9 +220,7 @@ class Training:
         fold = FoldJob(**job.payload)
         task, made = self.workspace.task, storage.read_json(fold.path / "result.json")
         rows = array_files.read_npz(fold.locate(fold.split))["predicted_rows"]
-        told = _("loss {loss:.4f}, {time}").format(
-            loss=made["last_valid_loss"], time=duration(made["seconds_since_last_start"])
-        )
+        told = _("loss {loss:.4f}, {time}").format(loss=made["last_valid_loss"], time=duration(runs.seconds_of(made)))
         if not len(rows):  # a student of all train rows
             return told
         predictions = task.decode(array_files.read_npy(fold.path / "logits.npy"))

@@ -37,7 +37,7 @@ from src.ensemble.blending import Evidence
 from src.evaluation import metrics
 from src.evaluation.broken_runs import REMEDY
 from src.evaluation.figures import Figure, estimate, estimate_text, short_text
-from src.evaluation.runs import check_settings, command, members_of, ordered_by
+from src.evaluation.runs import check_settings, command, members_of, ordered_by, seconds_of
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import run_lock
 from src.pipeline.stages.train import run_target
@@ -101,36 +101,34 @@ def _compare_with_settings_in_use(
     workspace: Workspace, machine: Machine, model: str, space: Space, trials: Study
 ) -> None:
     """Makes the settings in use a trial, unless they are one: complete, with the score of the trained run, where there
-    is one; otherwise the next to be trained."""
+    is one, however little time is left; otherwise the next to be trained."""
     if trials.interrupted:
         info(
             _("tune: continues trials {names}, which were running").format(
                 names=", ".join(map(str, trials.interrupted))
             )
         )
-    if trials.has_settings_in_use:
+    is_new = not trials.has_settings_in_use
+    if is_new:
+        trials.begin_in_use(*space.in_use(workspace.settings.runs[model].complete()))
+    number = trials.in_use_to_do
+    if number is None:  # complete, or another machine's
         return
-    trials.begin_in_use(*space.in_use(workspace.settings.runs[model].complete()))
     # Read only: jobs of a run that is not trained leave no files in its folder.
     jobs = fold_jobs(Workspace(workspace.settings, read_only=True), machine)[model]
     command_now = workspace.command("tune", model)
     with locks.hold(workspace.output.locks, [], [run_lock(model)], command_now):
         if not run_target(workspace, model, jobs).is_current():
-            info(
-                _("tune: the settings in use are trial {number}, which is trained first").format(
-                    number=trials.interrupted[0]
-                )
-            )
+            if is_new:
+                info(_("tune: the settings in use are trial {number}, which is trained first").format(number=number))
             return
         figure = figure_of_run(workspace, workspace.run(model))
-        seconds = sum(storage.read_json(job.path / "result.json")["seconds_since_last_start"] for job in jobs)
-    begun = trials.next_trial()
-    if begun is None:  # the time is over
-        return
-    trials.complete(begun, figure, seconds)
+        seconds = sum(seconds_of(storage.read_json(job.path / "result.json")) for job in jobs)
+    trials.interrupted.remove(number)
+    trials.complete(trials.resume(number), figure, seconds)
     info(
         _("tune: the settings in use are trial {number}, {score}: run {model} as it is").format(
-            number=begun.number, score=estimate_text(estimate(figure)), model=model
+            number=number, score=estimate_text(estimate(figure)), model=model
         )
     )
 
