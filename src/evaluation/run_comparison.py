@@ -14,8 +14,8 @@ from src.core.settings import Train
 from src.core.yaml_reader import read_yaml
 from src.evaluation import metrics
 from src.evaluation.figures import Estimate
-from src.evaluation.runs import RunFolder
-from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
+from src.evaluation.runs import RunFolder, seconds_of
+from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, Validation
 from src.evaluation.workspace import Workspace
 
 FIRST = ("members", "model.encoder", "blend.method")
@@ -45,7 +45,13 @@ def gain(workspace: Workspace, test: ShiftedTest, one: RunFolder, other: RunFold
     rows = workspace.validation(name, test).only(workspace.splits.scored)
     if rows.copies is not None and not (one.has_copies and other.has_copies):
         return UNKNOWN
-    both = (workspace.task.decode(rows.logits(run.oof(), run.copies(test.name))) for run in (one, other))
+    return paired_gain(workspace, rows, *(rows.logits(run.oof(), run.copies(test.name)) for run in (one, other)))
+
+
+def paired_gain(workspace: Workspace, rows: Validation, one: np.ndarray, other: np.ndarray) -> Estimate:
+    """Score of the logits `one`, (R, n_labels), on these rows, minus that of `other`, with the paired standard
+    error."""
+    both = map(workspace.task.decode, (one, other))
     judging = rows.weights, rows.rows, workspace.splits.first[rows.rows]
     return metrics.paired_difference(workspace.task, workspace.labels[rows.rows], *both, *judging)
 
@@ -111,5 +117,5 @@ def training_seconds(run: RunFolder) -> float | None:
     """Seconds that the training of a run's folds took, one after the other; None for what was not trained."""
     folds: Sequence[str] = run.record.get("fold_folders", ())
     paths: Iterable = (run.path / fold / "result.json" for fold in folds)
-    seconds = [storage.read_json(path, run.remedy)["seconds_since_last_start"] for path in paths if path.exists()]
+    seconds = [seconds_of(storage.read_json(path, run.remedy)) for path in paths if path.exists()]
     return sum(seconds) if seconds else None

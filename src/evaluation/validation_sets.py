@@ -144,6 +144,12 @@ class Validation:
         return Validation(self.name, self.rows[chosen], weights / max(weights.mean(), 1e-300), copies)
 
 
+def as_they_are(splits: Splits, name: str = "clean") -> Validation:
+    """All train rows that a model may judge, without noise or weights; it needs no validation sets on disk."""
+    n = len(splits.first)
+    return Validation(name, np.arange(n), np.ones(n), None).only(splits.first >= 0)
+
+
 def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, splits: Splits) -> Validation:
     """The validation `name` for a test file; without one, or with one no noisier than train, noised is clean.
 
@@ -153,8 +159,7 @@ def validation(name: str, rows: np.ndarray, test: ShiftedTest | None, splits: Sp
     noised = name in ("noised", "shifted") and test is not None and bool(test.noised)
     weighted = name in ("weighted", "shifted") and test is not None
     if name == "clean" or not (noised or weighted):
-        rows = np.arange(len(judged))
-        return Validation(name, rows, np.ones(len(rows)), None).only(judged)
+        return as_they_are(splits, name)
     draws = test.facts["draws"] if noised else 1
     weights = np.ones((draws, len(rows)))
     if weighted:

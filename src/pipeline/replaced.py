@@ -22,7 +22,9 @@ from src.core.terminal import is_dependency, result, warn
 from src.ensemble.submission_log import SubmissionLog
 from src.evaluation import metrics, runs
 from src.evaluation.figures import estimate_text
+from src.evaluation.run_comparison import paired_gain
 from src.evaluation.runs import RunFolder
+from src.evaluation.validation_sets import as_they_are
 from src.evaluation.workspace import Workspace
 
 
@@ -115,11 +117,9 @@ def _change(workspace: Workspace, before: Replaced, after: RunFolder) -> str:
     same = all(before.run.record.get(key) == after.record[key] for key in ("train", "folds", "task"))
     if not same:
         return f"it is {now}, on other rows or folds"
-    rows, task = workspace.splits.scored, workspace.task
-    both = (task.decode(oof[rows]) for oof in (after.oof(), before.oof))
-    folds = None if workspace.splits.scheme == "holdout" else workspace.splits.first[rows]
-    gain = metrics.paired_difference(task, workspace.labels[rows], *both, folds=folds)
-    return f"it is {now}, {metrics.gain_text(task, gain)} on the same rows, out of fold"
+    rows = as_they_are(workspace.splits).only(workspace.splits.scored)
+    gain = paired_gain(workspace, rows, *(rows.logits(oof, None) for oof in (after.oof(), before.oof)))
+    return f"it is {now}, {metrics.gain_text(workspace.task, gain)} on the same rows, out of fold"
 
 
 def resting_on(workspace: Workspace, name: str) -> list[str]:
