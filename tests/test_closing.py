@@ -26,7 +26,7 @@ def workspace_of(input_folder, output, *more: str) -> Workspace:
 
 @pytest.fixture
 def own_input(tiny_input, tmp_path):
-    """The same files as a user's: no note says that they were made."""
+    """Copies of the files, as if they were a user's: no note says that they were made."""
     folder = tmp_path / "input"
     shutil.copytree(tiny_input, folder, ignore=shutil.ignore_patterns("README.md", "answers*"))
     return folder

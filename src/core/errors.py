@@ -70,7 +70,9 @@ class OutOfTime(UserError):
     """The time of the command was over before what it does was done."""
 
     def __init__(self) -> None:
-        super().__init__("the time (--time) is over; what is finished is kept, and the same command goes on from there")
+        super().__init__(
+            _("the time (--time) is over; what is finished is kept, and the same command goes on from there")
+        )
 
 
 def explained(error: Exception) -> str | None:

@@ -102,11 +102,11 @@ class Grid(Settings):
     vital: Aggregation = "mean"
     """Value of a step with several observations, for each kind of parameter (plausible.SERIES)."""
     examination: Aggregation = "last"
-    """The same for laboratory examinations."""
+    """Value of a step with several observations of laboratory examinations."""
     drug: Aggregation = "sum"
-    """The same for drugs."""
+    """Value of a step with several observations of drugs."""
     device: Aggregation = "last"
-    """The same for devices, such as ventilation."""
+    """Value of a step with several observations of devices, such as ventilation."""
 
 
 class Folds(Settings):

@@ -24,8 +24,9 @@ from pydantic_core import PydanticUndefined
 
 from src.core import settings
 from src.core.settings import ROOT, Config, Run
+from src.core.settings_loader import MADE
 
-MADE = {"preset", "runs", "overrides", "models", "denoisers", "tuned", "named"}
+NO_WORDS = MADE | {"preset", "runs"}
 """Fields of Config that are no key=value word: the loader sets them, or they are the runs."""
 COSTS = {
     "data.max_len": "time and memory of every stage grow with the length of the longest reports",
@@ -178,7 +179,7 @@ def _of_class(kind: Any, prefix: str, of: str) -> Iterator[Entry]:
     texts = _texts(kind)
     for name, field in kind.model_fields.items():
         key = f"{prefix}{name}"
-        if kind is Config and name in MADE:
+        if kind is Config and name in NO_WORDS:
             continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _of_class(field.annotation, f"{key}.", of)

@@ -195,7 +195,7 @@ def _line_kind(lines: list[bytes], expected: str) -> str:
     if len(lines) < FEWEST_LINES:
         return ""
     if share(lambda line: b'"' in line) >= 0.5:
-        mended = _mended(lines, b";\t|,", expected) or "Write it without"
+        mended = _mended(lines, b";\t|,", expected) or _("Write it without")
         return _("has quotation marks around fields, as spreadsheets and CSV libraries write them. {mended}").format(
             mended=mended
         )
@@ -255,7 +255,8 @@ def _mended(lines: list[bytes], separators: bytes, expected: str) -> str:
         # From the last to the first, for what is put in has a comma itself.
         fields = [f"s/{shown}/|,|/{place}" for place in range(count, 0, -1)]
         steps += fields if count <= 2 else [f"s/{shown}/ /g", "s/ /|,|/"]
-        return f"Write it with |,| between the fields: sed '{'; '.join(steps)}' {FILE} > NEW.csv"
+        told = _("Write it with |,| between the fields: {command}")
+        return told.format(command=f"sed '{'; '.join(steps)}' {FILE} > NEW.csv")
     return ""
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from src.core.errors import UserError, shortened
+from src.core.language import _, word
 from src.data.file_kinds import open_bytes, refuse_other_kinds
 from src.data.line_parser import Errors
 
@@ -49,8 +50,8 @@ class RowFile:
         if unknown := self.lines.keys() - set(names):
             errors = Errors()
             for name in sorted(unknown, key=self.lines.__getitem__):
-                told = f"there is no training {noun} {shortened(name)}. Ids are text: 7 is not 007"
-                errors.add(self.lines[name] - 1, told)
+                told = _("there is no training {noun} {id}. Ids are text: 7 is not 007")
+                errors.add(self.lines[name] - 1, told.format(noun=word(noun), id=shortened(name)))
             errors.throw(self.path)
         return np.array([name in self.lines for name in names], dtype=bool)
 
@@ -60,7 +61,7 @@ class RowFile:
         self.mask(ids, noun)
         found = np.array([self.weights.get(name.decode(), 1.0) for name in ids.tolist()])
         if not found.any():
-            raise UserError(f"{self.path}: every weight is 0, so there is nothing to learn from")
+            raise UserError(_("{path}: every weight is 0, so there is nothing to learn from").format(path=self.path))
         return found / found.mean()
 
 
@@ -85,7 +86,7 @@ def _read(path: Path, is_weighted: bool) -> RowFile:
         rows = _records(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         refuse_other_kinds(path, EXPECTED)
-        raise UserError(f"{path} is no CSV of UTF-8: {error}") from None
+        raise UserError(_("{path} is no CSV of UTF-8: {error}").format(path=path, error=error)) from None
     found, errors, column = RowFile(path), Errors(), 1
     first = [name.strip().lower() for name in rows[0][1]] if rows else []
     if first and first[0] in HEADERS:
@@ -94,18 +95,22 @@ def _read(path: Path, is_weighted: bool) -> RowFile:
     for number, fields in rows:
         name = fields[0].strip()
         if not name:
-            errors.add(number - 1, "the id is empty")
+            errors.add(number - 1, _("the id is empty"))
         elif is_weighted and name in found.lines:
-            errors.add(number - 1, f"the id {shortened(name)} stands on line {found.lines[name]} too")
+            told = _("the id {id} stands on line {line} too")
+            errors.add(number - 1, told.format(id=shortened(name), line=found.lines[name]))
         elif is_weighted and (weight := _weight(fields[column : column + 1])) is None:
-            errors.add(number - 1, f"expected the id, a comma and a weight from 0 to {LARGEST:,.0f}")
+            told = _("expected the id, a comma and a weight from 0 to {largest:,.0f}")
+            errors.add(number - 1, told.format(largest=LARGEST))
         else:
             found.lines.setdefault(name, number)
             if is_weighted:
                 found.weights[name] = weight
     errors.throw(path)
     if not found.lines:
-        raise UserError(f"{path} names no row; expected lines that begin with the id of a training row")
+        raise UserError(
+            _("{path} names no row; expected lines that begin with the id of a training row").format(path=path)
+        )
     return found
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import Folds as FoldSettings
 from src.data.corpus import BLOCK, Corpus, unpad
 
@@ -117,13 +118,17 @@ def make_folds(corpus: Corpus, settings: FoldSettings, strata: np.ndarray | None
         labels = np.column_stack([labels, ~has_label])
     k = 10 if settings.scheme == "holdout" else settings.k
     if len(keys) < k:
-        remedy = "Set folds.scheme=kfold" if settings.scheme == "holdout" else "Set a smaller folds.k"
-        raise UserError(f"{len(keys)} different reports cannot be split into {k} parts. {remedy}.")
+        remedy = _("Set folds.scheme=kfold") if settings.scheme == "holdout" else _("Set a smaller folds.k")
+        told = _("{n} different reports cannot be split into {k} parts. {remedy}.")
+        raise UserError(told.format(n=len(keys), k=k, remedy=remedy))
     if settings.scheme == "families":
         families = _find_families(corpus, hashes, first, inverse, settings)
         if (n := families.of_row.max() + 1) < k:
-            remedy = "Set a smaller folds.k or a higher folds.threshold"
-            raise UserError(f"{n} families of near-duplicates cannot be split into {k} parts. {remedy}.")
+            told = _(
+                "{n} families of near-duplicates cannot be split into {k} parts. "
+                "Set a smaller folds.k or a higher folds.threshold."
+            )
+            raise UserError(told.format(n=n, k=k))
         columns = [_deal(families.of_row, labels, k, seed) for seed in settings.seeds]
         return Splits(settings.scheme, settings.seeds, np.column_stack(columns), families)
     dealt = len(keys) > settings.max_rows

@@ -131,15 +131,15 @@ class Workspace:
         """Changes of the input files since they were prepared; empty if they are the same. Further test and extra
         files are no change: nothing was made of them."""
         if "input" not in prepared.manifest:
-            return "an older version made it, and did not note of what"
+            return _("an older version made it, and did not note of what")
         then = {(role, name): checksum for role, name, checksum in prepared.manifest["input"]}
         now = {(role, name): checksum for role, name, checksum in self.input_checksums}
         changes = {
-            "gone": then.keys() - now.keys(),
-            "new": {(role, name) for role, name in now.keys() - then.keys() if role not in ("test", "extra")},
-            "of another content": {file for file in then.keys() & now.keys() if then[file] != now[file]},
+            _("gone"): then.keys() - now.keys(),
+            _("new"): {(role, name) for role, name in now.keys() - then.keys() if role not in ("test", "extra")},
+            _("of another content"): {file for file in then.keys() & now.keys() if then[file] != now[file]},
         }
-        found = {what: ", ".join(sorted({name for _, name in files})) for what, files in changes.items()}
+        found = {what: ", ".join(sorted({name for _role, name in files})) for what, files in changes.items()}
         return "; ".join(f"{what}: {names}" for what, names in found.items() if names)
 
     @property

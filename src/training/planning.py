@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from src.training.initialization import Start, starts_of
 from src.training.job_specs import Beside, FoldJob, reference
 from src.training.prediction import logits_path
 
-TABULAR = ("boosting", "linear", "kernel")
+TABULAR = [kind.model_fields["encoder"].default for kind in get_args(Tabular)]
 """Encoders that are fitted without epochs."""
 
 

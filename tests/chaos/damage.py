@@ -122,7 +122,7 @@ def _json(data: bytes) -> Any:
 
 
 def _reversed(value: Any) -> Any:
-    """The same JSON value with all its lists in reverse order."""
+    """Returns a JSON value with all its lists in reverse order."""
     if isinstance(value, dict):
         return {key: _reversed(below) for key, below in value.items()}
     return [_reversed(below) for below in reversed(value)] if isinstance(value, list) else value
