@@ -4,6 +4,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import select
 import subprocess
 import sys
@@ -32,6 +33,15 @@ def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
         storage.write_atomic(path, half)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.txt"]
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
+    for path in (Path("/proc/none/it.bundle"), Path("/dev/null"), tmp_path / "file" / "it.bundle"):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            storage.check_writable(path)
+    storage.check_writable(tmp_path / "deep" / "it.bundle")
+    assert [*(tmp_path / "deep").iterdir()] == []
 
 
 def test_written_values_read_back(tmp_path):

@@ -152,13 +152,7 @@ def write_atomic(
     flushed to disk, so that the promise survives a power cut too. Raises UserError where the file cannot be written,
     with its name and, on a full disk, the room that it needs.
     """
-    with writing(path):
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            # The rename would put a file in the place of /dev/null or of a pipe.
-            raise UserError(_("{path} is a device, pipe or socket. Name a file to write to").format(path=path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = TemporaryFile(path)
-    with temporary:
+    with _beside(path) as temporary:
         buffered = io.BufferedWriter(temporary)
         write(buffered)
         buffered.flush()
@@ -181,6 +175,27 @@ def write_atomic(
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def check_writable(path: Path) -> None:
+    """Raises UserError where no file can be written at `path`; makes the folder that it lies in. Long work asks before
+    it starts."""
+    try:
+        with _beside(path):
+            pass
+    except OSError as error:  # such as of /proc, where no file can be made
+        told = _("{path} cannot be written: {error}. Name another file")
+        raise UserError(told.format(path=path, error=error.strerror)) from None
+
+
+def _beside(path: Path) -> TemporaryFile:
+    """Returns a new temporary file beside `path`. Raises UserError where there can be none."""
+    with writing(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # The rename would put a file in the place of /dev/null or of a pipe.
+            raise UserError(_("{path} is a device, pipe or socket. Name a file to write to").format(path=path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return TemporaryFile(path)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    from src.core import storage
     from src.pipeline.stage import reading, run_lock
     from src.serving.packages import require_packages
 
@@ -43,6 +44,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     to = parsed.to or workspace.output.bundle(f"{parsed.run}_small")
     if to.is_dir():
         raise UserError(_("--to {to} is a folder; name a file").format(to=to))
+    storage.check_writable(to)
     source = workspace.run(parsed.run)
     workspace.check_unbroken([source])
     with reading(workspace, "compress", [run_lock(name) for name in (source.name, *source.ancestors())]):
