@@ -294,7 +294,7 @@ def _steps(
         return [Step(_("make what is missing"), workspace.command("pipeline"))]
     if data is not None and data.sample:
         folder, described = settings.paths.input, sources.source_of(settings).described(settings)
-        why = _("put your own files into {folder} ({files}) and run the same command")
+        why = _("put your own files into {folder} and run the same command. It reads {files}")
         return [Step(why.format(folder=folder, files=described), "")]
     steps = []
     if waiting := [upload for upload in uploads if upload.online is None]:
