@@ -43,6 +43,7 @@ KINDS = {
     "key": _("key"),
     "label": _("label"),
     "file": _("file"),
+    "test file": _("test file"),
 }
 """Words for what a name may be unknown of."""
 LONGEST = 120

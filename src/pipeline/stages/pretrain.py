@@ -73,7 +73,7 @@ class Pretrain(Stage):
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
         if not targets:
-            return "pretrain: nothing to do, no run asks for it (pretrain.epochs)"
+            return _("pretrain: nothing to do, no run asks for it (pretrain.epochs)")
         self._track(workspace)
         return "\n".join(_described(target) for target in targets)
 

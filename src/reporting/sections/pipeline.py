@@ -41,18 +41,21 @@ def _diagram(needs: Mapping[str, Sequence[str]], seconds: Mapping[str, float]) -
     columns, rows = (1 + max(place[axis] for place in places.values()) for axis in (0, 1))
     longest = max(max(seconds.values(), default=0.0), 1e-9)
     with charts.picture(_("Stages of the pipeline with their times"), 0.5 + HEIGHT * rows, WIDTH * columns) as chart:
+        boxes = {}
         for name, (column, row) in places.items():
             taken = seconds.get(name)
             label = name if taken is None else joined("\n", [name, duration(taken)])
             shade = charts.DEEPEST * (taken or 0.0) / longest
             box = {"boxstyle": "round,pad=0.35", "edgecolor": charts.FAINT}
             box["facecolor"] = (*charts.parts_of(charts.COLOURS[0]), shade)
-            chart.axes.text(column, -row, label, ha="center", va="center", fontsize=8, bbox=box, linespacing=1.3)
+            drawn = {"ha": "center", "va": "center", "fontsize": 8, "linespacing": 1.3}
+            boxes[name] = chart.axes.text(column, -row, label, bbox=box, **drawn).get_bbox_patch()
         for name, wanted in _direct(needs).items():
             for need in wanted:
                 (x, y), (to_x, to_y) = places[need], places[name]
-                arrow = {"arrowstyle": "-|>", "color": charts.FAINT, "shrinkA": 26, "shrinkB": 28, "linewidth": 0.8}
-                chart.axes.annotate("", (to_x, -to_y), (x, -y), arrowprops=arrow, zorder=0)
+                arrow = {"arrowstyle": "-|>", "color": charts.FAINT, "shrinkA": 1, "shrinkB": 1, "linewidth": 0.8}
+                arrow |= {"patchA": boxes[need], "patchB": boxes[name]}  # which get their size when they are drawn
+                chart.axes.annotate("", (to_x, -to_y), (x, -y), arrowprops=arrow, zorder=4)
         chart.axes.set(xlim=(-0.55, columns - 0.45), ylim=(0.6 - rows, 0.6))
         chart.axes.set_axis_off()
         chart.axes.set_title(_("Stages of the pipeline and what each took"))
