@@ -301,7 +301,7 @@ def plain_log(axis: Axis, shown: Callable[[float], float] = lambda value: value)
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
-    powers = LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0))
+    powers = LogLocator(subs=(1.0,) if high > 200 * low else (1.0, 2.0, 5.0))
     axis.set_major_locator(MaxNLocator(5) if high < NARROW * low else powers)
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{shown(value):,.10g}"))
     axis.set_minor_formatter(NullFormatter())

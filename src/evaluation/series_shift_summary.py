@@ -155,7 +155,8 @@ def _is_told(one: dict[str, Any]) -> bool:
 
 def _means(name: str, one: dict[str, float], form: str = ".3g") -> str:
     told = _("{name} ({test}; train {train})")
-    return told.format(name=name, test=format(one["test"], form), train=format(one["train"], form))
+    test, train = (format(one[key], ",.0f" if abs(one[key]) >= 1000 else form) for key in ("test", "train"))
+    return told.format(name=name, test=test, train=train)
 
 
 def _shares(name: str, found: list[dict[str, float]]) -> list[str]:

@@ -364,9 +364,9 @@ def _curves(findings: Findings, best) -> list:
 
 def _reliability(findings: Findings, best) -> list:
     """Returns reliability diagrams on plain reports and on those of select_on, with a cross-fitted temperature."""
-    kinds = {"plain": _scored(findings, best)}
-    weights = {"plain": None}
-    reports = {"plain": np.arange(int(findings.folds.scored.sum()))}
+    kinds = {_("plain"): _scored(findings, best)}
+    weights = {_("plain"): None}
+    reports = {_("plain"): np.arange(int(findings.folds.scored.sum()))}
     if findings.shift is not None and findings.shift.tests and findings.config.select_on != "clean":
         target = findings.shift.target(findings.config.target)
         rows = findings.workspace.validation_for([best], test=target).only(findings.folds.scored)
@@ -388,12 +388,12 @@ def _reliability(findings: Findings, best) -> list:
             chart.axes.set_ylabel(_("observed rate"))
             chart.axes.legend()
         pictures.append(chart.svg)
-        fitted.append(f"{name}: {temperatures.mean():.2f}")
+        fitted.append(joined("", [name, f": {temperatures.mean():.2f}"]))
     caption = _(
         "{run}: positive rate of labels by predicted probability. Cross-fitted temperatures: {temperatures}; above 1 "
         "the run is overconfident."
     )
-    return [Chart(pictures, caption.format(run=best.name, temperatures="; ".join(fitted)))]
+    return [Chart(pictures, caption.format(run=best.name, temperatures=joined("; ", fitted)))]
 
 
 def _temperatures(
