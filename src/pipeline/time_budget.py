@@ -601,7 +601,7 @@ class TimeBudget:
     def _make_last(self, workspace: Workspace) -> None:
         page = SAFETY * self.last.get("report", 0.5 * self.reserve)
         for stage in LAST:
-            self._make_in_time(workspace, stage, LAST_SHARE * self.seconds + (page if stage == "explain" else 0.0))
+            self._make_in_time(workspace, stage, page + LAST_SHARE * self.seconds if stage == "explain" else 0.0)
 
     def _make_in_time(self, workspace: Workspace, stage: str, reserve: float) -> None:
         """Makes a stage, unless it takes longer than the time that is left but for the `reserve`, or fails."""
