@@ -26,7 +26,9 @@ from src.pipeline.commands import bench
 from tests.waiting import wait_until
 
 LSTM = load_config(
-    "quick", ["model.embedding_size=8", "model.hidden_size=8", "train.batch_size=16"], models=["lstm"]
+    "quick",
+    ["model.embedding_size=8", "model.hidden_size=8", "train.batch_size=16", "train.join=0"],
+    models=["lstm"],
 ).runs["lstm"].model_dump(mode="json")  # fmt: skip
 
 

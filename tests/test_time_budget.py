@@ -271,7 +271,7 @@ def test_the_time_is_used_and_never_exceeded(copy, tiny_input, monkeypatch, minu
 
     def of(self, run) -> float:
         size = getattr(run.model, "layers", 1) * (run.model.embedding_size / 128) ** 1.5
-        return speed * size * (2 if run.train.attack != "none" else 1)
+        return speed * size * (2 if run.train.attack != "none" else 1) * (1 + run.train.join)
 
     monkeypatch.setattr(Pace, "of", of)
     monkeypatch.setattr(Pace, "measure", lambda self, settings: 2000 * speed)
