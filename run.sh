@@ -37,7 +37,10 @@ is_set_up() {
 
 pip_install() {
     # Files in wheels/ are for machines without a network: nothing else is asked then.
-    [ ! -d "$root/wheels" ] || set -- --no-index --find-links "$root/wheels" "$@"
+    if [ -d "$root/wheels" ]; then
+        unset PIP_FIND_LINKS
+        set -- --no-index --find-links "$root/wheels" "$@"
+    fi
     PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --no-user "$@" --disable-pip-version-check -r "$root/requirements.txt" 9>&-
 }
 

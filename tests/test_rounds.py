@@ -75,7 +75,9 @@ def test_the_content_of_a_published_test_file_says_it_too(folder, monkeypatch):
     assert with_parts(files, "auto").train == [folder / "one_train.csv"]
 
 
-@pytest.mark.parametrize("tests", [(), ("test.csv",), ("round1_test.csv", "round2_test.csv"), ("round12_test.csv",)])
+@pytest.mark.parametrize(
+    "tests", [(), ("test.csv",), ("round1_test.csv", "round2_test.csv"), ("round12_test.csv",), ("ground_2_test.csv",)]
+)
 def test_where_nothing_says_which_round_is_predicted_a_task_is_asked_for(folder, tests):
     error = error_of(with_parts, files_of(folder, *tests), "auto")
     assert "one_train.csv is round1, two_train.csv is round2" in error and "--task round1 or --task round2" in error
@@ -208,6 +210,23 @@ def test_families_of_the_folds_say_what_a_near_duplicate_is(both, tmp_path):
     assert kept.stat().st_mtime_ns == made
     dataset.near_train(100)
     assert list((output / "data").glob("near.*.npz")) != [kept], "those of other settings replace it"
+
+
+def test_near_duplicates_are_found_anew_where_another_extra_file_has_labels(both, tmp_path):
+    """Pairs are those of the file that they are asked for, whichever of the extra files have labels."""
+    output, first = tmp_path / "output", both / "a_extra.csv"
+    lines = (both / "other_train.csv").read_text().splitlines()[:30]
+    for has_labels in (True, False, True):
+        kept = lines if has_labels else [line[: line.rindex("|,|")] for line in lines]
+        first.write_text("".join(f"9{line}\n" for line in kept))
+        assert main(["folds", *words(both, output)]) == 0
+        dataset = Dataset.load(Output(output))
+        assert ("a_extra.csv" in dataset.extra_labelled) == has_labels
+        pairs = dataset.near_train(20_000)
+        assert pairs.keys() == set(dataset.extra_labelled)
+        corpus = Corpus.load(dataset.extra_folder("other_train.csv"))
+        found = {row for row, _ in pairs["other_train.csv"].tolist()}
+        assert len(found) >= 40 and max(found) < len(corpus)
 
 
 def test_an_undecided_round_stops_every_verb_with_a_command(folder, tmp_path, capsys):

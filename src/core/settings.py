@@ -121,8 +121,9 @@ class Folds(Settings):
     """TF-IDF cosine above which two reports are near-duplicates (scheme families). null: the lowest threshold without
     large families, see near_duplicates.families."""
     max_compared: int = Field(20_000, ge=2, le=10_000_000)
-    """Number of different reports up to which all pairs are compared (scheme families); above it only likely pairs
-    are, see near_duplicates.likely_pairs, with some 8 GB of memory for each million reports."""
+    """Number of different reports up to which all pairs are compared (scheme families, and labelled extra reports with
+    train reports under any scheme); above it only likely pairs are, see near_duplicates.likely_pairs, with some 8 GB of
+    memory for each million reports."""
     max_rows: int = Field(1_000_000, ge=2, le=1_000_000_000)
     """Number of different rows (reports, stays or images) up to which all are stratified (schemes kfold and holdout);
     above it rows with the same labels are dealt to the folds, and only the rest is stratified."""

@@ -166,7 +166,7 @@ class Dataset:
         They are kept as arrays beside the corpus, named by what they were made of.
         """
         by = self.near_by(most)
-        stamp = fingerprint([self.manifest["train"], self.extra_texts, by, versions.FOLDS])
+        stamp = fingerprint([self.manifest["train"], self.extra_texts, self.extra_labelled, by, versions.FOLDS])
         kept = self.output.data / f"near.{stamp}.npz"
         if not array_files.is_whole(kept):
             train = unpad(self.train.tokens, self.train.lengths)

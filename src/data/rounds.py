@@ -16,7 +16,7 @@ from src.data.line_parser import DELIMITER, TASK_OF_FORM
 
 _HEAD = 1 << 16
 """Bytes of a file that its first line is looked for in."""
-_NAMED = re.compile(r"round[-_ ]?([12])(?!\d)")
+_NAMED = re.compile(r"(?<![a-z])round[-_ ]?([12])(?!\d)")
 
 
 def with_parts(files: InputFiles, wanted: str) -> InputFiles:

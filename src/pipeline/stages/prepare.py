@@ -58,6 +58,8 @@ class Prepare(Stage):
                 "data": (settings.grid if settings.is_clinical else settings.data).model_dump(),
                 "files": workspace.input_checksums,
                 "version": versions.PREPARE,
+                # Of outputs without extra files nothing is made anew.
+                **({"extra": EXTRA} if files.extra else {}),
             }
         )
         return [Target("", self.result(workspace, ""), stamp)]
@@ -75,6 +77,8 @@ class Prepare(Stage):
 
 
 STAGE = Prepare()
+EXTRA = 2
+"""Version of extra files, beside versions.PREPARE: labels of the other round train too."""
 
 
 def _files(data: Path, manifest: dict[str, Any]) -> list[Path]:
