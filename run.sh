@@ -39,7 +39,7 @@ pip_install() {
     # Files in wheels/ are for machines without a network: nothing else is asked then.
     if [ -d "$root/wheels" ]; then
         unset PIP_FIND_LINKS
-        set -- --no-index --find-links "$root/wheels" "$@"
+        set -- --no-index -f "$root/wheels" "$@"
     fi
     PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --no-user "$@" --disable-pip-version-check -r "$root/requirements.txt" 9>&-
 }

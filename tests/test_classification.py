@@ -117,7 +117,7 @@ def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
 
 
 def test_states_note_the_seconds_of_all_starts(tmp_path, monkeypatch):
-    """By a clock that every look at it moves on by a second; each start begins it anew."""
+    """Uses a clock that every look at it moves on by a second; each start begins it anew."""
     spent = []
     for stop in (1, 2, None):
         monkeypatch.setattr("src.training.loop.time.perf_counter", itertools.count().__next__)

@@ -148,7 +148,7 @@ def test_advice_without_validations_is_to_make_them(copy, tiny_input):
 
 @pytest.mark.parametrize("content", ["{", "foreign"])
 def test_a_damaged_or_foreign_leaderboard_is_told_and_left_out(copy, tiny_input, content):
-    """By the advice, by the page and by the bundle, which go on with what is sound."""
+    """Advice, page and bundle tell of them, and go on with what is sound."""
     config = load_config("sample", [f"paths.input={tiny_input}", f"paths.output={copy}"])
     path = copy / "runs/lstm/leaderboard.json"
     if content == "foreign":

@@ -129,7 +129,7 @@ def test_a_folder_of_wheels_takes_the_place_of_the_network(project):
     (folder / "wheels").mkdir()
     (folder / "requirements.txt").write_text("one==2\n")
     calls, told = run()
-    assert f"--no-index --find-links {folder}/wheels" in calls[1] and "files in wheels/ alone" in told
+    assert f"--no-index -f {folder}/wheels" in calls[1] and "files in wheels/ alone" in told
     (folder / "requirements.txt").write_text("one==3\n")
     (folder / "calls.broken").write_text("")
     assert "pip could not install requirements.txt from the files in wheels/ alone" in run(code=1)[1]

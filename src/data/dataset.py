@@ -148,9 +148,9 @@ class Dataset:
         return [file for file in self.manifest["files"] if file["role"] == "extra"]
 
     def near_by(self, most: int) -> dict[str, Any]:
-        """How near_train() finds near-duplicates: the cosine above which two reports are such, that of the families of
-        folds.json if there are any, and, where more pairs than those of `most` reports are to be compared, the names of
-        the extra files of which only likely pairs are."""
+        """Returns how near_train() finds near-duplicates: the cosine above which two reports are such, that of the
+        families of folds.json if there are any, and, where more pairs than those of `most` reports are to be compared,
+        the names of the extra files of which only likely pairs are."""
         families = storage.read_json(self.output.folds_manifest, self.command("folds")).get("families", {})
         n_rows = sum(file["rows"] for file in self.manifest["files"] if file["role"] == "train")
         sizes = {file["name"]: file["rows"] for file in self._extra if file["labels"]}

@@ -113,7 +113,7 @@ class GpuBench:
         return self.folder / "bench.json"
 
     def _begun(self) -> dict[str, Any]:
-        """What is measured already. Raises UserError where it is of another machine."""
+        """Returns what is measured already. Raises UserError where it is of another machine."""
         machine = {
             "device": devices.name_of(self.device),
             "auto_precision": devices.pick_precision("auto", self.device),
