@@ -327,6 +327,19 @@ def test_runs_of_an_earlier_command_with_another_preset_are_measured(copy, tiny_
     assert name in budget.earlier and run.train.seeds == [1, 2]
 
 
+def test_explanations_leave_the_page_its_time(copy, tiny_input, monkeypatch):
+    """They may take all of what is left but for the page; expected scores and page may take all."""
+    reserves = {}
+    monkeypatch.setattr(
+        TimeBudget, "_make_in_time", lambda self, workspace, stage, reserve: reserves.update({stage: reserve})
+    )
+    budget = budget_of(copy, tiny_input)
+    budget.last = dict.fromkeys(("blend", "submit", "leaderboard"), 1.0) | {"report": 50.0}
+    budget._make_last(budget.workspace)
+    assert list(reserves) == ["leaderboard", "explain", "report"]
+    assert reserves["explain"] > 1.2 * 50 and reserves["leaderboard"] == reserves["report"] == 0
+
+
 def test_a_run_is_not_trained_again_with_as_many_epochs_or_fewer(copy, tiny_input, monkeypatch):
     """A command that is repeated gives the shorter run of before a further seed, or trains a longer one."""
     budget = budget_of(copy, tiny_input, *[word for word in TINY if "=" in word], "runs.lstm.train.epochs=10")
