@@ -209,6 +209,19 @@ def test_soft_labels_are_the_mean_of_the_teachers(done):
     np.testing.assert_array_equal(joined.labels[:2], train.labels)
 
 
+def test_teachers_fill_the_labels_that_a_file_lacks(done, tmp_path):
+    from src.training.classification import Rows
+    from src.training.job_specs import Beside
+
+    lacking = np.array([[1, 0, np.nan], [np.nan, 1, 0]], np.float32)
+    corpus = Corpus.load(done / "data/test/sample_testA")
+    inputs = {name: array[:2] for name, array in corpus.inputs.items()}
+    Corpus(inputs, corpus.lengths[:2], corpus.ids[:2], lacking, corpus.sources[:2]).save(tmp_path / "extra")
+    array_files.write_npy(tmp_path / "logits.npy", np.array([[5, 5, 0], [2, -5, 5]], np.float32))
+    rows = Rows.beside(Beside(str(tmp_path / "extra"), None, [str(tmp_path / "logits.npy")], 1.0, True), Path, ROUND1)
+    np.testing.assert_allclose(rows.labels, [[1, 0, 0.5], [sigmoid(2.0), 1, 0]], atol=1e-6)
+
+
 def test_extra_reports_are_trained_on_but_not_those_that_are_validated(done, with_extra, tmp_path):
     from src.training.classification import Rows
     from src.training.job_specs import Beside

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from src.__main__ import main
+from src.core.settings_loader import load_config
 from src.core.storage import Output, file_sha256
 from src.core.targets import check_files
 from src.data import input_files
@@ -22,6 +23,9 @@ from src.data.report_reader import read_reports, write_reports
 from src.data.rounds import round_of, with_parts
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1, ROUND2
+from src.evaluation.workspace import Workspace
+from src.training import device_cache
+from src.training.planning import fold_jobs
 from tests.conftest import error_of, words
 
 ROUND1_LINES, ROUND2_LINES = "0|,|1 2 3|,|0\n1|,|4 5|,|\n", "0|,|4 5 6|,|3,2\n1|,|600 1 2|,|,\n"
@@ -150,7 +154,7 @@ def test_a_fold_learns_the_regions_of_the_other_round_without_near_duplicates(bo
     told = capsys.readouterr().out
     assert "round2 is predicted, by round2_test.csv" in told
     assert "extra: other_train.csv: one of its labelled reports counts 0.5 of a train report in lstm" in told
-    assert "extra: other_train.csv: it has no types: these are unknown and count nowhere" in told
+    assert "extra: other_train.csv: it has no types: these are unknown; runs with teachers learn" in told
     dataset = Dataset.load(Output(output))
     assert dataset.task is ROUND2 and len(dataset.train) == N_TRAIN and dataset.extra_labelled == ["other_train.csv"]
     extra, train = Corpus.load(dataset.extra_folder("other_train.csv")), dataset.train
@@ -174,6 +178,15 @@ def test_a_fold_learns_the_regions_of_the_other_round_without_near_duplicates(bo
     assert score["rows"] == N_TRAIN, "scores are of the predicted round's reports alone"
     record = json.loads((output / "runs/lstm/run.json").read_text())
     assert len(record["train_files"]) == len(record["extra_files"]) == 1
+    # A student's teachers predict the types that the other round's reports lack.
+    taught = [word for word in given if word not in ("--preset", "sample")] + ["runs.transformer.train.teachers=[lstm]"]
+    workspace = Workspace(load_config("sample", taught))
+    planned = fold_jobs(workspace, device_cache.recall_or_find(workspace))
+    for student, teacher in zip(planned["transformer"], planned["lstm"], strict=True):
+        (filled,) = [one for one in student.beside if one["fills"]]
+        assert filled["weight"] == 0.5 and filled["corpus"] == "data/extra/other_train"
+        assert [Path(file).parent for file in filled["logits"]] == [Path(teacher.folder)]
+        assert not any(one["fills"] for one in teacher.beside)
     # The same words make nothing anew; lost files of a fold come back with the same bytes.
     before = {path: path.read_bytes() for path in output.rglob("*.npy")}
     for path in [*output.glob("data/near.*"), *(job / "extra_0.npy" for job in jobs_of(output))]:

@@ -114,7 +114,7 @@ def job(
         "device": device,
         "wave": str(wave),
         "name": name.replace("/", "."),
-        "patience": PATIENCE * seconds,
+        "until": time.time() + PATIENCE * seconds,
         "jobs": jobs,
         "turns": turns,
     }
@@ -176,8 +176,8 @@ def measure(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None])
 @contextlib.contextmanager
 def _turn(payload: Mapping[str, Any]) -> Iterator[None]:
     """Waits until all jobs of the wave have arrived and, where they take turns, holds the device against the others."""
-    wave, until = Path(payload["wave"]), time.monotonic() + payload["patience"]
-    while len(list(wave.glob("*.ready"))) < payload["jobs"] and time.monotonic() < until:
+    wave = Path(payload["wave"])
+    while len(list(wave.glob("*.ready"))) < payload["jobs"] and time.time() < payload["until"]:
         time.sleep(0.01)
     with locks.lock(wave / "turn.lock") if payload["turns"] else contextlib.nullcontext():
         yield

@@ -128,6 +128,11 @@ class Dataset:
         """Folder of all reports of an extra file, with labels if the file is one of `extra_labelled`."""
         return self.output.data / "extra" / Path(name).stem
 
+    def has_unknown_labels(self, name: str) -> bool:
+        """Tells whether an `extra_labelled` file lacks labels of the task, as those of the other round do."""
+        labels = Corpus.load(self.extra_folder(name)).labels
+        return labels.dtype.kind == "f" and bool(np.isnan(labels).any())
+
     def extra_rows_path(self, name: str) -> Path:
         """File of an `extra_labelled` one with (n,) int64, the rows whose labels can train. The others have the
         text of a train report, and would tell a model the labels of what it is validated on."""

@@ -87,6 +87,8 @@ class Beside:
     """Files of teachers' logits, whose mean is the target; none: the corpus has labels."""
     weight: float
     """Sample weight; train rows average 1."""
+    fills: bool = False
+    """True: the corpus has labels, and the teachers' are for those that are unknown alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,7 @@ class _Planner:
         self.weights = _row_weights(workspace, run)
         self.extra = workspace.dataset.extra_labelled if run.train.extra_weight else []
         self.near_by = workspace.dataset.near_by(workspace.settings.folds.max_compared) if self.extra else None
+        self.partly = [name for name in self.extra if workspace.dataset.has_unknown_labels(name)]
 
     def job(
         self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob], lesson: Lesson | None = None
@@ -130,6 +131,7 @@ class _Planner:
                 "extra": [dataset.extra_texts, dataset.extra_labels, self.near_by] if self.extra else None,
                 "teachers": [teacher.fingerprint for teacher in teachers],
                 "unlabelled": [dataset.test_texts, dataset.extra_texts] if teachers else None,
+                **({"filled": self.partly} if teachers and self.partly else {}),
                 "rows": storage.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
                 "valid": self._valid_stamp(valid),
                 "seed": seed,
@@ -154,7 +156,9 @@ class _Planner:
             weights=ref(self._save(folder / "weights.npy", self.weights)) if self.weights is not None else None,
             beside=[
                 asdict(one)
-                for one in self._labelled(folder, split) + self._pseudo_labelled(teachers) + self._taught(lesson)
+                for one in self._labelled(folder, split, teachers)
+                + self._pseudo_labelled(teachers)
+                + self._taught(lesson)
             ],
             valid=ref(self._save(folder / "valid.npz", **valid)) if valid else None,
             valid_corpora=list(map(ref, copies or [dataset.train_folder])),
@@ -182,10 +186,10 @@ class _Planner:
                 array_files.write_npz(path, **arrays)
         return path
 
-    def _labelled(self, folder: Path, split: Split) -> list[Beside]:
+    def _labelled(self, folder: Path, split: Split, teachers: Sequence[FoldJob]) -> list[Beside]:
         """Labelled reports of the extra files, with sample weight extra_weight, without the near-duplicates of train
-        reports that the split does not train on: these would tell the labels of what the model is judged on. `folder`
-        is that of the job."""
+        reports that the split does not train on: these would tell the labels of what the model is judged on. Labels
+        that a file lacks are those of the teachers, if any. `folder` is that of the job."""
         workspace, dataset, ref, found = self.workspace, self.workspace.dataset, self._reference, []
         for i, name in enumerate(self.extra):
             rows = folder / f"extra_{i}.npy"
@@ -196,8 +200,14 @@ class _Planner:
                 near, train = pairs[name].T
                 known = array_files.read_npy(dataset.extra_rows_path(name), "prepare")
                 array_files.write_npy(rows, np.setdiff1d(known, near[is_left_out[train]]))
-            found.append(Beside(ref(dataset.extra_folder(name)), ref(rows), [], self.run.train.extra_weight))
+            corpus, fills = dataset.extra_folder(name), bool(teachers) and name in self.partly
+            logits = self._logits(teachers, corpus) if fills else []
+            found.append(Beside(ref(corpus), ref(rows), logits, self.run.train.extra_weight, fills))
         return found
+
+    def _logits(self, teachers: Sequence[FoldJob], corpus: Path) -> list[str]:
+        """What each teacher predicts for a corpus, as references to files."""
+        return [self._reference(logits_path(teacher.path, corpus)) for teacher in teachers]
 
     def _taught(self, lesson: Lesson | None) -> list[Beside]:
         """The corpora of a lesson, by references."""
@@ -215,12 +225,7 @@ class _Planner:
         used = list(map(dataset.extra_folder, self.extra))
         folders = [folder for folder in unlabelled(dataset) if folder not in used]
         return [
-            Beside(
-                ref(folder),
-                None,
-                [ref(logits_path(teacher.path, folder)) for teacher in teachers],
-                self.run.train.teacher_weight,
-            )
+            Beside(ref(folder), None, self._logits(teachers, folder), self.run.train.teacher_weight)
             for folder in folders
         ]
 

@@ -72,8 +72,8 @@ class Rows:
 
     @classmethod
     def beside(cls, beside: Beside, locate: Callable[[str], Path], task: Task) -> Rows:
-        """Loads reports of another corpus, with their own labels or with the mean prediction of teachers. `locate`
-        turns a reference into a path, as TrainingJob.locate."""
+        """Loads reports of another corpus, with their own labels, with the mean prediction of teachers, or with that
+        where their own are unknown. `locate` turns a reference into a path, as TrainingJob.locate."""
         corpus = Corpus.load(locate(beside.corpus))
         rows = np.arange(len(corpus)) if beside.rows is None else array_files.read_npy(locate(beside.rows))
         if beside.logits:
@@ -81,6 +81,9 @@ class Rows:
             for file in beside.logits:  # one after the other: all at once would take their number times the memory
                 total = total + array_files.read_npy(locate(file), mapped=True)[rows]
             labels = task.decode(total / len(beside.logits)).astype(np.float32)
+            if beside.fills:
+                own = np.asarray(corpus.labels[rows])
+                labels = np.where(np.isnan(own), labels, own)
         else:
             labels = np.asarray(corpus.labels[rows])
         return cls._taken(corpus, rows, labels, beside.weight)

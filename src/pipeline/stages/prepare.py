@@ -509,7 +509,10 @@ def _tell_of_labels(file: Reports, task: Task, settings: Config) -> None:
     told = _("extra: {name}: one of its labelled reports counts {weights} (train.extra_weight), in training alone")
     info(told.format(name=name, weights=joined("; ", weights)))
     if lacking:
-        told = _("extra: {name}: it has no {groups}: these are unknown and count nowhere")
+        told = _(
+            "extra: {name}: it has no {groups}: these are unknown; runs with teachers learn what these predict, "
+            "others nothing"
+        )
         info(told.format(name=name, groups=", ".join(lacking)))
 
 
