@@ -37,6 +37,7 @@ def test_every_model_loads_in_every_preset(model):
         (["task=icu", "train.join=0.5"], "gru", "train.join"),
         (["task=icu", "train.join=0.5"], "boosting", "train.join"),
         (["task=frames", "train.join=0.5"], "lstm", "train.join"),
+        (["task=icu", "train.reorder=0.5"], "gru", "train.reorder"),
         (["task=icu", "train.forecast_weight=1", "features.imputer=linear"], "gru", "features.imputer=linear"),
         (["task=icu", "train.outcome_weight=1", "train.consistency=1"], "gru", "train.consistency"),
         (["task=icu", "train.outcome_weight=1", "model.pooling=label"], "gru", "model.pooling=label"),

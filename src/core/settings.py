@@ -464,6 +464,9 @@ class Train(Optimisation):
     whose labels are those of both (of soft labels 1 - (1 - p)(1 - q)) and whose sample weight is the mean of both. A
     report stays alone where both together are longer than `data.max_len`. Validation on train's own pool sees no gain,
     another pool does."""
+    reorder: float = Field(0.0, ge=0, le=1, exclude_if=lambda share: not share)
+    """Probability that the clauses of a training report stand in random order, drawn anew each epoch; labels stay. The
+    words that end clauses are found from the text alone. Parts of a joined report are reordered one by one."""
     target_weight: float = Field(0.0, ge=0, le=1)
     """Exponent of the density ratio to the target test file as sample weight: 1: the weights of `weighted` validation;
     0: equal weights."""
@@ -832,6 +835,7 @@ class Config(Settings):
             for key, is_set in (
                 ("train.noise", run.train.noise != Noise()),
                 ("train.join", run.train.join > 0),
+                ("train.reorder", run.train.reorder > 0),
                 ("denoise.by", run.denoise.by is not None),
                 ("pretrain.epochs", run.pretrain.epochs > 0),
             ):

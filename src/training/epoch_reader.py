@@ -1,4 +1,4 @@
-"""EpochReader: the batches of a training epoch, with noise, denoising and joined reports."""
+"""EpochReader: the batches of a training epoch, with noise, denoising, joined and reordered reports."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from src.core.settings import Train
 from src.data.corpus import pad, unpad
 from src.data.corruption import NoiseRates, corrupt
 from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
+from src.training.clauses import reorder, separators_of
 from src.training.denoising import Denoiser
 from src.training.joining import Pairs, draw_pairs, join_pairs, unite
 from src.training.rows import Rows
@@ -30,14 +31,15 @@ class Wanted(NamedTuple):
     weights: Tensor
     """(B,) float32"""
     twin: Batch | None
-    """Copy of the batch with other noise."""
+    """Copy of the batch with other noise, and with settings.reorder with clauses in another order."""
 
 
 class EpochReader:
     """Reads the reports of an epoch in a new order, with new noise, POOL batches at a time.
 
     With settings.join some reports are joined with others of any pool. Noise and the denoiser meet both parts as single
-    reports, as in prediction. A joined report has the row and domain of the report of this pool.
+    reports, as in prediction. A joined report has the row and domain of the report of this pool. With settings.reorder
+    the clauses of some reports stand in random order before all that.
 
     Of the texts only one pool is in memory; what grows with the file is the order alone, eight bytes a report.
     """
@@ -51,6 +53,8 @@ class EpochReader:
         self._twins = settings.consistency > 0
         self._join = settings.join
         self._lengths = np.asarray(train.lengths[train.chosen]) if self._join else None
+        self._reorder = settings.reorder
+        self._separators = separators_of(train) if self._reorder else None
         self._rates = NoiseRates(**settings.noise.model_dump())
         self._alphabet = alphabet_of(train.inputs["tokens"], train.chosen) if self._rates.total else None
         self.n_batches = math.ceil(len(train) / settings.batch_size)
@@ -94,6 +98,10 @@ class EpochReader:
         chosen = self._train.chosen[pool if pairs is None else np.concatenate([pool, pairs.partners])]
         inputs = {name: array[chosen] for name, array in self._train.inputs.items()}
         lengths = np.asarray(self._train.lengths[chosen])
+        if self._separators is not None:
+            text, offsets = unpad(inputs["tokens"], lengths)
+            text = reorder(text, offsets, self._separators, rng.random(len(chosen)) < self._reorder, rng)
+            inputs["tokens"], lengths = pad(text, offsets, inputs["tokens"].shape[1])
         if self._alphabet is not None:
             tokens = inputs["tokens"]
             noisy = corrupt(*unpad(tokens, lengths), self._rates, rng, self._alphabet)
