@@ -258,7 +258,7 @@ def test_teachers_must_be_there_and_untaught():
 def test_likeness_to_the_target_needs_folds(with_extra, tmp_path, capsys):
     more = ["folds.scheme=holdout", "train.target_weight=1"]
     assert main(["train", "--model", "lstm", *words(with_extra, tmp_path, *more)]) == 2
-    assert "train.target_weight is for folds.scheme=kfold and families" in capsys.readouterr().err
+    assert "train.target_weight is for every folds.scheme but holdout" in capsys.readouterr().err
 
 
 def test_predicting_labels_that_were_trained_on_is_told(done, with_extra, tmp_path, capsys):

@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 
 from src.__main__ import main
 from src.core import settings_loader, storage
 from src.core.errors import UserError
 from src.core.settings import Folds as FoldSettings
 from src.core.storage import Output
-from src.data import splits
+from src.data import near_duplicates, splits
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
 from tests.conftest import TINY
@@ -227,6 +228,9 @@ def test_limits_that_are_not_reached_do_not_matter():
     assert splits.recorded(FoldSettings(), 400) == splits.recorded(FoldSettings(max_rows=400), 400) == plain
     assert splits.recorded(FoldSettings(max_rows=399, max_compared=3), 400) == {**plain, "max_rows": 399}
     by_family = {**plain, "scheme": "families"}
+    assert splits.recorded(FoldSettings(scheme="clusters", clusters=7, max_rows=3), 9) == {
+        **plain, "scheme": "clusters", "clusters": 7
+    }  # fmt: skip
     assert splits.recorded(BY_FAMILY, 400) == by_family
     limited = FoldSettings(scheme="families", max_compared=399, max_rows=3, threshold=0.5)
     assert splits.recorded(limited, 400) == {**by_family, "max_compared": 399, "threshold": 0.5}
@@ -399,9 +403,11 @@ def test_what_cannot_be_split_into_families():
         (["folds.threshold=0.5", "folds.scheme=holdout"], "threshold .*families.*holdout"),
         (["folds.threshold=0.2", "folds.scheme=families"], r"folds\.threshold: .*0\.3"),
         (["folds.threshold=1.1", "folds.scheme=families"], r"folds\.threshold: .*1\b"),
+        (["folds.clusters=20", "folds.scheme=families"], "clusters .*families"),
+        (["folds.clusters=3", "folds.scheme=clusters", "folds.k=4"], "3 clusters .*k=4"),
     ],
 )
-def test_thresholds_that_contradict(words, expected):
+def test_settings_of_schemes_that_contradict(words, expected):
     with pytest.raises(UserError, match=expected):
         settings_loader.load_config("quick", words)
 
@@ -450,3 +456,77 @@ def test_the_command_reports_families(tiny_input, tmp_path, capsys):
     assert UP_TO_DATE in output_of("folds.max_rows=299") and UP_TO_DATE not in output_of("folds.max_rows=300")
     assert UP_TO_DATE in output_of()
     assert "folds.max_compared=100" in output_of("folds.scheme=families", "folds.max_compared=100")
+    shown = output_of("folds.scheme=clusters", "folds.clusters=9")
+    assert "2 folds of whole clusters" in shown and "9 clusters" in shown
+    assert json.loads((tmp_path / "folds.json").read_text())["families"]["clusters"]["number"] == 9
+    assert UP_TO_DATE in output_of("folds.scheme=clusters", "folds.clusters=9")
+    assert UP_TO_DATE not in output_of("folds.scheme=clusters")
+
+
+BY_CLUSTER = FoldSettings(scheme="clusters", threshold=0.5)
+TOPICS = 12
+
+
+def of_topics(n: int = 600, seed: int = 0) -> tuple[Corpus, np.ndarray]:
+    """Reports of 30 tokens and the topic (N,) of each report: a topic has 20 words of its own, and two reports of a
+    topic are less alike than near-duplicates. Every topic has all labels."""
+    rng = np.random.default_rng(seed)
+    topic = rng.integers(0, TOPICS, n)
+    tokens = 3 + 20 * topic[:, None] + rng.integers(0, 20, size=(n, 30))
+    labels = (rng.random((n, 4)) < [0.5, 0.3, 0.2, 0.1]).astype(np.uint8)
+    whole = Corpus(
+        {"tokens": tokens.astype(np.uint16)},
+        np.full(n, 30, dtype=np.int32),
+        np.arange(n).astype("S"),
+        labels,
+        np.zeros(n, dtype=np.uint8),
+    )
+    return whole, topic
+
+
+def test_a_cluster_of_similar_reports_shares_a_fold():
+    whole, topic = of_topics()
+    made = splits.make_folds(whole, BY_CLUSTER.model_copy(update={"clusters": TOPICS, "k": 3, "seeds": [1, 2]}))
+    assert made.families.facts()["clusters"]["number"] == TOPICS
+    for column in made.table.T:
+        assert all(len(set(column[topic == one])) == 1 for one in range(TOPICS))
+        assert set(column) == {0, 1, 2}
+    assert (made.table[:, 0] != made.table[:, 1]).any()
+    labels = np.column_stack([whole.labels, ~whole.labels.any(axis=1)])
+    assert splits.largest_imbalance(labels, made)[0] < 0.1
+    plain = splits.make_folds(whole, FoldSettings(scheme="families", threshold=0.5, k=3)).first
+    assert all(len(set(plain[topic == one])) == 3 for one in range(TOPICS))
+
+
+def test_clusters_split_no_family_whatever_the_order_of_the_rows():
+    whole, family = related()
+    made = splits.make_folds(whole, BY_CLUSTER)
+    assert made.families.facts()["clusters"]["number"] == 50
+    for members in range(len(FAMILY_SIZES)):
+        assert len(set(made.first[family == members])) == 1
+    order = np.random.default_rng(1).permutation(len(whole))
+    np.testing.assert_array_equal(splits.make_folds(reordered(whole, order), BY_CLUSTER).first, made.first[order])
+
+
+@pytest.mark.parametrize(
+    ("vectors", "family", "expected"),
+    [
+        (np.zeros((4, 0)), [0, 1, 1, 2], [0, 1, 1, 2]),
+        (np.zeros((3, 2)), [0, 1, 2], [0, 0, 0]),
+        (np.eye(3), [0, 0, 0], [0, 0, 0]),
+        (np.eye(4), [0, 1, 1, 2], [0, 1, 1, 2]),
+    ],
+    ids=["no common words", "reports without words", "one family", "fewer families than clusters"],
+)
+def test_clusters_of_reports_that_are_hard_to_tell_apart(vectors, family, expected):
+    found = near_duplicates.clusters(csr_array(vectors.astype(np.float32)), np.array(family), 9)
+    np.testing.assert_array_equal(found[:, None] == found, np.equal.outer(expected, expected))
+    assert sorted(set(found.tolist())) == list(range(max(expected) + 1))
+
+
+def test_fewer_clusters_than_folds():
+    whole = corpus(50)
+    whole.tokens[:] = np.arange(3, 53)[:, None]  # reports of one word each, and no word in two of them
+    whole.tokens[1] = whole.tokens[0]  # but one
+    with pytest.raises(UserError, match=r"^2 clusters .* 5 .*folds\.k"):
+        splits.make_folds(whole, BY_CLUSTER)

@@ -112,18 +112,22 @@ class Grid(Settings):
 class Folds(Settings):
     """Cross-validation scheme."""
 
-    scheme: Literal["kfold", "families", "holdout"] = "kfold"
+    scheme: Literal["kfold", "families", "clusters", "holdout"] = "kfold"
     """kfold: k-fold stratified by the labels, of days by tenths of their ranks. families: k-fold in which
-    near-duplicates share a fold (reports only). holdout: train, valid and test parts of 8:1:1."""
+    near-duplicates share a fold (reports only). clusters: families, and whole clusters of similar reports share a fold,
+    so that a fold lies far from the rest. holdout: train, valid and test parts of 8:1:1."""
     k: int = Field(5, ge=2, le=1000)
     """Number of folds, except under holdout."""
     threshold: float | None = Field(None, ge=0.3, le=1)
-    """TF-IDF cosine above which two reports are near-duplicates (scheme families). null: the lowest threshold without
-    large families, see near_duplicates.families."""
+    """TF-IDF cosine above which two reports are near-duplicates (schemes families and clusters). null: the lowest
+    threshold without large families, see near_duplicates.families."""
+    clusters: int | None = Field(None, ge=2, le=100_000)
+    """Number of clusters (scheme clusters); the fewer, the farther a fold lies from the rest, and the more the folds'
+    label rates differ. null: ten a fold."""
     max_compared: int = Field(20_000, ge=2, le=10_000_000)
-    """Number of different reports up to which all pairs are compared (scheme families, and labelled extra reports with
-    train reports under any scheme); above it only likely pairs are, see near_duplicates.likely_pairs, with some 8 GB of
-    memory for each million reports."""
+    """Number of different reports up to which all pairs are compared (schemes families and clusters, and labelled extra
+    reports with train reports under any scheme); above it only likely pairs are, see
+    near_duplicates.likely_pairs, with some 8 GB of memory for each million reports."""
     max_rows: int = Field(1_000_000, ge=2, le=1_000_000_000)
     """Number of different rows (reports, stays or images) up to which all are stratified (schemes kfold and holdout);
     above it rows with the same labels are dealt to the folds, and only the rest is stratified."""
@@ -137,10 +141,19 @@ class Folds(Settings):
         return self
 
     @model_validator(mode="after")
-    def _threshold_of_families(self) -> Folds:
-        if self.threshold is not None and self.scheme != "families":
-            raise ValueError(f"threshold is for scheme families only, not for scheme {self.scheme}")
+    def _settings_of_schemes(self) -> Folds:
+        if self.threshold is not None and not self.compares_texts:
+            raise ValueError(f"threshold is for schemes families and clusters only, not for scheme {self.scheme}")
+        if self.clusters is not None and self.scheme != "clusters":
+            raise ValueError(f"clusters is for scheme clusters only, not for scheme {self.scheme}")
+        if self.clusters is not None and self.clusters < self.k:
+            raise ValueError(f"{self.clusters} clusters cannot be split into k={self.k} folds")
         return self
+
+    @property
+    def compares_texts(self) -> bool:
+        """True if the folds depend on the similarity of reports."""
+        return self.scheme in ("families", "clusters")
 
 
 class Sample(Settings):
@@ -443,7 +456,7 @@ class Train(Optimisation):
     """Number of times that all training rows are seen."""
     patience: int = Field(0, ge=0, le=100_000)
     """Early stopping: number of epochs without a better validation loss (on `select_on`), after which the best epoch is
-    kept; 0: the last of all `epochs` is kept. Under kfold and families the scored fold then selects its own epoch,
+    kept; 0: the last of all `epochs` is kept. Except under holdout, the scored fold then selects its own epoch,
     which makes its score optimistic; score.json has a note of it."""
     compile: bool = False
     """Use torch.compile. On a GPU it captures CUDA graphs, one for each width of batches. On a CPU it needs a C++
@@ -829,8 +842,8 @@ class Config(Settings):
                             f"runs.{name}.{key} is about series; choose one of --task {', '.join(CLINICAL)}"
                         )
             return self
-        if self.folds.scheme == "families":
-            raise ValueError(f"folds.scheme families compares texts; task {self.task} has none")
+        if self.folds.compares_texts:
+            raise ValueError(f"folds.scheme {self.folds.scheme} compares texts; task {self.task} has none")
         for name, run in self.runs.items():
             for key, is_set in (
                 ("train.noise", run.train.noise != Noise()),

@@ -1,4 +1,4 @@
-"""Similarity of reports: cosines of TF-IDF n-grams, nearest neighbours, and families of near-duplicates."""
+"""Similarity of reports: cosines of TF-IDF n-grams, nearest neighbours, families of near-duplicates, and clusters."""
 
 from __future__ import annotations
 
@@ -93,6 +93,34 @@ def families(
             break
         result = family, float(candidate)
     return result
+
+
+def clusters(vectors: csr_array, family: np.ndarray, n: int) -> np.ndarray:
+    """Returns the cluster number of each report, (N,): at most n clusters of whole families, numbered without gaps.
+
+    Bisecting k-means (Steinbach, Karypis and Kumar 2000) of the families' mean directions, by scikit-learn: the cluster
+    of most families is halved until there are n. `family` (N,): family number of each report, as families() returns it.
+    """
+    import warnings
+
+    from scipy.sparse import csr_array, csr_matrix
+    from sklearn.cluster import BisectingKMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.preprocessing import normalize
+    from threadpoolctl import threadpool_limits
+
+    size = np.bincount(family)
+    n = min(n, len(size))
+    if n < 2 or not vectors.shape[1]:  # reports without a common n-gram: nothing tells which are similar
+        return family
+    of_family = csr_array((np.ones(len(family), np.float32), (family, np.arange(len(family)))))
+    mean = normalize(of_family @ vectors)
+    mean = csr_matrix((mean.data, mean.indices, mean.indptr), shape=mean.shape)  # with the 32-bit indices asked for
+    halved = BisectingKMeans(n, random_state=0, bisecting_strategy="largest_cluster")
+    with threadpool_limits(1), warnings.catch_warnings():  # another number of threads would give other last bits
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of equal directions, which no cluster can be halved by
+        found = halved.fit_predict(mean, sample_weight=size.astype(np.float32))
+    return np.unique(found, return_inverse=True)[1][family]
 
 
 def pairs_between(left: Text, right: Text, threshold: float, approximate: bool = False) -> np.ndarray:

@@ -262,7 +262,7 @@ def _row_weights(workspace: Workspace, run: Run) -> np.ndarray | None:
     if workspace.settings.folds.scheme == "holdout":
         raise UserError(
             _(
-                "train.target_weight is for folds.scheme=kfold and families: under holdout the train "
+                "train.target_weight is for every folds.scheme but holdout: under holdout the train "
                 "part is what others are compared with, and has no density ratio of its own"
             )
         )

@@ -21,7 +21,12 @@ from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage
 
-WHAT = {"kfold": _("{k} folds"), "families": _("{k} folds of whole families"), "holdout": _("holdout 8:1:1")}
+WHAT = {
+    "kfold": _("{k} folds"),
+    "families": _("{k} folds of whole families"),
+    "clusters": _("{k} folds of whole clusters"),
+    "holdout": _("holdout 8:1:1"),
+}
 LARGE = 100_000
 """Reports that take seconds to split."""
 
@@ -190,6 +195,9 @@ def _tell(families: splits.Families, fold_size: float) -> dict[str, Any]:
             largest=facts["largest"],
         )
     )
+    if "clusters" in facts:
+        told = _("folds: {number:,} clusters of similar reports, the largest {largest:,}")
+        info(told.format(**facts["clusters"]))
     if facts["largest"] > fold_size:
         warn(
             _("a family of {largest:,} reports is larger than a fold: the folds differ in size and labels").format(
