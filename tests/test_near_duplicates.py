@@ -182,6 +182,18 @@ def test_no_report_is_compared_with_very_many(monkeypatch):
     assert set(np.flatnonzero(family == family[0])) == {0, *range(3000, 3299)}
 
 
+def test_relatives_in_its_own_file_do_not_hide_a_pair_with_the_other(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "_BEST", 8)
+    rng = np.random.default_rng(0)
+    reports = random_reports(40)
+    relatives = [changed(reports[0], rng, tokens=1) for _ in range(40)]
+    pairs = near_duplicates.pairs_between(
+        as_text([*reports, *relatives]), as_text([changed(reports[0], rng, tokens=6)]), 0.3, approximate=True
+    )
+    assert len(pairs) and {*pairs[:, 0].tolist()} <= {0, *range(40, 80)} and (pairs[:, 1] == 0).all()
+    assert len(pairs) > 8, "each of its own file is compared with the other file's"
+
+
 def test_copies_count_when_families_percolate():
     reports = [[*range(start, start + 10)] for start in range(0, 400, 20)]
     reports += [[*range(8), 900, 901]]  # near the first

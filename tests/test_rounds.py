@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,7 @@ def files_of(folder: Path, *tests: str) -> InputFiles:
         ("0|,|1 2\n", None),
         ("0|,|1 2|,|1,2,3\n", None),
         ("id,description\n", None),
+        ("report_ID|,|description|,|label\n", None),
         ("", None),
     ],
 )
@@ -155,6 +157,7 @@ def test_a_fold_learns_the_regions_of_the_other_round_without_near_duplicates(bo
     assert "round2 is predicted, by round2_test.csv" in told
     assert "extra: other_train.csv: one of its labelled reports counts 0.5 of a train report in lstm" in told
     assert "extra: other_train.csv: it has no types: these are unknown; runs with teachers learn" in told
+    of_near = re.search(r"other_train.csv: of its 140 labelled reports a fold leaves out (\d+) to (\d+), as they", told)
     dataset = Dataset.load(Output(output))
     assert dataset.task is ROUND2 and len(dataset.train) == N_TRAIN and dataset.extra_labelled == ["other_train.csv"]
     extra, train = Corpus.load(dataset.extra_folder("other_train.csv")), dataset.train
@@ -171,6 +174,7 @@ def test_a_fold_learns_the_regions_of_the_other_round_without_near_duplicates(bo
         assert set(rows.tolist()) == set(range(140)) - forbidden
         left_out.append(forbidden)
         assert np.isfinite(np.load(job / "logits.npy")).all()
+    assert sorted({*map(int, of_near.groups())}) == sorted({min(map(len, left_out)), max(map(len, left_out))})
     assert all(left_out) and set.union(*left_out) >= set(range(100, 140))
     oof = np.load(output / "runs/lstm/oof.npy")
     assert oof.shape == (N_TRAIN, 29) and np.isfinite(oof).all()
@@ -195,6 +199,8 @@ def test_a_fold_learns_the_regions_of_the_other_round_without_near_duplicates(bo
         (job / "result.json").unlink()
     assert main(["train", "--model", "lstm", *given]) == 0
     assert {path: path.read_bytes() for path in output.rglob("*.npy")} == before
+    told = capsys.readouterr().out
+    assert "prepare: up to date" in told and "counts 0.5 of a train report in lstm" in told, "whenever it trains"
     check_files(output / "data/manifest.json", "prepare")
 
 

@@ -22,6 +22,8 @@ from src.data.near_duplicates import pairs_between
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
 
+LIKELY_BETWEEN = 2
+"""Version of near_duplicates.pairs_between where only likely pairs are compared."""
 NEAR = 0.5
 """Cosine above which an extra report is a near-duplicate of a train report where folds have no families. Round 1's
 families begin at 0.48; 7% of round 2's reports are that near to one of round 1."""
@@ -159,9 +161,11 @@ class Dataset:
         families = storage.read_json(self.output.folds_manifest, self.command("folds")).get("families", {})
         n_rows = sum(file["rows"] for file in self.manifest["files"] if file["role"] == "train")
         sizes = {file["name"]: file["rows"] for file in self._extra if file["labels"]}
+        approximate = [name for name, n in sizes.items() if n * n_rows > most**2 / 2]
         return {
             "threshold": families.get("threshold", NEAR),
-            "approximate": [name for name, n in sizes.items() if n * n_rows > most**2 / 2],
+            "approximate": approximate,
+            **({"version": LIKELY_BETWEEN} if approximate else {}),
         }
 
     def near_train(self, most: int) -> dict[str, np.ndarray]:

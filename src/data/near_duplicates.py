@@ -131,17 +131,20 @@ def pairs_between(left: Text, right: Text, threshold: float, approximate: bool =
     one, other = tfidf([left, right], max_n=3, min_df=2)
     if approximate:
         n = one.shape[0]
-        rows, others, _ = likely_pairs(vstack([one, other], format="csr"), threshold)
-        rows, others = np.minimum(rows, others), np.maximum(rows, others) - n
-        pairs = np.column_stack([rows, others])[(rows < n) & (others >= 0)]
+        sides = np.arange(n + other.shape[0]) >= n
+        rows, others, _ = likely_pairs(vstack([one, other], format="csr"), threshold, sides)
+        pairs = np.column_stack([np.minimum(rows, others), np.maximum(rows, others) - n])
     else:
         found = [np.argwhere(cosines > threshold) + [start, 0] for start, cosines in _cosines(one, other)]
         pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *found])
     return np.unique(pairs, axis=0).astype(np.int32)
 
 
-def likely_pairs(vectors: csr_array, lowest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns most pairs with a cosine above `lowest`: rows (P,), rows (P,) and cosines (P,).
+def likely_pairs(
+    vectors: csr_array, lowest: float, sides: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns most pairs with a cosine above `lowest`: rows (P,), rows (P,) and cosines (P,). `sides` (N,) bool: only
+    pairs of a report of one side and one of the other.
 
     Time and memory are linear in the number of reports. Nearly all of the most similar pairs are found; the order of
     the rows influences which other pairs are. The reports with an n-gram are sorted so that similar reports are
@@ -170,6 +173,8 @@ def likely_pairs(vectors: csr_array, lowest: float) -> tuple[np.ndarray, np.ndar
         shared = (members[start : start + _CHUNK] @ by_block).tocoo()
         left, right = shared.coords
         likely = (shared.data > _SEEN * lowest) & (right != left + start)
+        if sides is not None:  # before the best are taken: a report may have more than _BEST neighbours on its own side
+            likely &= sides[left + start] != sides[right]
         left, right, value = left[likely] + start, right[likely], shared.data[likely]
         order = np.lexsort((-value, left))
         left, right = left[order], right[order]

@@ -16,6 +16,8 @@ from src.data.line_parser import DELIMITER, TASK_OF_FORM
 
 _HEAD = 1 << 16
 """Bytes of a file that its first line is looked for in."""
+_LABELS = re.compile(rb"[\d ,\r]*")
+"""Label field of a report; that of a header has words."""
 _NAMED = re.compile(r"(?<![a-z])round[-_ ]?([12])(?!\d)")
 
 
@@ -59,7 +61,8 @@ def round_of(path: Path) -> str | None:
     reading the file tells."""
     with open_bytes(path) as file:
         fields = file.read(_HEAD).split(b"\n")[0].split(DELIMITER)
-    task = TASK_OF_FORM.get(fields[2].count(b",") + 1) if len(fields) == 3 else None
+    has_labels = len(fields) == 3 and _LABELS.fullmatch(fields[2])
+    task = TASK_OF_FORM.get(fields[2].count(b",") + 1) if has_labels else None
     return task and task.name
 
 

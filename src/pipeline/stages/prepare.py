@@ -477,7 +477,12 @@ def _encode_extra(
             # Trained on, these would tell a model the labels of what it is validated on.
             count = f"{is_known.sum():,} of its reports have the text of a train report"
             info(_("extra: {name}: {count}: their labels are not used").format(name=file.path.name, count=count))
-        _tell_of_labels(file, task, settings)
+        if lacking := [group.name for group in task.groups[len(file.task.groups) :]]:
+            told = _(
+                "extra: {name}: it has no {groups}: these are unknown; runs with teachers learn what these predict, "
+                "others nothing"
+            )
+            info(told.format(name=file.path.name, groups=", ".join(lacking)))
         rows = np.flatnonzero(~is_known)
         array_files.write_npy(folder / f"{file.path.stem}.rows.npy", rows)
         stands_for_labels = storage.array_hash(rows, labels)
@@ -489,31 +494,6 @@ def _encode_extra(
         "rows": len(file),
         "sha256": file.sha256,
     }
-
-
-def _tell_of_labels(file: Reports, task: Task, settings: Config) -> None:
-    """Tells how much the labels of an extra file count in training, and which of the task's labels it lacks."""
-    runs: dict[float, list[str]] = {}
-    for name, run in settings.runs.items():
-        runs.setdefault(run.train.extra_weight, []).append(name)
-    name, lacking = file.path.name, [group.name for group in task.groups[len(file.task.groups) :]]
-    weights = [
-        _("{weight:g} of a train report in {runs}").format(weight=weight, runs=", ".join(names))
-        for weight, names in runs.items()
-        if weight
-    ]
-    if not weights:
-        told = _("extra: {name}: its text is read and its labels are not: train.extra_weight=0.3 trains on them too")
-        info(told.format(name=name))
-        return
-    told = _("extra: {name}: one of its labelled reports counts {weights} (train.extra_weight), in training alone")
-    info(told.format(name=name, weights=joined("; ", weights)))
-    if lacking:
-        told = _(
-            "extra: {name}: it has no {groups}: these are unknown; runs with teachers learn what these predict, "
-            "others nothing"
-        )
-        info(told.format(name=name, groups=", ".join(lacking)))
 
 
 def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: str) -> None:
