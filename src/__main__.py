@@ -310,7 +310,7 @@ def _names_no_setting(word: str) -> bool:
 
 def _load(preset: str | None, overrides: list[str], models: list[str]) -> tuple[Config, str]:
     """The settings, and why their preset was chosen. Without --preset it is that of the sample data or, where real
-    files are in the input folder, `standard`."""
+    files are in the input folder, `standard`; `round2` where they are of round 2."""
     settings = load_config(preset or "standard", overrides, models)
     if preset is not None:
         return settings, ""
@@ -318,7 +318,9 @@ def _load(preset: str | None, overrides: list[str], models: list[str]) -> tuple[
 
     folder = settings.paths.input
     try:
-        if sources.find_files(settings) is not None:
+        if (files := sources.find_files(settings)) is not None:
+            if sources.round_of(settings, files) == "round2":
+                return load_config("round2", overrides, models), f"{folder} holds train files of round 2"
             return settings, f"{folder} holds files of yours"
     except UserError:
         return settings, f"{folder} is no folder of sample data"  # told by the stages that read the input

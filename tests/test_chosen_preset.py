@@ -30,6 +30,25 @@ def test_a_chosen_preset_is_named_where_it_decides(tiny_input, tmp_path, capsys)
     )
 
 
+def test_train_files_of_round_2_choose_its_preset(tmp_path, capsys):
+    folder = tmp_path / "input"
+    folder.mkdir()
+    for name, labels in (("a_train.csv", "0"), ("b_train.csv", "3,2")):
+        (folder / name).write_text("".join(f"{i}|,|{i} 5 6|,|{labels}\n" for i in range(20)))
+    made = [f"paths.input={folder}", f"paths.output={tmp_path / 'output'}"]
+    told = f"preset round2, as {folder} holds train files of round 2; --preset NAME takes another"
+    for given, preset in (["--task", "round2"], "round2"), (["--preset", "round2-quick"], "round2-quick"):
+        assert main(["folds", *given, "folds.k=3", *made]) == 0
+        assert (told in capsys.readouterr().out) == (preset == "round2")
+        assert main(["config", *given, *made]) == 0
+        assert f"preset: {preset}\n" in capsys.readouterr().out
+    assert main(["config", "--task", "round1", *made]) == 0
+    assert "preset: standard\n" in capsys.readouterr().out
+    (folder / "a_train.csv").unlink()
+    assert main(["config", *made]) == 0
+    assert "preset: round2\n" in capsys.readouterr().out
+
+
 def test_a_chosen_preset_never_replaces_the_folds_of_runs(copy, tiny_input, capsys):
     made, before = words(tiny_input, copy), (copy / "folds.csv").read_bytes()
     other = [word for word in without_preset(made) if not word.startswith("folds.")]

@@ -16,7 +16,7 @@ from src.core.errors import UserError
 from src.core.settings import Denoise, Features, Recurrent, Run, Train, Transformer
 from src.data.corpus import N_SPECIAL
 from src.data.inputs import token_shape
-from src.data.tasks import LabelGroup, Task
+from src.data.tasks import ROUND2, LabelGroup, Task
 from src.models.classifier import build_model
 from src.training import checkpoints, devices, epoch_reader, loop
 from src.training import rows as rows_module
@@ -438,6 +438,31 @@ def test_positive_weight():
     assert positive_weight(labels, Train(pos_weight="balanced")).tolist() == [3.0, 1.0], (
         "of the rows that have the label"
     )
+
+
+def test_types_are_learned_in_reports_with_an_abnormal_region_alone():
+    """A joined report counts where one of its two reports has an abnormal region."""
+    rng = np.random.default_rng(0)
+    data, labels = rows(96), np.zeros((96, 29), dtype=np.uint8)
+    labels[:48, 3] = 1
+    labels[:48, 17:] = rng.integers(0, 2, (48, 12))
+    data = replace(data, labels=labels)
+    found = {}
+    for group_rows in ("all", "counted"):
+        settings = Train(batch_size=16, join=0.5, group_rows=group_rows)
+        model = build_model(SMALL, token_shape(SIZE), 29)
+        objective = Classification(ROUND2, model, data, data, settings, CPU, "fp32")
+        found[group_rows] = [(wanted, batch.rows) for batch, wanted in objective.batches(np.random.default_rng(0))]
+        loss = objective.validate(model).loss
+        assert np.isfinite(loss)
+    for (plain, rows_before), (counted, rows_after) in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(rows_before, rows_after)
+        is_abnormal = plain.targets[:, :17].any(dim=1)
+        assert counted.targets[~is_abnormal, 17:].isnan().all() and not plain.targets.isnan().any()
+        torch.testing.assert_close(counted.targets[is_abnormal], plain.targets[is_abnormal])
+        torch.testing.assert_close(counted.targets[:, :17], plain.targets[:, :17])
+    joined = [wanted.targets[:, 3] == 1 for wanted, _ in found["counted"]]
+    assert 48 < sum(int(one.sum()) for one in joined) < 96
 
 
 def test_moving_average():

@@ -117,6 +117,26 @@ def test_a_runs_config_file_reads_back(tmp_path):
     assert settings_loader.run_from_yaml(path) == run
 
 
+def test_a_preset_is_laid_over_the_one_that_it_is_like(tmp_path):
+    mine, standard = load_config("round2"), load_config("standard")
+    assert mine.task == "round2" and mine.blend == standard.blend and mine.runs.keys() == standard.runs.keys()
+    assert mine.runs["student"].train.group_rows == "counted" and standard.runs["student"].train.group_rows == "all"
+    assert mine.runs["student"].pretrain == standard.runs["student"].pretrain
+    path = tmp_path / "mine.yaml"
+    path.write_text("like: quick\nfolds: {k: 3}\nruns: {lstm: {train: {epochs: 2}}}\n")
+    mine, quick = load_config(str(path)), load_config("quick")
+    assert (mine.folds.k, mine.runs["lstm"].train.epochs) == (3, 2)
+    assert mine.runs["lstm"].train.join == quick.runs["lstm"].train.join
+    assert mine.runs["transformer"] == quick.runs["transformer"]
+    path.write_text("like: icu\ntask: icu\n")
+    assert "mine.yaml: like: unknown preset 'icu'" in error_of(load_config, str(path))
+    path.write_text("like: quick\ntask: icu\n")
+    assert load_config(str(path)).runs == load_config("quick", ["task=icu"]).runs
+    path.write_text("like: round2\n")
+    told = error_of(load_config, str(path))
+    assert "unknown preset 'round2'" in told and "Known: ablation, full, proof, quick, sample, standard" in told
+
+
 def test_a_preset_file_may_name_its_task(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("task: icu\nruns:\n  gru: {}\n")

@@ -51,6 +51,20 @@ def sklearn_loss(task, labels, predictions) -> float:
     return log_loss(labels.ravel(), predictions.ravel())
 
 
+def test_types_count_where_a_region_is_abnormal():
+    labels = torch.zeros((4, 29))
+    labels[0, [3, 20]] = 1
+    labels[2, 3], labels[3, :17] = 0.01, float("nan")  # a teacher's probability, and labels that are unknown
+    counted = ROUND2.counted_labels(labels)
+    assert counted.isnan()[:, 17:].all(dim=1).tolist() == [False, True, False, False]
+    torch.testing.assert_close(counted[:, :17], labels[:, :17], equal_nan=True)
+    torch.testing.assert_close(counted[[0, 2, 3], 17:], labels[[0, 2, 3], 17:])
+    assert not labels[:, 17:].isnan().any(), "the labels themselves stay as they are"
+    assert ROUND1.counted_labels(labels[:, :17]) is not None and ROUND1.counted_labels(labels[:, :17]).isnan().any()
+    for row in range(2):
+        assert ROUND2.counted(ROUND2.groups[1], labels[row : row + 1].numpy()) == [not row]
+
+
 @EACH
 def test_the_loss_is_scikit_learns_of_what_is_decoded(task):
     outputs, labels = example(task)

@@ -1,6 +1,7 @@
 """Loader of settings: from a preset and key=value words to a Config, with errors in terms of the command line.
 
-    defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml (task=icu: presets/icu/PRESET.yaml)
+    defaults of settings.py <- presets/models/NAME.yaml <- presets/PRESET.yaml (task=icu: presets/icu/PRESET.yaml; with
+        `like: OTHER`, laid over the preset OTHER)
         <- output/tune/NAME/best.yaml (tune.use) <- key=value on the command line
 
 On the command line `model.*`, `features.*`, `pretrain.*`, `denoise.*`, `train.*` apply to all selected runs that have
@@ -233,16 +234,23 @@ def _tuned_files(layers: Mapping[str, Any], overrides: list[str], names: Iterabl
 def _read_preset(preset: str, task: str) -> dict[str, Any]:
     """Reads a preset by its name, or from a file such as output/tune/lstm/best.yaml."""
     if preset.endswith((".yaml", ".yml")):
-        return _read_preset_file(Path(preset), "--preset ")
+        return _read_preset_file(Path(preset), "--preset ", task)
     if preset not in preset_names(task):
         raise unknown("preset", preset, preset_names(task))
-    return _read_preset_file(_preset_folder(task) / f"{preset}.yaml", "")
+    return _read_preset_file(_preset_folder(task) / f"{preset}.yaml", "", task)
 
 
-def _read_preset_file(path: Path, origin: str) -> dict[str, Any]:
-    """Reads a preset. `origin`: start of an error, such as the option that names the file."""
+def _read_preset_file(path: Path, origin: str, task: str = "auto") -> dict[str, Any]:
+    """Reads a preset; one with `like: NAME` is laid over that preset of the task, which has no `like` itself. `origin`:
+    start of an error, such as the option that names the file."""
     try:
         content = read_yaml(path)
+        if isinstance(content, dict) and "like" in content:
+            name, folder = str(content.pop("like")), _preset_folder(str(content.get("task", task)))
+            whole = sorted(file.stem for file in folder.glob("*.yaml") if "like" not in read_yaml(file))
+            if name not in whole:
+                raise UserError(joined(": ", [f"{path}: like", unknown("preset", name, whole).message]))
+            content = _merge(read_yaml(folder / f"{name}.yaml"), content)
         _check_shape(content, str(path))
     except UserError as error:
         raise UserError(joined("", [origin, error.message])) from None

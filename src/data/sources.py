@@ -189,6 +189,15 @@ def find_files(settings: Config) -> InputFiles | None:
     return found
 
 
+def round_of(settings: Config, files: InputFiles) -> str | None:
+    """Returns the round whose labels the train files of reports hold; None for other tasks."""
+    if settings.is_clinical:
+        return None
+    from src.data import rounds  # NumPy: --help need not wait
+
+    return rounds.round_of(files.train[0])
+
+
 def row_files(settings: Config) -> dict[str, Path]:
     """Returns the files of paths.exclude and paths.weights by role. Raises UserError for one that is not there."""
     wanted = {"exclude": settings.paths.exclude, "weights": settings.paths.weights}

@@ -316,6 +316,18 @@ class Task:
             return np.ones(len(labels), dtype=bool)
         return labels[:, self.columns[group.counted_given]].any(axis=1)
 
+    def counted_labels(self, labels: Tensor) -> Tensor:
+        """Labels (B, n_labels) float with NaN, unknown, where a row does not count in the score of the label's group.
+        Soft and unknown labels that are not zero make a row count."""
+        found = labels
+        for group in self.groups:
+            if group.counted_given is not None:
+                is_counted = (labels[:, self.columns[group.counted_given]] != 0).any(dim=1, keepdim=True)
+                found = found.clone()
+                columns = self.columns[group.name]
+                found[:, columns] = found[:, columns].where(is_counted, float("nan"))
+        return found
+
     def losses(
         self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
     ) -> Tensor:

@@ -48,6 +48,10 @@ from src.training.planning import fold_jobs
 
 LADDER = ("sample", "quick", "standard", "full")
 """Presets to choose from, the cheapest first."""
+LADDER_OF_TASK = {"round2": ("round2-quick", "round2")}
+"""Those of a task that has others."""
+WHOLE = ("standard", "full", "round2")
+"""Presets that are tried with their own number of folds alone, where there are cheaper ones."""
 FEWER_FOLDS = (2, 4)
 """Numbers of folds that are tried too, where a preset has more. Two cores are busy all the time with an even number."""
 FEWER_EPOCHS = (1.0, 0.7, 0.5, 0.35)
@@ -238,8 +242,9 @@ class TimeBudget:
         """Plans of each preset, the cheapest first."""
         settings = self.workspace.settings
         typed = {word.partition("=")[0] for word in settings.overrides}
-        names = self.presets or [name for name in LADDER if name in preset_names(settings.task)]
-        for i, name in enumerate(names):
+        ladder = LADDER_OF_TASK.get(self.workspace.task.name, LADDER)
+        names = self.presets or [name for name in ladder if name in preset_names(settings.task)]
+        for name in names:
             try:
                 config = settings if name == settings.preset else load_config(name, settings.overrides)
             except UserError as error:
@@ -251,7 +256,7 @@ class TimeBudget:
                 continue
             if any(getattr(config, key) != getattr(settings, key) for key in SAME if key != "folds"):
                 continue
-            is_fixed = "folds.k" in typed or i > 1
+            is_fixed = "folds.k" in typed or (name in WHOLE and len(names) > 1)
             yield [
                 Plan(name, config.model_copy(update={"folds": folds})) for folds in self._folds(config.folds, is_fixed)
             ]

@@ -147,15 +147,25 @@ class Classification(Objective):
     ):
         """`outcomes` (N, K) of the train rows, standardised, with NaN where unknown: see settings.outcome_weight."""
         super().__init__(model, settings, device)
-        self._task, self._train, self._valid, self._precision = task, train, valid, precision
-        self._positive_weight = positive_weight(train.labels, settings).to(device)
+        self._task, self._train, self._precision = task, train, precision
+        learned, self._valid = (
+            replace(rows, labels=self._learned(torch.from_numpy(rows.labels)).numpy()) for rows in (train, valid)
+        )
+        self._positive_weight = positive_weight(learned.labels, settings).to(device)
         self._reader = EpochReader(train, settings, device, denoiser)
         self._outcomes = None if outcomes is None else outcomes.to(device)
         self._compute = compiled(model, device) if settings.compile else model
         self.n_batches = self._reader.n_batches
 
     def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Wanted]]:
-        return self._reader.batches(rng)
+        for batch, wanted in self._reader.batches(rng):
+            yield batch, wanted._replace(targets=self._learned(wanted.targets))
+
+    def _learned(self, labels: Tensor) -> Tensor:
+        """Labels (B, n_labels) that the loss counts; the others are NaN, unknown. See settings.group_rows."""
+        if self.settings.group_rows == "all":
+            return labels
+        return self._task.counted_labels(labels.to(torch.float32))
 
     def loss(self, compute: Callable[..., Tensor], batch: Batch, wanted: Wanted) -> Tensor:
         if isinstance(self.model, Classifier) and self.model.auxiliary is not None:
