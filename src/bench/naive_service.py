@@ -55,7 +55,8 @@ def create_app(root: Path) -> FastAPI:
     def logits(name: str, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         if name in weights:
             return weights[name].apply([logits(member, tokens, lengths) for member in runs[name]["members"]])
-        return np.mean([_fold_logits(fold, denoisers, tokens, lengths) for fold in models[name]], axis=0)
+        average = task.average(runs[name].get("average", "logits"))
+        return average([_fold_logits(fold, denoisers, tokens, lengths) for fold in models[name]])
 
     app = FastAPI()
 

@@ -778,6 +778,10 @@ class Config(Settings):
     """Figure that runs, blends and trials are ordered by. auto: the task's own score. icu: log_loss, roc_auc, pr_auc or
     min_se_p; los: mae, rmse or r2_log; frames: log_loss or accuracy. Blend weights minimise the task's own loss."""
     operating: Operating = Operating()
+    average: Literal["logits", "probabilities"] = Field("logits", exclude_if=lambda average: average == "logits")
+    """Means over the models of a run (folds and seeds), and over the members of a blend by blend.method=mean or
+    blend.fixed. probabilities: less sure where models disagree, as they do on noisy reports and on those unlike train.
+    Not for los, which predicts days."""
     target: str = "last"
     """Target test file of select_on, such as track1_round1_testB; last: the last by name."""
     runs: dict[str, Run]
@@ -818,6 +822,12 @@ class Config(Settings):
     def _names_of_runs(self) -> Config:
         for name in (*self.runs, *self.denoisers):
             check_model(name)
+        return self
+
+    @model_validator(mode="after")
+    def _average_of_classes(self) -> Config:
+        if self.average == "probabilities" and self.task == "los":
+            raise ValueError("average=probabilities is for tasks that predict probabilities; los predicts days")
         return self
 
     @model_validator(mode="after")

@@ -86,6 +86,7 @@ REMADE = {
     "target": "blend, submissions, leaderboard",
     "metric": "blend, leaderboard",
     "operating": "figures of the scores",
+    "average": "what runs are made of their models, which stay; blend, submissions, leaderboard",
     "model": "the models of the runs that have it",
     "features": "the models of the runs that have it",
     "pretrain": "the encoder, and the models of the runs that have it",

@@ -12,7 +12,7 @@ another figure to choose by.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -230,6 +230,34 @@ SCORE_NAMES = {
 
 
 @dataclass(frozen=True)
+class Average:
+    """Mean of the outputs of several models: of the outputs as they are, or the output of their mean prediction.
+
+    The mean of probabilities is nearer to 1/2 than the mean of logits where models disagree.
+    """
+
+    kind: str = ""
+    """Kind of the task whose predictions are averaged; empty: outputs are averaged as they are."""
+
+    def terms(self, outputs: np.ndarray) -> np.ndarray:
+        """What is summed of a model's outputs, same shape."""
+        return KINDS[self.kind].decode(outputs) if self.kind else outputs
+
+    def outputs(self, mean: np.ndarray) -> np.ndarray:
+        """Outputs of a mean of terms(), same shape."""
+        return KINDS[self.kind].encode(mean) if self.kind else mean
+
+    def __call__(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Averages the outputs of several models, of any one shape: float32."""
+        if not self.kind:
+            return np.mean(outputs, axis=0, dtype=np.float32)
+        return self.outputs(np.mean([self.terms(one) for one in outputs], axis=0)).astype(np.float32)
+
+
+LOGITS = Average()
+
+
+@dataclass(frozen=True)
 class Task:
     """Target of the prediction and its score. In a label field the groups stand in order, separated by a comma."""
 
@@ -360,6 +388,10 @@ class Task:
     def encode(self, predictions: np.ndarray) -> np.ndarray:
         """Outputs, float64 of the same shape, that decode() makes these predictions of."""
         return KINDS[self.kind].encode(predictions)
+
+    def average(self, of: str) -> Average:
+        """Mean over models of their `logits` or `probabilities`, as the setting `average` names it."""
+        return Average(self.kind if of == "probabilities" else "")
 
     def targets(self, labels: Tensor) -> Tensor:
         """Targets of losses(), in the unit of the outputs: same shape as `labels`."""

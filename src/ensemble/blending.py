@@ -26,12 +26,13 @@ import numpy as np
 
 from src.core.errors import UserError, unknown
 from src.core.language import _, word
-from src.data.tasks import LabelGroup, Task
+from src.data.tasks import LOGITS, Average, LabelGroup, Task
 from src.ensemble.blend_losses import LOSSES, BlendLoss, joined
 from src.evaluation.metrics import Estimate, official_score, paired_difference
 
 NESTED = ("mean", "temperature", "weights")  # from the simplest to the most flexible
 METHODS = (*NESTED, "greedy", "auto")
+UNFITTED = ("mean", "fixed")  # blends that may be of probabilities
 INNER_FOLDS = 5  # folds dealt to rows that have a single fold
 GREEDY_ROUNDS = 12  # maximum additions, so that a weight is at least a twelfth
 GREEDY_PATIENCE = 3  # additions in a row without a gain; a repeated member may gain nothing and still lead to a gain
@@ -51,14 +52,14 @@ class GroupBlend:
     def columns(self) -> slice:
         return slice(self.start, self.stop)
 
-    def apply(self, members: Sequence[np.ndarray]) -> np.ndarray:
+    def apply(self, members: Sequence[np.ndarray], average: Average = LOGITS) -> np.ndarray:
         """Returns the blended logits of these columns, float64 (N, stop - start), of members (N, L)."""
         total = sum(
-            weight * np.asarray(member[:, self.columns], dtype=np.float64)
+            weight * average.terms(np.asarray(member[:, self.columns], dtype=np.float64))
             for weight, member in zip(self.weights, members, strict=True)
             if weight
         )
-        return total / self.temperature
+        return average.outputs(total) / self.temperature
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class BlendWeights:
 
     method: str
     groups: tuple[GroupBlend, ...]
+    kind: str = ""
+    """Kind of the task whose probabilities are averaged; empty: logits are."""
+
+    @property
+    def average(self) -> Average:
+        return Average(self.kind)
 
     def apply(self, members: Sequence[np.ndarray]) -> np.ndarray:
         """Returns the blended logits, float64 (N, L). Raises ValueError for another number or width of members."""
@@ -78,16 +85,21 @@ class BlendWeights:
             )
         blended = np.empty(np.shape(members[0]))
         for group in self.groups:
-            blended[:, group.columns] = group.apply(members)
+            blended[:, group.columns] = group.apply(members, self.average)
         return blended
 
+    def of_probabilities(self, task: Task) -> BlendWeights:
+        """Returns the blend of the members' probabilities by the same weights. Weights and temperatures that were
+        fitted are of logits: their blend is returned as it is."""
+        return replace(self, kind=task.kind) if self.method in UNFITTED else self
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "kind" or value}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> BlendWeights:
         groups = (GroupBlend(**group | {"weights": tuple(group["weights"])}) for group in fields["groups"])
-        return cls(fields["method"], tuple(groups))
+        return cls(fields["method"], tuple(groups), fields.get("kind", ""))
 
 
 @dataclass(frozen=True)
@@ -309,7 +321,8 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
                 if fits and weight:
                     mix = 1 / (1 - weight), -weight / (1 - weight)
                     temperature = 1 / loss.best_scale(whole, loss.terms[i], mix, 1 / temperature)[1]
-                without[i, rows, group.columns] = GroupBlend(group.start, group.stop, rest, temperature).apply(held_out)
+                part = GroupBlend(group.start, group.stop, rest, temperature)
+                without[i, rows, group.columns] = part.apply(held_out, blend.average)
     full = task.decode(apply_folds(blends, members, evidence.folds))
     return [
         None

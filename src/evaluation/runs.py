@@ -35,7 +35,7 @@ from src.core.settings import PARTS, Config, Run
 from src.core.settings_loader import run_from_yaml
 from src.core.targets import check_files, made_by
 from src.core.terminal import result, show_table, warn_once
-from src.data.tasks import Task, get_task
+from src.data.tasks import Average, Task, get_task
 from src.evaluation import broken_runs, metrics
 from src.evaluation.stored_sentences import message_of
 
@@ -178,6 +178,11 @@ class RunFolder:
         return storage.read_json(self.path / "score.json", self.remedy)
 
     @property
+    def average(self) -> Average:
+        """Mean over the folds and seeds of its models."""
+        return self.task.average(self.record.get("average", "logits"))
+
+    @property
     def fault(self) -> str:
         """Reason why the run is broken, see broken_runs.py; empty for every other run."""
         return message_of(self.score.get("fault", "")) if self.is_scored else ""
@@ -294,7 +299,8 @@ def _maker_of(path: Path, settings: Config) -> str:
 def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
     """Raises UserError, with the command, for a run of the preset that was trained with other settings."""
     for part in parts:
-        if part.is_model and part.settings != config.runs[part.name]:
+        averaged = part.record.get("average", "logits") == config.average
+        if part.is_model and not (averaged and part.settings == config.runs[part.name]):
             raise OutOfDate(
                 _(
                     "run {run} was made with preset {preset} or other settings than these. Train it again: "
@@ -360,6 +366,7 @@ def make_record(workspace: Workspace, kind: str, name: str | None = None) -> dic
         **dataset.made_of(workspace.splits),
         "train_files": [file["sha256"] for file in dataset.manifest["files"] if file["role"] == "train"],
         "shift": workspace.validation_sets.fingerprint,
+        **averaged_by(settings),
     }
 
 
@@ -395,6 +402,11 @@ def judged_by(workspace: Workspace) -> dict[str, Any]:
     """Entry, for the fingerprint of a score.json, of the settings that its figures depend on."""
     is_binary = workspace.task.kind == "binary"
     return {"operating": workspace.settings.operating.model_dump()} if is_binary else {}
+
+
+def averaged_by(settings: Config) -> dict[str, Any]:
+    """Entry, for run.json and fingerprints, of what is averaged; none for logits."""
+    return {"average": settings.average} if settings.average != "logits" else {}
 
 
 def ordered_by(workspace: Workspace) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.data.tasks import EPS, LabelGroup, Task
+from src.data.tasks import EPS, LOGITS, Average, LabelGroup, Task
 from src.evaluation.figures import Estimate
 
 TRANSFER_ERROR = 0.009
@@ -67,6 +67,8 @@ class UnlabelledPredictions:
     """Share of tokens with noise."""
     reports: int
     """Reports of the whole file; the m rows are all of them or a sample."""
+    average: Average = LOGITS
+    """Mean over the folds."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,16 @@ def _class_losses(logits: np.ndarray) -> np.ndarray:
 
 
 def _expected_losses(
-    task: Task, logits: np.ndarray, truth: np.ndarray, models: Sequence[np.ndarray]
+    task: Task, logits: np.ndarray, truth: np.ndarray, models: Sequence[np.ndarray], average: Average = LOGITS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the expected loss of each row of a group, (m,), and a variance over random labels, (m,): that of the loss
     of a row of classes, or that of the sum of the losses of all labels.
 
-    `logits` and the probabilities `truth` are (k, m, L), and so are those of `models`.
+    `logits` and the probabilities `truth` are (k, m, L), and so are those of `models`. The loss of their mean logit is
+    that of a fold minus the fold gain; that of another `average` differs from it by both losses under the mean truth.
     """
     mean, chance = logits.mean(axis=0), truth.mean(axis=0)
+    final = average.outputs(average.terms(logits).mean(axis=0))
     if task.kind == "multiclass":
         losses = (_class_losses(logits) - (truth * logits).sum(axis=-1)).mean(axis=0)
         gains = [
@@ -179,12 +183,14 @@ def _expected_losses(
             for one in (*models, logits)
         ]
         losses += np.mean(gains[:-1], axis=0) - gains[-1]
-        return losses, (chance * mean**2).sum(axis=1) - (chance * mean).sum(axis=1) ** 2
+        losses += _class_losses(final) - _class_losses(mean) - (chance * (final - mean)).sum(axis=1)
+        return losses, (chance * final**2).sum(axis=1) - (chance * final).sum(axis=1) ** 2
     losses = (np.logaddexp(0, logits) - truth * logits).mean(axis=(0, 2))
     transfer_loss = np.mean([fold_gain(model) for model in models], axis=0)
     losses += (transfer_loss - fold_gain(logits)).mean(axis=1)
+    losses += (np.logaddexp(0, final) - np.logaddexp(0, mean) - chance * (final - mean)).mean(axis=1)
     # Variance of the loss over random labels: z^2 p (1 - p) a cell.
-    return losses, (mean**2 * chance * (1 - chance)).sum(axis=1)
+    return losses, (final**2 * chance * (1 - chance)).sum(axis=1)
 
 
 def fold_gain(logits: np.ndarray) -> np.ndarray:
@@ -207,7 +213,7 @@ def expect_score(task: Task, calibrator: Calibrator, test: UnlabelledPredictions
     for group in task.groups:
         logits = np.asarray(test.logits[..., task.columns[group.name]], dtype=np.float64)
         models = [model[..., task.columns[group.name]] for model in test.models]
-        losses, variance = _expected_losses(task, logits, probabilities[group.name], models)
+        losses, variance = _expected_losses(task, logits, probabilities[group.name], models, test.average)
         counts = np.ones(len(losses))
         if group.counted_given is not None:
             counts = 1 - np.prod(1 - probabilities[group.counted_given].mean(axis=0), axis=1)

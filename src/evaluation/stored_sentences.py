@@ -18,6 +18,7 @@ SENTENCES = (
     _("out of fold, epochs fixed beforehand"),
     _("fixed weights, nothing fitted"),
     _("mean of the members' logits, nothing fitted"),
+    _("mean of the members' probabilities, nothing fitted"),
     _("{method}, decided on {rows}, scored on the test part"),
     _("{method} fitted on {rows}; score cross-fitted over folds, the choice of method included"),
     _("{method} fitted on {rows}; score cross-fitted over folds"),

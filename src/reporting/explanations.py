@@ -93,7 +93,8 @@ def explain(
 
 
 def member_shares(run: RunFolder) -> dict[str, np.ndarray]:
-    """Weight (n_labels,) float64 of each trained model's logits in the run's logits, which are their sum."""
+    """Weight (n_labels,) float64 of each trained model's logits in the run's logits, which are their sum. A run that
+    averages probabilities is explained by the mean of its logits."""
     if not run.is_blend:
         return {run.name: np.ones(run.task.n_labels)}
     run.check_members()

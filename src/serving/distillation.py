@@ -137,7 +137,7 @@ def lessons(workspace: Workspace, run: RunFolder, student: Student, initial: Cal
         for i, corpus in enumerate(texts(workspace)):
 
             def logits_of(model: RunFolder, corpus: Path = corpus, split: Split | None = None if is_whole else split):
-                return mean_prediction(folds_of(model, split), corpus)
+                return mean_prediction(folds_of(model, split), corpus, model.average)
 
             logits = folder / f"{stem}.{i}.npy"
             array_files.write_npy(logits, _blended(run, logits_of, None if is_whole else split.fold))

@@ -25,6 +25,7 @@ from src.data.inputs import InputShape
 from src.data.line_parser import LARGEST_TOKEN
 from src.data.series_dataset import grid_of
 from src.data.series_reader import parse_stays
+from src.data.tasks import Average
 from src.ensemble.blending import BlendWeights
 from src.evaluation.runs import RunFolder
 from src.serving.bundle import REFERENCE, Bundle, refused
@@ -210,6 +211,8 @@ class _Node(NamedTuple):
 
     folds: list[int]
     """Places of a model's trained folds among the outputs; none of a blend."""
+    average: Average
+    """Mean over the folds."""
     weights: BlendWeights | None
     members: list[_Node]
 
@@ -217,13 +220,13 @@ class _Node(NamedTuple):
     def of(cls, run: RunFolder, places: dict[Path, int]) -> _Node:
         if run.is_blend:
             weights = BlendWeights.from_json(run.record["weights"])
-            return cls([], weights, [cls.of(member, places) for member in run.members()])
-        return cls([places[run.path / fold] for fold in run.record["fold_folders"]], None, [])
+            return cls([], run.average, weights, [cls.of(member, places) for member in run.members()])
+        return cls([places[run.path / fold] for fold in run.record["fold_folders"]], run.average, None, [])
 
     def logits(self, outputs: np.ndarray) -> np.ndarray:
         """Logits (B, L) float32 from those of all folds (M, B, L), computed as ./run.sh predict does."""
         if self.weights is None:
-            return np.mean([outputs[place] for place in self.folds], axis=0, dtype=np.float32)
+            return self.average([outputs[place] for place in self.folds])
         return self.weights.apply([member.logits(outputs) for member in self.members]).astype(np.float32)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from src.core import array_files, storage
 from src.core.executors import Job
 from src.data.corpus import BLOCK, INPUTS, Corpus
+from src.data.tasks import LOGITS, Average
 from src.training.job_specs import reference
 
 
@@ -42,18 +43,20 @@ def logits_path(fold: Path, corpus: Path) -> Path:
     return fold / prediction_name(corpus)
 
 
-def mean_prediction(folds: list[Path], corpus: Path) -> np.ndarray:
+def mean_prediction(folds: list[Path], corpus: Path, average: Average = LOGITS) -> np.ndarray:
     """Averages the logits of trained folds on a corpus: (N, n_labels) float32."""
     name = prediction_name(corpus)
     parts = [array_files.read_npy(fold / name, "train", mapped=True) for fold in folds]
     mean = np.empty(parts[0].shape, dtype=np.float32)
     for start in range(0, len(mean), BLOCK):  # in one piece it would take twice the memory of all parts together
         rows = slice(start, start + BLOCK)
-        mean[rows] = np.mean([part[rows] for part in parts], axis=0, dtype=np.float32)
+        mean[rows] = average([part[rows] for part in parts])
     return mean
 
 
-def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels: int) -> np.ndarray:
+def out_of_fold_prediction(
+    folds: list[Path], corpus: Path, rows: Path, n_labels: int, average: Average = LOGITS
+) -> np.ndarray:
     """Averages the logits of copies of train rows over the models that may judge each row: (M, n_labels) float32.
 
     NaN for a row that no model may judge.
@@ -62,10 +65,10 @@ def out_of_fold_prediction(folds: list[Path], corpus: Path, rows: Path, n_labels
     total, count = np.zeros((len(train_rows), n_labels)), np.zeros((len(train_rows), 1))
     for fold in folds:
         judged = judged_copies(fold, train_rows)
-        total[judged] += array_files.read_npy(fold / name, "train")
+        total[judged] += average.terms(array_files.read_npy(fold / name, "train"))
         count[judged] += 1
     with np.errstate(invalid="ignore"):
-        return (total / count).astype(np.float32)
+        return average.outputs(total / count).astype(np.float32)
 
 
 def judged_copies(fold: Path, train_rows: np.ndarray) -> np.ndarray:

@@ -337,4 +337,4 @@ def logits_of(workspace: Workspace, source: RunFolder, file: PredictedFile) -> n
     device = pick_device(settings.device)
     jobs = prediction_jobs(output.root, parts, [folder], device.type)
     raise_failures(run_shown(make_executor(settings.executor, device.type, len(jobs)), "predict", jobs))
-    return mean_prediction(parts, folder)
+    return mean_prediction(parts, folder, source.average)

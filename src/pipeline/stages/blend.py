@@ -155,7 +155,8 @@ def check_blend_name(workspace: Workspace, name: str) -> None:
 
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
-    return workspace.settings.blend.model_dump(exclude={"members"})
+    settings = workspace.settings
+    return settings.blend.model_dump(exclude={"members"}) | runs.averaged_by(settings)
 
 
 def _check_weights(settings: BlendSettings, parts: Sequence[RunFolder]) -> None:
@@ -204,6 +205,7 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
     if unscored:
         weights = workspace.settings.blend.fixed or {part.name: 1.0 for part in parts}
         whole = blending.fixed_weights([weights[part.name] for part in parts], workspace.task.n_labels)
+        whole = _averaged(workspace, whole)
         how = (
             f"{how}; of {', '.join(members)} alone, without {', '.join(unscored)}, which has no out-of-fold predictions"
         )
@@ -257,15 +259,23 @@ def _fit(
     every_fold = range(int(splits.first.max()) + 1)
     if settings.fixed:
         fixed = blending.fixed_weights([settings.fixed[member] for member in members], task.n_labels)
+        fixed = _averaged(workspace, fixed)
         return fixed, dict.fromkeys(every_fold, fixed), "fixed weights, nothing fitted"
-    fitted = blending.fit_method(evidence, task, method, per_group)
+    fitted = _averaged(workspace, blending.fit_method(evidence, task, method, per_group))
     if method == "mean":
-        return fitted, dict.fromkeys(every_fold, fitted), "mean of the members' logits, nothing fitted"
+        how = f"mean of the members' {workspace.settings.average}, nothing fitted"
+        return fitted, dict.fromkeys(every_fold, fitted), how
     if splits.scheme == "holdout":
         return fitted, {0: fitted}, f"{fitted.method}, decided on {on}, scored on the test part"
     chosen = ", the choice of method included" if method == "auto" else ""
     how = f"{fitted.method} fitted on {on}; score cross-fitted over folds{chosen}"
-    return fitted, blending.fit_folds(evidence, task, method, per_group), how
+    per_fold = blending.fit_folds(evidence, task, method, per_group)
+    return fitted, {fold: _averaged(workspace, one) for fold, one in per_fold.items()}, how
+
+
+def _averaged(workspace: Workspace, fitted: blending.BlendWeights) -> blending.BlendWeights:
+    """The blend under the setting `average`."""
+    return fitted.of_probabilities(workspace.task) if workspace.settings.average == "probabilities" else fitted
 
 
 def _contributions(
@@ -280,6 +290,7 @@ def _contributions(
     task = workspace.task
     if evidence.has_one_fold and not (evidence := evidence.dealt()).has_one_fold:
         per_fold = blending.fit_folds(evidence, task, fitted.method, workspace.settings.blend.per_group)
+        per_fold = {fold: _averaged(workspace, one) for fold, one in per_fold.items()}
     return blending.contributions(evidence, task, per_fold, names)
 
 

@@ -190,6 +190,7 @@ def _tests(workspace: Workspace, run: RunFolder, committee: Sequence[RunFolder])
             test.array("test_similarity"),
             test.facts["test_noise_total"],
             shift.facts["rows"][test.name],
+            run.average,
         )
         tests[test.name] = {
             "validations": validation_scores(workspace, test, run),

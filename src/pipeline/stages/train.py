@@ -22,6 +22,7 @@ from src.core.language import _, joined
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
+from src.data.tasks import Average
 from src.evaluation import broken_runs, metrics, runs
 from src.evaluation.runs import RunFolder
 from src.evaluation.stored_sentences import message_of
@@ -132,6 +133,7 @@ def run_target(workspace: Workspace, name: str, jobs: Sequence[FoldJob]) -> Targ
             "shift": workspace.validation_sets.fingerprint,
             "data": workspace.settings.data.model_dump(),
             **runs.judged_by(workspace),
+            **runs.averaged_by(workspace.settings),
             "version": versions.SCORE,
         }
     )
@@ -342,16 +344,17 @@ def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob], tea
     }
     storage.write_json(folder / "run.json", record)
     storage.write_text(folder / "history.csv", _history(jobs).to_csv(index=False))
-    oof = _mean_of_parts(jobs, *workspace.labels.shape)
+    average = workspace.task.average(workspace.settings.average)
+    oof = _mean_of_parts(jobs, *workspace.labels.shape, average)
     array_files.write_npy(folder / "oof.npy", oof)
     for test in dataset.test_files:
-        array_files.write_npy(runs.test_path(folder, test), mean_prediction(parts, dataset.test_folder(test)))
+        array_files.write_npy(runs.test_path(folder, test), mean_prediction(parts, dataset.test_folder(test), average))
     for test in shift.tests:
         copies = np.empty((len(test.noised), len(shift.rows), workspace.task.n_labels), dtype=np.float32)
         for i, copy in enumerate(test.noised):
-            copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, workspace.task.n_labels)
+            copies[i] = out_of_fold_prediction(parts, copy, shift.rows_path, workspace.task.n_labels, average)
         array_files.write_npy(runs.copies_path(folder, test.name), copies)
-        array_files.write_npy(runs.folds_path(folder, test.name), _by_fold(workspace, jobs, test))
+        array_files.write_npy(runs.folds_path(folder, test.name), _by_fold(workspace, jobs, test, average))
     how, optimistic = _how(workspace, name)
     if teacher:
         how = f"{how}; each fold's student was taught by that fold's models of {teacher.name}"
@@ -372,23 +375,24 @@ def _history(jobs: Sequence[FoldJob]) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def _mean_of_parts(jobs: Sequence[FoldJob], n_rows: int, n_labels: int) -> np.ndarray:
+def _mean_of_parts(jobs: Sequence[FoldJob], n_rows: int, n_labels: int, average: Average) -> np.ndarray:
     """Logits (n_rows, n_labels): the mean over seeds and repetitions, each by a model that did not train on the row."""
     total, count = np.zeros((n_rows, n_labels)), np.zeros((n_rows, 1))
     for job in jobs:
         rows = array_files.read_npz(job.locate(job.split))["predicted_rows"]
-        total[rows] += array_files.read_npy(job.path / "logits.npy")
+        total[rows] += average.terms(array_files.read_npy(job.path / "logits.npy"))
         count[rows] += 1
     with np.errstate(invalid="ignore"):
-        return (total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
+        return average.outputs(total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
 
 
-def _by_fold(workspace: Workspace, jobs: Sequence[FoldJob], test: ShiftedTest) -> np.ndarray:
+def _by_fold(workspace: Workspace, jobs: Sequence[FoldJob], test: ShiftedTest, average: Average) -> np.ndarray:
     """Logits (k, m, n_labels) of the reports of a test file that were looked at, one for each fold: the mean over its
     models. An out-of-fold prediction is by one fold too, so that the two can be compared."""
     corpus, rows = workspace.dataset.test_folder(test.name), test.array("test_rows")
     folds = sorted({job.fold for job in jobs})
-    return np.stack([mean_prediction([job.path for job in jobs if job.fold == fold], corpus)[rows] for fold in folds])
+    parts = ([job.path for job in jobs if job.fold == fold] for fold in folds)
+    return np.stack([mean_prediction(part, corpus, average)[rows] for part in parts])
 
 
 def _how(workspace: Workspace, name: str) -> tuple[str, bool]:
