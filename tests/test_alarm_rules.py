@@ -57,6 +57,18 @@ def test_nothing_is_remembered_of_a_patient_without_risk():
     assert ended.state == "" and ended.ended == (begun.begun[0].id,)
 
 
+def test_a_type_without_an_abnormal_region_is_no_alarm():
+    """Predictions of types may be those in reports that have one."""
+    task = TASKS["round2"]
+    found = AlarmRules(task, task.label_names, Alarms(on=0.5))
+    values = np.zeros(29)
+    values[20] = 0.9
+    assert not found.read("", Reading("1", "p", values, 1.0, utc(0))).begun
+    values[3] = 0.7
+    begun = found.read("", Reading("1", "p", values, 1.0, utc(0))).begun
+    assert [(alarm.label, alarm.value) for alarm in begun] == [("region_3", 0.7), ("type_3", 0.7)]
+
+
 def test_the_minimum_interval_is_remembered_until_it_is_over():
     found = rules(refractory=6)
     state = found.read(found.read("", reading(1, 0.9)).state, reading(2, 0.1)).state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.data.tasks import LOS, ROUND1, frames
+from src.data.tasks import LOS, ROUND1, ROUND2, frames
 from src.evaluation.label_shift import adapt, calibrate, calibrate_classes, correct, estimate_rates
 from src.evaluation.metrics import official_score, sigmoid
 from tests.conftest import error_of
@@ -76,6 +76,26 @@ def test_what_is_calibrated_on_weighted_rows_starts_at_their_rates():
     assert known[0] == pytest.approx(labels[drawn, 0].mean(), abs=0.01)
     assert rates[0] == pytest.approx(known[0], abs=0.02) and known[0] > labels[:, 0].mean() + 0.1
     assert moved.shape == logits.shape
+
+
+@pytest.mark.parametrize("is_conditional", [True, False])
+def test_rates_of_types_are_those_in_reports_with_an_abnormal_region(is_conditional):
+    """Also where the predictions of types are those in such reports, whatever they are in normal ones."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((20_000, 29), dtype=int)
+    is_abnormal = rng.random(20_000) < 0.6
+    labels[is_abnormal, 3] = 1
+    labels[is_abnormal, 17:] = rng.random((is_abnormal.sum(), 12)) < 0.3
+    evidence = rng.normal(2 * (2 * labels - 1), 2)
+    logits = evidence + np.log(0.3 / 0.7)
+    logits[:, :17] = np.where(labels[:, :17], 8.0, -8.0)
+    if is_conditional:
+        logits[~is_abnormal, 17:] = 2.0
+    else:
+        logits[~is_abnormal, 17:] = -8.0
+    _, known, rates = adapt(ROUND2, logits, labels, np.ones(20_000), logits)
+    assert known[17:] == pytest.approx(0.3, abs=0.02) and rates[17:] == pytest.approx(known[17:], abs=0.02)
+    assert known[3] == pytest.approx(0.6, abs=0.02)
 
 
 def classes(rates, n, seed):

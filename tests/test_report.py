@@ -23,7 +23,7 @@ from src.__main__ import COMMANDS, main
 from src.core import array_files, charts, storage, versions
 from src.core.language import Message, _
 from src.core.settings_loader import load_config
-from src.data.tasks import ROUND1, frames, sigmoid
+from src.data.tasks import ROUND1, ROUND2, frames, sigmoid
 from src.evaluation import study_pictures
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
@@ -269,6 +269,22 @@ def outcomes(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_labels_that_chance_explains_are_not_suspicious(seed, sureness):
     labels, logits = outcomes(seed=seed)
     assert len(suspicious_labels(ROUND1_OF_FOUR, labels, sureness * logits)) <= 2
+
+
+def test_labels_that_the_score_does_not_count_are_not_suspicious():
+    """Types of normal reports, of which a model that learns them where they count knows nothing."""
+    rng = np.random.default_rng(0)
+    logits = 8 * rng.standard_normal((3000, 29))
+    logits[:, :17] = -14
+    logits[:2000, 3] = 14
+    labels = (rng.random(logits.shape) < sigmoid(logits)).astype(int)
+    labels[2000:] = 0
+    logits[2000:, 17:] = 9
+    sure = np.argwhere((np.abs(logits) > 12) & (np.arange(3000) < 2000)[:, None])
+    for i, k in sure[rng.choice(len(sure), 60, replace=False)]:
+        labels[i, k] ^= 1
+    found = suspicious_labels(ROUND2, labels, logits)
+    assert len(found) > 5 and max(row for row, _, _ in found) < 2000
 
 
 def test_suspicious_labels_are_those_that_were_spoilt():

@@ -65,6 +65,25 @@ def test_types_count_where_a_region_is_abnormal():
         assert ROUND2.counted(ROUND2.groups[1], labels[row : row + 1].numpy()) == [not row]
 
 
+def test_rates_and_predictions_of_types_are_those_of_reports_with_an_abnormal_region():
+    labels = np.zeros((4, 29), dtype=np.uint8)
+    labels[:2, 3], labels[0, 20], labels[1, 20:22] = 1, 1, 1
+    rates, cells = ROUND2.rates(labels), ROUND2.counted_cells(labels)
+    assert (rates[3], rates[20], rates[21]) == (0.5, 1.0, 0.5) and rates.sum() == 2
+    assert cells[:, :17].all() and cells[:, 17:].all(axis=1).tolist() == [True, True, False, False]
+    assert (ROUND2.rates(np.zeros((3, 29))) == 0).all()
+    np.testing.assert_array_equal(ROUND1.rates(labels[:, :17]), labels[:, :17].mean(axis=0))
+    predictions = np.full((2, 29), 0.2)
+    predictions[0, [2, 3]], predictions[:, 20], predictions[1, :17] = 0.5, 0.9, 0.1
+    bounded = ROUND2.bounded(predictions)
+    assert bounded[:, 20].tolist() == [0.5, 0.1] and bounded[0, 21] == 0.2 and predictions[0, 20] == 0.9
+    np.testing.assert_array_equal(bounded[:, :17], predictions[:, :17])
+    np.testing.assert_array_equal(ROUND1.bounded(predictions[:, :17]), predictions[:, :17])
+    types = ROUND2.groups[1]
+    assert ROUND2.chance_to_count(types, predictions) == pytest.approx([1 - 0.5**2 * 0.8**15, 1 - 0.9**17])
+    assert ROUND2.chance_to_count(ROUND2.groups[0], predictions) is None
+
+
 @EACH
 def test_the_loss_is_scikit_learns_of_what_is_decoded(task):
     outputs, labels = example(task)

@@ -344,6 +344,38 @@ class Task:
             return np.ones(len(labels), dtype=bool)
         return labels[:, self.columns[group.counted_given]].any(axis=1)
 
+    def counted_cells(self, labels: np.ndarray) -> np.ndarray:
+        """Which cells of `labels` (N, n_labels) count in the score of their group: bool, same shape."""
+        return np.column_stack([self.counted(group, labels) for group in self.groups for _column in range(group.size)])
+
+    def chance_to_count(self, group: LabelGroup, predictions: np.ndarray) -> np.ndarray | None:
+        """Probability that each row counts in the score of `group`, (N,), as if the labels that decide it were
+        independent, from predictions (N, n_labels); None where every row counts."""
+        if group.counted_given is None:
+            return None
+        return 1 - np.prod(1 - predictions[:, self.columns[group.counted_given]], axis=1)
+
+    def rates(self, labels: np.ndarray) -> np.ndarray:
+        """Mean of each label (L,) over the rows that count in the score of its group; 0 where none counts."""
+        means = [
+            labels[rows, columns].mean(axis=0) if rows.any() else np.zeros(group.size)
+            for group, columns in zip(self.groups, self.columns.values(), strict=True)
+            for rows in [self.counted(group, labels)]
+        ]
+        return np.concatenate(means)
+
+    def bounded(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions (..., n_labels) in which no label of a group that counts given another one is likelier than all
+        of that one: no type without an abnormal region."""
+        found = predictions
+        for group in self.groups:
+            if group.counted_given is not None:
+                found = found.copy()
+                most = found[..., self.columns[group.counted_given]].max(axis=-1, keepdims=True)
+                columns = self.columns[group.name]
+                found[..., columns] = np.minimum(found[..., columns], most)
+        return found
+
     def counted_labels(self, labels: Tensor) -> Tensor:
         """Labels (B, n_labels) float with NaN, unknown, where a row does not count in the score of the label's group.
         Soft and unknown labels that are not zero make a row count."""

@@ -50,13 +50,16 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
     return Calibration(slope, bias)
 
 
-def estimate_rates(logits: np.ndarray, train_rates: np.ndarray) -> np.ndarray:
-    """Estimates label rates (L,) of the test file from its calibrated `logits` (N, L) and the `train_rates` (L,)."""
+def estimate_rates(logits: np.ndarray, train_rates: np.ndarray, chances: np.ndarray | None = None) -> np.ndarray:
+    """Estimates label rates (L,) of the test file from its calibrated `logits` (N, L) and the `train_rates` (L,), over
+    all rows or, with `chances` (N,), over rows that count with that probability."""
     probabilities = sigmoid(logits)
     train = np.clip(train_rates, 1e-6, 1 - 1e-6)
     rates = train.copy()
     for _iteration in range(ITERATIONS):
-        before, rates = rates, np.clip(_adapted(probabilities, train, rates).mean(axis=0), 1e-6, 1 - 1e-6)
+        adapted = _adapted(probabilities, train, rates)
+        mean = adapted.mean(axis=0) if chances is None else np.average(adapted, axis=0, weights=chances)
+        before, rates = rates, np.clip(mean, 1e-6, 1 - 1e-6)
         if np.abs(rates - before).max() < TOLERANCE:
             break
     return rates
@@ -124,7 +127,8 @@ def adapt(
     """Returns the test `logits` (M, L) calibrated and adapted, the weighted train rates (L,) and the test rates (L,).
 
     The calibration is fitted to out-of-fold logits and labels (N, L) with weights (N,), so the adaptation starts from
-    the weighted label rates. Raises UserError for a regression.
+    the weighted label rates. Labels are calibrated on the rows that count in the score of their group, and rates are
+    over such rows. Raises UserError for a regression.
     """
     check_task(task)
     if task.kind == "multiclass":
@@ -132,10 +136,14 @@ def adapt(
         train_rates = np.average(labels, axis=0, weights=weights)
         rates = estimate_class_rates(calibrated, train_rates)
         return calibrated + log_odds(task, rates) - log_odds(task, train_rates), train_rates, rates
-    calibrated = calibrate(oof, labels, weights).apply(logits)
-    train_rates = np.average(labels, axis=0, weights=weights)
-    rates = estimate_rates(calibrated, train_rates)
-    return correct(calibrated, train_rates, rates), train_rates, rates
+    parts = []
+    for group, columns in zip(task.groups, task.columns.values(), strict=True):
+        rows = task.counted(group, labels)
+        calibrated = calibrate(oof[rows, columns], labels[rows, columns], weights[rows]).apply(logits[:, columns])
+        train_rates = np.average(labels[rows, columns], axis=0, weights=weights[rows])
+        rates = estimate_rates(calibrated, train_rates, task.chance_to_count(group, task.decode(logits)))
+        parts.append((correct(calibrated, train_rates, rates), train_rates, rates))
+    return tuple(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
 
 
 def _adapted(probabilities: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:

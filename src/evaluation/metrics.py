@@ -516,7 +516,7 @@ def _multilabel(whole: _Whole, rows: np.ndarray, n_boot: int, seed: int) -> dict
     n = len(labels)
     draws = make_draws(n, n_boot, seed)
     counted = {group.name: task.counted(group, labels) for group in task.groups}
-    cells = np.column_stack([counted[group.name] for group in task.groups for _ in range(group.size)])
+    cells = task.counted_cells(labels)
     right = ((probabilities >= THRESHOLD) == labels) | ~cells
     score, losses = _score(task, labels, probabilities, strict=False)
     section: dict[str, Any] = {

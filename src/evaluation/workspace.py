@@ -189,10 +189,10 @@ class Workspace:
 
     def whole_test_file(self, test: str, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids (N,) and predictions (N, L) of all rows of a test file, from the predictions of its corpus: reports
-        without a description, which the corpus lacks, get the mean of the train labels."""
+        without a description, which the corpus lacks, get the rates of the train labels where these count."""
         ids = np.asarray(Corpus.load(self.dataset.test_folder(test)).ids)
         empty = self.dataset.empty_reports(test)
-        return empty.complete(ids, predictions, self.labels.mean(axis=0)) if len(empty) else (ids, predictions)
+        return empty.complete(ids, predictions, self.task.rates(self.labels)) if len(empty) else (ids, predictions)
 
     def command(self, verb: str, *words: str) -> str:
         """A command line, without ./run.sh, with the preset and the settings of this workspace."""

@@ -80,9 +80,11 @@ def utc(seconds: float) -> str:
 
 
 class AlarmRules:
-    """Rules of the alarms of a task's labels. A task without probabilities has no alarms."""
+    """Rules of the alarms of a task's labels. A task without probabilities has no alarms. A label that counts where
+    another one is positive, such as a type, is no likelier than the likeliest of these."""
 
     def __init__(self, task: Task, labels: Sequence[str], settings: Alarms):
+        self._task = task
         self.labels = tuple(labels) if task.has_classes else ()
         self.on = ON if settings.on is None else settings.on
         self.rule = Rule(settings.off, settings.duration, settings.refractory)
@@ -92,6 +94,7 @@ class AlarmRules:
 
         A reading of an earlier hour than the last one changes nothing: messages may come late or twice.
         """
+        reading = reading._replace(values=self._task.bounded(reading.values))
         if not self.labels or (not state and not (reading.values >= self.on).any()):
             return Change(state)
         known = json.loads(state) if state else {"hour": reading.hour, "alarms": {}, "ended": {}}

@@ -239,13 +239,22 @@ def _judged(workspace: Workspace, one: RunFolder, committee: Sequence[RunFolder]
 
 
 def _label_rates(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dict[str, list[float]]:
-    """Rate of each label in train, mean prediction on the test file, and rate there by expectation maximisation."""
+    """Rate of each label in train, mean prediction on the test file, and rate there by expectation maximisation; all
+    over the rows that count in the score of the label's group, test rows by their probability to count."""
     rows, labels = workspace.validation_for([run], test=test), workspace.labels
     logits = run.test_logits(test.name)
     oof = rows.logits(run.oof(), run.copies(test.name))
     _, _, corrected = label_shift.adapt(workspace.task, oof, labels[rows.rows], rows.weights, logits)
-    predicted = workspace.task.decode(logits).mean(axis=0)
-    return {"train": labels.mean(axis=0).tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
+    task, predictions = workspace.task, workspace.task.decode(logits)
+    predicted = np.concatenate(
+        [
+            np.average(predictions[:, task.columns[group.name]], axis=0, weights=chances)
+            if (chances := task.chance_to_count(group, predictions)) is not None
+            else predictions[:, task.columns[group.name]].mean(axis=0)
+            for group in task.groups
+        ]
+    )
+    return {"train": task.rates(labels).tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
 
 
 def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bool, short: dict[str, str]) -> None:

@@ -41,6 +41,7 @@ def section(findings: Findings) -> Section:
     labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
     task = findings.dataset.task
     predictions = task.decode(best.oof()[rows])
+    predictions = np.where(task.counted_cells(labels), predictions, labels)  # what the score does not count is no error
     losses = task.cells(labels, predictions).mean(axis=1)
     gist = _("the hardest {noun}, what makes them hard, and labels that may be wrong")
     result.gist = gist.format(noun=word(task.noun))
@@ -104,9 +105,10 @@ def suspicious_labels(task: Task, labels: np.ndarray, logits: np.ndarray) -> lis
     """Returns row, label and probability of the labels that are more likely wrong than right, the most improbable
     first.
 
-    `labels` and `logits` are (N, L); of classes only the one that a row has is looked at.
+    `labels` and `logits` are (N, L); of classes only the one that a row has is looked at. Labels that the score does
+    not count may have any prediction, and none of them is suspicious.
     """
-    logits = np.asarray(logits, dtype=np.float64)
+    logits = np.where(task.counted_cells(labels), np.asarray(logits, dtype=np.float64), task.encode(labels))
     some = np.sort(np.random.default_rng(0).permutation(len(labels))[:FITTED])
     fits = [_fitted(task, labels[some], logits[some], share) for share in WRONG]
     best = max(range(len(WRONG)), key=lambda i: fits[i][0])
