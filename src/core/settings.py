@@ -479,7 +479,8 @@ class Train(Optimisation):
     another pool does."""
     reorder: float = Field(0.0, ge=0, le=1, exclude_if=lambda share: not share)
     """Probability that the clauses of a training report stand in random order, drawn anew each epoch; labels stay. The
-    words that end clauses are found from the text alone. Parts of a joined report are reordered one by one."""
+    words that end clauses are found from the text alone. Parts of a joined report are reordered one by one. On another
+    pool of the competition it does harm."""
     group_rows: Literal["all", "counted"] = Field("all", exclude_if=lambda rows: rows == "all")
     """Training rows in which the loss of a label group counts. all: every row. counted: those in which the score counts
     the group: for the types of round 2 the reports with an abnormal region. The probability of a type is then that in a
