@@ -139,7 +139,7 @@ def test_it_predicts_the_bytes_of_its_run(run, bundled, reports, tmp_path):
 def test_a_blend_of_blends_of_denoised_runs(copy, tiny_input, reports, tmp_path):
     """The bundle holds the encoder that denoises, and each model once; in memory it predicts the same."""
     settings = words(tiny_input, copy)
-    denoised = ["runs.lstm.denoise.by=transformer", "runs.lstm.denoise.views=[hard,soft]"]
+    denoised = ["runs.lstm.denoise.by=transformer", "runs.lstm.denoise.views=[raw,hard,soft]"]
     run_command(["train", "--model", "lstm", *settings, "runs.transformer.pretrain.epochs=1", *denoised])
     run_command(["blend", "lstm", "transformer", "--name", "inner", "blend.method=mean", *settings])
     run_command(["blend", "inner", "lstm", "--name", "outer", "blend.method=weights", *settings])

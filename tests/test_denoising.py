@@ -85,6 +85,13 @@ def test_each_report_is_denoised_by_itself(language):
     np.testing.assert_array_equal(hard(language, wider, lengths)[:, : shown.shape[1]], whole)
 
 
+def test_the_raw_view_is_the_report_as_it_is(language):
+    shown, _, lengths = noisy()
+    raw, changed = denoiser(language, prior=0.1)(shown, lengths, ["raw", "hard"])
+    np.testing.assert_array_equal(raw, shown)
+    assert (changed != shown).any()
+
+
 def test_a_mixture_is_what_bayes_rule_says(language):
     shown, clean, lengths = noisy()
     both = denoiser(language, prior=0.1)(shown, lengths, ["soft", "hard"])

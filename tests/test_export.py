@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("onnxruntime", reason="docs/requirements-serve.txt is not in
 
 import onnxruntime
 
+from src.__main__ import main
 from src.core.settings import DPCNN, RCNN, Denoise, Model, Pretrain, Recurrent, TextCNN, Transformer
 from src.core.settings_loader import load_config
 from src.core.storage import Output
@@ -32,7 +34,7 @@ from src.serving.quantisation import quantise
 from src.training.denoising import Denoiser
 from src.training.inference import mean_logits
 from src.training.trained_fold import TrainedFold
-from tests.conftest import error_of
+from tests.conftest import error_of, words
 
 SIZE, LABELS = 40, 5
 SMALL = {"embedding_size": 16, "embedding_init": "random"}
@@ -222,10 +224,22 @@ def test_an_lstm_whose_inputs_are_all_computed_is_told(tmp_path):
 
 def test_an_engine_says_what_torch_says_of_a_run(copy):
     """Of every report, in its order, whatever the batches; graphs that are missing are made."""
-    dataset = Dataset.load(Output(copy))
-    for name in ("lstm", "transformer"):
-        folds = sorted((copy / "runs" / name).glob("fold_*"))
-        engine = OnnxEngine.load(folds, copy, 1)
+    _engines_agree(copy, "lstm", "transformer")
+
+
+@pytest.mark.slow
+def test_an_engine_reads_each_view_of_a_denoised_report(copy, tiny_input):
+    denoised = ["runs.lstm.denoise.by=transformer", "runs.lstm.denoise.views=[raw,hard,soft]"]
+    more = [*denoised, "runs.transformer.pretrain.epochs=1", "train.precision=fp32"]
+    assert main(["train", "--model", "lstm", *words(tiny_input, copy, *more)]) == 0
+    _engines_agree(copy, "lstm")
+
+
+def _engines_agree(output: Path, *names: str) -> None:
+    dataset = Dataset.load(Output(output))
+    for name in names:
+        folds = sorted((output / "runs" / name).glob("fold_*"))
+        engine = OnnxEngine.load(folds, output, 1)
         rows = Rows(dict(dataset.train.inputs), np.asarray(dataset.train.lengths))
         found = engine.outputs(rows)
         for fold, logits in zip(folds, found, strict=True):

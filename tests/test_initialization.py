@@ -124,7 +124,7 @@ def denoised_once(done, with_extra, made_once) -> tuple[Path, list[str]]:
     more = [f"runs.transformer.pretrain.{key}={value}" for key, value in pretrain.items()]
     more += [f"runs.transformer.model.{key}={value}" for key, value in model.items()]
     more += ["denoise.by=transformer", "denoise.prior=0.9", "denoise.confidence=0.5"]
-    more += ["denoise.views=[hard,soft]"]
+    more += ["denoise.views=[raw,hard,soft]"]
 
     def make(output: Path) -> None:
         shutil.copytree(done, output, dirs_exist_ok=True, copy_function=shutil.copy2)
@@ -155,7 +155,10 @@ def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
             Run.model_validate(result["run"]).model, InputShape.from_json(result["inputs"]), result["n_labels"]
         )
         checkpoints.load_weights(output / "runs/lstm" / part / "last.safetensors", model)
-        logits += [predict_logits(model, {"tokens": seen}, train.lengths, torch.device("cpu")) for seen in views]
+        logits += [
+            predict_logits(model, {"tokens": seen}, train.lengths, torch.device("cpu"))
+            for seen in [train.tokens, *views]
+        ]
     _, predicted = read_submission(output / "prediction_lstm_again.csv")
     np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
 

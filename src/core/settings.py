@@ -442,9 +442,10 @@ class Denoise(Settings):
     """Probability of noise above which a word is replaced."""
     in_training: bool = True
     """true: train on denoised reports. false: train on noisy reports, in half the time; predictions are denoised."""
-    views: Annotated[list[Literal["hard", "soft"]], AfterValidator(_different)] = Field(["hard"], min_length=1)
-    """Form of denoised reports. hard: the most likely words; soft: embeddings of the likely words, averaged by their
-    probabilities. With both, each pool of training batches has a random one, and predictions are the mean of both."""
+    views: Annotated[list[Literal["raw", "hard", "soft"]], AfterValidator(_different)] = Field(["hard"], min_length=1)
+    """Forms of a report that are read. raw: the report as it is; hard: its most likely words; soft: embeddings of the
+    likely words, averaged by their probabilities. With several, each pool of training batches has a random one, and the
+    logits of a prediction are the mean of all."""
 
 
 class Train(Optimisation):

@@ -134,7 +134,8 @@ class Pace:
         epochs = 1 if isinstance(run.model, Tabular) else run.train.epochs
         texts = 1 + run.train.join  # read for each row
         seconds = epochs * (learned * (step + denoising * run.denoise.in_training * texts) + held_out * forward)
-        seconds += predicted * (forward + denoising) * len(run.denoise.views) + START
+        denoised = sum(view != "raw" for view in run.denoise.views)
+        seconds += predicted * (forward * len(run.denoise.views) + denoising * denoised) + START
         return seconds * math.ceil(jobs / self._workers(settings, jobs)) * self._factor("train")
 
     def pretrain_seconds(self, settings: Config, names: Collection[str]) -> float:

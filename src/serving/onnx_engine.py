@@ -37,7 +37,7 @@ class OnnxEngine:
     def __init__(self, folds: Sequence[Fold], threads: int):
         require_packages("engine=onnx", "onnxruntime")
         self._folds = folds
-        files = {file for fold in folds for file in (fold.graph, *fold.denoisers)}
+        files = {file for fold in folds for file in (fold.graph, *fold.views) if file}
         self._sessions = {file: open_session(file, threads) for file in sorted(files)}
         notes = [session.get_modelmeta().custom_metadata_map for session in self._sessions.values()]
         self._batch_size = 1 if any(note.get(WEIGHTS) == "int8" for note in notes) else BATCH_SIZE
@@ -56,7 +56,7 @@ class OnnxEngine:
             raise UserError("engine onnx reads reports of tokens; serve this run with engine torch")
         found: np.ndarray | None = None
         for places, tokens, lengths in _batches(rows.inputs["tokens"], rows.lengths, self._batch_size):
-            seen: dict[Path, dict[str, np.ndarray]] = {}
+            seen: dict[Path | None, dict[str, np.ndarray]] = {}
             for i, fold in enumerate(self._folds):
                 logits = self._logits(fold, tokens, lengths, seen)
                 if found is None:
@@ -67,15 +67,19 @@ class OnnxEngine:
         return found
 
     def _logits(
-        self, fold: Fold, tokens: np.ndarray, lengths: np.ndarray, seen: dict[Path, dict[str, np.ndarray]]
+        self, fold: Fold, tokens: np.ndarray, lengths: np.ndarray, seen: dict[Path | None, dict[str, np.ndarray]]
     ) -> np.ndarray:
-        """Logits (B, L) of one fold. `seen` has what the denoisers made of the batch, by their files."""
+        """Logits (B, L) of one fold. `seen` has what the denoisers made of the batch, by their files, and
+        the batch as it is under None."""
         session, plain = self._sessions[fold.graph], {"tokens": tokens, "lengths": lengths}
-        if not fold.denoisers:
+        if not fold.views:
             return session.run(["logits"], plain)[0]
         total = []
-        for file in fold.denoisers:
-            if file not in seen:
+        for file in fold.views:
+            if file not in seen and file is None:
+                as_is = {"words": tokens[..., None], "shares": np.ones((*tokens.shape, 1), dtype=np.float32)}
+                seen[file] = {**as_is, "lengths": lengths}
+            elif file not in seen:
                 words, shares = self._sessions[file].run(["words", "shares"], plain)
                 seen[file] = {"words": words, "shares": shares, "lengths": lengths}
             total.append(session.run(["logits"], seen[file])[0])
@@ -86,8 +90,8 @@ class Fold(NamedTuple):
     """Files of one trained fold."""
 
     graph: Path
-    denoisers: tuple[Path, ...]
-    """Graph of each view of its denoiser; none where it reads reports as they are."""
+    views: tuple[Path | None, ...]
+    """Graph of each view of its denoiser, None for the report as it is; empty where there is no denoiser."""
 
 
 def export_missing(folder: Path, root: Path, to: Path | None = None) -> Fold:
@@ -96,7 +100,7 @@ def export_missing(folder: Path, root: Path, to: Path | None = None) -> Fold:
     result = storage.read_json(storage.require(folder / "result.json", "train"))
     place = folder if to is None else to / folder.relative_to(root)
     graph, views = place / MODEL, _views(result, to or root)
-    if not all(file.exists() for file in (graph, *views.values())):
+    if not all(file.exists() for file in (graph, *views.values()) if file):
         import torch
 
         from src.serving.export import export_denoiser, export_fold
@@ -107,19 +111,21 @@ def export_missing(folder: Path, root: Path, to: Path | None = None) -> Fold:
         if not graph.exists():
             export_fold(fold, graph)
         for view, file in views.items():
-            if not file.exists():
+            if file and not file.exists():
                 denoiser = Denoiser.load(root / result["denoiser"], fold.run.denoise, fold.device, "fp32")
                 export_denoiser(denoiser, view, file)
     return Fold(graph, tuple(views.values()))
 
 
-def _views(result: Mapping[str, Any], root: Path) -> dict[str, Path]:
-    """Graph of each view through which the fold of a result.json reads reports, beside the denoiser's weights."""
+def _views(result: Mapping[str, Any], root: Path) -> dict[str, Path | None]:
+    """Graph of each view through which the fold of a result.json reads reports, beside the denoiser's weights; None for
+    reports as they are."""
     if not result.get("denoiser"):
         return {}
     settings = Denoise.model_validate(result["run"]["denoise"])
     stamp = fingerprint(settings.model_dump(include={"prior", "confidence"}))[:8]
-    return {view: root / result["denoiser"] / f"{view}.{stamp}.onnx" for view in settings.views}
+    folder = root / result["denoiser"]
+    return {view: None if view == "raw" else folder / f"{view}.{stamp}.onnx" for view in settings.views}
 
 
 def open_session(file: Path, threads: int) -> InferenceSession:

@@ -36,9 +36,9 @@ LARGE = 80.0
 class Denoiser:
     """Padded tokens (N, max_len) and lengths (N,) -> denoised tokens, one array for each view.
 
-    hard: tokens (N, max_len), in which a word is replaced where it is wrong with a probability above
-    settings.confidence, by the likeliest one there if that is more likely than not. soft: mixtures (N, max_len, MIXED)
-    int32 of the likeliest words, see layers.mixture.
+    raw: the tokens as they are. hard: tokens (N, max_len), in which a word is replaced where it is wrong with a
+    probability above settings.confidence, by the likeliest one there if that is more likely than not. soft: mixtures
+    (N, max_len, MIXED) int32 of the likeliest words, see layers.mixture.
     """
 
     def __init__(
@@ -60,16 +60,17 @@ class Denoiser:
         return cls(model.to(device), run.pretrain, settings, device, precision)
 
     def __call__(self, tokens: np.ndarray, lengths: np.ndarray, views: Sequence[str]) -> list[np.ndarray]:
-        found = {view: self._empty(view, tokens) for view in views}
+        denoised = [view for view in views if view != "raw"]
+        found = {view: self._empty(view, tokens) for view in denoised}
         with torch.inference_mode(), autocast(self._precision, self._device):
-            for start in range(0, len(tokens), BLOCK):
+            for start in range(0, len(tokens) if denoised else 0, BLOCK):
                 block = slice(start, start + BLOCK)
                 inputs = {"tokens": tokens[block]}
                 for batch in length_batches(inputs, lengths[block], BATCH_SIZE, self._device, WIDTHS):
                     rows = start + batch.rows
-                    for view, array in self._seen(batch.inputs["tokens"], batch.lengths, views).items():
+                    for view, array in self._seen(batch.inputs["tokens"], batch.lengths, denoised).items():
                         found[view][rows, : array.shape[1]] = array.cpu().numpy()
-        return list(found.values())
+        return [tokens if view == "raw" else found[view] for view in views]
 
     def _empty(self, view: str, tokens: np.ndarray) -> np.ndarray:
         if view == "hard":
@@ -133,7 +134,7 @@ def denoised_views(
     how = [made_by, precision, found_by, f"{versions.DENOISE} {torch.__version__} {device.type}"]
     stamp = storage.array_hash(loaded.tokens, np.array(how))
     name = f"{made_by}.{stamp}"  # the encoder's fingerprint, by which ./run.sh clean finds copies without encoder
-    paths = {view: corpus / "denoised" / f"{name}.{view}.npy" for view in settings.views}
+    paths = {view: corpus / "denoised" / f"{name}.{view}.npy" for view in settings.views if view != "raw"}
     with locks.lock(corpus / "denoised" / f"{name}.lock"):
         missing = [view for view, path in paths.items() if not array_files.is_whole(path)]
         if missing:
@@ -141,4 +142,7 @@ def denoised_views(
             made = clean(loaded.tokens, np.asarray(loaded.lengths), missing)
             for view, array in zip(missing, made, strict=True):
                 array_files.write_npy(paths[view], array)
-    return [{"tokens": array_files.read_npy(path, mapped=True)} for path in paths.values()]
+    return [
+        loaded.inputs if view == "raw" else {"tokens": array_files.read_npy(paths[view], mapped=True)}
+        for view in settings.views
+    ]
