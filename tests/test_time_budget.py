@@ -19,6 +19,7 @@ from src.core import storage
 from src.core.errors import OutOfTime, UserError
 from src.core.executors import Failure, LocalProcesses
 from src.core.settings_loader import as_preset, load_config, run_from_yaml
+from src.data.tasks import ROUND2
 from src.evaluation.workspace import Workspace
 from src.pipeline import time_budget
 from src.pipeline.pace import Pace
@@ -138,6 +139,15 @@ def test_the_dearest_preset_that_fits_is_chosen(copy, tiny_input, monkeypatch):
     ranks = [time_budget.LADDER.index(preset) for preset in chosen.values()]
     assert ranks == sorted(ranks, reverse=True) and len(set(ranks)) > 2, "the slower, the cheaper"
     assert budget_of(copy, tiny_input)._choose().settings.folds.k == 2
+
+
+def test_round_2_has_presets_of_its_own_to_choose_from(copy, tiny_input, monkeypatch):
+    (copy / "folds.json").unlink()
+    settings = load_config("round2", [f"paths.input={tiny_input}", f"paths.output={copy}"])
+    budget = TimeBudget(Workspace(settings), 3600.0, is_free=True)
+    monkeypatch.setattr(Workspace, "task", ROUND2)
+    plans = [(plan.preset, plan.settings.folds.k) for plans in budget._candidates() for plan in plans]
+    assert plans == [("round2-quick", 2), ("round2-quick", 4), ("round2", 5)]
 
 
 def test_folds_that_are_there_are_kept(copy, tiny_input, monkeypatch):
