@@ -259,6 +259,8 @@ def _tell_of_extra(workspace: Workspace, jobs: dict[str, list[FoldJob]]) -> None
     """Tells how much the labelled reports of each extra file count in training, and how many of them folds leave out.
     Those of a job lie beside its train rows."""
     dataset, root = workspace.dataset, workspace.output.root
+    if not dataset.extra_labelled and any(workspace.settings.runs[run].train.extra_weight for run in jobs):
+        info(_("extra: no labelled file is there for train.extra_weight; training does without"))
     for name in dataset.extra_labelled:
         weights: dict[float, list[str]] = {}
         for run in jobs:
