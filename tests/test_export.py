@@ -230,6 +230,7 @@ def test_an_engine_says_what_torch_says_of_a_run(copy):
 @pytest.mark.slow
 def test_an_engine_reads_each_view_of_a_denoised_report(copy, tiny_input):
     denoised = ["runs.lstm.denoise.by=transformer", "runs.lstm.denoise.views=[raw,hard,soft]"]
+    denoised.append("runs.lstm.denoise.doubt=0.3")
     more = [*denoised, "runs.transformer.pretrain.epochs=1", "train.precision=fp32"]
     assert main(["train", "--model", "lstm", *words(tiny_input, copy, *more)]) == 0
     _engines_agree(copy, "lstm")
@@ -244,7 +245,8 @@ def _engines_agree(output: Path, *names: str) -> None:
         found = engine.outputs(rows)
         for fold, logits in zip(folds, found, strict=True):
             trained = TrainedFold.load(fold, torch.device("cpu"))
-            wanted = mean_logits(trained.model, trained.views(dataset.train_folder), rows.lengths, trained.device)
+            views, doubt = trained.views(dataset.train_folder), trained.run.denoise.doubt
+            wanted = mean_logits(trained.model, views, rows.lengths, trained.device, doubt=doubt)
             np.testing.assert_allclose(logits, wanted, atol=2e-5)
         seventh = Rows({"tokens": rows.inputs["tokens"][7:8]}, rows.lengths[7:8])
         one = engine.outputs(seventh)

@@ -25,6 +25,7 @@ from src.models.classifier import build_model
 from src.training import checkpoints
 from src.training.inference import mean_logits, predict_logits
 from src.training.trained_fold import TrainedFold
+from src.training.views import mean_of_views
 from tests.conftest import error_of, run_command, words
 
 CPU = torch.device("cpu")
@@ -124,7 +125,7 @@ def denoised_once(done, with_extra, made_once) -> tuple[Path, list[str]]:
     more = [f"runs.transformer.pretrain.{key}={value}" for key, value in pretrain.items()]
     more += [f"runs.transformer.model.{key}={value}" for key, value in model.items()]
     more += ["denoise.by=transformer", "denoise.prior=0.9", "denoise.confidence=0.5"]
-    more += ["denoise.views=[raw,hard,soft]"]
+    more += ["denoise.views=[raw,hard,soft]", "denoise.doubt=0.3"]
 
     def make(output: Path) -> None:
         shutil.copytree(done, output, dirs_exist_ok=True, copy_function=shutil.copy2)
@@ -155,10 +156,8 @@ def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
             Run.model_validate(result["run"]).model, InputShape.from_json(result["inputs"]), result["n_labels"]
         )
         checkpoints.load_weights(output / "runs/lstm" / part / "last.safetensors", model)
-        logits += [
-            predict_logits(model, {"tokens": seen}, train.lengths, torch.device("cpu"))
-            for seen in [train.tokens, *views]
-        ]
+        seen = [predict_logits(model, {"tokens": tokens}, train.lengths, CPU) for tokens in [train.tokens, *views]]
+        logits.append(mean_of_views(seen, 0.3))
     _, predicted = read_submission(output / "prediction_lstm_again.csv")
     np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
 

@@ -26,6 +26,7 @@ from src.data.tasks import get_task
 from src.ensemble.blending import BlendWeights
 from src.training.denoising import Denoiser
 from src.training.trained_fold import TrainedFold
+from src.training.views import mean_of_views
 
 CPU = torch.device("cpu")
 
@@ -82,7 +83,7 @@ def _fold_logits(
             fold.model({"tokens": torch.from_numpy(view.astype(np.int32))}, torch.from_numpy(lengths.astype(np.int64)))
             for view in views
         ]
-    return torch.stack(found).mean(dim=0).numpy()
+    return mean_of_views([one.numpy() for one in found], fold.run.denoise.doubt)
 
 
 def main(bundle: str, port: str) -> None:

@@ -446,6 +446,9 @@ class Denoise(Settings):
     """Forms of a report that are read. raw: the report as it is; hard: its most likely words; soft: embeddings of the
     likely words, averaged by their probabilities. With several, each pool of training batches has a random one, and the
     logits of a prediction are the mean of all."""
+    doubt: float = Field(0.0, ge=0, le=1, exclude_if=lambda doubt: not doubt)
+    """Exponent of the temperature (d + 0.1) ** doubt that divides the mean logits of a report's views; d: distance of
+    its logits between the views, averaged over the labels. Surer where the views agree, less sure where they do not."""
 
 
 class Train(Optimisation):

@@ -13,6 +13,7 @@ from src.core.errors import UserError
 from src.core.settings import Denoise, fingerprint
 from src.serving.packages import require_packages
 from src.serving.predictor import Rows
+from src.training.views import mean_of_views
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -83,7 +84,7 @@ class OnnxEngine:
                 words, shares = self._sessions[file].run(["words", "shares"], plain)
                 seen[file] = {"words": words, "shares": shares, "lengths": lengths}
             total.append(session.run(["logits"], seen[file])[0])
-        return np.mean(total, axis=0, dtype=np.float32)
+        return mean_of_views(total, fold.doubt)
 
 
 class Fold(NamedTuple):
@@ -92,6 +93,8 @@ class Fold(NamedTuple):
     graph: Path
     views: tuple[Path | None, ...]
     """Graph of each view of its denoiser, None for the report as it is; empty where there is no denoiser."""
+    doubt: float = 0.0
+    """As denoise.doubt."""
 
 
 def export_missing(folder: Path, root: Path, to: Path | None = None) -> Fold:
@@ -114,7 +117,7 @@ def export_missing(folder: Path, root: Path, to: Path | None = None) -> Fold:
             if file and not file.exists():
                 denoiser = Denoiser.load(root / result["denoiser"], fold.run.denoise, fold.device, "fp32")
                 export_denoiser(denoiser, view, file)
-    return Fold(graph, tuple(views.values()))
+    return Fold(graph, tuple(views.values()), result["run"]["denoise"].get("doubt", 0.0))
 
 
 def _views(result: Mapping[str, Any], root: Path) -> dict[str, Path | None]:

@@ -45,7 +45,7 @@ class TorchEngine:
             key = _denoised_by(fold)
             if key not in views:
                 views[key] = self.views(fold, rows)
-            found.append(mean_logits(fold.model, views[key], rows.lengths, CPU))
+            found.append(mean_logits(fold.model, views[key], rows.lengths, CPU, doubt=fold.run.denoise.doubt))
         return np.stack(found)
 
     def views(self, fold: TrainedFold, rows: Rows) -> list[dict[str, np.ndarray]]:

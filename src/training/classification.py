@@ -103,10 +103,10 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
     def finish(history: History) -> dict[str, Any]:
         if run.train.patience:
             checkpoints.load_weights(job.path / "best.safetensors", model)
-        logits = mean_logits(model, views([job.corpus]), corpus.lengths, device, predicted)
+        logits = mean_logits(model, views([job.corpus]), corpus.lengths, device, predicted, doubt=run.denoise.doubt)
         array_files.write_npy(job.path / "logits.npy", logits)
         if job.valid:
-            logits = mean_logits(model, valid_views, valid.lengths, device, valid.chosen)
+            logits = mean_logits(model, valid_views, valid.lengths, device, valid.chosen, doubt=run.denoise.doubt)
             array_files.write_npy(job.path / "valid_logits.npy", logits)
         best = min(history, key=lambda epoch: epoch["valid_loss"])
         return {

@@ -14,6 +14,7 @@ from src.core.language import _
 from src.models.classifier import Classifier
 from src.training.batching import length_batches
 from src.training.devices import autocast
+from src.training.views import mean_of_views
 
 BATCH_SIZE = 256
 CHUNK, CHUNK_BYTES = 65_536, 64 << 20
@@ -22,14 +23,14 @@ takes the memory of one chunk and of the answer."""
 
 
 def mean_logits(
-    model: Classifier, views: Sequence[Mapping[str, np.ndarray]], *args: Any, **settings: Any
+    model: Classifier, views: Sequence[Mapping[str, np.ndarray]], *args: Any, doubt: float = 0.0, **settings: Any
 ) -> np.ndarray:
-    """Averages predict_logits() over several views of the same reports.
+    """Averages predict_logits() over several views of the same reports, see mean_of_views().
 
     Raises UserError for logits that are not finite: nothing that is made of them would be.
     """
     logits = [predict_logits(model, inputs, *args, **settings) for inputs in views]
-    mean = np.mean(logits, axis=0, dtype=np.float32)
+    mean = mean_of_views(logits, doubt)
     if broken := int((~np.isfinite(mean)).any(axis=1).sum()):
         raise UserError(
             _(

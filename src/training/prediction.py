@@ -91,7 +91,8 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     devices.set_up(device)
     trained = TrainedFold.load(fold, device, output)
     judged = judged_copies(fold, array_files.read_npy(output / payload["rows"], "shift")) if "rows" in payload else None
-    logits = mean_logits(trained.model, trained.views(folder), Corpus.load(folder).lengths, device, judged)
+    lengths, doubt = Corpus.load(folder).lengths, trained.run.denoise.doubt
+    logits = mean_logits(trained.model, trained.views(folder), lengths, device, judged, doubt=doubt)
     array_files.write_npy(output / payload["out"], logits)
 
 
