@@ -21,9 +21,12 @@ from src.data.report_reader import read_reports
 from src.data.submission_files import read_submission
 from src.data.tasks import ROUND1
 from src.evaluation.metrics import sigmoid
+from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
-from src.training import checkpoints
+from src.training import checkpoints, device_cache
 from src.training.inference import mean_logits, predict_logits
+from src.training.initialization import pretrain_jobs
+from src.training.planning import fold_jobs
 from src.training.trained_fold import TrainedFold
 from src.training.views import mean_of_views
 from tests.conftest import error_of, run_command, words
@@ -85,6 +88,35 @@ def test_models_start_from_the_pretrained_encoder(done, with_extra, tmp_path):
     assert shared == {name for name in trained if name.startswith(("input_layer.", "encoder."))}
     for name in shared:
         np.testing.assert_allclose(trained[name], start[name], atol=1e-6)
+
+
+def test_models_start_from_encoders_that_have_not_read_their_fold(tiny_input, tmp_path):
+    assert main(["folds", *words(tiny_input, tmp_path, "folds.k=3")]) == 0
+    for leave_out, n in (("none", 1), ("halves", 2), ("folds", 3)):
+        given = [f"pretrain.leave_out={leave_out}", "denoise.by=transformer", "folds.k=3"]
+        given += [*PRETRAINED, f"paths.input={tiny_input}", f"paths.output={tmp_path}"]
+        workspace = Workspace(load_config("sample", given))
+        here = device_cache.recall_or_find(workspace)
+        encoders = pretrain_jobs(workspace, here)
+        of_folder = {job.folder: job for jobs in encoders.values() for job in jobs}
+        assert len(of_folder) == 2 * n == len({job.fingerprint for job in of_folder.values()})
+        workspace.read_only = True  # nothing is pretrained
+        for name, jobs in fold_jobs(workspace, here).items():
+            assert len({job.fingerprint for job in jobs}) == 3
+            for job in jobs:
+                own, denoiser = of_folder[str(Path(job.pretrained).parent)], of_folder[job.denoiser]
+                assert own in encoders[name] and denoiser in encoders["transformer"]
+                unread = [array_files.read_npy(one.locate(one.left_out)) for one in (own, denoiser) if one.left_out]
+                assert len(unread) == (0 if n == 1 else 2)
+                for rows in unread:
+                    folds = set(workspace.splits.first[rows])
+                    assert job.fold in folds and len(folds) == (2 if leave_out == "halves" and job.fold != 1 else 1)
+                    assert len(rows) == np.isin(workspace.splits.first, list(folds)).sum()
+
+
+def test_encoders_that_leave_folds_out_want_one_split():
+    more = ["pretrain.epochs=1", "pretrain.leave_out=halves", "folds.seeds=[1,2]"]
+    assert "pretrain.leave_out=halves takes one seed in folds.seeds" in error_of(load_config, "sample", more)
 
 
 def test_without_epochs_there_is_nothing_to_pretrain(with_extra, tmp_path, capsys):

@@ -31,9 +31,10 @@ def text(n: int = 400, seed: int = 0) -> Text:
     return Text(tokens, lengths, np.arange(n).astype("S"), np.arange(n, dtype=np.uint16) % 3)
 
 
-def language(settings: Pretrain, model=FAMILY[0], n: int = 400) -> Language:
+def language(settings: Pretrain, model=FAMILY[0], n: int = 400, rows: np.ndarray | None = None) -> Language:
     torch.manual_seed(1)
-    return Language(MaskedLanguageModel(build_model(model, token_shape(SIZE), 1)), text(n), settings, CPU, "fp32")
+    model = MaskedLanguageModel(build_model(model, token_shape(SIZE), 1))
+    return Language(model, text(n), settings, CPU, "fp32", rows)
 
 
 @pytest.mark.parametrize("model", FAMILY, ids=["recurrent", "transformer"])
@@ -53,6 +54,20 @@ def test_the_language_is_learned(tmp_path, model):
         words, odd = objective.model.eval()({"tokens": shown}, lengths, places)
     assert (words.argmax(dim=1).numpy() + N_SPECIAL == tokens[:, 2]).mean() > 0.9
     assert (odd[:, 5] > odd[:, 7]).float().mean() > 0.85
+
+
+def test_rows_that_are_left_out_are_neither_learned_from_nor_judged_by():
+    read = np.arange(0, 400, 3)
+    objective = language(Pretrain(batch_size=16), rows=read)
+    learned = np.concatenate([batch.rows for batch, _asked in objective.batches(np.random.default_rng(0))])
+    judged = np.setdiff1d(read, learned)
+    assert len(learned) == len(set(learned)) and set(learned) < set(read) and 1 <= len(judged) <= 4
+    before = objective.validate(objective.model).loss
+    others = np.setdiff1d(np.arange(400), read)
+    objective._text.tokens[others, :5] = N_SPECIAL
+    assert objective.validate(objective.model).loss == before
+    objective._text.tokens[judged, :5] = N_SPECIAL
+    assert objective.validate(objective.model).loss != before
 
 
 def test_the_loss_is_over_the_places_asked_alone():

@@ -421,6 +421,10 @@ class Pretrain(Optimisation):
     """Weight of the loss of replaced-token detection."""
     seed: Seed = 1
     """Seed of masks and of initial weights."""
+    leave_out: Literal["none", "halves", "folds"] = Field("none", exclude_if=lambda parts: parts == "none")
+    """Train reports that an encoder does not read. none: one encoder reads all text. halves: two encoders; one leaves
+    out the folds with even numbers, the other those with odd numbers. folds: each fold has an encoder that leaves it
+    out. Models start from, and are denoised by, the encoder that has not read the fold that they are validated on."""
 
     @model_validator(mode="after")
     def _shares(self) -> Pretrain:
@@ -429,6 +433,11 @@ class Pretrain(Optimisation):
         if not sum(self.spans):
             raise ValueError("spans must not all be zero")
         return self
+
+    def n_encoders(self, folds: Folds) -> int:
+        """Returns the number of encoders of a run, by leave_out."""
+        n_folds = 1 if folds.scheme == "holdout" else folds.k
+        return {"none": 1, "halves": min(2, n_folds), "folds": n_folds}[self.leave_out]
 
 
 class Denoise(Settings):
@@ -894,6 +903,11 @@ class Config(Settings):
                         f"runs.{name}.denoise.by: {run.denoise.by} must be pretrained with replaced and with unchanged "
                         "words (pretrain.replaced above 0, pretrain.masked + pretrain.replaced below 1)"
                     )
+            if run.pretrain.epochs and run.pretrain.leave_out != "none" and len(self.folds.seeds) > 1:
+                raise ValueError(
+                    f"runs.{name}.pretrain.leave_out={run.pretrain.leave_out} takes one seed in folds.seeds: "
+                    "under another seed other reports share a fold"
+                )
             for teacher in run.train.teachers:
                 if teacher not in self.runs:
                     raise ValueError(f"runs.{name}.train.teachers: {unknown('run', teacher, self.runs)}")

@@ -157,7 +157,10 @@ def learning_of(settings: Config) -> float:
     folds = (1 if settings.folds.scheme == "holdout" else settings.folds.k) * len(settings.folds.seeds)
     return sum(
         epoch_cost(run.model.model_dump())
-        * (run.train.epochs * (1 + run.train.join) * folds * len(run.train.seeds) + run.pretrain.epochs)
+        * (
+            run.train.epochs * (1 + run.train.join) * folds * len(run.train.seeds)
+            + run.pretrain.epochs * run.pretrain.n_encoders(settings.folds)
+        )
         for run in settings.runs.values()
     )
 

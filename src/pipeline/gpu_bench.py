@@ -335,7 +335,8 @@ def _progress(workspace: Workspace) -> dict[str, Any]:
     workspace.read_only = True
     try:
         here = device_cache.recall_or_find(workspace)
-        encoders = list({str(job.path): job for job in pretrain_jobs(workspace, here).values()}.values())
+        groups = pretrain_jobs(workspace, here).values()
+        encoders = list({str(job.path): job for group in groups for job in group}.values())
         jobs = fold_jobs(workspace, here)
         found["pretrained"], found["trained"] = _count(encoders), _count([job for one in jobs.values() for job in one])
         found["train_rows"] = len(workspace.labels)

@@ -144,7 +144,11 @@ class Pace:
         encoders = {fingerprint(pretrain_settings(run)): run for run in asking}
         texts = self._rows + self._unlabelled
         # A single encoder has all cores, and threads gain less than processes.
-        seconds = sum(run.pretrain.epochs * texts * PASSES * self._forward(run) + START for run in encoders.values())
+        seconds = sum(
+            run.pretrain.n_encoders(settings.folds)
+            * (run.pretrain.epochs * texts * PASSES * self._forward(run) + START)
+            for run in encoders.values()
+        )
         return seconds * self._factor("pretrain")
 
     def _forward(self, run: Run) -> float:

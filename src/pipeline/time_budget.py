@@ -295,7 +295,7 @@ class TimeBudget:
             return {*settings.runs, *settings.denoisers}, jobs
         workspace = self._reading(settings)
         encoders, jobs_of = pretrain_jobs(workspace, self.here), fold_jobs(workspace, self.here)
-        lacking = {name for name, job in encoders.items() if not job.is_done()}
+        lacking = {name for name, jobs in encoders.items() if not all(job.is_done() for job in jobs)}
         return lacking, {name: sum(not job.is_done() for job in jobs) for name, jobs in jobs_of.items()}
 
     def _reading(self, settings: Config) -> Workspace:

@@ -1,11 +1,16 @@
-"""Initial weights: word vectors, and encoders pretrained on all text. Made once, shared by folds."""
+"""Initial weights: word vectors, and encoders pretrained on all text. Made once, shared by folds.
+
+With pretrain.leave_out a run has several encoders, each of which leaves out some folds (cross-fitting).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from src.core import array_files, storage, versions
@@ -24,7 +29,7 @@ HEAD = ("pooling", "head_dropout", "dropout_samples")
 
 @dataclass(frozen=True)
 class Start:
-    """Initial weights of the models of one run."""
+    """Initial weights of the models of one run on one fold."""
 
     vectors: str | None
     """File of the vectors that start the embedding."""
@@ -35,7 +40,33 @@ class Start:
     fingerprint: str
 
 
-def starts_of(workspace: Workspace, here: Machine) -> dict[str, Start]:
+@dataclass(frozen=True)
+class Starts:
+    """Initial weights of the models of one run."""
+
+    vectors: str | None
+    encoders: Sequence[PretrainJob]
+    """Encoders of the run, see pretrain_jobs(); none without pretraining."""
+    denoisers: Sequence[PretrainJob]
+    """Encoders of its denoiser; none without denoising."""
+
+    def of_fold(self, fold: int) -> Start:
+        """Returns the initial weights of the models that are validated on a fold."""
+        job, denoiser = (jobs[fold % len(jobs)] if jobs else None for jobs in (self.encoders, self.denoisers))
+        return Start(
+            self.vectors,
+            str(job.weights) if job else None,
+            str(denoiser.path) if denoiser else None,
+            fingerprint(
+                [
+                    job.fingerprint if job else self.vectors and Path(self.vectors).name,
+                    denoiser.fingerprint if denoiser else None,
+                ]
+            ),
+        )
+
+
+def starts_of(workspace: Workspace, here: Machine) -> dict[str, Starts]:
     """Initial weights of each run.
 
     Raises UserError, with the command, for a missing pretraining, unless the workspace is read only.
@@ -44,8 +75,8 @@ def starts_of(workspace: Workspace, here: Machine) -> dict[str, Start]:
     vectors_of = word_vectors(workspace)
     jobs, found = pretrain_jobs(workspace, here, vectors_of), {}
     for name, run in config.runs.items():
-        job, denoiser = jobs.get(name), jobs.get(run.denoise.by)
-        for needed in filter(None, (job, denoiser)):
+        encoders, denoisers = jobs.get(name, []), jobs.get(run.denoise.by, [])
+        for needed in (*encoders, *denoisers):
             if not workspace.read_only and not needed.is_done():
                 remedy = workspace.command("pretrain")
                 raise UserError(
@@ -53,25 +84,18 @@ def starts_of(workspace: Workspace, here: Machine) -> dict[str, Start]:
                         name=name, remedy=remedy
                     )
                 )
-        vectors_file = None if job else vectors_of[name]
-        found[name] = Start(
-            vectors_file,
-            str(job.weights) if job else None,
-            str(denoiser.path) if denoiser else None,
-            fingerprint(
-                [
-                    job.fingerprint if job else vectors_file and Path(vectors_file).name,
-                    denoiser.fingerprint if denoiser else None,
-                ]
-            ),
-        )
+        found[name] = Starts(None if encoders else vectors_of[name], encoders, denoisers)
     return found
 
 
 def pretrain_jobs(
     workspace: Workspace, here: Machine, vectors_of: dict[str, str | None] | None = None
-) -> dict[str, PretrainJob]:
-    """The pretraining of each run and reader that asks for one; those of one encoder and settings have one job."""
+) -> dict[str, list[PretrainJob]]:
+    """The pretraining of each run and reader that asks for one; those of one encoder and settings have the same jobs.
+
+    A run has one job, or several with pretrain.leave_out: models that are validated on fold f start from the encoder
+    number f modulo the number of encoders, which has not read that fold.
+    """
     config, dataset = workspace.settings, workspace.dataset
     folders, made_by, jobs = text_folders(dataset), [versions.PRETRAIN, storage.libraries("torch"), here.device], {}
     vectors_of = vectors_of or word_vectors(workspace)
@@ -81,28 +105,47 @@ def pretrain_jobs(
             continue
         settings = pretrain_settings(run)
         precision = here.precision(run.pretrain.precision)
-        stamp = fingerprint(
-            {
-                "run": settings,
-                "texts": texts,
-                "vocabulary": dataset.manifest["vocabulary"],
-                "vectors": vectors_of[name] and Path(vectors_of[name]).name,
-                "precision": precision,
-                "made_by": made_by,
-            }
-        )
-        jobs[name] = PretrainJob(
-            run=settings,
-            corpora=[reference(folder, dataset.output.root) for folder in folders],
-            inputs=dataset.shape.to_json(),
-            vectors=vectors_of[name] and reference(vectors_of[name], dataset.output.root),
-            device=here.device,
-            precision=precision,
-            output=str(dataset.output.root),
-            folder=reference(dataset.output.pretrained / f"{run.model.encoder}.{stamp}", dataset.output.root),
-            fingerprint=stamp,
-        )
+        jobs[name] = []
+        for rows in left_out(workspace, run):
+            stamp = fingerprint(
+                {
+                    "run": settings,
+                    "texts": texts,
+                    "vocabulary": dataset.manifest["vocabulary"],
+                    "vectors": vectors_of[name] and Path(vectors_of[name]).name,
+                    "precision": precision,
+                    "made_by": made_by,
+                    **({} if rows is None else {"left_out": storage.array_hash(rows)}),
+                }
+            )
+            place = dataset.output.pretrained / f"{run.model.encoder}.{stamp}"
+            file = None if rows is None else place / "left_out.npy"
+            if file and not workspace.read_only and not array_files.is_whole(file):
+                array_files.write_npy(file, rows)
+            jobs[name].append(
+                PretrainJob(
+                    run=settings,
+                    corpora=[reference(folder, dataset.output.root) for folder in folders],
+                    inputs=dataset.shape.to_json(),
+                    vectors=vectors_of[name] and reference(vectors_of[name], dataset.output.root),
+                    device=here.device,
+                    precision=precision,
+                    output=str(dataset.output.root),
+                    folder=reference(place, dataset.output.root),
+                    fingerprint=stamp,
+                    left_out=file and reference(file, dataset.output.root),
+                )
+            )
     return jobs
+
+
+def left_out(workspace: Workspace, run: Run) -> list[np.ndarray | None]:
+    """Returns the train rows that each encoder of a run does not read, by pretrain.leave_out; None: it reads all."""
+    if run.pretrain.leave_out == "none":
+        return [None]
+    judged = [split.predicted_rows for split in workspace.splits.splits()]  # of one seed, in the order of the folds
+    n_encoders = run.pretrain.n_encoders(workspace.settings.folds)
+    return [np.sort(np.concatenate(judged[i::n_encoders])) for i in range(n_encoders)]
 
 
 def pretrain_settings(run: Run) -> dict[str, Any]:

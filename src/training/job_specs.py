@@ -132,6 +132,8 @@ class PretrainJob(TrainingJob):
 
     corpora: list[str]
     """Folders of encoded text."""
+    left_out: str | None = None
+    """File with the rows of the first corpus that are not read; None: all are read."""
 
     @property
     def weights(self) -> Path:

@@ -22,7 +22,7 @@ from src.data.dataset import Dataset
 from src.data.splits import Split
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
-from src.training.initialization import Start, starts_of
+from src.training.initialization import Starts, starts_of
 from src.training.job_specs import Beside, FoldJob, reference
 from src.training.prediction import logits_path
 
@@ -103,8 +103,8 @@ def probe_job(workspace: Workspace, here: Machine, name: str, folder: Path, rows
 class _Planner:
     """Makes the jobs of one run."""
 
-    def __init__(self, workspace: Workspace, here: Machine, run: Run, start: Start, is_judged: bool):
-        self.workspace, self.here, self.run, self.start, self.is_judged = workspace, here, run, start, is_judged
+    def __init__(self, workspace: Workspace, here: Machine, run: Run, starts: Starts, is_judged: bool):
+        self.workspace, self.here, self.run, self.starts, self.is_judged = workspace, here, run, starts, is_judged
         self.settings = run.model_dump(mode="json")
         del self.settings["train"]["seeds"]  # a further seed leaves the results of the others standing
         self.weights = _row_weights(workspace, run)
@@ -117,7 +117,7 @@ class _Planner:
     ) -> FoldJob:
         """Job of one fold and seed; `folder` is that of the run's folds. Soft labels are those of `teachers`, or those
         of the `lesson`."""
-        dataset, start, ref = self.workspace.dataset, self.start, self._reference
+        dataset, start, ref = self.workspace.dataset, self.starts.of_fold(split.fold), self._reference
         precision = self.here.precision(self.run.train.precision)
         valid, copies = _valid_rows(self.workspace, split) if self.is_judged else (None, [])
         stamp = fingerprint(

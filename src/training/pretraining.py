@@ -74,14 +74,22 @@ class Language(Objective):
     part = "pretrain"
 
     def __init__(
-        self, model: MaskedLanguageModel, text: Text, settings: Pretrain, device: torch.device, precision: str
+        self,
+        model: MaskedLanguageModel,
+        text: Text,
+        settings: Pretrain,
+        device: torch.device,
+        precision: str,
+        rows: np.ndarray | None = None,
     ):
+        """`rows` (R,) of the text that are read; None: all."""
         super().__init__(model, settings, device)
         self._text, self._precision = text, precision
-        dealt = np.random.default_rng(settings.seed).permutation(len(text.tokens))
-        held_out = max(1, len(text.tokens) // HELD_OUT)
+        rows = np.arange(len(text.tokens)) if rows is None else rows
+        dealt = np.random.default_rng(settings.seed).permutation(rows)
+        held_out = max(1, len(rows) // HELD_OUT)
         self._valid, self._train = np.sort(dealt[:held_out]), np.sort(dealt[held_out:])
-        self._alphabet = alphabet_of(text.tokens, np.arange(len(text.tokens)))
+        self._alphabet = alphabet_of(text.tokens, rows)
         self.n_batches = -(-len(self._train) // settings.batch_size)
 
     def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
@@ -153,13 +161,16 @@ def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]
 
 def _prepare(job: PretrainJob, run: Run, device: torch.device, progress: Callable[[dict[str, Any]], None]) -> Work:
     text = Text.of([Corpus.load(job.locate(corpus)) for corpus in job.corpora])
+    rows = np.arange(len(text.tokens))
+    if job.left_out:  # train is the first corpus
+        rows = np.setdiff1d(rows, array_files.read_npy(job.locate(job.left_out)))
     torch.manual_seed(seed_of(run.pretrain.seed))
     vectors = torch.from_numpy(array_files.read_npy(job.locate(job.vectors))) if job.vectors else None
     model = MaskedLanguageModel(build_model(run.model, job.shape, 1, vectors)).to(device)
 
     def finish(history: History) -> dict[str, Any]:
         (job.path / "best.safetensors").unlink(missing_ok=True)
-        return {"reports": len(text.tokens)}
+        return {"reports": len(rows)}
 
-    objective = Language(model, text, run.pretrain, device, job.precision)
+    objective = Language(model, text, run.pretrain, device, job.precision, rows)
     return Work(model, lambda: fit(objective, (run.pretrain.seed, 0), job.path, progress), finish)

@@ -131,7 +131,7 @@ class TrialRunner:
             self._tell_failed(trial, str(error))
             return None
         jobs = pretrain_jobs(self._workspace.variant(config), self._machine)
-        missing = {job.folder: job for job in jobs.values() if not job.is_done()}
+        missing = {job.folder: job for group in jobs.values() for job in group if not job.is_done()}
         begun = RunningTrial(trial, config, list(missing.values()), seconds)
         self._active.append(begun)
         return begun

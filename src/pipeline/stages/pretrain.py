@@ -2,7 +2,8 @@
 
 ./run.sh pretrain --model transformer pretrain.epochs=10
 
-Runs of the same encoder and the same settings share one. Training starts from it, in every fold.
+Runs of the same encoder and the same settings share one. Training starts from it, in every fold. With
+pretrain.leave_out there are several, and a fold's models start from one that has not read the fold.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from src.training.tracking import tracking_of
 
 class Pretrain(Stage):
     name = "pretrain"
-    needs = ("prepare",)
+    needs = ("prepare", "folds")
     is_automatic = True
 
     def names(self, workspace: Workspace) -> list[str]:
         """Runs that ask for pretraining; those of one encoder share a name."""
-        return [", ".join(runs) for runs in self._users(workspace).values()]
+        return [name for runs in self._users(workspace).values() for name in self._names_of(workspace, runs)]
 
     def result(self, workspace: Workspace, name: str) -> Path:
         return workspace.output.pretrained  # each encoder has a folder in it that the inputs name
@@ -46,7 +47,10 @@ class Pretrain(Stage):
         if not self._asking(workspace):
             return {}
         jobs = workspace.keep("pretrain_jobs", lambda: pretrain_jobs(workspace, device_cache.recall_or_find(workspace)))
-        return {", ".join(runs): jobs[runs[0]] for runs in self._users(workspace).values()}
+        found = {}
+        for runs in self._users(workspace).values():
+            found |= dict(zip(self._names_of(workspace, runs), jobs[runs[0]], strict=True))
+        return found
 
     def _asking(self, workspace: Workspace) -> dict[str, Run]:
         settings = workspace.settings
@@ -58,6 +62,12 @@ class Pretrain(Stage):
         for name, run in self._asking(workspace).items():
             users.setdefault(fingerprint(pretrain_settings(run)), []).append(name)
         return users
+
+    def _names_of(self, workspace: Workspace, runs: Sequence[str]) -> list[str]:
+        """Names of the encoders that `runs` share."""
+        settings, joined = workspace.settings, ", ".join(runs)
+        n = {**settings.denoisers, **settings.runs}[runs[0]].pretrain.n_encoders(settings.folds)
+        return [joined] if n == 1 else [f"{joined}, {i + 1} of {n}" for i in range(n)]
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
         return [f"pretrain.{name.replace(', ', '+')}" for name in names]
