@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.data.report_reader import read_reports
+from src.data.splits import Split
 from src.data.submission_files import read_submission
 from src.data.tasks import ROUND1
 from src.evaluation.metrics import sigmoid
@@ -26,7 +28,8 @@ from src.models.classifier import build_model
 from src.training import checkpoints, device_cache
 from src.training.inference import mean_logits, predict_logits
 from src.training.initialization import pretrain_jobs
-from src.training.planning import fold_jobs
+from src.training.planning import Lesson, fold_jobs, taught_jobs
+from src.training.pretraining import pretrain_encoder
 from src.training.trained_fold import TrainedFold
 from src.training.views import mean_of_views
 from tests.conftest import error_of, run_command, words
@@ -112,11 +115,51 @@ def test_models_start_from_encoders_that_have_not_read_their_fold(tiny_input, tm
                     folds = set(workspace.splits.first[rows])
                     assert job.fold in folds and len(folds) == (2 if leave_out == "halves" and job.fold != 1 else 1)
                     assert len(rows) == np.isin(workspace.splits.first, list(folds)).sum()
+        # A student of all rows starts from the weights of fold 0, and reads by the encoder of these.
+        every = Split(2021, 3, np.arange(300), np.arange(9), np.arange(0))
+        lesson = Lesson(every, [], initial=tmp_path / "folds.csv")
+        (job,) = taught_jobs(workspace, here, "lstm", [lesson])
+        assert job.denoiser == fold_jobs(workspace, here)["lstm"][0].denoiser
 
 
-def test_encoders_that_leave_folds_out_want_one_split():
-    more = ["pretrain.epochs=1", "pretrain.leave_out=halves", "folds.seeds=[1,2]"]
-    assert "pretrain.leave_out=halves takes one seed in folds.seeds" in error_of(load_config, "sample", more)
+def test_text_that_is_left_out_has_no_influence_on_an_encoder(tiny_input, tmp_path):
+    more = ["pretrain.leave_out=halves", *PRETRAINED]
+    assert main(["folds", *words(tiny_input, tmp_path, *more)]) == 0
+    small = ["model.embedding_size=16", "folds.k=2", f"paths.input={tiny_input}", f"paths.output={tmp_path}"]
+    workspace = Workspace(load_config("sample", [*small, *more]))
+    job, _other = pretrain_jobs(workspace, device_cache.recall_or_find(workspace))["lstm"]
+    left_out = array_files.read_npy(job.locate(job.left_out))
+    (train, *tests), reports = job.corpora, Corpus.load(workspace.dataset.train_folder)
+    losses = []
+    for name, rows in (("as_it_is", left_out[:0]), ("others", left_out), ("read", np.setdiff1d([5, 50, 99], left_out))):
+        tokens = np.array(reports.tokens)
+        tokens[rows] = tokens[rows, ::-1].copy()
+        ids, sources, lengths = (np.asarray(part) for part in (reports.ids, reports.sources, reports.lengths))
+        Corpus({"tokens": np.maximum(tokens, 3)}, lengths, ids, None, sources).save(tmp_path / name)
+        changed = dataclasses.replace(job, corpora=[name, *tests], folder=f"made/{name}")
+        pretrain_encoder(dataclasses.asdict(changed), lambda news: None)
+        losses.append(json.loads((tmp_path / "made" / name / "result.json").read_text())["last_train_loss"])
+    assert train == "data/train" and losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["pretrain.epochs=1", "folds.seeds=[1,2]"], "leave_out takes one seed in folds.seeds"),
+        ([], "none of lstm, transformer is pretrained"),
+        (
+            ["pretrain.epochs=1", "denoise.by=transformer", "runs.transformer.pretrain.leave_out=none"],
+            "Set runs.transformer.pretrain.leave_out=halves, too",
+        ),
+    ],
+)
+def test_left_out_folds_stay_unread(more, told):
+    assert told in error_of(load_config, "sample", ["pretrain.leave_out=halves", *more])
+
+
+def test_a_denoiser_that_came_along_must_leave_folds_out_too():
+    given = ["runs.transformer.pretrain.epochs=1", "denoise.by=transformer", "pretrain.leave_out=halves"]
+    assert "transformer has read all folds" in error_of(load_config, "sample", given, models=["lstm"])
 
 
 def test_without_epochs_there_is_nothing_to_pretrain(with_extra, tmp_path, capsys):

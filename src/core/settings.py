@@ -424,7 +424,8 @@ class Pretrain(Optimisation):
     leave_out: Literal["none", "halves", "folds"] = Field("none", exclude_if=lambda parts: parts == "none")
     """Train reports that an encoder does not read. none: one encoder reads all text. halves: two encoders; one leaves
     out the folds with even numbers, the other those with odd numbers. folds: each fold has an encoder that leaves it
-    out. Models start from, and are denoised by, the encoder that has not read the fold that they are validated on."""
+    out. Models start from, and are denoised by, the encoder that has not read the fold that they are validated on. A
+    text that a test or extra file holds as well is read there."""
 
     @model_validator(mode="after")
     def _shares(self) -> Pretrain:
@@ -903,16 +904,30 @@ class Config(Settings):
                         f"runs.{name}.denoise.by: {run.denoise.by} must be pretrained with replaced and with unchanged "
                         "words (pretrain.replaced above 0, pretrain.masked + pretrain.replaced below 1)"
                     )
-            if run.pretrain.epochs and run.pretrain.leave_out != "none" and len(self.folds.seeds) > 1:
-                raise ValueError(
-                    f"runs.{name}.pretrain.leave_out={run.pretrain.leave_out} takes one seed in folds.seeds: "
-                    "under another seed other reports share a fold"
-                )
             for teacher in run.train.teachers:
                 if teacher not in self.runs:
                     raise ValueError(f"runs.{name}.train.teachers: {unknown('run', teacher, self.runs)}")
                 if self.runs[teacher].train.teachers:
                     raise ValueError(f"runs.{name}.train.teachers: {teacher} has teachers itself")
+        return self
+
+    @model_validator(mode="after")
+    def _left_out_folds_stay_unread(self) -> Config:
+        known = {**self.denoisers, **self.runs}
+        asking = {name: run for name, run in known.items() if run.pretrain.leave_out != "none"}
+        if asking and len(self.folds.seeds) > 1:
+            raise ValueError(
+                "pretrain.leave_out takes one seed in folds.seeds: under another seed other reports share a fold"
+            )
+        for name, run in asking.items():
+            denoiser = known.get(run.denoise.by)
+            if denoiser is not None and denoiser.pretrain.leave_out == "none":
+                raise ValueError(
+                    f"runs.{name}.pretrain.leave_out={run.pretrain.leave_out}, but its denoiser {run.denoise.by} has "
+                    f"read all folds. Set runs.{run.denoise.by}.pretrain.leave_out={run.pretrain.leave_out}, too"
+                )
+        if asking and not any(run.pretrain.epochs for run in asking.values()):
+            raise ValueError(f"pretrain.leave_out: none of {', '.join(asking)} is pretrained (pretrain.epochs)")
         return self
 
 

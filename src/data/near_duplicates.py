@@ -97,6 +97,7 @@ def families(
 
 def clusters(vectors: csr_array, family: np.ndarray, n: int) -> np.ndarray:
     """Returns the cluster number of each report, (N,): at most n clusters of whole families, numbered without gaps.
+    Where no two reports have an n-gram in common, each family is a cluster.
 
     Bisecting k-means (Steinbach, Karypis and Kumar 2000) of the families' mean directions, by scikit-learn: the cluster
     of most families is halved until there are n. `family` (N,): family number of each report, as families() returns it.

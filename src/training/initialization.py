@@ -140,10 +140,13 @@ def pretrain_jobs(
 
 
 def left_out(workspace: Workspace, run: Run) -> list[np.ndarray | None]:
-    """Returns the train rows that each encoder of a run does not read, by pretrain.leave_out; None: it reads all."""
+    """Returns the train rows that each encoder of a run does not read, by pretrain.leave_out; None: it reads all. Rows
+    of test and extra files are read, even where they hold the text of such a row."""
     if run.pretrain.leave_out == "none":
         return [None]
-    judged = [split.predicted_rows for split in workspace.splits.splits()]  # of one seed, in the order of the folds
+    splits = workspace.splits.splits()
+    assert len({split.seed for split in splits}) == 1, "settings.Config takes one seed with pretrain.leave_out"
+    judged = [split.predicted_rows for split in splits]
     n_encoders = run.pretrain.n_encoders(workspace.settings.folds)
     return [np.sort(np.concatenate(judged[i::n_encoders])) for i in range(n_encoders)]
 

@@ -117,7 +117,9 @@ class _Planner:
     ) -> FoldJob:
         """Job of one fold and seed; `folder` is that of the run's folds. Soft labels are those of `teachers`, or those
         of the `lesson`."""
-        dataset, start, ref = self.workspace.dataset, self.starts.of_fold(split.fold), self._reference
+        dataset, ref = self.workspace.dataset, self._reference
+        # A student of all rows starts from the first fold's weights (distillation.start_of), so with its encoder.
+        start = self.starts.of_fold(split.fold if len(split.predicted_rows) else 0)
         precision = self.here.precision(self.run.train.precision)
         valid, copies = _valid_rows(self.workspace, split) if self.is_judged else (None, [])
         stamp = fingerprint(

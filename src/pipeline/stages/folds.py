@@ -198,6 +198,9 @@ def _tell(families: splits.Families, fold_size: float) -> dict[str, Any]:
     if "clusters" in facts:
         told = _("folds: {number:,} clusters of similar reports, the largest {largest:,}")
         info(told.format(**facts["clusters"]))
+        if facts["clusters"]["largest"] > fold_size:
+            told = _("a cluster of {largest:,} reports is larger than a fold: the folds differ in size and labels")
+            warn(told.format(largest=facts["clusters"]["largest"]))
     if facts["largest"] > fold_size:
         warn(
             _("a family of {largest:,} reports is larger than a fold: the folds differ in size and labels").format(

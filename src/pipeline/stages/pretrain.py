@@ -3,7 +3,7 @@
 ./run.sh pretrain --model transformer pretrain.epochs=10
 
 Runs of the same encoder and the same settings share one. Training starts from it, in every fold. With
-pretrain.leave_out there are several, and a fold's models start from one that has not read the fold.
+pretrain.leave_out there are several, and a fold's models start from one that has not read the fold's train rows.
 """
 
 from __future__ import annotations
