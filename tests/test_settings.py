@@ -121,7 +121,7 @@ def test_a_preset_is_laid_over_the_one_that_it_is_like(tmp_path):
     mine, standard = load_config("round2"), load_config("standard")
     assert mine.task == "round2" and mine.blend == standard.blend and mine.runs.keys() == standard.runs.keys()
     assert mine.runs["student"].train.group_rows == "counted" and standard.runs["student"].train.group_rows == "all"
-    assert mine.runs["student"].pretrain == standard.runs["student"].pretrain
+    assert mine.runs["student"].pretrain.select == standard.runs["student"].pretrain.select == 0.4
     path = tmp_path / "mine.yaml"
     path.write_text("like: quick\nfolds: {k: 3}\nruns: {lstm: {train: {epochs: 2}}}\n")
     mine, quick = load_config(str(path)), load_config("quick")
