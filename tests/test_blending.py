@@ -27,6 +27,7 @@ from src.ensemble.blending import (
     fit_method,
     fit_temperature,
     fit_weights,
+    fixed_weights,
     greedy_steps,
     leave_one_out,
     mean_logits,
@@ -381,6 +382,24 @@ def test_without_a_member_is_the_blend_of_the_others(method):
         assert loss.value == pytest.approx(expected.value, abs=1e-5)
         assert loss.standard_error == pytest.approx(expected.standard_error, rel=1e-2)
     assert lost[0].value > 0 > lost[2].value  # the last is noise, and the blend is better off without it
+
+
+@pytest.mark.parametrize("is_of_probabilities", [False, True])
+def test_without_a_member_of_fixed_weights_are_the_others_by_theirs(is_of_probabilities):
+    """Nothing is fitted, a temperature neither."""
+    _, labels, members = make(ROUND2, 200, [0.5, 0.8, 3.0], scale=1.6)
+    folds, weights = np.arange(200) % 2, [2.0, 1.0, 1.0]
+
+    def blend(of):
+        found = fixed_weights([weights[i] for i in of], ROUND2.n_labels)
+        found = found.of_probabilities(ROUND2) if is_of_probabilities else found
+        return sigmoid(found.apply([members[i] for i in of])), found
+
+    full, fixed = blend([0, 1, 2])
+    lost = leave_one_out(rows(members, labels, folds), ROUND2, {0: fixed, 1: fixed})
+    for i, loss in enumerate(lost):
+        rest, _ = blend([j for j in range(3) if j != i])
+        assert loss.value == pytest.approx(paired_difference(ROUND2, labels, full, rest).value, abs=1e-9)
 
 
 def test_a_member_without_weight_is_not_missed_and_one_that_is_all_cannot_be():

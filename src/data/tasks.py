@@ -12,7 +12,7 @@ another figure to choose by.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -252,6 +252,18 @@ class Average:
         if not self.kind:
             return np.mean(outputs, axis=0, dtype=np.float32)
         return self.outputs(np.mean([self.terms(one) for one in outputs], axis=0)).astype(np.float32)
+
+    def of_rows(self, shape: tuple[int, ...], parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Averages the outputs of several models, each of some rows: float32 of this shape (N, …).
+
+        `parts` has the rows (M,) and the outputs (M, …) of each model. NaN for a row that no model has.
+        """
+        total, count = np.zeros(shape), np.zeros((shape[0], *[1] * (len(shape) - 1)))
+        for rows, outputs in parts:
+            total[rows] += self.terms(outputs)
+            count[rows] += 1
+        with np.errstate(invalid="ignore"):
+            return self.outputs(total / count).astype(np.float32)
 
 
 LOGITS = Average()

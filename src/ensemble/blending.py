@@ -32,7 +32,7 @@ from src.evaluation.metrics import Estimate, official_score, paired_difference
 
 NESTED = ("mean", "temperature", "weights")  # from the simplest to the most flexible
 METHODS = (*NESTED, "greedy", "auto")
-UNFITTED = ("mean", "fixed")  # blends that may be of probabilities
+UNFITTED = ("mean", "fixed")  # methods that fit nothing: their blends may be of probabilities
 INNER_FOLDS = 5  # folds dealt to rows that have a single fold
 GREEDY_ROUNDS = 12  # maximum additions, so that a weight is at least a twelfth
 GREEDY_PATIENCE = 3  # additions in a row without a gain; a repeated member may gain nothing and still lead to a gain
@@ -89,9 +89,8 @@ class BlendWeights:
         return blended
 
     def of_probabilities(self, task: Task) -> BlendWeights:
-        """Returns the blend of the members' probabilities by the same weights. Weights and temperatures that were
-        fitted are of logits: their blend is returned as it is."""
-        return replace(self, kind=task.kind) if self.method in UNFITTED else self
+        """Returns the blend of the members' probabilities by the same weights, which nothing was fitted for."""
+        return replace(self, kind=task.kind)
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if name != "kind" or value}
@@ -298,8 +297,8 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
     """Returns the decrease of the official score without each member; `blends` are those of `fit_folds`.
 
     The other members keep the proportions of their weights; the temperature is fitted anew on the other folds, except
-    for `mean`. Refitted weights could recover a part: for `weights` and `greedy` the value is about an upper bound.
-    None if the member is the whole blend of a fold.
+    for the methods of UNFITTED. Refitted weights could recover a part: for `weights` and `greedy` the value is about an
+    upper bound. None if the member is the whole blend of a fold.
     """
     _check_evidence(evidence, task)
     members = evidence.members
@@ -308,7 +307,7 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
         rows = evidence.folds == fold
         held_out, others = [member[rows] for member in members], evidence.only(~rows & (evidence.folds >= 0))
         for group in blend.groups:
-            fits = blend.method != "mean"
+            fits = blend.method not in UNFITTED
             if fits:
                 within = [g for g in task.groups if group.start <= task.columns[g.name].start < group.stop]
                 loss = _loss(others, task, within).coarse()

@@ -178,9 +178,14 @@ class RunFolder:
         return storage.read_json(self.path / "score.json", self.remedy)
 
     @property
+    def averages(self) -> str:
+        """Setting `average` of the run: mean over the folds and seeds of its models."""
+        return self.record.get("average", "logits")
+
+    @property
     def average(self) -> Average:
         """Mean over the folds and seeds of its models."""
-        return self.task.average(self.record.get("average", "logits"))
+        return self.task.average(self.averages)
 
     @property
     def fault(self) -> str:
@@ -299,8 +304,7 @@ def _maker_of(path: Path, settings: Config) -> str:
 def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
     """Raises UserError, with the command, for a run of the preset that was trained with other settings."""
     for part in parts:
-        averaged = part.record.get("average", "logits") == config.average
-        if part.is_model and not (averaged and part.settings == config.runs[part.name]):
+        if part.is_model and not (part.averages == config.average and part.settings == config.runs[part.name]):
             raise OutOfDate(
                 _(
                     "run {run} was made with preset {preset} or other settings than these. Train it again: "
@@ -310,6 +314,23 @@ def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
                     preset=part.record["preset"],
                     train=command("train", config, "--model", part.name),
                     blend=command("blend", config, *config.runs),
+                )
+            )
+
+
+def check_averages(config: Config, parts: Iterable[RunFolder]) -> None:
+    """Raises UserError, with the command, for a run whose models are averaged otherwise than `average` says."""
+    for model in {leaf.name: leaf for part in parts for leaf in part.leaves() if leaf.is_model}.values():
+        if model.averages != config.average:
+            raise UserError(
+                _(
+                    "run {run} is a mean of {its}, and average={average} is set. Make it anew, which trains nothing: "
+                    "./run.sh {train}. Or blend with average={its}"
+                ).format(
+                    run=model.name,
+                    its=model.averages,
+                    average=config.average,
+                    train=f"{model.remedy} average={config.average}",
                 )
             )
 
@@ -366,7 +387,7 @@ def make_record(workspace: Workspace, kind: str, name: str | None = None) -> dic
         **dataset.made_of(workspace.splits),
         "train_files": [file["sha256"] for file in dataset.manifest["files"] if file["role"] == "train"],
         "shift": workspace.validation_sets.fingerprint,
-        **averaged_by(settings),
+        **averaged_by(settings.average),
     }
 
 
@@ -404,9 +425,9 @@ def judged_by(workspace: Workspace) -> dict[str, Any]:
     return {"operating": workspace.settings.operating.model_dump()} if is_binary else {}
 
 
-def averaged_by(settings: Config) -> dict[str, Any]:
+def averaged_by(average: str) -> dict[str, Any]:
     """Entry, for run.json and fingerprints, of what is averaged; none for logits."""
-    return {"average": settings.average} if settings.average != "logits" else {}
+    return {"average": average} if average != "logits" else {}
 
 
 def ordered_by(workspace: Workspace) -> dict[str, Any]:

@@ -147,20 +147,20 @@ def out_of_fold(workspace: Workspace, variant: Variant) -> list[np.ndarray]:
     n_labels = workspace.task.n_labels
     sizes = [len(workspace.labels), *[len(shift_rows)] * len(copies)]
     of_models: dict[str, list[np.ndarray]] = {}
+    averages = {model.name: model.average for model in variant.run.models()}
     for model, folds in variant.judges.items():
-        totals = [np.zeros((size, n_labels)) for size in sizes]
-        counts = [np.zeros((size, 1)) for size in sizes]
+        parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in sizes]
         for fold in folds:
             trained = workspace.output.root / fold.relative_to(variant.root)
             engine = OnnxEngine.load([fold], variant.root, 1)
             rows = [array_files.read_npz(trained / "split.npz", "train")["predicted_rows"]]
             rows += [judged_copies(trained, shift_rows)] * len(copies)
             folders = [workspace.dataset.train_folder, *copies]
-            for total, count, folder, chosen in zip(totals, counts, folders, rows, strict=True):
-                total[chosen] += _logits(engine, Corpus.load(folder), chosen)
-                count[chosen] += 1
-        with np.errstate(invalid="ignore"):
-            of_models[model] = [(total / count).astype(np.float32) for total, count in zip(totals, counts, strict=True)]
+            for part, folder, chosen in zip(parts, folders, rows, strict=True):
+                part.append((chosen, _logits(engine, Corpus.load(folder), chosen)))
+        of_models[model] = [
+            averages[model].of_rows((size, n_labels), part) for size, part in zip(sizes, parts, strict=True)
+        ]
     judging = judging_folds(workspace.splits)
     folds_of = [judging, *[judging[shift_rows]] * len(copies)]
     blended = [

@@ -18,7 +18,7 @@ from src.core.settings import Boosting
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.data.splits import Split
-from src.data.tasks import Task, get_task
+from src.data.tasks import LOGITS, Average, Task, get_task
 from src.training.job_specs import reference
 
 if TYPE_CHECKING:
@@ -57,17 +57,14 @@ def early_jobs(output: Path, folds: list[Path], corpus: Path, steps: Sequence[in
     return jobs
 
 
-def early_prediction(folds: list[Path], corpus: Path, steps: Sequence[int], n_rows: int, n_labels: int) -> np.ndarray:
-    """Averages the logits of series after each of `steps` over the models that may judge each: (N, H, n_labels)
+def early_prediction(
+    folds: list[Path], corpus: Path, steps: Sequence[int], n_rows: int, n_labels: int, average: Average = LOGITS
+) -> np.ndarray:
+    """Averages the outputs for series after each of `steps` over the models that may judge each: (N, H, n_labels)
     float32, NaN for a row that no model may judge or that is not read."""
     name = early_name(corpus, steps)
-    total, count = np.zeros((n_rows, len(steps), n_labels)), np.zeros((n_rows, 1, 1))
-    for fold in folds:
-        rows = _rows_of(fold, n_rows)
-        total[rows] += array_files.read_npy(fold / name, "alarms")
-        count[rows] += 1
-    with np.errstate(invalid="ignore"):
-        return (total / count).astype(np.float32)
+    parts = ((_rows_of(fold, n_rows), array_files.read_npy(fold / name, "alarms")) for fold in folds)
+    return average.of_rows((n_rows, len(steps), n_labels), parts)
 
 
 def _rows_of(fold: Path, n_rows: int) -> np.ndarray:

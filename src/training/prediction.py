@@ -44,7 +44,7 @@ def logits_path(fold: Path, corpus: Path) -> Path:
 
 
 def mean_prediction(folds: list[Path], corpus: Path, average: Average = LOGITS) -> np.ndarray:
-    """Averages the logits of trained folds on a corpus: (N, n_labels) float32."""
+    """Averages the outputs of trained folds on a corpus: (N, n_labels) float32."""
     name = prediction_name(corpus)
     parts = [array_files.read_npy(fold / name, "train", mapped=True) for fold in folds]
     mean = np.empty(parts[0].shape, dtype=np.float32)
@@ -57,18 +57,13 @@ def mean_prediction(folds: list[Path], corpus: Path, average: Average = LOGITS) 
 def out_of_fold_prediction(
     folds: list[Path], corpus: Path, rows: Path, n_labels: int, average: Average = LOGITS
 ) -> np.ndarray:
-    """Averages the logits of copies of train rows over the models that may judge each row: (M, n_labels) float32.
+    """Averages the outputs for copies of train rows over the models that may judge each row: (M, n_labels) float32.
 
     NaN for a row that no model may judge.
     """
     train_rows, name = array_files.read_npy(rows, "shift"), prediction_name(corpus, rows)
-    total, count = np.zeros((len(train_rows), n_labels)), np.zeros((len(train_rows), 1))
-    for fold in folds:
-        judged = judged_copies(fold, train_rows)
-        total[judged] += average.terms(array_files.read_npy(fold / name, "train"))
-        count[judged] += 1
-    with np.errstate(invalid="ignore"):
-        return average.outputs(total / count).astype(np.float32)
+    parts = ((judged_copies(fold, train_rows), array_files.read_npy(fold / name, "train")) for fold in folds)
+    return average.of_rows((len(train_rows), n_labels), parts)
 
 
 def judged_copies(fold: Path, train_rows: np.ndarray) -> np.ndarray:

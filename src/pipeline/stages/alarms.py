@@ -21,7 +21,7 @@ from src.ensemble.blend_data import blend_out_of_fold, judging_folds
 from src.evaluation import early_warning, figures, operating_points
 from src.evaluation.early_warning import BARE, Rule
 from src.evaluation.figures import Figure
-from src.evaluation.runs import RunFolder
+from src.evaluation.runs import RunFolder, averaged_by
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Progress, Stage, run_lock
 from src.pipeline.stages.explain import source_of
@@ -59,6 +59,7 @@ class AlarmStage(Stage):
                 "run": source.score["fingerprint"],
                 "outcomes": workspace.dataset.manifest["outcomes"],
                 "settings": [settings.alarms.model_dump(), settings.operating.model_dump()],
+                **averaged_by(source.averages),
                 "version": [versions.ALARMS, storage.libraries("scikit-learn")],
             }
         )
@@ -181,7 +182,8 @@ class _Reading:
 
         def load() -> np.ndarray:
             shape = len(self.workspace.labels), self.task.n_labels
-            return early_reading.early_prediction(_folds_of(model), self.dataset.train_folder, self.steps, *shape)
+            folds, corpus = _folds_of(model), self.dataset.train_folder
+            return early_reading.early_prediction(folds, corpus, self.steps, *shape, model.average)
 
         return self.workspace.keep(f"early {model.name}", load)
 

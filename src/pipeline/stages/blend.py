@@ -17,7 +17,7 @@ from src.core.errors import UserError
 from src.core.language import _
 from src.core.names import check_name
 from src.core.settings import Blend as BlendSettings
-from src.core.settings import fingerprint
+from src.core.settings import Config, fingerprint
 from src.core.settings_loader import model_names
 from src.core.targets import Target
 from src.core.terminal import info, result, show_table, warn
@@ -67,6 +67,8 @@ class Blend(Stage):
                 **runs.judged_by(workspace),
                 **runs.ordered_by(workspace),
                 "version": [versions.BLEND, versions.SCORE, storage.libraries("scipy")],
+                # A member of fixed weights is left out without a temperature that is fitted for the others.
+                **({"left_out": "unfitted"} if workspace.settings.blend.fixed else {}),
             }
         )
         has_copies = all(part.has_copies for part in parts if part.is_scored)
@@ -90,7 +92,9 @@ class Blend(Stage):
                 )
             )
         workspace.check_fits(parts)
-        if not self._members:
+        if self._members:
+            runs.check_averages(workspace.settings, parts)
+        else:
             runs.check_settings(workspace.settings, parts)
             if not workspace.force:
                 parts = [part for part in parts if not part.fault] or parts
@@ -156,7 +160,13 @@ def check_blend_name(workspace: Workspace, name: str) -> None:
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
     settings = workspace.settings
-    return settings.blend.model_dump(exclude={"members"}) | runs.averaged_by(settings)
+    averaged = runs.averaged_by(settings.average) if _is_unfitted(settings) else {}
+    return settings.blend.model_dump(exclude={"members"}) | averaged
+
+
+def _is_unfitted(settings: Config) -> bool:
+    """True where the settings say that nothing is fitted: then the setting `average` holds for the members, too."""
+    return bool(settings.blend.fixed) or settings.blend.method in blending.UNFITTED
 
 
 def _check_weights(settings: BlendSettings, parts: Sequence[RunFolder]) -> None:
@@ -269,13 +279,14 @@ def _fit(
         return fitted, {0: fitted}, f"{fitted.method}, decided on {on}, scored on the test part"
     chosen = ", the choice of method included" if method == "auto" else ""
     how = f"{fitted.method} fitted on {on}; score cross-fitted over folds{chosen}"
-    per_fold = blending.fit_folds(evidence, task, method, per_group)
-    return fitted, {fold: _averaged(workspace, one) for fold, one in per_fold.items()}, how
+    return fitted, blending.fit_folds(evidence, task, method, per_group), how
 
 
 def _averaged(workspace: Workspace, fitted: blending.BlendWeights) -> blending.BlendWeights:
-    """The blend under the setting `average`."""
-    return fitted.of_probabilities(workspace.task) if workspace.settings.average == "probabilities" else fitted
+    """The blend under the setting `average`; one that `auto` chose is of logits, as those that it was compared with."""
+    settings = workspace.settings
+    is_of_them = settings.average == "probabilities" and _is_unfitted(settings)
+    return fitted.of_probabilities(workspace.task) if is_of_them else fitted
 
 
 def _contributions(
@@ -289,8 +300,10 @@ def _contributions(
     report."""
     task = workspace.task
     if evidence.has_one_fold and not (evidence := evidence.dealt()).has_one_fold:
-        per_fold = blending.fit_folds(evidence, task, fitted.method, workspace.settings.blend.per_group)
-        per_fold = {fold: _averaged(workspace, one) for fold, one in per_fold.items()}
+        if fitted.method in blending.UNFITTED:
+            per_fold = dict.fromkeys(map(int, np.unique(evidence.folds)), fitted)
+        else:
+            per_fold = blending.fit_folds(evidence, task, fitted.method, workspace.settings.blend.per_group)
     return blending.contributions(evidence, task, per_fold, names)
 
 

@@ -133,7 +133,7 @@ def run_target(workspace: Workspace, name: str, jobs: Sequence[FoldJob]) -> Targ
             "shift": workspace.validation_sets.fingerprint,
             "data": workspace.settings.data.model_dump(),
             **runs.judged_by(workspace),
-            **runs.averaged_by(workspace.settings),
+            **runs.averaged_by(workspace.settings.average),
             "version": versions.SCORE,
         }
     )
@@ -378,14 +378,13 @@ def _history(jobs: Sequence[FoldJob]) -> pd.DataFrame:
 
 
 def _mean_of_parts(jobs: Sequence[FoldJob], n_rows: int, n_labels: int, average: Average) -> np.ndarray:
-    """Logits (n_rows, n_labels): the mean over seeds and repetitions, each by a model that did not train on the row."""
-    total, count = np.zeros((n_rows, n_labels)), np.zeros((n_rows, 1))
-    for job in jobs:
-        rows = array_files.read_npz(job.locate(job.split))["predicted_rows"]
-        total[rows] += average.terms(array_files.read_npy(job.path / "logits.npy"))
-        count[rows] += 1
-    with np.errstate(invalid="ignore"):
-        return average.outputs(total / count).astype(np.float32)  # 0 / 0 is NaN: no model may judge that row
+    """Logits (n_rows, n_labels): the mean over seeds and repetitions, each by a model that did not train on the row;
+    NaN for a row that no model may judge."""
+    parts = (
+        (array_files.read_npz(job.locate(job.split))["predicted_rows"], array_files.read_npy(job.path / "logits.npy"))
+        for job in jobs
+    )
+    return average.of_rows((n_rows, n_labels), parts)
 
 
 def _by_fold(workspace: Workspace, jobs: Sequence[FoldJob], test: ShiftedTest, average: Average) -> np.ndarray:
