@@ -180,7 +180,7 @@ def test_a_torn_extra_file_is_told_with_the_others(tmp_path, capsys):
 
 def testword_vectors_are_made_from_extra_text_too(prepare):
     files = {"train.csv": TRAIN, "test.csv": TEST}
-    sizes = ["model.embedding_size=4", "model.heads=2", "denoise.by=null"]
+    sizes = ["model.embedding_size=4", "model.heads=2", "denoise.by=null", "denoise.doubt=0"]
 
     def vectors_file(dataset: Dataset) -> Path:
         root = dataset.output.root

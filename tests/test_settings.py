@@ -167,7 +167,7 @@ def test_a_run_brings_what_it_needs():
     assert config.denoisers["transformer"] == load_config("standard").runs["transformer"]
     assert list(load_config("standard", models=["student"]).runs) == ["student", "transformer", "lstm"]
     assert load_config("standard").denoisers == {}
-    assert load_config("standard", ["denoise.by=null"], ["lstm"]).denoisers == {}
+    assert load_config("standard", ["denoise.by=null", "denoise.doubt=0"], ["lstm"]).denoisers == {}
     # Words for all runs do not apply to the denoiser run; words with its name do.
     config = load_config("quick", ["model.hidden_size=64", "runs.transformer.pretrain.epochs=2"], ["lstm"])
     assert config.runs["lstm"].model.hidden_size == 64 and config.denoisers["transformer"].pretrain.epochs == 2

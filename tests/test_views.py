@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from src.core.settings import Denoise
+from src.core.settings import Denoise, Run
+from src.core.settings_loader import load_config
+from src.serving import distillation
 from src.training.views import mean_of_views
+from tests.conftest import error_of
 
 VIEWS = [np.array([[1.0, -3.0], [2.0, -2.0]], np.float32), np.array([[1.0, -3.0], [-1.0, -5.0]], np.float32)]
 
@@ -28,4 +32,28 @@ def test_doubt_sharpens_where_views_agree_and_softens_where_they_do_not():
 
 def test_settings_without_doubt_are_as_they_were():
     assert "doubt" not in Denoise().model_dump()
-    assert Denoise(doubt=0.25).model_dump()["doubt"] == 0.25
+    assert Denoise(by="lstm", views=["raw", "soft"], doubt=0.25).model_dump()["doubt"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            ["denoise.by=null"],
+            "doubt=0.25 is about the distance of views, and there is no denoise.by: set denoise.doubt=0",
+        ),
+        (["denoise.views=[soft]"], "there is one, soft: set denoise.doubt=0"),
+        (["denoise.views=[raw]"], "views=[raw] reads nothing that is denoised: set denoise.by=null denoise.doubt=0"),
+        (["denoise.views=[raw]", "denoise.doubt=0"], "set denoise.by=null, or add hard or soft"),
+    ],
+)
+def test_views_that_have_no_distance_are_refused(given, told):
+    assert told in error_of(load_config, "quick", given)
+
+
+def test_a_student_that_reads_reports_as_they_are_has_no_doubt():
+    config = load_config("quick")
+    base = config.runs["lstm"]
+    student = distillation.student_settings(config, base, base.model, 1)
+    assert base.denoise.doubt and not student.denoise.doubt
+    assert Run.model_validate(student.model_dump(mode="json")) == student, "a worker reads the settings anew"

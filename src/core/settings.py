@@ -455,17 +455,28 @@ class Denoise(Settings):
     views: Annotated[list[Literal["raw", "hard", "soft"]], AfterValidator(_different)] = Field(["hard"], min_length=1)
     """Forms of a report that are read. raw: the report as it is; hard: its most likely words; soft: embeddings of the
     likely words, averaged by their probabilities. With several, each pool of training batches has a random one, and the
-    logits of a prediction are the mean of all."""
+    logits of a prediction are the mean of all, divided by a temperature under `doubt`."""
     doubt: float = Field(0.0, ge=0, le=1, exclude_if=lambda doubt: not doubt)
     """Exponent of the temperature (d + 0.1) ** doubt that divides the mean logits of a report's views; d: distance of
-    its logits between the views, averaged over the labels. Surer where the views agree, less sure where they do not."""
+    its logits between the views, averaged over the labels. Surer where the views agree, less sure where they do not.
+    For several views; a change trains the models anew, though it changes their predictions alone."""
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Denoise:
+        if self.by is not None and self.views == ["raw"]:
+            off = "denoise.by=null denoise.doubt=0" if self.doubt else "denoise.by=null"
+            raise ValueError(f"views=[raw] reads nothing that is denoised: set {off}, or add hard or soft")
+        if self.doubt and (self.by is None or len(self.views) < 2):
+            why = "there is no denoise.by" if self.by is None else f"there is one, {self.views[0]}"
+            raise ValueError(f"doubt={self.doubt:g} is about the distance of views, and {why}: set denoise.doubt=0")
+        return self
 
 
 class Train(Optimisation):
     """Settings of the training of a run."""
 
     seeds: Seeds = [1]
-    """Seeds of training; each fold has a model for each seed, and their logits are averaged."""
+    """Seeds of training; each fold has a model for each seed, and their predictions are averaged as `average` says."""
     epochs: int = Field(12, ge=1, le=100_000)
     """Number of times that all training rows are seen."""
     patience: int = Field(0, ge=0, le=100_000)
@@ -796,7 +807,8 @@ class Config(Settings):
     average: Literal["logits", "probabilities"] = Field("logits", exclude_if=lambda average: average == "logits")
     """Means over the models of a run (folds and seeds), and over the members of a blend by blend.method=mean or
     blend.fixed. probabilities: less sure where models disagree, as they do on noisy reports and on those unlike train.
-    Not for los, which predicts days."""
+    Other blends, auto included, are of logits, and so are explanations, trials of tune and the soft labels of
+    train.teachers. Members of a blend must have been averaged alike. Not for los, which predicts days."""
     target: str = "last"
     """Target test file of select_on, such as track1_round1_testB; last: the last by name."""
     runs: dict[str, Run]

@@ -77,7 +77,7 @@ def student_settings(settings: Config, base: Run, model: object, epochs: int) ->
         update={
             "model": model,
             "pretrain": Pretrain(),
-            "denoise": base.denoise if compress.denoise else base.denoise.model_copy(update={"by": None}),
+            "denoise": base.denoise if compress.denoise else base.denoise.model_copy(update={"by": None, "doubt": 0.0}),
             "train": train.model_copy(
                 update={
                     "seeds": train.seeds[:1],
