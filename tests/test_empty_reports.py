@@ -6,16 +6,21 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from src.__main__ import main
+from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
+from src.data.dataset import Dataset
 from src.data.empty_reports import EmptyReports
 from src.data.report_reader import read_reports
 from src.data.submission_files import read_submission
 from src.data.tasks import ROUND1
+from src.evaluation.workspace import Workspace
+from src.pipeline.commands import predict
 from tests.conftest import error_of, words
 
 EMPTY = (0, 7, 8, 39)
@@ -128,6 +133,25 @@ def test_label_rates_of_other_train_reports_are_not_taken(copy, tiny_input, tmp_
 
 
 @pytest.mark.slow
+def test_reports_of_round_2_get_the_rates_of_types_where_they_count(tiny_input_round2, tmp_path, monkeypatch):
+    """In a submission and in a bundle, whose prior is that of the workspace, and in predictions of a file."""
+    given = [f"paths.input={tiny_input_round2}", f"paths.output={tmp_path / 'output'}"]
+    assert main(["prepare", "--preset", "sample", *given]) == 0
+    workspace = Workspace(load_config("sample", given))
+    labels = workspace.labels
+    wanted = np.concatenate([labels[:, :17].mean(axis=0), labels[labels[:, :17].any(axis=1), 17:].mean(axis=0)])
+    assert (wanted[17:] > labels[:, 17:].mean(axis=0)).any()
+    np.testing.assert_allclose(workspace.prior, wanted)
+    source = SimpleNamespace(record={"train": workspace.dataset.manifest["train"]})
+    np.testing.assert_allclose(predict._prior(workspace, source), wanted)
+    test = workspace.dataset.test_files[0]
+    empty = EmptyReports(np.array([0]), np.array([b"none"]))
+    monkeypatch.setattr(Dataset, "empty_reports", lambda self, name: empty)
+    ids, predictions = workspace.whole_test_file(test, np.zeros((40, 29)))
+    assert ids[0] == b"none" and len(ids) == 41
+    np.testing.assert_allclose(predictions[0], wanted)
+
+
 def test_a_submission_is_complete(tiny_input, tmp_path, capsys):
     """By submit and by leaderboard ask."""
     folder = Path(shutil.copytree(tiny_input, tmp_path / "input"))

@@ -12,6 +12,7 @@ import pytest
 from src.core import storage
 from src.core.settings import Denoise, Run, Train
 from src.data.corpus import PAD
+from src.data.tasks import ROUND2
 from src.evaluation.run_comparison import earlier
 from src.training import epoch_reader
 from src.training.epoch_reader import EpochReader
@@ -150,6 +151,23 @@ def test_noise_is_that_of_single_reports():
         assert batch.inputs["tokens"].shape[1] == MAX_LEN and batch.lengths.max() <= MAX_LEN
         np.testing.assert_array_equal((batch.inputs["tokens"] != PAD).sum(dim=1), batch.lengths)
         assert (wanted.targets.numpy() >= data.labels[batch.rows]).all()
+
+
+def test_soft_types_of_joined_reports_are_those_in_a_report_with_an_abnormal_region():
+    """A teacher says what types a report has if a region is abnormal: of a normal report that says nothing."""
+    data = told_apart(2, (2, 5))
+    labels = np.zeros((2, 29), dtype=np.float32)
+    labels[0, 3], labels[0, 20] = 0.9, 0.5
+    labels[1, 3], labels[1, 20] = 0.01, 0.95  # normal, and so its types mean nothing
+    reader = EpochReader(
+        replace(data, labels=labels), Train(batch_size=16, join=1.0, group_rows="counted"), CPU, task=ROUND2
+    )
+    rng = np.random.default_rng(0)
+    joined = [w.targets.numpy() for _ in range(20) for _, w in reader.batches(rng)]
+    united = next(row for targets in joined for row in targets if 0.9 < row[3] < 0.95)
+    both = 1 - (1 - 0.9 * 0.5) * (1 - 0.01 * 0.95)
+    assert united[3] == pytest.approx(1 - 0.1 * 0.99) and united[20] == pytest.approx(both / united[3], rel=1e-5)
+    assert united[20] < 0.52, "not 1 - 0.5 * 0.05"
 
 
 def test_without_joining_nothing_is_drawn_and_nothing_noted(monkeypatch):

@@ -137,6 +137,15 @@ def test_a_preset_is_laid_over_the_one_that_it_is_like(tmp_path):
     assert "unknown preset 'round2'" in told and "Known: ablation, full, proof, quick, sample, standard" in told
 
 
+def test_types_are_learned_alike_by_teachers_and_students_of_round_2():
+    told = error_of(load_config, "round2", ["runs.student.train.group_rows=all"])
+    assert "runs.student.train.group_rows is all and that of its teacher transformer is counted" in told
+    for task in ("round1", "icu"):
+        told = error_of(load_config, "quick", [f"task={task}", "train.group_rows=counted"])
+        assert "train.group_rows=counted is about the types of round 2" in told
+    assert load_config("quick", ["train.group_rows=counted"]).task == "auto"
+
+
 def test_a_preset_file_may_name_its_task(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("task: icu\nruns:\n  gru: {}\n")

@@ -84,6 +84,20 @@ def test_rates_and_predictions_of_types_are_those_of_reports_with_an_abnormal_re
     assert ROUND2.chance_to_count(ROUND2.groups[0], predictions) is None
 
 
+def test_probabilities_of_types_in_any_report_and_in_one_with_an_abnormal_region():
+    soft = np.zeros((3, 29), dtype=np.float32)
+    soft[0, :2], soft[0, 20], soft[1, 3], soft[1, 21:23], soft[2, 20] = 0.5, 0.8, 1, (1, np.nan), 0
+    marginal = ROUND2.marginal(soft)
+    assert marginal[0, 20] == pytest.approx(0.8 * 0.75) and marginal[1, 21] == 1 and np.isnan(marginal[1, 22])
+    np.testing.assert_array_equal(marginal[:, :17], soft[:, :17])
+    np.testing.assert_allclose(ROUND2.conditional(marginal), soft, rtol=1e-6)
+    assert ROUND1.marginal(soft[:, :17]) is not None and ROUND1.version == {} and ROUND2.version
+    predictions = np.full((3, 29), 0.3)
+    judged = ROUND2.judged((soft > 0.4).astype(int), predictions)
+    assert (judged[:2] == 0.3).all() and (judged[2, :17] == 0.3).all() and (judged[2, 17:] == 0).all()
+    assert ROUND1.judged(soft[:, :17], predictions[:, :17]) is not None
+
+
 @EACH
 def test_the_loss_is_scikit_learns_of_what_is_decoded(task):
     outputs, labels = example(task)

@@ -904,6 +904,10 @@ class Config(Settings):
     @model_validator(mode="after")
     def _runs_that_others_need_are_there(self) -> Config:
         for name, run in self.runs.items():
+            if run.train.group_rows == "counted" and self.task not in ("auto", "round2"):
+                raise ValueError(
+                    f"runs.{name}.train.group_rows=counted is about the types of round 2; task {self.task} has none"
+                )
             if run.denoise.by is not None:
                 known = {**self.denoisers, **self.runs}
                 if run.denoise.by not in known:
@@ -919,6 +923,12 @@ class Config(Settings):
             for teacher in run.train.teachers:
                 if teacher not in self.runs:
                     raise ValueError(f"runs.{name}.train.teachers: {unknown('run', teacher, self.runs)}")
+                if self.runs[teacher].train.group_rows != run.train.group_rows:
+                    raise ValueError(
+                        f"runs.{name}.train.group_rows is {run.train.group_rows} and that of its teacher {teacher} is "
+                        f"{self.runs[teacher].train.group_rows}: want one, as types of one mean what those of the "
+                        "other do not"
+                    )
                 if self.runs[teacher].train.teachers:
                     raise ValueError(f"runs.{name}.train.teachers: {teacher} has teachers itself")
         return self

@@ -93,11 +93,13 @@ class Reports:
 
     def known_labels(self, task: Task) -> np.ndarray:
         """Returns the labels of `task` as far as this file has them: labels_for(task), or float32 (N, task.n_labels)
-        with NaN in the last label groups, which this file lacks. Raises UserError if this file has no labels."""
+        with NaN in the last label groups, which this file lacks; 0 where rows do not count for such a group, as reports
+        without an abnormal region have no types. Raises UserError if this file has no labels."""
         n_lacking = task.n_labels - (self.task or task).n_labels
         if n_lacking <= 0:
             return self.labels_for(task)
-        return np.pad(self.labels.astype(np.float32), ((0, 0), (0, n_lacking)), constant_values=np.nan)
+        labels = np.pad(self.labels.astype(np.float32), ((0, 0), (0, n_lacking)), constant_values=np.nan)
+        return np.where(np.isnan(labels) & ~task.counted_cells(labels), np.float32(0), labels)
 
     def truth_for(self, task: Task) -> np.ndarray:
         """Returns labels_for(task), to score against. Raises UserError, too, where every label field is empty: a test

@@ -190,12 +190,13 @@ def find_files(settings: Config) -> InputFiles | None:
 
 
 def round_of(settings: Config, files: InputFiles) -> str | None:
-    """Returns the round whose labels the train files of reports hold; None for other tasks."""
+    """Returns the round whose labels the train files of reports hold; None for other tasks, and where no first line
+    tells."""
     if settings.is_clinical:
         return None
     from src.data import rounds  # NumPy: --help need not wait
 
-    return rounds.round_of(files.train[0])
+    return next(filter(None, map(rounds.round_of, files.train)), None)
 
 
 def row_files(settings: Config) -> dict[str, Path]:

@@ -12,7 +12,7 @@ another figure to choose by.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ EPS = 1e-7
 """Probabilities are clipped to [EPS, 1 - EPS] before logarithms; the organisers' own clip is unknown."""
 STRATA = 10
 """Strata of a regression's labels: equal parts by rank."""
+COUNTED = 1
+"""Version of what is made by the rows that count in the score of a group, see Task.version."""
 SUM_TOLERANCE = 1e-3
 """Largest distance from 1 of the sum of a row's class probabilities; files hold rounded and clipped numbers."""
 
@@ -356,9 +358,25 @@ class Task:
             return np.ones(len(labels), dtype=bool)
         return labels[:, self.columns[group.counted_given]].any(axis=1)
 
+    @property
+    def version(self) -> dict[str, int]:
+        """Entry of fingerprints of what is made by the rows that count in the score of each group: nothing where all
+        do."""
+        return {"counted": COUNTED} if any(group.counted_given for group in self.groups) else {}
+
+    def parts(self, labels: np.ndarray) -> Iterator[tuple[LabelGroup, slice, np.ndarray]]:
+        """Each group with its columns and the rows of `labels` (N, n_labels) that count in its score, bool (N,)."""
+        for group in self.groups:
+            yield group, self.columns[group.name], self.counted(group, labels)
+
     def counted_cells(self, labels: np.ndarray) -> np.ndarray:
         """Which cells of `labels` (N, n_labels) count in the score of their group: bool, same shape."""
-        return np.column_stack([self.counted(group, labels) for group in self.groups for _column in range(group.size)])
+        return np.column_stack([rows for group, _columns, rows in self.parts(labels) for _column in range(group.size)])
+
+    def judged(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Predictions (N, n_labels) that are the label itself, and so without loss, where the score does not count
+        it."""
+        return np.where(self.counted_cells(labels), predictions, labels) if self.version else predictions
 
     def chance_to_count(self, group: LabelGroup, predictions: np.ndarray) -> np.ndarray | None:
         """Probability that each row counts in the score of `group`, (N,), as if the labels that decide it were
@@ -369,12 +387,31 @@ class Task:
 
     def rates(self, labels: np.ndarray) -> np.ndarray:
         """Mean of each label (L,) over the rows that count in the score of its group; 0 where none counts."""
-        means = [
-            labels[rows, columns].mean(axis=0) if rows.any() else np.zeros(group.size)
-            for group, columns in zip(self.groups, self.columns.values(), strict=True)
-            for rows in [self.counted(group, labels)]
-        ]
-        return np.concatenate(means)
+        return np.concatenate(
+            [
+                labels[rows, columns].mean(axis=0) if rows.any() else np.zeros(group.size)
+                for group, columns, rows in self.parts(labels)
+            ]
+        )
+
+    def marginal(self, labels: np.ndarray) -> np.ndarray:
+        """Probabilities (N, n_labels) in any row, of those in rows that count in the score of the group: times
+        chance_to_count()."""
+        return self._times_chance(labels, lambda chance: chance)
+
+    def conditional(self, labels: np.ndarray) -> np.ndarray:
+        """Probabilities (N, n_labels) in rows that count in the score of the group, of those in any row: the reverse of
+        marginal(). A row that cannot count keeps its own."""
+        return self._times_chance(labels, lambda chance: 1 / np.where(chance > 0, chance, 1))
+
+    def _times_chance(self, labels: np.ndarray, factor: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        found = labels
+        for group in self.groups:
+            chance = self.chance_to_count(group, labels)
+            if chance is not None:
+                found, columns = found.copy(), self.columns[group.name]
+                found[:, columns] = np.minimum(found[:, columns] * factor(chance)[:, None], 1)
+        return found
 
     def bounded(self, predictions: np.ndarray) -> np.ndarray:
         """Predictions (..., n_labels) in which no label of a group that counts given another one is likelier than all

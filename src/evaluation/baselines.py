@@ -26,11 +26,12 @@ def random(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def prior_logits(labels: np.ndarray) -> np.ndarray:
-    """Returns logits (L,) of each label's rate in `labels` (n, L), with half a positive and half a negative added.
+    """Returns logits (L,) of each label's rate in `labels` (n, L), with half a positive and half a negative added. NaN,
+    a label that does not count, is in neither.
 
     The addition (Jeffreys prior) keeps the logit of a constant label finite.
     """
-    return logit((labels.sum(axis=0) + 0.5) / (len(labels) + 1))
+    return logit((np.nansum(labels, axis=0) + 0.5) / (np.count_nonzero(~np.isnan(labels), axis=0) + 1))
 
 
 def class_logits(labels: np.ndarray) -> np.ndarray:

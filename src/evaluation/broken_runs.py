@@ -36,7 +36,7 @@ def fault(task: Task, labels: np.ndarray, outputs: np.ndarray, table: np.ndarray
     may_differ = sizes.max() > 1 and (labels != labels[0]).any()
     if may_differ and _largest_spread(predictions, part) <= SAME * max(1.0, np.abs(predictions).max()):
         return "is constant: out of fold, each of its models predicts the same for all rows"
-    losses, of_zero = (task.cells(labels, p).mean(axis=1) for p in (predictions, nothing))
+    losses, of_zero = (task.cells(labels, task.judged(labels, p)).mean(axis=1) for p in (predictions, nothing))
     for folds in table.T:
         for fold in np.unique(folds):
             own, zero = losses[folds == fold], of_zero[folds == fold]

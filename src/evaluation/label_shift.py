@@ -137,8 +137,7 @@ def adapt(
         rates = estimate_class_rates(calibrated, train_rates)
         return calibrated + log_odds(task, rates) - log_odds(task, train_rates), train_rates, rates
     parts = []
-    for group, columns in zip(task.groups, task.columns.values(), strict=True):
-        rows = task.counted(group, labels)
+    for group, columns, rows in task.parts(labels):
         calibrated = calibrate(oof[rows, columns], labels[rows, columns], weights[rows]).apply(logits[:, columns])
         train_rates = np.average(labels[rows, columns], axis=0, weights=weights[rows])
         rates = estimate_rates(calibrated, train_rates, task.chance_to_count(group, task.decode(logits)))

@@ -187,12 +187,17 @@ class Workspace:
         empty = self.dataset.empty_reports(test)
         return np.concatenate([ids, empty.ids]) if len(empty) else ids
 
+    @property
+    def prior(self) -> np.ndarray:
+        """Prediction (L,) for a report without a description: the rates of the train labels where they count."""
+        return self.task.rates(self.labels)
+
     def whole_test_file(self, test: str, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids (N,) and predictions (N, L) of all rows of a test file, from the predictions of its corpus: reports
         without a description, which the corpus lacks, get the rates of the train labels where these count."""
         ids = np.asarray(Corpus.load(self.dataset.test_folder(test)).ids)
         empty = self.dataset.empty_reports(test)
-        return empty.complete(ids, predictions, self.task.rates(self.labels)) if len(empty) else (ids, predictions)
+        return empty.complete(ids, predictions, self.prior) if len(empty) else (ids, predictions)
 
     def command(self, verb: str, *words: str) -> str:
         """A command line, without ./run.sh, with the preset and the settings of this workspace."""

@@ -235,7 +235,7 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
         labels[rows.rows],
         rows.weights,
         test,
-        labels.mean(axis=0),
+        task.rates(labels),
         metrics.logit(rates) - metrics.logit(known)
         if task.kind != "multiclass"
         else label_shift.log_odds(task, rates) - label_shift.log_odds(task, known),

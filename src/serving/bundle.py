@@ -201,7 +201,7 @@ def about(workspace: Workspace, run: RunFolder) -> dict[str, Any]:
             **{key: run.record[key] for key in ("train", "tests", "folds", "shift", "preset", "overrides")},
             "files": [{key: file[key] for key in ("role", "rows", "sha256")} for file in files],
         },
-        "prior": workspace.task.rates(workspace.labels).tolist(),
+        "prior": workspace.prior.tolist(),
         "environment": storage.read_json(model.path / model.record["fold_folders"][0] / "result.json")["environment"],
     }
 

@@ -152,7 +152,7 @@ class Classification(Objective):
             replace(rows, labels=self._learned(torch.from_numpy(rows.labels)).numpy()) for rows in (train, valid)
         )
         self._positive_weight = positive_weight(learned.labels, settings).to(device)
-        self._reader = EpochReader(train, settings, device, denoiser)
+        self._reader = EpochReader(train, settings, device, denoiser, task)
         self._outcomes = None if outcomes is None else outcomes.to(device)
         self._compute = compiled(model, device) if settings.compile else model
         self.n_batches = self._reader.n_batches
@@ -179,6 +179,8 @@ class Classification(Objective):
         losses = [self._task.loss(logits, wanted.targets, *weighting) for logits in outputs]
         if wanted.twin is None:
             return losses[0]
+        if self.settings.group_rows == "counted":  # what is not learned may differ
+            outputs = [logits.where(~wanted.targets.isnan(), 0) for logits in outputs]
         distance = (self._task.disagreement(*outputs) * wanted.weights).mean()
         return sum(losses) / 2 + self.settings.consistency * distance
 

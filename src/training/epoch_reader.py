@@ -13,6 +13,7 @@ from torch import Tensor
 from src.core.settings import Train
 from src.data.corpus import pad, unpad
 from src.data.corruption import NoiseRates, corrupt
+from src.data.tasks import Task
 from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
 from src.training.clauses import reorder, separators_of
 from src.training.denoising import Denoiser
@@ -44,8 +45,17 @@ class EpochReader:
     Of the texts only one pool is in memory; what grows with the file is the order alone, eight bytes a report.
     """
 
-    def __init__(self, train: Rows, settings: Train, device: torch.device, denoiser: Denoiser | None = None):
+    def __init__(
+        self,
+        train: Rows,
+        settings: Train,
+        device: torch.device,
+        denoiser: Denoiser | None = None,
+        task: Task | None = None,
+    ):
+        """`task`: that of the labels, which settings.group_rows=counted needs where reports are joined."""
         self._train = train
+        self._conditional = task if settings.group_rows == "counted" else None
         self._denoiser = denoiser
         self._batch_size = settings.batch_size
         self._device = device
@@ -87,7 +97,12 @@ class EpochReader:
         labels, weights = self._train.labels[pool], self._train.weights[pool]
         if pairs is not None:
             labels = labels.astype(np.float32)
-            labels[pairs.places] = unite(labels[pairs.places], self._train.labels[pairs.partners].astype(np.float32))
+            both = labels[pairs.places], self._train.labels[pairs.partners].astype(np.float32)
+            if self._conditional:  # a type is likelier in a report with an abnormal region than in one of two reports
+                united = self._conditional.conditional(unite(*map(self._conditional.marginal, both)))
+            else:
+                united = unite(*both)
+            labels[pairs.places] = united
             weights[pairs.places] = (weights[pairs.places] + self._train.weights[pairs.partners]) / 2
         return labels, weights
 

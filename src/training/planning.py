@@ -6,7 +6,7 @@ Training does all of them; tuning does those of one run, with other settings in 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +15,9 @@ import numpy as np
 
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
-from src.core.language import _
+from src.core.language import _, joined
 from src.core.settings import Run, Tabular, fingerprint
-from src.core.terminal import warn
+from src.core.terminal import info, warn
 from src.data.dataset import Dataset
 from src.data.splits import Split
 from src.evaluation.workspace import Workspace
@@ -107,10 +107,12 @@ class _Planner:
         self.workspace, self.here, self.run, self.starts, self.is_judged = workspace, here, run, starts, is_judged
         self.settings = run.model_dump(mode="json")
         del self.settings["train"]["seeds"]  # a further seed leaves the results of the others standing
+        if not workspace.task.version:  # every row counts for every group
+            self.settings["train"].pop("group_rows", None)
         self.weights = _row_weights(workspace, run)
         self.extra = workspace.dataset.extra_labelled if run.train.extra_weight else []
         self.near_by = workspace.dataset.near_by(workspace.settings.folds.max_compared) if self.extra else None
-        self.partly = [name for name in self.extra if workspace.dataset.has_unknown_labels(name)]
+        self.partly = [name for name in self.extra if run.train.teachers and _has_unknown_labels(workspace, name)]
 
     def job(
         self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob], lesson: Lesson | None = None
@@ -196,12 +198,7 @@ class _Planner:
         for i, name in enumerate(self.extra):
             rows = folder / f"extra_{i}.npy"
             if not workspace.read_only and not array_files.is_whole(rows):
-                is_left_out = np.ones(len(workspace.labels), dtype=bool)
-                is_left_out[split.train_rows] = False
-                pairs = workspace.keep("near_train", lambda: dataset.near_train(workspace.settings.folds.max_compared))
-                near, train = pairs[name].T
-                known = array_files.read_npy(dataset.extra_rows_path(name), "prepare")
-                array_files.write_npy(rows, np.setdiff1d(known, near[is_left_out[train]]))
+                array_files.write_npy(rows, extra_rows(workspace, name, split))
             corpus, fills = dataset.extra_folder(name), bool(teachers) and name in self.partly
             logits = self._logits(teachers, corpus) if fills else []
             found.append(Beside(ref(corpus), ref(rows), logits, self.run.train.extra_weight, fills))
@@ -281,6 +278,52 @@ def _row_weights(workspace: Workspace, run: Run) -> np.ndarray | None:
     if given is not None:
         weights *= given
     return weights / weights.mean()
+
+
+def extra_rows(workspace: Workspace, name: str, split: Split) -> np.ndarray:
+    """Rows of a labelled extra file that a fold may train on: those that are no near-duplicates of train reports that
+    it does not train on."""
+    dataset = workspace.dataset
+    is_left_out = np.ones(len(workspace.labels), dtype=bool)
+    is_left_out[split.train_rows] = False
+    pairs = workspace.keep("near_train", lambda: dataset.near_train(workspace.settings.folds.max_compared))
+    near, train = pairs[name].T
+    return np.setdiff1d(array_files.read_npy(dataset.extra_rows_path(name), "prepare"), near[is_left_out[train]])
+
+
+def tell_of_extra(workspace: Workspace, names: Iterable[str]) -> None:
+    """Tells how much the labelled reports of each extra file count in the training of the runs `names`, and how many of
+    them folds leave out."""
+    dataset, weights = workspace.dataset, {}
+    for name in names:
+        weights.setdefault(workspace.settings.runs[name].train.extra_weight, []).append(name)
+    if not dataset.extra_labelled and any(weights):
+        info(_("extra: no labelled file is there for train.extra_weight; training does without"))
+    counts = [
+        _("{weight:g} of a train report in {runs}").format(weight=weight, runs=", ".join(runs))
+        for weight, runs in weights.items()
+        if weight
+    ]
+    for file in dataset.extra_labelled:
+        if not counts:
+            told = _(
+                "extra: {name}: its text is read and its labels are not: train.extra_weight=0.3 trains on them too"
+            )
+            info(told.format(name=file))
+            continue
+        told = _("extra: {name}: one of its labelled reports counts {weights} (train.extra_weight), in training alone")
+        info(told.format(name=file, weights=joined("; ", counts)))
+        n = len(array_files.read_npy(dataset.extra_rows_path(file), "prepare"))
+        left_out = [n - len(extra_rows(workspace, file, split)) for split in workspace.splits.splits()]
+        told = _(
+            "extra: {name}: of its {n:,} labelled reports a fold leaves out {least:,} to {most:,}, as they are "
+            "near-duplicates of train reports that it does not train on"
+        )
+        info(told.format(name=file, n=n, least=min(left_out), most=max(left_out)))
+
+
+def _has_unknown_labels(workspace: Workspace, name: str) -> bool:
+    return workspace.keep(f"unknown labels of {name}", lambda: workspace.dataset.has_unknown_labels(name))
 
 
 def unlabelled(dataset: Dataset) -> list[Path]:

@@ -149,7 +149,8 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
 
 
 def _prior(workspace: Workspace, source: RunFolder) -> np.ndarray:
-    """Mean of the labels that a run was trained on, (L,). Raises UserError where other reports are prepared now."""
+    """Rates of the labels that a run was trained on, (L,), where these count. Raises UserError where other reports are
+    prepared now."""
     dataset = Dataset.load(workspace.output, True, options(workspace.settings))
     if dataset.manifest["train"] != source.record["train"]:
         raise UserError(
@@ -158,7 +159,7 @@ def _prior(workspace: Workspace, source: RunFolder) -> np.ndarray:
                 "other train files than those of run {name}. Run: ./run.sh {remedy}"
             ).format(data=workspace.output.data, name=source.name, remedy=source.remedy)
         )
-    return np.asarray(dataset.train.labels).mean(axis=0)
+    return dataset.task.rates(np.asarray(dataset.train.labels))
 
 
 def score_shifted(

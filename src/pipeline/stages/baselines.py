@@ -43,6 +43,7 @@ class Baselines(Stage):
                 "folds": storage.array_hash(workspace.splits.table),
                 "models": {name: _run_of(name).model_dump(mode="json") for name in TABULAR},
                 **runs.judged_by(workspace),
+                **workspace.task.version,
                 "version": [versions.BASELINES, storage.libraries("scikit-learn", "scipy")],
             }
         )
@@ -83,6 +84,8 @@ JOBS = {"tfidf": "fit_tfidf_fold", **dict.fromkeys(TABULAR, "fit_tabular_fold")}
 def _simple(workspace: Workspace, target: Target) -> np.ndarray:
     labels, folds, task = workspace.labels, workspace.splits.first, workspace.task
     if target.name == "prior":
+        if task.version:
+            labels = np.where(task.counted_cells(labels), labels, np.nan)
         return baselines.constant(labels, folds, baselines.CONSTANTS[task.kind])
     if target.name == "median":
         return baselines.constant(labels, folds, baselines.median)

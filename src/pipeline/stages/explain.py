@@ -65,6 +65,7 @@ class Explain(Stage):
                 "run": source.score["fingerprint"],
                 "per_label": workspace.settings.explain.per_label,
                 "version": versions.EXPLAIN,
+                **workspace.task.version,
             }
         )
         return [Target(self._run or "", workspace.output.explained(source.name), stamp)]
@@ -228,6 +229,7 @@ def _chosen(
 ) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:
     """Cells (i, label) that say what carries each label, and cells (kind, i, label) to show."""
     task, most = workspace.task, workspace.settings.explain.per_label
+    probabilities = task.judged(labels, probabilities)
     shown = _hardest(task, labels, probabilities) + _typical(task, labels, probabilities)
     if len(task.label_names) > 1:
         return _carrying(labels, probabilities, most), shown

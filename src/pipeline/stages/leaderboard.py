@@ -89,6 +89,7 @@ class Leaderboard(Stage):
                 "select_on": workspace.settings.select_on,
                 **runs.ordered_by(workspace),
                 "version": versions.LEADERBOARD,
+                **workspace.task.version,
             }
         )
         return Target(run.name, self.result(workspace, run.name), stamp)
@@ -246,14 +247,10 @@ def _label_rates(workspace: Workspace, test: ShiftedTest, run: RunFolder) -> dic
     oof = rows.logits(run.oof(), run.copies(test.name))
     _, _, corrected = label_shift.adapt(workspace.task, oof, labels[rows.rows], rows.weights, logits)
     task, predictions = workspace.task, workspace.task.decode(logits)
-    predicted = np.concatenate(
-        [
-            np.average(predictions[:, task.columns[group.name]], axis=0, weights=chances)
-            if (chances := task.chance_to_count(group, predictions)) is not None
-            else predictions[:, task.columns[group.name]].mean(axis=0)
-            for group in task.groups
-        ]
-    )
+    predicted = predictions.mean(axis=0)
+    for group, columns in zip(task.groups, task.columns.values(), strict=True):
+        if (chances := task.chance_to_count(group, predictions)) is not None:
+            predicted[columns] = np.average(predictions[:, columns], axis=0, weights=chances)
     return {"train": task.rates(labels).tolist(), "predicted": predicted.tolist(), "corrected": corrected.tolist()}
 
 

@@ -77,8 +77,9 @@ class Prepare(Stage):
 
 
 STAGE = Prepare()
-EXTRA = 2
-"""Version of extra files, beside versions.PREPARE: labels of the other round train too."""
+EXTRA = 3
+"""Version of extra files, beside versions.PREPARE: labels of the other round train too, and normal reports have no
+types."""
 
 
 def _files(data: Path, manifest: dict[str, Any]) -> list[Path]:

@@ -139,6 +139,7 @@ def made_from(workspace: Workspace, run: RunFolder, test: str) -> str:
             "settings": settings.submit.model_dump(),
             "label_shift": shifted,
             "version": versions.SUBMIT,
+            **workspace.task.version,
         }
     )
 

@@ -32,8 +32,8 @@ from src.pipeline import replaced
 from src.pipeline.stage import Progress, Stage, run_lock
 from src.training import device_cache
 from src.training.device_cache import Machine
-from src.training.job_specs import FoldJob, described, reference
-from src.training.planning import fold_jobs, unlabelled, work_of
+from src.training.job_specs import FoldJob, described
+from src.training.planning import fold_jobs, tell_of_extra, unlabelled, work_of
 from src.training.prediction import mean_prediction, out_of_fold_prediction, prediction_jobs
 from src.training.tracking import Tracking, tracking_of
 
@@ -167,7 +167,7 @@ class Training:
                     n_missing=n_missing, n_jobs=len(jobs), device=self.here.device
                 )
             )
-            _tell_of_extra(self.workspace, self.jobs)
+            tell_of_extra(self.workspace, self.jobs)
         else:
             info(_("train: all {n_jobs} folds are up to date").format(n_jobs=len(jobs)))
         for names in (self.jobs.keys() - self.students, self.students):
@@ -253,46 +253,6 @@ class Training:
         work += [job for job in teaching if job.payload["out"] not in known]
         executor = make_executor(self.settings.executor, device, len(work), self.workspace.deadline)
         return run_shown(executor, "predict", work)
-
-
-def _tell_of_extra(workspace: Workspace, jobs: dict[str, list[FoldJob]]) -> None:
-    """Tells how much the labelled reports of each extra file count in training, and how many of them folds leave out.
-    Those of a job lie beside its train rows."""
-    dataset, root = workspace.dataset, workspace.output.root
-    if not dataset.extra_labelled and any(workspace.settings.runs[run].train.extra_weight for run in jobs):
-        info(_("extra: no labelled file is there for train.extra_weight; training does without"))
-    for name in dataset.extra_labelled:
-        weights: dict[float, list[str]] = {}
-        for run in jobs:
-            weights.setdefault(workspace.settings.runs[run].train.extra_weight, []).append(run)
-        counts = [
-            _("{weight:g} of a train report in {runs}").format(weight=weight, runs=", ".join(names))
-            for weight, names in weights.items()
-            if weight
-        ]
-        if not counts:
-            told = _(
-                "extra: {name}: its text is read and its labels are not: train.extra_weight=0.3 trains on them too"
-            )
-            info(told.format(name=name))
-            continue
-        told = _("extra: {name}: one of its labelled reports counts {weights} (train.extra_weight), in training alone")
-        info(told.format(name=name, weights=joined("; ", counts)))
-        folder, n = (
-            reference(dataset.extra_folder(name), root),
-            len(array_files.read_npy(dataset.extra_rows_path(name))),
-        )
-        taken = [
-            len(array_files.read_npy(job.locate(one["rows"])))
-            for job in itertools.chain(*jobs.values())
-            for one in job.beside
-            if one["corpus"] == folder and one["rows"] is not None
-        ]
-        told = _(
-            "extra: {name}: of its {n:,} labelled reports a fold leaves out {least:,} to {most:,}, as they are "
-            "near-duplicates of train reports that it does not train on"
-        )
-        info(told.format(name=name, n=n, least=n - max(taken), most=n - min(taken)))
 
 
 def _report_run(workspace: Workspace, name: str, tracking: Tracking) -> None:

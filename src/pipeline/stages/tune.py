@@ -43,7 +43,7 @@ from src.pipeline.stage import run_lock
 from src.pipeline.stages.train import run_target
 from src.training import device_cache
 from src.training.device_cache import Machine
-from src.training.planning import fold_jobs, unlabelled
+from src.training.planning import fold_jobs, tell_of_extra, unlabelled
 from src.training.prediction import prediction_jobs
 from src.training.tracking import Tracking, tracking_of
 from src.tuning import search_spaces, study, study_plots
@@ -86,6 +86,7 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
                     pruner=config.tune.pruner,
                 )
             )
+            tell_of_extra(workspace, [model])
             runner.run(executor)
         else:
             info(_("tune: {name}: all {trials} trials are made").format(name=trials.name, trials=options.trials))

@@ -41,7 +41,7 @@ def section(findings: Findings) -> Section:
     labels, ids = np.asarray(train.labels)[rows], np.asarray(train.ids)[rows]
     task = findings.dataset.task
     predictions = task.decode(best.oof()[rows])
-    predictions = np.where(task.counted_cells(labels), predictions, labels)  # what the score does not count is no error
+    predictions = task.judged(labels, predictions)
     losses = task.cells(labels, predictions).mean(axis=1)
     gist = _("the hardest {noun}, what makes them hard, and labels that may be wrong")
     result.gist = gist.format(noun=word(task.noun))
@@ -108,7 +108,9 @@ def suspicious_labels(task: Task, labels: np.ndarray, logits: np.ndarray) -> lis
     `labels` and `logits` are (N, L); of classes only the one that a row has is looked at. Labels that the score does
     not count may have any prediction, and none of them is suspicious.
     """
-    logits = np.where(task.counted_cells(labels), np.asarray(logits, dtype=np.float64), task.encode(labels))
+    logits = np.asarray(logits, dtype=np.float64)
+    if task.version:
+        logits = np.where(task.counted_cells(labels), logits, task.encode(labels))
     some = np.sort(np.random.default_rng(0).permutation(len(labels))[:FITTED])
     fits = [_fitted(task, labels[some], logits[some], share) for share in WRONG]
     best = max(range(len(WRONG)), key=lambda i: fits[i][0])

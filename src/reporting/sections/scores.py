@@ -127,7 +127,9 @@ def _by_label(findings: Findings) -> list[Chart]:
         return []
     rows = findings.folds.scored
     labels = findings.workspace.labels[rows]
-    losses = np.array([task.cells(labels, task.decode(findings.runs[name].oof()[rows])) for name in names]).mean(axis=1)
+    predictions = [task.judged(labels, task.decode(findings.runs[name].oof()[rows])) for name in names]
+    losses = np.array([task.cells(labels, one) for one in predictions]).mean(axis=1)
+    losses = losses / np.maximum(task.counted_cells(labels).mean(axis=0), 1 / len(labels))
     if task.kind == "multiclass":  # a row's loss is that of its class
         losses = losses * len(labels) / np.maximum(labels.sum(axis=0), 1) / task.n_labels
     columns = _short(task)
@@ -322,12 +324,16 @@ def _curves(findings: Findings, best) -> list:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     labels, logits = _scored(findings, best)
-    losses = metrics.log_loss_cells(labels, findings.dataset.task.decode(logits)).mean(axis=0)
-    ranked = [k for k in np.argsort(-losses) if 0 < labels[:, k].sum() < len(labels)]
+    task = findings.dataset.task
+    counted = task.counted_cells(labels)
+    losses = metrics.log_loss_cells(labels, task.judged(labels, task.decode(logits))).mean(axis=0)
+    losses = losses / np.maximum(counted.mean(axis=0), 1 / len(labels))
+    ranked = [k for k in np.argsort(-losses) if 0 < labels[:, k].sum() < counted[:, k].sum()]
     curves = {}
     for k in ranked:
-        false, true, *_thresholds = roc_curve(labels[:, k], logits[:, k])
-        precision, recall, *_thresholds = precision_recall_curve(labels[:, k], logits[:, k])
+        rows = counted[:, k]
+        false, true, *_thresholds = roc_curve(labels[rows, k], logits[rows, k])
+        precision, recall, *_thresholds = precision_recall_curve(labels[rows, k], logits[rows, k])
         curves[k] = ((false, true), (recall, precision))
     least = 1 / len(labels)
     pictures = []
@@ -380,7 +386,8 @@ def _reliability(findings: Findings, best) -> list:
         what = _("Reliability on {validation} train {noun}").format(validation=name, noun=noun)
         with charts.picture(what, 3.0, charts.PANEL) as chart:
             for colour, (which, values) in enumerate(((_("as predicted"), logits), (_("with a temperature"), cooled))):
-                x, y = _reliable(labels, findings.dataset.task.decode(values), weights[name])
+                task = findings.dataset.task
+                x, y = _reliable(labels, task.decode(values), weights[name], task.counted_cells(labels))
                 chart.axes.plot(x, y, marker=MARKERS[colour], markersize=3.5, label=which, **charts.look(colour))
             chart.axes.plot([0, 1], [0, 1], color=charts.FAINT, linewidth=0.8)
             chart.axes.set_title(_("Reliability, {validation} train {noun}").format(validation=name, noun=noun))
@@ -407,7 +414,8 @@ def _temperatures(
     result = np.ones(len(labels))
 
     def loss(log_temperature: float, rows: np.ndarray) -> float:
-        cells = task.cells(labels[rows], task.decode(logits[rows] / np.exp(log_temperature)))
+        predictions = task.judged(labels[rows], task.decode(logits[rows] / np.exp(log_temperature)))
+        cells = task.cells(labels[rows], predictions)
         return float(np.average(cells.mean(axis=1), weights=None if weights is None else weights[rows]))
 
     for part in range(5):
@@ -418,12 +426,12 @@ def _temperatures(
 
 
 def _reliable(
-    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None, counted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean prediction and positive rate in bins of equal width."""
+    """Returns mean prediction and positive rate of the `counted` cells (N, L) in bins of equal width."""
     weigh = np.ones(len(labels)) if weights is None else weights
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1).ravel()
-    weigh = np.repeat(weigh, labels.shape[1])
+    weigh = np.repeat(weigh, labels.shape[1]) * counted.ravel()
     total = np.bincount(bins, weigh, BINS)
     kept = total > 0
     sums = [np.bincount(bins, weigh * cells.ravel(), BINS)[kept] / total[kept] for cells in (probabilities, labels)]
