@@ -26,18 +26,22 @@ from src.training.planning import epoch_cost
 
 MEASURED = {
     ("reports", "sample"): (120, 7_000),
-    ("reports", "quick"): (380, 16_000),
-    ("reports", "standard"): (3_250, 16_000),
+    ("reports", "quick"): (420, 16_000),
+    ("reports", "standard"): (2_250, 16_000),
     ("reports", "proof"): (1_800, 16_000),
     ("reports", "ablation"): (7_200, 16_000),
     ("reports", "full"): (11_300, 26_000),
+    ("reports", "round2-quick"): (600, 26_000),
+    ("reports", "round2"): (4_000, 26_000),
+    ("reports", "race"): (5_000, 26_000),
     ("icu", "sample"): (63, 2_000),
     ("icu", "quick"): (119, 4_000),
     ("icu", "standard"): (364, 4_000),
     ("los", "sample"): (70, 2_000),
 }
-"""Seconds on MEASURED_CORES, and rows of all files, of a whole pipeline, by kind of task and preset, as measured; those
-of standard and full with single reports, scaled to joined ones. Of others nothing is told before the first epochs."""
+"""Seconds on MEASURED_CORES, and rows of all files, of a whole pipeline, by kind of task and preset, as measured; that
+of full with single reports, scaled to joined ones, and those of round2-quick, round2 and race scaled from quick and
+standard by their rows and epochs. Of others nothing is told before the first epochs."""
 MEASURED_CORES = 2
 SHARES = {
     "prepare": 0.01, "folds": 0.01, "shift": 0.08, "baselines": 0.03, "pretrain": 0.24, "train": 0.52, "blend": 0.02,
