@@ -210,7 +210,7 @@ def test_members_that_are_averaged_otherwise_are_refused():
 
 
 def test_the_expected_loss_is_that_of_the_mean_that_is_predicted():
-    """Of a single model both means are one; where folds disagree, the loss is that of the mean probability under the
+    """Both means are one for a single model; where folds disagree, the loss is that of the mean probability under the
     mean truth, beside what a single model loses on other reports."""
     generator = np.random.default_rng(2)
     logits, truth = generator.normal(0, 2, (4, 50, 17)), np.tile(generator.random((50, 17)), (4, 1, 1))

@@ -237,6 +237,21 @@ def test_runs_read_denoised_reports(denoised, with_extra, tmp_path):
     np.testing.assert_allclose(predicted, sigmoid(np.mean(logits, axis=0)), atol=1e-4)
 
 
+def test_submission_prediction_and_bundle_doubt_alike(denoised, with_extra, tmp_path):
+    output, more = denoised
+    settings, test = words(with_extra, output, *more), with_extra / "sample_testA.csv"
+    run_command(["submit", "lstm", *settings])
+    run_command(["predict", "lstm", str(test), *settings])
+    bundle, served = tmp_path / "lstm.bundle", tmp_path / "served.csv"
+    run_command(["bundle", "lstm", "--to", str(bundle), *settings])
+    run_command(["predict", "--bundle", str(bundle), str(test), "--to", str(served), "executor.threads=1"])
+    submitted = (output / "submission_lstm_sample_testA.csv").read_bytes()
+    assert (output / "prediction_lstm_sample_testA.csv").read_bytes() == submitted == served.read_bytes()
+    for part in json.loads((output / "runs/lstm/run.json").read_text())["fold_folders"]:
+        result = json.loads((output / "runs/lstm" / part / "result.json").read_text())
+        assert result["run"]["denoise"]["doubt"] == 0.3
+
+
 @pytest.mark.slow
 def test_denoised_in_prediction_alone_and_for_later_files(denoised, with_extra, capsys):
     output, more = denoised

@@ -242,7 +242,7 @@ class Average:
     """Kind of the task whose predictions are averaged; empty: outputs are averaged as they are."""
 
     def terms(self, outputs: np.ndarray) -> np.ndarray:
-        """What is summed of a model's outputs, same shape."""
+        """Returns the terms whose sum over models is averaged, the shape of the model's outputs."""
         return KINDS[self.kind].decode(outputs) if self.kind else outputs
 
     def outputs(self, mean: np.ndarray) -> np.ndarray:

@@ -205,7 +205,7 @@ class _Planner:
         return found
 
     def _logits(self, teachers: Sequence[FoldJob], corpus: Path) -> list[str]:
-        """What each teacher predicts for a corpus, as references to files."""
+        """Names the logits of each teacher for a corpus, by references to files."""
         return [self._reference(logits_path(teacher.path, corpus)) for teacher in teachers]
 
     def _taught(self, lesson: Lesson | None) -> list[Beside]:
