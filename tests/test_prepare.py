@@ -74,7 +74,8 @@ def test_round_1_reports_have_no_types_for_round_2(prepare):
     assert dataset.extra_files == ["a_extra.csv", "b_extra.csv"] and dataset.extra_labelled == ["a_extra.csv"]
     labels = Corpus.load(dataset.extra_folder("a_extra.csv")).labels
     assert [np.flatnonzero(row[:17]).tolist() for row in labels] == [[0], [], [1, 16]]
-    assert labels.shape == (3, 29) and np.isnan(labels[:, 17:]).all()
+    assert labels.shape == (3, 29) and np.isnan(labels[[0, 2], 17:]).all()
+    assert (labels[1, 17:] == 0).all(), "a normal report has no type"
     assert Corpus.load(dataset.extra_folder("b_extra.csv")).labels is None
     # Round 1 takes the same labels as they are.
     dataset, told = prepare(files, "task=round1")

@@ -110,7 +110,7 @@ def made_from(workspace: Workspace) -> str:
             "input": workspace.input_checksums,
             **({} if language.chosen() == "en" else {"language": language.chosen()}),
             "version": [versions.REPORT, versions.MISSINGNESS],
-            **workspace.task.version,
+            **workspace.dataset.task.version,
             "templates": [storage.file_sha256(template) for template in TEMPLATES],
             "translations": storage.file_sha256(language.CATALOGUE.with_suffix(".mo")),
             "libraries": storage.libraries("matplotlib", "jinja2", "numpy"),
