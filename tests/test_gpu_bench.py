@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_a_name_of_attention_limits_the_kernels():
         assert torch.backends.cuda.math_sdp_enabled() and not torch.backends.cuda.flash_sdp_enabled()
     with gpu._attention(gpu.FUSED, torch.device("cpu")):
         assert torch.backends.cuda.flash_sdp_enabled() and not torch.backends.cuda.math_sdp_enabled()
+
+
+def test_a_job_waits_for_its_wave_until_one_moment_whenever_it_arrives(tmp_path):
+    wave = {"wave": str(tmp_path), "jobs": 2, "turns": False}
+    gpu.arrive(wave | {"name": "own"})
+    with gpu._turn(wave | {"until": time.time() - 1}):
+        assert len(list(tmp_path.glob("*.ready"))) == 1, "its time is over: it measures without the other"
+    other = threading.Timer(0.2, gpu.arrive, [wave | {"name": "other"}])
+    other.start()
+    with gpu._turn(wave | {"until": time.time() + 600}):
+        assert len(list(tmp_path.glob("*.ready"))) == 2
+    other.join()
 
 
 def test_without_a_card_the_command_names_the_dry_run(tmp_path, monkeypatch):
