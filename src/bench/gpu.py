@@ -60,8 +60,8 @@ class Sizes:
     predicted: int = 4096
     seconds: float = 1.0
     """Seconds of measuring a rate."""
-    side_by_side: tuple[int, ...] = (1, 2, 4, 8)
-    """Numbers of folds that train at the same time."""
+    side_by_side: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Numbers of folds that train at the same time; above two, as far as there are cores."""
     graphs: bool = True
     """True to measure torch.compile with CUDA graphs, too."""
 

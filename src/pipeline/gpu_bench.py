@@ -1,6 +1,6 @@
 """./run.sh bench gpu: what a card is worth, within a time: rates, folds side by side, and presets on the reports.
 
-1. Rates of training and prediction of each kind of step of the presets, and of 1 to 8 folds side by side.
+1. Rates of training and prediction of each kind of step of the presets, and of 1 to 16 folds side by side.
 2. `standard`, from the files to the submission, with as many workers as trained most reports a second.
 3. The rates of compiled steps, whose compilation takes long.
 4. `full` with three seeds, as much of it as there is time for.
@@ -46,7 +46,7 @@ MADE = ("standard", "full")
 SEEDS = {"full": ("train.seeds=[1,2,3]",)}
 """Words for a preset that is made."""
 STAGES = ("prepare", "folds", "shift", "pretrain", "train", "blend", "submit")
-RATES_SHARE, SIDE_SHARE, GRAPHS_SHARE = 0.2, 0.15, 0.2
+RATES_SHARE, SIDE_SHARE, GRAPHS_SHARE = 0.2, 0.2, 0.2
 """Shares of the time that the rates of steps, of folds side by side and of compiled steps may take."""
 RESERVE = 25.0
 """Seconds before the end at which everything stops: workers have 10 s to keep their state."""
@@ -194,7 +194,7 @@ class GpuBench:
             (name, count)
             for name in names
             for count in self.sizes.side_by_side
-            if str(count) not in measured.get(name, {})
+            if count <= max(2, available_cores()) and str(count) not in measured.get(name, {})
         ]
 
     def _side_by_side(self) -> None:
