@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from src.core.settings import Executor
 from src.core.storage import Output
 from src.training import device_cache, devices
 from src.training.device_cache import Machine
@@ -21,6 +22,16 @@ def test_what_was_found_is_recalled(output):
     assert found.auto_precision == devices.pick_precision("auto", torch.device(found.device))
     assert device_cache.recall(output, "auto") == found
     assert device_cache.recall(output, "cpu") is None, "another wish is another question"
+
+
+def test_the_card_limits_the_jobs_that_run_side_by_side(output, monkeypatch):
+    monkeypatch.setattr("src.core.executors.available_cores", lambda: 16)
+    monkeypatch.setattr(devices, "pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(devices, "jobs_on", lambda device: 3)
+    found = device_cache.find(output, "auto")
+    assert found == device_cache.recall(output, "auto") == Machine("cuda", "fp32", 3)
+    assert [found.executor(Executor(), n_jobs).workers for n_jobs in (2, 10)] == [2, 3]
+    assert found.executor(Executor(workers=5), 10).workers == 5
 
 
 def test_a_wish_is_granted():

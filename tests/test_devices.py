@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -22,9 +24,10 @@ def test_a_wish_is_granted():
     ("has", "agrees", "expected"), [(True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")]
 )
 def test_auto_wants_hardware_and_agreement(monkeypatch, has, agrees, expected):
-    monkeypatch.setattr(devices, "_has_bf16", lambda device: has)
-    monkeypatch.setattr(devices, "_bf16_agrees", lambda device: agrees)
+    monkeypatch.setattr(devices, "_has_bf16", lambda: has)
+    monkeypatch.setattr(devices, "_bf16_agrees", lambda: agrees)
     assert pick_precision("auto", CPU) == expected
+    assert pick_precision("auto", torch.device("cuda")) == "fp32", "bf16 is slower there, whatever the processor has"
 
 
 def test_the_probe_refuses_nonsense_and_failure(monkeypatch):
@@ -41,7 +44,15 @@ def test_the_probe_refuses_nonsense_and_failure(monkeypatch):
 
     for cell in (Broken, Failing):
         monkeypatch.setattr(torch.nn, "LSTM", cell)
-        assert devices._bf16_agrees(CPU) is False
+        assert devices._bf16_agrees() is False
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [(80, 40), (16, 8), (4, 2), (1.5, 1)])
+def test_a_card_has_a_job_for_each_two_gigabytes(monkeypatch, gigabytes, expected):
+    facts = SimpleNamespace(total_memory=int(gigabytes * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
+    assert devices.jobs_on(torch.device("cuda")) == expected
+    assert devices.jobs_on(CPU) == 1
 
 
 def test_the_probe_leaves_the_generator_alone():

@@ -301,12 +301,21 @@ def test_cores_of_a_control_group(tmp_path, monkeypatch, own, files, expected):
         (3, "auto", "cpu", 10, (3, 2)),
         (12, "auto", "cpu", 2, (12, 1)),
         (5, 3, "cpu", 1, (5, 3)),
-        ("auto", "auto", "cuda", 10, (1, 1)),
-        ("auto", 2, "cuda", 10, (1, 2)),
+        ("auto", "auto", "cuda", 10, (5, 1)),
+        ("auto", "auto", "cuda", 3, (3, 1)),
+        ("auto", 2, "cuda", 10, (4, 2)),
         (3, "auto", "cuda", 10, (3, 1)),
+        (12, "auto", "cuda", 10, (12, 1)),
     ],
 )
 def test_layout_of_eight_cores(monkeypatch, workers, threads, device, n_jobs, expected):
     monkeypatch.setattr("src.core.executors.available_cores", lambda: 8)
-    made = make_executor(settings.Executor(workers=workers, threads=threads), device, n_jobs)
+    made = make_executor(settings.Executor(workers=workers, threads=threads), device, n_jobs, card_jobs=5)
     assert (made.workers, made.threads) == expected
+
+
+@pytest.mark.parametrize(("cores", "card_jobs", "expected"), [(16, 40, 8), (16, 3, 3), (4, 40, 4), (16, 1, 1)])
+def test_workers_of_a_card(monkeypatch, cores, card_jobs, expected):
+    monkeypatch.setattr("src.core.executors.available_cores", lambda: cores)
+    made = make_executor(settings.Executor(), "cuda", 25, card_jobs=card_jobs)
+    assert (made.workers, made.threads) == (expected, 1)

@@ -387,7 +387,8 @@ class Optimisation(Settings):
     """Rows of a training step."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of matrix products in training and in the validation loss of each epoch; predictions are always fp32.
-    auto: bf16 if the processor supports it and passes a probe."""
+    auto: bf16 if the processor supports it and passes a probe; on a GPU fp32, which trains these small models faster,
+    see docs/speed.md."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """adam: weight_decay is added to the gradient; adamw: decoupled."""
     learning_rate: float = Field(5e-3, gt=0)
@@ -773,7 +774,8 @@ class Executor(Settings):
     """Parallel jobs and threads, see make_executor() in executors.py."""
 
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    """Number of parallel jobs. auto: number of jobs, at most the number of cores; 1 on a GPU."""
+    """Number of parallel jobs. auto: number of jobs, at most the number of cores; on a GPU also at most 8, and one for
+    2 GiB of its memory."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """Number of threads of each job. auto: cores divided by workers; 1 on a GPU. Another number of threads changes the
     order of sums, and so the last bits of results."""

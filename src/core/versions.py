@@ -26,5 +26,5 @@ LEADERBOARD = 1
 EXPLAIN = 1
 ALARMS = 2
 REPORT = 2
-DEVICE = 1
+DEVICE = 2
 """Which device and precision are used."""

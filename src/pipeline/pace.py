@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from src.core.errors import OutOfTime, UserError
-from src.core.executors import Failure, Job, make_executor
+from src.core.executors import Failure, Job
 from src.core.language import _
 from src.core.settings import Config, Denoise, Pretrain, Run, Tabular, fingerprint
 from src.core.terminal import warn
@@ -90,7 +90,7 @@ class Pace:
             for name in runs
         ]
         watch = _Stopwatch()
-        executor = make_executor(settings.executor, self._here.device, len(jobs), self._workspace.deadline)
+        executor = self._here.executor(settings.executor, len(jobs), self._workspace.deadline)
         failures = {failure.job.name: failure for failure in executor.run(jobs, watch)}
         for kind, name in names.items():
             self._seconds[kind] = math.inf if name in failures else watch.seconds[name] / rows
@@ -164,7 +164,7 @@ class Pace:
         return sum(len(test.noised) for test in sets.tests) * len(sets.rows) / self._rows
 
     def _workers(self, settings: Config, jobs: int) -> int:
-        return make_executor(settings.executor, self._here.device, jobs).workers
+        return self._here.executor(settings.executor, jobs).workers
 
 
 class _Stopwatch:

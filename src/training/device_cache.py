@@ -1,4 +1,4 @@
-"""Device and precision of this machine, as torch last found them, noted in output/hardware.
+"""Device of this machine, its precision and memory, as torch last found them, noted in output/hardware.
 
 A command that has nothing to compute reads the note, and does not wait for the import of torch.
 """
@@ -6,6 +6,7 @@ A command that has nothing to compute reads the note, and does not wait for the 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from src.core import storage, versions
-from src.core.settings import fingerprint
+from src.core.executors import LocalProcesses, make_executor
+from src.core.settings import Executor, fingerprint
 from src.core.storage import Output
 from src.core.targets import Target
 from src.evaluation.workspace import Workspace
@@ -30,17 +32,20 @@ class Machine:
     """cpu or cuda."""
     auto_precision: str
     """fp32 or bf16: what train.precision=auto is here."""
+    card_jobs: int = 1
+    """Number of jobs that the card has memory for; 1 without a card."""
 
     def precision(self, wish: str) -> str:
         return self.auto_precision if wish == "auto" else wish
 
+    def executor(self, settings: Executor, n_jobs: int, deadline: float = math.inf) -> LocalProcesses:
+        """Returns the executor of `n_jobs` jobs on this device, see make_executor()."""
+        return make_executor(settings, self.device, n_jobs, deadline, self.card_jobs)
+
 
 def find(output: Output, device: str) -> Machine:
     """Asks torch, and notes the answer. Raises UserError for a device that is not there."""
-    from src.training import devices
-
-    picked = devices.pick_device(device)
-    found = Machine(picked.type, devices.pick_precision("auto", picked))
+    found = _ask(device)
     storage.write_json(_note(output, device), {"fingerprint": fingerprint(signs()), **asdict(found)})
     return found
 
@@ -53,7 +58,7 @@ def recall(output: Output, device: str) -> Machine | None:
     if not Target("", _note(output, device), fingerprint(signs())).is_current():
         return None
     note = storage.read_json(_note(output, device))
-    return Machine(note["device"], note["auto_precision"])
+    return Machine(note["device"], note["auto_precision"], note["card_jobs"])
 
 
 def recall_or_find(workspace: Workspace) -> Machine:
@@ -66,10 +71,14 @@ def recall_or_find(workspace: Workspace) -> Machine:
         return find(output, device)
     if not output.runs.exists() and not output.pretrained.exists():
         return Machine("cpu", "fp32")  # nothing is trained, whatever the machine is
+    return _ask(device)
+
+
+def _ask(device: str) -> Machine:
     from src.training import devices
 
     picked = devices.pick_device(device)
-    return Machine(picked.type, devices.pick_precision("auto", picked))
+    return Machine(picked.type, devices.pick_precision("auto", picked), devices.jobs_on(picked))
 
 
 def _note(output: Output, device: str) -> Path:

@@ -16,6 +16,9 @@ from src.core.language import _
 
 PROBE_TOLERANCE = 0.05
 """Largest relative difference between the bfloat16 and float32 gradients of the probe; bfloat16 keeps 8 bits."""
+CARD_MEMORY = 2 << 30
+"""Bytes of a card's memory that a job is reckoned to need: half a GB for its CUDA context, 0.1 to 0.5 GB for tensors of
+the presets' models, and the rest for larger models."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -43,10 +46,19 @@ def name_of(device: torch.device) -> str:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware multiplies it natively and a recurrence trained in it agrees with fp32."""
+    """`auto` is bf16 on a CPU that multiplies it natively and trains a recurrence in it as in fp32. On a GPU `auto` is
+    fp32: steps of such small models wait for the start of each kernel, and casts to bf16 add kernels (docs/speed.md).
+    """
     if name != "auto":
         return name
-    return "bf16" if _has_bf16(device) and _bf16_agrees(device) else "fp32"
+    return "bf16" if device.type == "cpu" and _has_bf16() and _bf16_agrees() else "fp32"
+
+
+def jobs_on(device: torch.device) -> int:
+    """Returns the number of jobs that a card has memory for, at least one; one without a card."""
+    if device.type != "cuda":
+        return 1
+    return max(1, torch.cuda.get_device_properties(device).total_memory // CARD_MEMORY)
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
@@ -67,9 +79,7 @@ def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]
     return torch.compile(model, dynamic=True)
 
 
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+def _has_bf16() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     if platform.machine() not in ("x86_64", "AMD64") or not cpuinfo.exists():
         return False
@@ -77,17 +87,17 @@ def _has_bf16(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _bf16_agrees(device: torch.device) -> bool:
+def _bf16_agrees() -> bool:
     """One small LSTM, forward and backward, in both precisions: some processors fail or go astray in bfloat16."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        cell = torch.nn.LSTM(32, 32, batch_first=True).to(device)
-        x = torch.randn(8, 16, 32).to(device)
+        cell = torch.nn.LSTM(32, 32, batch_first=True)
+        x = torch.randn(8, 16, 32)
     gradients = []
     for precision in ("fp32", "bf16"):
         cell.zero_grad()
         try:
-            with autocast(precision, device):
+            with autocast(precision, torch.device("cpu")):
                 cell(x)[0].float().square().mean().backward()
         except RuntimeError:
             return False

@@ -78,7 +78,7 @@ class Options:
     deadline: float = math.inf
     """Time, of time.monotonic(), at which trials end. The same command continues with those that were running."""
     jobs: int | None = None
-    """Trials side by side; None: as many as there are cores."""
+    """Trials side by side; None: as make_executor() says."""
     spaces: tuple[str, ...] = ()
     """Search spaces by name or file; none: that of the model."""
     storage: str | None = None

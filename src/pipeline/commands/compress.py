@@ -156,7 +156,7 @@ def _taught(
     workspace: Workspace, source: RunFolder, student: Student, initial: Callable[[Split], Path]
 ) -> tuple[RunFolder, Path]:
     """Trains a student from the `initial` weights of each split; returns its run and the trained fold of all rows."""
-    from src.core.executors import make_executor, raise_failures, run_shown
+    from src.core.executors import raise_failures, run_shown
     from src.pipeline.stages.train import Training
     from src.serving import distillation
     from src.training import device_cache
@@ -164,7 +164,7 @@ def _taught(
 
     here = device_cache.find(workspace.output, workspace.settings.device)
     work = distillation.teaching_jobs(workspace, source, here.device)
-    raise_failures(run_shown(make_executor(workspace.settings.executor, here.device, len(work)), "predict", work))
+    raise_failures(run_shown(here.executor(workspace.settings.executor, len(work)), "predict", work))
     lessons = distillation.lessons(workspace, source, student, initial)
     jobs = taught_jobs(student.workspace, here, student.name, lessons)
     everything = Training(student.workspace, here, {student.name: jobs}, source)

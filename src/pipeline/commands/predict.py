@@ -22,7 +22,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.executors import make_executor, raise_failures, run_shown
+from src.core.executors import raise_failures, run_shown
 from src.core.language import _, word
 from src.core.settings import CLINICAL, Config
 from src.core.terminal import info, result, show_table, warn
@@ -40,6 +40,7 @@ from src.evaluation.workspace import Workspace
 from src.pipeline.command import add_force, existing_file
 from src.pipeline.predicted_files import PredictedFile, ReportFile, predicted_file
 from src.pipeline.stage import reading, run_lock
+from src.training import device_cache
 from src.training.prediction import mean_prediction, prediction_jobs
 
 SHIFTED = ("plain", "weighted", "noised", "both")
@@ -327,15 +328,13 @@ def logits_of(workspace: Workspace, source: RunFolder, file: PredictedFile) -> n
             rows = slice(start, start + BLOCK)
             logits[rows] = blend.apply([part[rows] for part in parts])
         return logits
-    from src.training.devices import pick_device  # torch, for which a misspelt name need not wait
-
     output, settings = workspace.output, workspace.settings
     folder = file.encode(source, output.predictions / f"{source.name}.{file.key}")
     parts = [source.path / part for part in source.record["fold_folders"]]
     for part in parts:
         if denoiser := storage.read_json(part / "result.json", source.remedy).get("denoiser"):
             storage.require(output.root / denoiser / "result.json", source.remedy)
-    device = pick_device(settings.device)
-    jobs = prediction_jobs(output.root, parts, [folder], device.type)
-    raise_failures(run_shown(make_executor(settings.executor, device.type, len(jobs)), "predict", jobs))
+    here = device_cache.find(output, settings.device)
+    jobs = prediction_jobs(output.root, parts, [folder], here.device)
+    raise_failures(run_shown(here.executor(settings.executor, len(jobs)), "predict", jobs))
     return mean_prediction(parts, folder, source.average)

@@ -65,7 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help=_("time of the command in all, such as 30m or 2h; the same command goes on with the trials that ran"),
     )
-    parser.add_argument("--jobs", type=_count, metavar="J", help=_("trials side by side (default: one a core)"))
+    parser.add_argument("--jobs", type=_count, metavar="J", help=_("trials side by side (default: executor.workers)"))
     parser.add_argument(
         "--space",
         action="append",

@@ -163,15 +163,16 @@ class _Reading:
     def _read(self) -> None:
         """Makes each trained fold read its out-of-fold stays."""
         self.source.check_members()
-        output, device = self.workspace.output, device_cache.find(self.workspace.output, self.settings.device).device
+        output = self.workspace.output
+        here = device_cache.find(output, self.settings.device)
         folds = [fold for model in self.source.models() for fold in _folds_of(model)]
-        jobs = early_reading.early_jobs(output.root, folds, self.dataset.train_folder, self.steps, device)
+        jobs = early_reading.early_jobs(output.root, folds, self.dataset.train_folder, self.steps, here.device)
         info(
             _("alarms: {name} reads {n:,} stays after {n_steps} numbers of hours").format(
                 name=self.source.name, n=len(self.rows), n_steps=len(self.steps)
             )
         )
-        raise_failures(run_shown(make_executor(self.settings.executor, device, len(folds)), "read early", jobs))
+        raise_failures(run_shown(here.executor(self.settings.executor, len(folds)), "read early", jobs))
 
     def _logits(self, folds: np.ndarray) -> np.ndarray:
         """Out-of-fold logits (n, H, n_labels) of the scored stays; a blend has the weights of `folds` (N,)."""

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from src.core import storage
-from src.core.executors import Job, make_executor, raise_failures, run_shown
+from src.core.executors import Job, raise_failures, run_shown
 from src.core.language import _
 from src.core.settings import Run, fingerprint
 from src.core.targets import Target
@@ -103,7 +103,7 @@ class Pretrain(Stage):
             for name, job in lacking.items()
         ]
         # For all encoders, done ones included: a resumed command goes on with as many threads as it began with.
-        executor = make_executor(workspace.settings.executor, here.device, len(jobs), workspace.deadline)
+        executor = here.executor(workspace.settings.executor, len(jobs), workspace.deadline)
         tracking = tracking_of(workspace.settings)
         raise_failures(run_shown(executor, "pretrain", work, described, tracking))
         self._track(workspace)

@@ -17,7 +17,7 @@ import yaml
 
 from src.core import array_files, locks, storage, versions
 from src.core.errors import UserError
-from src.core.executors import Failure, Job, make_executor, raise_failures, run_shown
+from src.core.executors import Failure, Job, raise_failures, run_shown
 from src.core.language import _, joined
 from src.core.settings import fingerprint
 from src.core.targets import Target
@@ -213,9 +213,8 @@ class Training:
         if not work:
             return []
         # Laid out for all jobs, done ones included: a resumed command goes on with as many threads as it began with.
-        executor = make_executor(
-            self.settings.executor, self.here.device, sum(map(len, self.jobs.values())), self.workspace.deadline
-        )
+        n_jobs = sum(map(len, self.jobs.values()))
+        executor = self.here.executor(self.settings.executor, n_jobs, self.workspace.deadline)
         return run_shown(executor, "train", work, described, self.tracking, self._finished)
 
     def _finished(self, job: Job) -> str:
@@ -251,7 +250,7 @@ class Training:
             root, folders(name for name in jobs if name in teachers), unlabelled(dataset), device
         )
         work += [job for job in teaching if job.payload["out"] not in known]
-        executor = make_executor(self.settings.executor, device, len(work), self.workspace.deadline)
+        executor = self.here.executor(self.settings.executor, len(work), self.workspace.deadline)
         return run_shown(executor, "predict", work)
 
 

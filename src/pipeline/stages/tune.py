@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from src.core import locks, storage, versions
 from src.core.errors import UserError
-from src.core.executors import make_executor, raise_failures, run_shown
+from src.core.executors import raise_failures, run_shown
 from src.core.language import _
 from src.core.names import check_name
 from src.core.settings import PARTS, Config, Run
@@ -74,7 +74,7 @@ def run(workspace: Workspace, model: str, options: Options) -> None:
         if trials.left:
             _label_by_teachers(workspace, machine, model)
             side_by_side = config.executor.model_copy(update={"workers": options.jobs} if options.jobs else {})
-            executor = make_executor(side_by_side, machine.device, options.trials, options.deadline)
+            executor = machine.executor(side_by_side, options.trials, options.deadline)
             to_go = f"{trials.left} of {options.trials} trials to go, {executor.workers} side by side"
             info(
                 _("tune: {name}: {to_go}, by {select_on}; {n_dimensions} settings, {sampler}, {pruner}").format(
@@ -339,7 +339,7 @@ def _label_by_teachers(workspace: Workspace, machine: Machine, model: str) -> No
             remedy = workspace.command("train", "--model", name)
             raise UserError(_("teacher {name} is not trained. Run: ./run.sh {remedy}").format(name=name, remedy=remedy))
     trained = [job.path for name in teachers for job in jobs[name]]
-    executor = make_executor(config.executor, machine.device, len(trained))
+    executor = machine.executor(config.executor, len(trained))
     predictions = prediction_jobs(workspace.output.root, trained, unlabelled(workspace.dataset), machine.device)
     raise_failures(run_shown(executor, "predict", predictions))
 
