@@ -15,7 +15,7 @@ from src.core.names import check_model, check_name
 ROOT = Path(__file__).resolve().parents[2]
 CLINICAL = {"icu": "icu", "los": "icu", "frames": "frames"}
 """Tasks on series instead of reports, each with the name of its folder in input/."""
-PARTS = ("model", "features", "pretrain", "denoise", "train")
+PARTS = ("model", "features", "pretrain", "denoise", "train", "regime")
 """Parts of a run's settings; given for a whole preset or on the command line, a part applies to every run."""
 
 
@@ -112,10 +112,11 @@ class Grid(Settings):
 class Folds(Settings):
     """Cross-validation scheme."""
 
-    scheme: Literal["kfold", "families", "clusters", "holdout"] = "kfold"
+    scheme: Literal["kfold", "families", "clusters", "domains", "holdout"] = "kfold"
     """kfold: k-fold stratified by the labels, of days by tenths of their ranks. families: k-fold in which
     near-duplicates share a fold (reports only). clusters: families, and whole clusters of similar reports share a fold,
-    so that a fold lies far from the rest. holdout: train, valid and test parts of 8:1:1."""
+    so that a fold lies far from the rest. domains: each fold is one domain (section domains), so that a model is judged
+    on a domain that it has not seen; k is their number. holdout: train, valid and test parts of 8:1:1."""
     k: int = Field(5, ge=2, le=1000)
     """Number of folds, except under holdout."""
     threshold: float | None = Field(None, ge=0.3, le=1)
@@ -154,6 +155,22 @@ class Folds(Settings):
     def compares_texts(self) -> bool:
         """True if the folds depend on the similarity of reports."""
         return self.scheme in ("families", "clusters")
+
+
+class Domains(Settings):
+    """Domains: the institutions, wards or sources that train rows are from, see docs/institutions.md."""
+
+    by: str = Field("file", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")
+    """Property that tells domains apart. file: the train file; clusters: `k` clusters of similar reports, about equally
+    large; ICUType or Gender: that descriptor of a stay."""
+    k: int = Field(4, ge=2, le=1000)
+    """Number of domains by clusters."""
+
+    @model_validator(mode="after")
+    def _k_is_of_clusters(self) -> Domains:
+        if self.by != "clusters" and self.k != type(self).model_fields["k"].default:
+            raise ValueError(f"k is for by=clusters only; by={self.by} has as many domains as there are")
+        return self
 
 
 class Sample(Settings):
@@ -531,9 +548,40 @@ class Train(Optimisation):
     awp: all matrices. Both cost a second forward and backward pass."""
     attack_size: float | None = Field(None, gt=0)
     """Size of the move. fgm: its length, default 0.5. awp: its length relative to each matrix, default 0.005."""
+    regime: Literal["pooled", "single", "groupdro", "dann", "coral", "maml", "fomaml", "reptile"] = Field(
+        "pooled", exclude_if=lambda regime: regime == "pooled"
+    )
+    """Way of learning from several domains, whose settings are in the section regime; see docs/institutions.md. pooled:
+    all rows are one set (empirical risk minimisation). single: one model a domain, whose predictions are averaged where
+    none of them is of the row's own domain. groupdro: domains with a high loss count more. dann, coral: features that
+    tell domains apart less. maml, fomaml, reptile: weights from which a domain is learned in few steps."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor on the learning rate from each layer to the layer below, from the head down to the embedding; for
     pretrained weights."""
+
+
+class Regime(Settings):
+    """Settings of train.regime; each is for some regimes, and another regime refuses it."""
+
+    weight: float = Field(1.0, ge=0, le=1e6)
+    """dann: weight of the domains' adversary; coral: of the distance between the domains' features."""
+    unlabelled: Literal["none", "test"] = "none"
+    """dann, coral: test: the text of each test file is one more domain, without labels."""
+    step: float = Field(0.01, gt=0, le=10)
+    """groupdro: step of the domains' weights."""
+    inner_rate: float = Field(0.05, gt=0, le=10)
+    """maml, fomaml, reptile: learning rate of the inner steps."""
+    inner_steps: int = Field(1, ge=1, le=100)
+    """maml, fomaml, reptile: number of inner steps of each domain."""
+
+
+REGIME_SETTINGS = {
+    "weight": ("dann", "coral"),
+    "unlabelled": ("dann", "coral"),
+    "step": ("groupdro",),
+    **dict.fromkeys(("inner_rate", "inner_steps"), ("maml", "fomaml", "reptile")),
+}
+"""Regimes that each setting of Regime is for."""
 
 
 class Run(Settings):
@@ -544,6 +592,29 @@ class Run(Settings):
     pretrain: Pretrain = Pretrain()
     denoise: Denoise = Denoise()
     train: Train = Train()
+    regime: Regime = Field(Regime(), exclude_if=lambda regime: regime == Regime())
+
+    @model_validator(mode="after")
+    def _settings_of_regime(self) -> Run:
+        chosen, model = self.train.regime, self.model
+        for key, value in self.regime:
+            if value != getattr(Regime(), key) and chosen not in REGIME_SETTINGS[key]:
+                known = ", ".join(REGIME_SETTINGS[key])
+                raise ValueError(f"regime.{key}={value} is for train.regime {known}; it is {chosen}")
+        if chosen in ("pooled", "single"):
+            return self
+        if isinstance(model, Tabular):
+            raise ValueError(f"train.regime={chosen} needs gradients, which {model.encoder} has none of")
+        for key, is_set in (
+            ("train.attack", self.train.attack != "none"),
+            ("train.consistency", self.train.consistency > 0),
+            ("train.forecast_weight", self.train.forecast_weight > 0),
+            ("train.outcome_weight", self.train.outcome_weight > 0),
+            ("train.compile", self.train.compile),
+        ):
+            if is_set:
+                raise ValueError(f"train.regime={chosen} goes without {key}: set it back, or train.regime=pooled")
+        return self
 
     @model_validator(mode="after")
     def _columns_of_model(self) -> Run:
@@ -796,6 +867,7 @@ class Config(Settings):
     grid: Grid = Grid()
     sample: Sample = Sample()
     folds: Folds = Folds()
+    domains: Domains = Domains()
     shift: Shift = Shift()
     select_on: Literal["clean", "noised", "weighted", "shifted"] = "shifted"
     """Validation rows for early stopping, blends and the order of runs. clean: plain rows; noised: with the noise of

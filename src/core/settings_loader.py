@@ -4,8 +4,8 @@
         `like: OTHER`, laid over the preset OTHER)
         <- output/tune/NAME/best.yaml (tune.use) <- key=value on the command line
 
-On the command line `model.*`, `features.*`, `pretrain.*`, `denoise.*`, `train.*` apply to all selected runs that have
-the key, `runs.NAME.train.*` to the run NAME.
+On the command line `model.*`, `features.*`, `pretrain.*`, `denoise.*`, `train.*`, `regime.*` apply to all selected runs
+that have the key, `runs.NAME.train.*` to the run NAME.
 """
 
 from __future__ import annotations

@@ -195,6 +195,11 @@ class Dataset:
         path = storage.require(self.output.folds_manifest, self.command("folds"))
         return storage.read_json(path, self.command("folds"))["settings"]
 
+    def fold_words(self) -> dict[str, dict[str, Any]]:
+        """Settings that folds.json notes, by their section: those of the folds and, if each is a domain, of domains."""
+        domains = storage.read_json(self.output.folds_manifest, self.command("folds")).get("domains")
+        return {"folds": self.splits_settings(), **({"domains": domains} if domains else {})}
+
     def check_folds(self) -> None:
         """Raises UserError where folds.csv was changed since it was made: by the user, or by a damage."""
         table, manifest = self.output.folds, self.output.folds_manifest

@@ -10,7 +10,7 @@ import numpy as np
 from src.data.ngrams import Text, join, ngram_counts
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, csr_matrix
 
 THRESHOLDS = np.array([0.9999, *np.round(np.arange(0.90, 0.29, -0.02), 2)])
 """Candidate cosine thresholds for near-duplicates, from the strictest, which only equal reports exceed."""
@@ -104,24 +104,66 @@ def clusters(vectors: csr_array, family: np.ndarray, n: int) -> np.ndarray:
     """
     import warnings
 
-    from scipy.sparse import csr_array, csr_matrix
     from sklearn.cluster import BisectingKMeans
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.preprocessing import normalize
     from threadpoolctl import threadpool_limits
 
     size = np.bincount(family)
     n = min(n, len(size))
     if n < 2 or not vectors.shape[1]:  # reports without a common n-gram: nothing tells which are similar
         return family
-    of_family = csr_array((np.ones(len(family), np.float32), (family, np.arange(len(family)))))
-    mean = normalize(of_family @ vectors)
-    mean = csr_matrix((mean.data, mean.indices, mean.indptr), shape=mean.shape)  # with the 32-bit indices asked for
+    mean = _directions(vectors, family)
     halved = BisectingKMeans(n, random_state=0, bisecting_strategy="largest_cluster")
     with threadpool_limits(1), warnings.catch_warnings():  # another number of threads would give other last bits
         warnings.simplefilter("ignore", ConvergenceWarning)  # of equal directions, which no cluster can be halved by
         found = halved.fit_predict(mean, sample_weight=size.astype(np.float32))
     return np.unique(found, return_inverse=True)[1][family]
+
+
+def equal_clusters(vectors: csr_array, family: np.ndarray, n: int) -> np.ndarray:
+    """Returns the cluster number of each report, (N,): n clusters of whole families with about equally many reports.
+
+    Reports are cut in two again and again: the families stand in the order of how much nearer their mean direction is
+    to one of two centres (2-means, by scikit-learn) than to the other, and are cut where each side has its share of the
+    reports. `family` (N,): family number of each report; there are at least n families.
+    """
+    import warnings
+
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    size, mean = np.bincount(family), _directions(vectors, family)
+    cluster = np.zeros(len(size), dtype=np.int64)
+
+    def cut(members: np.ndarray, first: int, parts: int) -> None:
+        if parts == 1:
+            cluster[members] = first
+            return
+        found = KMeans(2, n_init=1, random_state=0).fit(mean[members], sample_weight=size[members].astype(np.float32))
+        nearer = mean[members] @ (found.cluster_centers_[0] - found.cluster_centers_[1])
+        order = members[np.lexsort((members, nearer))]
+        half = parts // 2
+        place = int(np.searchsorted(np.cumsum(size[order]), size[order].sum() * half / parts)) + 1
+        place = min(max(place, half), len(order) - (parts - half))  # each part gets a family at least
+        cut(order[:place], first, half)
+        cut(order[place:], first + half, parts - half)
+
+    with threadpool_limits(1), warnings.catch_warnings():  # another number of threads would give other last bits
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of equal directions
+        cut(np.arange(len(size)), 0, n)
+    return cluster[family]
+
+
+def _directions(vectors: csr_array, family: np.ndarray) -> csr_matrix:
+    """Returns the mean direction of each family, rows of unit length: (families, features)."""
+    from scipy.sparse import csr_array, csr_matrix
+    from sklearn.preprocessing import normalize
+
+    of_family = csr_array((np.ones(len(family), np.float32), (family, np.arange(len(family)))))
+    mean = normalize(of_family @ vectors)
+    # scikit-learn asks for 32-bit indices.
+    return csr_matrix((mean.data, mean.indices, mean.indptr), shape=mean.shape)
 
 
 def pairs_between(left: Text, right: Text, threshold: float, approximate: bool = False) -> np.ndarray:

@@ -22,6 +22,7 @@ from src.core.errors import UserError
 from src.core.language import _
 from src.core.settings import Folds as FoldSettings
 from src.data.corpus import BLOCK, Corpus, unpad
+from src.data.domains import Domains
 
 HOLDOUT_PARTS = {"train": -1, "valid": 0, "test": 1}
 CLUSTERS_A_FOLD = 10
@@ -105,6 +106,18 @@ class Splits:
     def first(self) -> np.ndarray:
         """Fold of each row in the first split, (N,), for cross-fitting."""
         return self.table[:, 0]
+
+
+def folds_of_domains(domains: Domains, settings: FoldSettings) -> Splits:
+    """Makes a fold of each domain, the same for every seed. Raises UserError where folds.k is another number."""
+    if settings.k != len(domains):
+        told = _("folds.scheme=domains makes a fold of each domain, and there are {n} ({names}): set folds.k={n}")
+        names = ", ".join(domains.names)
+        if len(domains) < 2:
+            told = _("folds.scheme=domains needs two domains, and there is one ({names}): see the section domains")
+        raise UserError(told.format(n=len(domains), names=names))
+    column = domains.of_row.astype(np.int16)
+    return Splits(settings.scheme, settings.seeds, np.column_stack([column] * len(settings.seeds)))
 
 
 def make_folds(corpus: Corpus, settings: FoldSettings, strata: np.ndarray | None = None) -> Splits:

@@ -255,8 +255,9 @@ def check_fits(
     for key, what in named.items():
         unlike = [run for run in every if now[key] is not None and run.record.get(key) != now[key]]
         if unlike:
-            part = "shift" if key == "shift" else "folds"
-            changed = [f"{part}.{name}={value}".replace(" ", "") for name, value in words[part].items()]
+            parts = ("shift",) if key == "shift" else ("folds", "domains")
+            values = {f"{part}.{name}": value for part in parts for name, value in words.get(part, {}).items()}
+            changed = [f"{name}={value}".replace(" ", "") for name, value in values.items()]
             raise OutOfDate(
                 _("run {name} was made {what} than are there now. Run: ./run.sh {command}").format(
                     name=unlike[0].name, what=what, command=_makers(unlike, shlex.join(changed), settings)

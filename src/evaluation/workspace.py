@@ -24,6 +24,7 @@ from src.core.terminal import info, warn
 from src.data import sources
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
+from src.data.domains import Domains, find_domains
 from src.data.input_files import InputFiles
 from src.data.splits import Splits
 from src.data.tasks import Task, get_task
@@ -32,8 +33,8 @@ from src.evaluation.runs import RunFolder, check_fits, command, figure_of, optio
 from src.evaluation.validation_sets import ShiftedTest, Validation, ValidationSets, validation
 
 T = TypeVar("T")
-LOADED = ("input_files", "input_checksums", "dataset", "splits", "validation_sets", "labels")
-SAME = ("paths", "data", "grid", "folds", "shift", "task", "sample")
+LOADED = ("input_files", "input_checksums", "dataset", "domains", "splits", "validation_sets", "labels")
+SAME = ("paths", "data", "grid", "folds", "domains", "shift", "task", "sample")
 """Settings that what is loaded depends on."""
 
 
@@ -150,6 +151,11 @@ class Workspace:
     def labels(self) -> np.ndarray:
         """(N, n_labels) uint8, of the train reports."""
         return np.asarray(self.dataset.train.labels)
+
+    @cached_property
+    def domains(self) -> Domains:
+        """Domain of each train row, by settings.domains."""
+        return find_domains(self.dataset, self.settings.domains)
 
     @cached_property
     def splits(self) -> Splits:
@@ -319,7 +325,8 @@ class Workspace:
         runs = list(runs)
         now = {**self.dataset.made_of(self.splits), "shift": None}
         # The settings of the folds are named last: they take back those of the run's own command.
-        words = {"folds": {"threshold": "null", **self.dataset.splits_settings()}}
+        found = self.dataset.fold_words()
+        words = {**found, "folds": {"threshold": "null", **found["folds"]}}
         check_fits(runs, now, words, self.settings)
         if noisy_copies:
             now["shift"], words["shift"] = self.validation_sets.fingerprint, self.validation_sets.facts["settings"]

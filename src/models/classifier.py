@@ -64,6 +64,13 @@ class Classifier(nn.Module):
             embedded, self.input_layer.context(inputs) if self.input_layer.context_size else None, lengths
         )
 
+    def with_pooled(self, inputs: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the pooled features (B, F) that the head reads, of pooling=label their mean over the labels, and the
+        logits."""
+        context = self.input_layer.context(inputs) if self.input_layer.context_size else None
+        pooled = self._pooled(self.encoder(self.input_layer(inputs), lengths), context, lengths)
+        return (pooled.mean(dim=1) if pooled.dim() == 3 else pooled), self._logits(pooled)
+
     def logits(self, embedded: Tensor, context: Tensor | None, lengths: Tensor) -> Tensor:
         """Computes the logits of what the input layer returned."""
         return self.logits_of_features(self.encoder(embedded, lengths), context, lengths)

@@ -29,9 +29,9 @@ class Batch(NamedTuple):
     rows: np.ndarray
     """(B,) places among the reports that were given."""
     domain: Tensor | None = None
-    """(B,) int64: number of the file that a report is from. Train files come first, numbered as in Corpus.sources
-    (0, 1, …); every further corpus of the job continues with the next free number. None where the caller gave none, as
-    in prediction: a model does not see it."""
+    """(B,) int64: number of the domain that a report is from: by FoldJob.domains, else of its file. Train files come
+    first, numbered as in Corpus.sources (0, 1, …); every further corpus of the job continues with the next free number.
+    None where the caller gave none, as in prediction: a model does not see it."""
 
 
 def length_batches(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -67,15 +68,17 @@ def save(
     history: list[dict[str, float]],
     seconds: float,
     midway: dict[str, Tensor] | None = None,
+    further: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Saves the state after the last epoch of `history` and removes states older than the last two. `seconds`: of the
     training so far, over all starts of the job. `midway` is what a job amid an epoch needs further, with the "values"
-    (n, 2) of its n steps."""
+    (n, 2) of its n steps. `further`: state of the objective."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    tensors |= {f"objective.{name}": tensor for name, tensor in further.items()}
     name = f"state_{len(history):04d}"
     if midway:
         tensors |= {f"midway.{part}": tensor for part, tensor in midway.items()}
@@ -90,9 +93,9 @@ def save(
 
 def resume(
     folder: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """Loads the newest sound state of `folder`, in place, and returns its history, and what save() got as `midway`.
-    Both are empty if there is none."""
+) -> tuple[list[dict[str, float]], dict[str, Tensor], dict[str, Tensor]]:
+    """Loads the newest sound state of `folder`, in place, and returns its history, and what save() got as `midway` and
+    as `further`. All are empty if there is none."""
     for path in _states(folder):
         weights = path.with_suffix(".safetensors")
         note = storage.read_kept(path)
@@ -115,8 +118,8 @@ def resume(
             index, key = name.split(".", 1)
             states.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-        return note["history"], _below("midway.", tensors)
-    return [], {}
+        return note["history"], _below("midway.", tensors), _below("objective.", tensors)
+    return [], {}, {}
 
 
 def spent(folder: Path) -> float:

@@ -60,6 +60,9 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
     if job.weights:
         train = replace(train, weights=array_files.read_npy(job.locate(job.weights))[train.chosen].astype(np.float32))
     others = [Rows.beside(Beside(**beside), job.locate, task) for beside in job.beside]
+    if job.domains:
+        of_row = array_files.read_npy(job.locate(job.domains))
+        train = replace(train, domain=of_row[train.chosen], n_domains=int(of_row.max()) + 1)
     own, train = train, Rows.joined([train, *others])
     valid_views = views(job.valid_corpora)  # epochs are validated on the first view alone
     if job.valid:
@@ -95,7 +98,7 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
         seen = [train, valid]
         if job.shape.kind == "series":
             seen = [computed_once(rows, model.input_layer, device) for rows in seen]
-        objective = Classification(task, model, *seen, run.train, device, job.precision, denoiser, outcomes)
+        objective = make_objective(run, task, model, *seen, run.train, device, job.precision, denoiser, outcomes)
 
         def fitted() -> History:
             return fit(objective, (job.seed, job.fold), job.path, progress)
@@ -122,6 +125,15 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
         }
 
     return Work(model, fitted, finish)
+
+
+def make_objective(run: Run, *args: Any) -> Classification:
+    """Returns the objective of a run's regime; further arguments are those of Classification."""
+    from src.training.regimes import OBJECTIVES
+
+    if kind := OBJECTIVES.get(run.train.regime):
+        return kind(*args, regime=run.regime)
+    return Classification(*args)
 
 
 class Classification(Objective):

@@ -115,6 +115,8 @@ class FoldJob(TrainingJob):
     """File with the sample weight of each train row, (N,); None: all 1."""
     beside: list[dict[str, Any]]
     """Further reports to train on: Beside as dictionaries."""
+    domains: str | None = None
+    """File with the number of the domain of each train row, (N,); None: a domain is a file."""
     valid: str | None
     """File with the rows that epochs are validated on, if these are not the valid_rows as they are: `chosen` rows of
     the valid_corpora one behind the other, the train `rows` that they are copies of, and weights."""

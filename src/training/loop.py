@@ -46,7 +46,9 @@ def fit(
 
     # The seconds of a damaged state were spent all the same.
     began = time.perf_counter() - checkpoints.spent(folder)
-    history, midway = checkpoints.resume(folder, model, average, optimizer)
+    history, midway, state = checkpoints.resume(folder, model, average, optimizer)
+    if state:
+        objective.restore(state)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         if objective.is_over(history):
             break
@@ -78,7 +80,8 @@ def fit(
                     raise _not_finite(objective, f"{what} {where}", objective.ids(rows))
                 if interrupts.is_asked():
                     seconds = time.perf_counter() - began
-                    checkpoints.save(folder, model, average, optimizer, history, seconds, watch.midway())
+                    state = objective.state()
+                    checkpoints.save(folder, model, average, optimizer, history, seconds, watch.midway(), state)
                     return history  # never received: leaving the context raises Stopped
             judged = average if average is not None else model
             valid = objective.validate(judged)
@@ -89,7 +92,8 @@ def fit(
             history.append({"epoch": epoch, "learning_rate": rate, **losses})
             if valid.loss == min(past["valid_loss"] for past in history):
                 checkpoints.save_weights(folder / "best.safetensors", judged)
-            checkpoints.save(folder, model, average, optimizer, history, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            checkpoints.save(folder, model, average, optimizer, history, seconds, further=objective.state())
             progress({**history[-1], "epochs": settings.epochs, "seconds": time.perf_counter() - started})
     if average is not None:
         model.load_state_dict(average.state_dict())

@@ -66,5 +66,12 @@ class Objective(abc.ABC):
         """Returns True if training stops before its last epoch."""
         return False
 
+    def state(self) -> dict[str, Tensor]:
+        """Returns what steps change beside the model, for a checkpoint: tensors by name."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - most objectives have no state
+        """Goes back to where state() was called."""
+
     def make_optimizer(self) -> torch.optim.Optimizer:
         return make_optimizer(self.model, self.settings)

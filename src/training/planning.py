@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,7 +56,7 @@ def fold_jobs(
                 for job in jobs[teacher]
                 if job.path.name.startswith(part_of(split.fold, split.seed))
             ]
-            jobs[name].append(planner.job(folder, split, seed, teachers))
+            jobs[name] += planner.jobs(folder, split, seed, teachers)
     return jobs
 
 
@@ -113,12 +113,26 @@ class _Planner:
         self.extra = workspace.dataset.extra_labelled if run.train.extra_weight else []
         self.near_by = workspace.dataset.near_by(workspace.settings.folds.max_compared) if self.extra else None
         self.partly = [name for name in self.extra if run.train.teachers and _has_unknown_labels(workspace, name)]
+        self.domains = workspace.domains.of_row if run.train.regime != "pooled" else None
+
+    def jobs(self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob]) -> list[FoldJob]:
+        """Jobs of one fold and seed: one, or under train.regime=single one for each domain that the fold trains on."""
+        if self.run.train.regime != "single":
+            return [self.job(folder, split, seed, teachers)]
+        here = np.unique(self.domains[split.train_rows])
+        return [self.job(folder, _only(split, self.domains, one), seed, teachers, domain=int(one)) for one in here]
 
     def job(
-        self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob], lesson: Lesson | None = None
+        self,
+        folder: Path,
+        split: Split,
+        seed: int,
+        teachers: Sequence[FoldJob],
+        lesson: Lesson | None = None,
+        domain: int | None = None,
     ) -> FoldJob:
         """Job of one fold and seed; `folder` is that of the run's folds. Soft labels are those of `teachers`, or those
-        of the `lesson`."""
+        of the `lesson`. `domain`: the only one that the split's rows are of."""
         dataset, ref = self.workspace.dataset, self._reference
         # A student of all rows starts from the first fold's weights (distillation.start_of), so with its encoder.
         start = self.starts.of_fold(split.fold if len(split.predicted_rows) else 0)
@@ -135,6 +149,8 @@ class _Planner:
                 "extra": [dataset.extra_texts, dataset.extra_labels, self.near_by] if self.extra else None,
                 "teachers": [teacher.fingerprint for teacher in teachers],
                 "unlabelled": [dataset.test_texts, dataset.extra_texts] if teachers else None,
+                **({"domains": storage.array_hash(self.domains)} if self.domains is not None else {}),
+                **({"tests": dataset.test_texts} if self.run.regime.unlabelled == "test" else {}),
                 **({"filled": self.partly} if teachers and self.partly else {}),
                 "rows": storage.array_hash(split.train_rows, split.valid_rows, split.predicted_rows),
                 "valid": self._valid_stamp(valid),
@@ -145,7 +161,8 @@ class _Planner:
                 **(lesson.stamp() if lesson else {}),
             }
         )
-        folder = folder / f"{part_of(split.fold, split.seed)}{seed}.{stamp[:8]}"
+        of_domain = "" if domain is None else f".domain_{domain}"
+        folder = folder / f"{part_of(split.fold, split.seed)}{seed}{of_domain}.{stamp[:8]}"
         return FoldJob(
             run=self.settings,
             task=dataset.task.name,
@@ -162,8 +179,10 @@ class _Planner:
                 asdict(one)
                 for one in self._labelled(folder, split, teachers)
                 + self._pseudo_labelled(teachers)
+                + self._unlabelled()
                 + self._taught(lesson)
             ],
+            domains=ref(self._save(folder / "domains.npy", self.domains)) if self.domains is not None else None,
             valid=ref(self._save(folder / "valid.npz", **valid)) if valid else None,
             valid_corpora=list(map(ref, copies or [dataset.train_folder])),
             fold=split.fold,
@@ -227,6 +246,23 @@ class _Planner:
             Beside(ref(folder), None, self._logits(teachers, folder), self.run.train.teacher_weight)
             for folder in folders
         ]
+
+    def _unlabelled(self) -> list[Beside]:
+        """The test files as domains without labels (regime.unlabelled=test), with the weight of a train report."""
+        if self.run.regime.unlabelled != "test":
+            return []
+        dataset = self.workspace.dataset
+        return [Beside(self._reference(dataset.test_folder(name)), None, [], 1.0) for name in dataset.test_files]
+
+
+def _only(split: Split, domains: np.ndarray, domain: int) -> Split:
+    """Cuts a split to one domain (train.regime=single). Where the fold holds rows of it, the model predicts these
+    alone, as its institution would; else, as under folds.scheme=domains, all that the fold holds."""
+    train = split.train_rows[domains[split.train_rows] == domain]
+    if not (domains[split.valid_rows] == domain).any():
+        return replace(split, train_rows=train)
+    valid, predicted = (rows[domains[rows] == domain] for rows in (split.valid_rows, split.predicted_rows))
+    return replace(split, train_rows=train, valid_rows=valid, predicted_rows=predicted)
 
 
 def _makers(run: Run) -> tuple[str, ...]:

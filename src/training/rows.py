@@ -52,9 +52,9 @@ class Rows:
     weights: np.ndarray
     """(N,) float32, weight of each chosen report in the loss; train reports average 1"""
     domain: np.ndarray
-    """(N,) number of the file that each chosen report is from, see Batch.domain"""
+    """(N,) number of the domain or file that each chosen report is from, see Batch.domain"""
     n_domains: int
-    """Files of the whole corpus."""
+    """Domains or files of the whole corpus."""
     chosen: np.ndarray
     """(N,) rows of inputs and lengths"""
 
@@ -72,8 +72,9 @@ class Rows:
 
     @classmethod
     def beside(cls, beside: Beside, locate: Callable[[str], Path], task: Task) -> Rows:
-        """Loads reports of another corpus, with their own labels, with the mean prediction of teachers, or with that
-        where their own are unknown. `locate` turns a reference into a path, as TrainingJob.locate."""
+        """Loads reports of another corpus, with their own labels (unknown where it has none), with the mean prediction
+        of teachers, or with that where their own are unknown. `locate` turns a reference into a path, as
+        TrainingJob.locate."""
         corpus = Corpus.load(locate(beside.corpus))
         rows = np.arange(len(corpus)) if beside.rows is None else array_files.read_npy(locate(beside.rows))
         if beside.logits:
@@ -84,6 +85,8 @@ class Rows:
             if beside.fills:
                 own = np.asarray(corpus.labels[rows])
                 labels = np.where(np.isnan(own), labels, own)
+        elif corpus.labels is None:
+            labels = np.full((len(rows), task.n_labels), np.nan, dtype=np.float32)
         else:
             labels = np.asarray(corpus.labels[rows])
         return cls._taken(corpus, rows, labels, beside.weight)

@@ -89,7 +89,7 @@ def read_checkpoint(data: bytes, folder: Path) -> None:
         path = folder / name
         before = path.read_bytes()
         path.write_bytes(data)
-        history, _ = checkpoints.resume(folder, model, None, optimizer)
+        history, *_ = checkpoints.resume(folder, model, None, optimizer)
         assert data == before or not history, f"{name}: other bytes are taken for a state"
         with contextlib.suppress(UserError):
             storage.read_json(path)

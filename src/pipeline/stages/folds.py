@@ -25,6 +25,7 @@ WHAT = {
     "kfold": _("{k} folds"),
     "families": _("{k} folds of whole families"),
     "clusters": _("{k} folds of whole clusters"),
+    "domains": _("{k} folds, each one domain"),
     "holdout": _("holdout 8:1:1"),
 }
 LARGE = 100_000
@@ -46,9 +47,9 @@ class Folds(Stage):
             Target(
                 "",
                 self.result(workspace, ""),
-                fingerprint(splits.recorded(settings, len(dataset.train))),
+                _stamp(_recorded(workspace)),
                 (workspace.output.folds,),
-                lambda path: fingerprint(storage.read_json(path)["settings"]),
+                lambda path: _stamp(storage.read_json(path)),
                 lambda: dataset.find_splits(settings) is not None,
             )
         ]
@@ -73,9 +74,9 @@ class Folds(Stage):
                 f"{output.folds} lacks a row of the train files, or a column for a seed of folds.seeds, or has a "
                 f"malformed line. Mend it, or make it anew: ./run.sh {workspace.command('folds', '--anew')}"
             )
-        recorded = splits.recorded(settings, len(dataset.train))
+        recorded = _recorded(workspace)
         target = Target("", output.folds_manifest, None, (output.folds,))
-        target.write({"settings": recorded, "is_own": True})
+        target.write({**recorded, "is_own": True})
         info(_("folds: those of {folds} are used as they are").format(folds=output.folds))
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
@@ -90,12 +91,24 @@ def _described(workspace: Workspace) -> str:
     return WHAT[settings.scheme].format(k=settings.k)
 
 
+def _recorded(workspace: Workspace) -> dict[str, Any]:
+    """Settings that the folds depend on, as folds.json notes them: `settings`, and `domains` if these are the folds."""
+    settings = workspace.settings
+    found = {"settings": splits.recorded(settings.folds, len(workspace.dataset.train))}
+    return found | ({"domains": settings.domains.model_dump()} if settings.folds.scheme == "domains" else {})
+
+
+def _stamp(recorded: dict[str, Any]) -> str:
+    """Fingerprint of what _recorded() returned, or of a folds.json."""
+    return fingerprint([recorded["settings"], recorded["domains"]] if "domains" in recorded else recorded["settings"])
+
+
 def _split(workspace: Workspace, target: Target) -> None:
     config, output, dataset = workspace.settings, workspace.output, workspace.dataset
     corpus, what = dataset.train, _described(workspace)
-    settings = splits.recorded(config.folds, len(corpus))
+    recorded = _recorded(workspace)
     if output.folds.exists() and output.folds_manifest.exists():
-        _tell_of_runs(workspace, settings)
+        _tell_of_runs(workspace, recorded)
         info(_("folds: the {noun} or the settings have changed; splitting anew").format(noun=word(dataset.task.noun)))
     if len(corpus) >= LARGE:
         info(
@@ -105,7 +118,10 @@ def _split(workspace: Workspace, target: Target) -> None:
         )
     output.folds_manifest.unlink(missing_ok=True)  # a table without its manifest is not taken for made
     strata = dataset.task.strata(np.asarray(corpus.labels))
-    made = splits.make_folds(corpus, config.folds, strata)
+    if config.folds.scheme == "domains":
+        made = splits.folds_of_domains(workspace.domains, config.folds)
+    else:
+        made = splits.make_folds(corpus, config.folds, strata)
     if made.dealt:
         info(
             _(
@@ -123,7 +139,7 @@ def _split(workspace: Workspace, target: Target) -> None:
     names = [file["name"] for file in dataset.manifest["files"] if file["role"] == "train"]
     splits.save(output.folds, made, corpus, names)
     worst, label = splits.largest_imbalance(strata, made)
-    manifest = {"settings": settings, "largest_imbalance": round(worst, 6)}
+    manifest = {**recorded, "largest_imbalance": round(worst, 6)}
     if made.families is not None:
         manifest["families"] = _tell(made.families, len(corpus) / config.folds.k)
     target.write(manifest)
@@ -139,19 +155,25 @@ def _split(workspace: Workspace, target: Target) -> None:
         warn(_("too few positives, so some folds have none: {rare}").format(rare=", ".join(rare)))
 
 
-def _tell_of_runs(workspace: Workspace, settings: dict[str, Any]) -> None:
+def _tell_of_runs(workspace: Workspace, recorded: dict[str, Any]) -> None:
     """Warns of finished runs on the folds that are about to be replaced, and names the command that brings the folds
     back. Raises UserError where a preset that the command does not name would replace them."""
     dataset = workspace.dataset
     try:
-        before, table = dataset.splits_settings(), storage.array_hash(workspace.splits.table)
+        before, table = dataset.fold_words(), storage.array_hash(workspace.splits.table)
     except UserError:
         return  # of other rows, or damaged: there is nothing to go back to
     found = [run for name in workspace.output.run_names() if (run := _run(workspace, name)) is not None]
     named = ", ".join(run.name for run in found if run.record["folds"] == table)
     if not named:
         return
-    changed = [f"folds.{key}={value}".replace(" ", "") for key, value in before.items() if settings.get(key) != value]
+    now = {"folds": recorded["settings"], "domains": recorded.get("domains", {})}
+    changed = [
+        f"{section}.{key}={value}".replace(" ", "")
+        for section, settings in before.items()
+        for key, value in settings.items()
+        if now[section].get(key) != value
+    ]
     back = f"{workspace.command('folds')} {shlex.join(changed)}"
     is_typed = any(word.startswith("folds.") for word in workspace.settings.overrides)
     if workspace.preset_reason and not is_typed:
