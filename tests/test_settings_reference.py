@@ -39,7 +39,7 @@ def test_costs_and_results_name_keys_that_exist():
     assert COSTS.keys() <= keys
     assert REMADE.keys() <= {key.partition(".")[0] for key in keys}
     assert {key for key in Config.model_fields if "." not in key} >= {key.partition(".")[0] for key in keys} - {
-        "model", "features", "pretrain", "denoise", "train",
+        "model", "features", "pretrain", "denoise", "train", "regime",
     }  # fmt: skip
 
 
