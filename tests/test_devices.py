@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -61,6 +62,13 @@ def test_the_probe_leaves_the_generator_alone():
     torch.manual_seed(5)
     pick_precision("auto", CPU)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_compiling_shows_its_progress_without_a_semaphore(monkeypatch):
+    monkeypatch.setattr(devices.shutil, "which", lambda name: name)
+    monkeypatch.setattr(torch, "compile", lambda model, **settings: model)
+    devices.compiled(torch.nn.Linear(1, 1), CPU)
+    assert isinstance(torch.hub.tqdm.get_lock(), type(threading.RLock()))
 
 
 def test_autocast_computes_products_in_the_precision():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,7 @@ def flops(model: Any, batches: list) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
+    warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")  # is about GPUs of Intel
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
         for batch in batches:
             model(batch.inputs, batch.lengths)
