@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_each_kind_of_step_is_measured_once():
     names = [one.name for one in gpu.variants(found["full/transformer"]["run"], graphs=False)]
     assert names == [f"{kind}, {how} attention" for kind in ("fp32", "bf16") for how in ("fused", "unfused")]
     assert [one.name for one in gpu.variants(LSTM, graphs=False)] == ["fp32", "bf16"]
-    assert [one.name for one in gpu.variants(LSTM, graphs=True)] == ["bf16, CUDA graphs"]
+    assert [one.name for one in gpu.variants(LSTM, graphs=True)] == ["fp32, CUDA graphs", "bf16, CUDA graphs"]
 
 
 def test_the_share_is_that_of_the_named_card_or_none():
@@ -64,15 +65,63 @@ def test_a_name_of_attention_limits_the_kernels():
 
 
 def test_a_job_waits_for_its_wave_until_one_moment_whenever_it_arrives(tmp_path):
-    wave = {"wave": str(tmp_path), "jobs": 2, "turns": False}
-    gpu.arrive(wave | {"name": "own"})
+    wave = {"wave": str(tmp_path), "jobs": 2, "name": "own"}
     with gpu._turn(wave | {"until": time.time() - 1}):
         assert len(list(tmp_path.glob("*.ready"))) == 1, "its time is over: it measures without the other"
-    other = threading.Timer(0.2, gpu.arrive, [wave | {"name": "other"}])
+    other = threading.Timer(0.2, gpu.mark, [wave | {"name": "other"}, gpu.READY])
     other.start()
     with gpu._turn(wave | {"until": time.time() + 600}):
         assert len(list(tmp_path.glob("*.ready"))) == 2
     other.join()
+
+
+def test_jobs_of_a_wave_measure_in_smaller_and_smaller_numbers_without_one_that_fails(tmp_path):
+    wave = {"wave": str(tmp_path), "jobs": 4, "counts": [4, 2, 1], "until": time.time() + 600}
+    measured: list[str] = []
+
+    def measures(name: str) -> dict[str, float]:
+        measured.append(name)
+        if name == "fold.0":
+            raise MemoryError
+        return {gpu.TRAINED: 1.0}
+
+    def run(name: str) -> dict[str, dict[str, float]]:
+        one = wave | {"name": name}
+        try:
+            return gpu._together(one, lambda: measures(name))
+        except MemoryError:
+            return {}
+        finally:
+            gpu.mark(one, gpu.ENDED)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(run, [f"fold.{i}" for i in range(4)]))
+    assert [sorted(one) for one in found] == [[], ["1", "2", "4"], ["2", "4"], ["4"]]
+    assert sorted(measured[:4]) == [f"fold.{i}" for i in range(4)] and sorted(measured[4:6]) == ["fold.1", "fold.2"]
+
+
+def test_jobs_whose_time_is_over_do_not_measure_without_the_others(tmp_path):
+    wave = {"wave": str(tmp_path), "jobs": 2, "name": "own", "counts": [2, 1], "until": time.time() + 0.1}
+    assert gpu._together(wave, lambda: {gpu.TRAINED: 1.0}) == {}
+    with pytest.raises(UserError, match="its process ended while it measured"):
+        gpu.measure(wave, lambda news: None)
+
+
+def test_workers_are_those_that_trained_most_once_all_numbers_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_bench, "available_cores", lambda: 8)
+    command = gpu_bench.GpuBench(Workspace(load_config("quick", [f"paths.output={tmp_path}"])), 60, dry_run=True)
+    command.sizes = gpu.Sizes()
+    command.found = command._begun()
+    for name, rate in (("quick/lstm", 9.0), ("standard/transformer", 2.0)):
+        command.found["rates"][name]["variants"] = {"fp32": {gpu.TRAINED: rate}}
+    command.found["rates"]["standard/transformer"]["variants"]["bf16, CUDA graphs"] = {gpu.TRAINED: 99.0}
+    assert command._side_encoders() == ["standard/transformer", "quick/lstm"], "the slowest first"
+    assert command._workers() == "auto"
+    rates = {"1": {gpu.TRAINED: 2.0}, "2": {gpu.TRAINED: 4.0}, "4": {gpu.TRAINED: 3.0}}
+    command.found["side_by_side"] = {"quick/lstm": rates, "standard/transformer": rates}
+    assert command._uncounted("standard/transformer") == [8] and command._workers() == "auto"
+    rates["8"] = {"error": "out of memory"}
+    assert command._workers() == 2
 
 
 def test_without_a_card_the_command_names_the_dry_run(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """Rates of training and prediction on one device, each measured in a process of its own, and the tables of all of it.
 
 A wave of jobs sets up side by side: imports, weights, a warm-up epoch with its compilation. Then the jobs measure one
-after the other, each with the device to itself; or all at once, to see how many folds a card trains side by side.
+after the other, each with the device to itself; or many, then fewer of them at the same time, to see how many folds a
+card trains side by side.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from src.bench.data import encoded
 from src.bench.product import built, flops, random_rows
 from src.core import locks, storage
+from src.core.errors import UserError
 from src.core.executors import Job
 from src.core.settings import Config, Run, Transformer
 from src.data.tasks import ROUND1
@@ -48,7 +50,10 @@ STEP = ("batch_size", "attack", "consistency", "join", "noise")
 """Settings of training that decide how much work a step is, beside the model."""
 TRAINED, PREDICTED = "train_per_second", "predict_per_second"
 PATIENCE = 0.9
-"""Share of a wave's time in which its jobs must be set up: after it, those that are measure without the others."""
+"""Share of a wave's time after which its jobs wait for no other: those that take turns measure without it, and those
+that measure at the same time end."""
+READY, ENDED = "ready", "ended"
+"""Marks of a job that is set up, and of one that has ended, with or without an error."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +99,28 @@ def encoders(presets: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
 
 
 def variants(run: Run, graphs: bool) -> list[Variant]:
-    """Returns the variants of an encoder that are computed as they are or, with `graphs`, those that are compiled: with
-    CUDA graphs a single one, for compiling takes most of a minute."""
+    """Returns the variants of an encoder that are computed as they are or, with `graphs`, those that are compiled: in
+    both precisions, with one kind of attention."""
     attentions = (FUSED, UNFUSED) if isinstance(run.model, Transformer) else ("",)
     if graphs:
-        return [Variant("bf16", attentions[0], graphs=True)]
+        return [Variant(precision, attentions[0], graphs=True) for precision in PRECISIONS]
     return [Variant(precision, attention) for precision in PRECISIONS for attention in attentions]
 
 
 def job(
-    name: str, run: Run, variant: Variant, sizes: Sizes, device: str, wave: Path, seconds: float, jobs: int, turns: bool
+    name: str,
+    run: Run,
+    variant: Variant,
+    sizes: Sizes,
+    device: str,
+    wave: Path,
+    seconds: float,
+    jobs: int,
+    counts: Sequence[int] = (),
 ) -> Job:
     """Returns the job of one rate, one of so many `jobs` of a wave, whose folder is `wave` and which has so many
-    `seconds`. `turns`: the jobs measure one after the other."""
+    `seconds`. `counts`: numbers of jobs that measure at the same time, one number after the other; without it, one job
+    measures after the other."""
     payload = {
         "run": run.model_dump(mode="json"),
         "variant": vars(variant),
@@ -116,7 +130,7 @@ def job(
         "name": name.replace("/", "."),
         "until": time.time() + PATIENCE * seconds,
         "jobs": jobs,
-        "turns": turns,
+        "counts": list(counts),
     }
     return Job(name, "src.bench.gpu:measure", payload)
 
@@ -126,19 +140,24 @@ def result_of(one: Job) -> Path:
     return Path(one.payload["wave"]) / f"{one.payload['name']}.json"
 
 
-def arrive(one: Mapping[str, Any]) -> None:
-    """Notes that a job, by its payload, is ready to measure or has failed: nobody needs to wait for it."""
-    (Path(one["wave"]) / f"{one['name']}.ready").touch()
+def mark(one: Mapping[str, Any], step: str) -> None:
+    """Notes that a job, by its payload, has come to a step of its wave: READY, a count, or ENDED."""
+    (Path(one["wave"]) / f"{one['name']}.{step}").touch()
 
 
 def measure(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Measures the rates of a variant of an encoder (a job). Writes rates of training and, unless it is compiled, of
-    prediction, in reports a second; operations of a report's matrix products; and the card's memory at its peak."""
+    prediction, in reports a second; operations of a report's matrix products; and the card's memory at its peak. A job
+    that measures at the same time as others writes its rates by their number (`together`). Raises UserError where its
+    process had died amid the others' measurements."""
     import torch
 
     from src.training.classification import Classification
     from src.training.devices import set_up
 
+    if payload["counts"] and (Path(payload["wave"]) / f"{payload['name']}.{READY}").exists():
+        mark(payload, ENDED)
+        raise UserError(f"{payload['name']}: its process ended while it measured at the same time as others")
     try:
         device, sizes, variant = (
             torch.device(payload["device"]),
@@ -160,27 +179,60 @@ def measure(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None])
                 next(steps)
             if not variant.graphs:
                 next(predictions)
-            arrive(payload)
-            model.train()  # prediction has left it in evaluation
-            with _turn(payload):
-                found[TRAINED] = _per_second(steps, sizes.seconds, device)
-                if not variant.graphs:  # the product compiles no prediction
-                    found[PREDICTED] = _per_second(predictions, sizes.seconds / 2, device)
+
+            def rates() -> dict[str, float]:
+                model.train()  # prediction leaves it in evaluation
+                trained = {TRAINED: _per_second(steps, sizes.seconds, device)}
+                if variant.graphs:  # the product compiles no prediction
+                    return trained
+                return trained | {PREDICTED: _per_second(predictions, sizes.seconds / 2, device)}
+
+            if payload["counts"]:
+                found["together"] = _together(payload, rates)
+            else:
+                with _turn(payload):
+                    found |= rates()
         if device.type == "cuda":
             found["peak_megabytes"] = torch.cuda.max_memory_allocated(device) / 1e6
         storage.write_json(Path(payload["wave"]) / f"{payload['name']}.json", found)
     finally:
-        arrive(payload)
+        mark(payload, ENDED)
+
+
+def _meet(payload: Mapping[str, Any], step: str) -> list[str] | None:
+    """Waits until each job of the wave has come to the step or has ended. Returns the names of those that came; None
+    where the time was over before."""
+    mark(payload, step)
+    while time.time() < payload["until"]:
+        marks = [path.name.rpartition(".") for path in Path(payload["wave"]).iterdir()]
+        came = {name for name, _, mark in marks if mark == step}
+        if len(came | {name for name, _, mark in marks if mark == ENDED}) >= payload["jobs"]:
+            return sorted(came)
+        time.sleep(0.01)
+    return None
 
 
 @contextlib.contextmanager
 def _turn(payload: Mapping[str, Any]) -> Iterator[None]:
-    """Waits until all jobs of the wave have arrived and, where they take turns, holds the device against the others."""
-    wave = Path(payload["wave"])
-    while len(list(wave.glob("*.ready"))) < payload["jobs"] and time.time() < payload["until"]:
-        time.sleep(0.01)
-    with locks.lock(wave / "turn.lock") if payload["turns"] else contextlib.nullcontext():
+    """Waits until all jobs of the wave are set up, and holds the device against the others."""
+    _meet(payload, READY)
+    with locks.lock(Path(payload["wave"]) / "turn.lock"):
         yield
+
+
+def _together(payload: Mapping[str, Any], rates: Callable[[], dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Measures, for each count in turn, at the same time as so many jobs of the wave that have not ended. Returns the
+    rates by count, without those that this job did not take part in."""
+    found: dict[str, dict[str, float]] = {}
+    if _meet(payload, READY) is None:
+        return found
+    for count in payload["counts"]:
+        came = _meet(payload, str(count))
+        if came is None:  # some may be late, and would measure alone
+            break
+        if len(came) >= count and payload["name"] in came[:count]:
+            found[str(count)] = rates()
+    return found
 
 
 def _attention(name: str, device: Any) -> contextlib.AbstractContextManager:
@@ -286,7 +338,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     for name, counts in found["side_by_side"].items():
         one_fold = counts.get("1", {}).get(TRAINED)
         rows = []
-        for count, figures in counts.items():
+        for count, figures in sorted(counts.items(), key=lambda one: int(one[0])):
             cells = [_number(figures.get(TRAINED)), _number(figures.get(PREDICTED))]
             gain = figures[TRAINED] / one_fold if one_fold and TRAINED in figures else None
             rows.append([count, *cells, NONE if gain is None else f"{gain:.2f}", _error(figures)])

@@ -1,13 +1,15 @@
 """./run.sh bench gpu: what a card is worth, within a time: rates, folds side by side, and presets on the reports.
 
-1. Rates of training and prediction of each kind of step of the presets, and of 1 to 16 folds side by side.
-2. `standard`, from the files to the submission, with as many workers as trained most reports a second.
-3. The rates of compiled steps, whose compilation takes long.
-4. `full` with three seeds, as much of it as there is time for.
+1. Rates of training and prediction of each kind of step of the presets.
+2. Rates of 1 to 16 folds of the slowest encoder of `standard` side by side.
+3. `standard`, from the files to the submission, with as many workers as trained most reports a second.
+4. Rates of folds of its other encoders side by side.
+5. Rates of compiled steps, whose compilation takes long.
+6. `full` with three seeds.
 
-Each part ends in time for the next. After each figure the JSON is written, so that nothing that is measured is lost by
-a kill, and the same command goes on with what is missing. An error, such as too little memory on the card, is noted in
-the place of the figure, and is not tried again.
+The first two parts end in time for the third; the others have the time that is left. After each figure the JSON is
+written, so that nothing that is measured is lost by a kill, and the same command goes on with what is missing. An
+error, such as too little memory on the card, is noted in the place of the figure, and is not tried again.
 """
 
 from __future__ import annotations
@@ -46,12 +48,10 @@ MADE = ("standard", "full")
 SEEDS = {"full": ("train.seeds=[1,2,3]",)}
 """Words for a preset that is made."""
 STAGES = ("prepare", "folds", "shift", "pretrain", "train", "blend", "submit")
-RATES_SHARE, SIDE_SHARE, GRAPHS_SHARE = 0.2, 0.2, 0.2
-"""Shares of the time that the rates of steps, of folds side by side and of compiled steps may take."""
+RATES_SHARE, SIDE_SHARE = 0.2, 0.1
+"""Shares of the time that the rates of steps, and of folds side by side before a preset, may take."""
 RESERVE = 25.0
 """Seconds before the end at which everything stops: workers have 10 s to keep their state."""
-CARD_MEMORY = 2 << 30
-"""Bytes of the card that a process is reckoned to need."""
 SMALL = gpu.Sizes(rows=64, predicted=64, seconds=0.05, side_by_side=(1, 2), graphs=False)
 """Sizes of a dry run."""
 SMALL_ROWS, SMALL_TEST_ROWS = 120, 20
@@ -97,12 +97,15 @@ class GpuBench:
             self._save()
             if self.dry_run and not (self.folder / "input" / FILES[0]).exists():
                 make_sample(self.folder / "input", rows=SMALL_ROWS, test_rows=SMALL_TEST_ROWS, task=ROUND1, seed=7)
-            self._rates(False, RATES_SHARE)
-            self._side_by_side()
-            self._make(MADE[0], self.left - (GRAPHS_SHARE * self.seconds if self.sizes.graphs else 0.0))
-            self._rates(True, GRAPHS_SHARE)
+            self._rates(False, min(RATES_SHARE * self.seconds, self.left))
+            slowest, *others = self._side_encoders()
+            self._side_by_side(slowest, min(SIDE_SHARE * self.seconds, self.left))
+            self._make(MADE[0])
+            for name in others:
+                self._side_by_side(name, self.left)
+            self._rates(True, self.left)
             for preset in MADE[1:]:
-                self._make(preset, self.left)
+                self._make(preset)
             self.session["seconds"] = time.monotonic() - terminal.started()
             self._save()
             self._show()
@@ -148,7 +151,11 @@ class GpuBench:
             for graphs in ((False, True) if self.sizes.graphs else (False,))
             for name, variant in self._unmeasured(graphs)
         ]
-        side = [f"{count} folds of {name} side by side" for name, count in self._uncounted()]
+        side = [
+            f"{count} folds of {name} side by side"
+            for name in self._side_encoders()
+            for count in reversed(self._uncounted(name))
+        ]
         made = [name for name in MADE if not _is_over(self.found["presets"].get(name, {}))]
         return [*rates, *side, *made]
 
@@ -163,10 +170,10 @@ class GpuBench:
             if variant.name not in measured[name]["variants"]
         ]
 
-    def _rates(self, graphs: bool, share: float) -> None:
+    def _rates(self, graphs: bool, seconds: float) -> None:
         """Measures the steps that are missing, in waves of as many processes as there are cores and memory for."""
         wanted = self._unmeasured(graphs) if self.sizes.graphs or not graphs else []
-        until = min(share * self.seconds, self.left) + time.monotonic()
+        until = seconds + time.monotonic()
         size = self._at_once()
         for start in range(0, len(wanted), size):
             named = {f"{name}: {variant.name}": (name, variant) for name, variant in wanted[start : start + size]}
@@ -177,50 +184,59 @@ class GpuBench:
                 self._save()
 
             given = {job: (self.encoders[name]["run"], variant) for job, (name, variant) in named.items()}
-            if not self._wave("compiled rates" if graphs else "rates", given, until, True, keep):
+            if not self._wave("compiled rates" if graphs else "rates", given, until, keep):
                 return
 
     def _at_once(self) -> int:
         cores = max(2, available_cores())
-        if self.device.type != "cuda":
-            return cores
-        return max(1, min(cores, torch.cuda.get_device_properties(self.device).total_memory // CARD_MEMORY))
+        return cores if self.device.type == "cpu" else min(cores, devices.jobs_on(self.device))
 
-    def _uncounted(self) -> list[tuple[str, int]]:
-        """Encoders of the preset that is made first, and numbers of folds, that are not measured side by side."""
-        measured = self.found["side_by_side"]
+    def _side_encoders(self) -> list[str]:
+        """Encoders of the preset that is made first, whose folds are measured side by side: the slowest first."""
+
+        def trained(name: str) -> float:
+            found = self.found["rates"][name]["variants"].items()
+            return max((one.get(gpu.TRAINED, 0.0) for key, one in found if gpu.GRAPHS not in key), default=0.0)
+
         names = [name for name, one in self.encoders.items() if any(_is_of(MADE[0], used) for used in one["used_by"])]
-        return [
-            (name, count)
-            for name in names
-            for count in self.sizes.side_by_side
-            if count <= max(2, available_cores()) and str(count) not in measured.get(name, {})
-        ]
+        return sorted(names, key=trained)
 
-    def _side_by_side(self) -> None:
-        until = min(SIDE_SHARE * self.seconds, self.left) + time.monotonic()
-        precision = self.found["machine"]["auto_precision"]
-        for name, count in self._uncounted():
-            run, made = self.encoders[name]["run"], {}
-            attention = gpu.variants(run, graphs=False)[0].attention
-            given = {f"{name}: fold {i + 1} of {count}": (run, gpu.Variant(precision, attention)) for i in range(count)}
-            if not self._wave(f"{count} folds of {name}", given, until, False, made.__setitem__):
-                return
-            errors = [figures["error"] for figures in made.values() if "error" in figures]
-            rates = {key: sum(one[key] for one in made.values()) for key in (gpu.TRAINED, gpu.PREDICTED) if not errors}
-            self.found["side_by_side"].setdefault(name, {})[str(count)] = {"error": errors[0]} if errors else rates
-            self._save()
+    def _uncounted(self, name: str) -> list[int]:
+        """Numbers of folds of an encoder that are not measured side by side, the largest first."""
+        measured = self.found["side_by_side"].get(name, {})
+        counts = [count for count in self.sizes.side_by_side if count <= max(2, available_cores())]
+        return sorted((count for count in counts if str(count) not in measured), reverse=True)
+
+    def _side_by_side(self, name: str, seconds: float) -> None:
+        """Measures the numbers of folds that are missing, by one wave: so many, then fewer of its processes train."""
+        counts, run, made = self._uncounted(name), self.encoders[name]["run"], {}
+        if not counts:
+            return
+        variant = gpu.Variant(self.found["machine"]["auto_precision"], gpu.variants(run, graphs=False)[0].attention)
+        given = {f"{name}: fold {i + 1} of {counts[0]}": (run, variant) for i in range(counts[0])}
+        self._wave(f"folds of {name} side by side", given, seconds + time.monotonic(), made.__setitem__, counts)
+        errors = [figures["error"] for figures in made.values() if "error" in figures]
+        for count in counts:
+            rates = [one["together"][str(count)] for one in made.values() if str(count) in one.get("together", {})]
+            if len(rates) == count:
+                kept = {key: sum(one[key] for one in rates) for key in (gpu.TRAINED, gpu.PREDICTED)}
+            elif errors:
+                kept = {"error": errors[0]}
+            else:  # the time was over before
+                continue
+            self.found["side_by_side"].setdefault(name, {})[str(count)] = kept
+        self._save()
 
     def _wave(
         self,
         title: str,
         given: dict[str, tuple[Any, gpu.Variant]],
         until: float,
-        turns: bool,
         keep: Callable[[str, dict[str, Any]], None],
+        counts: Sequence[int] = (),
     ) -> bool:
-        """Measures rates by jobs that are set up side by side; `keep` gets the figures, or the error, of each. Returns
-        False where the time, of time.monotonic(), was over before all had ended."""
+        """Measures rates by jobs that are set up side by side, see gpu.job(); `keep` gets the figures, or the error, of
+        each. Returns False where the time, of time.monotonic(), was over before all had ended."""
         seconds = until - time.monotonic()
         if seconds <= 0:
             info(f"bench: no time is left for {title}")
@@ -228,7 +244,7 @@ class GpuBench:
         with tempfile.TemporaryDirectory() as folder:
             wave = Path(folder)
             jobs = [
-                gpu.job(name, run, variant, self.sizes, self.device.type, wave, seconds, len(given), turns)
+                gpu.job(name, run, variant, self.sizes, self.device.type, wave, seconds, len(given), counts)
                 for name, (run, variant) in given.items()
             ]
             try:
@@ -241,25 +257,21 @@ class GpuBench:
     # Presets
 
     def _workers(self) -> int | str:
-        """Number of folds side by side that trained most: of the encoder that is slowest, which takes most of the time.
-        That of the settings where they name one or nothing is measured."""
-        wish = self.configs[MADE[0]].executor.workers
-        rates = {
-            name: {int(count): one[gpu.TRAINED] for count, one in counts.items() if gpu.TRAINED in one}
-            for name, counts in self.found["side_by_side"].items()
-        }
-        rates = {name: one for name, one in rates.items() if one}
-        if wish != "auto" or not rates:
+        """Number of folds side by side that trained most: of the slowest encoder, which takes most of the time. That of
+        the settings where they name one, or where a number of folds is not measured, which could be the best."""
+        wish, slowest = self.configs[MADE[0]].executor.workers, self._side_encoders()[0]
+        counts = self.found["side_by_side"].get(slowest, {})
+        rates = {int(count): one[gpu.TRAINED] for count, one in counts.items() if gpu.TRAINED in one}
+        if wish != "auto" or not rates or self._uncounted(slowest):
             return wish
-        slowest = min(rates.values(), key=lambda one: max(one.values()))
-        return max(slowest, key=slowest.__getitem__)
+        return max(rates, key=rates.__getitem__)
 
-    def _make(self, preset: str, seconds: float) -> None:
-        """Makes a preset up to its submission, within so many seconds, and notes what is done."""
+    def _make(self, preset: str) -> None:
+        """Makes a preset up to its submission, in the time that is left, and notes what is done."""
         found = self.found["presets"].setdefault(preset, {"stages": {}, "sessions": [], "seconds": None})
         if _is_over(found):
             return
-        if seconds <= 0:
+        if (seconds := self.left) <= 0:
             info(f"bench: no time is left for {preset}")
             return
         workers = found.setdefault("workers", self._workers())
@@ -323,7 +335,7 @@ class _Kept:
 
     def finish(self, job: Job, failure: Failure | None) -> None:
         if failure:
-            gpu.arrive(job.payload)  # a process that died has not
+            gpu.mark(job.payload, gpu.ENDED)  # a process that died has not
         self._keep(job.name, {"error": failure.reason} if failure else storage.read_json(gpu.result_of(job)))
 
 
