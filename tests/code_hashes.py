@@ -41,6 +41,7 @@ ROOTS = {
     "LEADERBOARD": ["src.pipeline.stages.leaderboard"],
     "EXPLAIN": ["src.pipeline.stages.explain"],
     "ALARMS": ["src.pipeline.stages.alarms"],
+    "DOMAINS": ["src.pipeline.stages.domains"],
     "REPORT": ["src.pipeline.stages.report"],
     "DEVICE": ["src.training.devices"],
 }

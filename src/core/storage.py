@@ -51,6 +51,7 @@ class Output:
         self.hardware = root / "hardware"
         self.runs = root / "runs"
         self.alarms = root / "alarms"
+        self.domains = root / "domains"
         self.predictions = root / "predictions"
         self.tune = root / "tune"
         self.time = root / "time"

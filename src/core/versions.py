@@ -25,6 +25,8 @@ SUBMIT = 1
 LEADERBOARD = 1
 EXPLAIN = 1
 ALARMS = 2
+DOMAINS = 1
+"""Differences between domains, and figures by domain."""
 REPORT = 2
 DEVICE = 2
 """Which device and precision are used."""

@@ -125,12 +125,12 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Figu
     return area
 
 
-def bootstrapped(
-    statistic: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    draws: np.ndarray,
-    weights: np.ndarray | None = None,
-) -> Figure:
-    """Returns a bootstrapped ratio; `statistic` maps weights (n, D) to numerators (D,) and denominators (D,).
+Statistic = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Maps weights of rows (n, D) to the numerators (D,) and denominators (D,) of a ratio."""
+
+
+def drawn(statistic: Statistic, draws: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Returns a ratio of all rows, then of each bootstrap draw, (1 + D,); NaN where the denominator is zero.
 
     `weights` (n,) are sample weights, which multiply those of the draws.
     """
@@ -138,10 +138,15 @@ def bootstrapped(
     parts = [np.ones((n, 1))] + [draws[:, i : i + step] for i in range(0, n_draws, step)]
     weigh = 1.0 if weights is None else np.asarray(weights, dtype=np.float64)[:, None]
     top, bottom = np.hstack([statistic(part.astype(np.float64) * weigh) for part in parts])
-    value, *values = top / np.where(bottom > 0, bottom, math.nan)
+    return top / np.where(bottom > 0, bottom, math.nan)
+
+
+def bootstrapped(statistic: Statistic, draws: np.ndarray, weights: np.ndarray | None = None) -> Figure:
+    """Returns a bootstrapped ratio; arguments are those of drawn()."""
+    value, *values = drawn(statistic, draws, weights)
     defined = np.isfinite(values)  # a draw may miss all positives of a rare label
     if defined.sum() < 2:
-        return np.append(value, np.full(n_draws, math.nan))
+        return np.append(value, np.full(draws.shape[1], math.nan))
     centred = np.array(values) - np.mean(values, where=defined)
     return np.append(value, np.where(defined, centred / math.sqrt(defined.sum() - 1), 0.0))
 
@@ -157,6 +162,11 @@ def average_precision(
     labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, draws: np.ndarray, weights: np.ndarray | None = None
 ) -> Figure:
     """Returns scikit-learn's average precision, the area under the precision-recall curve summed over steps."""
+    return bootstrapped(precision_statistic(labels, scores, counted), draws, weights)
+
+
+def precision_statistic(labels: np.ndarray, scores: np.ndarray, counted: np.ndarray) -> Statistic:
+    """Statistic of average_precision(), of (n,) arrays."""
     # Each distinct score of a positive report ends a step; steps descend, and the last bin holds the remaining scores.
     steps = np.unique(scores[positive := counted & (labels == 1)])
     bins = len(steps) - np.searchsorted(steps, scores, side="right")
@@ -167,7 +177,26 @@ def average_precision(
         precision = hits.cumsum(axis=0) / np.where(retrieved > 0, retrieved, 1)
         return (hits * precision).sum(axis=0), hits.sum(axis=0)
 
-    return bootstrapped(statistic, draws, weights)
+    return statistic
+
+
+def area_statistic(labels: np.ndarray, scores: np.ndarray, counted: np.ndarray) -> Statistic:
+    """Statistic of the area under the ROC curve, of (n,) arrays: the share of pairs of a positive and a negative row
+    in which the positive one has the higher score, ties counting half."""
+    positive, negative = counted & (labels == 1), counted & (labels == 0)
+    steps = np.unique(scores[positive])
+    # Bin 2k: below step k and above the step before; bin 2k + 1: at step k.
+    place = np.searchsorted(steps, scores)
+    is_at = place < np.searchsorted(steps, scores, side="right")
+    bins = 2 * place + is_at
+
+    def statistic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hits, others = (_sums(bins, 2 * len(steps) + 1, mask, weights) for mask in (positive, negative))
+        at = others[1::2]
+        below = others.cumsum(axis=0)[1::2] - at / 2
+        return (hits[1::2] * below).sum(axis=0), hits.sum(axis=0) * others.sum(axis=0)
+
+    return statistic
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, counted: np.ndarray, draws: np.ndarray) -> Figure:

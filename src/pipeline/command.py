@@ -72,6 +72,10 @@ COMMANDS = {
         "./run.sh explain blend --id 42 --label region_3",
     ),
     "alarms": Entry(_("early warning: a run reads each stay hour by hour"), "./run.sh alarms boosting --task icu"),
+    "domains": Entry(
+        _("how institutions differ, how runs score in each of them, and what labelled rows of a new one bring"),
+        "./run.sh domains --task icu domains.by=ICUType",
+    ),
     "serve": Entry(_("predictions of a bundle over HTTP"), "./run.sh serve --bundle blend.bundle --port 8080"),
     "stream": Entry(
         _("answer the messages of Redis Streams or Kafka by a bundle; with --send, send some"),

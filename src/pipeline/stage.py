@@ -24,7 +24,7 @@ from src.evaluation.workspace import Workspace
 
 STAGES = (
     "sample", "prepare", "folds", "shift", "baselines", "pretrain", "train", "blend", "submit", "score", "leaderboard",
-    "explain", "alarms", "report", "eda",
+    "explain", "alarms", "domains", "report", "eda",
 )  # fmt: skip
 """All stages, each behind those that it needs."""
 TRIES = 3
