@@ -354,3 +354,14 @@ def test_a_model_that_needs_columns_says_which():
     with pytest.raises(UserError, match="features.imputer=decay"):
         load_config("quick", ["task=icu", "features.imputer=mean"], ["grud"])
     assert load_config("quick", ["task=icu"], ["grud"]).runs["grud"].features.imputer == "decay"
+
+
+def test_a_hidden_descriptor_changes_nothing():
+    inputs = stays(12)
+    other = {**inputs, "statics": inputs["statics"].copy()}
+    other["statics"][:, :, STAYS.statics.index("Height")] = 150
+    for features, is_same in ((Features(summary=True, hidden=["Height"]), True), (Features(summary=True), False)):
+        made = layer(features)
+        with torch.no_grad():
+            for read in (made, made.context):
+                assert torch.equal(read(tensors(inputs)), read(tensors(other))) == is_same

@@ -165,6 +165,9 @@ class Domains(Settings):
     large; ICUType or Gender: that descriptor of a stay."""
     k: int = Field(4, ge=2, le=1000)
     """Number of domains by clusters."""
+    rounds: Literal["separate", "pooled"] = "separate"
+    """Train files of both rounds. separate: those of the round that is not predicted are extra files, in training only;
+    pooled: all are train files, with the labels that both have (task=round1), so that each file can be a domain."""
 
     @model_validator(mode="after")
     def _k_is_of_clusters(self) -> Domains:
@@ -390,6 +393,11 @@ class Features(Settings):
     """Columns of examinations: the last value, weighted by the exponential decay of its age."""
     summary: bool = False
     """Summary features of the whole series beside the pooled features (wide and deep)."""
+    hidden: list[Literal["Age", "Gender", "Height", "Weight", "ICUType"]] = Field(
+        [], exclude_if=lambda names: not names
+    )
+    """Descriptors of a stay that the model does not read, such as ICUType where its values are domains: a domain that
+    is new to a model has a value of it that the model has not seen."""
     drop: float = Field(0.0, ge=0, lt=1)
     """Augmentation: largest share of a stay's observations that are hidden in a training step; each stay has a share
     between 0 and this one. The summary features of the wide part still see them."""
@@ -937,6 +945,14 @@ class Config(Settings):
     def _uri_of_mlflow(self) -> Config:
         if self.track_uri is not None and self.track != "mlflow":
             raise ValueError(f"track_uri is for track=mlflow; track is {self.track}")
+        return self
+
+    @model_validator(mode="after")
+    def _pooled_rounds_have_regions(self) -> Config:
+        if self.domains.rounds == "pooled" and self.task != "round1":
+            raise ValueError(
+                f"domains.rounds=pooled is for task=round1, whose labels both rounds have, not {self.task}"
+            )
         return self
 
     @property

@@ -68,6 +68,8 @@ class ReportSource(Source):
             return files
         from src.data.rounds import with_parts  # NumPy: --help need not wait
 
+        if settings.domains.rounds == "pooled":
+            return files
         return with_parts(files, settings.task)
 
     def sample_rows(self, settings: Config) -> int:

@@ -100,6 +100,8 @@ class SeriesInput(Fitted):
         self.columns = series_columns(shape, features)
         n_parameters = len(shape.parameters)
         self.scaler, self.static_scaler = Scaler(n_parameters), Scaler(len(shape.statics))
+        hidden = [any(name == one or name.startswith(f"{one}_") for one in features.hidden) for name in shape.statics]
+        self.hidden = [i for i, is_hidden in enumerate(hidden) if is_hidden]
         self.vitals = places(shape, "vital")
         self.given = places(shape, "drug", "device")
         self.examinations = places(shape, "examination")
@@ -135,7 +137,7 @@ class SeriesInput(Fitted):
         if not self.options.drop and self.options.imputer != "decay":
             found["columns"] = self.features(inputs)
         if self.context_size:
-            found["summary"] = self.complete(summarise(inputs, self.shape))[:, None]
+            found["summary"] = self.complete(summarise(self._visible(inputs), self.shape))[:, None]
         return found
 
     def features(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -166,7 +168,7 @@ class SeriesInput(Fitted):
             kept = self.examinations
             parts.append(carried[:, :, kept] * (-elapsed[:, :, kept] / RECENCY).exp())
         if self.shape.statics:
-            statics = self.static_scaler(inputs["statics"])
+            statics = self.static_scaler(self._visible(inputs)["statics"])
             steady = torch.cat([statics.nan_to_num(0), statics.isnan().to(filled.dtype)], dim=2)
             parts.append(steady.expand(-1, values.shape[1], -1))
         return torch.cat(parts, dim=2)  # (64, 48, 37 to 200)
@@ -177,17 +179,19 @@ class SeriesInput(Fitted):
             return inputs["values"].new_zeros(len(inputs["values"]), 0)
         if "summary" in inputs:
             return self.wide(inputs["summary"][:, 0])
-        return self.wide(self.complete(summarise(inputs, self.shape)))
+        return self.wide(self.complete(summarise(self._visible(inputs), self.shape)))
 
     def fit(self, values: Rows, statics: Rows | None = None) -> None:
         """Fits means, scales and donors to training rows: values (n, T, P), statics (n, 1, S), with NaN."""
         rows = np.unique(np.linspace(0, len(values) - 1, min(len(values), FIT_ROWS)).round().astype(int))
         values = np.asarray(values[rows])
+        inputs = {"values": torch.from_numpy(values)}
         hours = values.reshape(-1, values.shape[2])
         self.scaler.fit(hours)
         if self.shape.statics:
-            statics = np.asarray(statics[rows])
-            self.static_scaler.fit(statics[:, 0])
+            inputs["statics"] = torch.from_numpy(np.asarray(statics[rows]))
+            inputs = self._visible(inputs)
+            self.static_scaler.fit(inputs["statics"][:, 0].numpy())
         with torch.no_grad():
             if self.options.imputer == "knn":
                 self.put("donors", self._chosen_donors(hours))
@@ -196,10 +200,15 @@ class SeriesInput(Fitted):
                 total = doses.sum(axis=0) / np.maximum((doses > 0).sum(axis=0), 1)
                 self.put("unit_dose", np.where(total > 0, total, 1))
             if self.options.summary:
-                inputs = {"values": torch.from_numpy(values)}
-                if self.shape.statics:
-                    inputs["statics"] = torch.from_numpy(statics)
                 self.complete.fit(summarise(inputs, self.shape).numpy())
+
+    def _visible(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the inputs without what features.hidden names, which is unknown then."""
+        if not self.hidden:
+            return inputs
+        statics = inputs["statics"].clone()
+        statics[:, :, self.hidden] = torch.nan
+        return {**inputs, "statics": statics}
 
     def _thinned(self, values: Tensor) -> Tensor:
         """Hides observations at random in training, each series at a rate of its own."""
