@@ -21,6 +21,7 @@ from src.training import regimes
 from src.training.classification import Classification
 from src.training.epoch_reader import Wanted
 from src.training.job_specs import Beside
+from src.training.loop import fit
 from src.training.rows import Rows
 from tests.conftest import error_of
 from tests.test_classification import CPU, SIZE, TASK, rows
@@ -210,3 +211,32 @@ def test_a_regime_refuses_settings_of_another():
         load_config("quick", ["train.regime=coral", "regime.inner_rate=0.5"])
     with pytest.raises(UserError, match=r"train.regime=dann goes without train.attack"):
         load_config("standard", ["train.regime=dann"])
+
+
+@pytest.mark.parametrize("regime", ["groupdro", "dann", "coral", "maml", "fomaml", "reptile"])
+def test_a_killed_training_goes_on_with_the_state_of_its_regime(tmp_path, regime):
+    def started(folder):
+        one = objective(regime, step=1.0) if regime == "groupdro" else objective(regime)
+        one.settings = one.settings.model_copy(update={"epochs": 4})
+        folder.mkdir(exist_ok=True)
+        return one, lambda news: None
+
+    class Killed(Exception):
+        pass
+
+    def kill(news):
+        if news["epoch"] == 2:
+            raise Killed
+
+    whole, quiet = started(tmp_path / "whole")
+    fit(whole, (1, 0), tmp_path / "whole", quiet)
+    with pytest.raises(Killed):
+        fit(started(tmp_path / "cut")[0], (1, 0), tmp_path / "cut", kill)
+    resumed, quiet = started(tmp_path / "cut")
+    history = fit(resumed, (1, 0), tmp_path / "cut", quiet)
+    assert len(history) == 4
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    assert {name: value.tolist() for name, value in whole.state().items()} == {
+        name: value.tolist() for name, value in resumed.state().items()
+    }

@@ -49,12 +49,17 @@ class DomainObjective(Classification):
         self.regime = regime
         self.domains = np.unique(self._train.domain)
         """Numbers of the domains of the training rows."""
+        self._numbers = torch.from_numpy(self.domains.astype(np.int64)).to(self.device)
         if len(self.domains) < 2:
             told = _(
                 "train.regime={regime} learns from several domains, and the training rows are of one. Another "
                 "domains.by or folds.scheme may give more, or train.regime=pooled"
             )
             raise UserError(told.format(regime=self.settings.regime))
+
+    def places(self, batch: Batch) -> Tensor:
+        """Place (B,) of the domain of each row of a batch in `domains`."""
+        return torch.searchsorted(self._numbers, batch.domain)
 
     def task_loss(self, logits: Tensor, wanted: Wanted, rows: Tensor | slice = slice(None)) -> Tensor:
         """Loss of the logits (n, n_labels) of some `rows` of a batch."""
@@ -71,12 +76,11 @@ class GroupDRO(DomainObjective):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        # Soft labels and extra files are domains like others.
         self.weights = torch.full((len(self.domains),), 1 / len(self.domains), device=self.device)
 
     def loss(self, compute: Callable[..., Tensor], batch: Batch, wanted: Wanted) -> Tensor:
         logits = self.computed(compute, batch.inputs, batch.lengths)
-        places = torch.searchsorted(torch.from_numpy(self.domains.astype(np.int64)).to(self.device), batch.domain)
+        places = self.places(batch)
         present = places.unique()
         of_domains = [places == place for place in present]
         losses = torch.stack([self.task_loss(logits[rows], wanted, rows) for rows in of_domains])
@@ -114,10 +118,9 @@ class DomainAdversarial(DomainObjective):
 
     def loss(self, compute: Callable[..., Tensor], batch: Batch, wanted: Wanted) -> Tensor:
         pooled, logits = self.computed(self.model.with_pooled, batch.inputs, batch.lengths)
-        places = torch.searchsorted(torch.from_numpy(self.domains.astype(np.int64)).to(self.device), batch.domain)
         told = self.adversary(reverse(pooled.float(), self.ramp))
         self._steps += 1
-        return self.task_loss(logits, wanted) + nn.functional.cross_entropy(told, places)
+        return self.task_loss(logits, wanted) + nn.functional.cross_entropy(told, self.places(batch))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         optimizer = super().make_optimizer()
