@@ -26,7 +26,7 @@ from src.training.planning import epoch_cost
 
 MEASURED = {
     ("reports", "sample"): (120, 7_000),
-    ("reports", "quick"): (420, 16_000),
+    ("reports", "quick"): (345, 16_000),
     ("reports", "standard"): (2_250, 16_000),
     ("reports", "proof"): (1_800, 16_000),
     ("reports", "ablation"): (7_200, 16_000),
