@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from src.data.domains import find_domains
 from src.data.inputs import token_shape
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
+from src.pipeline.stage import get_stage, make
 from src.training import regimes
 from src.training.classification import Classification
 from src.training.epoch_reader import Wanted
@@ -240,3 +242,26 @@ def test_a_killed_training_goes_on_with_the_state_of_its_regime(tmp_path, regime
     assert {name: value.tolist() for name, value in whole.state().items()} == {
         name: value.tolist() for name, value in resumed.state().items()
     }
+
+
+def test_train_files_of_both_rounds_can_be_domains(tmp_path, tiny_input):
+    given = tmp_path / "input"
+    shutil.copytree(tiny_input, given)
+    lines = (given / "sample_train.csv").read_text().splitlines()[:60]
+    (given / "other_train.csv").write_text(
+        "".join(f"1{line},{'3' if line.rpartition('|,|')[2].strip() else ''}\n" for line in lines)
+    )
+    words = [f"paths.input={given}", f"paths.output={tmp_path / 'output'}"]
+    pooled = ["domains.rounds=pooled", "folds.scheme=domains", "folds.k=2"]
+    for more, roles in (([], ["train", "extra"]), (pooled, ["train", "train"])):
+        workspace = Workspace(load_config("sample", ["task=round1", *words, *more]))
+        make(workspace, get_stage("folds"))
+        files = workspace.dataset.manifest["files"]
+        assert [file["role"] for file in files if "train" in file["name"]] == roles and workspace.task.n_labels == 17
+    assert workspace.domains.names == ["other_train.csv", "sample_train.csv"]
+    assert np.array_equal(workspace.splits.table[:, 0], workspace.domains.of_row)
+    assert workspace.domains.sizes.tolist() == [60, len(workspace.labels) - 60]
+    told = error_of(load_config, "sample", ["domains.rounds=pooled", "task=round2"])
+    assert "domains.rounds=pooled is for task=round1" in told
+    wrong = Workspace(load_config("sample", [*words, *pooled, "folds.k=3"]))
+    assert "set folds.k=2" in error_of(make, wrong, get_stage("folds"))

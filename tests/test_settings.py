@@ -104,7 +104,7 @@ def test_bad_overrides_name_the_key_and_what_is_known(words, expected):
 
 
 def test_unknown_preset_and_model_list_the_known():
-    with pytest.raises(UserError, match=r"preset 'quikc'.*'quick'.*ablation, full, proof, quick"):
+    with pytest.raises(UserError, match=r"preset 'quikc'.*'quick'.*ablation, full, institutions, proof, quick"):
         load_config("quikc")
     with pytest.raises(UserError, match=r"model 'lstmm'.*'lstm'.*transformer"):
         load_config("quick", models=["lstmm"])
@@ -134,7 +134,7 @@ def test_a_preset_is_laid_over_the_one_that_it_is_like(tmp_path):
     assert load_config(str(path)).runs == load_config("quick", ["task=icu"]).runs
     path.write_text("like: round2\n")
     told = error_of(load_config, str(path))
-    assert "unknown preset 'round2'" in told and "Known: ablation, full, proof, quick, sample, standard" in told
+    assert "unknown preset 'round2'" in told and "Known: ablation, full, institutions, proof, quick, sample, standard" in told
 
 
 def test_types_are_learned_alike_by_teachers_and_students_of_round_2():

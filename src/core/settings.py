@@ -949,7 +949,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _pooled_rounds_have_regions(self) -> Config:
-        if self.domains.rounds == "pooled" and self.task != "round1":
+        if self.domains.rounds == "pooled" and self.task not in ("auto", "round1"):
             raise ValueError(
                 f"domains.rounds=pooled is for task=round1, whose labels both rounds have, not {self.task}"
             )

@@ -34,6 +34,7 @@ MEASURED = {
     ("reports", "round2-quick"): (600, 26_000),
     ("reports", "round2"): (2_400, 26_000),
     ("reports", "race"): (4_600, 26_000),
+    ("reports", "institutions"): (3_600, 20_000),
     ("icu", "sample"): (63, 2_000),
     ("icu", "quick"): (119, 4_000),
     ("icu", "standard"): (364, 4_000),

@@ -457,7 +457,8 @@ def _describe_rows(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, 
 def _recognise(wanted: str, train: list[Reports]) -> Task:
     if wanted != "auto":
         return get_task(wanted)
-    return train[0].task  # train files of the other round are extra files, see data/rounds.py
+    # Train files of the other round are extra files (data/rounds.py), or give the labels that all files have.
+    return min((file.task for file in train), key=lambda task: task.n_labels)
 
 
 def _encode_extra(
