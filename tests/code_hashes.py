@@ -42,6 +42,7 @@ ROOTS = {
     "EXPLAIN": ["src.pipeline.stages.explain"],
     "ALARMS": ["src.pipeline.stages.alarms"],
     "DOMAINS": ["src.pipeline.stages.domains"],
+    "ADAPT": ["src.training.adaptation"],
     "REPORT": ["src.pipeline.stages.report"],
     "DEVICE": ["src.training.devices"],
 }

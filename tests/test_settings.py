@@ -134,7 +134,10 @@ def test_a_preset_is_laid_over_the_one_that_it_is_like(tmp_path):
     assert load_config(str(path)).runs == load_config("quick", ["task=icu"]).runs
     path.write_text("like: round2\n")
     told = error_of(load_config, str(path))
-    assert "unknown preset 'round2'" in told and "Known: ablation, full, institutions, proof, quick, sample, standard" in told
+    assert (
+        "unknown preset 'round2'" in told
+        and "Known: ablation, full, institutions, proof, quick, sample, standard" in told
+    )
 
 
 def test_types_are_learned_alike_by_teachers_and_students_of_round_2():

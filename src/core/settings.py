@@ -176,6 +176,20 @@ class Domains(Settings):
         return self
 
 
+class Adapt(Settings):
+    """Few-shot adaptation to a new domain (./run.sh domains adapt), see adaptation.py. Nothing here is chosen on the
+    rows that are judged."""
+
+    draws: int = Field(3, ge=1, le=100)
+    """Number of draws of the labelled rows; figures are averaged over them."""
+    epochs: int = Field(10, ge=1, le=100_000)
+    """Epochs over the labelled rows, in batches of at most 32."""
+    rate: float = Field(0.2, gt=0, le=1000)
+    """Learning rate relative to that of the run's training."""
+    seed: Seed = 0
+    """Seed of the half of a domain that is judged, and of the draws."""
+
+
 class Sample(Settings):
     """Size and seed of the sample data; the images are always the same."""
 
@@ -878,6 +892,7 @@ class Config(Settings):
     sample: Sample = Sample()
     folds: Folds = Folds()
     domains: Domains = Domains()
+    adapt: Adapt = Adapt()
     shift: Shift = Shift()
     select_on: Literal["clean", "noised", "weighted", "shifted"] = "shifted"
     """Validation rows for early stopping, blends and the order of runs. clean: plain rows; noised: with the noise of

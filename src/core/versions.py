@@ -27,6 +27,8 @@ EXPLAIN = 1
 ALARMS = 2
 DOMAINS = 1
 """Differences between domains, and figures by domain."""
+ADAPT = 1
+"""Outputs of models that were adapted to a domain."""
 REPORT = 2
 DEVICE = 2
 """Which device and precision are used."""

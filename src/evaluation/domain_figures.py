@@ -124,6 +124,17 @@ def summary(figures: ByDomain, domains: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def pooled_draws(figures: Sequence[ByDomain]) -> ByDomain:
+    """Joins the figures of several draws of training rows: their mean, then the bootstrap values of all of them. An
+    interval of that is one of a single draw, of training rows and of judged rows."""
+    return {
+        name: np.hstack(
+            [np.mean([one[name][:, :1] for one in figures], axis=0), *(one[name][:, 1:] for one in figures)]
+        )
+        for name in figures[0]
+    }
+
+
 def gains(figures: ByDomain, against: ByDomain) -> dict[str, Any]:
     """Returns, as JSON values, the differences of the mean and of the worst domain, paired by their draws."""
     return {

@@ -93,6 +93,41 @@ def judging_tables(record: Mapping[str, Any]) -> list[Titled]:
     return found
 
 
+def adaptation_tables(record: Mapping[str, Any]) -> list[Titled]:
+    """Tables of adapted.json: each figure after each number of labelled rows, and what the first gains over none."""
+    sizes, parts = [f"{n:,}" for n in record["sizes"]], {"mean": _("mean"), "worst": _("worst")}
+
+    def table(title: str, figure: str, runs: Mapping[str, Any], columns: list[str], sign: str) -> Titled:
+        rows = [
+            [f"{name} {part}", *(interval_text(one[figure][key], sign) for one in by_size.values())]
+            for name, by_size in runs.items()
+            for key, part in parts.items()
+        ]
+        return Titled(title.format(figure=_heading(record, figure)), [_("run"), *columns], rows)
+
+    title = _("{figure} after so many labelled rows of a new domain: mean over domains and worst (95% interval)")
+    found = [table(title, figure, record["runs"], sizes, "") for figure in record["figures"]]
+    if sizes[1:]:
+        title = _("Gain of {figure} over no labelled row: mean over domains and worst (95% interval)")
+        found.append(table(title, record["figures"][0], record["gains"], sizes[1:], "+"))
+    return found
+
+
+def how_adapted(record: Mapping[str, Any], task: Task) -> str:
+    """Says what was judged, and which domains have fewer rows than were asked for."""
+    told = _(
+        "Judged on half of each domain, the same for all numbers of rows; the labelled {noun} are drawn from the other "
+        "half, {draws} times. Models are trained further for {epochs} epochs at {rate:g} of their learning rate, fixed "
+        "beforehand."
+    ).format(noun=word(task.noun), draws=record["draws"], epochs=record["epochs"], rate=record["rate"])
+    most = record["sizes"][-1]
+    few = [f"{name} ({n:,})" for name, n in zip(record["domains"], record["drawn_from"], strict=True) if n < most]
+    if not few:
+        return told
+    fewer = _("Domains whose other half has fewer than {most:,} rows learn from all of it: {names}.")
+    return f"{told} {fewer.format(most=most, names=', '.join(few))}"
+
+
 def how_judged(record: Mapping[str, Any]) -> str:
     """Says whether the models that predict a domain have seen other rows of it."""
     told = {

@@ -21,6 +21,7 @@ from src.core import locks, storage
 from src.core.errors import Damaged, UserError
 from src.core.language import _
 from src.core.locks import is_held
+from src.core.targets import CHECKSUMS
 from src.core.terminal import add_json, result, show_table, warn
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
@@ -142,6 +143,11 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
         for path in sorted(output.alarms.glob("*")):
             if path.name.split(".")[1] != used:
                 yield Item("reference of other stays or folds", path)
+    if output.domains.exists():
+        kept = _adapted(workspace)
+        for path in sorted(output.domains.glob("adapted/*/*.npy")):
+            if path not in kept:
+                yield Item("model's outputs after adaptation, of other settings", path)
     for folder in sorted(output.predictions.glob("*")):
         yield Item("encoded file of ./run.sh predict", folder)
     for folder in sorted(output.tune.glob("*/trials/*")):
@@ -178,6 +184,13 @@ def _needed(workspace: Workspace) -> set[Path]:
         if encoder := storage.read_json(fold / "result.json", workspace.command("train")).get("denoiser"):
             needed.add(output.root / encoder)
     return needed
+
+
+def _adapted(workspace: Workspace) -> set[Path]:
+    """Outputs that the last ./run.sh domains adapt was judged by."""
+    path = workspace.output.domains / "adapted.json"
+    noted = storage.read_json(path, workspace.command("domains", "adapt")) if path.exists() else {}
+    return {path.parent / name for name in noted.get(CHECKSUMS, {})}
 
 
 def _prediction_names(workspace: Workspace) -> set[str]:

@@ -21,7 +21,7 @@ from src.core.language import _
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import JobProgress, add_json, duration, info, result, show_table, warn
-from src.data.tasks import KINDS, SCORE_NAMES
+from src.data.tasks import KINDS, SCORE_NAMES, Task
 from src.evaluation import domain_differences, domain_figures, domain_summary
 from src.evaluation.domain_figures import ByDomain, DomainFigures
 from src.evaluation.runs import RunFolder
@@ -223,7 +223,7 @@ def judged(workspace: Workspace, runs: Sequence[RunFolder], against: str | None)
         "domains": domains.names,
         "rows": [len(one) for one in judge.rows],
         "labels": judge.n_labels(),
-        "score_name": "score" if task.kind == "multilabel" else SCORE_NAMES[KINDS[task.kind].scores[0]],
+        "score_name": score_name(task),
         "figures": judge.names,
         "draws": domain_figures.N_BOOT,
         "runs": {name: domain_figures.summary(found[name], domains.names) for name in order},
@@ -233,6 +233,11 @@ def judged(workspace: Workspace, runs: Sequence[RunFolder], against: str | None)
         },
         "seeds": {name: seeds[name] for name in order if name in seeds},
     }
+
+
+def score_name(task: Task) -> str:
+    """Heading of the task's own score, whatever Task.metric is."""
+    return "score" if task.kind == "multilabel" else SCORE_NAMES[KINDS[task.kind].scores[0]]
 
 
 def is_unseen(workspace: Workspace) -> bool:
