@@ -572,13 +572,14 @@ class Train(Optimisation):
     awp: all matrices. Both cost a second forward and backward pass."""
     attack_size: float | None = Field(None, gt=0)
     """Size of the move. fgm: its length, default 0.5. awp: its length relative to each matrix, default 0.005."""
-    regime: Literal["pooled", "single", "groupdro", "dann", "coral", "maml", "fomaml", "reptile"] = Field(
-        "pooled", exclude_if=lambda regime: regime == "pooled"
-    )
+    regime: Literal[
+        "pooled", "single", "groupdro", "dann", "coral", "maml", "fomaml", "reptile", "fedavg", "fedprox"
+    ] = Field("pooled", exclude_if=lambda regime: regime == "pooled")
     """Way of learning from several domains, whose settings are in the section regime; see docs/institutions.md. pooled:
     all rows are one set (empirical risk minimisation). single: one model a domain, whose predictions are averaged where
     none of them is of the row's own domain. groupdro: domains with a high loss count more. dann, coral: features that
-    tell domains apart less. maml, fomaml, reptile: weights from which a domain is learned in few steps."""
+    tell domains apart less. maml, fomaml, reptile: weights from which a domain is learned in few steps. fedavg,
+    fedprox: rounds of training at each domain, after which weights are averaged; rows never leave their domain."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor on the learning rate from each layer to the layer below, from the head down to the embedding; for
     pretrained weights."""
@@ -588,7 +589,8 @@ class Regime(Settings):
     """Settings of train.regime; each is for some regimes, and another regime refuses it."""
 
     weight: float = Field(1.0, ge=0, le=1e6)
-    """dann: weight of the domains' adversary; coral: of the distance between the domains' features."""
+    """dann: weight of the domains' adversary; coral: of the distance between the domains' features; fedprox: mu, twice
+    the weight of the squared distance to the weights of the round's start."""
     unlabelled: Literal["none", "test"] = "none"
     """dann, coral: test: the text of each test file is one more domain, without labels."""
     step: float = Field(0.01, gt=0, le=10)
@@ -597,13 +599,25 @@ class Regime(Settings):
     """maml, fomaml, reptile: learning rate of the inner steps."""
     inner_steps: int = Field(1, ge=1, le=100)
     """maml, fomaml, reptile: number of inner steps of each domain."""
+    local_epochs: int = Field(1, ge=1, le=100_000, exclude_if=lambda epochs: epochs == 1)
+    """fedavg, fedprox: epochs at each domain in a round; train.epochs is those of all rounds together."""
+    drop: float = Field(0.0, ge=0, lt=1, exclude_if=lambda share: not share)
+    """fedavg, fedprox: probability that a domain takes no part in a round; one at least takes part."""
+    personal: Annotated[list[Literal["input_layer", "encoder", "head"]], AfterValidator(_different)] = Field(
+        [], exclude_if=lambda parts: not parts
+    )
+    """fedavg, fedprox: parts of the model that stay at their domain in all rounds (FedPer). Those of all domains are
+    averaged once, at the end, for a domain that took no part."""
 
 
+FEDERATED = ("fedavg", "fedprox")
+"""Regimes whose rows stay at their domain."""
 REGIME_SETTINGS = {
-    "weight": ("dann", "coral"),
+    "weight": ("dann", "coral", "fedprox"),
     "unlabelled": ("dann", "coral"),
     "step": ("groupdro",),
     **dict.fromkeys(("inner_rate", "inner_steps"), ("maml", "fomaml", "reptile")),
+    **dict.fromkeys(("local_epochs", "drop", "personal"), FEDERATED),
 }
 """Regimes that each setting of Regime is for."""
 
@@ -635,10 +649,24 @@ class Run(Settings):
             ("train.forecast_weight", self.train.forecast_weight > 0),
             ("train.outcome_weight", self.train.outcome_weight > 0),
             ("train.compile", self.train.compile),
+            *(self._central() if chosen in FEDERATED else ()),
         ):
             if is_set:
                 raise ValueError(f"train.regime={chosen} goes without {key}: set it back, or train.regime=pooled")
         return self
+
+    def _central(self) -> list[tuple[str, bool]]:
+        """Settings that would bring rows of several domains together, or that only one place could follow; True: it is
+        set."""
+        train = self.train
+        return [
+            ("train.patience", train.patience > 0),
+            ("train.ema_decay", train.ema_decay > 0),
+            ("train.extra_weight", train.extra_weight > 0),
+            ("train.target_weight", train.target_weight > 0),
+            ("train.teachers", bool(train.teachers)),
+            ("features.imputer=knn", self.features.imputer == "knn"),
+        ]
 
     @model_validator(mode="after")
     def _columns_of_model(self) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 TAILS = (0.005, 0.995)
 """Quantiles of the training values to which values are clipped."""
+
+Statistics = Mapping[str, np.ndarray]
+"""What is told of some rows, by name."""
 
 
 class Fitted(nn.Module):
@@ -48,26 +52,39 @@ class Scaler(Fitted):
 
     def fit(self, table: np.ndarray) -> None:
         """Fits to the rows of `table` (M, F)."""
-        for column in range(table.shape[1]):
-            values = table[:, column]
-            values = values[~np.isnan(values)].astype(np.float64)
-            if len(values):
-                self._fit_column(column, values)
+        self.fit_to([self.statistics(table)])
 
-    def _fit_column(self, column: int, values: np.ndarray) -> None:
-        low, high = np.quantile(values, TAILS).astype(np.float32)
-        values = values.clip(low, high)
+    @staticmethod
+    def statistics(table: np.ndarray) -> Statistics:
+        """Computes what fit_to() needs to know of the rows of `table` (M, F): {name: (F,) float64}, NaN where a column
+        has none."""
+        columns = [_statistics_of(column[~np.isnan(column)].astype(np.float64)) for column in table.T]
+        return {name: np.array([column[name] for column in columns]) for name in columns[0]} if columns else {}
+
+    def fit_to(self, parts: Sequence[Statistics]) -> None:
+        """Fits to rows in several places, by their statistics. Of one part it is the exact fit. Of several the clip is
+        the widest of theirs; means and scales are those of all rows, but for what lies between the parts' clips and
+        logarithms of their own."""
+        for column in range(len(self.low)):
+            found = [one for part in parts if (one := {name: part[name][column] for name in part})["count"]]
+            if found:
+                self._fit_column(column, found)
+
+    def _fit_column(self, column: int, parts: Sequence[dict[str, float]]) -> None:
+        total = sum(part["count"] for part in parts)
+        shares = [part["count"] / total for part in parts]
+        low, high = min(part["low"] for part in parts), max(part["high"] for part in parts)
         offset = np.nan
-        if low >= 0 and high > low:
-            # Zeros have no logarithm: what is added is small beside the usual values.
-            added = 0.0 if low > 0 else np.quantile(values[values > 0], 0.05)
-            if abs(_skewness(np.log(values + added))) < abs(_skewness(values)):
-                offset = np.float32(added)
-                values = np.log(values + offset)
-        deviation = values.std()
-        is_constant = deviation < 1e-6 * max(1, abs(values.mean()))
+        mean, variance, skewness = _united(parts, shares, "")
+        if low >= 0 and high > low and all(np.isfinite(part["offset"]) for part in parts):
+            logarithmic = _united(parts, shares, "log_")
+            if abs(logarithmic[2]) < abs(skewness):
+                mean, variance, _ = logarithmic
+                offset = sum(share * part["offset"] for share, part in zip(shares, parts, strict=True))
+        deviation = np.sqrt(variance)
+        is_constant = deviation < 1e-6 * max(1, abs(mean))
         self.low[column], self.high[column], self.offset[column] = float(low), float(high), float(offset)
-        self.mean[column] = values.mean() - 1 if is_constant else values.mean()
+        self.mean[column] = mean - 1 if is_constant else mean
         self.scale[column] = 1 if is_constant else deviation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,6 +99,41 @@ class Scaler(Fitted):
         return torch.where(self.offset.isnan(), x, x.exp() - self.offset.nan_to_num(0))
 
 
-def _skewness(values: np.ndarray) -> float:
-    deviation = values.std()
-    return float(((values - values.mean()) ** 3).mean() / deviation**3) if deviation > 0 else 0.0
+def _statistics_of(values: np.ndarray) -> dict[str, float]:
+    """Statistics of the values of a column, float64 without NaN: their number; the quantiles they are clipped to; mean,
+    variance and third central moment of the clipped ones, and of their logarithms after `offset` is added, where these
+    have one."""
+    names = "low", "high", "mean", "variance", "third", "offset", "log_mean", "log_variance", "log_third"
+    found = {"count": float(len(values)), **dict.fromkeys(names, np.nan)}
+    if not len(values):
+        return found
+    low, high = np.quantile(values, TAILS).astype(np.float32)
+    values = values.clip(low, high)
+    found |= {"low": float(low), "high": float(high), **_moments(values, "")}
+    if low >= 0 and high > 0:
+        # Zeros have no logarithm: what is added is small beside the usual values.
+        offset = np.float32(0.0 if low > 0 else np.quantile(values[values > 0], 0.05))
+        if low + offset > 0:
+            found |= {"offset": float(offset), **_moments(np.log(values + offset), "log_")}
+    return found
+
+
+def _moments(values: np.ndarray, kind: str) -> dict[str, float]:
+    mean = values.mean()
+    return {
+        f"{kind}mean": mean,
+        f"{kind}variance": values.var(),
+        f"{kind}third": ((values - mean) ** 3).mean(),
+    }
+
+
+def _united(parts: Sequence[dict[str, float]], shares: Sequence[float], kind: str) -> tuple[float, float, float]:
+    """Mean, variance and skewness of the rows of several parts, by the moments of each (Chan et al. 1979)."""
+    moments = [(part[f"{kind}mean"], part[f"{kind}variance"], part[f"{kind}third"]) for part in parts]
+    mean = sum(share * own for share, (own, _, _) in zip(shares, moments, strict=True))
+    variance = third = 0.0
+    for share, (own, spread, skew) in zip(shares, moments, strict=True):
+        distance = own - mean
+        variance += share * (spread + distance**2)
+        third += share * (skew + 3 * distance * spread + distance**3)
+    return mean, variance, float(third / np.sqrt(variance) ** 3) if variance > 0 else 0.0

@@ -8,6 +8,7 @@ donors are fitted on training rows by fit() and saved with the weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -183,24 +184,48 @@ class SeriesInput(Fitted):
 
     def fit(self, values: Rows, statics: Rows | None = None) -> None:
         """Fits means, scales and donors to training rows: values (n, T, P), statics (n, 1, S), with NaN."""
-        rows = np.unique(np.linspace(0, len(values) - 1, min(len(values), FIT_ROWS)).round().astype(int))
+        self.fit_to([self.statistics(values, statics)])
+        if self.options.imputer == "knn":
+            values = np.asarray(values[_fitted_rows(len(values))])
+            self.put("donors", self._chosen_donors(values.reshape(-1, values.shape[2])))
+
+    def statistics(self, values: Rows, statics: Rows | None = None) -> dict[str, Tensor]:
+        """Computes what fit_to() needs to know of training rows: values (n, T, P), statics (n, 1, S), with NaN."""
+        rows = _fitted_rows(len(values))
         values = np.asarray(values[rows])
-        inputs = {"values": torch.from_numpy(values)}
         hours = values.reshape(-1, values.shape[2])
-        self.scaler.fit(hours)
+        parts = {"scaler": self.scaler.statistics(hours)}
+        inputs = {"values": torch.from_numpy(values)}
         if self.shape.statics:
             inputs["statics"] = torch.from_numpy(np.asarray(statics[rows]))
             inputs = self._visible(inputs)
-            self.static_scaler.fit(inputs["statics"][:, 0].numpy())
-        with torch.no_grad():
-            if self.options.imputer == "knn":
-                self.put("donors", self._chosen_donors(hours))
-            if self.options.dose:
-                doses = np.where(hours[:, self.given] > 0, hours[:, self.given], 0).astype(np.float64)
-                total = doses.sum(axis=0) / np.maximum((doses > 0).sum(axis=0), 1)
-                self.put("unit_dose", np.where(total > 0, total, 1))
-            if self.options.summary:
-                self.complete.fit(summarise(inputs, self.shape).numpy())
+            parts["static_scaler"] = self.static_scaler.statistics(inputs["statics"][:, 0].numpy())
+        if self.options.dose:
+            doses = np.where(hours[:, self.given] > 0, hours[:, self.given], 0).astype(np.float64)
+            parts["doses"] = {"total": doses.sum(axis=0), "count": (doses > 0).sum(axis=0)}
+        if self.options.summary:
+            parts["summary"] = self.complete.scaler.statistics(summarise(inputs, self.shape).numpy())
+        found = {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        return {name: torch.from_numpy(np.asarray(array, dtype=np.float64)) for name, array in found.items()}
+
+    def fit_to(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
+        """Fits means and scales to rows in several places, by the statistics() of each; see Scaler.fit_to()."""
+
+        def of(layer: str) -> list[dict[str, np.ndarray]]:
+            start = f"{layer}."
+            return [
+                {name.removeprefix(start): tensor.numpy() for name, tensor in part.items() if name.startswith(start)}
+                for part in parts
+            ]
+
+        self.scaler.fit_to(of("scaler"))
+        self.static_scaler.fit_to(of("static_scaler"))
+        if self.options.dose:
+            total = sum(part["total"] for part in of("doses"))
+            total = total / np.maximum(sum(part["count"] for part in of("doses")), 1)
+            self.put("unit_dose", np.where(total > 0, total, 1))
+        if self.options.summary:
+            self.complete.scaler.fit_to(of("summary"))
 
     def _visible(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns the inputs without what features.hidden names, which is unknown then."""
@@ -247,6 +272,11 @@ class SeriesInput(Fitted):
         possible = possible[np.unique(spaced)]
         best = possible[np.argsort(-counts[possible], kind="stable")[:DONORS]]
         return self.scaler(torch.from_numpy(hours[np.sort(best)]).to(self.scaler.mean))
+
+
+def _fitted_rows(n: int) -> np.ndarray:
+    """Rows, of n, that are fitted to."""
+    return np.unique(np.linspace(0, n - 1, min(n, FIT_ROWS)).round().astype(int))
 
 
 def trailing_sum(x: Tensor, window: int) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 from src.core import array_files, storage
 from src.core.errors import UserError, unknown
 from src.core.executors import Job
-from src.core.settings import Config, Pretrain, Run
+from src.core.settings import FEDERATED, Config, Pretrain, Regime, Run
 from src.core.targets import check_files
 from src.data.splits import Split
 from src.ensemble.blend_data import blend_rows
@@ -77,6 +77,7 @@ def student_settings(settings: Config, base: Run, model: object, epochs: int) ->
         update={
             "model": model,
             "pretrain": Pretrain(),
+            **({"regime": Regime()} if train.regime in FEDERATED else {}),
             "denoise": base.denoise if compress.denoise else base.denoise.model_copy(update={"by": None, "doubt": 0.0}),
             "train": train.model_copy(
                 update={
@@ -87,6 +88,8 @@ def student_settings(settings: Config, base: Run, model: object, epochs: int) ->
                     "attack": "none",
                     "attack_size": None,
                     "patience": 0,
+                    # A teacher's predictions are of no domain.
+                    **({"regime": "pooled"} if train.regime in FEDERATED else {}),
                 }
             ),
         }

@@ -24,13 +24,17 @@ from src.core.errors import Damaged
 from src.core.language import _
 from src.core.targets import check_file
 from src.core.terminal import warn
+from src.training.objective import History
 
 KEPT = 2
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    content = serialise(weights)
+    save_tensors(path, model.state_dict())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    content = serialise({name: tensor.contiguous() for name, tensor in tensors.items()})
     storage.write_atomic(path, lambda file: file.write(content))
 
 
@@ -45,6 +49,15 @@ def load_weights(path: Path, model: nn.Module, result: Mapping[str, Any] | None 
         model.load_state_dict(load(path.read_bytes()))
     except (SafetensorError, RuntimeError) as error:  # torn, or of another model
         raise Damaged(path, f"it cannot be read as this model's weights ({error})", "train") from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Loads the tensors of a file. Raises UserError if it is missing, and Damaged if it is torn."""
+    storage.require(path, "train")
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise Damaged(path, f"it cannot be read as weights ({error})", "train") from error
 
 
 def load_parts(path: Path, model: nn.Module, parts: Sequence[str]) -> None:
@@ -64,8 +77,8 @@ def save(
     folder: Path,
     model: nn.Module,
     average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    history: list[dict[str, float]],
+    optimizer: torch.optim.Optimizer | None,
+    history: History,
     seconds: float,
     midway: dict[str, Tensor] | None = None,
     further: Mapping[str, Tensor] = MappingProxyType({}),
@@ -76,10 +89,10 @@ def save(
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
+    for index, state in optimizer.state_dict()["state"].items() if optimizer else ():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
     tensors |= {f"objective.{name}": tensor for name, tensor in further.items()}
-    name = f"state_{len(history):04d}"
+    name = f"state_{history[-1]['epoch'] if history else 0:04d}"
     if midway:
         tensors |= {f"midway.{part}": tensor for part, tensor in midway.items()}
         name += f"_{len(midway['values']):06d}"
@@ -92,8 +105,8 @@ def save(
 
 
 def resume(
-    folder: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> tuple[list[dict[str, float]], dict[str, Tensor], dict[str, Tensor]]:
+    folder: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer | None
+) -> tuple[History, dict[str, Tensor], dict[str, Tensor]]:
     """Loads the newest sound state of `folder`, in place, and returns its history, and what save() got as `midway` and
     as `further`. All are empty if there is none."""
     for path in _states(folder):
@@ -117,9 +130,22 @@ def resume(
         for name, tensor in _below("optimizer.", tensors).items():
             index, key = name.split(".", 1)
             states.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        if optimizer is not None:
+            optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
         return note["history"], _below("midway.", tensors), _below("objective.", tensors)
     return [], {}, {}
+
+
+def model_of(folder: Path, epoch: int) -> dict[str, Tensor]:
+    """Loads the model's weights in the state after an epoch. Raises UserError if it is missing, and Damaged."""
+    path = folder / f"state_{epoch:04d}.safetensors"
+    noted = storage.read_json(path.with_suffix(".json"), "train")["weights"]
+    tensors = load_tensors(path)
+    if storage.file_sha256(path) != noted:
+        raise Damaged(
+            path, _("its checksum is not the one that {file} notes").format(file=path.stem + ".json"), "train"
+        )
+    return _below("model.", tensors)
 
 
 def spent(folder: Path) -> float:

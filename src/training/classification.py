@@ -24,6 +24,7 @@ from src.training.batching import Batch
 from src.training.denoising import Denoiser, denoised_views
 from src.training.devices import autocast, compiled
 from src.training.epoch_reader import EpochReader, Wanted
+from src.training.federation import clean, is_federated
 from src.training.inference import mean_logits, predict_logits
 from src.training.job_runner import Work, run_job
 from src.training.job_specs import Beside, FoldJob
@@ -40,13 +41,24 @@ def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
     rows, valid_logits.npy where the job has `valid`, history.csv and, written last, result.json.
     """
     job = FoldJob(**payload)
-    run_job(job, lambda run, device: _prepare(job, run, device, progress))
+    run_job(job, lambda run, device: prepare(job, run, device, progress))
+    if is_federated(job):
+        clean(job)
 
 
-def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[dict[str, Any]], None]) -> Work:
+def prepare(
+    job: FoldJob,
+    run: Run,
+    device: torch.device,
+    progress: Callable[[dict[str, Any]], None],
+    until: int | None = None,
+) -> Work:
+    """Loads what a FoldJob reads and builds its model. `until`: number of the last round of a federation that is to be
+    closed; the last of all by default."""
+    from src.training import federated  # imports this module
+
     task, corpus = get_task(job.task), Corpus.load(job.locate(job.corpus))
-    # Training reports are denoised batch by batch, after noise was put on them; all others once.
-    reading = (job.locate(job.denoiser), run.denoise, device, job.precision) if job.denoiser else None
+    reading = reading_of(job, run, device)
 
     def views(folders: Sequence[str]) -> list[dict[str, Stacked]]:
         """Inputs of the corpora in `folders`, one behind the other, in each view."""
@@ -55,25 +67,15 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
         return [{name: Stacked([part[name] for part in view]) for name in view[0]} for view in zip(*found, strict=True)]
 
     split = array_files.read_npz(job.locate(job.split))
-    train, valid = Rows.of(corpus, split["train_rows"]), Rows.of(corpus, split["valid_rows"])
-    predicted = split["predicted_rows"]
-    if job.weights:
-        train = replace(train, weights=array_files.read_npy(job.locate(job.weights))[train.chosen].astype(np.float32))
-    others = [Rows.beside(Beside(**beside), job.locate, task) for beside in job.beside]
-    if job.domains:
-        of_row = array_files.read_npy(job.locate(job.domains))
-        train = replace(train, domain=of_row[train.chosen], n_domains=int(of_row.max()) + 1)
-    own, train = train, Rows.joined([train, *others])
+    predicted, valid = split["predicted_rows"], Rows.of(corpus, split["valid_rows"])
     valid_views = views(job.valid_corpora)  # epochs are validated on the first view alone
     if job.valid:
         lengths = Stacked([Corpus.load(job.locate(folder)).lengths for folder in job.valid_corpora])
         valid = Rows.judged(job.locate(job.valid), corpus, valid_views[0], lengths)
     valid = replace(valid, inputs=valid_views[0])
-
-    torch.manual_seed(seed_of(job.seed, job.fold, 0))
-    vectors = torch.from_numpy(array_files.read_npy(job.locate(job.vectors))) if job.vectors else None
-    model = build_model(run.model, job.shape, task.n_labels, vectors, run.features, run.train).to(device)
+    model = built_model(job, run, task, device)
     if isinstance(model, TabularModel):
+        _own, train = training_rows(job, corpus, task)
 
         def fitted() -> History:
             started = time.perf_counter()
@@ -84,7 +86,18 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
             progress({**epoch, "epochs": 1, "seconds": time.perf_counter() - started})
             return [epoch]  # a history of one epoch stands for a fit
 
+    elif is_federated(job):
+        if job.pretrained:
+            checkpoints.load_parts(job.locate(job.pretrained), model, BODY)
+
+        def fitted() -> History:
+            def validate() -> Validated:
+                return validated(task, model, valid, device, job.precision)
+
+            return federated.train_rounds(job, model, validate, progress, until)
+
     else:
+        own, train = training_rows(job, corpus, task)
         if job.shape.kind == "series":
             model.input_layer.fit(**own.chosen_inputs())
         if job.pretrained:
@@ -103,15 +116,25 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
         def fitted() -> History:
             return fit(objective, (job.seed, job.fold), job.path, progress)
 
+    def logits_of(views: list[dict[str, Stacked]], lengths: np.ndarray, rows: np.ndarray, train_rows: np.ndarray):
+        def predict(places: np.ndarray) -> np.ndarray:
+            return mean_logits(model, views, lengths, device, rows[places], doubt=run.denoise.doubt)
+
+        if is_federated(job) and run.regime.personal:
+            return federated.predict_by_domain(job, model, train_rows, predict)
+        return predict(np.arange(len(rows)))
+
     def finish(history: History) -> dict[str, Any]:
         if run.train.patience:
             checkpoints.load_weights(job.path / "best.safetensors", model)
-        logits = mean_logits(model, views([job.corpus]), corpus.lengths, device, predicted, doubt=run.denoise.doubt)
+        logits = logits_of(views([job.corpus]), corpus.lengths, predicted, predicted)
         array_files.write_npy(job.path / "logits.npy", logits)
         if job.valid:
-            logits = mean_logits(model, valid_views, valid.lengths, device, valid.chosen, doubt=run.denoise.doubt)
+            copied = array_files.read_npz(job.locate(job.valid))["rows"]
+            logits = logits_of(valid_views, valid.lengths, valid.chosen, copied)
             array_files.write_npy(job.path / "valid_logits.npy", logits)
-        best = min(history, key=lambda epoch: epoch["valid_loss"])
+        judged = [epoch for epoch in history if epoch["valid_loss"] is not None]
+        best = min(judged, key=lambda epoch: epoch["valid_loss"])
         return {
             "task": task.name,
             "denoiser": job.denoiser,
@@ -122,9 +145,39 @@ def _prepare(job: FoldJob, run: Run, device: torch.device, progress: Callable[[d
             "weights": "best" if run.train.patience else "last",
             "best_epoch": best["epoch"],
             "best_valid_loss": best["valid_loss"],
+            **({"federation": federated.facts(job)} if is_federated(job) else {}),
         }
 
     return Work(model, fitted, finish)
+
+
+def reading_of(job: FoldJob, run: Run, device: torch.device) -> tuple[Any, ...] | None:
+    """Returns what denoising is given: training reports are denoised batch by batch, after noise was put on them; all
+    others once. None: no denoising."""
+    return (job.locate(job.denoiser), run.denoise, device, job.precision) if job.denoiser else None
+
+
+def built_model(job: FoldJob, run: Run, task: Task, device: torch.device) -> Classifier | TabularModel:
+    """Builds the model of a FoldJob with its first weights."""
+    torch.manual_seed(seed_of(job.seed, job.fold, 0))
+    vectors = torch.from_numpy(array_files.read_npy(job.locate(job.vectors))) if job.vectors else None
+    return build_model(run.model, job.shape, task.n_labels, vectors, run.features, run.train).to(device)
+
+
+def training_rows(job: FoldJob, corpus: Corpus, task: Task, domain: int | None = None) -> tuple[Rows, Rows]:
+    """Loads the train rows of a FoldJob, of one `domain` or of all, alone and with the rows of further corpora behind
+    them."""
+    chosen = array_files.read_npz(job.locate(job.split))["train_rows"]
+    of_row = array_files.read_npy(job.locate(job.domains)) if job.domains else None
+    if domain is not None:
+        chosen = chosen[of_row[chosen] == domain]
+    own = Rows.of(corpus, chosen)
+    if job.weights:
+        own = replace(own, weights=array_files.read_npy(job.locate(job.weights))[chosen].astype(np.float32))
+    if of_row is not None:
+        own = replace(own, domain=of_row[chosen], n_domains=int(of_row.max()) + 1)
+    others = [Rows.beside(Beside(**beside), job.locate, task) for beside in job.beside]
+    return own, Rows.joined([own, *others])
 
 
 def make_objective(run: Run, *args: Any) -> Classification:

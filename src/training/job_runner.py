@@ -53,7 +53,7 @@ def run_job(job: TrainingJob, prepare: Callable[[Run, torch.device], Work]) -> N
                 "run": job.run,
                 "inputs": job.inputs,
                 **facts,
-                "epochs": len(history),
+                "epochs": history[-1]["epoch"],
                 "last_train_loss": history[-1]["train_loss"],
                 "last_valid_loss": history[-1]["valid_loss"],
                 "seconds_since_last_start": (since := round(time.perf_counter() - started, 2)),

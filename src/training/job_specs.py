@@ -127,6 +127,41 @@ class FoldJob(TrainingJob):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClientJob(FoldJob):
+    """One round of a federation at one domain; `folder` and `fingerprint` are those of its FoldJob."""
+
+    round: int
+    """From 1; in round 0 a domain tells statistics of its rows, if the model has scales that are fitted to rows."""
+    domain: int
+    place: int
+    """Place of the domain among those of the fold's train rows."""
+    since: int
+    """Last round before in which the domain took part; 0: none."""
+    is_last: bool
+    """True in the last round in which the domain takes part."""
+
+    @property
+    def sent(self) -> Path:
+        """File that leaves the domain; the .json of the same name is written last."""
+        return self.path / "rounds" / f"round_{self.round:04d}.domain_{self.domain}.safetensors"
+
+    def kept(self, round: int) -> Path:
+        """Folder of the checkpoints of a round, which stay at the domain."""
+        return self.path / "clients" / str(self.domain) / f"round_{round:04d}"
+
+    def target(self, name: str = "") -> Target:
+        stamp = f"{self.fingerprint}.{self.round}.{self.domain}"
+        return Target(name, self.sent.with_suffix(".json"), stamp, (self.sent,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloseJob(FoldJob):
+    """The end of one round of a federation: its averaged weights."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainJob(TrainingJob):
     """One encoder on all text. Of its run, pooling and head are not used."""
 
@@ -144,7 +179,7 @@ class PretrainJob(TrainingJob):
 
 def described(news: dict[str, Any]) -> tuple[float, str]:
     """Turns the progress that a job reports after each epoch into the share done and a line for the user."""
-    told = _("epoch {epoch:2d}/{epochs}  train {train:.4f}  valid {valid:.4f}  {seconds:.1f} s")
-    loss = {"train": news["train_loss"], "valid": news["valid_loss"]}
+    told = _("epoch {epoch:2d}/{epochs}  train {train}  valid {valid}  {seconds:.1f} s")
+    loss = {part: "–" if (value := news[f"{part}_loss"]) is None else f"{value:.4f}" for part in ("train", "valid")}
     note = told.format(epoch=news["epoch"], epochs=news["epochs"], **loss, seconds=news["seconds"])
     return news["epoch"] / news["epochs"], note

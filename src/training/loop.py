@@ -31,10 +31,15 @@ EMA_WARMUP = 10
 
 
 def fit(
-    objective: Objective, seeds: tuple[int, int], folder: Path, progress: Callable[[dict[str, Any]], None]
+    objective: Objective,
+    seeds: tuple[int, ...],
+    folder: Path,
+    progress: Callable[[dict[str, Any]], None],
+    epochs: range | None = None,
 ) -> History:
     """Trains objective.model in place, from the newest sound checkpoint of `folder` if there is one.
 
+    `epochs`: numbers of the epochs of this call, all by default; they decide on order, noise and learning rate.
     Returns the history of all epochs. Afterwards the model holds the last weights (their moving average under
     ema_decay), and best.safetensors those of the lowest validation loss. Raises UserError for a loss that is not
     finite, with the step and the reports of the batch, or with the validation reports that have it.
@@ -49,7 +54,7 @@ def fit(
     history, midway, state = checkpoints.resume(folder, model, average, optimizer)
     if state:
         objective.restore(state)
-    for epoch in range(len(history) + 1, settings.epochs + 1):
+    for epoch in (epochs or range(1, settings.epochs + 1))[len(history) :]:
         if objective.is_over(history):
             break
         with interrupts.waiting():
@@ -84,14 +89,14 @@ def fit(
                     checkpoints.save(folder, model, average, optimizer, history, seconds, watch.midway(), state)
                     return history  # never received: leaving the context raises Stopped
             judged = average if average is not None else model
-            valid = objective.validate(judged)
-            if not math.isfinite(valid.loss):
-                what = f"validation loss became {valid.loss} (epoch {epoch}), by the validation rows"
-                raise _not_finite(objective, what, valid.broken)
-            losses = {"train_loss": watch.mean(), "valid_loss": valid.loss}
-            history.append({"epoch": epoch, "learning_rate": rate, **losses})
-            if valid.loss == min(past["valid_loss"] for past in history):
-                checkpoints.save_weights(folder / "best.safetensors", judged)
+            history.append({"epoch": epoch, "learning_rate": rate, "train_loss": watch.mean()})
+            if (valid := objective.validate(judged)) is not None:
+                if not math.isfinite(valid.loss):
+                    what = f"validation loss became {valid.loss} (epoch {epoch}), by the validation rows"
+                    raise _not_finite(objective, what, valid.broken)
+                history[-1]["valid_loss"] = valid.loss
+                if valid.loss == min(past["valid_loss"] for past in history):
+                    checkpoints.save_weights(folder / "best.safetensors", judged)
             seconds = time.perf_counter() - began
             checkpoints.save(folder, model, average, optimizer, history, seconds, further=objective.state())
             progress({**history[-1], "epochs": settings.epochs, "seconds": time.perf_counter() - started})

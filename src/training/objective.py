@@ -14,8 +14,9 @@ from src.core.settings import Optimisation
 from src.training.batching import Batch
 from src.training.optimizers import make_optimizer
 
-History = list[dict[str, float]]
-"""epoch, learning_rate, train_loss and valid_loss of each finished epoch."""
+History = list[dict[str, float | None]]
+"""epoch, learning_rate, train_loss and valid_loss of each finished epoch, or of the last epoch of each round of a
+federation; None: not known."""
 
 
 class Validated(NamedTuple):
@@ -49,8 +50,8 @@ class Objective(abc.ABC):
         """Loss of one batch; `compute` is the model, as it is, compiled, or its moving average."""
 
     @abc.abstractmethod
-    def validate(self, model: nn.Module) -> Validated:
-        """Loss of `model` on reports that are not trained on."""
+    def validate(self, model: nn.Module) -> Validated | None:
+        """Loss of `model` on reports that are not trained on; None where there is none to validate on."""
 
     @abc.abstractmethod
     def ids(self, rows: np.ndarray) -> np.ndarray:

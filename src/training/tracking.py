@@ -246,4 +246,5 @@ def _name(folder: str) -> str:
 
 
 def _curves(epoch: Mapping[str, Any]) -> dict[str, float]:
-    return {what: float(epoch[what]) for what in CURVES}
+    """Values of an epoch, as the news of a job or a line of history.csv; without those that are not known."""
+    return {what: float(epoch[what]) for what in CURVES if epoch[what] not in (None, "")}

@@ -30,7 +30,7 @@ from src.evaluation.validation_sets import ShiftedTest
 from src.evaluation.workspace import Workspace
 from src.pipeline import replaced
 from src.pipeline.stage import Progress, Stage, run_lock
-from src.training import device_cache
+from src.training import device_cache, federation
 from src.training.device_cache import Machine
 from src.training.job_specs import FoldJob, described
 from src.training.planning import fold_jobs, tell_of_extra, unlabelled, work_of
@@ -194,11 +194,12 @@ class Training:
                     with locks.hold(self.workspace.output.locks, [run_lock(name)], [], command):
                         _assemble(self.workspace, targets[name], group, self.teacher)
                 _report_run(self.workspace, name, self.tracking)
+                self._tell_of_federation(name, group)
                 replaced.tell(self.workspace, before)
         return failures
 
     def train_folds(self, jobs: dict[str, list[FoldJob]]) -> list[Failure]:
-        """Trains the missing folds of these runs."""
+        """Trains the missing folds of these runs: those of federations after the others, round after round."""
         work = [
             Job(
                 f"{name} {job.path.name.rsplit('.', 1)[0].replace('.', ' ')}",
@@ -210,12 +211,30 @@ class Training:
             for job in group
             if not job.is_done()
         ]
-        if not work:
-            return []
         # Laid out for all jobs, done ones included: a resumed command goes on with as many threads as it began with.
-        n_jobs = sum(map(len, self.jobs.values()))
-        executor = self.here.executor(self.settings.executor, n_jobs, self.workspace.deadline)
-        return run_shown(executor, "train", work, described, self.tracking, self._finished)
+        everything = [job for group in self.jobs.values() for job in group]
+        federated = [job for job in everything if federation.is_federated(job)]
+        counts = len(everything) - len(federated), sum(len(federation.client_rows(job)) for job in federated)
+        central, rounds = (
+            self.here.executor(self.settings.executor, n_jobs, self.workspace.deadline) for n_jobs in counts
+        )
+        for job in federated:
+            if job.is_done():
+                federation.clean(job)
+        apart = {job.folder for job in federated}
+        alone = [job for job in work if job.payload["folder"] not in apart]
+        failures = run_shown(central, "train", alone, described, self.tracking, self._finished)
+        together = [job for job in work if job.payload["folder"] in apart]
+        return failures + federation.run_federations(rounds, together, self.tracking, self._finished)
+
+    def _tell_of_federation(self, name: str, jobs: Sequence[FoldJob]) -> None:
+        for job in filter(federation.is_federated, jobs):
+            told = federation.told(job, self.workspace.domains.names)
+            info(
+                _("train: {name}, fold {fold}, seed {seed}: {told}").format(
+                    name=name, fold=job.fold, seed=job.seed, told=told
+                )
+            )
 
     def _finished(self, job: Job) -> str:
         """Words the score of a trained fold, its loss on the validation rows, and its time."""
