@@ -142,6 +142,10 @@ def run(arguments: list[str]) -> None:
         from src.training import tracking
 
         tracking.check(settings)
+    if settings.executor.kind == "ray":
+        from src.core import ray_executor
+
+        ray_executor.check(settings.executor)
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
             info(_("{name}: settings of {file} (tune.use)").format(name=name, file=file))

@@ -257,7 +257,7 @@ def _check_links(folder: Path) -> None:
 
 def _places(words: Sequence[str]) -> list[str]:
     """The words that say where files lie and how the machine is used."""
-    return [word for word in words if word.startswith(("paths.", "executor.", "device="))]
+    return [word for word in words if word.startswith(("paths.", "executor.", "executor=", "ray.", "device="))]
 
 
 def _paths(files: Files | None) -> list[Path]:

@@ -39,7 +39,7 @@ TINY = [
 
 LARGE_ROWS, LARGE_TEST_ROWS = 4000, 1000
 
-LIBRARIES = ("PYTEST_", "KMP_", "TORCH", "_TORCH", "TRITON_", "MLFLOW_")
+LIBRARIES = ("PYTEST_", "KMP_", "TORCH", "_TORCH", "TRITON_", "MLFLOW_", "RAY_", "PYTHONBREAKPOINT")
 """Starts of the names of environment variables that belong to them."""
 
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]

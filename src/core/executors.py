@@ -93,6 +93,11 @@ class Watcher(Protocol):
 class Executor(Protocol):
     """Runner of jobs."""
 
+    workers: int
+    """Number of jobs that run side by side."""
+    threads: int
+    """Threads of each job."""
+
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Failure]:
         """Runs every job, also after failures of others, and returns the failures."""
         ...
@@ -124,7 +129,7 @@ class LocalProcesses:
         return self.run_as_they_come(lambda: waiting.pop(0) if waiting else None, watcher)
 
     def run_as_they_come(self, next_job: Callable[[], Job | None], watcher: Watcher) -> list[Failure]:
-        workers: list[_Worker] = []
+        workers: list[LocalWorker] = []
         failures: list[Failure] = []
         again: list[Job] = []
         tried: set[str] = set()
@@ -134,11 +139,11 @@ class LocalProcesses:
                 workers = [worker for worker in workers if worker.process.is_alive() or worker.job]
                 idle = [worker for worker in workers if worker.job is None]
                 if self._left() == 0:
-                    _stop_jobs([worker for worker in workers if worker.job])
+                    stop_jobs([worker for worker in workers if worker.job])
                     raise OutOfTime
                 while (idle or len(workers) < self.workers) and (job := again.pop(0) if again else next_job()):
                     if not idle:
-                        workers.append(_Worker(self.threads))  # known before it starts: a signal may end the start
+                        workers.append(LocalWorker(self.threads))  # known before it starts: a signal may end the start
                         workers[-1].start()
                         idle.append(workers[-1])
                     idle.pop(0).give(job)
@@ -164,7 +169,7 @@ class LocalProcesses:
                     watcher.finish(job, failure)
         except KeyboardInterrupt:
             interrupts.received()
-            _stop_jobs([worker for worker in workers if worker.job])
+            stop_jobs([worker for worker in workers if worker.job])
             for worker in workers:
                 worker.stop()
             _kill_server()
@@ -179,7 +184,7 @@ class LocalProcesses:
         return None if self.deadline == math.inf else min(max(0.0, self.deadline - time.monotonic()), 86_400.0)
 
 
-def _stop_jobs(workers: list[_Worker]) -> None:
+def stop_jobs(workers: list[LocalWorker]) -> None:
     """Tells jobs to stop, and waits for them as long as PATIENCE allows."""
     until = time.monotonic() + PATIENCE
     for worker in workers:
@@ -197,7 +202,9 @@ def _stop_jobs(workers: list[_Worker]) -> None:
                 workers.remove(worker)
 
 
-class _Worker:
+class LocalWorker:
+    """Process that runs one job after the other for its parent."""
+
     def __init__(self, threads: int):
         context = multiprocessing.get_context(START)
         _stop_servers_at_exit()
@@ -392,14 +399,20 @@ def raise_failures(failures: list[Failure]) -> None:
 
 def make_executor(
     settings: ExecutorSettings, device: str, n_jobs: int, deadline: float = math.inf, card_jobs: int = 1
-) -> LocalProcesses:
+) -> Executor:
     """Returns the executor for the `n_jobs` jobs of a command on `device` (cpu or cuda).
 
     Numbers in the settings are used unchanged. Auto: on a CPU a worker for each job, at most one a core, and the cores
     divided among the workers as threads; on a GPU a worker for each job, at most one a core, CARD_WORKERS, and
     `card_jobs`, the number of jobs that the card has memory for, each with one thread. `n_jobs` includes finished jobs:
     a resumed command then has the same threads and writes the same bytes. `deadline` is that of LocalProcesses.
+
+    On a Ray cluster, auto: as many jobs as its nodes have room for, each with one thread, whatever the nodes are.
     """
+    if settings.kind == "ray":
+        from src.core.ray_executor import RayExecutor  # which stands on this module
+
+        return RayExecutor(settings, device, n_jobs, deadline, card_jobs)
     cores, workers, threads = available_cores(), settings.workers, settings.threads
     if workers == "auto":
         at_most = cores if threads == "auto" else cores // threads

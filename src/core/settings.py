@@ -893,15 +893,33 @@ class Compress(Settings):
     """Largest loss of score against the run, on `select_on`; the smallest model within it is taken."""
 
 
+class Ray(Settings):
+    """Cluster of executor=ray, see docs/distributed.md. ray.address is short for executor.ray.address."""
+
+    address: str = Field("auto", pattern=r"^(auto|local|[^\s/]+:[0-9]{1,5})$")
+    """auto: the cluster that this machine is a node of, or RAY_ADDRESS. HOST:PORT: the one whose head node is there, of
+    which this machine is a node. local: a cluster on this machine, for this command alone."""
+    dashboard: bool = False
+    """true: ray.address=local also starts Ray's dashboard, on this machine alone; Ray's extra `default` has it."""
+    max_retries: int = Field(3, ge=0, le=1000)
+    """Times that a job whose node or worker was lost is tried again. One whose own process died is tried once more."""
+    silence: float = Field(60.0, ge=6, le=86_400)
+    """Seconds without a sign of life after which a job's processes are killed, for it to be tried again."""
+
+
 class Executor(Settings):
     """Parallel jobs and threads, see make_executor() in executors.py."""
 
+    kind: Literal["local", "ray"] = Field("local", exclude_if=lambda kind: kind == "local")
+    """local: processes of this machine. ray: the nodes of a Ray cluster, see docs/distributed.md. executor=ray is short
+    for executor.kind=ray."""
+    ray: Ray = Field(Ray(), exclude_if=lambda ray: ray == Ray())
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """Number of parallel jobs. auto: number of jobs, at most the number of cores; on a GPU also at most 8, and one for
-    2 GiB of its memory."""
+    2 GiB of its memory. On a Ray cluster: as many as its nodes have room for."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    """Number of threads of each job. auto: cores divided by workers; 1 on a GPU. Another number of threads changes the
-    order of sums, and so the last bits of results."""
+    """Number of threads of each job. auto: cores divided by workers; 1 on a GPU and on a Ray cluster. Another number of
+    threads changes the order of sums, and so the last bits of results."""
 
 
 class Config(Settings):

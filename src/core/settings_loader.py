@@ -33,6 +33,8 @@ MADE = {"overrides", "models", "named", "denoisers", "tuned"}
 """Fields of Config that only this module sets."""
 UNNOTED = {"track", "track_uri"}
 """Keys without influence on results, which are not recorded."""
+SHORT = {"executor": ["executor", "kind"], "ray": ["executor", "ray"]}
+"""Keys that words may be shorter for: executor=ray, ray.address=auto."""
 MOST_RUNS = 500
 """Runs of a preset."""
 MOST_ERRORS = 10
@@ -350,12 +352,15 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, raw = text.partition("=")
     if not equals or not key:
         raise UserError(_("{text} is not of the form key=value, such as train.epochs=6").format(text=shortened(text)))
+    parts = key.split(".")
+    if parts == ["executor"] or (parts[0] == "ray" and len(parts) > 1):
+        parts = [*SHORT[parts[0]], *parts[1:]]
     # Scalars stay text: pydantic converts them by the field's annotation, where YAML 1.1 would read 1e-3 as a
     # string and 007 as a number.
     if raw.strip() in ("", "~", "null"):
-        return key.split("."), None
+        return parts, None
     value = parse_yaml(raw, shortened(text)) if raw.lstrip().startswith(("[", "{")) else raw
-    return key.split("."), value
+    return parts, value
 
 
 def _set(tree: dict[str, Any], key: list[str], value: Any, text: str) -> None:

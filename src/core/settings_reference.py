@@ -165,7 +165,8 @@ def entries() -> list[Entry]:
 def find(key: str) -> list[Entry]:
     """Entries of a key, or of all keys below it; of runs.NAME.KEY those of KEY."""
     parts = key.split(".")
-    key = ".".join(parts[2:] if parts[0] == "runs" and len(parts) > 2 else parts)
+    parts = parts[2:] if parts[0] == "runs" and len(parts) > 2 else parts
+    key = ".".join(["executor", *parts] if parts[0] == "ray" else parts)
     return [entry for entry in entries() if entry.key == key or entry.key.startswith(f"{key}.")]
 
 

@@ -533,7 +533,11 @@ class TimeBudget:
     @staticmethod
     def _words(settings: Config) -> list[str]:
         """Words of the command that belong to the noted preset's commands too."""
-        return [word for word in settings.overrides if word.startswith(("paths.", "executor.", "device="))]
+        return [
+            word
+            for word in settings.overrides
+            if word.startswith(("paths.", "executor.", "executor=", "ray.", "device="))
+        ]
 
     def _settings(self, chosen: Mapping[str, Run]) -> Config:
         """Settings of the runs that are `chosen` and of earlier ones, as the noted preset has them."""

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from src.core import storage, versions
-from src.core.executors import LocalProcesses, make_executor
-from src.core.settings import Executor, fingerprint
+from src.core.executors import Executor, make_executor
+from src.core.settings import Executor as ExecutorSettings
+from src.core.settings import fingerprint
 from src.core.storage import Output
 from src.core.targets import Target
 from src.evaluation.workspace import Workspace
@@ -38,7 +39,7 @@ class Machine:
     def precision(self, wish: str) -> str:
         return self.auto_precision if wish == "auto" else wish
 
-    def executor(self, settings: Executor, n_jobs: int, deadline: float = math.inf) -> LocalProcesses:
+    def executor(self, settings: ExecutorSettings, n_jobs: int, deadline: float = math.inf) -> Executor:
         """Returns the executor of `n_jobs` jobs on this device, see make_executor()."""
         return make_executor(settings, self.device, n_jobs, deadline, self.card_jobs)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.core import versions
 from src.core.errors import UserError
-from src.core.executors import LocalProcesses, make_executor
+from src.core.executors import Executor, make_executor
 from src.core.language import _
 from src.core.settings import fingerprint
 from src.core.targets import Target
@@ -110,7 +110,7 @@ def source_of(workspace: Workspace, name: str | None) -> RunFolder:
     return best
 
 
-def explain_executor(workspace: Workspace, source: RunFolder) -> LocalProcesses:
+def explain_executor(workspace: Workspace, source: RunFolder) -> Executor:
     """Executor for the jobs of an explanation: one for each fold of each model."""
     n_jobs = sum(len(model.record["fold_folders"]) for model in source.models())
     return make_executor(workspace.settings.executor, "cpu", n_jobs)

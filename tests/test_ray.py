@@ -1,0 +1,288 @@
+"""Executor on a Ray cluster. What needs Ray itself is slow, and skipped without it; the rest tests what needs none."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from src.__main__ import run
+from src.core import locks, ray_executor, settings, storage
+from src.core.errors import OutOfTime, UserError
+from src.core.executors import make_executor
+from src.core.settings_loader import load_config
+from tests.conftest import error_of
+from tests.test_executors import Recorder, is_alive, job
+from tests.waiting import wait_until
+
+HERE = "tests.test_ray"
+ROOT = Path(__file__).resolve().parents[1]
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason=f"Ray is not installed: {ray_executor.INSTALL}")
+
+
+@pytest.fixture
+def no_token(monkeypatch, tmp_path):
+    """An environment without a token; changes of the environment are undone."""
+    names = ("AUTH_MODE", "AUTH_TOKEN", "AUTH_TOKEN_PATH", "ADDRESS", "TMPDIR", "USAGE_STATS_ENABLED")
+    for name in (*(f"RAY_{name}" for name in names), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    return monkeypatch
+
+
+def test_words_of_a_cluster():
+    config = load_config("sample", ["executor=ray", "ray.address=10.0.0.1:6379", "ray.silence=30"], ["lstm"])
+    assert (config.executor.kind, config.executor.ray.address) == ("ray", "10.0.0.1:6379")
+    assert config.executor.ray.silence == 30 and config.executor.ray.max_retries == 3
+    again = load_config("sample", ["executor.kind=ray", "executor.ray.address=local", "executor.workers=3"], ["lstm"])
+    assert (again.executor.ray.address, again.executor.workers) == ("local", 3)
+    assert "kind" not in settings.Executor().model_dump() and "ray" not in settings.Executor().model_dump()
+    for word, told in (("executor=spark", "executor.kind"), ("ray.address=nonsense", "executor.ray.address")):
+        assert told in error_of(load_config, "sample", [word], ["lstm"])
+
+
+@pytest.mark.parametrize(
+    ("address", "alone"),
+    [
+        ("127.0.0.1:6379", True), ("localhost:6379", True), ("[::1]:6379", True), ("127.8.0.1:1", True),
+        ("10.0.0.1:6379", False), ("0.0.0.0:6379", False), ("head:6379", False), ("[fd00::1]:6379", False),
+    ],
+)  # fmt: skip
+def test_addresses_of_this_machine_alone(address, alone):
+    assert ray_executor.is_loopback(address) is alone
+
+
+def test_a_cluster_that_others_reach_is_not_joined_without_a_token(no_token, tmp_path, capsys):
+    with pytest.raises(UserError, match=r"10\.0\.0\.1:6379 is not on this machine alone.*ray get-auth-token"):
+        ray_executor._prepare_token("10.0.0.1:6379")
+    no_token.setenv("RAY_ADDRESS", "head:6379")
+    with pytest.raises(UserError, match="head:6379 is not on this machine alone"):
+        ray_executor._prepare_token("auto")
+    assert ray_executor._prepare_token("127.0.0.1:6379") == "127.0.0.1:6379"
+    assert os.environ["RAY_AUTH_MODE"] == "disabled" and "without a token" in capsys.readouterr().err
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret\n")
+    no_token.setattr(ray_executor, "_is_open", lambda address: False)
+    assert ray_executor._prepare_token("10.0.0.1:6379") == "10.0.0.1:6379"
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    no_token.setattr(ray_executor, "_is_open", lambda address: True)
+    with pytest.raises(UserError, match="asks for no token"):
+        ray_executor._prepare_token("10.0.0.1:6379")
+
+
+def test_a_cluster_of_this_command_alone_has_a_token_of_its_own(no_token):
+    assert ray_executor._prepare_token("local") == "local"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64 and os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_auto_without_a_cluster(no_token, tmp_path):
+    with pytest.raises(UserError, match="ray start --head"):
+        ray_executor._prepare_token("auto")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:6379\n")
+    assert ray_executor._prepare_token("auto") == "127.0.0.1:6379"
+
+
+def test_without_ray_the_error_names_the_remedy(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
+    assert "docs/requirements-ray.txt" in error_of(run, ["status", "executor=ray", "ray.address=local"])
+
+
+def test_nothing_of_ray_is_imported_without_it(tmp_path):
+    """A blocked import, and modules that are loaded by the command and by those that make jobs."""
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "from src.__main__ import main\n"
+        "from src.core import settings; from src.core.executors import make_executor\n"
+        "from src.pipeline.stages import baselines, train\n"
+        f"assert main(['status', '--preset', 'sample', 'paths.output={tmp_path}']) == 0\n"
+        "make_executor(settings.Executor(), 'cpu', 1)\n"
+        "print([name for name in sys.modules if 'ray_executor' in name or name.startswith('ray.')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_post_office_keeps_news_until_they_are_answered():
+    async def correspond() -> None:
+        post = ray_executor.PostOffice()
+        place = ray_executor.Place("node", (1, 2))
+        assert await post.live(7, place) is False
+        asked = asyncio.create_task(post.tell(8, {"epoch": 1}))
+        other = asyncio.create_task(post.tell(9, {"epoch": 2}))
+        await asyncio.sleep(0)
+        first, *rest = await post.hear()
+        assert first[1:] == (7, place)
+        assert [letter[1:] for letter in rest] == [(8, {"epoch": 1}), (9, {"epoch": 2})]
+        await post.answer(rest[1][0], True)
+        assert await other is True and not asked.done()
+        await post.end()
+        assert await asked is True, "whoever waits is told to stop"
+        assert await post.tell(8, {}) is True and await post.live(8, place) is True
+
+    asyncio.run(correspond())
+
+
+# What the jobs below call, in processes of the cluster.
+
+
+def slowly(payload, progress):
+    """Makes a result of many steps, under a lock and whole, and notes its processes."""
+    out = Path(payload["out"])
+    with locks.lock(out.with_suffix(".lock")):
+        if out.exists():
+            return
+        with out.with_suffix(".pids").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        value = out.name
+        for i in range(payload["steps"]):
+            time.sleep(0.05)
+            value = hashlib.sha256(f"{value}{i}".encode()).hexdigest()
+            progress({"i": i})
+        storage.write_text(out, value)
+
+
+def made_of(name: str, steps: int) -> str:
+    for i in range(steps):
+        name = hashlib.sha256(f"{name}{i}".encode()).hexdigest()
+    return name
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(line) for file in folder.glob("*.pids") for line in file.read_text().split()]
+
+
+def parents(process: int) -> list[int]:
+    """Ids of the processes above one: server, worker of Ray, raylet, …"""
+    found = []
+    while process > 1:
+        text = Path(f"/proc/{process}/stat").read_text()
+        process = int(text.rpartition(")")[2].split()[1])
+        found.append(process)
+    return found
+
+
+class Machines:
+    """Cluster of three nodes with one CPU each on this machine."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        self.args = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=self.args)
+        self.fill()
+
+    def fill(self) -> None:
+        """Starts nodes anew in the place of those that were killed."""
+        for node in list(self.cluster.worker_nodes):
+            if not node.live_processes() or any(node.dead_processes()):
+                self.cluster.remove_node(node, allow_graceful=False)
+        while len(self.cluster.worker_nodes) < 2:
+            self.cluster.add_node(**self.args)
+        self.cluster.wait_for_nodes()
+
+    def raylets(self) -> list[int]:
+        """Process ids of the nodes, the head node first."""
+        nodes = [self.cluster.head_node, *self.cluster.worker_nodes]
+        return [node.all_processes["raylet"][0].process.pid for node in nodes]
+
+    def settings(self, **more) -> settings.Executor:
+        return settings.Executor(
+            kind="ray", threads=1, ray=settings.Ray(address=self.cluster.address, silence=6), **more
+        )
+
+
+@pytest.fixture(scope="module")
+def machines():
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0123456789abcdef" * 4)
+    made = Machines()
+    try:
+        yield made
+    finally:
+        import ray
+
+        ray.shutdown()
+        made.cluster.shutdown()
+        ray_executor._mail.cache_clear()
+        ray_executor._connect.cache_clear()
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            del os.environ[name]
+
+
+STEPS = 60
+REPEATS = int(os.environ.get("RAY_REPEATS", "2"))
+"""Times that each fault is tried."""
+
+
+def slow_jobs(folder: Path, n: int = 4) -> list:
+    return [
+        replace(job(f"job {i}", "slowly", out=str(folder / str(i)), steps=STEPS), function=f"{HERE}:slowly")
+        for i in range(n)
+    ]
+
+
+def check_all_done_once(folder: Path, watcher: Recorder, n: int = 4) -> None:
+    assert sorted(watcher.finished) == [(f"job {i}", True) for i in range(n)]
+    for i in range(n):
+        assert (folder / str(i)).read_text() == made_of(str(i), STEPS)
+    wait_until(lambda: not any(map(is_alive, pids(folder))))
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_cluster_runs_jobs_like_local_processes(tmp_path, machines):
+    class Impatient(Recorder):
+        def step(self, one, news):
+            super().step(one, news)
+            return one.name == "long" and news["i"] == 2
+
+    executor = make_executor(machines.settings(), "cpu", 10)
+    assert (executor.workers, executor.threads) == (3, 1)
+    jobs = [job("long", "count", 9.0, to=1000, out=str(tmp_path / "long"))]
+    jobs += [job(name, name) for name in ("crash", "refuse", "leave", "die")]
+    jobs += [job(f"write {i}", "write", out=str(tmp_path / str(i)), text=f"job {i}") for i in range(4)]
+    jobs += [job("unlucky", "be_killed_once", out=str(tmp_path / "a"), signal=signal.SIGKILL)]
+    watcher = Impatient()
+    failures = {failure.job.name: failure.reason for failure in executor.run(jobs, watcher)}
+    assert sorted(failures) == ["crash", "die", "leave", "refuse"]
+    assert "ZeroDivisionError: a fault of the code" in failures["crash"] and failures["refuse"] == "a fault of the user"
+    assert "SIGKILL" in failures["die"] and "exit code 3" in failures["leave"]
+    assert [news["i"] for name, news in watcher.news if name == "long"] == [0, 1, 2]
+    assert not (tmp_path / "long").exists() and (tmp_path / "a").read_text() == "kept, done"
+    assert sorted(watcher.finished) == sorted((one.name, one.name not in failures) for one in jobs)
+    texts = [(tmp_path / str(i)).read_text().split() for i in range(4)]
+    assert [text[:2] + text[3:] for text in texts] == [["job", str(i), "1", "1"] for i in range(4)]
+    assert len({text[2] for text in texts}) == 4, "each job has a new process"
+
+
+@pytest.mark.slow
+@needs_ray
+def test_jobs_need_a_node_that_has_room(machines):
+    executor = make_executor(machines.settings().model_copy(update={"threads": 64}), "cpu", 1)
+    assert "no node of the Ray cluster has 64 CPUs for a job" in error_of(executor.run, [job("a", "crash")], Recorder())
+    assert "and a GPU" in error_of(make_executor(machines.settings(), "cuda", 1).run, [job("a", "crash")], Recorder())
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_deadline_stops_the_jobs(tmp_path, machines):
+    executor = make_executor(machines.settings(), "cpu", 4, deadline=time.monotonic() + 20)
+    watcher = Recorder()
+    with pytest.raises(OutOfTime):
+        executor.run([replace(one, payload={**one.payload, "steps": 10**6}) for one in slow_jobs(tmp_path)], watcher)
+    assert watcher.finished == [] and watcher.news and not (tmp_path / "0").exists()
+    wait_until(lambda: not any(map(is_alive, pids(tmp_path))))
