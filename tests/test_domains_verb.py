@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from src.core.storage import read_json
 from src.data.synthetic_stays import make_sample
 from src.evaluation.workspace import Workspace
 from src.pipeline.stages.domains import is_unseen
+from src.reporting.html_page import Chart, Text
+from src.reporting.sections import Findings, domains
 from tests.conftest import error_of, run_command
 
 PRESET = """
@@ -125,8 +128,9 @@ def test_seen_and_unseen_domains(made):
     assert not is_unseen(other)
 
 
-def test_one_domain_alone_says_how_to_get_more(made, capsys):
-    assert main(["domains", *words(made), "domains.by=file", "folds.scheme=kfold"]) == 0
+def test_one_domain_alone_says_how_to_get_more(made, tmp_path, capsys):
+    folder = Path(shutil.copytree(made, tmp_path / "copy", copy_function=shutil.copy2))
+    assert main(["domains", *words(folder), "domains.by=file", "folds.scheme=kfold"]) == 0
     told = capsys.readouterr().out
     assert "All train stays are of one domain" in told and "domains.by=ICUType" in told
     assert "Runs by domain" not in told
@@ -136,3 +140,30 @@ def test_an_unknown_run_is_named(made):
     from src.pipeline.stages.domains import DomainStage
 
     assert "unknown run" in error_of(DomainStage(["nobody"]).targets, workspace_of(made))
+
+
+def test_views_of_models_that_have_not_seen_the_worst_domain(made):
+    found = read_json(made / "out/domains/views.json")
+    workspace, judged = workspace_of(made), read_json(made / "out/domains/judged.json")
+    assert list(found["runs"]) == ["pooled", "single"]
+    assert found["worst"] == judged["runs"]["pooled"]["roc_auc"]["worst"]["domain"]
+    n, n_features = len(found["domain"]), len(found["names"])
+    assert n == len(workspace.labels) and n_features == 37 + 8
+    for one in found["runs"].values():
+        points = np.array(one["points"])
+        assert points.shape == (n, 2) and points.std(axis=0).min() > 0
+        assert np.allclose(points.mean(axis=0), 0, atol=0.01), "principal components are centred"
+        assert np.array(one["importance"]).shape == (2, n_features) and np.min(one["importance"]) >= 0
+    assert not list((made / "out/domains").glob("views.*.json")) and not (made / "out/domains/views.npz").exists()
+
+
+def test_the_page_has_a_section(made):
+    findings = Findings.load(workspace_of(made))
+    found = domains.section(findings)
+    captions = [part.caption for part in found.parts if not isinstance(part, Text)]
+    for start in ("0.5 where", "Runs by domain", "Reliability", "Pooled features", "pooled: share"):
+        assert any(caption.startswith(start) for caption in captions), start
+    (maps,) = [part for part in found.parts if isinstance(part, Chart) and part.caption.startswith("Pooled")]
+    assert len(maps.panels) == 4 and f"no row of {read_json(made / 'out/domains/views.json')['worst']}" in maps.caption
+    other = Findings(findings.workspace, findings.dataset, findings.folds, findings.shift, {}, [])
+    assert not any(isinstance(part, Text) for part in domains.section(other).parts), "the runs are not those any more"

@@ -25,7 +25,7 @@ SUBMIT = 1
 LEADERBOARD = 1
 EXPLAIN = 1
 ALARMS = 2
-DOMAINS = 1
+DOMAINS = 2
 """Differences between domains, and figures by domain."""
 ADAPT = 1
 """Outputs of models that were adapted to a domain."""

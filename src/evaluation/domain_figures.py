@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from src.data.tasks import Task
-from src.evaluation.figures import area_statistic, drawn, make_draws, precision_statistic
+from src.evaluation.figures import area_statistic, calibration_curve, drawn, make_draws, precision_statistic
 
 N_BOOT = 500
 """Number of bootstrap draws."""
@@ -51,6 +51,13 @@ class DomainFigures:
         """Figures of predictions (N, L) of all rows."""
         found = [self._of_domain(predictions, domain) for domain in range(self.n_domains)]
         return {name: np.stack([one[name] for one in found]) for name in self.names}
+
+    def reliability(self, predictions: np.ndarray, figures: ByDomain, names: Sequence[str]) -> dict[str, Any]:
+        """Calibration curve, as JSON values, of the domain with the lowest score, over all labels that count."""
+        domain = int(np.nanargmin(figures["score"][:, 0]))
+        labels, probabilities = self.labels[self.rows[domain]], predictions[self.rows[domain]]
+        cells = self.task.counted_cells(labels)
+        return {"domain": names[domain], "curve": calibration_curve(labels[cells], probabilities[cells])}
 
     def _of_domain(self, predictions: np.ndarray, domain: int) -> dict[str, np.ndarray]:
         rows, draws = self.rows[domain], self._draws[domain]

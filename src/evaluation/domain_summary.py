@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from src.core.language import _, word
 from src.data.tasks import Task
 from src.evaluation.domain_figures import NAMES, interval_text
 from src.evaluation.figures import number_text
 
+MOST_FEATURES = 10
+"""Features of each domain whose contributions count as large."""
 MOST_LABELS = 8
 """Labels of the table of label rates: those whose rates differ most between domains."""
 
@@ -145,6 +149,31 @@ def how_judged(record: Mapping[str, Any]) -> str:
         "one is the lowest of several noisy figures, and so rather too low than too high."
     )
     return f"{told} {note}"
+
+
+def importance_tables(record: Mapping[str, Any]) -> list[Titled]:
+    """Tables of views.json, of the first run: the features that carry predictions in every domain and those of one
+    domain alone, and how alike the domains are in all of them."""
+    run, domains = next(iter(record["runs"])), record["domains"]
+    sizes = np.array(record["runs"][run]["importance"])
+    shares = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-12)
+    top = [set(np.argsort(-one, kind="stable")[:MOST_FEATURES].tolist()) for one in shares]
+    shown = sorted(set.union(*top), key=lambda i: (-sum(i in one for one in top), -shares[:, i].mean()))
+    common = [i for i in shown if all(i in one for one in top)]
+    alone = [i for i in shown if sum(i in one for one in top) == 1]
+    rows = []
+    for i in [*common, *alone]:
+        owner = _("all") if i in common else domains[next(j for j, one in enumerate(top) if i in one)]
+        rows.append([record["names"][i], str(owner), *(f"{share:.1%}" for share in shares[:, i])])
+    title = _("{run}: share of the contributions to its predictions; among the {n} largest of all domains, or of one")
+    columns = [_("feature"), _("largest in"), *domains]
+    found = [Titled(title.format(run=run, n=MOST_FEATURES), columns, rows)]
+    used = sizes.max(axis=0) > 0
+    ranks = np.array([np.argsort(np.argsort(one[used])) for one in sizes])
+    alike = np.atleast_2d(np.corrcoef(ranks))
+    rows = [[name, *(f"{value:.2f}" for value in line)] for name, line in zip(domains, alike, strict=True)]
+    title = _("{run}: rank correlation of the contributions of all features between domains")
+    return [*found, Titled(title.format(run=run), [_("domain"), *domains], rows)]
 
 
 def _columns(record: Mapping[str, Any], first: str) -> list[str]:

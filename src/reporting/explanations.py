@@ -142,13 +142,18 @@ def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     output = Path(payload["output"])
     corpus = Corpus.load(output / payload["corpus"])
     trained = TrainedFold.load(output / payload["fold"], device, output)
-    tell = (_tokens if "tokens" in corpus.inputs else _series)(payload, trained, corpus)
+    tell = teller(payload, trained, corpus)
     for i, (row, labels) in enumerate(zip(payload["rows"], payload["labels"], strict=True)):
         progress({"share": (i + 1) / len(payload["rows"]), "found": {"row": row, **tell(row, labels)}})
 
 
 Tell = Callable[[int, list[int]], dict[str, Any]]
 """Explains labels of one row."""
+
+
+def teller(payload: dict[str, Any], trained: TrainedFold, corpus: Corpus) -> Tell:
+    """What explains rows of a corpus by a trained fold; `payload` is that of explain_fold()."""
+    return (_tokens if "tokens" in corpus.inputs else _series)(payload, trained, corpus)
 
 
 def _tokens(payload: dict[str, Any], trained: TrainedFold, corpus: Corpus) -> Tell:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +15,14 @@ from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.executors import raise_failures, run_shown
 from src.core.language import _
-from src.core.settings import Tabular, fingerprint
+from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import add_json, info, result, show_table
 from src.evaluation import domain_figures, domain_summary
 from src.evaluation.domain_figures import ByDomain, DomainFigures
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
-from src.pipeline.stages.domains import DomainStage, score_name
+from src.pipeline.stages.domains import DomainStage, has_gradients, score_name
 from src.training import adaptation, device_cache
 
 SIZES = (0, 10, 100, 1000)
@@ -75,7 +75,7 @@ class Adaptation(DomainStage):
     def _runs(self, workspace: Workspace) -> list[RunFolder]:
         """Runs of one model with gradients. Raises UserError for a named one of another kind."""
         found = super()._runs(workspace)
-        fitting = [run for run in found if run.is_model and not isinstance(run.settings.model, get_args(Tabular))]
+        fitting = [run for run in found if has_gradients(run)]
         if self._named and (other := [run.name for run in found if run not in fitting]):
             told = _("run {name} cannot be trained further: it is a blend, imported, or has no gradients")
             raise UserError(told.format(name=other[0]))
@@ -119,6 +119,7 @@ class Adaptation(DomainStage):
         rows = np.concatenate([judged for judged, _left in halves])
         judge = DomainFigures(task, workspace.labels[rows], domains.of_row[rows], len(domains))
         found: dict[str, Any] = {
+            "made_of": {run.name: run.score["fingerprint"] for run in runs},
             "draws": settings.draws,
             "epochs": settings.epochs,
             "rate": settings.rate,

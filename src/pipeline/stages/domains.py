@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.executors import Job, make_executor, raise_failures, run_shown
 from src.core.language import _
-from src.core.settings import fingerprint
+from src.core.settings import Tabular, fingerprint
 from src.core.targets import Target
 from src.core.terminal import JobProgress, add_json, duration, info, result, show_table, warn
 from src.data.tasks import KINDS, SCORE_NAMES, Task
@@ -28,6 +28,7 @@ from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.pipeline.shifts import domain_pairs
 from src.pipeline.stage import Progress, Stage, run_lock
+from src.reporting import domain_views
 
 BASELINE = "pooled"
 """Run that others are compared with, where there is one and none is named."""
@@ -43,10 +44,17 @@ class DomainStage(Stage):
         self._named, self._against = list(named), against
 
     def names(self, workspace: Workspace) -> list[str]:
-        return ["differences", "runs"] if _is_wanted(workspace) else []
+        return ["differences", "runs", "views"] if _is_wanted(workspace) else []
 
     def result(self, workspace: Workspace, name: str) -> Path:
-        return workspace.output.domains / {"differences": "domains.json", "runs": "judged.json"}[name]
+        return (
+            workspace.output.domains
+            / {
+                "differences": "domains.json",
+                "runs": "judged.json",
+                "views": "views.json",
+            }[name]
+        )
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
         return ["domains"]
@@ -69,6 +77,9 @@ class DomainStage(Stage):
                 }
             )
             found.append(Target("runs", self.result(workspace, "runs"), stamp))
+            if any(map(has_gradients, runs)):
+                views = fingerprint([stamp, storage.libraries("torch", "scikit-learn")])
+                found.append(Target("views", self.result(workspace, "views"), views))
         return found
 
     def _runs(self, workspace: Workspace) -> list[RunFolder]:
@@ -98,9 +109,12 @@ class DomainStage(Stage):
         for target in missing:
             if target.name == "differences":
                 target.write(_differences(workspace, target))
-            else:
-                runs = self._runs(workspace)
+                continue
+            runs = self._runs(workspace)
+            if target.name == "runs":
                 target.write(judged(workspace, runs, self._baseline(runs)))
+            else:
+                target.write(_views(workspace, target, runs, storage.read_json(self.result(workspace, "runs"))))
         taken = duration(time.perf_counter() - started)
         info(_("domains: {folder} ({time})").format(folder=workspace.output.domains, time=taken))
 
@@ -124,6 +138,9 @@ class DomainStage(Stage):
         add_json("judged", {key: record[key] for key in ("how", "against", "runs", "gains", "seeds")})
         for table in domain_summary.judging_tables(record):
             show_table(*table)
+        if "views" in targets:
+            for table in domain_summary.importance_tables(storage.read_json(targets["views"].result)):
+                show_table(*table)
         result(domain_summary.how_judged(record))
 
 
@@ -189,7 +206,8 @@ def _differences(workspace: Workspace, target: Target) -> dict[str, Any]:
         found.append({"first": domains.names[first], "second": domains.names[second], **one})
     facts = domain_differences.facts(dataset, workspace.task, domains)
     shutil.rmtree(begun)
-    return {"by": workspace.settings.domains.by, "hidden": hidden, "domains": facts, "pairs": found}
+    about = {"train": dataset.manifest["train"], "by": workspace.settings.domains.by, "hidden": hidden}
+    return {**about, "domains": facts, "pairs": found}
 
 
 def judged(workspace: Workspace, runs: Sequence[RunFolder], against: str | None) -> dict[str, Any]:
@@ -201,6 +219,7 @@ def judged(workspace: Workspace, runs: Sequence[RunFolder], against: str | None)
         named[against] = workspace.fitting_run(against)
     found: dict[str, ByDomain] = {}
     seeds: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
     with JobProgress("domains", dict.fromkeys(named, 1.0), lines=False) as progress:
         for name, run in named.items():
             oof = run.oof()[rows]
@@ -208,7 +227,10 @@ def judged(workspace: Workspace, runs: Sequence[RunFolder], against: str | None)
                 told = _("run {name} has no out-of-fold prediction of some rows: it is not judged by domain")
                 warn(told.format(name=name))
                 continue
-            found[name] = judge.of(task.decode(oof))
+            predictions = task.decode(oof)
+            found[name] = judge.of(predictions)
+            if task.has_classes:
+                curves[name] = judge.reliability(predictions, found[name], domains.names)
             if several := _seeds_of(run):
                 alone = [judge.of(task.decode(_of_seed(workspace, run, seed)[rows])) for seed in several]
                 seeds[name] = {"seeds": several, "spread": domain_figures.spread(alone)}
@@ -218,6 +240,7 @@ def judged(workspace: Workspace, runs: Sequence[RunFolder], against: str | None)
     first = judge.names[0]
     order = sorted(found, key=lambda name: -np.nan_to_num(domain_figures.mean(found[name][first])[0], nan=-np.inf))
     return {
+        "made_of": {name: run.score["fingerprint"] for name, run in named.items()},
         "how": "unseen" if is_unseen(workspace) else "seen",
         "scheme": workspace.splits.scheme,
         "domains": domains.names,
@@ -232,6 +255,51 @@ def judged(workspace: Workspace, runs: Sequence[RunFolder], against: str | None)
             name: domain_figures.gains(found[name], found[against]) for name in order if against and name != against
         },
         "seeds": {name: seeds[name] for name in order if name in seeds},
+        "reliability": curves,
+    }
+
+
+def has_gradients(run: RunFolder) -> bool:
+    """Returns True for a run of one model that was trained here by gradients."""
+    return run.is_model and not isinstance(run.settings.model, get_args(Tabular))
+
+
+def _views(workspace: Workspace, target: Target, runs: Sequence[RunFolder], record: dict[str, Any]) -> dict[str, Any]:
+    """Content of views.json: rows of all domains as BASELINE, or the run that others are compared with, and the best
+    other run see them, by the models that have not seen the worst domain."""
+    known = {run.name: run for run in runs if has_gradients(run)}
+    others = [name for name in record["runs"] if name in known and name != record["against"]]
+    shown = [*([record["against"]] if record["against"] in known else []), *others[:1]]
+    folder, domains = target.result.parent, workspace.domains
+    worst = record["runs"][shown[0]][record["figures"][0]]["worst"]["domain"] or domains.names[0]
+    place = int(domains.rows(domains.names.index(worst))[0])
+    sampled = domain_views.sampled(domains, workspace.labels, workspace.task)
+    array_files.write_npz(rows := folder / "views.npz", **sampled)
+    jobs, outs = [], {}
+    for name in shown:
+        fold = next(
+            known[name].path / part
+            for part in known[name].record["fold_folders"]
+            if place
+            in array_files.read_npz(known[name].path / part / "split.npz", known[name].remedy)["predicted_rows"]
+        )
+        outs[name] = folder / f"views.{name}.json"
+        payload = domain_views.payload(workspace.output.root, fold, workspace.dataset.train_folder, rows, outs[name])
+        jobs.append(Job(f"{name} {fold.name.rsplit('.', 1)[0]}", f"{domain_views.__name__}:view", payload))
+    raise_failures(run_shown(make_executor(workspace.settings.executor, "cpu", len(jobs)), "domains", jobs))
+    views = {name: storage.read_json(out) for name, out in outs.items()}
+    for path in (rows, *outs.values()):
+        path.unlink()
+    return {
+        "made_of": {name: known[name].score["fingerprint"] for name in shown},
+        "domains": domains.names,
+        "worst": worst,
+        "how": record["how"],
+        "label": domain_views.shown_label(workspace.task, workspace.labels)[1],
+        "names": domain_views.feature_names(workspace.dataset),
+        "domain": sampled["domain"].tolist(),
+        "is_positive": sampled["positive"].tolist(),
+        "runs": views,
     }
 
 

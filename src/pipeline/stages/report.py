@@ -24,6 +24,7 @@ TITLE = _("CT report anomaly detection")
 READ = (
     *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),
     *("runs/*/config.yaml", "submission_*.csv", "tune/*/best.yaml"),
+    *("domains/domains.json", "domains/judged.json", "domains/adapted.json", "domains/views.json"),
     *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "tune/*/study.json", "submissions.jsonl"),
 )
 """Files of the output folder that the page is made from. A test checks that the report opens no other text."""
@@ -55,6 +56,7 @@ class Report(Stage):
             alarms,
             blend,
             data,
+            domains,
             environment,
             errors,
             explanations,
@@ -72,7 +74,7 @@ class Report(Stage):
         info(_("report: draws what the output folder holds"))
         findings = Findings.load(workspace)
         found = [part.section(findings) for part in (summary, scores, shift)]
-        further = [part.section(findings) for part in (training, blend, errors, explanations, alarms, tuning)]
+        further = [part.section(findings) for part in (training, blend, errors, explanations, alarms, domains, tuning)]
         graph = {name: get_stage(name).needs for name in STAGES if not get_stage(name).is_optional}
         further = [data.section(findings.dataset), *further, submissions.section(findings)]
         further += [pipeline.section(findings, graph), environment.section(findings)]
