@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from src.core import array_files, storage
+from src.core.errors import UserError
 from src.core.executors import Job
 from src.core.settings import Recurrent, Regime, Run, Train
 from src.core.settings_loader import load_config
 from src.data.inputs import token_shape
+from src.evaluation.membership import membership
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
 from src.models.scaling import Scaler
-from src.training import checkpoints, federated, federation
+from src.training import checkpoints, federated, federation, privacy
 from src.training.classification import train_fold
 from src.training.device_cache import Machine
 from src.training.federated import Client, average, train_client
@@ -98,6 +100,85 @@ def test_fedprox_pulls_to_the_weights_of_the_start():
     for name, gradient in gradients["fedavg"].items():
         added = 0.125 if name == "head.weight" else 0.0
         torch.testing.assert_close(gradients["fedprox"][name], gradient + added)
+
+
+def private(noise: float, clip: float, size: int = 12) -> Client:
+    torch.manual_seed(0)
+    model, train = build_model(SMALL, token_shape(SIZE), 3), rows(24)
+    run = Run(model=SMALL, train=Train(regime="fedavg"), regime=Regime(noise=noise, clip=clip))
+    given = Train(batch_size=size, regime="fedavg")
+    return Client(TASK, model, train, train, given, CPU, "fp32", run=run, optimizer=make_optimizer(model, given))
+
+
+def test_private_gradients_are_those_of_the_rows_clipped():
+    plain, clipped = private(1e-9, 1e6), private(1e-9, 1e-3)
+    batch, wanted = next(plain.batches(np.random.default_rng(0)))
+    n = len(batch.rows)
+    loss = plain.step(batch, wanted)
+    whole = Client.loss(plain, plain.model, batch, wanted)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-4)
+    for weight, gradient in zip(
+        plain.model.parameters(), torch.autograd.grad(whole, list(plain.model.parameters())), strict=True
+    ):
+        torch.testing.assert_close(weight.grad, gradient * n / 12, rtol=1e-3, atol=2e-3)
+    clipped.step(batch, wanted)
+    norm = torch.stack([weight.grad.norm() for weight in clipped.model.parameters()]).norm()
+    assert 0 < norm <= n * 1e-3 / 12 * 1.001
+
+
+def test_noise_is_a_multiple_of_the_clip():
+    one = private(3.0, 2.0)
+    batch, wanted = next(one.batches(np.random.default_rng(0)))
+    one.step(batch._replace(rows=batch.rows[:0]), wanted)
+    drawn = torch.cat([weight.grad.flatten() for weight in one.model.parameters()])
+    assert drawn.std().item() == pytest.approx(3.0 * 2.0 / 12, rel=0.1)
+
+
+def test_rows_of_private_steps_are_drawn_independently():
+    one = private(1.0, 1.0, size=6)
+    sizes, seen = [], np.zeros(24)
+    for seed in range(60):
+        batches = list(one.batches(np.random.default_rng(seed)))
+        assert len(batches) == 4
+        for batch, wanted in batches:
+            assert len(batch.rows) == len(wanted.targets) == len(set(batch.rows))
+            sizes.append(len(batch.rows))
+            seen[batch.rows] += 1
+            np.testing.assert_array_equal(wanted.targets.numpy(), one._train.labels[batch.rows])
+    assert np.mean(sizes) == pytest.approx(6, abs=0.5) and np.std(sizes) > 1.5
+    assert seen.min() > 30
+
+
+def test_a_private_federation_notes_its_epsilon(fold):
+    pytest.importorskip("opacus", reason="Opacus is not installed (docs/requirements-privacy.txt)")
+    job = fold(*FEDERATED, "regime.noise=1", "train.epochs=1", "regime.drop=0.5")
+    assert trained(job)
+    noted = storage.read_json(job.path / "result.json")
+    assert noted["last_train_loss"] is None
+    for one in noted["federation"]["domains"].values():
+        assert one["delta"] == 1 / (10 * one["rows"]) and 0.5 < one["epsilon"] < 50
+    less, more = (privacy.spent(noise, 1000, 32, 10)["epsilon"] for noise in (2.0, 1.0))
+    assert less < more == pytest.approx(privacy.spent(1.0, 1000, 32, 10)["epsilon"])
+    from opacus.accountants import RDPAccountant
+
+    accountant = RDPAccountant()
+    accountant.history = [(4.0, 0.01, 10_000)]  # example of Abadi et al. (2016), whose bound is a little wider
+    assert 0.9 < accountant.get_epsilon(delta=1e-5) < 1.26
+
+
+def test_noise_without_opacus_is_told(monkeypatch):
+    monkeypatch.setattr(privacy.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"requirements-privacy\.txt"):
+        privacy.check()
+
+
+def test_members_are_told_by_their_loss():
+    rng = np.random.default_rng(0)
+    same = membership(rng.exponential(1, 2000), rng.exponential(1, 3000))
+    assert abs(same.auc.value - 0.5) < 3 * same.auc.standard_error < 0.04
+    assert abs(same.advantage.value) < 3 * same.advantage.standard_error < 0.06
+    apart = membership(rng.uniform(0, 1, 500), rng.uniform(2, 3, 500))
+    assert apart.auc.value == 1 and apart.advantage.value == pytest.approx(0.5, abs=0.1)
 
 
 def test_an_average_is_weighed_by_rows():

@@ -608,6 +608,11 @@ class Regime(Settings):
     )
     """fedavg, fedprox: parts of the model that stay at their domain in all rounds (FedPer). Those of all domains are
     averaged once, at the end, for a domain that took no part."""
+    noise: float = Field(0.0, ge=0, le=1e3, exclude_if=lambda noise: not noise)
+    """fedavg, fedprox: differentially private training at each domain (DP-SGD): standard deviation of the noise that is
+    added to the sum of a step's gradients, as a multiple of `clip`; 0: none. Needs docs/requirements-privacy.txt."""
+    clip: float = Field(1.0, gt=0, le=1e6, exclude_if=lambda clip: clip == 1)
+    """fedavg, fedprox with noise: largest norm of the gradient of one row; a longer one is shortened to it."""
 
 
 FEDERATED = ("fedavg", "fedprox")
@@ -617,7 +622,7 @@ REGIME_SETTINGS = {
     "unlabelled": ("dann", "coral"),
     "step": ("groupdro",),
     **dict.fromkeys(("inner_rate", "inner_steps"), ("maml", "fomaml", "reptile")),
-    **dict.fromkeys(("local_epochs", "drop", "personal"), FEDERATED),
+    **dict.fromkeys(("local_epochs", "drop", "personal", "noise", "clip"), FEDERATED),
 }
 """Regimes that each setting of Regime is for."""
 
@@ -641,6 +646,8 @@ class Run(Settings):
                 raise ValueError(f"regime.{key}={value} is for train.regime {known}; it is {chosen}")
         if chosen in ("pooled", "single"):
             return self
+        if self.regime.clip != 1 and not self.regime.noise:
+            raise ValueError(f"regime.clip={self.regime.clip:g} is for regime.noise, and there is none")
         if isinstance(model, Tabular):
             raise ValueError(f"train.regime={chosen} needs gradients, which {model.encoder} has none of")
         for key, is_set in (
@@ -666,6 +673,9 @@ class Run(Settings):
             ("train.target_weight", train.target_weight > 0),
             ("train.teachers", bool(train.teachers)),
             ("features.imputer=knn", self.features.imputer == "knn"),
+            # The gradient of one row may depend on that row alone.
+            ("train.join under regime.noise", self.regime.noise > 0 and train.join > 0),
+            ("train.pos_weight under regime.noise", self.regime.noise > 0 and train.pos_weight != "none"),
         ]
 
     @model_validator(mode="after")

@@ -57,6 +57,7 @@ COSTS = {
     "train.join": "training time grows by that share",
     "train.extra_weight": "training time grows with the extra rows",
     "train.regime": "maml takes five times, reptile and fomaml three times as long as pooled; the others little more",
+    "regime.noise": "several times the training time: a gradient a row",
     "regime.inner_steps": "training time grows in proportion",
     "regime.unlabelled": "training time grows with the test rows",
     "train.teachers": "the teachers are trained first; training time grows with the test and extra rows",

@@ -87,6 +87,21 @@ class EpochReader:
                 wanted = Wanted(targets[part], weights[part], twins[i])
                 yield batches[i]._replace(rows=sorted_rows[part]), wanted
 
+    def sampled(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Wanted]]:
+        """Yields as many batches as batches(), each with every report at a probability of batch_size / N (Poisson
+        sampling, which the accounting of differential privacy asks for). A batch may be empty, with no inputs."""
+        share = min(1.0, self._batch_size / len(self._train))
+        for _ in range(self.n_batches):
+            pool = np.flatnonzero(rng.random(len(self._train)) < share)
+            labels, weights = (torch.from_numpy(part).to(self._device) for part in self._judged(pool, None))
+            if len(pool):
+                (batch,) = self._pool(pool, None, rng, size=len(pool))
+                order, batch = torch.from_numpy(batch.rows), batch._replace(rows=pool[batch.rows])
+                labels, weights = labels[order.to(self._device)], weights[order.to(self._device)]
+            else:
+                batch = Batch({}, torch.zeros(0, dtype=torch.int64, device=self._device), pool)
+            yield batch, Wanted(labels.to(torch.float32), weights, None)
+
     def _pairs(self, pool: np.ndarray, rng: np.random.Generator) -> Pairs | None:
         if self._lengths is None:
             return None
@@ -107,9 +122,15 @@ class EpochReader:
         return labels, weights
 
     def _pool(
-        self, pool: np.ndarray, pairs: Pairs | None, rng: np.random.Generator, order: np.ndarray | None = None
+        self,
+        pool: np.ndarray,
+        pairs: Pairs | None,
+        rng: np.random.Generator,
+        order: np.ndarray | None = None,
+        size: int | None = None,
     ) -> list[Batch]:
-        """Cuts one copy of the reports of a pool into batches, with noise of its own."""
+        """Cuts one copy of the reports of a pool into batches of `size` (default: batch_size), with noise of its
+        own."""
         chosen = self._train.chosen[pool if pairs is None else np.concatenate([pool, pairs.partners])]
         inputs = {name: array[chosen] for name, array in self._train.inputs.items()}
         lengths = np.asarray(self._train.lengths[chosen])
@@ -127,4 +148,4 @@ class EpochReader:
         if pairs is not None:
             inputs["tokens"], lengths = join_pairs(inputs["tokens"], lengths, pairs)
         domain = self._train.domain[pool]
-        return length_batches(inputs, lengths, self._batch_size, self._device, self._multiple, order, domain)
+        return length_batches(inputs, lengths, size or self._batch_size, self._device, self._multiple, order, domain)

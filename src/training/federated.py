@@ -9,6 +9,10 @@ regime.local_epochs epochs and sends them; they are averaged by the numbers of r
 stays at the domain from one round to the next, and the learning rate follows train.epochs over all rounds. With one
 domain that is central training, byte for byte.
 
+With regime.noise: Abadi et al. (2016), "Deep learning with differential privacy". Rows of a step are Poisson sampled,
+the gradient of each row is clipped, and noise is added to their sum. Noise is drawn from the seed of the run, so that
+the same seed gives the same bytes; privacy.py has what that means.
+
 Files below the folder of a fold: rounds/ holds what domains sent; clients/DOMAIN/ what stays at a domain: checkpoints
 with the optimizer's state and the personal parts; state_*: the averaged weights. All but the ordinary files of a fold
 go when it is trained.
@@ -21,7 +25,7 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -36,7 +40,7 @@ from src.core.settings import Run
 from src.data.corpus import Corpus
 from src.data.tasks import get_task
 from src.models.classifier import Classifier
-from src.training import checkpoints, classification, devices
+from src.training import checkpoints, classification, devices, privacy
 from src.training.batching import Batch
 from src.training.classification import Classification
 from src.training.denoising import Denoiser
@@ -84,7 +88,8 @@ def train_client(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
         )  # of one domain: those of pooled
         history = fit(objective, seeds, job.kept(job.round), progress, epochs_of(run, job.round))
         sent = model.state_dict() if job.is_last else shared(model.state_dict(), run)
-        _send(job, sent, len(rows), history[-1])
+        # The loss of the rows is not covered by the noise of their gradients.
+        _send(job, sent, len(rows), {**history[-1], **({"train_loss": None} if run.regime.noise else {})})
         if job.since:
             shutil.rmtree(job.kept(job.since))
 
@@ -102,6 +107,7 @@ class Client(Classification):
     def __init__(self, *args: Any, run: Run, optimizer: torch.optim.Optimizer):
         super().__init__(*args)
         self._optimizer = optimizer
+        self.regime = run.regime
         self._pull = run.regime.weight if run.train.regime == "fedprox" else 0.0
         kept = shared(dict(self.model.named_parameters()), run)
         self._start = {name: weight.detach().clone() for name, weight in kept.items()} if self._pull else {}
@@ -109,13 +115,50 @@ class Client(Classification):
     def make_optimizer(self) -> torch.optim.Optimizer:
         return self._optimizer
 
+    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Wanted]]:
+        if not self.regime.noise:
+            yield from super().batches(rng)
+            return
+        for batch, wanted in self._reader.sampled(rng):
+            yield batch, wanted._replace(targets=self._learned(wanted.targets))
+
     def step(self, batch: Batch, wanted: Wanted) -> Tensor:
-        loss = super().step(batch, wanted)
+        if self.regime.noise:
+            loss = self._private_gradients(batch, wanted)
+        else:
+            loss = super().step(batch, wanted)
         weights = dict(self.model.named_parameters())
         for name, start in self._start.items():
             if weights[name].grad is not None:
                 weights[name].grad.add_(weights[name].detach() - start, alpha=self._pull)
         return loss
+
+    def _private_gradients(self, batch: Batch, wanted: Wanted) -> Tensor:
+        """Puts the sum of the rows' clipped gradients and of noise, divided by the expected number of rows, where
+        gradients belong; returns the mean loss. Recurrences have no rule for many gradients at once (torch.func.vmap),
+        so there is one pass a row."""
+        weights = list(self.model.parameters())
+        sums = [torch.zeros_like(weight) for weight in weights]
+        losses = [torch.zeros((), device=self.device)]
+        for i in range(len(batch.rows)):
+            row = slice(i, i + 1)
+            length = int(batch.lengths[i])
+            one = batch._replace(
+                inputs={name: tensor[row, :length] for name, tensor in batch.inputs.items()}, lengths=batch.lengths[row]
+            )
+            target = Wanted(wanted.targets[row], wanted.weights[row], None)
+            losses.append(self.loss(self._compute, one, target))
+            gradients = torch.autograd.grad(losses[-1], weights, allow_unused=True)
+            norm = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
+            factor = min(1.0, self.regime.clip / max(float(norm), 1e-12))
+            for total, gradient in zip(sums, gradients, strict=True):
+                if gradient is not None:
+                    total.add_(gradient, alpha=factor)
+        expected = min(self.settings.batch_size, len(self._train))
+        for weight, total in zip(weights, sums, strict=True):
+            noise = torch.randn_like(total) * (self.regime.noise * self.regime.clip)
+            weight.grad = (total + noise) / expected
+        return torch.stack([loss.detach() for loss in losses]).sum() / max(1, len(batch.rows))
 
     def validate(self, model: nn.Module) -> None:
         return None
@@ -148,6 +191,8 @@ def train_rounds(
     validation loss of the average, which is not known (None) as long as parts of the model are personal.
     """
     run, rounds = Run.model_validate(job.run), rounds_of(job)
+    if run.regime.noise:
+        privacy.check()
     began = time.perf_counter() - checkpoints.spent(job.path)
     history, _midway, state = checkpoints.resume(job.path, model, None, None)
     first = int(state["round"]) + 1 if state else 0
@@ -205,7 +250,9 @@ def average(parts: Sequence[Mapping[str, Tensor]], sizes: Sequence[int]) -> dict
     }
 
 
-def _mean(values: Sequence[float], notes: Sequence[Mapping[str, Any]]) -> float:
+def _mean(values: Sequence[float | None], notes: Sequence[Mapping[str, Any]]) -> float | None:
+    if None in values:
+        return None
     return sum(value * note["rows"] for value, note in zip(values, notes, strict=True)) / sum(n["rows"] for n in notes)
 
 
@@ -245,11 +292,16 @@ def predict_by_domain(
 
 
 def facts(job: FoldJob) -> dict[str, Any]:
-    """Returns what result.json notes of a federation: rounds, and the rows, rounds and sent bytes of each domain."""
-    rounds, domains = rounds_of(job), {}
+    """Returns what result.json notes of a federation: rounds, and of each domain its rows, rounds and sent bytes, and
+    under regime.noise epsilon and delta."""
+    run, rounds, domains = Run.model_validate(job.run), rounds_of(job), {}
+    epochs: dict[str, int] = {}
     for client in itertools.chain(*rounds):
         note = storage.read_json(client.target().result)
         one = domains.setdefault(str(client.domain), {"rows": note["rows"], "rounds": 0, "bytes": 0})
         one["rounds"] += client.round > 0
         one["bytes"] += note["bytes"]
+        epochs[str(client.domain)] = epochs.get(str(client.domain), 0) + len(epochs_of(run, client.round))
+        if client.is_last and run.regime.noise:
+            one |= privacy.spent(run.regime.noise, note["rows"], run.train.batch_size, epochs[str(client.domain)])
     return {"rounds": len(rounds) - 1, "bytes": sum(one["bytes"] for one in domains.values()), "domains": domains}

@@ -19,6 +19,7 @@ from src.core.executors import Executor, Failure, Job, Watcher
 from src.core.language import _, joined
 from src.core.settings import FEDERATED, Run
 from src.core.terminal import JobProgress
+from src.training import privacy
 from src.training.job_specs import ClientJob, FoldJob, described
 
 DRAWN = 24_001
@@ -97,6 +98,7 @@ def told(job: FoldJob, names: Sequence[str]) -> str:
     found = storage.read_json(job.path / "result.json")["federation"]
     parts = [
         _("{name} {size} in {n} rounds").format(name=names[int(domain)], size=_size(one["bytes"]), n=one["rounds"])
+        + (f", ε {one['epsilon']:.2f} (δ {one['delta']:.1e})" if "epsilon" in one else "")
         for domain, one in sorted(found["domains"].items(), key=lambda item: int(item[0]))
     ]
     whole = _("{n} domains sent {size} in {rounds} rounds: {parts}")
@@ -115,6 +117,8 @@ def run_federations(
     their payload. Arguments are as those of run_shown()."""
     if not folds:
         return []
+    if any(job.payload["run"].get("regime", {}).get("noise") for job in folds):
+        privacy.check()
     with JobProgress("train", {job.name: job.work for job in folds}) as progress:
         federation = _Federation(folds, progress, also, finished)
         return executor.run_as_they_come(federation.next_job, federation)

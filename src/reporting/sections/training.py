@@ -41,11 +41,16 @@ def section(findings: Findings) -> Section:
         more = _("The best {shown} of {all} runs are shown.").format(shown=len(shown), all=len(histories))
         caption = caption + " " + more
     losses = [
-        float(row[column]) for history in shown.values() for row in history for column in (loss[0] for loss in LOSSES)
+        _known(row[column]) for history in shown.values() for row in history for column in (loss[0] for loss in LOSSES)
     ]
-    scale = (0.95 * min(losses), 1.05 * max(losses))
+    scale = (0.95 * np.nanmin(losses), 1.05 * np.nanmax(losses))
     result.parts.append(Chart([_curves(name, history, scale) for name, history in shown.items()], caption))
     return result
+
+
+def _known(loss: str) -> float:
+    """Value of a cell; NaN for a loss that a federation does not know."""
+    return float(loss or "nan")
 
 
 def _folds(findings: Findings) -> Table | Text:
@@ -88,7 +93,7 @@ def _curves(name: str, history: list[dict[str, str]], scale: tuple[float, float]
             for colour, (column, form, name_of_loss) in enumerate(LOSSES):
                 style = {"color": charts.COLOURS[colour], "linewidth": 0.9, "alpha": 0.8}
                 chart.axes.plot(
-                    epochs, [float(row[column]) for row in rows], form, label=None if i else name_of_loss, **style
+                    epochs, [_known(row[column]) for row in rows], form, label=None if i else name_of_loss, **style
                 )
         chart.axes.set_ylim(*scale)
         charts.plain_log(chart.axes.yaxis)
