@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from src.models.scaling import Scaler
 from src.models.series_input import DAY, SeriesInput, latest_of, nearest_mean, series_columns, trailing_sum
 from src.models.summaries import summarise
 from src.training import checkpoints
+from tests.conftest import error_of
 from tests.series import IMAGES, LENGTHS, STAYS, STEPS, images, stays, tensors
 
 SMALL = {"embedding_size": 16, "spatial_dropout": 0.0}
@@ -365,3 +368,47 @@ def test_a_hidden_descriptor_changes_nothing():
         with torch.no_grad():
             for read in (made, made.context):
                 assert torch.equal(read(tensors(inputs)), read(tensors(other))) == is_same
+
+
+def test_values_are_standardised_by_group():
+    shape = replace(STAYS, statics=("Age", "Gender"))
+    given = stays(90, seed=1)
+    gender = np.repeat([0.0, 1.0, np.nan], [50, 25, 15])
+    given["statics"][:, 0, 1] = gender
+    given["values"][gender == 1, :, 0] += 40  # another centre
+    given["values"][gender == 1, :, 4] = np.nan  # and a parameter that is not observed there
+    torch.manual_seed(0)
+    made = SeriesInput(PLAIN, shape, Features(standardise_by="Gender"))
+    made.fit(**given)
+    plain = SeriesInput(PLAIN, shape, Features())
+    plain.fit(**given)
+    inputs = tensors(given)
+    found, usual = made.scaled(inputs["values"], inputs), plain.scaler(inputs["values"])
+    for value in (0, 1):
+        one = found[torch.from_numpy(gender == value), :, 0]
+        assert one.nanmean().abs() < 1e-5 and one[~one.isnan()].std() == pytest.approx(1, abs=0.01)
+    unknown = torch.from_numpy(np.isnan(gender))
+    torch.testing.assert_close(found[unknown], usual[unknown], equal_nan=True)
+    assert usual[torch.from_numpy(gender == 1), :, 0].nanmean() > 0.5
+    torch.testing.assert_close(made.group_scalers[1].mean[4], plain.scaler.mean[4])
+    back = made.unscaled(found, inputs)
+    clipped = ~back.isnan() & ((back - inputs["values"]).abs() < 1e-2)
+    assert clipped.sum() > 0.9 * (~back.isnan()).sum()
+
+
+def test_a_small_group_is_standardised_like_all():
+    shape = replace(STAYS, statics=("Age", "Gender"))
+    given = stays(90, seed=1)
+    given["statics"][:, 0, 1] = np.arange(90) < 19
+    made = SeriesInput(PLAIN, shape, Features(standardise_by="Gender"))
+    made.fit(**given)
+    torch.testing.assert_close(made.group_scalers[1].mean, made.scaler.mean)
+    assert not torch.equal(made.group_scalers[0].mean, made.scaler.mean)
+    # Statistics of two places are joined, group by group, before it is seen which group is small.
+    parts = [
+        made.statistics(**{name: array[half] for name, array in given.items()}) for half in (slice(45), slice(45, 90))
+    ]
+    other = SeriesInput(PLAIN, shape, Features(standardise_by="Gender"))
+    other.fit_to(parts)
+    torch.testing.assert_close(other.group_scalers[1].mean, other.scaler.mean)
+    assert "no such descriptor" in error_of(SeriesInput, PLAIN, STAYS, Features(standardise_by="Gender"))

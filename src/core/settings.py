@@ -412,6 +412,10 @@ class Features(Settings):
     )
     """Descriptors of a stay that the model does not read, such as ICUType where its values are domains: a domain that
     is new to a model has a value of it that the model has not seen."""
+    standardise_by: Literal["ICUType", "Gender"] | None = Field(None, exclude_if=lambda name: name is None)
+    """Descriptor of a stay for each of whose values the means and scales of the series are fitted to the training stays
+    that have it. A value with fewer than 20 training stays, or unknown, gets those of all stays. Statics and summary
+    features are standardised as one. null: one mean and scale for all."""
     drop: float = Field(0.0, ge=0, lt=1)
     """Augmentation: largest share of a stay's observations that are hidden in a training step; each stay has a share
     between 0 and this one. The summary features of the wide part still see them."""
@@ -680,6 +684,8 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def _columns_of_model(self) -> Run:
+        if self.features.standardise_by and self.features.imputer == "knn":
+            raise ValueError("features.imputer=knn compares steps of all stays: take another with standardise_by")
         if isinstance(self.model, GRUD) and not (self.features.imputer == "decay" and self.features.observed):
             raise ValueError("grud needs features.imputer=decay and features.observed=true")
         looks_back = isinstance(self.model, GRUD) or (

@@ -105,7 +105,7 @@ class Classifier(nn.Module):
         pooled = self._pooled(features, context, lengths)
         forecast = outcome = embedded.new_zeros(())
         if self.auxiliary.forecast is not None:
-            forecast = self.auxiliary.forecast_loss(features, self.input_layer.scaler(inputs["values"]))
+            forecast = self.auxiliary.forecast_loss(features, self.input_layer.scaled(inputs["values"], inputs))
         if self.auxiliary.outcomes is not None:
             outcome = self.auxiliary.outcome_loss(self.dropout(pooled), outcomes)
         return self._logits(pooled), forecast, outcome

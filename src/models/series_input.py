@@ -8,7 +8,7 @@ donors are fitted on training rows by fit() and saved with the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from src.core.errors import UserError
+from src.core.language import _
 from src.core.settings import GRUD, Features, Model
 from src.data.inputs import InputShape
 from src.models.completion import Completion
@@ -32,6 +34,9 @@ RECENCY = 12.0
 FIT_ROWS = 10_000
 """Largest number of training rows that are fitted to, evenly spaced among them: quantiles of more change nothing."""
 
+FEW = 20
+"""Training rows of a group (features.standardise_by) below which it gets the means and scales of all rows."""
+
 DONORS, CANDIDATES, NEIGHBOURS = 256, 20, 10
 """Nearest-neighbour imputation: number of donor hours, candidates for each (the ones with most observed parameters
 are taken), and donors that a value is the mean of."""
@@ -47,12 +52,12 @@ class Rows(Protocol):
 
 def series_columns(shape: InputShape, features: Features) -> list[str]:
     """Names of the columns of SeriesInput.features(), in their order."""
-    return [name for name, _ in _columns(shape, features)]
+    return [name for name, _source in _columns(shape, features)]
 
 
 def column_sources(shape: InputShape, features: Features) -> list[int]:
     """Place, among parameters and then statics, of what each column of SeriesInput.features() is made of."""
-    return [source for _, source in _columns(shape, features)]
+    return [source for _name, source in _columns(shape, features)]
 
 
 def _columns(shape: InputShape, features: Features) -> list[tuple[str, int]]:
@@ -101,6 +106,8 @@ class SeriesInput(Fitted):
         self.columns = series_columns(shape, features)
         n_parameters = len(shape.parameters)
         self.scaler, self.static_scaler = Scaler(n_parameters), Scaler(len(shape.statics))
+        self.groups = _groups_of(shape, features.standardise_by)
+        self.group_scalers = nn.ModuleList(Scaler(n_parameters) for _group in self.groups)
         hidden = [any(name == one or name.startswith(f"{one}_") for one in features.hidden) for name in shape.statics]
         self.hidden = [i for i, is_hidden in enumerate(hidden) if is_hidden]
         self.vitals = places(shape, "vital")
@@ -150,7 +157,7 @@ class SeriesInput(Fitted):
         time, latest = latest_of(observed)
         # Never observed counts as the whole series, however wide the batch is.
         elapsed = torch.where(latest >= 0, time - latest, self.shape.steps).clamp_max(self.shape.steps)
-        scaled = self.scaler(values)
+        scaled = self.scaled(values, inputs)
         zeroed = scaled.nan_to_num(0)  # the mean is 0
         carried = zeroed.gather(1, latest.clamp_min(0)) * (latest >= 0)
         filled = self._imputed(scaled, zeroed, observed, carried, latest, elapsed)
@@ -174,6 +181,21 @@ class SeriesInput(Fitted):
             parts.append(steady.expand(-1, values.shape[1], -1))
         return torch.cat(parts, dim=2)  # (64, 48, 37 to 200)
 
+    def scaled(self, values: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Standardises values (B, T, P) of rows with these inputs, by the scales of their groups. NaN remains."""
+        return self._by_group(lambda scaler: scaler(values), inputs)
+
+    def unscaled(self, scaled: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Computes the values that scaled() maps to (B, T, P), in their unit."""
+        return self._by_group(lambda scaler: scaler.inverse(scaled), inputs)
+
+    def _by_group(self, apply: Callable[[Scaler], Tensor], inputs: dict[str, Tensor]) -> Tensor:
+        found = apply(self.scaler)
+        for (place, value), scaler in zip(self.groups, self.group_scalers, strict=True):
+            of_group = inputs["statics"][:, :, place : place + 1] == value  # (B, 1, 1)
+            found = torch.where(of_group, apply(scaler), found)
+        return found
+
     def context(self, inputs: dict[str, Tensor]) -> Tensor:
         """Computes what stands beside the pooled features: (B, context_size)."""
         if not self.context_size:
@@ -195,6 +217,13 @@ class SeriesInput(Fitted):
         values = np.asarray(values[rows])
         hours = values.reshape(-1, values.shape[2])
         parts = {"scaler": self.scaler.statistics(hours)}
+        sizes = []
+        for i, (place, value) in enumerate(self.groups):
+            of_group = np.asarray(statics[rows])[:, 0, place] == value
+            parts[f"group_{i}"] = Scaler.statistics(values[of_group].reshape(-1, values.shape[2]))
+            sizes.append(of_group.sum())
+        if self.groups:
+            parts["groups"] = {"rows": np.array(sizes)}
         inputs = {"values": torch.from_numpy(values)}
         if self.shape.statics:
             inputs["statics"] = torch.from_numpy(np.asarray(statics[rows]))
@@ -219,6 +248,11 @@ class SeriesInput(Fitted):
             ]
 
         self.scaler.fit_to(of("scaler"))
+        sizes = sum(part["rows"] for part in of("groups")) if self.groups else []
+        for i, scaler in enumerate(self.group_scalers):
+            scaler.load_state_dict(self.scaler.state_dict())  # what the group has no value of is that of all rows
+            if sizes[i] >= FEW:
+                scaler.fit_to(of(f"group_{i}"))
         self.static_scaler.fit_to(of("static_scaler"))
         if self.options.dose:
             total = sum(part["total"] for part in of("doses"))
@@ -272,6 +306,22 @@ class SeriesInput(Fitted):
         possible = possible[np.unique(spaced)]
         best = possible[np.argsort(-counts[possible], kind="stable")[:DONORS]]
         return self.scaler(torch.from_numpy(hours[np.sort(best)]).to(self.scaler.mean))
+
+
+def _groups_of(shape: InputShape, descriptor: str | None) -> list[tuple[int, float]]:
+    """Place among the statics, and value there, of each value of a descriptor; none for no descriptor. Raises UserError
+    where the inputs do not have it."""
+    if descriptor is None:
+        return []
+    names = list(shape.statics)
+    if descriptor == "Gender" and descriptor in names:
+        return [(names.index(descriptor), 0.0), (names.index(descriptor), 1.0)]
+    hot = [(i, 1.0) for i, name in enumerate(names) if name.startswith(f"{descriptor}_")]
+    if not hot:
+        raise UserError(
+            _("features.standardise_by={name}: these inputs have no such descriptor").format(name=descriptor)
+        )
+    return hot
 
 
 def _fitted_rows(n: int) -> np.ndarray:

@@ -158,8 +158,8 @@ class SeriesExplainer:
         if not isinstance(self.model, Classifier):
             return None
         layer = self.model.input_layer
-        columns = layer.features(batch_of(row))[0, :, : len(self.shape.parameters)]
-        return layer.scaler.inverse(columns)
+        inputs = batch_of(row)
+        return layer.unscaled(layer.features(inputs)[:, :, : len(self.shape.parameters)], inputs)[0]
 
     def _references(self, n_steps: int) -> dict[str, Tensor]:
         return {name: tensor[:, :n_steps] for name, tensor in self._reference.items()}
