@@ -168,6 +168,9 @@ class Domains(Settings):
     rounds: Literal["separate", "pooled"] = "separate"
     """Train files of both rounds. separate: those of the round that is not predicted are extra files, in training only;
     pooled: all are train files, with the labels that both have (task=round1), so that each file can be a domain."""
+    labels: Path | None = Field(None, exclude_if=lambda path: path is None)
+    """CSV file (file,label,means) by which labels of a train or extra file of reports are renumbered as they are read:
+    b.csv,3,5 says that label 3 of b.csv is label 5 of the others. What is not named stays."""
 
     @model_validator(mode="after")
     def _k_is_of_clusters(self) -> Domains:
@@ -1026,6 +1029,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _pooled_rounds_have_regions(self) -> Config:
+        if self.domains.labels is not None and self.is_clinical:
+            raise ValueError(f"domains.labels renumbers labels of reports; task {self.task} has none")
         if self.domains.rounds == "pooled" and self.task not in ("auto", "round1"):
             raise ValueError(
                 f"domains.rounds=pooled is for task=round1, whose labels both rounds have, not {self.task}"

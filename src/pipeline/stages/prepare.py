@@ -17,7 +17,7 @@ from src.core.language import _, joined, word
 from src.core.settings import Config, fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
-from src.data import input_files, sources
+from src.data import input_files, label_maps, sources
 from src.data.corpus import Corpus, Losses, Vocabulary, encode, token_counts
 from src.data.image_reader import read_images
 from src.data.input_files import InputFiles
@@ -60,6 +60,7 @@ class Prepare(Stage):
                 "version": versions.PREPARE,
                 # Of outputs without extra files nothing is made anew.
                 **({"extra": EXTRA} if files.extra else {}),
+                **({"labels": label_maps.checksum(map_)} if (map_ := settings.domains.labels) else {}),
             }
         )
         return [Target("", self.result(workspace, ""), stamp)]
@@ -130,6 +131,9 @@ def _encode_reports(workspace: Workspace, target: Target) -> dict[str, Any]:
     """Encodes reports and returns the manifest."""
     settings, output, files = workspace.settings, workspace.output, workspace.input_files
     train, test, extra = _read_all(files)
+    if settings.domains.labels:
+        named = label_maps.renumbered(settings.domains.labels, [*train, *extra])
+        train, extra = named[: len(train)], named[len(train) :]
     task = _recognise(settings.task, train)
     _compare(train, test, extra)
     n_read = sum(map(len, train))
