@@ -21,6 +21,7 @@ from src.core.settings import Tune
 from src.tuning import study
 from src.tuning.study import Options, Study
 from tests.conftest import error_of
+from tests.waiting import wait_until
 
 SETTINGS = Tune(startup=3)
 
@@ -263,6 +264,52 @@ def test_machines_share_a_study_in_a_database(postgres, tmp_path):
         assert again.trials()[2].state == TrialState.FAIL
     with pytest.raises(UserError, match="folds"), opened(here, url=postgres, folds="b"):
         pass
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tests.test_study import *
+
+folder, url, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+with opened(folder, Tune(sampler="random"), trials, url) as found:
+    while (trial := found.next_trial()) is not None:
+        x = trial.suggest_float("x", -2, 2)
+        found.complete(trial, np.array([-(x**2), 0.1]), 1.0)
+"""
+
+
+@pytest.mark.slow
+def test_eight_drivers_make_a_thousand_trials_and_lose_none(postgres, tmp_path):
+    """One is killed and comes back; another is killed and does not, and its trial is released."""
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE thousand")
+    url, wanted = f"{postgres.rpartition('/')[0]}/thousand", 1000
+    words = [[sys.executable, "-c", DRIVER, str(tmp_path / f"{i}/shared"), url, str(wanted)] for i in range(8)]
+    began = time.monotonic()
+    drivers = [subprocess.Popen(one) for one in words]
+    with opened(tmp_path / "watcher/shared", Tune(sampler="random"), wanted, url) as watcher:
+        wait_until(lambda: len(watcher.finished()) > 100)
+        for victim in drivers[:2]:
+            victim.kill()
+            victim.wait()
+        drivers = [subprocess.Popen(words[0]), *drivers[2:]]
+        assert [driver.wait() for driver in drivers] == [0] * 7
+        seconds = time.monotonic() - began
+        made = watcher.trials()
+        assert [trial.number for trial in made] == list(range(len(made)))
+        assert wanted <= len(made) < wanted + 8, "each driver may begin one at the same moment"
+        left = [trial for trial in made if trial.state == TrialState.RUNNING]
+        assert len(left) <= 1 and {trial.user_attrs[study.OWNER].split("/")[-2] for trial in left} <= {"1"}
+        assert watcher.release() == len(left)
+        finished = [trial for trial in watcher.trials() if trial.state == TrialState.COMPLETE]
+        assert len(finished) == len(made) - len(left)
+        assert all(trial.value == -(trial.params["x"] ** 2) for trial in finished)
+        owners = {trial.user_attrs[study.OWNER] for trial in finished}
+        assert len(owners) == 8
+        watcher.check()
+    print(f"{len(made)} trials by 8 drivers in {seconds:.0f} s")
 
 
 def test_machines_that_start_together_share_a_new_database(postgres):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -41,11 +42,14 @@ from src.core.language import _
 from src.core.settings import ROOT
 from src.core.settings import Executor as ExecutorSettings
 from src.core.settings import Ray as RaySettings
+from src.core.temporaries import TemporaryFile
 from src.core.terminal import warn, warn_once
 
 INSTALL = ".venv/bin/pip install -r docs/requirements-ray.txt"
 BEAT = 2.0
 """Seconds between two signs of life of a task, which also asks whether it shall stop."""
+BEGINNING = 600.0
+"""Seconds that a task may be silent in addition while it starts its job's process, which imports torch."""
 HEARING = 10.0
 """Seconds that the post office lets the command wait for a letter."""
 MOST_LETTERS = 100_000
@@ -229,8 +233,9 @@ class PostOffice:
         self._reply(number, stop)
 
     async def end(self) -> None:
-        """Tells all tasks to stop."""
+        """Tells all tasks to stop, also those that begin later."""
         self._ends = True
+        self._arrived.set()
         for number in list(self._answers):
             self._reply(number, True)
 
@@ -251,7 +256,7 @@ class Place:
     node: str
     """Ray's name of the node."""
     processes: tuple[int, ...]
-    """The job's process and Ray's worker."""
+    """The job's process, once it has started, and Ray's worker."""
 
 
 def run_task(
@@ -266,12 +271,15 @@ def run_task(
             "{host} has other code in {folder}, or another version of torch, than the command. Make all nodes alike"
         )
         return "failed", str(told.format(host=socket.gethostname(), folder=ROOT))
+    node, own = context.get_node_id(), os.getpid()
+    if ray.get(post.live.remote(task, Place(node, (own,)))):
+        return "done", None
     worker = LocalWorker(threads)
     try:
         with _no_main_file():
             worker.start()
         worker.give(Job(str(task), function, payload))
-        place = Place(context.get_node_id(), (worker.process.pid, os.getpid()))
+        place = Place(node, (worker.process.pid, own))
         next_beat, stands_since = 0.0, math.inf
         while True:
             if time.monotonic() >= next_beat:
@@ -309,6 +317,86 @@ def _stands(process: int) -> bool:
         text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         return text.rpartition(")")[2].split()[0] in "Tt"
     return False
+
+
+def see_folder(folder: str, file: str, text: str) -> str:
+    """Looks from a node at a file that the command has written and holds locked. Returns what the shared folder lacks:
+    missing, locks (there are none), own locks (each node sees its own) or rename; empty: nothing."""
+    try:
+        with Path(file).open("r+", encoding="utf-8") as seen:
+            if seen.read() != text:
+                return "missing"
+            try:
+                fcntl.flock(seen, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return "own locks"
+            except BlockingIOError:
+                pass
+            except OSError:
+                return "locks"
+    except OSError:
+        return "missing"
+    place = Path(folder) / f"{Path(file).name}.{os.getpid()}"
+    try:
+        for content in (b"old", b"new"):
+            with TemporaryFile(place) as written:
+                written.write(content)
+                written.replace(place)
+        return "" if place.read_bytes() == b"new" else "rename"
+    except OSError:
+        return "rename"
+    finally:
+        place.unlink(missing_ok=True)
+
+
+_seen: set[tuple[str, str]] = set()
+"""Nodes that were asked about a folder."""
+
+
+def check_storage(ray: Any, folder: Path) -> None:
+    """Asks each node, once for a command, whether it sees the output folder of the command, its locks and renamed
+    files. Raises UserError where it does not, and warns where the file system has no locks."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and (node["NodeID"], str(folder)) not in _seen]
+    if not nodes:
+        return
+    text = secrets.token_hex(16)
+    ask = ray.remote(num_cpus=0, max_retries=1)(see_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(folder / "nodes") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+        asked = [
+            ask.options(scheduling_strategy=_on_node(node["NodeID"])).remote(str(folder), str(file.path), text)
+            for node in nodes
+        ]
+        for node, reference in zip(nodes, asked, strict=True):
+            try:
+                lacks = ray.get(reference)
+            except ray.exceptions.RayError:
+                continue  # the node has gone
+            _seen.add((node["NodeID"], str(folder)))
+            if lacks == "locks":
+                warn_once(
+                    _(
+                        "{folder}: the file system has no locks, so a job that is tried again may run twice at a time. "
+                        "Its files are written whole all the same"
+                    ).format(folder=folder)
+                )
+            elif lacks:
+                raise UserError(LACKS[lacks].format(folder=folder, host=node["NodeManagerHostname"]))
+
+
+LACKS = {
+    "missing": _(
+        "{host} does not see {folder} as the command does. Jobs read and write it on all nodes: share it at the same "
+        "path, or choose a shared folder: paths.output=DIR"
+    ),
+    "own locks": _(
+        "{folder}: {host} does not see the locks of other nodes, and could remove files that they write. Mount it with "
+        "locks (NFS: without nolock and local_lock)"
+    ),
+    "rename": _("{folder}: on {host} a file cannot be renamed over another. Share it by another file system"),
+}
 
 
 def kill_processes(processes: Sequence[int]) -> None:
@@ -401,12 +489,11 @@ class RayExecutor:
         run = _Run(_connect(self._ray.address, self._ray.dashboard), self, self._ray, self._card_jobs)
         try:
             return run.work(next_job, watcher)
-        except (KeyboardInterrupt, OutOfTime):
-            interrupts.received()
+        except BaseException as end:
+            if isinstance(end, KeyboardInterrupt):
+                interrupts.received()
             run.stop()
             raise
-        finally:
-            run.close()
 
 
 class _Run:
@@ -448,28 +535,29 @@ class _Run:
                 watcher.finish(job, failure)
 
     def stop(self) -> None:
-        """Tells all jobs to stop, and waits until they have."""
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            self._mail.post.end.remote()
-            references = [task.reference for task in self._tasks.values()]
-            for task in self._tasks.values():
-                if task.place is None:  # it waits for a free node
-                    self._ray.cancel(task.reference)
-            if references:
-                self._ray.wait(references, num_returns=len(references), timeout=PATIENCE + 2 * BEAT)
-        _mail.cache_clear()  # this one tells all later tasks to stop, too
+        """Tells all jobs to stop, waits until those that run have, and kills those that do not.
 
-    def close(self) -> None:
-        """Leaves no task behind."""
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            for task in self._tasks.values():
-                self._ray.cancel(task.reference, force=True)
+        Nothing is cancelled by ray.cancel: a task that ends at that moment aborts the command (Ray 2.60: "Tried to
+        complete task that was not pending"). Tasks that wait for a node ask the post office first, and end at once.
+        """
+        with contextlib.suppress(self._ray.exceptions.RayError, UserError):
+            self._ray.get(self._mail.post.end.remote(), timeout=PATIENCE)
+            self._read(None)
+            places = {task.reference: task.place for task in self._tasks.values() if task.place}
+            if places:
+                _ended, left = self._ray.wait(list(places), num_returns=len(places), timeout=PATIENCE + 2 * BEAT)
+                kills = [self._kill(places[reference]) for reference in left]
+                if kills:
+                    self._ray.wait(kills, num_returns=len(kills), timeout=PATIENCE)
+        _mail.cache_clear()  # this one tells all later tasks to stop, too
 
     def _left(self) -> float:
         """Seconds until the deadline, from 0 to BEAT."""
         return min(max(0.0, self._executor.deadline - time.monotonic()), BEAT)
 
     def _submit(self, job: Job) -> None:
+        if output := job.payload.get("output"):
+            check_storage(self._ray, Path(output))
         number = next(self._mail.numbers)
         words = (self._executor.threads, self._settings.silence, stamp())
         reference = self._remote.remote(self._mail.post, number, job.function, job.payload, *words)
@@ -493,8 +581,8 @@ class _Run:
                 yield numbers[reference], self._result(reference)
         self._kill_the_silent()
 
-    def _read(self, watcher: Watcher) -> None:
-        """Reads the letters that have come, and answers them."""
+    def _read(self, watcher: Watcher | None) -> None:
+        """Reads the letters that have come, and answers them; without a watcher all have their answer."""
         try:
             letters = self._ray.get(self._mail.hearing)
         except self._ray.exceptions.RayError as error:
@@ -508,8 +596,9 @@ class _Run:
             task.heard = time.monotonic()
             if isinstance(content, Place):
                 task.place = content
-                continue
-            self._mail.post.answer.remote(number, bool(watcher.step(task.job, content)))
+                task.heard += BEGINNING if len(content.processes) == 1 else 0.0
+            elif watcher is not None:
+                self._mail.post.answer.remote(number, bool(watcher.step(task.job, content)))
 
     def _result(self, reference: Any) -> tuple[str, str | None]:
         try:
@@ -519,17 +608,20 @@ class _Run:
         except self._ray.exceptions.RayError as error:
             return "lost", str(_("its worker was lost: {reason}").format(reason=_first_line(error)))
 
-    def _kill_the_silent(self) -> None:
-        """Kills tasks of which nothing was heard for too long, which ends them for Ray; gives up those that cannot be
-        killed."""
+    def _kill(self, place: Place) -> Any:
+        """Kills the processes of a task, which ends it for Ray; returns the reference of the task that does so."""
         kill = self._ray.remote(num_cpus=0, max_retries=0)(kill_processes)
+        return kill.options(scheduling_strategy=_on_node(place.node)).remote(place.processes)
+
+    def _kill_the_silent(self) -> None:
+        """Kills tasks of which nothing was heard for too long."""
         for task in self._tasks.values():
             silent = time.monotonic() - task.heard
             if task.place and not task.is_killed and silent > self._settings.silence:
                 task.is_killed = True
                 told = _("{name}: nothing was heard of it for {seconds:.0f} s, so its processes are killed")
                 warn(told.format(name=task.job.name, seconds=silent))
-                kill.options(scheduling_strategy=_on_node(task.place.node)).remote(task.place.processes)
+                self._kill(task.place)
 
 
 def _first_line(error: Exception) -> str:
