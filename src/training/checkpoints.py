@@ -92,7 +92,7 @@ def save(
     for index, state in optimizer.state_dict()["state"].items() if optimizer else ():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
     tensors |= {f"objective.{name}": tensor for name, tensor in further.items()}
-    name = f"state_{history[-1]['epoch'] if history else 0:04d}"
+    name = f"state_{int(history[-1]['epoch']) if history else 0:04d}"
     if midway:
         tensors |= {f"midway.{part}": tensor for part, tensor in midway.items()}
         name += f"_{len(midway['values']):06d}"

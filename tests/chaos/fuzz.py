@@ -84,7 +84,7 @@ def read_checkpoint(data: bytes, folder: Path) -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     for path in folder.glob("state_*"):
         path.unlink()
-    checkpoints.save(folder, model, None, optimizer, [{"loss": 1.0}], 0.0)
+    checkpoints.save(folder, model, None, optimizer, [{"epoch": 1, "loss": 1.0}], 0.0)
     for name in ("state_0001.json", "state_0001.safetensors"):
         path = folder / name
         before = path.read_bytes()
