@@ -51,7 +51,7 @@ def simulate(seconds: np.ndarray, epochs: int, cluster: Cluster, seed: int) -> O
     waiting = list(np.argsort(-seconds, kind="stable"))[::-1]
     again: list[int] = []
     running: list[dict[int, float]] = [{} for _ in range(cluster.nodes)]
-    """Of each node, the jobs that run and when they began."""
+    """Jobs that run on each node, and when they began."""
     is_up, life = [True] * cluster.nodes, [0] * cluster.nodes
     events: list[tuple[float, int, str, int, int, int]] = []
     order = failures = lost = done = 0

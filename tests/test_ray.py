@@ -411,7 +411,7 @@ def test_an_ended_command_leaves_no_task_and_goes_on(tmp_path, machines, number)
 
 
 class Recorded:
-    """What the command has checked itself."""
+    """Rule that the command has checked itself."""
 
     def __init__(self, n: int):
         self.finished = [(f"job {i}", True) for i in range(n)]

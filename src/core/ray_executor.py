@@ -251,7 +251,7 @@ class PostOffice:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a task runs."""
+    """Place where a task runs."""
 
     node: str
     """Ray's name of the node."""

@@ -68,7 +68,7 @@ def rates_table(record: Mapping[str, Any]) -> Titled:
 
 
 def pair_tables(record: Mapping[str, Any]) -> list[Titled]:
-    """How well a classifier tells two domains apart, and by what; none where there is no pair."""
+    """AUC of a classifier that tells two domains apart, and what tells them; none where there is no pair."""
     if not record["pairs"]:
         return []
     rows = [

@@ -13,7 +13,7 @@ TAILS = (0.005, 0.995)
 """Quantiles of the training values to which values are clipped."""
 
 Statistics = Mapping[str, np.ndarray]
-"""What is told of some rows, by name."""
+"""Statistics of some rows, by name."""
 
 
 class Fitted(nn.Module):

@@ -1,4 +1,4 @@
-"""How a trained fold sees the rows of each domain: its pooled features in two dimensions, and which tokens or
+"""Views of a trained fold on the rows of each domain: its pooled features in two dimensions, and which tokens or
 parameters carry its predictions."""
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ Tell = Callable[[int, list[int]], dict[str, Any]]
 
 
 def teller(payload: dict[str, Any], trained: TrainedFold, corpus: Corpus) -> Tell:
-    """What explains rows of a corpus by a trained fold; `payload` is that of explain_fold()."""
+    """Explainer of rows of a corpus by a trained fold; `payload` is that of explain_fold()."""
     return (_tokens if "tokens" in corpus.inputs else _series)(payload, trained, corpus)
 
 

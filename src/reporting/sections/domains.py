@@ -43,7 +43,7 @@ def section(findings: Findings) -> Section:
 
 
 def _record(findings: Findings, name: str) -> dict[str, Any]:
-    """What ./run.sh domains has noted in a file; empty where there is none, and where it is of other rows or of runs
+    """Findings of ./run.sh domains in a file; empty where there is none, and where it is of other rows or of runs
     that were made anew since."""
     workspace = findings.workspace
     path, remedy = workspace.output.domains / name, workspace.command("domains")
