@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from src.core.errors import UserError
 from src.core.settings import Tune
-from src.tuning import study
+from src.tuning import drivers, study
 from src.tuning.study import Options, Study
 from tests.conftest import error_of
 from tests.waiting import wait_until
@@ -127,6 +128,11 @@ def test_a_killed_study_has_all_that_was_told(tmp_path):
             assert all(trials.trials()[number].state == TrialState.COMPLETE for number in told)
             assert len(trials.interrupted) == running
     assert finished >= 14
+    wanted = finished + 10
+    with opened(tmp_path, trials=wanted) as last:
+        while trial := last.next_trial():
+            last.complete(trial, np.array([-(trial.suggest_float("x", -2, 2) ** 2), 0.1]), 1.0)
+        assert [one.state for one in last.trials()] == [TrialState.COMPLETE] * wanted, "exactly, and none runs"
 
 
 def changed(statement: str) -> Callable[[Path], None]:
@@ -246,23 +252,31 @@ def test_databases_that_are_not_there_are_told(tmp_path):
             pass
 
 
-def test_machines_share_a_study_in_a_database(postgres, tmp_path):
+@pytest.fixture
+def shared(postgres, request) -> str:
+    """URL of a new database."""
+    psycopg = pytest.importorskip("psycopg")
+    name = f"t{abs(hash(request.node.name))}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{postgres.rpartition('/')[0]}/{name}"
+
+
+def test_machines_share_a_study_in_a_database(shared, tmp_path):
     """Two folders of one machine are two owners."""
     here, there = tmp_path / "here/shared", tmp_path / "there/shared"
-    with opened(here, url=postgres, folds="a") as mine, opened(there, url=postgres, folds="a") as theirs:
+    with opened(here, url=shared, folds="a") as mine, opened(there, url=shared, folds="a") as theirs:
         trials = mine.ask(), theirs.ask(), theirs.ask()
         assert [trial.number for trial in trials] == [0, 1, 2]
         for one, trial in ((mine, trials[0]), (theirs, trials[1])):
             one.complete(trial, np.array([trial.suggest_float("x", -2, 2), 0.1]), 1.0)
         assert [len(one.finished()) for one in (mine, theirs)] == [2, 2]
-    with opened(there, url=postgres, folds="a") as again:
+    with opened(there, url=shared, folds="a") as again:
         assert again.interrupted == [2] and again.others() == []
-    with opened(here, url=postgres, folds="a", trials=3) as again:
+    with opened(here, url=shared, folds="a", trials=3) as again:
         assert again.interrupted == [] and again.next_trial() is None, "trials of other machines count"
-        assert [one.number for one in again.others()] == [2]
-        assert again.release() == 1 and again.release() == 0
-        assert again.trials()[2].state == TrialState.FAIL
-    with pytest.raises(UserError, match="folds"), opened(here, url=postgres, folds="b"):
+        assert [one.number for one in again.others()] == [2] and again.left == 1
+    with pytest.raises(UserError, match="folds"), opened(here, url=shared, folds="b"):
         pass
 
 
@@ -271,54 +285,194 @@ import sys
 from pathlib import Path
 from tests.test_study import *
 
-folder, url, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+folder, url, trials, lease, slow = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5:]
+study.LEASE = lease
 with opened(folder, Tune(sampler="random"), trials, url) as found:
-    while (trial := found.next_trial()) is not None:
+    while (trial := found.next_trial()) or (found.wait_for_others() and (trial := found.next_trial())):
         x = trial.suggest_float("x", -2, 2)
+        print(trial.number, x, flush=True)
+        if slow:  # until it is told to go on
+            sys.stdin.readline()
         found.complete(trial, np.array([-(x**2), 0.1]), 1.0)
 """
 
 
+class Driver(subprocess.Popen):
+    """Process that makes trials of a shared study, in a folder of its own, and tells of each that it begins."""
+
+    def __init__(self, folder: Path, url: str, trials: int, lease: float, slow: bool = False):
+        words = [sys.executable, "-c", DRIVER, str(folder), url, str(trials), str(lease), *["slow"] * slow]
+        super().__init__(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def told(self) -> tuple[int, float]:
+        """Number and x of the trial that it begins next."""
+        while (line := self.stdout.readline()).startswith("tune:"):
+            pass
+        number, x = line.split()
+        return int(number), float(x)
+
+
+def check_made(folder: Path, url: str, wanted: int) -> list[FrozenTrial]:
+    """The trials of a study of which exactly the wanted number is made, each with the score of what it drew."""
+    with opened(folder, Tune(sampler="random"), wanted, url) as found:
+        trials = found.trials()
+        assert [one.number for one in trials] == list(range(wanted))
+        assert {one.state for one in trials} == {TrialState.COMPLETE}
+        assert all(one.value == -(one.params["x"] ** 2) for one in trials)
+        found.check()
+    return trials
+
+
+def test_trials_of_a_driver_that_was_killed_are_taken_over(shared, tmp_path):
+    victim = Driver(tmp_path / "gone/one", shared, 20, lease=1, slow=True)
+    number, x = victim.told()
+    other = Driver(tmp_path / "here/one", shared, 20, lease=1)
+    for _ in range(19):
+        assert other.told()[0] != number, "while its driver lives a trial is its own"
+    victim.kill()
+    victim.wait()
+    assert other.told() == (number, x)
+    assert other.wait() == 0
+    trials = check_made(tmp_path / "here/one", shared, 20)
+    assert trials[number].params["x"] == x and trials[number].user_attrs[study.LOST] == 1
+    assert {trial.user_attrs[study.OWNER].split("/")[-2] for trial in trials} == {"here"}
+
+
+def test_a_driver_that_comes_back_goes_on_with_its_trial(shared, tmp_path):
+    victim = Driver(tmp_path / "back/one", shared, 6, lease=600, slow=True)
+    begun = victim.told()
+    other = Driver(tmp_path / "here/one", shared, 6, lease=600)
+    assert sorted(other.told()[0] for _ in range(5)) == [one for one in range(6) if one != begun[0]]
+    victim.kill()
+    victim.wait()
+    back = Driver(tmp_path / "back/one", shared, 6, lease=600)
+    assert back.told() == begun
+    assert (back.wait(), other.wait()) == (0, 0)
+    trials = check_made(tmp_path / "here/one", shared, 6)
+    assert trials[begun[0]].user_attrs[study.OWNER].split("/")[-2] == "back"
+    assert study.LOST not in trials[begun[0]].user_attrs
+
+
+def test_a_driver_that_stands_still_keeps_its_trial(shared, tmp_path):
+    stopped = Driver(tmp_path / "stopped/one", shared, 5, lease=0.5, slow=True)
+    begun = stopped.told()
+    stopped.send_signal(signal.SIGSTOP)
+    other = Driver(tmp_path / "here/one", shared, 5, lease=0.5)
+    assert begun[0] not in [other.told()[0] for _ in range(4)]
+    time.sleep(3)
+    assert other.poll() is None, "it waits"
+    stopped.send_signal(signal.SIGCONT)
+    stopped.communicate("go\n")
+    assert (stopped.returncode, other.wait()) == (0, 0)
+    trials = check_made(tmp_path / "here/one", shared, 5)
+    assert trials[begun[0]].user_attrs[study.OWNER].split("/")[-2] == "stopped"
+
+
+def end_presence(driver: Study) -> None:
+    """Ends the connection that holds a driver's lock, as a network that breaks does."""
+    held = driver.drivers._presence.connection.dbapi_connection.info.backend_pid
+    with driver.drivers._engine.begin() as connection:
+        assert connection.exec_driver_sql(f"SELECT pg_terminate_backend({held})").scalar()
+
+
+def takes_over(driver: Study) -> bool:
+    with driver._alone():
+        return driver._take_over()
+
+
+def test_a_trial_that_was_taken_over_has_one_result(shared, tmp_path, monkeypatch):
+    """Its driver lives, and was cut off from the database for long."""
+    monkeypatch.setattr(drivers, "BEAT", 3600.0)
+    monkeypatch.setattr(study, "LEASE", 0.2)
+    with opened(tmp_path / "a/one", url=shared, trials=1) as cut, opened(tmp_path / "b/one", url=shared) as other:
+        trial = cut.next_trial()
+        assert not takes_over(other) and trial.number == 0
+        end_presence(cut)
+        wait_until(lambda: takes_over(other))
+        taken = other.next_trial()
+        assert taken.number == 0 and other.trials()[0].user_attrs["seconds"] == 0
+        assert cut.complete(trial, np.array([9.0, 0.1]), 1.0) is False
+        assert cut.prune(trial) is None
+        cut.fail(trial, "late")
+        with cut.ours(trial) as is_ours:
+            assert not is_ours
+        assert other.complete(taken, np.array([0.5, 0.1]), 1.0) is True
+        assert cut.complete(trial, np.array([9.0, 0.1]), 1.0) is False
+        assert [one.value for one in cut.trials()] == [0.5] and cut.next_trial() is None
+        cut.check()
+
+
+def test_a_driver_is_back_after_its_connection_was_lost(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(drivers, "BEAT", 0.1)
+    with opened(tmp_path / "a/one", url=shared) as cut, opened(tmp_path / "b/one", url=shared) as other:
+
+        def is_gone() -> bool:
+            with other.drivers.alone():
+                return bool(other.drivers.gone([cut.owner]))
+
+        assert not is_gone()
+        before = cut.drivers._presence
+        end_presence(cut)
+        wait_until(lambda: cut.drivers._presence not in (before, None) and not is_gone())
+    with opened(tmp_path / "b/one", url=shared) as other:
+        assert is_gone(), "a driver that has ended does not live"
+
+
+def test_two_drivers_of_one_name_are_refused(shared, tmp_path, monkeypatch):
+    """As with machines that have one name and one path: each would take the other's trials for its own."""
+    monkeypatch.setattr(drivers, "PATIENCE", 1)
+    monkeypatch.setattr(study, "owner_of", lambda folder: "alike:/srv/output")
+    with opened(tmp_path / "a/one", url=shared):
+        told = error_of(opened(tmp_path / "b/one", url=shared).__enter__)
+    assert "another ./run.sh tune of alike:/srv/output works on it" in told and "paths.output" in told
+
+
+def test_a_trial_that_ends_its_drivers_fails(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "LEASE", 0.0)
+    for i in range(study.MOST_LOST):
+        with opened(tmp_path / f"{i}/one", url=shared, trials=1) as lost:
+            assert lost.next_trial().number == 0
+    with opened(tmp_path / "last/one", url=shared, trials=1) as last:
+        assert last.next_trial() is None and not last.wait_for_others()
+        assert last.trials()[0].state == TrialState.FAIL
+        assert last.trials()[0].user_attrs["reason"] == "3 machines were gone amid it"
+
+
+def test_a_machine_that_is_gone_is_found_out_in_half_a_minute(shared, tmp_path):
+    """By settings of the session, which the server uses on connections of a network."""
+    with opened(tmp_path / "one", url=shared) as found:
+        shown = {name: int(found.drivers._presence.exec_driver_sql(f"SHOW {name}").scalar()) for name in drivers.PROBES}
+    assert shown == drivers.PROBES
+    assert drivers.IDLE + drivers.INTERVAL * drivers.COUNT <= 30 < drivers.PATIENCE
+
+
 @pytest.mark.slow
-def test_eight_drivers_make_a_thousand_trials_and_lose_none(postgres, tmp_path):
-    """One is killed and comes back; another is killed and does not, and its trial is released."""
-    psycopg = pytest.importorskip("psycopg")
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE thousand")
-    url, wanted = f"{postgres.rpartition('/')[0]}/thousand", 1000
-    words = [[sys.executable, "-c", DRIVER, str(tmp_path / f"{i}/shared"), url, str(wanted)] for i in range(8)]
-    began = time.monotonic()
-    drivers = [subprocess.Popen(one) for one in words]
-    with opened(tmp_path / "watcher/shared", Tune(sampler="random"), wanted, url) as watcher:
-        wait_until(lambda: len(watcher.finished()) > 100)
-        for victim in drivers[:2]:
+def test_eight_drivers_make_a_thousand_trials_and_no_other(shared, tmp_path):
+    """One is killed and comes back; another is killed for good, and its trial is taken over."""
+    wanted, began = 1000, time.monotonic()
+    made = [Driver(tmp_path / f"{i}/shared", shared, wanted, lease=2) for i in range(8)]
+    with ThreadPoolExecutor(16) as pool:
+        read = [pool.submit(one.stdout.read) for one in made]  # what they tell would fill the pipes
+        with opened(tmp_path / "watcher/shared", Tune(sampler="random"), wanted, shared) as watcher:
+            wait_until(lambda: len(watcher.finished()) > 100)
+        for victim in made[:2]:
             victim.kill()
             victim.wait()
-        drivers = [subprocess.Popen(words[0]), *drivers[2:]]
-        assert [driver.wait() for driver in drivers] == [0] * 7
-        seconds = time.monotonic() - began
-        made = watcher.trials()
-        assert [trial.number for trial in made] == list(range(len(made)))
-        assert wanted <= len(made) < wanted + 8, "each driver may begin one at the same moment"
-        left = [trial for trial in made if trial.state == TrialState.RUNNING]
-        assert len(left) <= 1 and {trial.user_attrs[study.OWNER].split("/")[-2] for trial in left} <= {"1"}
-        assert watcher.release() == len(left)
-        finished = [trial for trial in watcher.trials() if trial.state == TrialState.COMPLETE]
-        assert len(finished) == len(made) - len(left)
-        assert all(trial.value == -(trial.params["x"] ** 2) for trial in finished)
-        owners = {trial.user_attrs[study.OWNER] for trial in finished}
-        assert len(owners) == 8
-        watcher.check()
-    print(f"{len(made)} trials by 8 drivers in {seconds:.0f} s")
+        back = Driver(tmp_path / "0/shared", shared, wanted, lease=2)
+        read.append(pool.submit(back.stdout.read))
+        assert [one.wait() for one in (back, *made[2:])] == [0] * 7
+    seconds = time.monotonic() - began
+    trials = check_made(tmp_path / "watcher/shared", shared, wanted)
+    assert len({trial.user_attrs[study.OWNER] for trial in trials}) == 8
+    begun = [int(line.split()[0]) for one in read for line in one.result().splitlines() if line[0].isdigit()]
+    again = len(begun) - len(set(begun))
+    assert set(begun) <= set(range(wanted)) and again <= 2, "of those that were killed alone"
+    print(f"{wanted} trials by 8 drivers in {seconds:.0f} s, {again} of them continued")
 
 
-def test_machines_that_start_together_share_a_new_database(postgres):
-    psycopg = pytest.importorskip("psycopg")
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE fresh")
-    url = f"{postgres.rpartition('/')[0]}/fresh"
+def test_machines_that_start_together_share_a_new_database(shared):
     with ThreadPoolExecutor(4) as pool:
-        for storage in pool.map(study.shared_storage, [url] * 4):
+        for storage in pool.map(study.shared_storage, [shared] * 4):
             storage.engine.dispose()
 
 
@@ -362,18 +516,15 @@ def test_a_trial_without_noise_is_compared_as_if_it_was_of_other_rows(tmp_path):
         assert trials.gain(old).standard_error == pytest.approx(0.05)
 
 
-def test_two_machines_begin_the_settings_in_use_once(tmp_path):
+def test_two_machines_begin_the_settings_in_use_once(shared, tmp_path):
     """Both have looked for them before either began."""
-    with opened(tmp_path / "here") as here:
-        shared = Options(100, storage="postgresql://shared")
-        there = Study(here.record, SETTINGS, tmp_path / "there", shared)
+    with opened(tmp_path / "here/one", url=shared) as here, opened(tmp_path / "there/one", url=shared) as there:
+        assert not here.has_settings_in_use and not there.has_settings_in_use
         here.begin_in_use({}, {})
         there.begin_in_use({}, {})
         assert (here.in_use_to_do, there.in_use_to_do) == (0, None) and there.interrupted == []
-        assert [one.state for one in here.trials()] == [TrialState.RUNNING, TrialState.FAIL]
-        assert "another machine" in here.trials()[1].user_attrs["reason"]
-        again = Study(here.record, SETTINGS, tmp_path / "there", shared)
-        assert again.in_use_to_do is None and again.has_settings_in_use, "it is the other machine's"
+        assert [one.state for one in here.trials()] == [TrialState.RUNNING]
+        assert there.has_settings_in_use, "it is the other machine's"
 
 
 def test_settings_in_use_that_failed_are_tried_again(tmp_path):

@@ -183,7 +183,6 @@ def test_trials_that_fail_are_told_and_end_a_hopeless_study(tiny_input, tmp_path
         (["lstm", "--time", "30"], "such as 90s, 30m or 1h30m"),
         (["lstm", "--time", "30m1h"], "--time"),
         (["lstm", "--storage", "sqlite:///x.db"], "postgresql://"),
-        (["lstm", "--release"], "--storage"),
         (["lstm", "--name", "transformer"], "--name 'transformer'"),
         (["lstm", "--name", "../x"], "'../x' cannot be the name of a study (--name)"),
         (["lstm", "--model", "gru"], "--model gru"),

@@ -1,8 +1,11 @@
 """Study: Optuna's record of trials in a SQLite file, or in a PostgreSQL database that several machines share.
 
-One process of a machine asks for trials and tells their results; workers send results to that process. Optuna's
-heartbeats work within `optimize` alone. So a trial that a kill left RUNNING is continued by the next start of the same
-command, with the parameters that the trial had.
+One process of a machine, a driver, asks for trials and tells their results; workers send results to that process. A
+trial that a kill left RUNNING is continued by the next start of the same command, with the parameters that the trial
+had. In a shared study, a driver that lives takes over the trials of one that has been gone for LEASE seconds, with
+their parameters (Optuna's heartbeats work within `optimize` alone). What depends on the state of the study, such as how
+many trials there are, is looked at and changed by one driver at a time, so that a study has exactly the trials that
+were asked for, and a trial one result.
 
 Trial n draws from a generator seeded with the study's seed and n: a study that was killed and a study that was not
 draw the same parameters, as long as the same trials finished before.
@@ -11,6 +14,7 @@ draw the same parameters, as long as the same trials finished before.
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import platform
 import sqlite3
@@ -18,7 +22,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,8 +38,9 @@ from src.core import locks
 from src.core.errors import Damaged, UserError, shortened
 from src.core.language import _
 from src.core.settings import Tune, fingerprint
-from src.core.terminal import warn
+from src.core.terminal import info, warn
 from src.evaluation.figures import Estimate, Figure, estimate
+from src.tuning.drivers import OWN_PROBES, Drivers
 
 RUNGS = 4
 """Marks in the training of a fold at which a trial may be pruned."""
@@ -43,6 +48,15 @@ FIRST_RUNG = RUNGS // 2
 """Half a fold. Before it the learning rate still rises, and the loss says little about the settings."""
 OWNER = "owner"
 """Attribute of a trial: machine and folder of the process that runs it."""
+LOST = "lost"
+"""Attribute of a trial: number of drivers that were gone amid it."""
+MOST_LOST = 3
+"""Number of drivers gone amid a trial at which it ends as failed: what it does may be what ends them."""
+LEASE = 60.0
+"""Seconds, by the clock of the driver that looks, for which a driver must be gone before its trials are taken over: it
+may be started again, and goes on with them where it was."""
+POLL = 2.0
+"""Seconds between two looks at other drivers."""
 IN_USE = "in_use"
 """Attribute of the trial that has the settings in use, with which the others are compared."""
 NIL = 5e-5
@@ -85,8 +99,6 @@ class Options:
     """URL of the database that machines share."""
     name: str | None = None
     """Name of the study; None: that of the run."""
-    release: bool = False
-    """End the running trials of other machines."""
 
 
 @dataclass
@@ -97,15 +109,17 @@ class Study:
     settings: Tune
     folder: Path
     options: Options
+    drivers: Drivers | None = None
+    """Drivers of a shared study; None: there is this one only."""
     interrupted: list[int] = field(init=False)
-    """Numbers of the trials that a kill left running, which are continued first."""
+    """Numbers of the trials that a kill left running, of this driver or of one that is gone, which are continued
+    first."""
+    _gone: dict[str, float] = field(init=False, default_factory=dict)
+    """Other drivers that are gone, and since when, of time.monotonic()."""
+    _next_look: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self.interrupted = [
-            one.number
-            for one in self.trials(TrialState.RUNNING)
-            if not self.options.storage or one.user_attrs.get(OWNER) == self.owner
-        ]
+        self.interrupted = [one.number for one in self.trials(TrialState.RUNNING) if self._is_ours(one)]
 
     @property
     def name(self) -> str:
@@ -113,12 +127,13 @@ class Study:
 
     @property
     def owner(self) -> str:
-        return f"{platform.node()}:{self.folder.resolve()}"
+        return owner_of(self.folder)
 
     @property
     def left(self) -> int:
-        """Number of trials to make. Interrupted trials are finished even if fewer are asked for now."""
-        return max(len(self.interrupted), self.options.trials - len(self.finished()))
+        """Number of trials to make, those that other drivers run included. Interrupted trials are finished even if
+        fewer are asked for now."""
+        return len(self.interrupted) + len(self.others()) + max(0, self.options.trials - len(self.trials()))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.record.get_trials(deepcopy=False, states=states or None)
@@ -172,18 +187,112 @@ class Study:
         return sorted(self.trials(TrialState.COMPLETE), key=lambda trial: sign * trial.value)[:top]
 
     def next_trial(self) -> optuna.Trial | None:
-        """The next trial to run; None if there are enough, those of other machines included, or the time is over."""
-        if self.interrupted and not self.is_over:
-            return self.resume(self.interrupted.pop(0))
-        if self.is_over or len(self.trials()) >= self.options.trials:
-            return None
-        return self.ask()
+        """The next trial to run; None if there are enough, those of other drivers included, or the time is over."""
+        while not self.is_over:
+            if self.interrupted:
+                number = self.interrupted.pop(0)
+                if self._is_ours(self.trials()[number]):
+                    return self.resume(number)
+                continue
+            with self._alone():
+                if self._take_over():
+                    continue
+                if len(self.trials()) >= self.options.trials:
+                    return None
+                trial = self._new_trial({})
+            return self._sampled(trial)
+        return None
 
     def ask(self) -> optuna.Trial:
         """A new trial. Its parameters are drawn when they are asked for."""
+        return self._sampled(self._new_trial({}))
+
+    def wait_for_others(self) -> bool:
+        """Waits until other drivers have ended the trials that they run. Returns True as soon as a driver is gone, and
+        its trial to be continued by next_trial(); False if all are made, or the time is over."""
+        told = False
+        while not self.is_over and (others := self.others()):
+            self._next_look = 0.0
+            with self._alone():
+                if self._take_over():
+                    return True
+            if not told:
+                numbers = ", ".join(str(one.number) for one in others)
+                info(
+                    _("tune: waits for trials {numbers} of other machines. If one is gone, they are taken over").format(
+                        numbers=numbers
+                    )
+                )
+                told = True
+            time.sleep(min(POLL, LEASE))
+        return False
+
+    def _take_over(self) -> bool:
+        """Makes a trial of a driver that is gone ours, with all that it has drawn and reported. Within _alone()."""
+        now = time.monotonic()
+        if self.drivers is None or now < self._next_look:
+            return False
+        self._next_look = now + min(POLL, LEASE)
+        others = self.others()
+        gone = self.drivers.gone({one.user_attrs.get(OWNER, "") for one in others})
+        self._gone = {name: self._gone.get(name, now) for name in gone}
+        for one in others:
+            if now - self._gone.get(one.user_attrs.get(OWNER, ""), now) < LEASE or not self.drivers.keeps(one.number):
+                continue
+            if self.record._storage.get_trial(one._trial_id).state != TrialState.RUNNING:
+                continue  # ended before we kept it
+            lost = one.user_attrs.get(LOST, 0) + 1
+            # The owner is last, so that a kill amid this leaves the trial to be taken over.
+            told = {LOST: lost, "seconds": 0.0, OWNER: self.owner}  # what is trained is on the machine that is gone
+            if lost >= MOST_LOST:
+                told = {LOST: lost, "reason": f"{lost} machines were gone amid it"}
+            for key, value in told.items():
+                self.record._storage.set_trial_user_attr(one._trial_id, key, value)
+            if lost >= MOST_LOST:
+                self.record.tell(one.number, state=TrialState.FAIL)
+                continue
+            info(
+                _("tune: takes over trial {number} of {owner}, which is gone").format(
+                    number=one.number, owner=one.user_attrs.get(OWNER, "unknown")
+                )
+            )
+            self.interrupted.append(one.number)
+            self._next_look = 0.0  # there may be more
+            return True
+        return False
+
+    def _alone(self, trial: int | None = None) -> contextlib.AbstractContextManager[None]:
+        """Keeps other drivers away from the number of trials and their owners meanwhile, or from one trial."""
+        return self.drivers.alone(trial) if self.drivers else nullcontext()
+
+    def _is_ours(self, trial: FrozenTrial) -> bool:
+        """True for a running trial of this driver, as it was read: a driver that lost its connection for long may find
+        its trial taken over."""
+        is_running = trial.state == TrialState.RUNNING
+        return is_running and (self.drivers is None or trial.user_attrs.get(OWNER) == self.owner)
+
+    @contextmanager
+    def ours(self, trial: optuna.Trial) -> Iterator[bool]:
+        """Tells whether the trial is still ours to write to, and keeps it so meanwhile."""
+        with self._alone(trial.number):
+            yield self._is_ours(self.record._storage.get_trial(trial._trial_id))
+
+    def _new_trial(
+        self,
+        attributes: dict[str, Any],
+        params: dict[str, Any] | None = None,
+        distributions: dict[str, optuna.distributions.BaseDistribution] | None = None,
+    ) -> optuna.Trial:
         # record.ask() would name the owner in a second transaction, and a kill between the two would lose the owner.
-        owned = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={OWNER: self.owner})
-        trial = optuna.Trial(self.record, self.record._storage.create_new_trial(self.record._study_id, owned))
+        begun = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs={OWNER: self.owner, **attributes},
+        )
+        return optuna.Trial(self.record, self.record._storage.create_new_trial(self.record._study_id, begun))
+
+    def _sampled(self, trial: optuna.Trial) -> optuna.Trial:
         self.record.sampler = make_sampler(self.settings, trial.number)
         return trial
 
@@ -203,40 +312,43 @@ class Study:
     def begin_in_use(
         self, params: dict[str, Any], distributions: dict[str, optuna.distributions.BaseDistribution]
     ) -> None:
-        """Begins the trial of the settings in use, which is the next one, unless another machine has begun it at this
-        moment: the first of two stays, and ours is ended as failed. `params` are those that the search space has."""
-        begun = optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=params,
-            distributions=distributions,
-            user_attrs={OWNER: self.owner, IN_USE: True},
-        )
-        trial = optuna.Trial(self.record, self.record._storage.create_new_trial(self.record._study_id, begun))
-        # Numbers are given in the order of the trials' making, so of two machines one alone finds an earlier trial.
-        if any(one.number < trial.number for one in self._of_settings_in_use()):
-            self.fail(trial, "another machine has begun the settings in use")
-        else:
-            self.interrupted.insert(0, trial.number)
+        """Begins the trial of the settings in use, which is the next one, unless another driver has begun it. `params`
+        are those that the search space has."""
+        with self._alone():
+            if not self.has_settings_in_use:
+                self.interrupted.insert(0, self._new_trial({IN_USE: True}, params, distributions).number)
 
     def resume(self, number: int) -> optuna.Trial:
         """The running trial `number`, which draws the parameters that it has not drawn yet."""
         self.record.sampler = make_sampler(self.settings, number)
         return optuna.Trial(self.record, self.trials()[number]._trial_id)
 
-    def complete(self, trial: optuna.Trial, figure: Figure, seconds: float) -> None:
-        """Ends a trial with its score, a figure (1 + K,) of the rows that all trials of the study are judged by."""
-        score = estimate(figure)
-        trial.set_user_attr("score", score.to_json())
-        trial.set_user_attr(NOISE, _packed(figure[1:]))
-        trial.set_user_attr("seconds", round(seconds, 2))
-        found = {"score": score.value, "seconds": seconds}
-        values = [found[name] for name in self.settings.objectives]
-        trial.set_user_attr("checksum", _checksum(trial.params, trial.user_attrs, values))
-        self.record.tell(trial, values, skip_if_finished=True)
+    def complete(self, trial: optuna.Trial, figure: Figure, seconds: float) -> bool:
+        """Ends a trial with its score, a figure (1 + K,) of the rows that all trials of the study are judged by.
+        Returns False for a trial that is no longer ours, which stays as it is."""
+        with self.ours(trial) as is_ours:
+            if is_ours:
+                score = estimate(figure)
+                trial.set_user_attr("score", score.to_json())
+                trial.set_user_attr(NOISE, _packed(figure[1:]))
+                trial.set_user_attr("seconds", round(seconds, 2))
+                found = {"score": score.value, "seconds": seconds}
+                values = [found[name] for name in self.settings.objectives]
+                trial.set_user_attr("checksum", _checksum(trial.params, trial.user_attrs, values))
+                self.record.tell(trial, values)
+        return is_ours
+
+    def prune(self, trial: optuna.Trial) -> FrozenTrial | None:
+        """Ends a trial as given up; returns it. None for one that is no longer ours."""
+        with self.ours(trial) as is_ours:
+            return self.record.tell(trial, state=TrialState.PRUNED) if is_ours else None
 
     def fail(self, trial: optuna.Trial, reason: str) -> None:
-        trial.set_user_attr("reason", reason)
-        self.record.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        """Ends a trial as failed, unless it is no longer ours."""
+        with self.ours(trial) as is_ours:
+            if is_ours:
+                trial.set_user_attr("reason", reason)
+                self.record.tell(trial, state=TrialState.FAIL)
 
     def check(self) -> None:
         """Raises one of UNSOUND for a trial that is not as it was written."""
@@ -254,15 +366,9 @@ class Study:
                     raise ValueError(f"trial {place} differs from its checksum")
 
     def others(self) -> list[FrozenTrial]:
-        """Running trials of other machines."""
-        return [one for one in self.trials(TrialState.RUNNING) if one.user_attrs.get(OWNER) != self.owner]
-
-    def release(self) -> int:
-        """Ends the running trials of other machines as failed. Returns their number."""
-        others = self.others()
-        for one in others:
-            self.record.tell(one.number, state=TrialState.FAIL)
-        return len(others)
+        """Running trials of other drivers, of the number of trials that are asked for."""
+        running = self.trials(TrialState.RUNNING)
+        return [one for one in running if one.number < self.options.trials and not self._is_ours(one)]
 
 
 @contextmanager
@@ -278,19 +384,23 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
         storage = None
         try:
             storage = shared_storage(options.storage) if options.storage else local_storage(folder)
-            try:
-                record = _load(storage, folder.name, settings, n_folds, made_of)
-                found = Study(record, settings, folder, options)
-                found.check()
-            except UNSOUND as error:
-                if options.storage:  # others' studies are there too: nothing of it is to be deleted
-                    raise UserError(
-                        _("--storage: study {name}: {error}. Choose another --name").format(
-                            name=folder.name, error=_sentence(error)
-                        )
-                    ) from None
-                raise Damaged(folder / DATABASE, _sentence(error)) from None
-            yield found
+            with contextlib.ExitStack() as lives:
+                try:
+                    record = _load(storage, folder.name, settings, n_folds, made_of)
+                    drivers = Drivers(storage.engine, folder.name, owner_of(folder)) if options.storage else None
+                    if drivers:
+                        lives.enter_context(drivers)
+                    found = Study(record, settings, folder, options, drivers)
+                    found.check()
+                except UNSOUND as error:
+                    if options.storage:  # others' studies are there too: nothing of it is to be deleted
+                        raise UserError(
+                            _("--storage: study {name}: {error}. Choose another --name").format(
+                                name=folder.name, error=_sentence(error)
+                            )
+                        ) from None
+                    raise Damaged(folder / DATABASE, _sentence(error)) from None
+                yield found
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             place = "--storage" if options.storage else folder / DATABASE
@@ -302,6 +412,11 @@ def opened(folder: Path, settings: Tune, options: Options, n_folds: int, made_of
         finally:
             if storage is not None:
                 storage.engine.dispose()
+
+
+def owner_of(folder: Path) -> str:
+    """Name of the driver that works in a folder of this machine."""
+    return f"{platform.node()}:{folder.resolve()}"
 
 
 def local_storage(folder: Path) -> RDBStorage:
@@ -392,7 +507,7 @@ def shared_storage(url: str) -> RDBStorage:
         with create_engine(url, poolclass=NullPool).begin() as connection:
             # RDBStorage makes missing tables, and fails if another machine makes the same ones at this moment.
             connection.execute(text("SELECT pg_advisory_xact_lock(2021)"))
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": OWN_PROBES})
     except ValueError as error:  # of a port that is no number
         raise UserError(_("--storage is no URL of a database: {error}").format(error=error)) from None
     except ModuleNotFoundError as error:

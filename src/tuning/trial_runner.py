@@ -22,7 +22,7 @@ from src.core.executors import Executor, Failure, Job
 from src.core.language import _
 from src.core.settings import Config
 from src.core.settings_loader import with_words
-from src.core.terminal import JobProgress, duration, info
+from src.core.terminal import JobProgress, duration, info, warn
 from src.data.splits import HOLDOUT_PARTS
 from src.evaluation import metrics
 from src.evaluation.figures import Figure, estimate, estimate_text
@@ -55,6 +55,8 @@ class RunningTrial:
     """One minus the loss on the rows of select_on, for each fold that is done."""
     is_busy: bool = False
     is_pruned: bool = False
+    is_lost: bool = False
+    """True once another driver has taken the trial over."""
     job_started: float = 0.0
 
     @property
@@ -93,6 +95,8 @@ class TrialRunner:
         with JobProgress("tune", waiting) as self._progress:
             with contextlib.suppress(OutOfTime):
                 executor.run_as_they_come(self.next_job, self)
+                while not self.has_given_up and self._study.wait_for_others():
+                    executor.run_as_they_come(self.next_job, self)
         if self._choosing and self._starting:
             info(
                 _(
@@ -174,15 +178,17 @@ class TrialRunner:
         if before < mark < study.RUNGS:
             spent = one.seconds + time.perf_counter() - one.job_started
             self._report(one, [*one.scores, 1 - news["valid_loss"]], spent, done * study.RUNGS + mark)
-        return one.is_pruned
+        return one.is_pruned or one.is_lost
 
     def finish(self, job: Job, failure: Failure | None) -> None:
         one = self._of(job)
         one.is_busy = False
         seconds = time.perf_counter() - one.job_started
         one.seconds += seconds
-        one.trial.set_user_attr("seconds", round(one.seconds, 2))
-        if failure:
+        self._note_seconds(one)
+        if one.is_lost:
+            self._tell_lost(one)
+        elif failure:
             self._close(one)
             self._tell_failed(one.trial, failure.reason)
         elif one.pretraining:
@@ -194,13 +200,15 @@ class TrialRunner:
             if (beside := seconds - result["seconds_since_last_start"]) > 0:  # else it was trained before
                 self._starting.append(beside)
                 one.seconds += seconds_of(result) - result["seconds_since_last_start"]
-                one.trial.set_user_attr("seconds", round(one.seconds, 2))
+                self._note_seconds(one)
             one.scores.append(1 - result[f"{result['weights']}_valid_loss"])
             if len(one.scores) == len(one.folds):
                 self._tell_complete(one)
                 return
             self._report(one, one.scores, one.seconds, len(one.scores) * study.RUNGS)
-            if one.is_pruned:
+            if one.is_lost:
+                self._tell_lost(one)
+            elif one.is_pruned:
                 self._tell_pruned(one)
 
     def _report(self, one: RunningTrial, scores: list[float], seconds: float, step: int) -> None:
@@ -208,12 +216,35 @@ class TrialRunner:
         objectives = self._study.settings.objectives
         if len(objectives) > 1 or step in self._study.trials()[one.trial.number].intermediate_values:
             return
-        one.trial.report(float(np.mean(scores)) if objectives == ["score"] else seconds, step)
+        with self._study.ours(one.trial) as is_ours:
+            one.is_lost = not is_ours
+            if is_ours:
+                one.trial.report(float(np.mean(scores)) if objectives == ["score"] else seconds, step)
+        if one.is_lost:
+            return
         one.is_pruned = not one.has_settings_in_use and one.trial.should_prune()
+
+    def _note_seconds(self, one: RunningTrial) -> None:
+        with self._study.ours(one.trial) as is_ours:
+            one.is_lost = not is_ours
+            if is_ours:
+                one.trial.set_user_attr("seconds", round(one.seconds, 2))
+
+    def _tell_lost(self, one: RunningTrial) -> None:
+        """Gives up a trial that another driver has taken over, and its place to another one."""
+        warn(
+            _("tune: {trial} was taken over by another machine while the database was out of reach").format(
+                trial=one.shown
+            )
+        )
+        self._close(one)
+        self._progress.rename(one.shown, f"({one.shown})")
 
     def _tell_complete(self, one: RunningTrial) -> None:
         figure = figure_of(self._workspace, one.folds)
-        self._study.complete(one.trial, figure, one.seconds)
+        if not self._study.complete(one.trial, figure, one.seconds):
+            self._tell_lost(one)
+            return
         self._failures_in_a_row = 0
         best = self._study.best(1)[0]
         note = f"{estimate_text(estimate(figure))} in {duration(one.seconds)}"
@@ -226,7 +257,10 @@ class TrialRunner:
         )
 
     def _tell_pruned(self, one: RunningTrial) -> None:
-        frozen = self._study.record.tell(one.trial, state=study.TrialState.PRUNED, skip_if_finished=True)
+        frozen = self._study.prune(one.trial)
+        if frozen is None:
+            self._tell_lost(one)
+            return
         self._failures_in_a_row = 0
         self._close(one)
         marks = f"{frozen.last_step / study.RUNGS:.1f} of {len(one.folds)} folds"
@@ -248,10 +282,10 @@ class TrialRunner:
         shutil.rmtree(self._trial_folder(one.trial.number), ignore_errors=True)
 
     def clean_up(self) -> None:
-        """Removes files that a kill left of finished trials."""
-        for trial in self._study.finished():
-            if trial.user_attrs.get(study.OWNER) == self._study.owner:
-                shutil.rmtree(self._trial_folder(trial.number), ignore_errors=True)
+        """Removes files that a kill left of trials that are finished, or that other drivers have taken over."""
+        kept = {self._trial_folder(number) for number in self._study.interrupted}
+        for folder in set(self._trial_folder(0).parent.glob("*")) - kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _trial_folder(self, number: int) -> Path:
         return self._study.folder / "trials" / f"{number:04d}"

@@ -27,10 +27,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         spaces=parsed.space,
         storage=parsed.storage,
         name=parsed.name,
-        release=parsed.release,
     )
-    if parsed.release and not parsed.storage:
-        raise UserError(_("--release is for --storage"))
     if parsed.run == "blend":
         if parsed.jobs:
             raise UserError(
@@ -75,9 +72,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--storage", metavar="URL", help=_("postgresql://…, to share the study between machines"))
     parser.add_argument("--name", metavar="NAME", help=_("name of the study (default: the run's)"))
-    parser.add_argument(
-        "--release", action="store_true", help=_("end the trials of machines that are gone (--storage)")
-    )
 
 
 MOST = 100_000

@@ -185,7 +185,10 @@ def run_blend(workspace: Workspace, options: Options) -> None:
             trials.begin_in_use(*space.in_use(given))
         with JobProgress("tune", {f"trial {i}": 1.0 for i in range(trials.left)}, lines=False) as progress:
             for name in progress.jobs:
-                if (trial := trials.next_trial()) is None:
+                trial = trials.next_trial()
+                if trial is None and trials.wait_for_others():
+                    trial = trials.next_trial()
+                if trial is None:
                     break
                 started = time.perf_counter()
                 chosen = in_use if trial.user_attrs.get(study.IN_USE) else space.suggest(trial)
@@ -264,14 +267,8 @@ def _opened(
         )
     tracking = tracking_of(config)
     with study.opened(workspace.output.tune / name, config.tune, options, n_folds, made_of) as trials:
-        if options.release:
-            info(_("tune: {n} trials of other machines are ended (--release)").format(n=trials.release()))
-        elif others := sorted({one.user_attrs.get(study.OWNER, "unknown") for one in trials.others()}):
-            info(
-                _("tune: trials run at {others}; --release ends them, if a machine is gone").format(
-                    others=", ".join(others)
-                )
-            )
+        if others := sorted({one.user_attrs.get(study.OWNER, "unknown") for one in trials.others()}):
+            info(_("tune: trials run at {others}").format(others=", ".join(others)))
         yield trials
         (trials.folder / study.SEAL).unlink(missing_ok=True)
         _write(config, model, trials)
