@@ -92,6 +92,18 @@ def weights(model) -> bytes:
     return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
 
 
+def rows_with_extra() -> Rows:
+    """Every second report is a labelled one of an extra file, with words from 20; the others have words below 20."""
+    data = rows()
+    is_extra = np.arange(96) % 2 == 1
+    tokens = data.inputs["tokens"].copy()
+    tokens = np.where(tokens >= 10, 10 * (1 + is_extra[:, None]) + tokens % 10, tokens).astype(tokens.dtype)
+    return replace(data, inputs={"tokens": tokens}, is_extra=is_extra)
+
+
+OWN = Train(epochs=4, own_epochs=2, batch_size=16, extra_weight=1.0, noise={"replacement": 0.1}, join=0.5)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -102,15 +114,17 @@ def weights(model) -> bytes:
         Train(epochs=4, batch_size=16, join=0.5, noise={"replacement": 0.1, "dispersion": 0.1}),
         Train(epochs=4, batch_size=16, attack="fgm"),
         Train(epochs=4, batch_size=16, attack="awp", attack_size=0.01, layer_decay=0.8),
+        OWN,
     ],
-    ids=["noise", "ema", "patience", "consistency", "join", "fgm", "awp"],
+    ids=["noise", "ema", "patience", "consistency", "join", "fgm", "awp", "own_epochs"],
 )
 def test_resumed_training_ends_in_the_same_bytes(tmp_path, settings):
-    history, model = train(tmp_path / "whole", settings)
+    data = rows_with_extra() if settings is OWN else rows()
+    history, model = train(tmp_path / "whole", settings, data)
     for stop in (1, 3):
         folder = tmp_path / f"stopped_{stop}"
-        train(folder, settings, stop_after=stop)
-        again, resumed = train(folder, settings)
+        train(folder, settings, data, stop_after=stop)
+        again, resumed = train(folder, settings, data)
         assert again == history
         assert weights(resumed) == weights(model)
         assert (folder / "best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
@@ -126,12 +140,16 @@ def test_states_note_the_seconds_of_all_starts(tmp_path, monkeypatch):
     assert spent[0] > 0 and spent == [spent[0] * starts for starts in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("steps", [[1], [4, 1], [6], [7], [8, 3]])
-def test_training_that_was_told_to_end_amid_an_epoch_ends_in_the_same_bytes(tmp_path, monkeypatch, steps):
-    """96 reports are six steps an epoch. A second stop counts its steps from the first."""
-    settings = Train(epochs=2, batch_size=16, ema_decay=0.9, noise={"replacement": 0.1}, consistency=1.0, join=0.5)
+@pytest.mark.parametrize("own", [0, 1])
+@pytest.mark.parametrize("steps", [[1], [4, 1], [6], [7], [8, 1]])
+def test_training_that_was_told_to_end_amid_an_epoch_ends_in_the_same_bytes(tmp_path, monkeypatch, steps, own):
+    """96 reports are six steps an epoch, 48 own ones three. A second stop counts its steps from the first."""
+    settings = Train(
+        epochs=2, batch_size=16, ema_decay=0.9, noise={"replacement": 0.1}, consistency=1.0, join=0.5, own_epochs=own
+    )
+    data = rows_with_extra()
     monkeypatch.setattr("src.training.loop.time.perf_counter", lambda: 0.0)  # states note their seconds
-    history, model = train(tmp_path / "whole", settings)
+    history, model = train(tmp_path / "whole", settings, data)
     step, seen = Classification.step, []
 
     def count(*given):
@@ -146,14 +164,53 @@ def test_training_that_was_told_to_end_amid_an_epoch_ends_in_the_same_bytes(tmp_
         for stop in steps:
             seen.clear()
             with pytest.raises(interrupts.Stopped):
-                train(tmp_path / "stopped", settings)
+                train(tmp_path / "stopped", settings, data)
             total += stop
             epochs, inside = divmod(total, 6) if total % 6 else (total // 6 - 1, 6)
             assert (tmp_path / f"stopped/state_{epochs:04d}_{inside:06d}.json").exists()
-    again, resumed = train(tmp_path / "stopped", settings)
+    again, resumed = train(tmp_path / "stopped", settings, data)
     assert again == history and weights(resumed) == weights(model)
     for name in ("best.safetensors", "state_0002.safetensors", "state_0002.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_last_epochs_are_of_own_rows_and_words_alone(tmp_path):
+    data = rows_with_extra()
+    objective = Classification(TASK, build_model(SMALL, token_shape(SIZE), 3), data, data, OWN, CPU, "fp32")
+    for epoch, size, is_own in ((2, 96, False), (3, 48, True), (4, 48, True)):
+        batches = list(objective.batches(np.random.default_rng(epoch), epoch))
+        assert len(batches) == objective.n_batches_of(epoch) == size / 16
+        found = np.concatenate([batch.rows for batch, _wanted in batches])
+        assert sorted(found) == list(range(0, 96, 2) if is_own else range(96))
+        seen = {word for batch, _wanted in batches for word in batch.inputs["tokens"].unique().tolist()}
+        assert (max(seen) < 20) == is_own, "neither a partner nor noise has a word of the extra reports"
+    alone = Classification(TASK, objective.model, data, data, OWN.model_copy(update={"join": 0.0}), CPU, "fp32")
+    for batch, wanted in alone.batches(np.random.default_rng(0), 4):
+        np.testing.assert_array_equal(wanted.targets, data.labels[batch.rows])
+        assert not data.is_extra[batch.rows].any()
+
+
+def test_the_learning_rate_falls_over_the_steps_that_there_are(tmp_path):
+    """Two epochs of six steps and two of three."""
+    shares = []
+    model = build_model(SMALL, token_shape(SIZE), 3)
+    objective = Classification(TASK, model, rows_with_extra(), rows(48, seed=9), OWN, CPU, "fp32")
+    history = fit(objective, (1, 0), tmp_path, lambda news: shares.append(news["share"]))
+    rates = [OWN.learning_rate * schedule(step, 18, OWN.warmup) for step in (5, 11, 14, 17)]
+    assert [epoch["learning_rate"] for epoch in history] == rates
+    assert shares == [6 / 18, 12 / 18, 15 / 18, 1.0]
+
+
+def test_extra_rows_are_told_apart_only_where_a_setting_asks(tmp_path):
+    """Byte for byte: without own_epochs, or without extra rows, training is as if nothing told them apart."""
+    settings, data = OWN.model_copy(update={"own_epochs": 0}), rows_with_extra()
+    found = [
+        train(tmp_path / name, settings, one)[1] for name, one in (("a", data), ("b", replace(data, is_extra=None)))
+    ]
+    assert weights(found[0]) == weights(found[1])
+    plain = replace(data, is_extra=None)
+    found.append(train(tmp_path / "c", OWN, plain)[1])
+    assert weights(found[1]) == weights(found[2]) != weights(train(tmp_path / "d", OWN, data)[1])
 
 
 def test_what_is_computed_once_for_series_changes_no_byte(tmp_path, monkeypatch):
@@ -463,6 +520,26 @@ def test_types_are_learned_in_reports_with_an_abnormal_region_alone():
         torch.testing.assert_close(counted.targets[:, :17], plain.targets[:, :17])
     joined = [wanted.targets[:, 3] == 1 for wanted, _ in found["counted"]]
     assert 48 < sum(int(one.sum()) for one in joined) < 96
+
+
+@pytest.mark.parametrize("given", [1.0, 3.0])
+def test_types_can_outweigh_regions(given):
+    rng = np.random.default_rng(0)
+    data = replace(rows(), labels=rng.integers(0, 2, (96, 29)).astype(np.uint8))
+    model = build_model(SMALL, token_shape(SIZE), 29)
+    objective = Classification(ROUND2, model, data, data, Train(types_weight=given, batch_size=96), CPU, "fp32")
+    ((batch, wanted),) = objective.batches(np.random.default_rng(0))
+    wanted.targets[0, 20] = torch.nan
+    loss = objective.loss(lambda inputs, lengths: torch.zeros(96, 29), batch, wanted)
+    # Each cell of a model that says 1/2 has the loss ln 2; the unknown one has none.
+    assert loss.item() == pytest.approx(math.log(2) * (1 - given / (17 + 12 * given) / 96))
+    loss = objective.loss(
+        lambda inputs, lengths: torch.zeros(96, 29), batch, wanted._replace(weights=wanted.weights / 2)
+    )
+    assert loss.item() == pytest.approx(math.log(2) * (1 - given / (17 + 12 * given) / 96) / 2)
+    assert objective.validate(model).loss == pytest.approx(
+        Classification(ROUND2, model, data, data, Train(), CPU, "fp32").validate(model).loss
+    )
 
 
 def test_moving_average():

@@ -66,6 +66,14 @@ def test_an_earlier_run_is_scaled_by_epochs_and_models(done, tiny_input):
     assert "last run in this folder" in plain.basis
 
 
+def test_epochs_without_extra_rows_count_less():
+    plain, own = (
+        load_config("sample", ["train.epochs=4", "train.extra_weight=1", f"train.own_epochs={n}"]) for n in (0, 2)
+    )
+    assert forecast.learning_of(plain, 0.5) == forecast.learning_of(plain)
+    assert forecast.learning_of(own, 0.5) == pytest.approx(0.75 * forecast.learning_of(plain))
+
+
 def test_an_earlier_run_of_another_preset_gives_the_speed_of_the_machine(tiny_input, tmp_path):
     shares = dict.fromkeys(forecast.SHARES, 1.0)
     before = forecast.forecast(workspace_of(tiny_input, tmp_path, preset="quick"), shares)

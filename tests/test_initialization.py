@@ -25,6 +25,7 @@ from src.data.tasks import ROUND1
 from src.evaluation.metrics import sigmoid
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
+from src.pipeline import forecast
 from src.training import checkpoints, device_cache
 from src.training.inference import mean_logits, predict_logits
 from src.training.initialization import pretrain_jobs
@@ -331,6 +332,31 @@ def test_extra_reports_are_trained_on_but_not_those_that_are_validated(done, wit
         found.append(np.load(output / "runs/lstm/oof.npy"))
     assert plain[0].shape == weighted[0].shape == (300, 17)
     assert not np.array_equal(plain[0], weighted[0])
+
+
+def test_the_last_epochs_can_go_without_extra_reports(done, with_extra, tmp_path, capsys):
+    output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+    found = []
+    for more in ([], ["train.own_epochs=1"]):
+        given = words(with_extra, output, *PRETRAINED, "train.extra_weight=1", *more)
+        assert main(["train", "--model", "lstm", *given]) == 0
+        told = capsys.readouterr().out
+        assert ("the last 1 of 2 epochs of lstm are without these reports (train.own_epochs)" in told) == bool(more)
+        found.append(np.load(output / "runs/lstm/oof.npy"))
+    assert not np.array_equal(*found)
+    assert main(["train", "--model", "lstm", *given]) == 0
+    assert "up to date" in capsys.readouterr().out
+    taught = [word for word in given if "=" in word] + ["runs.transformer.train.teachers=[lstm]"]
+    workspace = Workspace(load_config("sample", taught))
+    for job in fold_jobs(workspace, device_cache.recall_or_find(workspace))["transformer"]:
+        extra = [one["is_extra"] for one in job.beside]
+        assert extra == [True, False, False], "what teachers label, the tests, stays"
+    assert forecast.extra_share(workspace) == 40 / 420
+    plain, own = (
+        forecast.noted(Workspace(load_config("sample", [*taught, f"train.own_epochs={n}"])), {}, {})["learning"]
+        for n in (0, 1)
+    )
+    assert own < plain
 
 
 def test_reports_like_the_target_count_more(done, with_extra, tmp_path):

@@ -149,6 +149,43 @@ def test_types_are_learned_alike_by_teachers_and_students_of_round_2():
     assert load_config("quick", ["train.group_rows=counted"]).task == "auto"
 
 
+def test_types_weigh_more_in_round_2_alone():
+    for task in ("round1", "icu"):
+        told = error_of(load_config, "quick", [f"task={task}", "train.types_weight=2"])
+        assert "train.types_weight is about the types of round 2" in told
+    assert load_config("quick", ["train.types_weight=2"]).runs["lstm"].train.types_weight == 2
+    assert "types_weight" in error_of(load_config, "quick", ["train.types_weight=0"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "train.own_epochs=2 leaves out the reports of train.extra_weight, which is 0"),
+        (["train.epochs=2"], "own_epochs=2 leaves no epoch for train.extra_weight: it must be below train.epochs=2"),
+        (["train.patience=1"], "own_epochs=2 are the last epochs, before which train.patience may end"),
+        (["train.regime=groupdro"], "train.regime=groupdro goes without train.own_epochs"),
+        (["train.own_epochs=-1"], "train.own_epochs"),
+    ],
+)
+def test_own_epochs_need_other_epochs_before(words, told):
+    given = ["train.own_epochs=2", *(["train.extra_weight=1"] if words else []), *words]
+    assert told in error_of(load_config, "quick", given)
+
+
+def test_own_epochs_are_in_no_settings_without_them():
+    plain, own = (
+        load_config("quick", ["train.extra_weight=1", *words]).runs["lstm"] for words in ([], ["train.own_epochs=3"])
+    )
+    assert "own_epochs" not in plain.train.model_dump() and "types_weight" not in plain.train.model_dump()
+    assert own.train.model_dump() == {**plain.train.model_dump(), "own_epochs": 3}
+    assert [(own.train.with_epochs(n).epochs, own.train.with_epochs(n).own_epochs) for n in (5, 3, 1)] == [
+        (5, 3), (3, 2), (1, 0)
+    ]  # fmt: skip
+    assert plain.train.with_epochs(5) == plain.train.model_copy(update={"epochs": 5})
+    told = error_of(load_config, "quick", ["task=icu", "train.own_epochs=1", "train.extra_weight=1"], ["boosting"])
+    assert "train.own_epochs=1 is about epochs, which boosting has none of" in told
+
+
 def test_a_preset_file_may_name_its_task(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("task: icu\nruns:\n  gru: {}\n")

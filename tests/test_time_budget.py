@@ -447,6 +447,21 @@ def test_predictions_follow_what_was_needed(copy, tiny_input, monkeypatch):
     assert pace.run_seconds(settings, "lstm", 4) == pytest.approx(2 * four, rel=1e-3), "what took long says most"
 
 
+def test_epochs_without_extra_rows_are_predicted_to_be_shorter(copy, tiny_input, monkeypatch):
+    slow(monkeypatch, 1e-3)
+    seconds = []
+    for more in ([], ["train.extra_weight=1"], ["train.extra_weight=1", "train.own_epochs=1"]):
+        budget = budget_of(copy, tiny_input, "train.epochs=4", *more)
+        budget.pace._labelled = 1000
+        seconds.append(budget.pace.run_seconds(budget.workspace.settings, "lstm", 1))
+    none, all_epochs, all_but_one = seconds
+    assert all_epochs - none == pytest.approx(4.0) and all_epochs - all_but_one == pytest.approx(1.0)
+    run = budget.workspace.settings.runs["lstm"]
+    (short,) = time_budget._with_epochs(run, [1])
+    assert (short.train.epochs, short.train.own_epochs) == (1, 0), "a shorter run is one that settings allow"
+    assert time_budget._is_as_long(run, short) and not time_budget._is_as_long(short, run)
+
+
 def test_jobs_stop_at_the_deadline(tmp_path):
     executor = LocalProcesses(1, 1, deadline=time.monotonic())
     assert error_of(executor.run, [job("late", "sleep", out=str(tmp_path / "late"))], Recorder()).startswith(

@@ -559,6 +559,8 @@ class Train(Optimisation):
     """Training rows in which the loss of a label group counts. all: every row. counted: those in which the score counts
     the group: for the types of round 2 the reports with an abnormal region. The probability of a type is then that in a
     report that has an abnormal region."""
+    types_weight: float = Field(1.0, gt=0, exclude_if=lambda weight: weight == 1)
+    """Weight of a type of round 2 in the loss relative to a region; both together count as much as before."""
     target_weight: float = Field(0.0, ge=0, le=1)
     """Exponent of the density ratio to the target test file as sample weight: 1: the weights of `weighted` validation;
     0: equal weights."""
@@ -566,6 +568,10 @@ class Train(Optimisation):
     """Sample weight of a labelled report of the extra files (paths.extra, and train files of the other round) relative
     to a train report; 0: the labels are not used. Extra reports are never validated; a fold trains on those that are no
     near-duplicates of what it is validated on."""
+    own_epochs: int = Field(0, ge=0, le=100_000, exclude_if=lambda epochs: not epochs)
+    """Number of the last of all `epochs` that train without the labelled reports of the extra files (extra_weight), so
+    that a model that learned from both ends on the pool that is predicted. The task's own reports and those with soft
+    labels (teachers) stay."""
     teachers: list[str] = []
     """Runs of the experiment whose predictions are soft labels of the test and extra files for this run. Soft labels of
     a fold come from the teachers' models of this fold, which were not trained on its validation rows."""
@@ -590,6 +596,10 @@ class Train(Optimisation):
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor on the learning rate from each layer to the layer below, from the head down to the embedding; for
     pretrained weights."""
+
+    def with_epochs(self, epochs: int) -> Train:
+        """Returns these settings with another number of epochs, and own_epochs below it."""
+        return self.model_copy(update={"epochs": epochs, "own_epochs": min(self.own_epochs, epochs - 1)})
 
 
 class Regime(Settings):
@@ -663,6 +673,7 @@ class Run(Settings):
             ("train.forecast_weight", self.train.forecast_weight > 0),
             ("train.outcome_weight", self.train.outcome_weight > 0),
             ("train.compile", self.train.compile),
+            ("train.own_epochs", self.train.own_epochs > 0),
             *(self._central() if chosen in FEDERATED else ()),
         ):
             if is_set:
@@ -684,6 +695,23 @@ class Run(Settings):
             ("train.join under regime.noise", self.regime.noise > 0 and train.join > 0),
             ("train.pos_weight under regime.noise", self.regime.noise > 0 and train.pos_weight != "none"),
         ]
+
+    @model_validator(mode="after")
+    def _own_epochs_follow_others(self) -> Run:
+        train, told = self.train, f"train.own_epochs={self.train.own_epochs}"
+        if not train.own_epochs:
+            return self
+        if isinstance(self.model, Tabular):
+            raise ValueError(f"{told} is about epochs, which {self.model.encoder} has none of: set it to 0")
+        if not train.extra_weight:
+            raise ValueError(f"{told} leaves out the reports of train.extra_weight, which is 0: set it, too")
+        if train.own_epochs >= train.epochs:
+            raise ValueError(
+                f"{told} leaves no epoch for train.extra_weight: it must be below train.epochs={train.epochs}"
+            )
+        if train.patience:
+            raise ValueError(f"{told} are the last epochs, before which train.patience may end: set one of them to 0")
+        return self
 
     @model_validator(mode="after")
     def _columns_of_model(self) -> Run:
@@ -1081,6 +1109,10 @@ class Config(Settings):
             if run.train.group_rows == "counted" and self.task not in ("auto", "round2"):
                 raise ValueError(
                     f"runs.{name}.train.group_rows=counted is about the types of round 2; task {self.task} has none"
+                )
+            if run.train.types_weight != 1 and self.task not in ("auto", "round2"):
+                raise ValueError(
+                    f"runs.{name}.train.types_weight is about the types of round 2; task {self.task} has none"
                 )
             if run.denoise.by is not None:
                 known = {**self.denoisers, **self.runs}

@@ -63,16 +63,23 @@ class Multilabel:
     """Labels are 0 or 1 and outputs are logits."""
 
     def losses(
-        self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        positive_weight: Tensor | None = None,
+        regression_loss: str | None = None,
+        label_weight: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy of logits (B, L) averaged over the labels: (B,). `positive_weight` (L,) multiplies the loss of
-        positive labels. An unknown label, NaN, has no loss and no gradient, and counts in the average."""
+        positive labels, `label_weight` (L,) that of each label. An unknown label, NaN, has no loss and no gradient, and
+        counts in the average."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         known = ~labels.isnan()
         targets = labels.where(known, 0)  # NaN would reach the gradient through a loss that is multiplied by zero
         cells = binary_cross_entropy_with_logits(outputs, targets, pos_weight=positive_weight, reduction="none")
-        return cells.where(known, 0).mean(dim=1)
+        cells = cells.where(known, 0)
+        return (cells if label_weight is None else cells * label_weight).mean(dim=1)
 
     def disagreement(self, left: Tensor, right: Tensor) -> Tensor:
         """Symmetric Kullback-Leibler divergence of two predictions, logits (B, L), averaged over the labels: (B,).
@@ -115,10 +122,15 @@ class Multiclass(Multilabel):
     scores = ("log_loss", "accuracy")
 
     def losses(
-        self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        positive_weight: Tensor | None = None,
+        regression_loss: str | None = None,
+        label_weight: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy of logits (B, C) and class probabilities (B, C), one-hot or a teacher's: (B,).
-        `positive_weight` (C,) multiplies the loss of each class."""
+        `positive_weight` (C,) multiplies the loss of each class; `label_weight` is ignored."""
         weighted = labels if positive_weight is None else labels * positive_weight
         return -(weighted * outputs.log_softmax(dim=1)).sum(dim=1)
 
@@ -159,12 +171,17 @@ class Regression:
     has_classes = False
 
     def losses(
-        self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        positive_weight: Tensor | None = None,
+        regression_loss: str | None = None,
+        label_weight: Tensor | None = None,
     ) -> Tensor:
         """Loss of outputs (B, L) against labels (B, L) in their unit, averaged over the labels: (B,).
 
         `regression_loss`: mse, mae or huber between outputs and log1p(labels); None: the absolute error in the unit of
-        the labels, which the score counts. `positive_weight` has no meaning here and is ignored.
+        the labels, which the score counts. `positive_weight` and `label_weight` have no meaning here and are ignored.
         """
         from torch.nn.functional import huber_loss
 
@@ -437,14 +454,28 @@ class Task:
                 found[:, columns] = found[:, columns].where(is_counted, float("nan"))
         return found
 
+    def label_weights(self, given: float) -> np.ndarray:
+        """Weight of each label in the training loss, float32 (n_labels,) with mean 1: that of a label of a group that
+        counts given another one, as types do, is `given` times that of the others."""
+        weights = [
+            1.0 if group.counted_given is None else given for group in self.groups for _label in range(group.size)
+        ]
+        return np.array(weights, dtype=np.float32) / np.float32(np.mean(weights))
+
     def losses(
-        self, outputs: Tensor, labels: Tensor, positive_weight: Tensor | None = None, regression_loss: str | None = None
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        positive_weight: Tensor | None = None,
+        regression_loss: str | None = None,
+        label_weight: Tensor | None = None,
     ) -> Tensor:
         """Loss of each row (B,), from a model's outputs (B, n_labels) and labels of the same shape and in their unit.
 
         `regression_loss` is train.regression_loss; without it a regression counts the error that its score counts.
+        `label_weight` is label_weights().
         """
-        return KINDS[self.kind].losses(outputs, labels, positive_weight, regression_loss)
+        return KINDS[self.kind].losses(outputs, labels, positive_weight, regression_loss, label_weight)
 
     def loss(
         self,
@@ -453,9 +484,10 @@ class Task:
         weights: Tensor,
         positive_weight: Tensor | None = None,
         regression_loss: str | None = None,
+        label_weight: Tensor | None = None,
     ) -> Tensor:
         """Training loss of a batch: the mean of weights (B,) times losses()."""
-        return (self.losses(outputs, labels, positive_weight, regression_loss) * weights).mean()
+        return (self.losses(outputs, labels, positive_weight, regression_loss, label_weight) * weights).mean()
 
     def disagreement(self, left: Tensor, right: Tensor) -> Tensor:
         """Distance between two predictions of the same rows, outputs (B, n_labels) each: (B,)."""

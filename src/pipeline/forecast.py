@@ -79,16 +79,18 @@ class Forecast:
 
 def forecast(workspace: Workspace, left: Mapping[str, float]) -> Forecast:
     """`left`: share that is to be made of each stage with something to make."""
-    settings, rows, learning = workspace.settings, rows_of(workspace), learning_of(workspace.settings)
+    settings, rows, extra = workspace.settings, rows_of(workspace), extra_share(workspace)
+    learning = learning_of(settings, extra)
     place = next(path for path in (workspace.output.root, *workspace.output.root.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free / 1e6
     if rows is None:
         return Forecast(list(left), None, "", None, free)
     earlier = _earlier(workspace)
-    table = _of_table(settings.task, settings.preset, rows, learning)
+    table = _of_table(settings.task, settings.preset, rows, learning, extra)
     seconds, basis = None, ""
     if earlier:
-        seconds, basis = _from_earlier(earlier, settings, rows, learning, table), _("by the last run in this folder")
+        seconds = _from_earlier(earlier, settings, rows, learning, table, extra)
+        basis = _("by the last run in this folder")
     if seconds is None and table is not None:
         cores = min(available_cores(), max(1, models_of(settings)))
         seconds = {name: value * MEASURED_CORES / cores for name, value in table.items()}
@@ -151,19 +153,30 @@ def rows_of(workspace: Workspace) -> int | None:
     return source.sample_rows(workspace.settings) if files is None else source.count_rows(files)
 
 
+def extra_share(workspace: Workspace) -> float:
+    """Share of the rows of all input files that are in labelled extra files; 0 where nothing is prepared."""
+    try:
+        files, labelled = workspace.dataset.manifest["files"], workspace.dataset.extra_labelled
+    except UserError:
+        return 0.0
+    rows = {file["name"]: file.get("rows", 0) for file in files if file["role"] == "extra"}
+    return sum(rows[name] for name in labelled) / max(1, sum(file.get("rows", 0) for file in files))
+
+
 def models_of(settings: Config) -> int:
     """Models to train: runs x folds x seeds."""
     folds = (1 if settings.folds.scheme == "holdout" else settings.folds.k) * len(settings.folds.seeds)
     return sum(folds * len(run.train.seeds) for run in settings.runs.values())
 
 
-def learning_of(settings: Config) -> float:
-    """Relative cost of all training and pretraining of the settings, for one row."""
+def learning_of(settings: Config, extra: float = 0.0) -> float:
+    """Relative cost of all training and pretraining of the settings, for one row. `extra`: extra_share(), which
+    train.own_epochs spare."""
     folds = (1 if settings.folds.scheme == "holdout" else settings.folds.k) * len(settings.folds.seeds)
     return sum(
         epoch_cost(run.model.model_dump())
         * (
-            run.train.epochs * (1 + run.train.join) * folds * len(run.train.seeds)
+            (run.train.epochs - extra * run.train.own_epochs) * (1 + run.train.join) * folds * len(run.train.seeds)
             + run.pretrain.epochs * run.pretrain.n_encoders(settings.folds)
         )
         for run in settings.runs.values()
@@ -182,7 +195,7 @@ def noted(workspace: Workspace, seconds: Mapping[str, float], measured: Mapping[
     takes, for the forecast; `measured`: those that passed, of all stages that made something, for the page."""
     settings, earlier = workspace.settings, _earlier(workspace)
     about = {"preset": settings.preset, "task": settings.task, "rows": rows_of(workspace)}
-    about["learning"] = learning_of(settings)
+    about["learning"] = learning_of(settings, extra_share(workspace))
     kept = earlier if {key: earlier.get(key) for key in about} == about else {}
     new = {"seconds": seconds, "measured": measured}
     return {**about, **{key: {**kept.get(key, {}), **values} for key, values in new.items()}}
@@ -198,13 +211,13 @@ def _earlier(workspace: Workspace) -> dict[str, Any]:
     return found if found.get("task") == workspace.settings.task and found.get("rows") else {}
 
 
-def _of_table(task: str, preset: str, rows: int, learning: float) -> dict[str, float] | None:
-    """Seconds of each stage by MEASURED; None for a preset that is not in it."""
+def _of_table(task: str, preset: str, rows: int, learning: float, extra: float = 0.0) -> dict[str, float] | None:
+    """Seconds of each stage by MEASURED; None for a preset that is not in it. `extra`: extra_share()."""
     kind = task if task in CLINICAL else "reports"
     if (kind, preset) not in MEASURED:
         return None
     seconds, measured_rows = MEASURED[kind, preset]
-    usual = learning_of(load_config(preset, [f"task={task}"]))
+    usual = learning_of(load_config(preset, [f"task={task}"]), extra)
     found: dict[str, float] = {}
     for name, share in SHARES.items():
         more = learning / usual if name in LEARNING else 1
@@ -213,10 +226,15 @@ def _of_table(task: str, preset: str, rows: int, learning: float) -> dict[str, f
 
 
 def _from_earlier(
-    earlier: Mapping[str, Any], settings: Config, rows: int, learning: float, table: Mapping[str, float] | None
+    earlier: Mapping[str, Any],
+    settings: Config,
+    rows: int,
+    learning: float,
+    table: Mapping[str, float] | None,
+    extra: float,
 ) -> dict[str, float] | None:
     """Seconds of each stage, from those that an earlier pipeline noted; of another preset, its speed is applied to the
-    table. None where it made too little to tell."""
+    table. None where it made too little to tell. `extra`: extra_share()."""
     made = {name: seconds for name, seconds in earlier["seconds"].items() if name in SHARES}
     if not {"train", "shift"} <= made.keys():
         return None
@@ -227,7 +245,7 @@ def _from_earlier(
             name: made.get(name, whole * share) * grown * (more if name in LEARNING else 1)
             for name, share in SHARES.items()
         }
-    usual = _of_table(settings.task, earlier["preset"], earlier["rows"], earlier["learning"])
+    usual = _of_table(settings.task, earlier["preset"], earlier["rows"], earlier["learning"], extra)
     if table is None or usual is None:
         return None
     speed = sum(made.values()) / sum(usual[name] for name in made)

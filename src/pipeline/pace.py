@@ -128,12 +128,14 @@ class Pace:
         denoising = self._forward(runs[run.denoise.by]) if run.denoise.by else 0.0
         beside = self._unlabelled if run.train.teachers else self._labelled if run.train.extra_weight else 0
         learned = self._rows * share + beside
+        left_out = self._labelled if run.train.own_epochs else 0
         held_out = self._rows * (1 - share)
         teaches = any(name in other.train.teachers for other in settings.runs.values())
         predicted = held_out * (1 + self._copies()) + sum(self._tests) + (self._unlabelled if teaches else 0)
         epochs = 1 if isinstance(run.model, Tabular) else run.train.epochs
         texts = 1 + run.train.join  # read for each row
-        seconds = epochs * (learned * (step + denoising * run.denoise.in_training * texts) + held_out * forward)
+        steps = epochs * learned - run.train.own_epochs * left_out
+        seconds = steps * (step + denoising * run.denoise.in_training * texts) + epochs * held_out * forward
         denoised = sum(view != "raw" for view in run.denoise.views)
         seconds += predicted * (forward * len(run.denoise.views) + denoising * denoised) + START
         return seconds * math.ceil(jobs / self._workers(settings, jobs)) * self._factor("train")
@@ -189,7 +191,7 @@ def _all_runs(settings: Config) -> dict[str, Run]:
 def _probe(run: Run) -> Run:
     """The run without what does not matter to the speed of its steps."""
     train = {"epochs": EPOCHS, "seeds": [1], "patience": 0, "learning_rate": 1e-4, "teachers": []}
-    train |= {"teacher_weight": 0.5, "extra_weight": 0.0, "target_weight": 0.0, "layer_decay": 1.0}
+    train |= {"teacher_weight": 0.5, "extra_weight": 0.0, "own_epochs": 0, "target_weight": 0.0, "layer_decay": 1.0}
     return run.model_copy(
         update={
             "pretrain": Pretrain(),

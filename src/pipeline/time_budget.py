@@ -681,4 +681,4 @@ def _shorter(run: Run) -> list[Run]:
 
 
 def _with_epochs(run: Run, epochs: Iterable[int]) -> list[Run]:
-    return [run.model_copy(update={"train": run.train.model_copy(update={"epochs": n})}) for n in epochs]
+    return [run.model_copy(update={"train": run.train.with_epochs(n)}) for n in epochs]

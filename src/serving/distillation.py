@@ -79,10 +79,9 @@ def student_settings(settings: Config, base: Run, model: object, epochs: int) ->
             "pretrain": Pretrain(),
             **({"regime": Regime()} if train.regime in FEDERATED else {}),
             "denoise": base.denoise if compress.denoise else base.denoise.model_copy(update={"by": None, "doubt": 0.0}),
-            "train": train.model_copy(
+            "train": train.with_epochs(epochs).model_copy(
                 update={
                     "seeds": train.seeds[:1],
-                    "epochs": epochs,
                     "learning_rate": train.learning_rate * compress.rate,
                     "teachers": [],
                     "attack": "none",

@@ -217,14 +217,31 @@ class Classification(Objective):
             replace(rows, labels=self._learned(torch.from_numpy(rows.labels)).numpy()) for rows in (train, valid)
         )
         self._positive_weight = positive_weight(learned.labels, settings).to(device)
+        self._label_weight = None
+        if settings.types_weight != 1:
+            self._label_weight = torch.from_numpy(task.label_weights(settings.types_weight)).to(device)
         self._reader = EpochReader(train, settings, device, denoiser, task)
+        self._own, self._own_reader = None, self._reader
+        if settings.own_epochs and train.is_extra is not None:
+            self._own = np.flatnonzero(~train.is_extra)
+            self._own_reader = EpochReader(train.only(self._own), settings, device, denoiser, task)
         self._outcomes = None if outcomes is None else outcomes.to(device)
         self._compute = compiled(model, device) if settings.compile else model
         self.n_batches = self._reader.n_batches
 
-    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Wanted]]:
-        for batch, wanted in self._reader.batches(rng):
+    def batches(self, rng: np.random.Generator, epoch: int = 1) -> Iterator[tuple[Batch, Wanted]]:
+        reader = self._reader_of(epoch)
+        for batch, wanted in reader.batches(rng):
+            if self._own is not None and reader is self._own_reader:
+                batch = batch._replace(rows=self._own[batch.rows])
             yield batch, wanted._replace(targets=self._learned(wanted.targets))
+
+    def n_batches_of(self, epoch: int) -> int:
+        return self._reader_of(epoch).n_batches
+
+    def _reader_of(self, epoch: int) -> EpochReader:
+        """Reader of an epoch, from 1: the last settings.own_epochs are without extra rows, also as partners."""
+        return self._own_reader if epoch > self.settings.epochs - self.settings.own_epochs else self._reader
 
     def _learned(self, labels: Tensor) -> Tensor:
         """Labels (B, n_labels) that the loss counts; the others are NaN, unknown. See settings.group_rows."""
@@ -240,8 +257,7 @@ class Classification(Objective):
             with autocast(self._precision, self.device):
                 outputs.append(compute(copy.inputs, copy.lengths))
         outputs = [logits.float() for logits in outputs]
-        weighting = wanted.weights, self._positive_weight, self.settings.regression_loss
-        losses = [self._task.loss(logits, wanted.targets, *weighting) for logits in outputs]
+        losses = [self._of_labels(logits, wanted.targets, wanted.weights) for logits in outputs]
         if wanted.twin is None:
             return losses[0]
         if self.settings.group_rows == "counted":  # what is not learned may differ
@@ -249,14 +265,17 @@ class Classification(Objective):
         distance = (self._task.disagreement(*outputs) * wanted.weights).mean()
         return sum(losses) / 2 + self.settings.consistency * distance
 
+    def _of_labels(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Loss of the labels: logits and targets (B, n_labels), sample weights (B,)."""
+        weighting = weights, self._positive_weight, self.settings.regression_loss, self._label_weight
+        return self._task.loss(logits, targets, *weighting)
+
     def _with_auxiliary(self, batch: Batch, wanted: Wanted) -> Tensor:
         """Loss of the labels and, by their weights, of forecasts and further outcomes."""
         outcomes = None if self._outcomes is None else self._outcomes[torch.from_numpy(batch.rows)]
         with autocast(self._precision, self.device):
             logits, forecast, outcome = self.model.with_auxiliary(batch.inputs, batch.lengths, outcomes)
-        loss = self._task.loss(
-            logits.float(), wanted.targets, wanted.weights, self._positive_weight, self.settings.regression_loss
-        )
+        loss = self._of_labels(logits.float(), wanted.targets, wanted.weights)
         return loss + self.settings.forecast_weight * forecast + self.settings.outcome_weight * outcome
 
     def step(self, batch: Batch, wanted: Wanted) -> Tensor:

@@ -115,9 +115,9 @@ class Client(Classification):
     def make_optimizer(self) -> torch.optim.Optimizer:
         return self._optimizer
 
-    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Wanted]]:
+    def batches(self, rng: np.random.Generator, epoch: int = 1) -> Iterator[tuple[Batch, Wanted]]:
         if not self.regime.noise:
-            yield from super().batches(rng)
+            yield from super().batches(rng, epoch)
             return
         for batch, wanted in self._reader.sampled(rng):
             yield batch, wanted._replace(targets=self._learned(wanted.targets))

@@ -89,6 +89,8 @@ class Beside:
     """Sample weight; train rows average 1."""
     fills: bool = False
     """True: the corpus has labels, and the teachers' are for those that are unknown alone."""
+    is_extra: bool = False
+    """True: labelled reports of an extra file, which train.own_epochs leaves out of the last epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +180,9 @@ class PretrainJob(TrainingJob):
 
 
 def described(news: dict[str, Any]) -> tuple[float, str]:
-    """Turns the progress that a job reports after each epoch into the share done and a line for the user."""
+    """Turns the progress that a job reports after each epoch into the share done and a line for the user. The share is
+    that of the epochs unless the job tells `share`, as jobs with epochs of several lengths do."""
     told = _("epoch {epoch:2d}/{epochs}  train {train}  valid {valid}  {seconds:.1f} s")
     loss = {part: "–" if (value := news[f"{part}_loss"]) is None else f"{value:.4f}" for part in ("train", "valid")}
     note = told.format(epoch=news["epoch"], epochs=news["epochs"], **loss, seconds=news["seconds"])
-    return news["epoch"] / news["epochs"], note
+    return news.get("share", news["epoch"] / news["epochs"]), note

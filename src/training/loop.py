@@ -8,6 +8,7 @@ state amid an epoch.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -47,7 +48,9 @@ def fit(
     model, settings = objective.model, objective.settings
     average = copy.deepcopy(model).eval() if settings.ema_decay else None
     optimizer = objective.make_optimizer()
-    n_steps = settings.epochs * objective.n_batches
+    lengths = (objective.n_batches_of(epoch) for epoch in range(1, settings.epochs + 1))
+    ends = list(itertools.accumulate(lengths, initial=0))  # ends[i]: steps of the first i epochs
+    n_steps = ends[-1]
 
     # The seconds of a damaged state were spent all the same.
     began = time.perf_counter() - checkpoints.spent(folder)
@@ -61,11 +64,11 @@ def fit(
             started = time.perf_counter()
             torch.manual_seed(seed_of(*seeds, epoch))
             model.train()
-            watch = Watch(objective.n_batches, objective.device)
+            first, n_batches = ends[epoch - 1], ends[epoch] - ends[epoch - 1]
+            watch = Watch(n_batches, objective.device)
             done = watch.restore(midway) if midway else 0
             midway = None
-            first = (epoch - 1) * objective.n_batches
-            for i, (batch, wanted) in enumerate(objective.batches(np.random.default_rng([*seeds, epoch]))):
+            for i, (batch, wanted) in enumerate(objective.batches(np.random.default_rng([*seeds, epoch]), epoch)):
                 rate = settings.learning_rate * schedule(first + i, n_steps, settings.warmup)
                 if i < done:
                     watch.skip(batch.rows)
@@ -79,7 +82,7 @@ def fit(
                     if average is not None:
                         update_average(average, model, settings.ema_decay, first + i)
                     watch.see(loss, norm, batch.rows)
-                if (watch.unread == POOL or i + 1 == objective.n_batches) and (broken := watch.read()):
+                if (watch.unread == POOL or i + 1 == n_batches) and (broken := watch.read()):
                     what, at, rows = broken
                     where = f"at step {first + at} (epoch {epoch}), in the batch with rows"
                     raise _not_finite(objective, f"{what} {where}", objective.ids(rows))
@@ -99,7 +102,8 @@ def fit(
                     checkpoints.save_weights(folder / "best.safetensors", judged)
             seconds = time.perf_counter() - began
             checkpoints.save(folder, model, average, optimizer, history, seconds, further=objective.state())
-            progress({**history[-1], "epochs": settings.epochs, "seconds": time.perf_counter() - started})
+            news = {"epochs": settings.epochs, "share": ends[epoch] / n_steps}
+            progress({**history[-1], **news, "seconds": time.perf_counter() - started})
     if average is not None:
         model.load_state_dict(average.state_dict())
     return history

@@ -36,14 +36,18 @@ class Objective(abc.ABC):
     part: str
     """Section of the settings, for messages: train or pretrain."""
     n_batches: int
-    """Batches of an epoch."""
+    """Batches of an epoch of all rows."""
 
     def __init__(self, model: nn.Module, settings: Optimisation, device: torch.device):
         self.model, self.settings, self.device = model, settings, device
 
     @abc.abstractmethod
-    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Any]]:
-        """Yields each batch of an epoch with its targets."""
+    def batches(self, rng: np.random.Generator, epoch: int = 1) -> Iterator[tuple[Batch, Any]]:
+        """Yields each batch of an epoch, from 1, with its targets."""
+
+    def n_batches_of(self, epoch: int) -> int:
+        """Number of batches of an epoch, from 1."""
+        return self.n_batches
 
     @abc.abstractmethod
     def loss(self, compute: Callable[..., Any], batch: Batch, wanted: Any) -> Tensor:

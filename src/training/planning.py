@@ -108,7 +108,8 @@ class _Planner:
         self.settings = run.model_dump(mode="json")
         del self.settings["train"]["seeds"]  # a further seed leaves the results of the others standing
         if not workspace.task.version:  # every row counts for every group
-            self.settings["train"].pop("group_rows", None)
+            for key in ("group_rows", "types_weight"):
+                self.settings["train"].pop(key, None)
         self.weights = _row_weights(workspace, run)
         self.extra = workspace.dataset.extra_labelled if run.train.extra_weight else []
         self.near_by = workspace.dataset.near_by(workspace.settings.folds.max_compared) if self.extra else None
@@ -220,7 +221,7 @@ class _Planner:
                 array_files.write_npy(rows, extra_rows(workspace, name, split))
             corpus, fills = dataset.extra_folder(name), bool(teachers) and name in self.partly
             logits = self._logits(teachers, corpus) if fills else []
-            found.append(Beside(ref(corpus), ref(rows), logits, self.run.train.extra_weight, fills))
+            found.append(Beside(ref(corpus), ref(rows), logits, self.run.train.extra_weight, fills, is_extra=True))
         return found
 
     def _logits(self, teachers: Sequence[FoldJob], corpus: Path) -> list[str]:
@@ -330,7 +331,7 @@ def extra_rows(workspace: Workspace, name: str, split: Split) -> np.ndarray:
 def tell_of_extra(workspace: Workspace, names: Iterable[str]) -> None:
     """Tells how much the labelled reports of each extra file count in the training of the runs `names`, and how many of
     them folds leave out."""
-    dataset, weights = workspace.dataset, {}
+    dataset, weights, names = workspace.dataset, {}, list(names)
     for name in names:
         weights.setdefault(workspace.settings.runs[name].train.extra_weight, []).append(name)
     if not dataset.extra_labelled and any(weights):
@@ -351,11 +352,26 @@ def tell_of_extra(workspace: Workspace, names: Iterable[str]) -> None:
         info(told.format(name=file, weights=joined("; ", counts)))
         n = len(array_files.read_npy(dataset.extra_rows_path(file), "prepare"))
         left_out = [n - len(extra_rows(workspace, file, split)) for split in workspace.splits.splits()]
+        for left, runs in _own_epochs(workspace, names).items():
+            told = _(
+                "extra: {name}: the last {n} of {all} epochs of {runs} are without these reports (train.own_epochs)"
+            )
+            info(told.format(name=file, n=left[0], all=left[1], runs=", ".join(runs)))
         told = _(
             "extra: {name}: of its {n:,} labelled reports a fold leaves out {least:,} to {most:,}, as they are "
             "near-duplicates of train reports that it does not train on"
         )
         info(told.format(name=file, n=n, least=min(left_out), most=max(left_out)))
+
+
+def _own_epochs(workspace: Workspace, names: Iterable[str]) -> dict[tuple[int, int], list[str]]:
+    """Groups the runs `names` that leave extra reports out of their last epochs by train.own_epochs and epochs."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for name in names:
+        train = workspace.settings.runs[name].train
+        if train.own_epochs:
+            found.setdefault((train.own_epochs, train.epochs), []).append(name)
+    return found
 
 
 def _has_unknown_labels(workspace: Workspace, name: str) -> bool:

@@ -92,7 +92,7 @@ class Language(Objective):
         self._alphabet = alphabet_of(text.tokens, rows)
         self.n_batches = -(-len(self._train) // settings.batch_size)
 
-    def batches(self, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
+    def batches(self, rng: np.random.Generator, epoch: int = 1) -> Iterator[tuple[Batch, Asked]]:
         order, size = rng.permutation(self._train), self.settings.batch_size
         for start in range(0, len(order), POOL * size):
             pool = list(self._questions(order[start : start + POOL * size], size, rng))

@@ -63,8 +63,7 @@ class DomainObjective(Classification):
 
     def task_loss(self, logits: Tensor, wanted: Wanted, rows: Tensor | slice = slice(None)) -> Tensor:
         """Loss of the logits (n, n_labels) of some `rows` of a batch."""
-        weighting = wanted.weights[rows], self._positive_weight, self.settings.regression_loss
-        return self._task.loss(logits.float(), wanted.targets[rows], *weighting)
+        return self._of_labels(logits.float(), wanted.targets[rows], wanted.weights[rows])
 
     def computed(self, compute: Callable[..., Any], *args: Any) -> Any:
         with autocast(self._precision, self.device):

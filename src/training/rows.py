@@ -57,9 +57,16 @@ class Rows:
     """Domains or files of the whole corpus."""
     chosen: np.ndarray
     """(N,) rows of inputs and lengths"""
+    is_extra: np.ndarray | None = None
+    """(N,) bool, labelled reports of an extra file; None: none is"""
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def only(self, places: np.ndarray) -> Rows:
+        """Takes the chosen reports at `places` (M,)."""
+        arrays = {name: getattr(self, name)[places] for name in ("labels", "ids", "weights", "domain", "chosen")}
+        return replace(self, **arrays, is_extra=None if self.is_extra is None else self.is_extra[places])
 
     def chosen_inputs(self) -> dict[str, Chosen]:
         """Returns {name: (N, ...)}, the inputs of the chosen rows alone."""
@@ -89,7 +96,8 @@ class Rows:
             labels = np.full((len(rows), task.n_labels), np.nan, dtype=np.float32)
         else:
             labels = np.asarray(corpus.labels[rows])
-        return cls._taken(corpus, rows, labels, beside.weight)
+        found = cls._taken(corpus, rows, labels, beside.weight)
+        return replace(found, is_extra=np.ones(len(rows), dtype=bool)) if beside.is_extra else found
 
     @classmethod
     def _taken(cls, corpus: Corpus, rows: np.ndarray, labels: np.ndarray, weight: float) -> Rows:
@@ -119,6 +127,7 @@ class Rows:
             domain=numbered_on([part.domain for part in parts], [part.n_domains for part in parts]),
             n_domains=sum(part.n_domains for part in parts),
             chosen=np.concatenate([start + part.chosen for start, part in zip(starts, parts, strict=False)]),
+            is_extra=_concatenated_extra(parts),
         )
 
     @classmethod
@@ -147,6 +156,13 @@ def computed_once(rows: Rows, layer: SeriesInput, device: torch.device) -> Rows:
     inputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     lengths = np.asarray(rows.lengths[rows.chosen])
     return replace(rows, inputs=inputs, lengths=lengths, chosen=np.arange(len(rows)))
+
+
+def _concatenated_extra(parts: Sequence[Rows]) -> np.ndarray | None:
+    """Rows.is_extra of several parts, one behind the other."""
+    if all(part.is_extra is None for part in parts):
+        return None
+    return np.concatenate([np.zeros(len(p), dtype=bool) if p.is_extra is None else p.is_extra for p in parts])
 
 
 def n_files(corpus: Corpus) -> int:

@@ -31,7 +31,7 @@ from src.evaluation.validation_sets import Validation
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
 from src.training.initialization import pretrain_jobs
-from src.training.job_specs import FoldJob, PretrainJob
+from src.training.job_specs import FoldJob, PretrainJob, described
 from src.training.planning import fold_jobs
 from src.tuning import search_spaces, study
 from src.tuning.search_spaces import Space
@@ -174,7 +174,7 @@ class TrialRunner:
         done, epochs = len(one.scores), news["epochs"]
         mark, before = (study.rung(epoch, epochs) for epoch in (news["epoch"], news["epoch"] - 1))
         if self._progress.is_live:
-            self._progress.step(one.shown, (done + news["epoch"] / epochs) / len(one.folds), f"fold {done + 1}")
+            self._progress.step(one.shown, (done + described(news)[0]) / len(one.folds), f"fold {done + 1}")
         if before < mark < study.RUNGS:
             spent = one.seconds + time.perf_counter() - one.job_started
             self._report(one, [*one.scores, 1 - news["valid_loss"]], spent, done * study.RUNGS + mark)
