@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -67,6 +67,21 @@ class Job:
     payload: dict[str, Any]
     work: float = 1.0
     """Relative cost; jobs start in descending order of cost, so that no long job is last."""
+
+
+Run = Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]
+"""Function of a job."""
+
+
+def reads(files: Callable[[dict[str, Any]], Iterable[str]]) -> Callable[[Run], Run]:
+    """Declares what a job's function reads in the output folder `payload["output"]`, for machines that do not share it:
+    `files` turns the payload into references, see object_store.tree_of(). What is not declared is not there."""
+
+    def declare(function: Run) -> Run:
+        function.reads = files
+        return function
+
+    return declare
 
 
 @dataclass(frozen=True)

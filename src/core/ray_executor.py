@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.core import interrupts
+from src.core import errands, interrupts, object_store
 from src.core.errors import OutOfTime, UserError
 from src.core.executors import CARD_WORKERS, PATIENCE, Failure, Job, LocalWorker, Watcher, available_cores, stop_jobs
 from src.core.language import _
@@ -50,6 +50,8 @@ BEAT = 2.0
 """Seconds between two signs of life of a task, which also asks whether it shall stop."""
 BEGINNING = 600.0
 """Seconds that a task may be silent in addition while it starts its job's process, which imports torch."""
+SENDING = 30.0
+"""Seconds that jobs have, when a command is told to end, to send what they kept to the object store."""
 HEARING = 10.0
 """Seconds that the post office lets the command wait for a letter."""
 MOST_LETTERS = 100_000
@@ -63,6 +65,8 @@ def check(settings: ExecutorSettings) -> None:
     """Raises UserError where Ray is not installed, or the cluster may not be joined for want of a token."""
     if importlib.util.find_spec("ray") is None:
         raise UserError(_("executor=ray needs Ray. Install it with: {install}").format(install=INSTALL))
+    if settings.ray.store is not None:
+        object_store.check_installed(settings.ray.store)
     _prepare_token(settings.ray.address)
 
 
@@ -259,10 +263,22 @@ class Place:
     """The job's process, once it has started, and Ray's worker."""
 
 
+class _Told(Exception):
+    """The command has told the task to stop."""
+
+
 def run_task(
-    post: Any, task: int, function: str, payload: dict[str, Any], threads: int, silence: float, wanted: str
-) -> tuple[str, str | None]:
-    """Runs a job in a process of its own, in a worker of Ray. Returns done, failed or died, and why."""
+    post: Any,
+    task: int,
+    function: str,
+    payload: dict[str, Any],
+    threads: int,
+    silence: float,
+    wanted: str,
+    errand: errands.Errand | None,
+) -> tuple[str, Any]:
+    """Runs a job in a process of its own, in a worker of Ray. Returns done, failed or died, and why; done with an
+    `errand`: an errands.Report."""
     import ray
 
     context = ray.get_runtime_context()
@@ -272,14 +288,52 @@ def run_task(
         )
         return "failed", str(told.format(host=socket.gethostname(), folder=ROOT))
     node, own = context.get_node_id(), os.getpid()
-    if ray.get(post.live.remote(task, Place(node, (own,)))):
+
+    def live() -> bool:
+        return ray.get(post.live.remote(task, Place(node, (own,))))
+
+    def beat() -> None:
+        if live():
+            raise _Told
+
+    try:
+        beat()
+        if errand is None:
+            return _run_in_process(post, task, function, payload, threads, silence, Place(node, (own,)), None)
+        with errands.stay(errand, beat) as stay:
+            payload = {**payload, "output": str(stay.folder)}
+            words = (post, task, function, payload, threads, silence, Place(node, (own,)))
+            kind, content = _run_in_process(*words, lambda: stay.keep(live))
+            if kind == "done":  # as far as it came, if it was told to stop
+                return kind, stay.send(live)
+            if kind == "died":
+                stay.keep(live, now=True)
+            return kind, stay.words(content)
+    except _Told:
         return "done", None
+    except UserError as error:
+        return "failed", f"{socket.gethostname()}: {error}"
+
+
+def _run_in_process(
+    post: Any,
+    task: int,
+    function: str,
+    payload: dict[str, Any],
+    threads: int,
+    silence: float,
+    own: Place,
+    between: Callable[[], None] | None,
+) -> tuple[str, str | None]:
+    """Runs a job in a new process; `own`: this process; `between`: called while the job waits for an answer."""
+    import ray
+
     worker = LocalWorker(threads)
     try:
         with _no_main_file():
             worker.start()
         worker.give(Job(str(task), function, payload))
-        place = Place(node, (worker.process.pid, own))
+        place = Place(own.node, (worker.process.pid, *own.processes))
         next_beat, stands_since = 0.0, math.inf
         while True:
             if time.monotonic() >= next_beat:
@@ -294,6 +348,8 @@ def run_task(
                 kind, content = worker.hear()
                 if kind != "progress":
                     return kind, content
+                if between is not None:
+                    between()
                 worker.answer(ray.get(post.tell.remote(task, content)))
     finally:
         worker.stop()
@@ -386,10 +442,43 @@ def check_storage(ray: Any, folder: Path) -> None:
                 raise UserError(LACKS[lacks].format(folder=folder, host=node["NodeManagerHostname"]))
 
 
+@functools.cache
+def _looked_at(url: str) -> object_store.ObjectStore:
+    """The store of ray.store, which is looked at once for a command. Raises UserError for one that cannot be used."""
+    store = object_store.opened(url)
+    store.look()
+    return store
+
+
+def check_store(ray: Any, store: object_store.ObjectStore) -> None:
+    """Asks each node, once for a command, whether it reads what the command has written into the store. Raises
+    UserError where it does not."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and (node["NodeID"], store.url) not in _seen]
+    if not nodes:
+        return
+    place, text = f"nodes/{secrets.token_hex(16)}", secrets.token_hex(16)
+    ask = ray.remote(num_cpus=0, max_retries=1)(errands.see_store)
+    store.write(place, text.encode())
+    try:
+        asked = [
+            ask.options(scheduling_strategy=_on_node(node["NodeID"])).remote(store.url, place, text) for node in nodes
+        ]
+        for node, reference in zip(nodes, asked, strict=True):
+            try:
+                fault = ray.get(reference)
+            except ray.exceptions.RayError:
+                continue  # the node has gone
+            _seen.add((node["NodeID"], store.url))
+            if fault:
+                raise UserError(_("on {host}: {fault}").format(host=node["NodeManagerHostname"], fault=fault))
+    finally:
+        store.remove(place)
+
+
 LACKS = {
     "missing": _(
         "{host} does not see {folder} as the command does. Jobs read and write it on all nodes: share it at the same "
-        "path, or choose a shared folder: paths.output=DIR"
+        "path, choose a shared folder (paths.output=DIR), or an object store (ray.store=s3://BUCKET/PREFIX)"
     ),
     "own locks": _(
         "{folder}: {host} does not see the locks of other nodes, and could remove files that they write. Mount it with "
@@ -504,6 +593,7 @@ class _Run:
         self._executor = executor
         self._settings = settings
         self._mail = _mail(ray)
+        self._exchange = errands.Exchange(settings, _looked_at(settings.store)) if settings.store is not None else None
         options: dict[str, Any] = {"num_cpus": executor.threads, "max_retries": 0}
         if card_jobs:  # a worker's processes see the card that it was given first, so each job gets a new worker
             options |= {"num_gpus": 1 / card_jobs, "max_calls": 1}
@@ -521,10 +611,14 @@ class _Run:
             while len(self._tasks) < self._executor.workers and (job := again.pop(0) if again else next_job()):
                 self._submit(job)
             if not self._tasks:
+                if self._exchange is not None:
+                    self._exchange.tell()
                 return failures
             for number, result in self._next(watcher):
                 job = self._tasks.pop(number).job
                 kind, content = result
+                if isinstance(content, errands.Report):
+                    self._exchange.receive(job, content)
                 if kind in ("died", "lost") and self._may_try_again(job, kind):
                     warn(_("{name}: {content}. It is tried once more").format(name=job.name, content=content))
                     again.append(job)
@@ -543,10 +637,15 @@ class _Run:
         with contextlib.suppress(self._ray.exceptions.RayError, UserError):
             self._ray.get(self._mail.post.end.remote(), timeout=PATIENCE)
             self._read(None)
-            places = {task.reference: task.place for task in self._tasks.values() if task.place}
-            if places:
-                _ended, left = self._ray.wait(list(places), num_returns=len(places), timeout=PATIENCE + 2 * BEAT)
-                kills = [self._kill(places[reference]) for reference in left]
+            tasks = {task.reference: task for task in self._tasks.values() if task.place}
+            if tasks:
+                patience = PATIENCE + 2 * BEAT + (SENDING if self._exchange is not None else 0.0)
+                ended, left = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=patience)
+                for reference in ended:
+                    _kind, content = self._result(reference)
+                    if isinstance(content, errands.Report):  # as far as the job came
+                        self._exchange.receive(tasks[reference].job, content)
+                kills = [self._kill(tasks[reference].place) for reference in left]
                 if kills:
                     self._ray.wait(kills, num_returns=len(kills), timeout=PATIENCE)
         _mail.cache_clear()  # this one tells all later tasks to stop, too
@@ -556,10 +655,14 @@ class _Run:
         return min(max(0.0, self._executor.deadline - time.monotonic()), BEAT)
 
     def _submit(self, job: Job) -> None:
-        if output := job.payload.get("output"):
+        errand = None
+        if self._exchange is not None:
+            check_store(self._ray, self._exchange.store)
+            errand = self._exchange.errand(job, again=job.name in self._lost)
+        elif output := job.payload.get("output"):
             check_storage(self._ray, Path(output))
         number = next(self._mail.numbers)
-        words = (self._executor.threads, self._settings.silence, stamp())
+        words = (self._executor.threads, self._settings.silence, stamp(), errand)
         reference = self._remote.remote(self._mail.post, number, job.function, job.payload, *words)
         self._tasks[number] = _Task(job, reference)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from src.core.errors import unknown
 from src.core.names import check_model, check_name
@@ -952,6 +953,24 @@ class Ray(Settings):
     """Times that a job whose node or worker was lost is tried again. One whose own process died is tried once more."""
     silence: float = Field(60.0, ge=6, le=86_400)
     """Seconds without a sign of life after which a job's processes are killed, for it to be tried again."""
+    store: str | None = None
+    """Object store, s3://BUCKET/PREFIX, through which nodes get what jobs read and return what they write. They then
+    need no shared folder. Keys and passwords belong to the environment. null: paths.output is shared."""
+    keep: float = Field(60.0, ge=0, le=86_400)
+    """Seconds, at least, between two times that the state of a job that trains goes to the store, at the end of an
+    epoch. A job whose node is lost goes on from there."""
+    cache: float = Field(20.0, ge=0, le=100_000)
+    """Gigabytes of objects that each node keeps, in its folder for temporary files (TMPDIR), for the jobs to come."""
+
+    @field_validator("store")
+    @classmethod
+    def _is_place_alone(cls, store: str | None) -> str | None:
+        if store is not None and not re.fullmatch(r"[a-z][a-z0-9+]*://[^\s@?#]*", store):
+            raise ValueError(
+                "ray.store is a place such as s3://BUCKET/PREFIX. Keys and passwords are never part of it: set them in "
+                "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+            )
+        return store
 
 
 class Executor(Settings):

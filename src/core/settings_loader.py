@@ -35,6 +35,8 @@ UNNOTED = {"track", "track_uri"}
 """Keys without influence on results, which are not recorded."""
 SHORT = {"executor": ["executor", "kind"], "ray": ["executor", "ray"]}
 """Keys that words may be shorter for: executor=ray, ray.address=auto."""
+SECRET = {"executor.ray.store"}
+"""Keys whose wrong values may hold a password, and are not shown."""
 MOST_RUNS = 500
 """Runs of a preset."""
 MOST_ERRORS = 10
@@ -385,7 +387,8 @@ def sentences(error: ValidationError, top: type[Settings] = Config) -> list[str]
         else:
             is_keyless = item["type"] in ("model_type", "dict_type", "model_attributes_type")
             message = "want keys and values" if is_keyless else _wanted(where, item)
-            given = "" if isinstance(item["input"], dict) else f" (got {shortened(item['input'])})"
+            is_shown = not isinstance(item["input"], dict) and where not in SECRET
+            given = f" (got {shortened(item['input'])})" if is_shown else ""
             sentences.append(f"{where or 'configuration'}: {message}{given}")
     sentences = [*_unknown_keys(known), *sentences]
     if len(errors) > MOST_ERRORS:

@@ -155,10 +155,35 @@ def _is_abandoned(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def own_folder(name: str) -> Path:
-    """Makes a folder of this user in SYSTEM that stays. Raises UserError where it is another user's, who could change
-    what is in it."""
-    folder = Path(SYSTEM) / f"run.sh-{os.getuid()}-{name}"
+@contextlib.contextmanager
+def scratch(place: Path) -> Iterator[Path]:
+    """Makes a folder in `place` that is removed at the end of the context, or by the next call if this process was
+    killed."""
+    place.mkdir(parents=True, exist_ok=True)
+    for path in place.iterdir():
+        if _is_abandoned(path):
+            shutil.rmtree(path, ignore_errors=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=place))
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks: nobody sweeps there
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not folder.exists():
+                continue  # swept between the calls above
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+        finally:
+            os.close(descriptor)
+
+
+def own_folder(name: str, place: str | None = None) -> Path:
+    """Makes a folder of this user in `place`, by default SYSTEM, that stays. Raises UserError where it is another
+    user's, who could change what is in it."""
+    folder = Path(place or SYSTEM) / f"run.sh-{os.getuid()}-{name}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:

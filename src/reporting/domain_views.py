@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from src.core import array_files, storage
+from src.core.executors import reads
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
 from src.data.domains import Domains
 from src.data.tasks import Task
+from src.reporting.explanations import explained_fold
 from src.training.job_specs import reference
 
 MAPPED, EXPLAINED = 500, 40
@@ -56,6 +58,7 @@ def payload(output: Path, fold: Path, corpus: Path, rows: Path, out: Path) -> di
     return {"output": str(output), **{name: reference(path, output) for name, path in files.items()}}
 
 
+@reads(lambda payload: [*explained_fold(payload), payload["chosen"]])
 def view(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs one job. Writes `points` (M, 2) of the chosen rows, principal components of the pooled features, with the
     share of variance of each; and `importance` (D, F), the mean size of each feature's contribution to the likeliest

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, storage
-from src.core.executors import Executor, Failure, Job, raise_failures
+from src.core.executors import Executor, Failure, Job, raise_failures, reads
 from src.core.storage import Output
 from src.core.terminal import JobProgress
 from src.data.corpus import Corpus
 from src.ensemble.blending import BlendWeights
 from src.evaluation.runs import RunFolder
-from src.training.job_specs import reference
+from src.training.job_specs import reference, trained_fold
 
 if TYPE_CHECKING:
     from src.training.trained_fold import TrainedFold
@@ -129,6 +129,13 @@ def carriers(
     return [(gram, sums[gram] / times[gram], len(holders[gram])) for gram in kept]
 
 
+def explained_fold(payload: dict[str, Any]) -> list[str]:
+    """Names what the explanation of a corpus by a trained fold reads; both are in the payload."""
+    train = Output(Path(payload["output"])).data / "train"
+    return [*trained_fold(payload), f"{reference(train, payload['output'])}/"]
+
+
+@reads(explained_fold)
 def explain_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs one job: a trained fold on some reports, each sent as soon as it is done. In float32 on the CPU, because
     reports are explained one by one."""

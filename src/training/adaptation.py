@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, storage, versions
-from src.core.executors import Job
+from src.core.executors import Job, reads
 from src.core.settings import Adapt, fingerprint
 from src.data.corpus import Corpus
 from src.data.tasks import KINDS, Task
-from src.training.job_specs import reference
+from src.training.job_specs import reference, trained_fold
 
 if TYPE_CHECKING:
     from src.training.trained_fold import TrainedFold
@@ -115,6 +115,7 @@ def described(news: dict[str, Any]) -> tuple[float, str]:
     return news["share"], f"{news['rows']:,}"
 
 
+@reads(trained_fold)
 def adapt_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs one job: a trained fold learns from each number of rows, each time from its own weights. Writes the logits
     (J, n_labels) of the judged rows."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from src.core import array_files
+from src.core.executors import reads
 from src.core.settings import Run, Train
 from src.data.corpus import Corpus, Stacked
 from src.data.tasks import Task, get_task
@@ -34,6 +35,7 @@ from src.training.optimizers import make_optimizer
 from src.training.rows import Rows, computed_once
 
 
+@reads(lambda payload: FoldJob(**payload).reads())
 def train_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs a FoldJob given as a dictionary.
 

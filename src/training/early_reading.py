@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, storage
-from src.core.executors import Job
+from src.core.executors import Job, reads
 from src.core.settings import Boosting
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.data.splits import Split
 from src.data.tasks import LOGITS, Average, Task, get_task
-from src.training.job_specs import reference
+from src.training.job_specs import reference, trained_fold
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +78,7 @@ def early_name(corpus: Path, steps: Sequence[int]) -> str:
     return f"early.{storage.array_hash(*Corpus.load(corpus).input_arrays(), np.asarray(steps, dtype=np.int64))}.npy"
 
 
+@reads(trained_fold)
 def predict_early(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs one job: a trained fold on its out-of-fold series, as they were after each step. Writes logits (M, H,
     n_labels)."""
@@ -121,10 +122,17 @@ def early_logits(
 
 
 def reference_jobs(
-    folder: Path, stamp: str, splits: Sequence[Split], corpus: Path, task: Task, shape: InputShape, steps: Sequence[int]
+    output: Path,
+    folder: Path,
+    stamp: str,
+    splits: Sequence[Split],
+    corpus: Path,
+    task: Task,
+    shape: InputShape,
+    steps: Sequence[int],
 ) -> tuple[list[Job], list[Path]]:
     """Makes a job for each fold whose file is missing; returns the files of all folds, too. `stamp` stands for all that
-    the results depend on."""
+    the results depend on. Files in the folder `output` are named by references."""
     outs = [folder / f"fold_{split.fold}.{stamp[:8]}.npy" for split in splits]
     jobs, is_watched = [], watched(len(Corpus.load(corpus)))
     for split, out in zip(splits, outs, strict=True):
@@ -133,12 +141,15 @@ def reference_jobs(
             chosen = {"train_rows": split.train_rows, "predicted_rows": split.predicted_rows}
             arrays = {name: numbers[is_watched[numbers]] for name, numbers in chosen.items()}
             array_files.write_npz(rows, **arrays)
-            payload = {"corpus": str(corpus), "rows": str(rows), "out": str(out), "task": task.name}
-            payload |= {"inputs": shape.to_json(), "steps": list(steps)}
+            payload = {
+                name: reference(path, output) for name, path in {"corpus": corpus, "rows": rows, "out": out}.items()
+            }
+            payload |= {"output": str(output), "task": task.name, "inputs": shape.to_json(), "steps": list(steps)}
             jobs.append(Job(f"trees fold_{split.fold}", "src.training.early_reading:fit_reference", payload))
     return jobs, outs
 
 
+@reads(lambda payload: [f"{payload['corpus']}/", payload["rows"]])
 def fit_reference(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs one job: the trees of one fold. Writes their outputs for the predicted rows after each of the steps, (2, M,
     H, n_labels): of trees that learned from whole series, and of those that learned from the steps alone."""
@@ -147,9 +158,10 @@ def fit_reference(payload: dict[str, Any], progress: Callable[[dict[str, Any]], 
     from src.models.summaries import summary_table
     from src.models.tabular import BoostedTrees, fit_tabular
 
-    corpus, task = Corpus.load(Path(payload["corpus"])), get_task(payload["task"])
+    output = Path(payload["output"])
+    corpus, task = Corpus.load(output / payload["corpus"]), get_task(payload["task"])
     shape = InputShape.from_json(payload["inputs"])
-    rows = array_files.read_npz(Path(payload["rows"]))
+    rows = array_files.read_npz(output / payload["rows"])
     train, predicted = rows["train_rows"], rows["predicted_rows"]
     inputs = {name: np.asarray(array[train]) for name, array in corpus.inputs.items()}
     lengths, steps = np.asarray(corpus.lengths), payload["steps"]
@@ -167,4 +179,4 @@ def fit_reference(payload: dict[str, Any], progress: Callable[[dict[str, Any]], 
         table = torch.from_numpy(summary_table(corpus.inputs, np.minimum(lengths, step), shape, predicted))
         for place, model in enumerate((whole, fitted(step))):
             outputs[place, :, i] = model.outputs(table).numpy()
-    array_files.write_npy(Path(payload["out"]), outputs)
+    array_files.write_npy(output / payload["out"], outputs)

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from src.core import array_files, locks, storage
 from src.core.errors import UserError
+from src.core.executors import reads
 from src.core.language import _
 from src.core.settings import Run
 from src.data.corpus import Corpus
@@ -53,6 +54,7 @@ from src.training.optimizers import make_optimizer
 from src.training.rows import computed_once
 
 
+@reads(lambda payload: ClientJob(**payload).reads())
 def train_client(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs a ClientJob given as a dictionary: reads rows of its domain alone, and leaves what is sent in job.sent."""
     job = ClientJob(**payload)
@@ -167,6 +169,7 @@ class Client(Classification):
         return False
 
 
+@reads(lambda payload: CloseJob(**payload).reads())
 def close_round(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs a CloseJob given as a dictionary: averages what the domains sent, and validates the average."""
     job = CloseJob(**payload)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from src.core import storage
+from src.core.errors import UserError
 from src.core.language import _
 from src.core.locks import is_held
 from src.core.targets import Target
@@ -16,6 +20,26 @@ def reference(path: Path | str, output: Path | str) -> str:
     """Names a file by its place in the output folder, `runs/lstm/run.json`; a file outside it by its absolute path."""
     path = Path(path)
     return path.relative_to(output).as_posix() if path.is_relative_to(output) else str(path.absolute())
+
+
+def denoised_copies(denoiser: str, corpora: Iterable[str]) -> list[str]:
+    """Names the copies of corpora that were denoised by the encoder in the folder `denoiser`, and what the encoder
+    needs to make those that are missing, as object_store.tree_of() reads names."""
+    made_by = denoiser.rpartition(".")[2]  # its fingerprint, see denoising.denoised_views()
+    copies = [f"{corpus}/denoised/{made_by}.*" for corpus in corpora]
+    return [f"{denoiser}/result.json", f"{denoiser}/last.safetensors", *copies]
+
+
+def trained_fold(payload: dict[str, Any]) -> list[str]:
+    """Names what a trained fold needs to predict a corpus; both are in the payload of the job that does it."""
+    fold, corpus = payload["fold"], payload["corpus"]
+    files = [f"{fold}/result.json", f"{fold}/split.npz", f"{corpus}/"]
+    with contextlib.suppress(UserError):  # the job tells of a result that is missing or damaged
+        made = storage.read_json(Path(payload["output"]) / fold / "result.json")
+        files.append(f"{fold}/{made['weights']}.safetensors")
+        if made.get("denoiser"):
+            files += denoised_copies(made["denoiser"], [corpus])
+    return files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +80,10 @@ class TrainingJob:
     def path(self) -> Path:
         """Folder of the results on this machine."""
         return self.locate(self.folder)
+
+    def reads(self) -> list[str]:
+        """Names all that the job reads, with what it has kept of itself, as object_store.tree_of() reads names."""
+        return [f"{self.folder}/**", *filter(None, [self.vectors])]
 
     def target(self, name: str = "") -> Target:
         """Results of the job, as the target called `name`."""
@@ -127,6 +155,15 @@ class FoldJob(TrainingJob):
     fold: int
     seed: int
 
+    def reads(self) -> list[str]:
+        files = [self.pretrained, self.initial, self.split, self.outcomes, self.weights, self.domains, self.valid]
+        corpora = [self.corpus, *self.valid_corpora, *(one["corpus"] for one in self.beside)]
+        for one in self.beside:
+            files += [one["rows"], *one["logits"]]
+        denoised = denoised_copies(self.denoiser, [self.corpus, *self.valid_corpora]) if self.denoiser else []
+        folders = [f"{corpus}/" for corpus in dict.fromkeys(corpora)]
+        return [*super().reads(), *filter(None, files), *folders, *denoised]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClientJob(FoldJob):
@@ -151,6 +188,12 @@ class ClientJob(FoldJob):
         """Folder of the checkpoints of a round, which stay at the domain."""
         return self.path / "clients" / str(self.domain) / f"round_{round:04d}"
 
+    def reads(self) -> list[str]:
+        """What is of other domains alone is left out."""
+        own = [f"{self.folder}/", f"{self.folder}/clients/{self.domain}/**"]
+        sent = f"{reference(self.sent, self.output).removesuffix('safetensors')}*"
+        return [*own, sent, *super().reads()[1:]]
+
     def target(self, name: str = "") -> Target:
         stamp = f"{self.fingerprint}.{self.round}.{self.domain}"
         return Target(name, self.sent.with_suffix(".json"), stamp, (self.sent,))
@@ -173,6 +216,9 @@ class PretrainJob(TrainingJob):
     """Folders of encoded text."""
     left_out: str | None = None
     """File with the rows of the first corpus that are not read; None: all are read."""
+
+    def reads(self) -> list[str]:
+        return [*super().reads(), *filter(None, [self.left_out]), *(f"{corpus}/" for corpus in self.corpora)]
 
     @property
     def weights(self) -> Path:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from src.core import array_files, storage
-from src.core.executors import Job
+from src.core.executors import Job, reads
 from src.data.corpus import BLOCK, INPUTS, Corpus
 from src.data.tasks import LOGITS, Average
-from src.training.job_specs import reference
+from src.training.job_specs import reference, trained_fold
 
 
 def prediction_jobs(
@@ -72,6 +72,7 @@ def judged_copies(fold: Path, train_rows: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.isin(train_rows, predicted_rows))
 
 
+@reads(lambda payload: [*trained_fold(payload), *filter(None, [payload.get("rows")])])
 def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs one job: a trained fold on a corpus. Writes logits (N, n_labels)."""
     import torch

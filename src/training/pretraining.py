@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.core import array_files
+from src.core.executors import reads
 from src.core.settings import Pretrain, Run
 from src.data.corpus import MASK, Corpus, Stacked, to_words
 from src.models.classifier import build_model
@@ -151,6 +152,7 @@ class Language(Objective):
             yield batch._replace(rows=rows[batch.rows]), Asked(*(torch.from_numpy(a).to(self.device) for a in arrays))
 
 
+@reads(lambda payload: PretrainJob(**payload).reads())
 def pretrain_encoder(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs a PretrainJob given as a dictionary. Leaves in its folder last.safetensors, history.csv and, written last,
     result.json.

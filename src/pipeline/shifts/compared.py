@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from src.core.language import _
+from src.core.storage import Output
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
+from src.training.job_specs import reference
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,20 @@ class Compared:
             | {file["name"]: file["rows"] for file in dataset.manifest["files"] if file["role"] == "test"},
             "sampled": {"train": len(self.train)} | {name: len(rows) for name, rows in self.tests.items()},
         }
+
+
+def compared_files(output: Output, dataset: Dataset, test: str) -> dict[str, str]:
+    """Names the files of the job that compares a test file with train, as its payload has them."""
+    files = {"train": dataset.train_folder, "test": dataset.test_folder(test), "rows": output.shift / "rows.npy"}
+    files["folder"] = output.shift_of(test)
+    return {"output": str(output.root), **{name: reference(path, output.root) for name, path in files.items()}}
+
+
+def read_files(payload: dict[str, Any], copies: Iterable[str] = ()) -> list[str]:
+    """Names what that job reads, with `copies` of train in its folder."""
+    folder = payload["folder"]
+    corpora = [payload["train"], payload["test"], *(f"{folder}/{copy}" for copy in copies)]
+    return [payload["rows"], f"{folder}/test_rows.npy", *(f"{corpus}/" for corpus in corpora)]
 
 
 def number(name: str) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from src.core import array_files, storage
+from src.core.executors import reads
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.evaluation import covariate_shift, series_shift
@@ -21,18 +22,22 @@ SEED = 0
 """Seed of the classifiers."""
 
 
+@reads(lambda payload: [f"{payload['corpus']}/", payload["rows"]])
 def tell_apart(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Runs one job: cross-validates a classifier that tells the rows of two domains apart. Writes its AUC, and what is
     most different."""
-    corpus, out = Corpus.load(Path(payload["corpus"])), Path(payload["out"])
-    given = array_files.read_npz(Path(payload["rows"]))
+    output = Path(payload["output"])
+    corpus = Corpus.load(output / payload["corpus"])
+    given = array_files.read_npz(output / payload["rows"])
     rows = [given[str(domain)] for domain in payload["pair"]]
     if payload["shape"]["kind"] == "tokens":
         found = covariate_shift.adversarial(*(text_of(corpus, one) for one in rows), SEED)
     else:
         found = _series_apart(corpus, rows, InputShape.from_json(payload["shape"]), payload["hidden"])
     telling = sorted(found.telling, key=lambda one: -abs(one["z"]))[:TELLING]
-    storage.write_json(out, {"auc": found.auc, "standard_error": found.standard_error, "telling": telling})
+    storage.write_json(
+        output / payload["out"], {"auc": found.auc, "standard_error": found.standard_error, "telling": telling}
+    )
 
 
 def _series_apart(

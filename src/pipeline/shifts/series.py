@@ -10,12 +10,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from src.core import array_files, storage
-from src.core.executors import Job, make_executor, raise_failures, run_shown
+from src.core.executors import Job, make_executor, raise_failures, reads, run_shown
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.evaluation import covariate_shift, metrics, series_shift
 from src.evaluation.workspace import Workspace
-from src.pipeline.shifts.compared import Compared, described, quantiles
+from src.pipeline.shifts.compared import Compared, compared_files, described, quantiles, read_files
 
 UNKNOWN = 0.5
 """Similarity where a file is too small to tell."""
@@ -30,10 +30,7 @@ def measure(workspace: Workspace, compared: Compared) -> dict[str, Any]:
             f"shift of {name}",
             f"{__name__}:measure_test",
             {
-                "train": str(dataset.train_folder),
-                "test": str(dataset.test_folder(name)),
-                "rows": str(output.shift / "rows.npy"),
-                "folder": str(output.shift_of(name)),
+                **compared_files(output, dataset, name),
                 "judged": judged.tolist(),
                 "shape": dataset.shape.to_json(),
                 "settings": settings.shift.model_dump(),
@@ -49,15 +46,17 @@ def measure(workspace: Workspace, compared: Compared) -> dict[str, Any]:
     }
 
 
+@reads(read_files)
 def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """Compares one test file with train, as a job. Writes its arrays and measured.json."""
     from src.models.summaries import summary_names, summary_table
 
-    folder, settings, shape = Path(payload["folder"]), payload["settings"], InputShape.from_json(payload["shape"])
+    output, settings, shape = Path(payload["output"]), payload["settings"], InputShape.from_json(payload["shape"])
+    folder = output / payload["folder"]
     judged = np.array(payload["judged"], dtype=bool)
     files = [
-        (Corpus.load(Path(payload["train"])), array_files.read_npy(Path(payload["rows"]))),
-        (Corpus.load(Path(payload["test"])), array_files.read_npy(folder / "test_rows.npy")),
+        (Corpus.load(output / payload["train"]), array_files.read_npy(output / payload["rows"])),
+        (Corpus.load(output / payload["test"]), array_files.read_npy(folder / "test_rows.npy")),
     ]
     names = summary_names(shape)
     tables = [summary_table(corpus.inputs, corpus.lengths, shape, rows) for corpus, rows in files]

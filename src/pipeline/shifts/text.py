@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from src.core import array_files, storage
-from src.core.executors import Job, make_executor, raise_failures, run_shown
+from src.core.executors import Job, make_executor, raise_failures, reads, run_shown
 from src.core.language import _
 from src.core.storage import Output
 from src.core.terminal import info, warn
@@ -24,7 +24,7 @@ from src.data.splits import HOLDOUT_PARTS, Splits
 from src.evaluation import covariate_shift, metrics, noise_estimation, text_shift_summary
 from src.evaluation.noise_estimation import NoiseEstimate
 from src.evaluation.workspace import Workspace
-from src.pipeline.shifts.compared import Compared, described, number, quantiles
+from src.pipeline.shifts.compared import Compared, compared_files, described, number, quantiles, read_files
 
 MOST_UNKNOWN = 0.5
 """Share of a test file's tokens that train does not have, above which the command warns."""
@@ -56,10 +56,7 @@ def measure(workspace: Workspace, compared: Compared) -> dict[str, Any]:
             tokens, lengths = pad(*noisy, train.tokens.shape[1], config.data.keep)
             replace(train, inputs={"tokens": tokens}, lengths=lengths).save(folder / f"noised_{draw}")
         payload = {
-            "train": str(dataset.train_folder),
-            "test": str(dataset.test_folder(name)),
-            "rows": str(output.shift / "rows.npy"),
-            "folder": str(folder),
+            **compared_files(output, dataset, name),
             "groups": groups.tolist(),
             "reverse": asdict(_extra(noise[name], noise["train"])),
             "draws": draws,
@@ -125,12 +122,14 @@ def _facts(
     }
 
 
+@reads(lambda payload: read_files(payload, [f"noised_{draw}" for draw in range(payload["draws"])]))
 def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """One job: what takes long about one test file. Writes its arrays and measured.json."""
-    folder, settings = Path(payload["folder"]), payload["settings"]
-    rows, groups = array_files.read_npy(Path(payload["rows"])), np.array(payload["groups"])
-    text = _text(Corpus.load(Path(payload["train"])), rows)
-    test = _text(Corpus.load(Path(payload["test"])), array_files.read_npy(folder / "test_rows.npy"))
+    output, settings = Path(payload["output"]), payload["settings"]
+    folder = output / payload["folder"]
+    rows, groups = array_files.read_npy(output / payload["rows"]), np.array(payload["groups"])
+    text = _text(Corpus.load(output / payload["train"]), rows)
+    test = _text(Corpus.load(output / payload["test"]), array_files.read_npy(folder / "test_rows.npy"))
     noisy = [_text(Corpus.load(folder / f"noised_{draw}")) for draw in range(payload["draws"])]
 
     steps = 4 + 2 * len(noisy)

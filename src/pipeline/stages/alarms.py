@@ -213,8 +213,9 @@ class _Reading:
         hours, steps = readings(self.workspace, REFERENCE_HOURS)
         splits = [split for split in self.splits.splits() if split.seed == self.splits.seeds[0]]
         stamp = reference_stamp(self.workspace)
-        folder, corpus = self.workspace.output.alarms, self.dataset.train_folder
-        jobs, outs = early_reading.reference_jobs(folder, stamp, splits, corpus, self.task, self.dataset.shape, steps)
+        output, corpus = self.workspace.output, self.dataset.train_folder
+        given = (stamp, splits, corpus, self.task, self.dataset.shape, steps)
+        jobs, outs = early_reading.reference_jobs(output.root, output.alarms, *given)
         executor = make_executor(self.settings.executor, "cpu", len(splits))
         raise_failures(run_shown(executor, "reference", jobs))
         outputs = np.empty((2, len(self.workspace.labels), len(steps), self.task.n_labels), dtype=np.float32)

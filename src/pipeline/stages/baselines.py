@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.core import array_files, storage, versions
-from src.core.executors import Job, make_executor, raise_failures, run_shown
+from src.core.executors import Job, make_executor, raise_failures, reads, run_shown
 from src.core.language import _
 from src.core.settings import Run, fingerprint
 from src.core.settings_loader import model_settings
@@ -22,6 +22,7 @@ from src.data.tasks import get_task
 from src.evaluation import baselines, runs
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import Stage
+from src.training.job_specs import reference
 
 
 class Baselines(Stage):
@@ -105,13 +106,13 @@ def _by_fold(workspace: Workspace, target: Target) -> np.ndarray:
             rows = out.with_suffix(".npz")
             arrays = {"train_rows": split.train_rows, "predicted_rows": split.predicted_rows}
             array_files.write_npz(rows, **arrays)
+            files = {"corpus": dataset.train_folder, "rows": rows, "out": out}
             payload = {
+                "output": str(workspace.output.root),
                 "baseline": target.name,
                 "task": dataset.task.name,
                 "inputs": dataset.shape.to_json(),
-                "corpus": str(dataset.train_folder),
-                "rows": str(rows),
-                "out": str(out),
+                **{name: reference(path, workspace.output.root) for name, path in files.items()},
             }
             jobs.append(Job(f"{target.name} fold_{split.fold}", f"{__name__}:{JOBS[target.name]}", payload))
     raise_failures(run_shown(make_executor(settings.executor, "cpu", len(splits)), "baselines", jobs))
@@ -121,16 +122,22 @@ def _by_fold(workspace: Workspace, target: Target) -> np.ndarray:
     return logits
 
 
+READS = reads(lambda payload: [f"{payload['corpus']}/", payload["rows"]])
+
+
+@READS
 def fit_tfidf_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """One job: TF-IDF and a logistic regression per label, for the predicted rows of one fold."""
-    corpus = Corpus.load(Path(payload["corpus"]))
+    output = Path(payload["output"])
+    corpus = Corpus.load(output / payload["corpus"])
     tokens, offsets = unpad(np.asarray(corpus.tokens), np.asarray(corpus.lengths))
-    rows = array_files.read_npz(Path(payload["rows"]))
+    rows = array_files.read_npz(output / payload["rows"])
     train, predicted = rows["train_rows"], rows["predicted_rows"]
     logits = baselines.tfidf_logistic(tokens, offsets, np.asarray(corpus.labels), train, predicted)
-    array_files.write_npy(Path(payload["out"]), logits)
+    array_files.write_npy(output / payload["out"], logits)
 
 
+@READS
 def fit_tabular_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
     """One job: the model of the baseline's name on summary features, for the predicted rows of one fold."""
     import torch
@@ -140,13 +147,15 @@ def fit_tabular_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]
     from src.training.inference import predict_logits
     from src.training.rows import Rows
 
-    corpus, task, cpu = Corpus.load(Path(payload["corpus"])), get_task(payload["task"]), torch.device("cpu")
+    output, task, cpu = Path(payload["output"]), get_task(payload["task"]), torch.device("cpu")
+    corpus = Corpus.load(output / payload["corpus"])
     run = _run_of(payload["baseline"])
-    rows = array_files.read_npz(Path(payload["rows"]))
+    rows = array_files.read_npz(output / payload["rows"])
     train, predicted = Rows.of(corpus, rows["train_rows"]), rows["predicted_rows"]
     model = build_model(run.model, InputShape.from_json(payload["inputs"]), task.n_labels)
     fit_to_rows(task, model, train, run.train, seed=1)
-    array_files.write_npy(Path(payload["out"]), predict_logits(model, corpus.inputs, corpus.lengths, cpu, predicted))
+    logits = predict_logits(model, corpus.inputs, corpus.lengths, cpu, predicted)
+    array_files.write_npy(output / payload["out"], logits)
 
 
 def _run_of(name: str) -> Run:

@@ -29,6 +29,7 @@ from src.evaluation.workspace import Workspace
 from src.pipeline.shifts import domain_pairs
 from src.pipeline.stage import Progress, Stage, run_lock
 from src.reporting import domain_views
+from src.training.job_specs import reference
 
 BASELINE = "pooled"
 """Run that others are compared with, where there is one and none is named."""
@@ -171,6 +172,7 @@ def _differences(workspace: Workspace, target: Target) -> dict[str, Any]:
     """Content of domains.json. What is known of pairs is kept until all pairs are, so that a new start goes on."""
     dataset, domains, folder = workspace.dataset, workspace.domains, workspace.output.domains
     pairs, hidden = domain_differences.pairs(domains), domain_differences.hidden_features(workspace.settings.domains)
+    root = workspace.output.root
     begun = folder / f"pairs.{target.fingerprint[:8]}"
     for old in folder.glob("pairs.*"):
         if old != begun:
@@ -184,12 +186,13 @@ def _differences(workspace: Workspace, target: Target) -> dict[str, Any]:
             f"{domains.names[pair[0]]} – {domains.names[pair[1]]}".replace(" ", "\u00a0"),
             f"{domain_pairs.__name__}:tell_apart",
             {
-                "corpus": str(dataset.train_folder),
-                "rows": str(rows),
+                "output": str(root),
+                "corpus": reference(dataset.train_folder, root),
+                "rows": reference(rows, root),
                 "pair": list(pair),
                 "shape": dataset.shape.to_json(),
                 "hidden": hidden,
-                "out": str(out),
+                "out": reference(out, root),
             },
             float(sum(len(sampled[domain]) for domain in pair)),
         )
