@@ -509,7 +509,8 @@ runs:
     <<: *b
     train: {epochs: 2, batch_size: 64, regime: fedavg}
     regime: {personal: [head]}
-blend: {members: [pooled]}
+  linear: {}
+blend: {members: [linear]}
 """
 """Preset with a federation, whose jobs are those of rounds and domains."""
 
@@ -523,7 +524,8 @@ def test_every_kind_of_job_has_declared_what_it_reads(kind, tmp_path, tiny_input
     if kind == "institutions":
         inputs, task = tmp_path / "input", ["--task", "icu"]
         make_stays(inputs, rows=160, test_rows=20, seed=4)
-        commands = [["pipeline"], ["domains"], ["domains", "adapt", "--rows", "10"], ["alarms"]]
+        verbs = ["baselines", "shift", "train", "blend", "alarms", "domains", "domains adapt --rows 10"]
+        commands = [verb.split() for verb in verbs]
     near, far = tmp_path / "near", tmp_path / "far"
     for output, more in ((near, []), (far, afar)):
         for command in commands:
