@@ -124,6 +124,22 @@ def test_jobs_may_depend_on_the_progress_of_others(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_jobs_wait_for_those_that_they_need(tmp_path, workers):
+    """In the order in which they are given, whatever they cost, but none before what it needs, nor without it."""
+    jobs = [job("last", "count", 9.0, to=1, out=str(tmp_path / "last")), job("refused", "refuse")]
+    jobs += [job(name, "count", to=1, out=str(tmp_path / name)) for name in ("a", "b", "never", "free")]
+    watcher = Recorder()
+    needs = {"last": ["a", "b"], "never": ["a", "refused"]}
+    failures = run_shown(LocalProcesses(workers, 1), "test", jobs, also=watcher, needs=needs)
+    assert [failure.job.name for failure in failures] == ["refused"] and not (tmp_path / "never").exists()
+    names = [name for name, _is_done in watcher.finished]
+    assert sorted(names) == ["a", "b", "free", "last", "refused"]
+    assert names.index("last") > max(names.index("a"), names.index("b"))
+    if workers == 1:
+        assert names == ["refused", "a", "b", "last", "free"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_failing_jobs_are_reported_and_the_others_go_on(tmp_path, workers):
     jobs = [
         job("crash", "crash"),

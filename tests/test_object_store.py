@@ -19,7 +19,9 @@ from src.core.executors import Failure, Job, LocalProcesses, reads
 from src.core.object_store import Blob, Changes, NodeCache, ObjectStore
 from src.core.settings_loader import load_config
 from src.data.synthetic_stays import make_sample as make_stays
+from src.pipeline import file_prediction
 from tests.conftest import error_of, run_command, words
+from tests.test_file_prediction import reports_of
 
 HERE = "tests.test_object_store"
 
@@ -468,6 +470,16 @@ def test_a_run_has_the_same_bytes_without_a_shared_folder(tmp_path, tiny_input, 
     run_command(["baselines", *words(tiny_input, output, *afar)])
     made = {name for name in results(done) if name.startswith(("runs/lstm/", "baselines/"))}
     assert results(output) == results(done) and len(made) > 15
+
+
+def test_a_large_file_is_predicted_in_shards_without_a_shared_folder(tmp_path, copy, tiny_input, afar, monkeypatch):
+    monkeypatch.setattr(file_prediction, "CHUNK", 32)
+    given, found = reports_of(tiny_input, 80, tmp_path / "given.csv"), []
+    for more in ((), ("predict.shard=32", *afar)):
+        run_command(["predict", "blend", str(given), *words(tiny_input, copy, *more)])
+        found.append((copy / "prediction_blend_given.csv").read_bytes())
+        assert not list((copy / "predictions").iterdir())
+    assert found[0] == found[1] and len(found[0].splitlines()) == 80
 
 
 @pytest.mark.slow

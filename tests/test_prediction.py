@@ -13,7 +13,7 @@ from src.data.series_dataset import stay_shape
 from src.data.synthetic_stays import make_sample
 from src.data.tasks import get_task
 from src.models.classifier import build_model
-from src.pipeline.predicted_files import predicted_file
+from src.pipeline.predicted_files import corpus_folder, predicted_file
 from src.training import inference, prediction
 from src.training.inference import predict_logits
 from tests.series import STAYS, STEPS, stays
@@ -70,21 +70,37 @@ def test_runs_that_read_a_set_alike_share_its_arrays(tmp_path):
         return SimpleNamespace(name=name, task=task, record=record)
 
     file = predicted_file(tmp_path / "in/set-b.zip", settings)
-    folders = [file.encode(run(name, step), tmp_path / name) for name, step in (("a", 1), ("b", 2), ("c", 1), ("d", 2))]
-    assert [folder.name for folder in folders] == ["a", "b", "a", "b"] and not (tmp_path / "c").exists()
+    runs = [run(name, step) for name, step in (("a", 1), ("b", 2), ("c", 1), ("d", 2))]
+    facts = file.encode(runs, tmp_path / "made", 1)
+    folders = [corpus_folder(tmp_path / "made", file.encoding(one), 0) for one in runs]
+    assert facts["rows"] == [20] and folders[0] == folders[2] != folders[1] == folders[3]
     shapes = [np.load(folder / "values.npy", mmap_mode="r").shape for folder in folders]
-    assert shapes[:2] == [(20, 48, 37), (20, 24, 37)] and len(file) == 20
+    assert shapes[:2] == [(20, 48, 37), (20, 24, 37)]
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"rows", *(path.parent.name for path in folders)}
 
 
-def test_runs_that_number_words_alike_share_the_tokens_of_a_file(write, tmp_path):
+def test_runs_that_number_words_alike_share_the_tokens_of_a_file(write, tmp_path, capsys):
     def run(name: str, words: list[int], max_len: int) -> SimpleNamespace:
         storage.write_text(tmp_path / name / "vocabulary.json", json.dumps(words))
         record = {"data": {"max_len": max_len, "keep": "head"}}
         return SimpleNamespace(name=name, path=tmp_path / name, record=record)
 
-    file = predicted_file(write(b"1|,|7 8 9 8\n"), load_config("quick"))
+    file = predicted_file(write(b"1|,|7 8 9 8\n2|,|\n3|,|9\n"), load_config("quick"))
     runs = run("a", [7, 8], 3), run("b", [7, 8], 3), run("c", [7, 8, 9], 3), run("d", [7, 8], 4)
-    folders = [file.encode(one, tmp_path / "made" / one.name) for one in runs]
-    assert [folder.name for folder in folders] == ["a", "a", "c", "d"]
-    tokens = [np.load(folder / "tokens.npy").tolist() for folder in folders]
-    assert tokens == [[[3, 4, 1]], [[3, 4, 1]], [[3, 4, 5]], [[3, 4, 1, 4]]]
+    made = tmp_path / "made"
+    facts = file.encode(runs, made, 1)
+    names = [file.encoding(one) for one in runs]
+    assert names[0] == names[1] and len(set(names)) == 3
+    assert {path.name for path in made.iterdir()} == {"rows", "read.json", *names}
+    shards = [[np.load(corpus_folder(made, name, i) / "tokens.npy").tolist() for i in range(2)] for name in names[1:]]
+    assert shards == [[[[3, 4, 1]], [[1, 0, 0]]], [[[3, 4, 5]], [[5, 0, 0]]], [[[3, 4, 1, 4]], [[1, 0, 0, 0]]]]
+    assert (facts["rows"], facts["empty"], facts["first"], facts["positives"]) == ([2, 1], 1, [1], None)
+    assert storage.read_json(made / "read.json") == json.loads(json.dumps(facts))
+    file.tell(runs, facts)
+    warned = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in warned] == [
+        "a",
+        "1 reports are longer than max_len=3",
+        "1 reports are longer than max_len=3",
+        "d",
+    ]

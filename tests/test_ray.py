@@ -27,8 +27,10 @@ from src.core.errors import OutOfTime, UserError
 from src.core.executors import make_executor
 from src.core.settings_loader import load_config
 from src.core.temporaries import TemporaryFile
+from src.pipeline import file_prediction
 from tests.conftest import error_of, run_command, words
 from tests.test_executors import Recorder, is_alive, job
+from tests.test_file_prediction import reports_of
 from tests.waiting import wait_until
 
 HERE = "tests.test_ray"
@@ -436,6 +438,20 @@ def test_the_pipeline_gives_the_same_bytes_as_on_this_machine(tmp_path, tiny_inp
     run_command(words(tiny_input, local))
     run_command(words(tiny_input, cluster, "executor=ray", f"ray.address={machines.cluster.address}"))
     assert results(local) == results(cluster) and len(results(local)) > 50
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_large_file_is_predicted_in_shards_as_on_this_machine(tmp_path, copy, tiny_input, machines, monkeypatch):
+    machines.fill()
+    monkeypatch.setattr(file_prediction, "CHUNK", 32)
+    given, found = reports_of(tiny_input, 170, tmp_path / "given.csv"), []
+    cluster = ("executor=ray", f"ray.address={machines.cluster.address}", "predict.shard=32")
+    for more in ((), ("executor.workers=2", "predict.shard=64"), cluster):
+        run_command(["predict", "lstm", "blend", str(given), *words(tiny_input, copy, *more)])
+        found.append([(copy / f"prediction_{run}_given.csv").read_bytes() for run in ("lstm", "blend")])
+        assert not list((copy / "predictions").iterdir())
+    assert found[0] == found[1] == found[2] and len(found[0][0].splitlines()) == 170
 
 
 @pytest.mark.slow

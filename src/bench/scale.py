@@ -18,7 +18,7 @@ from src.bench.data import synthetic
 from src.bench.measure import Contender, compare
 from src.core.settings import ROOT, Config
 from src.core.settings_loader import load_config
-from src.core.storage import size_of
+from src.core.storage import Output, size_of
 from src.data.report_reader import write_reports
 
 PIECE = 20_000
@@ -117,8 +117,7 @@ def _measure_set(
         info(f"bench: {size:,} stays: {step} {result[step]['stays_per_second']:,.0f} stays a second")
     result["write"]["disk_megabytes"] = size_of(written) / 1e6
     shutil.rmtree(output)
-    measured("predict", ["predict", *MODELS, str(stays), *trained], models / "predictions")
-    shutil.rmtree(models / "predictions")
+    measured("predict", ["predict", *MODELS, str(stays), *trained], Output(models).prediction(MODELS[0], stays))
     shutil.rmtree(inputs)
     return result
 

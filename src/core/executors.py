@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -388,16 +388,45 @@ def run_shown(
     describe: Callable[[dict[str, Any]], tuple[float, str]] | None = None,
     also: Watcher | None = None,
     finished: Callable[[Job], str] = lambda job: "done",
+    needs: Mapping[str, Collection[str]] | None = None,
 ) -> list[Failure]:
     """Runs jobs with a progress display and returns the failures.
 
     `describe` maps a job's progress to its share done and a note; without it a log has one line for all jobs. `also`
-    is a watcher that cannot stop jobs. `finished` words the result of a job that is done.
+    is a watcher that cannot stop jobs. `finished` words the result of a job that is done. With `needs` jobs start in
+    the order that they are given in, but none before those whose names it gives are done; after the failure of one of
+    these it is not run.
     """
     if not jobs:
         return []
     with JobProgress(title, {job.name: job.work for job in jobs}, lines=describe is not None) as progress:
-        return executor.run(jobs, _Shown(progress, describe or (lambda news: (0.0, "")), also, finished))
+        shown = _Shown(progress, describe or (lambda news: (0.0, "")), also, finished)
+        if needs is None:
+            return executor.run(jobs, shown)
+        chain = _Chain(jobs, needs, shown)
+        return executor.run_as_they_come(chain.next_job, chain)
+
+
+class _Chain:
+    """Jobs that wait for others, and the watcher that learns of their ends."""
+
+    def __init__(self, jobs: Sequence[Job], needs: Mapping[str, Collection[str]], watcher: Watcher):
+        self._waiting = list(jobs)
+        self._needs = {name: set(others) for name, others in needs.items()}
+        self._watcher = watcher
+
+    def next_job(self) -> Job | None:
+        at = next((at for at, job in enumerate(self._waiting) if not self._needs.get(job.name)), None)
+        return None if at is None else self._waiting.pop(at)
+
+    def step(self, job: Job, news: dict[str, Any]) -> bool | None:
+        return self._watcher.step(job, news)
+
+    def finish(self, job: Job, failure: Failure | None) -> None:
+        if failure is None:
+            for others in self._needs.values():
+                others.discard(job.name)
+        self._watcher.finish(job, failure)
 
 
 def raise_failures(failures: list[Failure]) -> None:

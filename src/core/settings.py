@@ -831,6 +831,14 @@ class Alarms(Settings):
     """Hours after an alarm in which none begins."""
 
 
+class Predict(Settings):
+    """Prediction of files that are larger than memory, see docs/distributed.md."""
+
+    shard: int = Field(65_536, ge=1, le=1_000_000_000)
+    """Reports of a shard of the file of ./run.sh predict, rounded up to a multiple of 65,536. A worker holds one shard,
+    and a killed command goes on with the shards that are not finished. Results do not depend on it."""
+
+
 class Submit(Settings):
     """Settings of submission files."""
 
@@ -1045,6 +1053,7 @@ class Config(Settings):
     alarms: Alarms = Alarms()
     stream: Stream = Stream()
     submit: Submit = Submit()
+    predict: Predict = Predict()
     serve: Serve = Serve()
     compress: Compress = Compress()
     executor: Executor = Executor()

@@ -24,6 +24,9 @@ INPUTS = ("values", "tokens", "statics")
 """Names of the inputs of all kinds of corpora."""
 BLOCK = 1 << 14
 """Reports encoded or hashed at a time: bounds the memory of the intermediate arrays."""
+CHUNK = 65_536
+"""Maximum number of rows that are sorted by length together to be predicted, a multiple of BLOCK. Shards of a file are
+multiples of it, so that a row has the same batch mates, and so the same bits, whatever the size of shards."""
 
 
 def to_words(indices: T) -> T:
@@ -189,6 +192,19 @@ class Losses:
     unknown_words: tuple[int, ...]
     """Token ids outside the vocabulary."""
 
+    def __add__(self, other: Losses) -> Losses:
+        """Returns those of both files."""
+        words = tuple(sorted({*self.unknown_words, *other.unknown_words}))
+        return Losses(self.truncated + other.truncated, self.unknown_tokens + other.unknown_tokens, words)
+
+
+def losses_of(files: list[Reports], vocabulary: Vocabulary, max_len: int) -> Losses:
+    """Counts what files lose when they are encoded."""
+    counts = token_counts(files)
+    unknown = np.flatnonzero((counts > 0) & (vocabulary.encode(np.arange(len(counts))) == UNK))
+    truncated = sum(int((file.lengths > max_len).sum()) for file in files)
+    return Losses(truncated, int(counts[unknown].sum()), tuple(unknown.tolist()))
+
 
 def encode(
     files: list[Reports],
@@ -204,9 +220,7 @@ def encode(
     block of padded rows is in memory.
     """
     lengths = np.concatenate([file.lengths for file in files])
-    counts = token_counts(files)
-    unknown = np.flatnonzero((counts > 0) & (vocabulary.encode(np.arange(len(counts))) == UNK))
-    losses = Losses(int((lengths > max_len).sum()), int(counts[unknown].sum()), tuple(unknown.tolist()))
+    losses = losses_of(files, vocabulary, max_len)
     blocks, shape = _padded_blocks(files, vocabulary, max_len, keep), (len(lengths), max_len)
     if folder is None:
         tokens = np.concatenate([np.empty((0, max_len), dtype=np.uint16), *blocks])

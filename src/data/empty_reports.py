@@ -28,8 +28,7 @@ class EmptyReports:
 
     def describe(self) -> str:
         """Returns their number and the first lines in words."""
-        lines = ", ".join(str(row + 1) for row in self.rows[:SHOWN].tolist()) + ", …" * (len(self) > SHOWN)
-        return f"{len(self):,} report{'s have' if len(self) > 1 else ' has'} no description (line {lines})"
+        return described(len(self), self.rows[:SHOWN].tolist())
 
     def complete(self, ids: np.ndarray, values: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids (N + K,) and values (N + K, L) of the whole file, from those of the N reports with a description.
@@ -57,3 +56,9 @@ class EmptyReports:
 
 
 NONE = EmptyReports.from_json([])
+
+
+def described(n: int, first: Sequence[int]) -> str:
+    """Returns in words that `n` reports have no description, and the lines of the `first` SHOWN of them, from 0."""
+    lines = ", ".join(str(row + 1) for row in first) + ", …" * (n > SHOWN)
+    return f"{n:,} report{'s have' if n > 1 else ' has'} no description (line {lines})"

@@ -216,27 +216,49 @@ def _labels(text: bytes, messages: list[str]) -> tuple[int, list[int]]:
     return (len(groups), columns) if len(messages) == before else (0, [])
 
 
+def id_hashes(ids: np.ndarray) -> np.ndarray:
+    """Returns a hash of each id (N,) bytes, uint64 (N,), whatever the width of the array; 0 for an empty id. Ids of up
+    to eight bytes are their own hash."""
+    eights = max(1, -(-ids.dtype.itemsize // 8))
+    columns = ids.astype(f"S{8 * eights}").view(">u8").reshape(len(ids), eights).T.astype(np.uint64)
+    hashes, factor = columns[0], 1
+    for column in columns[1:]:
+        factor = factor * 0x9E3779B97F4A7C15 % 2**64
+        hashes += column * np.uint64(factor)
+    return hashes
+
+
+def repeated_hashes(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first COUNTED lines (K,) whose hash, of `hashes` (N,) of ids, an earlier line has, ascending, and the
+    first line (K,) that has it. Both are empty where no hash is repeated."""
+    order = np.argsort(hashes, kind="stable")
+    in_order = hashes[order]
+    is_first = np.concatenate([[True], in_order[1:] != in_order[:-1]])
+    repeats = np.flatnonzero(~is_first & (in_order != 0))
+    if len(repeats) > COUNTED:
+        repeats = repeats[np.argpartition(order[repeats], COUNTED - 1)[:COUNTED]]
+    starts = np.flatnonzero(is_first)
+    firsts = order[starts[np.searchsorted(starts, repeats, side="right") - 1]]
+    ascending = np.argsort(order[repeats])
+    return order[repeats][ascending], firsts[ascending]
+
+
+def repeated_id(name: bytes, first: int) -> str:
+    """Returns the message for an id that line `first`, from 0, already has."""
+    return _("the id {name} repeats that of line {line}").format(name=show(name), line=first + 1)
+
+
 def repeated_ids(ids: np.ndarray, header_lines: int = 0) -> Errors:
     """Returns an error for each line that repeats an earlier id. `ids` (N,) bytes; empty ids are unreadable lines.
     Messages count `header_lines` before the first id."""
     errors = Errors()
-    eights = -(-ids.dtype.itemsize // 8)
-    columns = ids.astype(f"S{8 * eights}").view(">u8").reshape(len(ids), eights).T.astype(np.uint64)
-    hashes = columns[0]
-    for column in columns[1:]:
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + column
     # Ids usually ascend; as big-endian numbers they then ascend in a few runs, which a stable sort merges fast.
-    hashes = np.sort(hashes, kind="stable")
+    hashes = np.sort(id_hashes(ids), kind="stable")
     if (hashes[1:] == hashes[:-1]).any():  # rare: an id is repeated, or two long ids share a hash
         first: dict[bytes, int] = {}
         for line, name in enumerate(ids.tolist()):
             if name and first.setdefault(name, line) != line:
-                errors.add(
-                    line,
-                    _("the id {name} repeats that of line {line}").format(
-                        name=show(name), line=first[name] + header_lines + 1
-                    ),
-                )
+                errors.add(line, repeated_id(name, first[name] + header_lines))
                 if errors.is_full:
                     break
     return errors

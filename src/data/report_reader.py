@@ -19,7 +19,19 @@ from src.core.language import _, word
 from src.data.block_parser import parse_block
 from src.data.empty_reports import NONE, EmptyReports
 from src.data.file_kinds import open_bytes, refuse_other_kinds
-from src.data.line_parser import COUNTED, DELIMITER, LAYOUTS, TASK_OF_FORM, Errors, Part, parse_lines, repeated_ids
+from src.data.line_parser import (
+    COUNTED,
+    DELIMITER,
+    LAYOUTS,
+    TASK_OF_FORM,
+    Errors,
+    Part,
+    id_hashes,
+    parse_lines,
+    repeated_hashes,
+    repeated_id,
+    repeated_ids,
+)
 from src.data.tasks import Task
 
 BLOCK = 1 << 20
@@ -177,6 +189,121 @@ def _read(path: Path, labelled: bool | None, parse: _Parser, may_be_empty: bool 
         ids, offsets = np.delete(ids, rows), np.delete(offsets, rows)
         labels = None if labels is None else np.delete(labels, rows, axis=0)
     return Reports(path, ids, tokens, offsets, labels, task, digest.hexdigest(), empty)
+
+
+def read_shards(path: Path, size: int, sha256: str) -> Iterator[Reports]:
+    """Reads a file of reports in shards of `size` reports with a description, the last of fewer, in the file's order.
+
+    Reports without a description are in Reports.empty of the shard that they stand in, whose rows count from the
+    shard's first line. Memory is that of a shard, of a few blocks, and nine bytes for each report of the file, by which
+    repeated ids and mixed forms are found. Errors are those of read_reports(may_be_empty=True), with the lines of the
+    whole file. They are raised behind the last shard: what came before counts for nothing then. Raises UserError, too,
+    for a file that no longer has the checksum `sha256`.
+    """
+    with open_bytes(path) as file:
+        n_fields = _number_of_fields(path, file.readline() + file.read(1 << 16), None)
+        file.seek(0)
+        changed = UserError(_("{path} changed while it was read. Run the same command again").format(path=path))
+        most = os.fstat(file.fileno()).st_size // len("0|,|\n") + 2  # what is never written costs no memory
+        hashes, forms = np.empty(most, np.uint64), np.empty(most, np.int8)
+        digest, errors, shard, n_rows, is_described = hashlib.sha256(), Errors(), _Shard(path, size), 0, False
+        for part in _in_order(lambda block: _parse(block, n_fields, True), _blocks(file, digest)):
+            errors.extend(part.errors, line=n_rows)
+            if errors.is_full:
+                errors.throw(path, "reports")
+            rows = slice(n_rows, n_rows + len(part.ids))
+            if rows.stop > most:
+                errors.throw(path, "reports")
+                raise changed
+            hashes[rows], forms[rows], n_rows = id_hashes(part.ids), part.forms, rows.stop
+            is_described |= bool(part.lengths.any())
+            if not errors.total and shard.takes(part):  # otherwise an error is raised below
+                yield from shard.add(part)
+    errors.extend(_mixed_forms(forms[:n_rows]))
+    errors.extend(_repeated(path, n_fields, hashes[:n_rows]))
+    errors.throw(path, "reports")
+    if not is_described:
+        raise UserError(
+            _("{path}: no report has a description; expected lines of the form {layout}").format(
+                path=path, layout=LAYOUTS[n_fields]
+            )
+        )
+    if digest.hexdigest() != sha256:
+        raise changed
+    yield shard.rest()
+
+
+class _Shard:
+    """Reports that are read and in no shard yet."""
+
+    def __init__(self, path: Path, size: int):
+        self._path, self._size = path, size
+        self._parts: list[Part] = []
+        self._described = 0
+
+    def takes(self, part: Part) -> bool:
+        """Returns True if the label fields are of the same form as those before."""
+        return not self._parts or self._parts[0].labels.shape[1] == part.labels.shape[1]
+
+    def add(self, part: Part) -> Iterator[Reports]:
+        """Adds the reports of a block, and yields the shards that are full: each ends before a description."""
+        self._parts.append(part)
+        self._described += np.count_nonzero(part.lengths)
+        while self._described > self._size:
+            joined = self._joined()
+            end = int(np.flatnonzero(joined.lengths)[self._size])
+            tokens = int(joined.lengths[:end].sum())
+            yield self._reports(_cut(joined, slice(0, end), slice(0, tokens)))
+            self._parts = [_cut(joined, slice(end, None), slice(tokens, None))]
+            self._described -= self._size
+
+    def rest(self) -> Reports:
+        return self._reports(self._joined())
+
+    def _joined(self) -> Part:
+        if len(self._parts) > 1:
+            names = ("ids", "tokens", "lengths", "labels", "forms")
+            arrays = {name: np.concatenate([getattr(part, name) for part in self._parts]) for name in names}
+            self._parts = [Part(**arrays, errors=Errors())]
+        return self._parts[0]
+
+    def _reports(self, part: Part) -> Reports:
+        task = TASK_OF_FORM.get(int(part.forms[0]))
+        labels, empty, described = part.labels if task else None, NONE, part.lengths > 0
+        if len(rows := np.flatnonzero(~described)):
+            empty = EmptyReports(rows, part.ids[rows], None if labels is None else labels[rows])
+        offsets = np.concatenate([[0], np.cumsum(part.lengths[described])])
+        labels = None if labels is None else labels[described]
+        return Reports(self._path, part.ids[described], part.tokens, offsets, labels, task, "", empty)
+
+
+def _cut(part: Part, rows: slice, tokens: slice) -> Part:
+    return Part(part.ids[rows], part.tokens[tokens], part.lengths[rows], part.labels[rows], part.forms[rows], Errors())
+
+
+def _repeated(path: Path, n_fields: int, hashes: np.ndarray) -> Errors:
+    """Returns an error for each line of a file that repeats an earlier id, from the hashes of its ids (N,), which it
+    sorts. If a hash is repeated, the file is read again: for the lines, and because two long ids may share a hash."""
+
+    def ids() -> Iterator[np.ndarray]:
+        with open_bytes(path) as file:
+            for part in _in_order(lambda block: _parse(block, n_fields, True), _blocks(file, hashlib.sha256())):
+                yield part.ids
+
+    hashes.sort(kind="stable")  # in place
+    errors = Errors()
+    if not (hashes[1:] == hashes[:-1]).any():
+        return errors
+    lines, firsts = repeated_hashes(np.concatenate([id_hashes(block) for block in ids()]))
+    names, start, wanted = {}, 0, np.unique(np.concatenate([lines, firsts]))
+    for block in ids():
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + len(block))]
+        names.update(zip(here.tolist(), block[here - start].tolist(), strict=True))
+        start += len(block)
+    for line, first in zip(lines.tolist(), firsts.tolist(), strict=True):
+        if names.get(line) and names[line] == names.get(first):
+            errors.add(line, repeated_id(names[line], first))
+    return errors
 
 
 def _number_of_fields(path: Path, head: bytes, labelled: bool | None) -> int:

@@ -9,6 +9,7 @@ Runs, blends and trials are ordered by official_score() and paired_difference(),
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from src.core.errors import UserError
 from src.core.language import _, word
 from src.core.settings import Operating
-from src.data.tasks import EPS, KINDS, SCORE_NAMES, Task
+from src.data.tasks import EPS, KINDS, SCORE_NAMES, LabelGroup, Task
 from src.data.tasks import log_loss_cells as log_loss_cells
 from src.data.tasks import sigmoid as sigmoid  # beside its inverse, logit()
 from src.evaluation import operating_points
@@ -292,6 +293,41 @@ def _ordering(task: Task, judged: Judged) -> Figure:
     return figure
 
 
+def score_sums(task: Task, labels: np.ndarray, predictions: np.ndarray) -> list[list[float]]:
+    """Returns what a part of the rows, labels and predictions (N, L), contributes to the official score of all rows, to
+    be added to that of other parts: sums and products of the 2G + 1 columns 1, each group's loss, and which rows count
+    in it. Raises ValueError like Task.cells."""
+    cells, columns = task.cells(labels, predictions), [np.ones(len(labels))]
+    for _group, part, counted in task.parts(labels):
+        columns += [cells[:, part].mean(axis=1) * counted, counted.astype(np.float64)]
+    terms = np.stack(columns)
+    return (terms @ terms.T).tolist()
+
+
+def score_of_sums(task: Task, sums: np.ndarray) -> Estimate:
+    """Returns official_score() of all rows of a multilabel task from the added score_sums() (2G + 1, 2G + 1) of their
+    parts. Raises UserError if no row counts for a group."""
+    n, losses, influence = sums[0, 0], {}, np.zeros(len(sums))
+    for number, group in enumerate(task.groups):
+        loss, counted = 1 + 2 * number, 2 + 2 * number
+        if not sums[0, counted]:
+            raise _nothing_counts(task, group, int(n))
+        losses[group.name] = sums[0, loss] / sums[0, counted]
+        share = group.weight * group.loss_scale * n / sums[0, counted]
+        influence[[loss, counted]] -= share, -share * losses[group.name]
+    variance = influence @ sums @ influence / ((n * (n - 1)) or math.nan)
+    return Estimate(float(task.score(losses)), math.sqrt(max(0.0, variance)) if variance == variance else math.nan)
+
+
+def _nothing_counts(task: Task, group: LabelGroup, n: int) -> UserError:
+    return UserError(
+        _(
+            "{name}: none of {n} {noun} counts in the score of the {group}, because none "
+            "has a positive label among the {counted_given}"
+        ).format(name=task.name, n=n, noun=word(task.noun), group=group.name, counted_given=group.counted_given)
+    )
+
+
 def _score(task: Task, labels: np.ndarray, predictions: np.ndarray, strict: bool = True) -> tuple[Figure, list]:
     return _task_score(task, Judged(task, labels, predictions), strict)
 
@@ -308,18 +344,7 @@ def _task_score(task: Task, judged: Judged, strict: bool = True) -> tuple[Figure
     for group in task.groups:
         counted = task.counted(group, labels) * weights
         if strict and not counted.any():
-            raise UserError(
-                _(
-                    "{name}: none of {n} {noun} counts in the score of the {group}, because none "
-                    "has a positive label among the {counted_given}"
-                ).format(
-                    name=task.name,
-                    n=len(labels),
-                    noun=word(task.noun),
-                    group=group.name,
-                    counted_given=group.counted_given,
-                )
-            )
+            raise _nothing_counts(task, group, len(labels))
         losses.append(ratio(cells[:, task.columns[group.name]].mean(axis=1) * counted, counted))
     names = [group.name for group in task.groups]
     score = task.score(dict(zip(names, losses, strict=True)))

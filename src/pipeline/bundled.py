@@ -16,10 +16,10 @@ from src.core.language import _, word
 from src.core.settings import CLINICAL, Config
 from src.data.corpus import Corpus
 from src.data.tasks import Task
-from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
-from src.pipeline.commands.predict import check_place, logits_of, write_prediction
-from src.pipeline.predicted_files import PredictedFile, predicted_file
+from src.pipeline.commands.predict import check_place, write_prediction
+from src.pipeline.file_prediction import Engine, predicting
+from src.pipeline.predicted_files import predicted_file
 from src.serving.bundle import Bundle
 
 STREAM = Path("-")
@@ -47,16 +47,16 @@ def predict_bundled(workspace: Workspace, file: Path, inputs: Sequence[Path], to
         folder = Path(made)
         root = bundle.unpack(folder / "output")
         inner = Workspace(_settings(workspace.settings, bundle, root))
-        source = inner.run(bundle.name)
+        source, engine = inner.run(bundle.name), _engine(bundle)
         for each in files:
             path = to or workspace.output.prediction(source.name, each)
             path, place = (folder / "predictions.csv", "stdout") if path == STREAM else (path, "")
             check_place(path, each)
             try:
                 rows = predicted_file(_regular(each, folder), inner.settings)
-                prior = np.array(bundle.record["prior"]) if len(rows.empty) else None
-                logits = _logits(inner, bundle, source, rows)
-                write_prediction(path, source, rows, logits, inner.settings.submit.eps, prior, place)
+                with predicting(inner, rows, [source], lambda _: np.array(bundle.record["prior"]), engine) as made:
+                    made.predict()
+                    write_prediction(path, source, made, place)
             except UserError as error:
                 told = str(error).replace(str(folder / "stdin"), "stdin").replace(f"{root}/", f"{file}: ")
                 raise UserError(told) from error
@@ -92,20 +92,23 @@ def _settings(settings: Config, bundle: Bundle, root: Path) -> Config:
     return settings.model_copy(update={"paths": paths, "task": own, "metric": "auto"})
 
 
-def _logits(workspace: Workspace, bundle: Bundle, source: RunFolder, rows: PredictedFile) -> np.ndarray:
-    """Logits (N, n_labels) of the run for all rows; exported models compute them by their engine."""
+def _engine(bundle: Bundle) -> Engine | None:
+    """Computes the logits of a corpus by exported models; None where the bundle has the models themselves."""
     if bundle.has(".safetensors"):
-        return logits_of(workspace, source, rows)
+        return None
     from src.serving.predictor import Predictor, Rows
 
-    output = workspace.output
-    corpus = Corpus.load(rows.encode(source.models()[0], output.predictions / f"{source.name}.{rows.key}"))
-    predictor, found = Predictor.load(bundle.path), []
-    for start in range(0, len(corpus), CHUNK):
-        part = slice(start, start + CHUNK)
-        inputs = {name: np.asarray(array[part]) for name, array in corpus.inputs.items()}
-        found.append(predictor.logits(Rows(inputs, np.asarray(corpus.lengths[part]))))
-    return np.concatenate(found)
+    predictor = Predictor.load(bundle.path)
+
+    def logits(corpus: Corpus) -> np.ndarray:
+        found = []
+        for start in range(0, len(corpus), CHUNK):
+            part = slice(start, start + CHUNK)
+            inputs = {name: np.asarray(array[part]) for name, array in corpus.inputs.items()}
+            found.append(predictor.logits(Rows(inputs, np.asarray(corpus.lengths[part]))))
+        return np.concatenate(found)
+
+    return logits
 
 
 def _regular(path: Path, folder: Path) -> Path:

@@ -1,41 +1,42 @@
-"""Files that ./run.sh predict reads: reports, stays or images, encoded as the models of a run read them."""
+"""Files that ./run.sh predict reads: reports, stays or images, encoded in shards as the models of a run read them."""
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from src.core import storage
+from src.core import array_files, storage
 from src.core.errors import UserError
 from src.core.language import _
 from src.core.settings import Config, Grid, fingerprint
 from src.core.terminal import warn
 from src.data import sources
-from src.data.corpus import Corpus, Vocabulary, encode
-from src.data.empty_reports import NONE, EmptyReports
+from src.data.corpus import Corpus, Losses, Vocabulary, encode, losses_of
+from src.data.empty_reports import SHOWN, EmptyReports
 from src.data.file_kinds import open_bytes
 from src.data.image_reader import Images, read_images
-from src.data.report_reader import Reports, read_reports
+from src.data.report_reader import Reports, read_shards
 from src.data.series_dataset import encode_images, encode_stays, image_shape, labels_beside
-from src.data.tasks import Task
+from src.data.tasks import REPORT_TASKS, Task
 from src.evaluation.runs import RunFolder
 
 
 class PredictedFile(abc.ABC):
-    """Rows to predict."""
+    """Rows to predict, which encode() writes to a folder in shards:
+
+    read.json                    what was found in the file, written last
+    rows/00000.npz               ids of all rows of shard 0; of reports also the rows without a description, and labels
+    ENCODING/00000/              corpus of the others, as the models of that encoding read them
+    """
 
     path: Path
     sha256: str
     """Checksum by which a run knows what it was trained on; empty for what is in memory alone or was not trained on."""
-    ids: np.ndarray
-    """(N,) bytes"""
-    empty: EmptyReports = NONE
-    """Reports of the file that have no description; they are not among the N."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     @property
     @abc.abstractmethod
@@ -43,68 +44,182 @@ class PredictedFile(abc.ABC):
         """Text that stands for the content."""
 
     @abc.abstractmethod
-    def encode(self, run: RunFolder, folder: Path) -> Path:
-        """Writes the rows to `folder` as the models of `run` read them; returns the folder where they lie, which is
-        another one where the rows were written for another run that reads them alike."""
+    def encoding(self, run: RunFolder) -> str:
+        """Name of the encoding that a trained run reads: runs that read the file alike share one, and so denoised
+        copies."""
+
+    @abc.abstractmethod
+    def encode(
+        self, runs: Sequence[RunFolder], folder: Path, size: int, is_needed: Callable[[int], bool] = lambda number: True
+    ) -> dict[str, Any]:
+        """Writes the shards whose number `is_needed`, for trained runs, and returns the content of read.json:
+
+        `rows` of each shard; `empty`, the number of rows without a description, and the `first` of them; of reports
+        also `positives`, how often each label is given (null without labels), and the `losses` of each encoding.
+        """
 
     @abc.abstractmethod
     def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows (K,) of the whole file whose labels are known, and these labels (K, n_labels); None where there are
-        none. Raises UserError where they are another task's."""
+        none, or where has_labels_for() is True. Raises UserError where they are another task's."""
+
+    def tell(self, runs: Sequence[RunFolder], facts: dict[str, Any]) -> None:  # noqa: B027 - series lose nothing
+        """Warns of what the encodings of trained runs lose."""
+
+    def has_labels_for(self, task: Task, facts: dict[str, Any]) -> bool:
+        """Returns True where the shards hold labels of a task. Raises UserError where these are another task's."""
+        return False
+
+
+def corpus_folder(folder: Path, encoding: str, number: int) -> Path:
+    return folder / encoding / f"{number:05d}"
+
+
+def rows_file(folder: Path, number: int) -> Path:
+    return folder / "rows" / f"{number:05d}.npz"
+
+
+def is_encoded(folder: Path, encoding: str, number: int) -> bool:
+    """Returns True if a shard is there, whole."""
+    corpus = corpus_folder(folder, encoding, number)
+    files = [corpus / f"{name}.npy" for name in ("tokens", "lengths", "ids", "sources")]
+    return all(map(array_files.is_whole, [rows_file(folder, number), *files]))
 
 
 class ReportFile(PredictedFile):
-    def __init__(self, reports: Reports):
-        self.path, self.sha256, self.ids, self._reports = reports.path, reports.sha256, reports.ids, reports
-        self.empty = reports.empty
-        self._folders: dict[str, Path] = {}
+    """Reports in a file, which is never in memory as a whole, or in memory."""
+
+    def __init__(self, path: Path, sha256: str, key: str, read: Callable[[int], Iterator[Reports]]):
+        """`read` yields the reports in shards of a size."""
+        self.path, self.sha256, self._key, self._read = path, sha256, key, read
+
+    @classmethod
+    def at(cls, path: Path) -> ReportFile:
+        """The reports of a file. Raises UserError if it cannot be read."""
+        open_bytes(path).close()
+        sha256 = storage.file_sha256(path)
+        return cls(path, sha256, sha256[:16], lambda size: read_shards(path, size, sha256))
+
+    @classmethod
+    def of(cls, reports: Reports) -> ReportFile:
+        """Reports in memory, all of which have a description."""
+
+        def read(size: int) -> Iterator[Reports]:
+            for start in range(0, len(reports), size):
+                yield reports.only(np.arange(start, min(start + size, len(reports))))
+
+        key = reports.sha256[:16] or storage.array_hash(reports.tokens, reports.offsets)
+        return cls(reports.path, reports.sha256, key, read)
 
     @property
     def key(self) -> str:
-        return self.sha256[:16] or storage.array_hash(self._reports.tokens, self._reports.offsets)
+        return self._key
 
-    def encode(self, run: RunFolder, folder: Path) -> Path:
-        """Warns of unknown words and truncated reports. Runs that read reports alike share a folder, and so denoised
-        copies."""
-        vocabulary, data = Vocabulary.load(run.path / "vocabulary.json"), run.record["data"]
-        alike = fingerprint({"words": vocabulary.fingerprint, "data": data})
-        if alike in self._folders:
-            return self._folders[alike]
-        self._folders[alike] = folder
-        _corpus, losses = encode([self._reports], vocabulary, None, **data, folder=folder)
-        if losses.unknown_tokens:
-            words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")
-            warn(
-                _(
-                    "{name}: {unknown_tokens:,} tokens of {n_unknown_words} words were not in the files "
-                    "that the run was trained with and are read as unknown: {words}"
-                ).format(
-                    name=run.name,
-                    unknown_tokens=losses.unknown_tokens,
-                    n_unknown_words=len(losses.unknown_words),
-                    words=words,
-                )
-            )
-        if losses.truncated:
-            warn(
-                _("{truncated:,} reports are longer than max_len={max_len}: their {keep} is kept").format(
-                    truncated=losses.truncated, max_len=data["max_len"], keep=data["keep"]
-                )
-            )
-        return folder
+    def encoding(self, run: RunFolder) -> str:
+        return fingerprint({"words": _vocabulary(run).fingerprint, "data": run.record["data"]})
 
-    def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
-        if self._reports.labels is None:
-            return None
-        labels = self._reports.truth_for(task)
-        if self.empty.labels is not None:
-            _, labels = self.empty.complete(self.ids, labels, self.empty.labels[:, : task.n_labels])
-        return np.arange(len(labels)), labels
+    def encode(
+        self, runs: Sequence[RunFolder], folder: Path, size: int, is_needed: Callable[[int], bool] = lambda number: True
+    ) -> dict[str, Any]:
+        encodings = {self.encoding(run): (_vocabulary(run), run.record["data"]) for run in runs}
+        losses = dict.fromkeys(encodings, Losses(0, 0, ()))
+        rows, empty, task, positives, n_empty = [], [], None, 0, 0
+        for number, reports in enumerate(self._read(size)):
+            first_row, n_rows = sum(rows), len(reports) + len(reports.empty)
+            rows.append(n_rows)
+            empty = [*empty, *(first_row + reports.empty.rows[:SHOWN]).tolist()][:SHOWN]
+            n_empty += len(reports.empty)
+            if (task := reports.task) is not None:
+                positives = positives + reports.labels.sum(axis=0, dtype=np.int64)
+            if is_needed(number):
+                array_files.write_npz(rows_file(folder, number), **_rows_of(reports))
+            for name, (vocabulary, data) in encodings.items():
+                if is_needed(number):
+                    place = corpus_folder(folder, name, number)
+                    lost = encode([reports], vocabulary, None, **data, folder=place)[1]
+                else:
+                    lost = losses_of([reports], vocabulary, data["max_len"])
+                losses[name] += lost
+        facts = {
+            "rows": rows,
+            "empty": n_empty,
+            "first": empty,
+            "task": task and task.name,
+            "positives": positives.tolist() if task else None,
+            "losses": {name: asdict(lost) for name, lost in losses.items()},
+        }
+        storage.write_json(folder / "read.json", facts)
+        return facts
+
+    def tell(self, runs: Sequence[RunFolder], facts: dict[str, Any]) -> None:
+        told = set()
+        for run in runs:
+            if (name := self.encoding(run)) not in told:
+                told.add(name)
+                _tell(run, Losses(**facts["losses"][name]))
+
+    def has_labels_for(self, task: Task, facts: dict[str, Any]) -> bool:
+        if facts["task"] is None:
+            return False
+        # One report with the labels that any report of the file has raises what all of them would.
+        labels = (np.array([facts["positives"]]) > 0).astype(np.uint8)
+        none = np.zeros(0, np.uint16)
+        one = Reports(self.path, none, none, none, labels, REPORT_TASKS[facts["task"]])
+        return bool(one.truth_for(task).any())
+
+    def labels_for(self, task: Task) -> None:
+        return None
+
+
+def _vocabulary(run: RunFolder) -> Vocabulary:
+    return Vocabulary.load(run.path / "vocabulary.json")
+
+
+def _rows_of(reports: Reports) -> dict[str, np.ndarray]:
+    """Arrays of rows_file(), of all rows of a shard in their order."""
+    empty = reports.empty
+    unlabelled = np.zeros((len(reports), 0), np.uint8)
+    labels = unlabelled if reports.labels is None else reports.labels
+    ids, labels = empty.complete(reports.ids, labels, np.zeros(0) if empty.labels is None else empty.labels)
+    found = {"ids": ids, "empty": empty.rows}
+    return found if reports.labels is None else {**found, "labels": labels.astype(np.uint8)}
+
+
+def completed(rows: dict[str, np.ndarray], values: np.ndarray, own: Sequence[float] | None) -> np.ndarray:
+    """Values (n + k, L) of all rows of a shard, from those of the n with a description, (n, L), and the `own` (L,) of
+    the k others; `rows`: the arrays of rows_file()."""
+    empty = EmptyReports(rows["empty"], rows["ids"][rows["empty"]])
+    if not len(empty):
+        return values
+    read = np.delete(rows["ids"], rows["empty"])
+    return empty.complete(read, values, np.array(own))[1]
+
+
+def _tell(run: RunFolder, losses: Losses) -> None:
+    if losses.unknown_tokens:
+        words = ", ".join(map(str, losses.unknown_words[:10])) + (", …" if len(losses.unknown_words) > 10 else "")
+        warn(
+            _(
+                "{name}: {unknown_tokens:,} tokens of {n_unknown_words} words were not in the files "
+                "that the run was trained with and are read as unknown: {words}"
+            ).format(
+                name=run.name,
+                unknown_tokens=losses.unknown_tokens,
+                n_unknown_words=len(losses.unknown_words),
+                words=words,
+            )
+        )
+    if losses.truncated:
+        warn(
+            _("{truncated:,} reports are longer than max_len={max_len}: their {keep} is kept").format(
+                truncated=losses.truncated, max_len=run.record["data"]["max_len"], keep=run.record["data"]["keep"]
+            )
+        )
 
 
 class SeriesFile(PredictedFile):
     """A set of stays, in a folder, a zip or a tar, whose outcomes are looked for beside it; or images in a .npz file,
-    those of its test part where it has one."""
+    those of its test part where it has one. It is one shard."""
 
     def __init__(self, path: Path, settings: Config):
         if not path.is_dir():
@@ -112,15 +227,10 @@ class SeriesFile(PredictedFile):
         self.path, self._checksum = path, sources.source_of(settings).checksum(path)
         self._corpus: Corpus | None = None
         self._images: Images | None = None
-        self._folders: dict[str, Path] = {}
 
     @property
     def key(self) -> str:
         return self._checksum[:16]
-
-    @property
-    def ids(self) -> np.ndarray:
-        return self._encoded.ids
 
     @property
     def _encoded(self) -> Corpus:
@@ -128,13 +238,18 @@ class SeriesFile(PredictedFile):
             raise RuntimeError(f"{self.path} is not encoded yet")
         return self._corpus
 
-    def encode(self, run: RunFolder, folder: Path) -> Path:
-        """Raises UserError for images of another size than the run's."""
-        alike = fingerprint({"inputs": run.record["inputs"], "data": run.record["data"]})
-        if alike not in self._folders:
-            self._corpus = self._encode(run, folder)
-            self._folders[alike] = folder
-        return self._folders[alike]
+    def encoding(self, run: RunFolder) -> str:
+        return fingerprint({"inputs": run.record["inputs"], "data": run.record["data"]})
+
+    def encode(
+        self, runs: Sequence[RunFolder], folder: Path, size: int, is_needed: Callable[[int], bool] = lambda number: True
+    ) -> dict[str, Any]:
+        """Raises UserError for images of another size than a run's."""
+        for run in {self.encoding(run): run for run in reversed(runs)}.values():
+            self._corpus = self._encode(run, corpus_folder(folder, self.encoding(run), 0))
+        ids = np.asarray(self._encoded.ids)
+        array_files.write_npz(rows_file(folder, 0), ids=ids, empty=np.zeros(0, np.int64))
+        return {"rows": [len(ids)], "empty": 0, "first": []}
 
     def _encode(self, run: RunFolder, folder: Path) -> Corpus:
         if run.task.input_kind == "images":
@@ -164,10 +279,10 @@ class SeriesFile(PredictedFile):
     def labels_for(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
         if self._images is not None:
             labels = self._encoded.labels
-            return None if labels is None else (np.arange(len(self)), labels)
-        return labels_beside(self.path, self.ids, task)
+            return None if labels is None else (np.arange(len(self._encoded)), labels)
+        return labels_beside(self.path, np.asarray(self._encoded.ids), task)
 
 
 def predicted_file(path: Path, settings: Config) -> PredictedFile:
     """Opens the rows of a file of the task that settings name."""
-    return SeriesFile(path, settings) if settings.is_clinical else ReportFile(read_reports(path, may_be_empty=True))
+    return SeriesFile(path, settings) if settings.is_clinical else ReportFile.at(path)

@@ -11,9 +11,11 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.executors import Job, reads
-from src.data.corpus import BLOCK, INPUTS, Corpus
+from src.data.corpus import BLOCK, CHUNK, INPUTS, Corpus
 from src.data.tasks import LOGITS, Average
 from src.training.job_specs import reference, trained_fold
+
+FUNCTION = "src.training.prediction:predict_fold"
 
 
 def prediction_jobs(
@@ -30,12 +32,28 @@ def prediction_jobs(
         for corpus, name in zip(corpora, names, strict=True):
             if not array_files.is_whole(fold / name):
                 files = {"fold": fold, "corpus": corpus, "out": fold / name} | ({"rows": rows} if rows else {})
-                payload = {key: reference(path, output) for key, path in files.items()}
-                on = f"{corpus.parent.name}/{corpus.name}"  # copies are called alike for each test file
-                label = f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')} on {on}"
-                payload |= {"output": str(output), "device": device}
-                jobs.append(Job(label, "src.training.prediction:predict_fold", payload))
+                # Copies are called alike for each test file.
+                label = f"{label_of(fold)} on {corpus.parent.name}/{corpus.name}"
+                jobs.append(Job(label, FUNCTION, _payload(output, files, device)))
     return jobs
+
+
+def shard_job(
+    output: Path, fold: Path, corpus: Path, out: Path, device: str, chunk: int, label: str, work: float
+) -> Job:
+    """Makes the job of a trained fold on one shard of a file, encoded in the folder `corpus`; `out` gets the logits.
+    `chunk`: as for predict_logits()."""
+    payload = _payload(output, {"fold": fold, "corpus": corpus, "out": out}, device) | {"chunk": chunk}
+    return Job(f"{label_of(fold)} {label}", FUNCTION, payload, work)
+
+
+def label_of(fold: Path) -> str:
+    """Name of a trained fold for the user: run, fold and seeds."""
+    return f"{fold.parent.name} {fold.name.rsplit('.', 1)[0].replace('.', ' ')}"
+
+
+def _payload(output: Path, files: dict[str, Path], device: str) -> dict[str, Any]:
+    return {key: reference(path, output) for key, path in files.items()} | {"output": str(output), "device": device}
 
 
 def logits_path(fold: Path, corpus: Path) -> Path:
@@ -88,7 +106,8 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     trained = TrainedFold.load(fold, device, output)
     judged = judged_copies(fold, array_files.read_npy(output / payload["rows"], "shift")) if "rows" in payload else None
     lengths, doubt = Corpus.load(folder).lengths, trained.run.denoise.doubt
-    logits = mean_logits(trained.model, trained.views(folder), lengths, device, judged, doubt=doubt)
+    chunk = payload.get("chunk", CHUNK)
+    logits = mean_logits(trained.model, trained.views(folder), lengths, device, judged, doubt=doubt, chunk=chunk)
     array_files.write_npy(output / payload["out"], logits)
 
 

@@ -5,7 +5,7 @@
 ./run.sh clean --all            removes everything but the submissions, their log and bundles
 
 Superseded is what neither a finished run nor the present settings use: folds and encoders of other settings, denoised
-copies and predictions of other texts, encoded files of ./run.sh predict, what a killed command left half written.
+copies and predictions of other texts, what a killed ./run.sh predict or another command left half done.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
             if path not in kept:
                 yield Item("model's outputs after adaptation, of other settings", path)
     for folder in sorted(output.predictions.glob("*")):
-        yield Item("encoded file of ./run.sh predict", folder)
+        yield Item("left by a killed ./run.sh predict", folder)
     for folder in sorted(output.tune.glob("*/trials/*")):
         if not is_held(folder.parents[1] / "study.lock") and not _has_open_trials(folder.parents[1]):
             yield Item("trial that is over", folder)

@@ -6,6 +6,7 @@
     ./run.sh predict --bundle blend.bundle new_reports.csv
     ./run.sh predict --bundle blend.bundle - < new_reports.csv > predictions.csv
 
+A file of reports is predicted in shards (predict.shard), which are resumed after a kill; see file_prediction.py.
 Labels in the file, if it has any, are used for nothing but the score that is printed at the end. With --shifted nothing
 but scores are made of a labelled file: as it is, and with the noise of the target and as like train as the target is.
 A bundle needs no input folder and no output folder.
@@ -22,15 +23,12 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.executors import raise_failures, run_shown
 from src.core.language import _, word
 from src.core.settings import CLINICAL, Config
 from src.core.terminal import info, result, show_table, warn
-from src.data.corpus import BLOCK
 from src.data.dataset import Dataset
+from src.data.empty_reports import described
 from src.data.report_reader import read_reports
-from src.data.submission_files import write_submission
-from src.ensemble.blending import BlendWeights
 from src.evaluation import metrics
 from src.evaluation.external_dataset import Pool
 from src.evaluation.figures import estimate_text
@@ -38,10 +36,9 @@ from src.evaluation.metrics import Estimate
 from src.evaluation.runs import RunFolder, options
 from src.evaluation.workspace import Workspace
 from src.pipeline.command import add_force, existing_file
-from src.pipeline.predicted_files import PredictedFile, ReportFile, predicted_file
+from src.pipeline.file_prediction import FilePrediction, predicting
+from src.pipeline.predicted_files import ReportFile, predicted_file
 from src.pipeline.stage import reading, run_lock
-from src.training import device_cache
-from src.training.prediction import mean_prediction, prediction_jobs
 
 SHIFTED = ("plain", "weighted", "noised", "both")
 
@@ -134,6 +131,10 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
         _check_task(workspace.settings, source)
     workspace.check_unbroken(runs)
     rows = predicted_file(file, workspace.settings)
+    places = [to or workspace.output.prediction(source.name, rows.path) for source in runs]
+    for path in places:
+        check_place(path, rows.path)
+        storage.check_writable(path)
     try:
         workspace.check_input()
     except UserError as error:  # a trained run predicts as it was trained, whatever became of the files
@@ -142,11 +143,10 @@ def predict(workspace: Workspace, names: Sequence[str], file: Path, to: Path | N
                 runs=", ".join(names), error=error
             )
         )
-    for source in runs:
-        path = to or workspace.output.prediction(source.name, rows.path)
-        check_place(path, rows.path)
-        prior = _prior(workspace, source) if len(rows.empty) else None
-        write_prediction(path, source, rows, logits_of(workspace, source, rows), workspace.settings.submit.eps, prior)
+    with predicting(workspace, rows, runs, lambda source: _prior(workspace, source)) as made:
+        made.predict()
+        for path, source in zip(places, runs, strict=True):
+            write_prediction(path, source, made)
 
 
 def _prior(workspace: Workspace, source: RunFolder) -> np.ndarray:
@@ -187,14 +187,19 @@ def score_shifted(
     plain, noised = (pool.density_ratio(text).weights for text in (pool.text, noisy))
     # Reports as they are for the first, so that their predictions are those of the file itself.
     versions = (("plain", "weighted", pool.reports, plain), ("noised", "both", pool.with_text(noisy), noised))
+    logits = {}
+    for unweighted, _weighted, reports, _weights in versions:
+        with predicting(workspace, ReportFile.of(reports), sources) as made:
+            made.predict(lines=False)
+            logits |= {(source.name, unweighted): made.logits(source) for source in sources}
     scores: dict[str, dict[str, Estimate]] = {}
     gains: dict[str, dict[str, Estimate]] = {}
     compared: dict[str, np.ndarray] = {}
     for source, truth in zip(sources, labels, strict=True):
         _warn_of_training(source, pool.reports.sha256)
         scores[source.name], gains[source.name] = found, gained = {}, {}
-        for unweighted, weighted, reports, weights in versions:
-            probabilities = source.task.decode(logits_of(workspace, source, ReportFile(reports)))
+        for unweighted, weighted, _reports, weights in versions:
+            probabilities = source.task.decode(logits[source.name, unweighted])
             if source.name == against:
                 compared[unweighted] = probabilities
             for name, weigh in ((unweighted, None), (weighted, weights)):
@@ -259,45 +264,31 @@ def check_place(path: Path, file: Path) -> None:
         raise UserError(_("--to {path} is a folder; name a file").format(path=path))
 
 
-def write_prediction(
-    path: Path,
-    source: RunFolder,
-    rows: PredictedFile,
-    logits: np.ndarray,
-    eps: float,
-    prior: np.ndarray | None,
-    place: str = "",
-) -> None:
-    """Writes the predictions of a run, and shows their score where the labels of the rows are known.
-
-    `prior`: mean train labels (L,), which reports without a description get; None where there are none. `place`: name
-    of what the predictions go to, if it is not `path`.
-    """
-    ids, predictions = rows.ids, source.task.decode(logits)
-    if prior is not None:
+def write_prediction(path: Path, source: RunFolder, made: FilePrediction, place: str = "") -> None:
+    """Writes the predictions of a run, and shows their score where the labels of the rows are known. `place`: name of
+    what the predictions go to, if it is not `path`."""
+    file, facts = made.file, made.facts
+    if facts["empty"]:
         warn(
             _("{name}: {described}, and gets the label rates of train as prediction").format(
-                name=rows.path.name, described=rows.empty.describe()
+                name=file.path.name, described=described(facts["empty"], facts["first"])
             )
         )
-        ids, predictions = rows.empty.complete(ids, predictions, prior)
-    write_submission(path, ids, predictions, eps, source.task)
+    made.write(source, path)
     result(
         _("predict: {path} ({n:,} {noun} x {predicted})").format(
-            path=place or path, n=len(ids), noun=word(source.task.noun), predicted=source.task.predicted
+            path=place or path, n=sum(facts["rows"]), noun=word(source.task.noun), predicted=source.task.predicted
         )
     )
     try:
-        if (found := rows.labels_for(source.task)) is None:
-            return
-        known, labels = found
-        score = metrics.official_score(source.task, labels, predictions[known])
+        found = made.score(source)
     except UserError as error:
         warn(_("no score: {error}").format(error=error))
-    else:
-        _warn_of_training(source, rows.sha256)
-        told = f"score {estimate_text(score)} against the labels of {rows.path.name}"
-        unknown = len(ids) - len(known)
+        return
+    if found is not None:
+        score, unknown = found
+        _warn_of_training(source, file.sha256)
+        told = f"score {estimate_text(score)} against the labels of {file.path.name}"
         result(
             _("predict: {told}").format(told=told)
             + f" ({unknown:,} {source.task.noun} without a known label left out)" * (unknown > 0)
@@ -312,29 +303,3 @@ def _warn_of_training(source: RunFolder, sha256: str) -> None:
                     name=model.name, noun=word(model.task.noun)
                 )
             )
-
-
-def logits_of(workspace: Workspace, source: RunFolder, file: PredictedFile) -> np.ndarray:
-    """Logits (N, n_labels) of a trained model, or of a blend from those of its members. Raises UserError for a run that
-    rests on an imported one."""
-    source.models()
-    if source.is_blend:
-        source.check_members()
-        members = [workspace.run(member) for member in source.record["members"]]
-        blend = BlendWeights.from_json(source.record["weights"])
-        parts = [logits_of(workspace, member, file) for member in members]
-        logits = np.empty_like(parts[0])  # float32, as the blend's own test_*.npy: the same file gives the same bytes
-        for start in range(0, len(logits), BLOCK):
-            rows = slice(start, start + BLOCK)
-            logits[rows] = blend.apply([part[rows] for part in parts])
-        return logits
-    output, settings = workspace.output, workspace.settings
-    folder = file.encode(source, output.predictions / f"{source.name}.{file.key}")
-    parts = [source.path / part for part in source.record["fold_folders"]]
-    for part in parts:
-        if denoiser := storage.read_json(part / "result.json", source.remedy).get("denoiser"):
-            storage.require(output.root / denoiser / "result.json", source.remedy)
-    here = device_cache.find(output, settings.device)
-    jobs = prediction_jobs(output.root, parts, [folder], here.device)
-    raise_failures(run_shown(here.executor(settings.executor, len(jobs)), "predict", jobs))
-    return mean_prediction(parts, folder, source.average)
