@@ -9,11 +9,15 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +33,11 @@ from src.core.settings_loader import load_config
 from src.core.temporaries import TemporaryFile
 from src.pipeline import file_prediction
 from tests.conftest import error_of, run_command, words
+from tests.same_bytes import main as same_bytes
+from tests.same_bytes import results
 from tests.test_executors import Recorder, is_alive, job
 from tests.test_file_prediction import reports_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 HERE = "tests.test_ray"
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,6 +94,117 @@ def test_a_cluster_that_others_reach_is_not_joined_without_a_token(no_token, tmp
     no_token.setattr(ray_executor, "_is_open", lambda address: True)
     with pytest.raises(UserError, match="asks for no token"):
         ray_executor._prepare_token("10.0.0.1:6379")
+
+
+PATIENT = {"RAY_agent_register_timeout_ms": "600000", "RAY_gcs_server_request_timeout_seconds": "600"}
+"""Environment of processes of Ray on a machine that may be busy."""
+
+
+SLOW = "Timed out while waiting for GCS to become available"
+
+
+@contextlib.contextmanager
+def head_node(host: str, token: str | None) -> Iterator[str]:
+    """A real `ray start --head` at an address of this machine; yields HOST:PORT."""
+    with contextlib.ExitStack() as free:
+        sockets = [free.enter_context(socket.socket()) for _ in range(3)]
+        for one in sockets:
+            one.bind((host, 0))
+        port, client_port, agent_port = (one.getsockname()[1] for one in sockets)
+    folder = tempfile.mkdtemp(prefix="ray")  # a path in pytest's own folders is too long for Ray's sockets
+    words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"]
+    words += [f"--node-ip-address={host}", f"--port={port}", f"--ray-client-server-port={client_port}"]
+    words += [f"--dashboard-agent-listen-port={agent_port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+    words += [f"--object-store-memory={80 << 20}"]
+    log, environment, is_there = Path(folder, "told"), of_token(token), False
+    try:
+        while not is_there:
+            with log.open("w") as told:
+                node = subprocess.Popen(words, env=environment, stdout=told, stderr=told)
+            while node.poll() is None and not is_there:
+                time.sleep(0.2)
+                is_there = "Ray runtime started" in log.read_text()  # its port answers long before
+            assert is_there or "timed out during startup" in log.read_text(), log.read_text()  # Ray's limit is 30 s
+        yield f"{host}:{port}"
+    finally:
+        node.terminate()  # with --block it ends the processes of its node, and no other's
+        node.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def of_token(token: str | None) -> dict[str, str]:
+    """Environment of a process that has this token, or none."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    kept |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **PATIENT}
+    return kept | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"})
+
+
+@pytest.fixture
+def network() -> Iterator[str]:
+    """Address of this machine that is not loopback. Where there is none, of an interface that is made for the test."""
+    import psutil
+
+    def found() -> list[str]:
+        addresses = (one for many in psutil.net_if_addrs().values() for one in many if one.family == socket.AF_INET)
+        return [one.address for one in addresses if not ray_executor.is_loopback(f"{one.address}:1")]
+
+    if addresses := found():
+        yield addresses[0]
+        return
+    made = ["ip", "link", "add", "rayout", "type", "veth", "peer", "name", "rayin"]
+    if shutil.which("ip") is None or subprocess.run(made, capture_output=True).returncode:
+        pytest.skip("this machine has no address besides loopback, and none can be made (ip link add needs root)")
+    try:
+        for words in ("address add 198.51.100.1/24 dev rayout", "link set rayout up", "link set rayin up"):
+            subprocess.run(["ip", *words.split()], check=True)
+        yield "198.51.100.1"
+    finally:
+        subprocess.run(["ip", "link", "delete", "rayout"], check=True)
+
+
+JOIN = """
+import sys
+from src.core import settings
+from src.core.executors import make_executor
+from tests.same_bytes import main as same_bytes
+from tests.same_bytes import results
+from tests.test_executors import Recorder, job
+if __name__ == "__main__":
+    address, out = sys.argv[1:]
+    wanted = settings.Executor(kind="ray", threads=1, ray=settings.Ray(address=address))
+    assert make_executor(wanted, "cpu", 1).run([job("write", "write", out=out, text="joined")], Recorder()) == []
+"""
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_real_cluster_that_others_reach_is_joined_by_token_alone(tmp_path, network):
+    (tmp_path / "join.py").write_text(JOIN)
+    out, token, other = tmp_path / "out", "0123456789abcdef" * 4, "fedcba9876543210" * 4
+
+    def join(address: str, token: str | None) -> str:
+        """Runs a job there. Returns what was told on stderr; empty if the job was done. Asks again where Ray's limit of
+        a minute for an answer was too short."""
+        while SLOW in (told := tried(address, token)):
+            pass
+        return told
+
+    def tried(address: str, token: str | None) -> str:
+        words = [sys.executable, str(tmp_path / "join.py"), address, str(out)]
+        environment = {**of_token(token), "HOME": str(tmp_path)}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        assert (done.returncode == 0) == out.exists()
+        return done.stderr if done.returncode else ""
+
+    with head_node(network, None) as address:
+        assert f"{address} is not on this machine alone, and there is no token" in join(address, None)
+        assert "this cluster asks for no token" in join(address, token)
+    assert "cannot be joined" in tried(address, token), "it has gone"
+    with head_node(network, token) as address:
+        assert f"{address} is not on this machine alone, and there is no token" in join(address, None)
+        assert "cannot be joined" in join(address, other)
+        assert join(address, token) == ""
+    assert out.read_text().startswith("joined")
 
 
 def test_a_cluster_of_this_command_alone_has_a_token_of_its_own(no_token):
@@ -150,7 +267,8 @@ def test_the_post_office_keeps_news_until_they_are_answered():
 
 
 def slowly(payload, progress):
-    """Makes a result of many steps, under a lock and whole, and notes its processes."""
+    """Makes a result of many steps, under a lock and whole, and notes its processes. Amid them it waits for `until`, a
+    file, so that a fault always finds it at work."""
     out = Path(payload["out"])
     with locks.lock(out.with_suffix(".lock")):
         if out.exists():
@@ -159,7 +277,9 @@ def slowly(payload, progress):
             file.write(f"{os.getpid()}\n")
         value = out.name
         for i in range(payload["steps"]):
-            time.sleep(0.05)
+            while i == payload["steps"] // 2 and not Path(payload["until"]).exists():
+                time.sleep(0.05)
+                progress({"i": i})
             value = hashlib.sha256(f"{value}{i}".encode()).hexdigest()
             progress({"i": i})
         storage.write_text(out, value)
@@ -217,8 +337,7 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines():
-    patient = {"RAY_agent_register_timeout_ms": "600000"}  # the machine may be busy
-    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, **patient}
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, **PATIENT}
     os.environ.update(variables)
     made = Machines()
     try:
@@ -234,14 +353,19 @@ def machines():
             del os.environ[name]
 
 
-STEPS = 60
+STEPS = 20
+STRUCK = "struck"
+"""File in the folder of jobs that is there once the fault has been."""
 REPEATS = int(os.environ.get("RAY_REPEATS", "2"))
 """Times that each fault is tried."""
 
 
 def slow_jobs(folder: Path, n: int = 4) -> list:
     return [
-        replace(job(f"job {i}", "slowly", out=str(folder / str(i)), steps=STEPS), function=f"{HERE}:slowly")
+        replace(
+            job(f"job {i}", "slowly", out=str(folder / str(i)), steps=STEPS, until=str(folder / STRUCK)),
+            function=f"{HERE}:slowly",
+        )
         for i in range(n)
     ]
 
@@ -291,10 +415,16 @@ def test_jobs_need_a_node_that_has_room(machines):
 @pytest.mark.slow
 @needs_ray
 def test_a_deadline_stops_the_jobs(tmp_path, machines):
-    executor = make_executor(machines.settings(), "cpu", 4, deadline=time.monotonic() + 20)
-    watcher = Recorder()
+    executor = make_executor(machines.settings(), "cpu", 4)
+
+    class Late(Recorder):
+        def step(self, one, news):
+            super().step(one, news)
+            executor.deadline = min(executor.deadline, time.monotonic() + 1)
+
+    watcher = Late()
     with pytest.raises(OutOfTime):
-        executor.run([replace(one, payload={**one.payload, "steps": 10**6}) for one in slow_jobs(tmp_path)], watcher)
+        executor.run([replace(one, payload={**one.payload, "until": "/none"}) for one in slow_jobs(tmp_path)], watcher)
     assert watcher.finished == [] and watcher.news and not (tmp_path / "0").exists()
     wait_until(lambda: not any(map(is_alive, pids(tmp_path))))
 
@@ -350,16 +480,17 @@ def test_a_fault_costs_no_job(tmp_path, machines, fault):
                         if head not in above:
                             return [process, *above]
 
-            wait_until(victim)
+            wait_until(victim)  # it waits, too
             process, server, worker, raylet, *_rest = victim()
             number = signal.SIGSTOP if fault.startswith("stop") else signal.SIGKILL
             target = {"node": raylet, "worker": worker, "job": process}[fault.split()[1]]
             os.kill(target, number)
             hit.append(target)
+            (folder / STRUCK).touch()
 
         watcher = Recorder()
         if fault == "fill store":
-            assert executor.workers == 3
+            (folder / STRUCK).touch()
             with contextlib.suppress(ray.exceptions.ObjectStoreFullError):
                 for _ in range(40):
                     held.append(ray.put(np.random.default_rng(0).bytes(8 << 20)))
@@ -408,7 +539,8 @@ def test_an_ended_command_leaves_no_task_and_goes_on(tmp_path, machines, number)
         _, told = command.communicate()
         assert command.returncode, told
         wait_until(lambda folder=folder: not any(map(is_alive, pids(folder))))
-        assert not all((folder / str(i)).exists() for i in range(4))
+        assert not any((folder / str(i)).exists() for i in range(4))
+        (folder / STRUCK).touch()
         subprocess.run(words, env=environment, check=True)
         check_all_done_once(folder, Recorded(4))
 
@@ -420,24 +552,18 @@ class Recorded:
         self.finished = [(f"job {i}", True) for i in range(n)]
 
 
-def results(folder: Path) -> dict[str, str]:
-    """Hashes of the files with what was computed: all but the notes of times, and pages that show them."""
-    kinds = {".safetensors", ".npy", ".npz", ".csv"}
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.suffix in kinds
-    }
-
-
 @pytest.mark.slow
 @needs_ray
-def test_the_pipeline_gives_the_same_bytes_as_on_this_machine(tmp_path, tiny_input, machines):
+def test_the_pipeline_gives_the_same_bytes_as_on_this_machine(tmp_path, tiny_input, machines, capsys):
     machines.fill()
     local, cluster = tmp_path / "local", tmp_path / "cluster"
     run_command(words(tiny_input, local))
     run_command(words(tiny_input, cluster, "executor=ray", f"ray.address={machines.cluster.address}"))
-    assert results(local) == results(cluster) and len(results(local)) > 50
+    assert len(results(local)) > 50 and same_bytes([str(local), str(cluster)]) == 0
+    changed = cluster / next(name for name in results(cluster) if name.endswith(".npy"))
+    changed.write_bytes(changed.read_bytes()[:-1] + b"x")
+    assert same_bytes([str(local), str(cluster)]) == 1
+    assert f"{changed.relative_to(cluster)}: differs" in capsys.readouterr().out
 
 
 @pytest.mark.slow

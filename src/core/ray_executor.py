@@ -48,10 +48,14 @@ from src.core.terminal import warn, warn_once
 INSTALL = ".venv/bin/pip install -r docs/requirements-ray.txt"
 BEAT = 2.0
 """Seconds between two signs of life of a task, which also asks whether it shall stop."""
+SOON = 0.1
+"""Seconds after which a task looks whether its sign of life was answered, at most."""
 BEGINNING = 600.0
 """Seconds that a task may be silent in addition while it starts its job's process, which imports torch."""
 SENDING = 30.0
 """Seconds that jobs have, when a command is told to end, to send what they kept to the object store."""
+FRESH = 1.0
+"""Seconds for which the list of nodes is taken as it was."""
 HEARING = 10.0
 """Seconds that the post office lets the command wait for a letter."""
 MOST_LETTERS = 100_000
@@ -148,11 +152,15 @@ def _has_token() -> bool:
 
 
 def _is_open(address: str) -> bool:
-    """Returns True for a cluster that answers without a token: Ray's own health check is asked, in a process without
-    one."""
+    """Returns True for a cluster that answers without a token, False for one that asks for it: Ray's own health check
+    is asked, in a process without one. Raises UserError for a cluster that does neither: nothing is known about it."""
     words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
-    done = subprocess.run(words, env={**environment, "RAY_AUTH_MODE": "disabled"}, capture_output=True)
+    environment |= {"RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(words, env=environment, capture_output=True, encoding="utf-8", errors="replace")
+    if done.returncode and "AuthenticationError" not in done.stderr:
+        reason = (done.stderr.strip().splitlines() or [f"health-check: {done.returncode}"])[-1]
+        raise UserError(_("ray.address={address}: cannot be joined: {reason}").format(address=address, reason=reason))
     return done.returncode == 0
 
 
@@ -334,17 +342,23 @@ def _run_in_process(
             worker.start()
         worker.give(Job(str(task), function, payload))
         place = Place(own.node, (worker.process.pid, *own.processes))
-        next_beat, stands_since = 0.0, math.inf
+        told, next_beat, stands_since = post.live.remote(task, place), time.monotonic() + BEAT, math.inf
         while True:
-            if time.monotonic() >= next_beat:
-                if ray.get(post.live.remote(task, place)):
+            if told is not None and ray.wait([told], timeout=0)[0]:
+                if ray.get(told):
                     stop_jobs([worker])
                     return "done", None
+                told = None
+            if time.monotonic() >= next_beat:
+                if told is None:
+                    told = post.live.remote(task, place)
                 next_beat = time.monotonic() + BEAT
                 stands_since = min(stands_since, time.monotonic()) if _stands(worker.process.pid) else math.inf
                 if time.monotonic() - stands_since > silence:
                     worker.process.kill()
-            if worker.connection.poll(max(0.0, next_beat - time.monotonic())):
+            # The answer is not waited for, so that a short job does not wait either.
+            left = next_beat - time.monotonic()
+            if worker.connection.poll(max(0.0, left if told is None else min(left, SOON))):
                 kind, content = worker.hear()
                 if kind != "progress":
                     return kind, content
@@ -404,6 +418,20 @@ def see_folder(folder: str, file: str, text: str) -> str:
         place.unlink(missing_ok=True)
 
 
+def nodes_of(ray: Any) -> list[dict[str, Any]]:
+    """The nodes that are alive, as Ray describes them, or were so less than a second ago: the question takes
+    milliseconds, and comes up several times a job."""
+    asked, nodes = _asked.get(ray.get_runtime_context().gcs_address, (-math.inf, []))
+    if time.monotonic() - asked > FRESH:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        _asked[ray.get_runtime_context().gcs_address] = time.monotonic(), nodes
+    return nodes
+
+
+_asked: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+"""When the nodes of a cluster were asked for, of time.monotonic(), and the answer, by the cluster's address."""
+
+
 _seen: set[tuple[str, str]] = set()
 """Nodes that were asked about a folder."""
 
@@ -411,7 +439,7 @@ _seen: set[tuple[str, str]] = set()
 def check_storage(ray: Any, folder: Path) -> None:
     """Asks each node, once for a command, whether it sees the output folder of the command, its locks and renamed
     files. Raises UserError where it does not, and warns where the file system has no locks."""
-    nodes = [node for node in ray.nodes() if node["Alive"] and (node["NodeID"], str(folder)) not in _seen]
+    nodes = [node for node in nodes_of(ray) if (node["NodeID"], str(folder)) not in _seen]
     if not nodes:
         return
     text = secrets.token_hex(16)
@@ -552,8 +580,7 @@ class RayExecutor:
 
     def _room(self) -> int:
         """Jobs that the nodes have room for. Raises UserError where no node has room for one."""
-        ray = _connect(self._ray.address, self._ray.dashboard)
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        alive = [node["Resources"] for node in nodes_of(_connect(self._ray.address, self._ray.dashboard))]
         rooms = [int(node.get("CPU", 0) // self.threads) for node in alive]
         if self._card_jobs:
             rooms = [
