@@ -9,10 +9,13 @@ import torch
 from src.core import array_files, storage
 from src.core.settings import Features, Grid, Recurrent
 from src.core.settings_loader import load_config
+from src.data.corpus import CHUNK
+from src.data.inputs import token_shape
 from src.data.series_dataset import stay_shape
 from src.data.synthetic_stays import make_sample
 from src.data.tasks import get_task
 from src.models.classifier import build_model
+from src.pipeline import file_prediction
 from src.pipeline.predicted_files import corpus_folder, predicted_file
 from src.training import inference, prediction
 from src.training.inference import predict_logits
@@ -104,3 +107,43 @@ def test_runs_that_number_words_alike_share_the_tokens_of_a_file(write, tmp_path
         "1 reports are longer than max_len=3",
         "d",
     ]
+
+
+def test_cuts_at_chunks_change_no_batch(monkeypatch):
+    """Bits depend on batch mates, so a file that is cut where chunks end has the same mates."""
+    torch.manual_seed(0)
+    model = build_model(Recurrent(cell="gru", embedding_size=8, hidden_size=6), token_shape(20), 2)
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 9, 150)
+    tokens = np.where(np.arange(8) < lengths[:, None], rng.integers(3, 20, (150, 8)), 0).astype(np.uint16)
+    start, mates, batches = 0, set(), inference.length_batches
+
+    def noted(*arguments):
+        nonlocal start
+        found = batches(*arguments)
+        mates.update(frozenset((start + batch.rows).tolist()) for batch in found)
+        start += sum(len(batch.rows) for batch in found)
+        return found
+
+    def batches_of(cut: int) -> tuple[set[frozenset[int]], np.ndarray]:
+        nonlocal start, mates
+        start, mates = 0, set()
+        parts = [slice(at, at + cut) for at in range(0, 150, cut)]
+        found = [predict_logits(model, {"tokens": tokens[p]}, lengths[p], CPU, batch_size=8, chunk=32) for p in parts]
+        return mates, np.concatenate(found)
+
+    monkeypatch.setattr(inference, "length_batches", noted)
+    for room in (1 << 20, 16 * tokens[0].nbytes):  # chunks in one piece, and in halves
+        monkeypatch.setattr(inference, "CHUNK_BYTES", room)
+        whole, logits = batches_of(150)
+        for cut in (32, 64, 128):
+            found, its = batches_of(cut)
+            assert found == whole
+            np.testing.assert_array_equal(its, logits)
+        assert batches_of(50)[0] != whole
+
+
+def test_shards_end_where_chunks_end():
+    for wanted, size in ((1, CHUNK), (CHUNK, CHUNK), (CHUNK + 1, 2 * CHUNK)):
+        settings = load_config("quick", [f"predict.shard={wanted}"])
+        assert file_prediction._shard_size(SimpleNamespace(settings=settings)) == size
