@@ -94,7 +94,10 @@ def sample_of(root: psutil.Process) -> Sample:
     """Number of processes below `root`, and their proportional set size in bytes, of each kind. Pages that processes
     share count once."""
     found: Sample = defaultdict(lambda: (0, 0.0))
+    own = {process.pid for process in root.children() if "multiprocessing" in " ".join(command_of(process))}
     for process in root.children(recursive=True):
+        if process.pid in own:
+            continue  # servers of this process, for local processes
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
             kind, size = kind_of(process), process.memory_full_info().pss
             if size:  # else it has ended, and nobody has asked how
@@ -105,13 +108,20 @@ def sample_of(root: psutil.Process) -> Sample:
 KINDS = ("gcs_server", "raylet", "agents and monitor", "Ray's workers", "servers with torch", "jobs")
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
+        return []
+
+
 def kind_of(process: psutil.Process) -> str:
     """One of KINDS: by the command of a process, and that of its parent."""
-    command = process.cmdline()
+    command = command_of(process)
     text = " ".join(command)
     if "multiprocessing" in text:
         parent = process.parent()
-        is_job = parent is not None and "multiprocessing.forkserver" in " ".join(parent.cmdline())
+        is_job = parent is not None and "multiprocessing.forkserver" in " ".join(command_of(parent))
         return "jobs" if is_job else "servers with torch"
     if text.startswith("ray::") and not text.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent")):
         return "Ray's workers"
@@ -146,6 +156,9 @@ def load() -> str:
 
 def main() -> None:
     began = time.perf_counter()
+    # Else each new process would import this module, and pytest with it, which those of a command do not.
+    sys.modules["__main__"].__spec__ = None
+    sys.modules["__main__"].__dict__.pop("__file__", None)
     folder = Path(tempfile.mkdtemp())
     before = load()
     try:
