@@ -270,7 +270,7 @@ def write_prediction(path: Path, source: RunFolder, made: FilePrediction, place:
     file, facts = made.file, made.facts
     if facts["empty"]:
         warn(
-            _("{name}: {described}, and gets the label rates of train as prediction").format(
+            _("{name}: {described}; there the label rates of train are predicted").format(
                 name=file.path.name, described=described(facts["empty"], facts["first"])
             )
         )

@@ -513,7 +513,7 @@ def _tell(files: list[Reports], role: str, losses: Losses, max_len: int, keep: s
         )
         if len(file.empty):
             warn(
-                _("{role}: {name}: {described}, and gets the label rates of train as prediction").format(
+                _("{role}: {name}: {described}; there the label rates of train are predicted").format(
                     role=role, name=file.path.name, described=file.empty.describe()
                 )
             )
