@@ -68,7 +68,7 @@ def test_ends_and_occlusion_are_the_models_own_logits(settings):
 
 
 def test_a_linear_model_gets_what_its_weights_say():
-    """With mean pooling of a convolution of width one and ReLU out of the way, each token adds its own score."""
+    """Each token adds its own score under mean pooling of a convolution of width one, with ReLU out of the way."""
     model = built(TextCNN(**SMALL, widths=[1], filters=12, pooling="mean"))
     for module in model.encoder.modules():
         if isinstance(module, torch.nn.Conv1d):

@@ -515,7 +515,7 @@ def test_a_regression_has_no_temperature():
 
 
 def test_the_metric_says_which_blend_is_best():
-    """Of members with the same order of rows the AUROC of no blend differs, so nothing is fitted."""
+    """Members with the same order of rows have no blend with another AUROC, so nothing is fitted."""
     labels, member = clinical(ICU).labels, clinical(ICU).members[0]
     evidence = Evidence.of([member, 3 * member], labels, np.arange(600) % 4)
     assert fit_method(evidence, ICU, "auto").method != "mean"

@@ -88,7 +88,7 @@ def test_a_sure_model_that_is_mostly_right_is_not_broken(rng):
 
 
 def test_few_rows_that_are_wrong_are_bad_luck(rng):
-    """Of a fold of five rows one is certain and wrong: the mean says nothing."""
+    """One row of a fold of five is certain and wrong: the mean says nothing."""
     labels, table = labels_of(ICU, rng, 25), table_of(rng, rows=25)
     outputs = 3.0 * (2.0 * labels - 1)
     outputs[np.flatnonzero(table[:, 0] == 2)[0]] *= -4

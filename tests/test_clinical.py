@@ -131,7 +131,7 @@ def task_of(made: Made) -> Task:
 
 @pytest.fixture
 def refused(capsys) -> Callable[[list[str]], str]:
-    """What a command tells that must end with exit status 2."""
+    """Returns what a command tells that must end with exit status 2."""
 
     def ask(arguments: list[str]) -> str:
         capsys.readouterr()

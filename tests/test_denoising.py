@@ -71,7 +71,7 @@ def test_confidence_and_prior_say_how_much_is_changed(language):
 
 
 def test_the_odds_of_the_shown_word_are_those_of_the_prior(language):
-    """With the share of replaced words that it was taught on, the language model is taken at its word."""
+    """The language model is taken at its word where the share of replaced words is the one that it was taught on."""
     assert denoiser(language, prior=2 / 3)._lift == pytest.approx(0.0, abs=1e-6)  # shown: 0.4 replaced, 0.2 kept
     assert denoiser(language, prior=0.2)._lift == pytest.approx(np.log(4) + np.log(2))
 

@@ -153,7 +153,7 @@ def test_reports_of_round_2_get_the_rates_of_types_where_they_count(tiny_input_r
 
 
 def test_a_submission_is_complete(tiny_input, tmp_path, capsys):
-    """By submit and by leaderboard ask."""
+    """Tries submit and leaderboard ask."""
     folder = Path(shutil.copytree(tiny_input, tmp_path / "input"))
     (path,) = folder.glob("*testB*.csv")
     ids, rates = without_descriptions(path, path), label_rates(folder)

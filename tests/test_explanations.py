@@ -1,4 +1,4 @@
-"""What is told of a run's reasons, where the truth is known: sample data says which words decide."""
+"""Reasons that are told of a run, where the truth is known: sample data says which words decide."""
 
 from __future__ import annotations
 

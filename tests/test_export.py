@@ -223,7 +223,7 @@ def test_an_lstm_whose_inputs_are_all_computed_is_told(tmp_path):
 
 
 def test_an_engine_says_what_torch_says_of_a_run(copy):
-    """Of every report, in its order, whatever the batches; graphs that are missing are made."""
+    """Predicts every report, in its order, whatever the batches; graphs that are missing are made."""
     _engines_agree(copy, "lstm", "transformer")
 
 

@@ -80,7 +80,7 @@ def test_each_encoder_reads_all_text_once(done, with_extra, capsys):
 
 
 def test_models_start_from_the_pretrained_encoder(done, with_extra, tmp_path):
-    """With a rate of next to nothing a trained fold still has the weights that it started from."""
+    """A fold that was trained with a rate of next to nothing still has the weights that it started from."""
     output = Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
     more = [*PRETRAINED, "train.learning_rate=1e-12", "train.weight_decay=0", "train.epochs=1"]
     assert main(["train", "--model", "lstm", *words(with_extra, output, *more)]) == 0

@@ -106,7 +106,7 @@ def test_a_second_run_recomputes_nothing_and_says_so(done, tiny_input, capsys):
 
 
 def imported(*arguments: str) -> tuple[str, set[str]]:
-    """What a command prints, and the libraries that it has imported at its end."""
+    """Returns what a command prints, and the libraries that it has imported at its end."""
     code = "import sys; from src.__main__ import main; assert main(sys.argv[1:]) == 0; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, *arguments]
@@ -127,7 +127,7 @@ def test_help_imports_not_even_numpy():
 
 
 def test_a_note_of_other_hardware_retrains_nothing(copy, tiny_input, capsys):
-    """By a note alone nothing is computed: torch is asked first, and the note put right."""
+    """Nothing is computed by a note alone: torch is asked first, and the note put right."""
     note = copy / "hardware/auto.json"
     before = note.read_bytes()
     found = storage.read_json(note)

@@ -167,7 +167,7 @@ def predictor(blend) -> Predictor:
 
 
 def talk(file: Path, session, settings: Serve = SETTINGS, parts=(), change=lambda service: None):
-    """What `session(http, service)` returns, with a client and the service of a bundle in this process."""
+    """Returns what `session(http, service)` returns, with a client and the service of a bundle in this process."""
 
     async def run():
         service = Service.load(file, settings, parts)

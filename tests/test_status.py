@@ -191,7 +191,7 @@ def test_a_command_with_other_settings_waits_and_mixes_nothing(copy, tiny_input)
 
 
 def test_a_stage_marks_itself(copy, tiny_input, status, monkeypatch):
-    """What status tells while the stage is at work, asked from within it."""
+    """Returns what status tells while the stage is at work, asked from within it."""
     seen = {}
     made = words(tiny_input, copy)
     (copy / "baselines/prior/score.json").unlink()

@@ -439,7 +439,7 @@ def test_a_trial_that_ends_its_drivers_fails(shared, tmp_path, monkeypatch):
 
 
 def test_a_machine_that_is_gone_is_found_out_in_half_a_minute(shared, tmp_path):
-    """By settings of the session, which the server uses on connections of a network."""
+    """Settings of the session make the server notice it on connections of a network."""
     with opened(tmp_path / "one", url=shared) as found:
         shown = {name: int(found.drivers._presence.exec_driver_sql(f"SHOW {name}").scalar()) for name in drivers.PROBES}
     assert shown == drivers.PROBES

@@ -51,7 +51,7 @@ def test_what_an_installed_package_needs_is_locked():
 
 
 def needs(entry: Locked) -> list[Requirement]:
-    """What a package needs on this machine; nothing if it is not installed in the version of the lock."""
+    """Returns what a package needs on this machine; nothing if it is not installed in the version of the lock."""
     try:
         found = metadata.distribution(entry.name)
     except metadata.PackageNotFoundError:

@@ -37,7 +37,7 @@ TOLD = 1 << 20
 
 @dataclass(frozen=True)
 class Errand:
-    """What a node needs to know of a job's files."""
+    """Files of a job, as a node needs to know them."""
 
     store: str
     """URL of the store."""
@@ -57,7 +57,7 @@ class Errand:
 
 @dataclass(frozen=True)
 class Report:
-    """What a node tells of a job that has ended."""
+    """Report of a node on a job that has ended."""
 
     changes: dict[str, Any]
     """Changes.to_json()"""
@@ -139,7 +139,7 @@ class Exchange:
         self._seconds = 0.0
 
     def _so_far(self, state: str) -> Changes:
-        """What an earlier try of a job has left in the store; nothing, with a warning, where that is of no use."""
+        """Returns what an earlier try of a job has left in the store; nothing, with a warning, if it is of no use."""
         place = f"states/{state}.json"
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             changes = Changes.from_json(json.loads(self.store.read(place) or b""))

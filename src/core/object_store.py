@@ -76,7 +76,7 @@ Beat = Callable[[], object]
 
 @dataclass(frozen=True)
 class Changes:
-    """What a job has changed in its copy of the output folder."""
+    """Changes that a job has made in its copy of the output folder."""
 
     files: Tree
     removed: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ class BlendLoss:
     """Share of each cell, or row, in the loss."""
 
     def coarse(self) -> BlendLoss:
-        """The same loss in float32: twice as fast, exact to 1e-7."""
+        """Returns the loss in float32: twice as fast, exact to 1e-7."""
         return replace(self, terms=self.terms.astype(np.float32), share=self.share.astype(np.float32))
 
     def minimise(self, equal: bool) -> tuple[np.ndarray, float]:

@@ -189,7 +189,7 @@ class ClientJob(FoldJob):
         return self.path / "clients" / str(self.domain) / f"round_{round:04d}"
 
     def reads(self) -> list[str]:
-        """What is of other domains alone is left out."""
+        """Leaves out what is of other domains alone."""
         own = [f"{self.folder}/", f"{self.folder}/clients/{self.domain}/**"]
         sent = f"{reference(self.sent, self.output).removesuffix('safetensors')}*"
         return [*own, sent, *super().reads()[1:]]
