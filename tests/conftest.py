@@ -10,6 +10,7 @@ os.environ["LANGUAGE"] = "en"  # messages are compared with English ones
 import fcntl
 import getpass
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from src.__main__ import main
-from src.core import terminal
+from src.core import interrupts, terminal
 from src.core.errors import UserError
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1, ROUND2
@@ -43,6 +44,19 @@ LIBRARIES = ("PYTEST_", "KMP_", "TORCH", "_TORCH", "TRITON_", "MLFLOW_", "RAY_",
 """Starts of the names of environment variables that belong to them."""
 
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture
+def heard_signals():
+    """Lets the signals that end a command through, also to processes that a test starts: nohup ignores some, as does a
+    shell for a job in the background.
+    """
+    ignored = [number for number in interrupts.SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,8 @@ from tests.waiting import PATIENCE, wait_until
 HERE, ROOT = "tests.test_interrupts", Path(__file__).resolve().parents[1]
 BY_NAME = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
 
+pytestmark = pytest.mark.usefixtures("heard_signals")
+
 
 # What the jobs below call, in worker processes.
 

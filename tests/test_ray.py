@@ -524,6 +524,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @needs_ray
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_an_ended_command_leaves_no_task_and_goes_on(tmp_path, machines, number):
     machines.fill()
