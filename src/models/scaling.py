@@ -30,9 +30,10 @@ class Fitted(nn.Module):
 
     @torch.no_grad()
     def put(self, name: str, content: Any) -> None:
-        """Sets a buffer, on its device and in its type."""
+        """Sets a buffer, on its device and in its type; its layout is that of a loaded one, on which the last bits of
+        products depend."""
         buffer = getattr(self, name)
-        content = torch.as_tensor(content).to(buffer)
+        content = torch.as_tensor(content).to(buffer).contiguous()
         if name in self.sized:
             setattr(self, name, content)
         else:
