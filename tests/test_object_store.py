@@ -21,6 +21,7 @@ from src.core.settings_loader import load_config
 from src.data.synthetic_stays import make_sample as make_stays
 from src.pipeline import file_prediction
 from tests.conftest import error_of, run_command, words
+from tests.same_bytes import results
 from tests.test_file_prediction import reports_of
 
 HERE = "tests.test_object_store"
@@ -450,16 +451,6 @@ def afar(monkeypatch, tmp_path):
     yield ["executor=ray", f"ray.store=memory://{tmp_path}", "ray.keep=0"]
     fsspec.filesystem("memory").store.clear()
     object_store.opened.cache_clear()
-
-
-def results(folder: Path) -> dict[str, str]:
-    """Hashes of the files with what was computed: all but notes of times, and pages that show them."""
-    kinds = {".safetensors", ".npy", ".npz", ".csv"}
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.suffix in kinds
-    }
 
 
 def test_a_run_has_the_same_bytes_without_a_shared_folder(tmp_path, tiny_input, done, afar):

@@ -21,8 +21,8 @@ import pytest
 from src.core import object_store, ray_executor, storage
 from src.core.executors import Job, make_executor, reads
 from tests.conftest import run_command, words
+from tests.same_bytes import results
 from tests.test_executors import Recorder
-from tests.test_object_store import results
 from tests.test_ray import Machines, needs_ray
 from tests.waiting import wait_until
 
