@@ -294,10 +294,10 @@ def test_a_loss_that_is_not_finite_stops_the_fold(tmp_path, monkeypatch, what):
     steps = []
     original = loop.Watch.see
 
-    def see(self, loss, norm, batch_rows):
+    def see(self, values, batch_rows):
         steps.append(batch_rows)
-        poison = torch.tensor(math.nan if len(steps) >= 3 else 1.0)
-        original(self, loss * poison if what == "loss" else loss, norm * poison, batch_rows)
+        poison = math.nan if len(steps) >= 3 else 1.0
+        original(self, values * torch.tensor([poison if what == "loss" else 1.0, poison]), batch_rows)
 
     monkeypatch.setattr(loop.Watch, "see", see)
     model = build_model(SMALL, token_shape(SIZE), 3)
@@ -630,12 +630,16 @@ def gpu():
     yield torch.device("cuda")
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.allow_tf32 = True
+    for is_fused in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{is_fused}_sdp")(True)
 
 
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize("model", [SMALL, Transformer(embedding_size=8, embedding_init="random", heads=2)])
-def test_a_gpu_learns_and_predicts_the_same(tmp_path, gpu, model, compile):
-    device, settings = gpu, Train(epochs=12, batch_size=16, learning_rate=0.01, compile=compile)
+ON_GPU = [SMALL, Transformer(embedding_size=8, embedding_init="random", heads=2, dropout=0.2, positions="relative")]
+
+
+@pytest.mark.parametrize("model", ON_GPU, ids=["lstm", "transformer"])
+def test_a_gpu_learns_and_predicts_the_same(tmp_path, gpu, model):
+    device, settings = gpu, Train(epochs=12, batch_size=16, learning_rate=0.01)
     torch.manual_seed(0)
     fitted = build_model(model, token_shape(SIZE), 3).to(device)
     objective = Classification(TASK, fitted, rows(600), rows(200, seed=5), settings, device, "bf16")
@@ -645,3 +649,33 @@ def test_a_gpu_learns_and_predicts_the_same(tmp_path, gpu, model, compile):
     there = predict_logits(fitted, fresh.inputs, fresh.lengths, device)
     here = predict_logits(fitted.cpu(), fresh.inputs, fresh.lengths, CPU)
     np.testing.assert_allclose(there, here, atol=1e-3)
+
+
+@pytest.mark.parametrize("model", ON_GPU, ids=["lstm", "transformer"])
+def test_graphs_train_to_the_bytes_of_single_kernels_and_do_so_after_a_stop(tmp_path, monkeypatch, gpu, model):
+    """300 rows are 19 steps, the last of a size of its own. The stop is in the third epoch."""
+    settings = Train(epochs=4, batch_size=16, attack="fgm", consistency=1.0, noise={"replacement": 0.1}, ema_decay=0.9)
+
+    def trained(folder, **changes: bool) -> bytes:
+        torch.manual_seed(0)
+        fitted = build_model(model, token_shape(SIZE), 3).to(gpu)
+        given = TASK, fitted, rows(300), rows(100, seed=5), settings.model_copy(update=changes), gpu, "fp32"
+        fit(Classification(*given), (1, 0), folder, lambda news: None)
+        return weights(fitted.cpu())
+
+    def see_and_stop(watch, values, batch_rows):
+        see(watch, values, batch_rows)
+        steps.append(1)
+        interrupts._is_asked = len(steps) == 45
+
+    see, steps = loop.Watch.see, []
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Watch, "see", see_and_stop)
+        with pytest.raises(interrupts.Stopped):
+            trained(tmp_path / "stopped")
+    plain = trained(tmp_path / "plain", cuda_graphs=False)
+    assert {name: trained(tmp_path / name) == plain for name in ("graphs", "again", "stopped")} == {
+        "graphs": True,
+        "again": True,
+        "stopped": True,
+    }

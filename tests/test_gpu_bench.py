@@ -36,10 +36,7 @@ def test_each_kind_of_step_is_measured_once():
     assert len(used) == len(set(used)) == sum(len(load_config(name).runs) for name in gpu_bench.PRESETS)
     assert found["quick/lstm"]["used_by"][:2] == ["quick/lstm", "standard/lstm"]
     assert found["full/transformer"]["run"].model.embedding_size == 192 and "standard/transformer" in found
-    names = [one.name for one in gpu.variants(found["full/transformer"]["run"], graphs=False)]
-    assert names == [f"{kind}, {how} attention" for kind in ("fp32", "bf16") for how in ("fused", "unfused")]
-    assert [one.name for one in gpu.variants(LSTM, graphs=False)] == ["fp32", "bf16"]
-    assert [one.name for one in gpu.variants(LSTM, graphs=True)] == ["fp32, CUDA graphs", "bf16, CUDA graphs"]
+    assert [one.name for one in gpu.variants()] == ["fp32, CUDA graphs", "fp32", "bf16, CUDA graphs", "bf16"]
 
 
 def test_the_share_is_that_of_the_named_card_or_none():
@@ -55,13 +52,6 @@ def test_operations_are_counted_with_those_of_an_attack():
     run["train"]["attack"] = "fgm"
     attacked = gpu._operations(run, rows, 64)
     assert attacked["train_operations"] == 2 * plain["train_operations"] > 4 * plain["predict_operations"] > 0
-
-
-def test_a_name_of_attention_limits_the_kernels():
-    with gpu._attention(gpu.UNFUSED, torch.device("cpu")):
-        assert torch.backends.cuda.math_sdp_enabled() and not torch.backends.cuda.flash_sdp_enabled()
-    with gpu._attention(gpu.FUSED, torch.device("cpu")):
-        assert torch.backends.cuda.flash_sdp_enabled() and not torch.backends.cuda.math_sdp_enabled()
 
 
 def test_a_job_waits_for_its_wave_until_one_moment_whenever_it_arrives(tmp_path):
@@ -107,21 +97,17 @@ def test_jobs_whose_time_is_over_do_not_measure_without_the_others(tmp_path):
         gpu.measure(wave, lambda news: None)
 
 
-def test_workers_are_those_that_trained_most_once_all_numbers_are_measured(tmp_path, monkeypatch):
+def test_the_slowest_encoder_and_most_folds_are_measured_side_by_side_first(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_bench, "available_cores", lambda: 8)
     command = gpu_bench.GpuBench(Workspace(load_config("quick", [f"paths.output={tmp_path}"])), 60, dry_run=True)
     command.sizes = gpu.Sizes()
     command.found = command._begun()
     for name, rate in (("quick/lstm", 9.0), ("standard/transformer", 2.0)):
-        command.found["rates"][name]["variants"] = {"fp32": {gpu.TRAINED: rate}}
-    command.found["rates"]["standard/transformer"]["variants"]["bf16, CUDA graphs"] = {gpu.TRAINED: 99.0}
-    assert command._side_encoders() == ["standard/transformer", "quick/lstm"], "the slowest first"
-    assert command._workers() == "auto"
-    rates = {"1": {gpu.TRAINED: 2.0}, "2": {gpu.TRAINED: 4.0}, "4": {gpu.TRAINED: 3.0}}
-    command.found["side_by_side"] = {"quick/lstm": rates, "standard/transformer": rates}
-    assert command._uncounted("standard/transformer") == [8] and command._workers() == "auto"
-    rates["8"] = {"error": "out of memory"}
-    assert command._workers() == 2
+        command.found["rates"][name]["variants"] = {"fp32": {gpu.TRAINED: rate / 9}, "bf16": {gpu.TRAINED: rate}}
+    assert command._side_encoders() == ["standard/transformer", "quick/lstm"]
+    assert command._uncounted("quick/lstm") == [8, 4, 2, 1]
+    command.found["side_by_side"] = {"quick/lstm": {"1": {gpu.TRAINED: 2.0}, "8": {"error": "out of memory"}}}
+    assert command._uncounted("quick/lstm") == [4, 2]
 
 
 def test_without_a_card_the_command_names_the_dry_run(tmp_path, monkeypatch):
@@ -163,7 +149,8 @@ def test_a_dry_run_measures_notes_errors_and_goes_on(small, monkeypatch, capsys)
         patched.setattr(gpu_bench.GpuBench, "_side_by_side", end)
         assert main(words) == 2
     first = storage.read_json(small / "bench.json")
-    (rate,) = first["rates"]["sample/lstm"]["variants"].values()
+    assert set(first["rates"]["sample/lstm"]["variants"]) == {"fp32, CUDA graphs", "fp32"}
+    rate = first["rates"]["sample/lstm"]["variants"]["fp32"]
     assert rate["precision"] == "fp32" and min(rate[gpu.TRAINED], rate[gpu.PREDICTED], rate["train_operations"]) > 0
     assert "grud" in first["rates"]["none"]["variants"]["fp32"]["error"]
     assert first["sessions"] == [{"limit": 540.0, "seconds": None}] and not first["presets"]

@@ -84,6 +84,17 @@ def test_the_loss_is_over_the_places_asked_alone():
     assert 0 < len(wanted.places) < 0.6 * batch.lengths.sum()
 
 
+def test_asked_everywhere_the_loss_is_that_of_the_places_asked():
+    """So are batches of CUDA graphs, whose shapes do not depend on the number of words that are asked for."""
+    objective = language(Pretrain(select=0.3, batch_size=16, detection=1.0))
+    model, given = objective.model.eval(), (np.arange(64), 16)
+    pairs = zip(*(objective._questions(*given, np.random.default_rng(0), all_) for all_ in (False, True)), strict=True)
+    for (batch, some), (same, everywhere) in pairs:
+        assert everywhere.places is None and everywhere.words.numel() == batch.inputs["tokens"].numel()
+        assert torch.equal(everywhere.words[some.places], some.words)
+        torch.testing.assert_close(objective.loss(model, same, everywhere), objective.loss(model, batch, some))
+
+
 def test_an_epoch_holds_every_report_once_but_those_held_out():
     objective = language(Pretrain(batch_size=16))
     rows = np.concatenate([batch.rows for batch, _ in objective.batches(np.random.default_rng(0))])

@@ -22,7 +22,7 @@ from src.bench.product import built, flops, random_rows
 from src.core import locks, storage
 from src.core.errors import UserError
 from src.core.executors import Job
-from src.core.settings import Config, Run, Transformer
+from src.core.settings import Config, Run
 from src.data.tasks import ROUND1
 
 PEAKS = {
@@ -44,7 +44,6 @@ PEAKS = {
 """Peak of dense products in fp32 without TF32 and in bf16 with sums in fp32, in 1e12 operations a second, by the card's
 name in torch: from data sheets of its maker. A card of another name, such as a part of a card, has no share."""
 PRECISIONS = ("fp32", "bf16")
-FUSED, UNFUSED = "fused attention", "unfused attention"
 GRAPHS = "CUDA graphs"
 STEP = ("batch_size", "attack", "consistency", "join", "noise")
 """Settings of training that decide how much work a step is, beside the model."""
@@ -52,6 +51,8 @@ TRAINED, PREDICTED = "train_per_second", "predict_per_second"
 PATIENCE = 0.9
 """Share of a wave's time after which its jobs wait for no other: those that take turns measure without it, and those
 that measure at the same time end."""
+WARM_UP = 2
+"""Epochs of training before measuring: after them nearly each width of batches has its CUDA graph."""
 READY, ENDED = "ready", "ended"
 """Marks of a job that is set up, and of one that has ended, with or without an error."""
 
@@ -67,8 +68,6 @@ class Sizes:
     """Seconds of measuring a rate."""
     side_by_side: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Numbers of folds that train at the same time; above two, as far as there are cores."""
-    graphs: bool = True
-    """True to measure torch.compile with CUDA graphs, too."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,16 @@ class Variant:
     """Way of computing that a rate is measured of."""
 
     precision: str
-    attention: str = ""
-    """FUSED or UNFUSED; empty for an encoder without attention."""
-    graphs: bool = False
+    graphs: bool = True
+    """True: a step is a CUDA graph; False: each of its kernels is started by itself."""
 
     @property
     def name(self) -> str:
-        return ", ".join(filter(None, [self.precision, self.attention, GRAPHS if self.graphs else ""]))
+        return f"{self.precision}, {GRAPHS}" if self.graphs else self.precision
+
+
+def variants() -> list[Variant]:
+    return [Variant(precision, graphs) for precision in PRECISIONS for graphs in (True, False)]
 
 
 def encoders(presets: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
@@ -96,15 +98,6 @@ def encoders(presets: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
             key = kinds.setdefault(str((run.model.model_dump(mode="json"), step)), f"{preset}/{name}")
             found.setdefault(key, {"run": run, "used_by": []})["used_by"].append(f"{preset}/{name}")
     return found
-
-
-def variants(run: Run, graphs: bool) -> list[Variant]:
-    """Returns the variants of an encoder that are computed as they are or, with `graphs`, those that are compiled: in
-    both precisions, with one kind of attention."""
-    attentions = (FUSED, UNFUSED) if isinstance(run.model, Transformer) else ("",)
-    if graphs:
-        return [Variant(precision, attentions[0], graphs=True) for precision in PRECISIONS]
-    return [Variant(precision, attention) for precision in PRECISIONS for attention in attentions]
 
 
 def job(
@@ -146,10 +139,10 @@ def mark(one: Mapping[str, Any], step: str) -> None:
 
 
 def measure(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> None:
-    """Measures the rates of a variant of an encoder (a job). Writes rates of training and, unless it is compiled, of
-    prediction, in reports a second; operations of a report's matrix products; and the card's memory at its peak. A job
-    that measures at the same time as others writes its rates by their number (`together`). Raises UserError where its
-    process had died amid the others' measurements."""
+    """Measures the rates of a variant of an encoder (a job). Writes rates of training and of prediction, in reports a
+    second; operations of a report's matrix products; and the card's memory at its peak. A job that measures at the same
+    time as others writes its rates by their number (`together`). Raises UserError where its process had died amid the
+    others' measurements."""
     import torch
 
     from src.training.classification import Classification
@@ -166,32 +159,28 @@ def measure(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None])
         )
         set_up(device)
         run = Run.model_validate(payload["run"])
-        settings = run.train.model_copy(update={"compile": variant.graphs})
-        # Whole batches: the last of an epoch would be compiled for its own size.
+        settings = run.train.model_copy(update={"cuda_graphs": variant.graphs})
+        # Whole batches: the last of an epoch would have graphs of its own size.
         size = max(1, sizes.rows // settings.batch_size) * settings.batch_size
         rows, model = random_rows(size, seed=1), built(payload["run"]).to(device)
         objective = Classification(ROUND1, model, rows, rows, settings, device, variant.precision)
         steps, predictions = _steps(objective), _predictions(model, sizes.predicted, device, variant.precision)
         found = _operations(payload["run"], rows, sizes.predicted)
-        with _attention(variant.attention, device):
-            model.train()
-            for _ in range(objective.n_batches):
-                next(steps)
-            if not variant.graphs:
-                next(predictions)
+        model.train()
+        for _ in range(WARM_UP * objective.n_batches):
+            next(steps)
+        next(predictions)
 
-            def rates() -> dict[str, float]:
-                model.train()  # prediction leaves it in evaluation
-                trained = {TRAINED: _per_second(steps, sizes.seconds, device)}
-                if variant.graphs:  # the product compiles no prediction
-                    return trained
-                return trained | {PREDICTED: _per_second(predictions, sizes.seconds / 2, device)}
+        def rates() -> dict[str, float]:
+            model.train()  # prediction leaves it in evaluation
+            trained = _per_second(steps, sizes.seconds, device)
+            return {TRAINED: trained, PREDICTED: _per_second(predictions, sizes.seconds / 2, device)}
 
-            if payload["counts"]:
-                found["together"] = _together(payload, rates)
-            else:
-                with _turn(payload):
-                    found |= rates()
+        if payload["counts"]:
+            found["together"] = _together(payload, rates)
+        else:
+            with _turn(payload):
+                found |= rates()
         if device.type == "cuda":
             found["peak_megabytes"] = torch.cuda.max_memory_allocated(device) / 1e6
         storage.write_json(Path(payload["wave"]) / f"{payload['name']}.json", found)
@@ -235,29 +224,14 @@ def _together(payload: Mapping[str, Any], rates: Callable[[], dict[str, float]])
     return found
 
 
-def _attention(name: str, device: Any) -> contextlib.AbstractContextManager:
-    """Limits attention to the kernels of that name: none of them fitting is an error of torch, not another kernel."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    if not name:
-        return contextlib.nullcontext()
-    fused = [SDPBackend.FLASH_ATTENTION]
-    if device.type == "cuda":
-        fused += [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
-    return sdpa_kernel(fused if name == FUSED else [SDPBackend.MATH])
-
-
 def _steps(objective: Any) -> Iterator[int]:
     """Yields the number of reports of each step of training, epoch after epoch, with what fit() does in a step."""
-    from torch import nn
+    from src.training.steps import steps_of
 
-    optimizer = objective.make_optimizer()
+    steps = steps_of(objective, objective.make_optimizer())
     for epoch in itertools.count():
         for batch, wanted in objective.batches(np.random.default_rng(epoch)):
-            optimizer.zero_grad()
-            objective.step(batch, wanted)
-            nn.utils.clip_grad_norm_(objective.model.parameters(), objective.settings.clip_norm)
-            optimizer.step()
+            steps.take(batch, wanted, objective.settings.learning_rate)
             yield len(batch.rows)
 
 
@@ -331,7 +305,9 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     """Returns the tables of what was measured; what was not has a dash, or its error."""
     result: list[Table] = []
     for name, one in found["rates"].items():
-        rows = [[key, *_cells(found["machine"]["device"], figures)] for key, figures in one["variants"].items()]
+        order = [variant.name for variant in variants()]
+        found_of = sorted(one["variants"].items(), key=lambda item: order.index(item[0]))
+        rows = [[key, *_cells(found["machine"]["device"], figures)] for key, figures in found_of]
         columns = ["", "trained/s", "of peak", "predicted/s", "of peak", "MB", "error"]
         if rows:
             result.append((f"{name} ({', '.join(one['used_by'])})", columns, rows))

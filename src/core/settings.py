@@ -448,6 +448,10 @@ class Optimisation(Settings):
     """Largest norm of the gradient; a longer one is shortened to it."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which then predicts; 0: no average."""
+    cuda_graphs: bool = Field(True, exclude_if=lambda graphs: graphs)
+    """On a GPU, start all kernels of a step as one, a CUDA graph: models of reports train 4.8 to 12 times as many
+    reports a second, to the same weights (docs/speed.md). Regimes other than pooled, and models of series, go without.
+    false: start each kernel by itself. On a CPU it changes nothing."""
 
 
 class Pretrain(Optimisation):
@@ -532,10 +536,8 @@ class Train(Optimisation):
     kept; 0: the last of all `epochs` is kept. Except under holdout, the scored fold then selects its own epoch,
     which makes its score optimistic; score.json has a note of it."""
     compile: bool = False
-    """Use torch.compile. On a GPU it captures CUDA graphs, one for each width of batches: on an H100, in bf16,
-    Transformers train 3.2 to 4.9 times as many reports a second, LSTMs 0.8 times; compiling takes most of a minute a
-    job, so it pays for Transformers with many epochs or rows only. On a CPU it needs a C++ compiler, gains 1% of a step
-    and costs half a minute a job. See docs/speed.md."""
+    """Use torch.compile on a CPU, which needs a C++ compiler, gains 1% of a step and costs half a minute a job. See
+    docs/speed.md. On a GPU steps are CUDA graphs, see cuda_graphs."""
     pos_weight: Literal["none", "balanced"] = "none"
     """balanced: weight of positives = negatives / positives of the label, which ruins the calibration."""
     regression_loss: Literal["mse", "mae", "huber"] = "mse"

@@ -74,7 +74,7 @@ COSTS = {
     "adapt.epochs": "time of domains adapt grows in proportion",
     "executor.workers": "each further worker takes a core, and 0.5 to 1 GB of memory",
     "executor.threads": "other threads change the last bits of results",
-    "device": "`quick` takes 3 minutes on an H100 with 16 cores, 6 on two cores",
+    "device": "`standard` takes 3 minutes on an H200 with 16 cores, 38 on two cores",
     "predict.shard": "memory of the command and of each worker grows in proportion",
     "compress.epochs": "time of compress grows in proportion",
     "compress.prune_epochs": "time of compress grows in proportion",

@@ -25,10 +25,12 @@ class MaskedLanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_words - N_SPECIAL))
         self.detect = nn.Linear(self.encoder.size, 1)
 
-    def forward(self, inputs: dict[str, Tensor], lengths: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs {"tokens": (B, T)}, lengths (B,) and places (K,) in the flattened (B * T) -> logits (K, V) of the
-        words at these places, without the reserved indices, and logits (B, T) of each token being replaced."""
+    def forward(self, inputs: dict[str, Tensor], lengths: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Inputs {"tokens": (B, T)}, lengths (B,) and places (K,) in the flattened (B * T), None for all -> logits
+        (K, V) of the words at these places, without the reserved indices, and logits (B, T) of each token being
+        replaced."""
         features = self.encoder(self.input_layer(inputs), lengths)
-        asked = self.transform(features.flatten(0, 1).index_select(0, places))
+        asked = features.flatten(0, 1)
+        asked = self.transform(asked if places is None else asked.index_select(0, places))
         words = nn.functional.linear(asked, self.input_layer.embedding.weight[N_SPECIAL:], self.bias)
         return words, self.detect(features)[:, :, 0]

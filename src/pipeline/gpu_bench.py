@@ -2,10 +2,9 @@
 
 1. Rates of training and prediction of each kind of step of the presets.
 2. Rates of 1 to 16 folds of the slowest encoder of `standard` side by side.
-3. `standard`, from the files to the submission, with as many workers as trained most reports a second.
+3. `standard`, from the files to the submission.
 4. Rates of folds of its other encoders side by side.
-5. Rates of compiled steps, whose compilation takes long.
-6. `full` with three seeds.
+5. `full` with three seeds.
 
 The first two parts end in time for the third; the others have the time that is left. After each figure the JSON is
 written, so that nothing that is measured is lost by a kill, and the same command goes on with what is missing. An
@@ -52,7 +51,7 @@ RATES_SHARE, SIDE_SHARE = 0.2, 0.1
 """Shares of the time that the rates of steps, and of folds side by side before a preset, may take."""
 RESERVE = 25.0
 """Seconds before the end at which everything stops: workers have 10 s to keep their state."""
-SMALL = gpu.Sizes(rows=64, predicted=64, seconds=0.05, side_by_side=(1, 2), graphs=False)
+SMALL = gpu.Sizes(rows=64, predicted=64, seconds=0.05, side_by_side=(1, 2))
 """Sizes of a dry run."""
 SMALL_ROWS, SMALL_TEST_ROWS = 120, 20
 SMALL_WORDS = (
@@ -97,13 +96,12 @@ class GpuBench:
             self._save()
             if self.dry_run and not (self.folder / "input" / FILES[0]).exists():
                 make_sample(self.folder / "input", rows=SMALL_ROWS, test_rows=SMALL_TEST_ROWS, task=ROUND1, seed=7)
-            self._rates(False, min(RATES_SHARE * self.seconds, self.left))
+            self._rates(min(RATES_SHARE * self.seconds, self.left))
             slowest, *others = self._side_encoders()
             self._side_by_side(slowest, min(SIDE_SHARE * self.seconds, self.left))
             self._make(MADE[0])
             for name in others:
                 self._side_by_side(name, self.left)
-            self._rates(True, self.left)
             for preset in MADE[1:]:
                 self._make(preset)
             self.session["seconds"] = time.monotonic() - terminal.started()
@@ -146,11 +144,7 @@ class GpuBench:
 
     def _missing(self) -> list[str]:
         """Parts without a figure or an error."""
-        rates = [
-            f"{name} {variant.name}"
-            for graphs in ((False, True) if self.sizes.graphs else (False,))
-            for name, variant in self._unmeasured(graphs)
-        ]
+        rates = [f"{name} {variant.name}" for name, variant in self._unmeasured()]
         side = [
             f"{count} folds of {name} side by side"
             for name in self._side_encoders()
@@ -161,18 +155,18 @@ class GpuBench:
 
     # Rates
 
-    def _unmeasured(self, graphs: bool) -> list[tuple[str, gpu.Variant]]:
+    def _unmeasured(self) -> list[tuple[str, gpu.Variant]]:
         measured = self.found["rates"]
         return [
             (name, variant)
-            for name, one in self.encoders.items()
-            for variant in gpu.variants(one["run"], graphs)
+            for name in self.encoders
+            for variant in gpu.variants()
             if variant.name not in measured[name]["variants"]
         ]
 
-    def _rates(self, graphs: bool, seconds: float) -> None:
+    def _rates(self, seconds: float) -> None:
         """Measures the steps that are missing, in waves of as many processes as there are cores and memory for."""
-        wanted = self._unmeasured(graphs) if self.sizes.graphs or not graphs else []
+        wanted = self._unmeasured()
         until = seconds + time.monotonic()
         size = self._at_once()
         for start in range(0, len(wanted), size):
@@ -184,7 +178,7 @@ class GpuBench:
                 self._save()
 
             given = {job: (self.encoders[name]["run"], variant) for job, (name, variant) in named.items()}
-            if not self._wave("compiled rates" if graphs else "rates", given, until, keep):
+            if not self._wave("rates", given, until, keep):
                 return
 
     def _at_once(self) -> int:
@@ -195,8 +189,8 @@ class GpuBench:
         """Encoders of the preset that is made first, whose folds are measured side by side: the slowest first."""
 
         def trained(name: str) -> float:
-            found = self.found["rates"][name]["variants"].items()
-            return max((one.get(gpu.TRAINED, 0.0) for key, one in found if gpu.GRAPHS not in key), default=0.0)
+            found = self.found["rates"][name]["variants"].values()
+            return max((one.get(gpu.TRAINED, 0.0) for one in found), default=0.0)
 
         names = [name for name, one in self.encoders.items() if any(_is_of(MADE[0], used) for used in one["used_by"])]
         return sorted(names, key=trained)
@@ -212,7 +206,7 @@ class GpuBench:
         counts, run, made = self._uncounted(name), self.encoders[name]["run"], {}
         if not counts:
             return
-        variant = gpu.Variant(self.found["machine"]["auto_precision"], gpu.variants(run, graphs=False)[0].attention)
+        variant = gpu.Variant(self.found["machine"]["auto_precision"])
         given = {f"{name}: fold {i + 1} of {counts[0]}": (run, variant) for i in range(counts[0])}
         self._wave(f"folds of {name} side by side", given, seconds + time.monotonic(), made.__setitem__, counts)
         errors = [figures["error"] for figures in made.values() if "error" in figures]
@@ -256,16 +250,6 @@ class GpuBench:
 
     # Presets
 
-    def _workers(self) -> int | str:
-        """Number of folds side by side that trained most: of the slowest encoder, which takes most of the time. That of
-        the settings where they name one, or where a number of folds is not measured, which could be the best."""
-        wish, slowest = self.configs[MADE[0]].executor.workers, self._side_encoders()[0]
-        counts = self.found["side_by_side"].get(slowest, {})
-        rates = {int(count): one[gpu.TRAINED] for count, one in counts.items() if gpu.TRAINED in one}
-        if wish != "auto" or not rates or self._uncounted(slowest):
-            return wish
-        return max(rates, key=rates.__getitem__)
-
     def _make(self, preset: str) -> None:
         """Makes a preset up to its submission, in the time that is left, and notes what is done."""
         found = self.found["presets"].setdefault(preset, {"stages": {}, "sessions": [], "seconds": None})
@@ -274,9 +258,8 @@ class GpuBench:
         if (seconds := self.left) <= 0:
             info(f"bench: no time is left for {preset}")
             return
-        workers = found.setdefault("workers", self._workers())
         settings = self.configs[preset]
-        settings = settings.model_copy(update={"executor": settings.executor.model_copy(update={"workers": workers})})
+        workers = found.setdefault("workers", settings.executor.workers)
         found["command"] = " ".join([preset, *SEEDS.get(preset, ())])
         found["sessions"].append(None)  # stays so if this command is killed
         self._save()

@@ -282,8 +282,6 @@ class Classification(Objective):
 
     def step(self, batch: Batch, wanted: Wanted) -> Tensor:
         """Computes loss and gradients; settings.attack adds the gradients at the attacked weights."""
-        if self.settings.compile and self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()
         loss = self.loss(self._compute, batch, wanted)
         loss.backward()
         if self.settings.attack != "none":
@@ -294,6 +292,12 @@ class Classification(Objective):
     def validate(self, model: Classifier) -> Validated:
         """Averages the loss over labels, then over reports by their weights."""
         return validated(self._task, model, self._valid, self.device, self._precision)
+
+    @property
+    def is_recordable(self) -> bool:
+        """True for reports, learned as one set: other objectives choose rows on the CPU."""
+        known = type(self) is Classification and isinstance(self.model, Classifier)
+        return known and self.model.input_layer.is_recordable
 
     def ids(self, rows: np.ndarray) -> np.ndarray:
         return self._train.ids[rows]

@@ -35,15 +35,17 @@ def pick_device(name: str) -> torch.device:
 def set_up(device: torch.device) -> None:
     """Asks a GPU for what a CPU does anyway: full float32 in recurrences, and the same bytes for the same seed.
 
-    Operations without a deterministic form warn and go on, so on a GPU the second is an aim, not a promise. Gradients
-    of fused attention are not deterministic as long as operations warn alone; that is documented, and not told by each
-    worker. Attention by plain products is, and trains 6 to 11% fewer reports a second (docs/speed.md).
+    Operations without a deterministic form warn and go on. Attention is by plain products, as the gradients of fused
+    kernels have no deterministic form; that trains 3 to 4% fewer reports a second (docs/speed.md).
     """
     if device.type == "cuda":
-        warnings.filterwarnings("ignore", message=".*attention defaults to a non-deterministic algorithm")
+        for is_fused in ("flash", "mem_efficient", "cudnn"):
+            getattr(torch.backends.cuda, f"enable_{is_fused}_sdp")(False)
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # which adds a kernel to many others
+        warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
 
 
 def name_of(device: torch.device) -> str:
@@ -72,15 +74,11 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
-    """Compiles the model; the weights stay shared. Raises UserError where a CPU has no compiler for it."""
+    """Compiles the model; the weights stay shared. Raises UserError for a GPU, and where a CPU has no compiler."""
+    if device.type == "cuda":
+        raise UserError(_("train.compile=true is for a CPU; on a GPU steps are CUDA graphs. Leave it off."))
     # torch.fx shows its progress by tqdm, whose own lock is a semaphore: a worker that is stopped would leave it.
     torch.hub.tqdm.set_lock(threading.RLock())
-    if device.type == "cuda":
-        # Each width is compiled for itself, and the last batch of an epoch for its size. Past its usual limit of eight
-        # torch would run the rest as they are, with a warning alone.
-        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1024
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
-        return torch.compile(model, mode="reduce-overhead", dynamic=False)
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise UserError(_("train.compile=true needs a C++ compiler on a CPU, such as g++, and finds none."))
     return torch.compile(model, dynamic=True)

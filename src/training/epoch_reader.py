@@ -14,14 +14,11 @@ from src.core.settings import Train
 from src.data.corpus import pad, unpad
 from src.data.corruption import NoiseRates, corrupt
 from src.data.tasks import Task
-from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
+from src.training.batching import POOL, Batch, alphabet_of, length_batches, widths_on
 from src.training.clauses import reorder, separators_of
 from src.training.denoising import Denoiser
 from src.training.joining import Pairs, draw_pairs, join_pairs, unite
 from src.training.rows import Rows
-
-GRAPH_WIDTHS = 16
-"""Widths of batches are multiples of this with CUDA graphs: seven graphs serve all batches but the last of an epoch."""
 
 
 class Wanted(NamedTuple):
@@ -59,7 +56,7 @@ class EpochReader:
         self._denoiser = denoiser
         self._batch_size = settings.batch_size
         self._device = device
-        self._multiple = GRAPH_WIDTHS if settings.compile and device.type == "cuda" else WIDTHS
+        self._multiple = widths_on(device)
         self._twins = settings.consistency > 0
         self._join = settings.join
         self._lengths = np.asarray(train.lengths[train.chosen]) if self._join else None

@@ -26,6 +26,7 @@ from src.training import checkpoints
 from src.training.batching import POOL
 from src.training.objective import History, Objective
 from src.training.optimizers import schedule
+from src.training.steps import steps_of
 
 EMA_WARMUP = 10
 """The average follows the weights closely over the first steps: decay is at most (1 + step) / (10 + step)."""
@@ -57,6 +58,7 @@ def fit(
     history, midway, state = checkpoints.resume(folder, model, average, optimizer)
     if state:
         objective.restore(state)
+    steps = steps_of(objective, optimizer)
     for epoch in (epochs or range(1, settings.epochs + 1))[len(history) :]:
         if objective.is_over(history):
             break
@@ -73,15 +75,10 @@ def fit(
                 if i < done:
                     watch.skip(batch.rows)
                 else:
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate * group["share"]
-                    optimizer.zero_grad()
-                    loss = objective.step(batch, wanted)
-                    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-                    optimizer.step()
+                    values = steps.take(batch, wanted, rate)
                     if average is not None:
                         update_average(average, model, settings.ema_decay, first + i)
-                    watch.see(loss, norm, batch.rows)
+                    watch.see(values, batch.rows)
                 if (watch.unread == POOL or i + 1 == n_batches) and (broken := watch.read()):
                     what, at, rows = broken
                     where = f"at step {first + at} (epoch {epoch}), in the batch with rows"
@@ -121,8 +118,9 @@ class Watch:
     def unread(self) -> int:
         return len(self._unread)
 
-    def see(self, loss: Tensor, norm: Tensor, rows: np.ndarray) -> None:
-        self._values[len(self._sizes)] = torch.stack([loss.detach(), norm])
+    def see(self, values: Tensor, rows: np.ndarray) -> None:
+        """Keeps the loss and the gradients' norm, `values` (2,), of a batch of `rows`."""
+        self._values[len(self._sizes)] = values
         self._sizes.append(len(rows))
         self._unread.append(rows)
 

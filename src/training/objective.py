@@ -37,6 +37,8 @@ class Objective(abc.ABC):
     """Section of the settings, for messages: train or pretrain."""
     n_batches: int
     """Batches of an epoch of all rows."""
+    is_recordable = False
+    """True where step() does the same to all batches of the same shapes, and reads nothing of them on the CPU."""
 
     def __init__(self, model: nn.Module, settings: Optimisation, device: torch.device):
         self.model, self.settings, self.device = model, settings, device
@@ -66,6 +68,11 @@ class Objective(abc.ABC):
         loss = self.loss(self.model, batch, wanted)
         loss.backward()
         return loss
+
+    @property
+    def has_graphs(self) -> bool:
+        """True where steps are CUDA graphs, see steps.py."""
+        return self.settings.cuda_graphs and self.is_recordable and self.device.type == "cuda"
 
     def is_over(self, history: History) -> bool:
         """Returns True if training stops before its last epoch."""

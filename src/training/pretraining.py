@@ -21,7 +21,7 @@ from src.core.settings import Pretrain, Run
 from src.data.corpus import MASK, Corpus, Stacked, to_words
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel
-from src.training.batching import POOL, WIDTHS, Batch, alphabet_of, length_batches
+from src.training.batching import POOL, Batch, alphabet_of, length_batches, widths_on
 from src.training.devices import autocast
 from src.training.job_runner import Work, run_job
 from src.training.job_specs import PretrainJob
@@ -34,6 +34,8 @@ HELD_OUT = 50
 """One report in so many is held out for the validation loss."""
 JUDGED = 256
 """Reports in a validation batch."""
+IGNORED = -100
+"""Target that torch's cross-entropy leaves out."""
 
 
 class Text(NamedTuple):
@@ -57,10 +59,10 @@ class Text(NamedTuple):
 class Asked(NamedTuple):
     """Targets of a batch."""
 
-    places: Tensor
-    """(K,) int64 in the flattened batch"""
+    places: Tensor | None
+    """(K,) int64 in the flattened batch; None: K = B * T, all places"""
     words: Tensor
-    """(K,) int64 right words at these places, counted from the first word"""
+    """(K,) int64 right words at these places, counted from the first word; where none is asked for, IGNORED"""
     shown: Tensor
     """(B, T) bool: words that may be replacements, so neither hidden words nor padding"""
     replaced: Tensor
@@ -73,6 +75,7 @@ class Language(Objective):
     """
 
     part = "pretrain"
+    is_recordable = True
 
     def __init__(
         self,
@@ -96,7 +99,7 @@ class Language(Objective):
     def batches(self, rng: np.random.Generator, epoch: int = 1) -> Iterator[tuple[Batch, Asked]]:
         order, size = rng.permutation(self._train), self.settings.batch_size
         for start in range(0, len(order), POOL * size):
-            pool = list(self._questions(order[start : start + POOL * size], size, rng))
+            pool = list(self._questions(order[start : start + POOL * size], size, rng, self.has_graphs))
             for i in rng.permutation(len(pool)):
                 yield pool[i]
 
@@ -138,18 +141,27 @@ class Language(Objective):
         limit = self.settings.stop_loss
         return bool(history) and limit is not None and history[-1]["train_loss"] < limit
 
-    def _questions(self, rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Batch, Asked]]:
+    def _questions(
+        self, rows: np.ndarray, batch_size: int, rng: np.random.Generator, everywhere: bool = False
+    ) -> Iterator[tuple[Batch, Asked]]:
+        """Yields batches of questions about the reports in `rows`. `everywhere`: shapes do not depend on the number of
+        words that are asked for."""
         tokens, lengths, domain = self._text.tokens[rows], self._text.lengths[rows], self._text.domain[rows]
         questions = ask(tokens, lengths, self.settings, self._alphabet, rng)
         inputs = {"tokens": questions.shown}
-        for batch in length_batches(inputs, lengths, batch_size, self.device, WIDTHS, domain=domain):
+        for batch in length_batches(inputs, lengths, batch_size, self.device, widths_on(self.device), domain=domain):
             width = batch.inputs["tokens"].shape[1]
             part = Questions(*(array[batch.rows, :width] for array in questions))
             places = np.flatnonzero(part.asked)
             words = to_words(tokens[batch.rows, :width].ravel()[places].astype(np.int64))
+            if everywhere:
+                asked, words = words, np.full(part.asked.size, IGNORED)
+                words[places] = asked
             shown = (part.shown != MASK) & (np.arange(width) < lengths[batch.rows, None])
-            arrays = places, words, shown, part.replaced.astype(np.float32)
-            yield batch._replace(rows=rows[batch.rows]), Asked(*(torch.from_numpy(a).to(self.device) for a in arrays))
+            arrays = words, shown, part.replaced.astype(np.float32)
+            words, shown, replaced = (torch.from_numpy(array).to(self.device) for array in arrays)
+            places = None if everywhere else torch.from_numpy(places).to(self.device)
+            yield batch._replace(rows=rows[batch.rows]), Asked(places, words, shown, replaced)
 
 
 @reads(lambda payload: PretrainJob(**payload).reads())

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from src.core.errors import UserError
+from src.core.settings import Train
+from src.data.inputs import token_shape
+from src.models.classifier import build_model
+from src.training import devices
+from src.training.batching import Batch
+from src.training.classification import Classification
+from src.training.epoch_reader import Wanted
+from src.training.pretraining import Language
+from src.training.regimes import OBJECTIVES
+from src.training.steps import Steps, steps_of, tensors_of, with_tensors
+from tests.series import STAYS
+from tests.test_classification import CPU, SIZE, SMALL, TASK, rows
+
+
+def test_a_batch_with_other_tensors_is_the_same_batch():
+    """A graph reads a batch from tensors of its own, which each batch of the shape is copied to."""
+    twin = Batch({"tokens": torch.ones(2, 3)}, torch.tensor([3, 2]), np.arange(2))
+    batch = Batch({"tokens": torch.zeros(2, 4)}, torch.tensor([4, 1]), np.array([5, 6]))
+    given = batch, Wanted(torch.zeros(2, 3), torch.ones(2), twin)
+    tensors = tensors_of(given)
+    assert [list(tensor.shape) for tensor in tensors] == [[2, 4], [2], [2, 3], [2], [2, 3], [2]]
+    copies = [tensor + 1 for tensor in tensors]
+    kept, wanted = with_tensors(given, iter(copies))
+    assert type(kept) is Batch and type(wanted) is Wanted and type(wanted.twin) is Batch
+    assert kept.inputs["tokens"] is copies[0] and wanted.twin.lengths is copies[5]
+    assert kept.rows is batch.rows and kept.domain is None
+
+
+def test_steps_on_a_cpu_start_kernel_by_kernel():
+    model = build_model(SMALL, token_shape(SIZE), 3)
+    objective = Classification(TASK, model, rows(), rows(48), Train(batch_size=16), CPU, "fp32")
+    assert objective.is_recordable and not objective.has_graphs
+    assert type(steps_of(objective, objective.make_optimizer())) is Steps
+
+
+def test_what_looks_at_rows_on_the_cpu_is_not_recorded():
+    assert Language.is_recordable
+    for kind in OBJECTIVES.values():
+        objective = object.__new__(kind)
+        objective.model = build_model(SMALL, token_shape(SIZE), 3)
+        assert not objective.is_recordable, kind
+    objective = object.__new__(Classification)
+    objective.model = build_model(SMALL, STAYS, 1)
+    assert not objective.is_recordable, "series"
+
+
+def test_compiling_on_a_gpu_is_told():
+    with pytest.raises(UserError, match="train.compile=true is for a CPU"):
+        devices.compiled(torch.nn.Linear(1, 1), torch.device("cuda"))
