@@ -143,9 +143,9 @@ def run(arguments: list[str]) -> None:
 
         tracking.check(settings)
     if settings.executor.kind == "ray":
-        from src.core import ray_executor
+        from src.core import ray_cluster
 
-        ray_executor.check(settings.executor)
+        ray_cluster.check(settings.executor)
     for name, file in settings.tuned.items():
         if name in (*settings.runs, "blend"):
             info(_("{name}: settings of {file} (tune.use)").format(name=name, file=file))

@@ -14,7 +14,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from src.core import errands, object_store, ray_executor, settings, storage
+from src.core import errands, object_store, ray_cluster, ray_executor, settings, storage
 from src.core.executors import Failure, Job, LocalProcesses, reads
 from src.core.object_store import Blob, Changes, NodeCache, ObjectStore
 from src.core.settings_loader import load_config
@@ -446,7 +446,7 @@ def afar(monkeypatch, tmp_path):
     """Words of a command whose jobs run far away."""
     object_store.opened.cache_clear()
     monkeypatch.setattr(ray_executor, "RayExecutor", Afar)
-    monkeypatch.setattr(ray_executor, "check", lambda wanted: None)
+    monkeypatch.setattr(ray_cluster, "check", lambda wanted: None)
     monkeypatch.setattr(errands.tempfile, "tempdir", str(tmp_path))
     yield ["executor=ray", f"ray.store=memory://{tmp_path}", "ray.keep=0"]
     fsspec.filesystem("memory").store.clear()

@@ -26,7 +26,7 @@ import pytest
 import yaml
 
 from src.__main__ import run
-from src.core import locks, ray_executor, settings, storage
+from src.core import locks, ray_cluster, ray_executor, settings, storage
 from src.core.errors import OutOfTime, UserError
 from src.core.executors import make_executor
 from src.core.settings_loader import load_config
@@ -42,7 +42,7 @@ from tests.waiting import PATIENCE, wait_until
 HERE = "tests.test_ray"
 ROOT = Path(__file__).resolve().parents[1]
 HAS_RAY = importlib.util.find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not HAS_RAY, reason=f"Ray is not installed: {ray_executor.INSTALL}")
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason=f"Ray is not installed: {ray_cluster.INSTALL}")
 
 
 @pytest.fixture
@@ -75,25 +75,25 @@ def test_words_of_a_cluster():
     ],
 )  # fmt: skip
 def test_addresses_of_this_machine_alone(address, alone):
-    assert ray_executor.is_loopback(address) is alone
+    assert ray_cluster.is_loopback(address) is alone
 
 
 def test_a_cluster_that_others_reach_is_not_joined_without_a_token(no_token, tmp_path, capsys):
     with pytest.raises(UserError, match=r"10\.0\.0\.1:6379 is not on this machine alone.*ray get-auth-token"):
-        ray_executor._prepare_token("10.0.0.1:6379")
+        ray_cluster.prepare_token("10.0.0.1:6379")
     no_token.setenv("RAY_ADDRESS", "head:6379")
     with pytest.raises(UserError, match="head:6379 is not on this machine alone"):
-        ray_executor._prepare_token("auto")
-    assert ray_executor._prepare_token("127.0.0.1:6379") == "127.0.0.1:6379"
+        ray_cluster.prepare_token("auto")
+    assert ray_cluster.prepare_token("127.0.0.1:6379") == "127.0.0.1:6379"
     assert os.environ["RAY_AUTH_MODE"] == "disabled" and "without a token" in capsys.readouterr().err
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("secret\n")
-    no_token.setattr(ray_executor, "_is_open", lambda address: False)
-    assert ray_executor._prepare_token("10.0.0.1:6379") == "10.0.0.1:6379"
+    no_token.setattr(ray_cluster, "_is_open", lambda address: False)
+    assert ray_cluster.prepare_token("10.0.0.1:6379") == "10.0.0.1:6379"
     assert os.environ["RAY_AUTH_MODE"] == "token"
-    no_token.setattr(ray_executor, "_is_open", lambda address: True)
+    no_token.setattr(ray_cluster, "_is_open", lambda address: True)
     with pytest.raises(UserError, match="asks for no token"):
-        ray_executor._prepare_token("10.0.0.1:6379")
+        ray_cluster.prepare_token("10.0.0.1:6379")
 
 
 PATIENT = {"RAY_agent_register_timeout_ms": "600000", "RAY_gcs_server_request_timeout_seconds": "600"}
@@ -146,7 +146,7 @@ def network() -> Iterator[str]:
 
     def found() -> list[str]:
         addresses = (one for many in psutil.net_if_addrs().values() for one in many if one.family == socket.AF_INET)
-        return [one.address for one in addresses if not ray_executor.is_loopback(f"{one.address}:1")]
+        return [one.address for one in addresses if not ray_cluster.is_loopback(f"{one.address}:1")]
 
     if addresses := found():
         yield addresses[0]
@@ -208,16 +208,16 @@ def test_a_real_cluster_that_others_reach_is_joined_by_token_alone(tmp_path, net
 
 
 def test_a_cluster_of_this_command_alone_has_a_token_of_its_own(no_token):
-    assert ray_executor._prepare_token("local") == "local"
+    assert ray_cluster.prepare_token("local") == "local"
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64 and os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_auto_without_a_cluster(no_token, tmp_path):
     with pytest.raises(UserError, match="ray start --head"):
-        ray_executor._prepare_token("auto")
+        ray_cluster.prepare_token("auto")
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:6379\n")
-    assert ray_executor._prepare_token("auto") == "127.0.0.1:6379"
+    assert ray_cluster.prepare_token("auto") == "127.0.0.1:6379"
 
 
 def test_without_ray_the_error_names_the_remedy(monkeypatch):
@@ -235,12 +235,25 @@ def test_nothing_of_ray_is_imported_without_it(tmp_path):
         "from src.pipeline.stages import baselines, train\n"
         f"assert main(['status', '--preset', 'sample', 'paths.output={tmp_path}']) == 0\n"
         "make_executor(settings.Executor(), 'cpu', 1)\n"
-        "parts = {'ray_executor', 'errands', 'object_store', 's3fs'}\n"
+        "parts = {'ray_cluster', 'ray_executor', 'errands', 'object_store', 's3fs'}\n"
         "print([name for name in sys.modules if name.startswith('ray.') or parts & set(name.split('.'))])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@needs_ray
+def test_a_cluster_that_does_not_start_in_time_is_told_in_a_sentence(no_token):
+    """Ray waits 30 s for its own processes, and then raises Exception itself."""
+    import ray
+
+    def start(**options):
+        raise Exception("The current node timed out during startup.\nThis could happen because ...")
+
+    no_token.setattr(ray, "init", start)
+    told = error_of(ray_cluster.connect.__wrapped__, "local", False)
+    assert told == "ray.address=local: cannot be joined: The current node timed out during startup."
 
 
 def test_the_post_office_keeps_news_until_they_are_answered():
@@ -348,7 +361,7 @@ def machines():
         ray.shutdown()
         made.cluster.shutdown()
         ray_executor._mail.cache_clear()
-        ray_executor._connect.cache_clear()
+        ray_cluster.connect.cache_clear()
         for name in variables:
             del os.environ[name]
 
@@ -433,13 +446,13 @@ def test_a_node_tells_what_the_shared_folder_lacks(tmp_path):
     with TemporaryFile(tmp_path / "nodes") as file:
         file.write(b"text")
         words = (str(tmp_path), str(file.path))
-        assert ray_executor.see_folder(*words, "text") == ""
-        assert ray_executor.see_folder(*words, "another") == "missing"
-        assert ray_executor.see_folder(str(tmp_path), str(tmp_path / "none"), "text") == "missing"
+        assert ray_cluster.see_folder(*words, "text") == ""
+        assert ray_cluster.see_folder(*words, "another") == "missing"
+        assert ray_cluster.see_folder(str(tmp_path), str(tmp_path / "none"), "text") == "missing"
         fcntl.flock(file, fcntl.LOCK_UN)
-        assert ray_executor.see_folder(*words, "text") == "own locks"
+        assert ray_cluster.see_folder(*words, "text") == "own locks"
     assert list(tmp_path.iterdir()) == []
-    assert set(ray_executor.LACKS) == {"missing", "own locks", "rename"}
+    assert set(ray_cluster.LACKS) == {"missing", "own locks", "rename"}
 
 
 def test_the_simulation_of_a_cluster_ends_every_job():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from src.core import object_store, ray_executor, storage
+from src.core import object_store, ray_cluster, ray_executor, storage
 from src.core.executors import Job, make_executor, reads
 from tests.conftest import run_command, words
 from tests.same_bytes import results
@@ -145,7 +145,7 @@ def far(bucket, tmp_path_factory):
 
         ray.shutdown()
         made.cluster.shutdown()
-        for cached in (ray_executor._mail, ray_executor._connect, ray_executor._looked_at, object_store.opened):
+        for cached in (ray_executor._mail, ray_cluster.connect, ray_cluster.looked_at, object_store.opened):
             cached.cache_clear()
         for name in variables:
             del os.environ[name]
