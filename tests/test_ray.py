@@ -244,6 +244,12 @@ def test_nothing_of_ray_is_imported_without_it(tmp_path):
 
 
 @needs_ray
+def test_a_benchmark_is_of_this_machine(no_token):
+    told = error_of(run, ["bench", "agree", "executor=ray", "ray.address=local"])
+    assert "bench measures this machine" in told
+
+
+@needs_ray
 def test_a_cluster_that_does_not_start_in_time_is_told_in_a_sentence(no_token):
     """Ray waits 30 s for its own processes, and then raises Exception itself."""
     import ray

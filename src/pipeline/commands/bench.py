@@ -70,6 +70,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
+    if workspace.settings.executor.kind == "ray":
+        raise UserError("bench measures this machine, and no cluster: leave executor=ray out")
     if parsed.dry_run and parsed.parts != [GPU]:
         raise UserError(f"--dry-run is for: ./run.sh bench {GPU}")
     if parsed.parts == [GPU]:
