@@ -1,14 +1,18 @@
 """Measures what Ray costs on this machine, for the tables in docs/distributed.md.
 
 python -m tests.ray_measure
+python -m tests.ray_measure --rows 6000 --folds 2 --epochs 48
 
 A cluster of this machine alone (`ray.address=local`) and local processes run the same jobs: empty ones, one at a time,
-and fold jobs of the sample data, by one worker and by two. Meanwhile the memory of Ray's processes is sampled. It takes
-some minutes on two cores. Other work on the machine makes all figures worse; the load is printed beside them.
+and fold jobs of the sample data, by one worker and by two. Then, as looking at it takes time of the cores, the memory
+of Ray's processes while a fold job runs, and two. It takes some minutes on two cores; `--rows`, `--folds` and
+`--epochs` set how many fold jobs there are, and how long they are. Other work on the machine makes all figures worse;
+the load is printed beside them.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -42,7 +46,8 @@ WARM, EMPTY = 3, 30
 """Number of empty jobs before measuring, and of those that are measured."""
 EVERY = 0.5
 """Seconds between two samples of memory."""
-FOLDS = 4
+ROWS, FOLDS, EPOCHS = 1500, 4, 24
+"""Reports of the sample, number of fold jobs, and epochs of each."""
 MIB = 1 << 20
 
 
@@ -129,10 +134,11 @@ def kind_of(process: psutil.Process) -> str:
     return name if name in ("gcs_server", "raylet") else "agents and monitor"
 
 
-def prepared(folder: Path) -> tuple[Workspace, list[Job]]:
-    """Fold jobs of the sample data, each some seconds of one core."""
-    make_sample(folder / "input", rows=1500, test_rows=40, task=ROUND1, seed=7)
-    made = words(folder / "input", folder / "output", f"folds.k={FOLDS}", "train.epochs=24", "model.hidden_size=64")
+def prepared(folder: Path, rows: int, folds: int, epochs: int) -> tuple[Workspace, list[Job]]:
+    """Fold jobs of sample data; a thousand reports take a third of a second of one core, each epoch."""
+    make_sample(folder / "input", rows=rows, test_rows=40, task=ROUND1, seed=7)
+    size = f"folds.k={folds}", f"train.epochs={epochs}", "model.hidden_size=64"
+    made = words(folder / "input", folder / "output", *size)
     if run_main(["shift", *made]):
         raise SystemExit("the sample data could not be prepared")
     config = load_config("sample", [word for word in made if "=" in word], ["lstm"])
@@ -155,6 +161,11 @@ def load() -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--folds", type=int, default=FOLDS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    args = parser.parse_args()
     began = time.perf_counter()
     # Else each new process would import this module, and pytest with it, which those of a command do not.
     sys.modules["__main__"].__spec__ = None
@@ -162,7 +173,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     before = load()
     try:
-        workspace, jobs = prepared(folder)
+        workspace, jobs = prepared(folder, args.rows, args.folds, args.epochs)
         shutil.copytree(workspace.output.runs, folder / "planned")
 
         def anew() -> None:
@@ -191,9 +202,11 @@ def main() -> None:
             for workers in (1, 2):
                 anew()
                 print(told(f"fold jobs, {workers} at a time,", name, load()), file=sys.stderr)
-                with sampled() as samples:
-                    seconds[name, workers] = run_jobs(of_workers(workers), jobs)
-                busy[workers] = samples if name == "Ray" else busy[workers]
+                seconds[name, workers] = run_jobs(of_workers(workers), jobs)
+                if name == "Ray":
+                    anew()
+                    with sampled() as busy[workers]:
+                        run_jobs(of_workers(workers), jobs[:workers])
             quantiles = statistics.quantiles(empty, n=10)
             rows.append([name, f"{statistics.median(empty):.3f} s", f"{quantiles[-1]:.3f} s", f"{min(empty):.3f} s"])
             if name == "Ray":
@@ -206,7 +219,12 @@ def main() -> None:
         )
         table([f"an empty job, {EMPTY} times", "median", "90% within", "least"], rows)
         table(
-            [f"{FOLDS} fold jobs", "one worker", "two workers", "faster"],
+            [
+                f"{args.folds} folds of {args.rows:,} reports, {args.epochs} epochs",
+                "one worker",
+                "two workers",
+                "faster",
+            ],
             [
                 [name, *(f"{seconds[name, n]:.1f} s" for n in (1, 2)), f"{seconds[name, 1] / seconds[name, 2]:.2f}"]
                 for name in ("Ray", "local processes")
