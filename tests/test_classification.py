@@ -630,8 +630,9 @@ def gpu():
     yield torch.device("cuda")
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.allow_tf32 = True
-    for is_fused in ("flash", "mem_efficient", "cudnn"):
-        getattr(torch.backends.cuda, f"enable_{is_fused}_sdp")(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    for kernel in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(True)
 
 
 ON_GPU = [SMALL, Transformer(embedding_size=8, embedding_init="random", heads=2, dropout=0.2, positions="relative")]

@@ -259,7 +259,7 @@ def test_a_cluster_that_does_not_start_in_time_is_told_in_a_sentence(no_token):
 
     no_token.setattr(ray, "init", start)
     told = error_of(ray_cluster.connect.__wrapped__, "local", False)
-    assert told == "ray.address=local: cannot be joined: The current node timed out during startup."
+    assert told == "ray.address=local: cannot be joined: The current node timed out during startup"
 
 
 def test_the_post_office_keeps_news_until_they_are_answered():

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.settings import Train
+from src.core.settings import Recurrent, TextCNN, Train, Transformer
 from src.data.inputs import token_shape
 from src.models.classifier import build_model
+from src.models.language import MaskedLanguageModel
 from src.training import devices
 from src.training.batching import Batch
 from src.training.classification import Classification
@@ -40,15 +41,36 @@ def test_steps_on_a_cpu_start_kernel_by_kernel():
     assert type(steps_of(objective, objective.make_optimizer())) is Steps
 
 
-def test_what_looks_at_rows_on_the_cpu_is_not_recorded():
-    assert Language.is_recordable
-    for kind in OBJECTIVES.values():
-        objective = object.__new__(kind)
-        objective.model = build_model(SMALL, token_shape(SIZE), 3)
-        assert not objective.is_recordable, kind
+LSTM, TRANSFORMER = Recurrent(embedding_init="random"), Transformer(embedding_init="random")
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "is_tried"),
+    [
+        (LSTM, token_shape(SIZE), True),
+        (TRANSFORMER, token_shape(SIZE), True),
+        (LSTM.model_copy(update={"cell": "gru"}), token_shape(SIZE), False),
+        (TextCNN(embedding_init="random"), token_shape(SIZE), False),
+        (LSTM, STAYS, False),
+    ],
+    ids=["lstm", "transformer", "gru", "textcnn", "series"],
+)
+def test_what_was_tried_as_a_graph_is_recorded(model, shape, is_tried):
+    """Nothing else is: it might look at the CPU, which a graph cannot."""
+    built = build_model(model, shape, 3)
     objective = object.__new__(Classification)
-    objective.model = build_model(SMALL, STAYS, 1)
-    assert not objective.is_recordable, "series"
+    objective.model, objective._denoiser = built, None
+    assert objective.is_recordable == is_tried
+    if shape.kind == "tokens":
+        language = object.__new__(Language)
+        language.model = MaskedLanguageModel(built)
+        assert language.is_recordable == is_tried
+    objective._denoiser = object()
+    assert not objective.is_recordable
+    for kind in OBJECTIVES.values():
+        other = object.__new__(kind)
+        other.model, other._denoiser = built, None
+        assert not other.is_recordable, kind
 
 
 def test_compiling_on_a_gpu_is_told():

@@ -45,6 +45,8 @@ PEAKS = {
 name in torch: from data sheets of its maker. A card of another name, such as a part of a card, has no share."""
 PRECISIONS = ("fp32", "bf16")
 GRAPHS = "CUDA graphs"
+VERSION = 2
+"""Version of what the figures mean: in 1, CUDA graphs were those of torch.compile."""
 STEP = ("batch_size", "attack", "consistency", "join", "noise")
 """Settings of training that decide how much work a step is, beside the model."""
 TRAINED, PREDICTED = "train_per_second", "predict_per_second"
@@ -305,9 +307,9 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     """Returns the tables of what was measured; what was not has a dash, or its error."""
     result: list[Table] = []
     for name, one in found["rates"].items():
-        order = [variant.name for variant in variants()]
-        found_of = sorted(one["variants"].items(), key=lambda item: order.index(item[0]))
-        rows = [[key, *_cells(found["machine"]["device"], figures)] for key, figures in found_of]
+        card, measured = found["machine"]["device"], one["variants"]
+        known = [variant.name for variant in variants() if variant.name in measured]
+        rows = [[variant, *_cells(card, measured[variant])] for variant in known]
         columns = ["", "trained/s", "of peak", "predicted/s", "of peak", "MB", "error"]
         if rows:
             result.append((f"{name} ({', '.join(one['used_by'])})", columns, rows))

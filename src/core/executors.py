@@ -51,7 +51,7 @@ START = "spawn" if sys.platform == "darwin" else "forkserver"
 PRELOADED = ["src.training.classification", "src.training.prediction", "src.training.pretraining"]
 """Modules of most jobs, imported once by the server."""
 CARD_WORKERS = 8
-"""Largest number of workers that auto gives a GPU: 16 trained 2% more reports a second than 8, see docs/speed.md."""
+"""Largest number of workers that auto gives a GPU. Steps take turns on it, so that more gain little (docs/speed.md)."""
 PATIENCE = 10.0
 """Seconds in which jobs keep their state when a command is told to end."""
 

@@ -163,14 +163,17 @@ def connect(address: str, dashboard: bool) -> Any:
             log_to_driver=False,
         )
     except Exception as error:  # Ray raises this very class where a node of a busy machine starts too slowly
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            _("ray.address={address}: cannot be joined: {reason}").format(address=address, reason=reason)
-        ) from None
+        told = _("ray.address={address}: cannot be joined: {reason}")
+        raise UserError(told.format(address=address, reason=first_line(error))) from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)  # Ray takes SIGTERM for itself
     return ray
+
+
+def first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).removesuffix(".")
 
 
 def on_node(node: str) -> Any:
@@ -224,7 +227,7 @@ _asked: dict[str, tuple[float, list[dict[str, Any]]]] = {}
 
 
 _seen: set[tuple[str, str]] = set()
-"""Nodes that were asked about a folder."""
+"""Nodes that were asked about a folder or a store."""
 
 
 def check_storage(ray: Any, folder: Path) -> None:
@@ -272,7 +275,7 @@ def looked_at(url: str) -> object_store.ObjectStore:
 def check_store(ray: Any, store: object_store.ObjectStore) -> None:
     """Asks each node, once for a command, whether it reads what the command has written into the store. Raises
     UserError where it does not."""
-    nodes = [node for node in ray.nodes() if node["Alive"] and (node["NodeID"], store.url) not in _seen]
+    nodes = [node for node in nodes_of(ray) if (node["NodeID"], store.url) not in _seen]
     if not nodes:
         return
     place, text = f"nodes/{secrets.token_hex(16)}", secrets.token_hex(16)

@@ -440,7 +440,7 @@ class _Run:
             letters = self._ray.get(self._mail.hearing)
         except self._ray.exceptions.RayError as error:
             told = _("the Ray cluster was lost ({reason}). Run the same command to continue")
-            raise UserError(told.format(reason=_first_line(error))) from None
+            raise UserError(told.format(reason=ray_cluster.first_line(error))) from None
         self._mail.hearing = self._mail.post.hear.remote()
         for number, name, content in letters:
             task = self._tasks.get(name)
@@ -459,7 +459,7 @@ class _Run:
         except self._ray.exceptions.RayTaskError as error:
             return "failed", str(error)
         except self._ray.exceptions.RayError as error:
-            return "lost", str(_("its worker was lost: {reason}").format(reason=_first_line(error)))
+            return "lost", str(_("its worker was lost: {reason}").format(reason=ray_cluster.first_line(error)))
 
     def _kill(self, place: Place) -> Any:
         """Kills the processes of a task, which ends it for Ray; returns the reference of the task that does so."""
@@ -475,8 +475,3 @@ class _Run:
                 told = _("{name}: nothing was heard of it for {seconds:.0f} s, so its processes are killed")
                 warn(told.format(name=task.job.name, seconds=silent))
                 self._kill(task.place)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).removesuffix(".")

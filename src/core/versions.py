@@ -30,5 +30,10 @@ DOMAINS = 2
 ADAPT = 1
 """Outputs of models that were adapted to a domain."""
 REPORT = 2
-DEVICE = 2
-"""Which device and precision are used."""
+DEVICE = 3
+"""Which device and precision are used, and how a GPU computes."""
+
+
+def computed_on(device: str) -> str:
+    """Returns the name of a device for fingerprints: of a GPU with the version of how it computes."""
+    return device if device == "cpu" else f"{device} {DEVICE}"

@@ -23,8 +23,6 @@ class TokenEmbedding(nn.Module):
     """Embedding of `tokens`: int32 word indices (B, T), or mixtures (B, T, K) of K words a place (layers.mixture)."""
 
     context_size = 0
-    is_recordable = True
-    """See Objective.is_recordable."""
 
     def __init__(self, settings: Model, shape: InputShape, vectors: Tensor | None = None):
         """`vectors` (shape.size, embedding_size) replace the random start."""

@@ -99,7 +99,6 @@ class SeriesInput(Fitted):
     """
 
     sized = ("donors",)
-    is_recordable = False
 
     def __init__(self, settings: Model, shape: InputShape, features: Features):
         super().__init__()

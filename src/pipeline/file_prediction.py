@@ -221,7 +221,7 @@ class FilePrediction:
             result = storage.read_json(fold / "result.json", model.remedy)
             if denoiser := result.get("denoiser"):
                 storage.require(self.workspace.output.root / denoiser / "result.json", model.remedy)
-            made_by = [versions.TRAIN, storage.libraries("torch"), self._machine.device]
+            made_by = [versions.TRAIN, storage.libraries("torch"), versions.computed_on(self._machine.device)]
             yield fold, fingerprint({"fold": result, "place": fold.name, "made_by": made_by})
 
     def _located(self, tree: dict[str, Any], number: int) -> dict[str, Any]:

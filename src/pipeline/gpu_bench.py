@@ -123,6 +123,7 @@ class GpuBench:
             "cores": available_cores(),
             "python": platform.python_version(),
             "dry_run": self.dry_run,
+            "version": gpu.VERSION,
         }
         rates = {name: {"used_by": one["used_by"], "variants": {}} for name, one in self.encoders.items()}
         new = {"machine": machine, "sessions": [], "rates": rates, "side_by_side": {}, "presets": {}}
@@ -168,7 +169,8 @@ class GpuBench:
         """Measures the steps that are missing, in waves of as many processes as there are cores and memory for."""
         wanted = self._unmeasured()
         until = seconds + time.monotonic()
-        size = self._at_once()
+        cores = max(2, available_cores())
+        size = cores if self.device.type == "cpu" else min(cores, devices.jobs_on(self.device))
         for start in range(0, len(wanted), size):
             named = {f"{name}: {variant.name}": (name, variant) for name, variant in wanted[start : start + size]}
 
@@ -180,10 +182,6 @@ class GpuBench:
             given = {job: (self.encoders[name]["run"], variant) for job, (name, variant) in named.items()}
             if not self._wave("rates", given, until, keep):
                 return
-
-    def _at_once(self) -> int:
-        cores = max(2, available_cores())
-        return cores if self.device.type == "cpu" else min(cores, devices.jobs_on(self.device))
 
     def _side_encoders(self) -> list[str]:
         """Encoders of the preset that is made first, whose folds are measured side by side: the slowest first."""
@@ -259,7 +257,7 @@ class GpuBench:
             info(f"bench: no time is left for {preset}")
             return
         settings = self.configs[preset]
-        workers = found.setdefault("workers", settings.executor.workers)
+        workers = found["workers"] = settings.executor.workers
         found["command"] = " ".join([preset, *SEEDS.get(preset, ())])
         found["sessions"].append(None)  # stays so if this command is killed
         self._save()

@@ -33,6 +33,7 @@ from src.training.loop import fit, seed_of
 from src.training.objective import History, Objective, Validated
 from src.training.optimizers import make_optimizer
 from src.training.rows import Rows, computed_once
+from src.training.steps import is_recordable
 
 
 @reads(lambda payload: FoldJob(**payload).reads())
@@ -214,7 +215,7 @@ class Classification(Objective):
     ):
         """`outcomes` (N, K) of the train rows, standardised, with NaN where unknown: see settings.outcome_weight."""
         super().__init__(model, settings, device)
-        self._task, self._train, self._precision = task, train, precision
+        self._task, self._train, self._precision, self._denoiser = task, train, precision, denoiser
         learned, self._valid = (
             replace(rows, labels=self._learned(torch.from_numpy(rows.labels)).numpy()) for rows in (train, valid)
         )
@@ -295,9 +296,8 @@ class Classification(Objective):
 
     @property
     def is_recordable(self) -> bool:
-        """True for reports, learned as one set: other objectives choose rows on the CPU."""
-        known = type(self) is Classification and isinstance(self.model, Classifier)
-        return known and self.model.input_layer.is_recordable
+        """True for what was tried as a graph: other objectives choose rows on the CPU, and a denoiser mixes words."""
+        return type(self) is Classification and self._denoiser is None and is_recordable(self.model)
 
     def ids(self, rows: np.ndarray) -> np.ndarray:
         return self._train.ids[rows]

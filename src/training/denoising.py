@@ -131,7 +131,7 @@ def denoised_views(
     loaded = Corpus.load(corpus)
     made_by = storage.read_json(denoiser / "result.json", "pretrain")["fingerprint"]
     found_by = settings.model_dump_json(include={"prior", "confidence"})
-    how = [made_by, precision, found_by, f"{versions.DENOISE} {torch.__version__} {device.type}"]
+    how = [made_by, precision, found_by, f"{versions.DENOISE} {torch.__version__} {versions.computed_on(device.type)}"]
     stamp = storage.array_hash(loaded.tokens, np.array(how))
     name = f"{made_by}.{stamp}"  # the encoder's fingerprint, by which ./run.sh clean finds copies without encoder
     paths = {view: corpus / "denoised" / f"{name}.{view}.npy" for view in settings.views if view != "raw"}

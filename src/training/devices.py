@@ -19,8 +19,8 @@ from src.core.language import _
 PROBE_TOLERANCE = 0.05
 """Largest relative difference between the bfloat16 and float32 gradients of the probe; bfloat16 keeps 8 bits."""
 CARD_MEMORY = 2 << 30
-"""Bytes of a card's memory that a job is reckoned to need: half a GB for its CUDA context, 0.1 to 0.5 GB for tensors of
-the presets' models, and the rest for larger models."""
+"""Bytes of a card's memory that a job is reckoned to need: half a GB for its CUDA context, 0.3 to 0.5 GB for
+tensors and CUDA graphs of the presets' models, and the rest for larger models."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -39,12 +39,12 @@ def set_up(device: torch.device) -> None:
     kernels have no deterministic form; that trains 3 to 4% fewer reports a second (docs/speed.md).
     """
     if device.type == "cuda":
-        for is_fused in ("flash", "mem_efficient", "cudnn"):
-            getattr(torch.backends.cuda, f"enable_{is_fused}_sdp")(False)
+        for kernel in ("flash", "mem_efficient", "cudnn"):
+            getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # which adds a kernel to many others
+        torch.utils.deterministic.fill_uninitialized_memory = False  # filling adds a kernel to many others
         warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
 
 
@@ -54,7 +54,7 @@ def name_of(device: torch.device) -> str:
 
 def pick_precision(name: str, device: torch.device) -> str:
     """`auto` is bf16 on a CPU that multiplies it natively and trains a recurrence in it as in fp32. On a GPU `auto` is
-    fp32: steps of such small models wait for the start of each kernel, and casts to bf16 add kernels (docs/speed.md).
+    fp32: casts to bf16 add kernels, so that such small models gain 16% at most, and some nothing (docs/speed.md).
     """
     if name != "auto":
         return name

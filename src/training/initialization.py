@@ -97,7 +97,8 @@ def pretrain_jobs(
     number f modulo the number of encoders, which has not read that fold.
     """
     config, dataset = workspace.settings, workspace.dataset
-    folders, made_by, jobs = text_folders(dataset), [versions.PRETRAIN, storage.libraries("torch"), here.device], {}
+    made_by = [versions.PRETRAIN, storage.libraries("torch"), versions.computed_on(here.device)]
+    folders, jobs = text_folders(dataset), {}
     vectors_of = vectors_of or word_vectors(workspace)
     texts = [dataset.manifest["train"], *dataset.test_texts.values(), *dataset.extra_texts.values()]
     for name, run in {**config.denoisers, **config.runs}.items():

@@ -38,7 +38,8 @@ class Objective(abc.ABC):
     n_batches: int
     """Batches of an epoch of all rows."""
     is_recordable = False
-    """True where step() does the same to all batches of the same shapes, and reads nothing of them on the CPU."""
+    """True where step() does the same to all batches of the same shapes, and reads nothing of them on the CPU, see
+    steps.py."""
 
     def __init__(self, model: nn.Module, settings: Optimisation, device: torch.device):
         self.model, self.settings, self.device = model, settings, device

@@ -158,7 +158,11 @@ class _Planner:
                 "seed": seed,
                 "fold": split.fold,
                 "precision": precision,
-                "made_by": [versions.TRAIN, storage.libraries(*_makers(self.run)), self.here.device],
+                "made_by": [
+                    versions.TRAIN,
+                    storage.libraries(*_makers(self.run)),
+                    versions.computed_on(self.here.device),
+                ],
                 **(lesson.stamp() if lesson else {}),
             }
         )

@@ -29,6 +29,7 @@ from src.training.loop import fit, seed_of
 from src.training.masking import Questions, ask
 from src.training.objective import History, Objective, Validated
 from src.training.rows import n_files, numbered_on
+from src.training.steps import is_recordable
 
 HELD_OUT = 50
 """One report in so many is held out for the validation loss."""
@@ -75,7 +76,6 @@ class Language(Objective):
     """
 
     part = "pretrain"
-    is_recordable = True
 
     def __init__(
         self,
@@ -133,6 +133,10 @@ class Language(Objective):
         is_broken[wanted.places[~losses.isfinite()] // odd.shape[1]] = True
         return is_broken.cpu().numpy()
 
+    @property
+    def is_recordable(self) -> bool:
+        return is_recordable(self.model)
+
     def ids(self, rows: np.ndarray) -> np.ndarray:
         return self._text.ids[rows]
 
@@ -144,8 +148,8 @@ class Language(Objective):
     def _questions(
         self, rows: np.ndarray, batch_size: int, rng: np.random.Generator, everywhere: bool = False
     ) -> Iterator[tuple[Batch, Asked]]:
-        """Yields batches of questions about the reports in `rows`. `everywhere`: shapes do not depend on the number of
-        words that are asked for."""
+        """Yields batches of questions about the reports in `rows`. `everywhere`: the model answers at all places, which
+        costs more, so that shapes do not depend on the number of words that are asked for."""
         tokens, lengths, domain = self._text.tokens[rows], self._text.lengths[rows], self._text.domain[rows]
         questions = ask(tokens, lengths, self.settings, self._alphabet, rng)
         inputs = {"tokens": questions.shown}

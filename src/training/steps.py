@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.models.input_layers import TokenEmbedding
+from src.models.recurrent import RecurrentEncoder
+from src.models.transformer import TransformerEncoder
 from src.training.batching import Batch
 from src.training.objective import Objective
 
@@ -58,7 +61,7 @@ class GraphSteps(Steps):
 
     def take(self, batch: Batch, wanted: Any, rate: float) -> Tensor:
         self.set_rate(rate)
-        given = batch._replace(domain=None), wanted
+        given = batch, wanted
         tensors = tensors_of(given)
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         if shapes not in self._graphs:
@@ -97,12 +100,20 @@ class Graph:
         return self.values
 
 
+def is_recordable(model: nn.Module) -> bool:
+    """Returns True for models whose steps were tried as graphs: LSTMs and Transformers of tokens."""
+    encoder = getattr(model, "encoder", None)
+    cells = [*encoder.forwards, *encoder.backwards] if isinstance(encoder, RecurrentEncoder) else []
+    is_known = isinstance(encoder, TransformerEncoder) or cells and all(isinstance(cell, nn.LSTM) for cell in cells)
+    return bool(is_known) and isinstance(model.input_layer, TokenEmbedding)
+
+
 def steps_of(objective: Objective, optimizer: torch.optim.Optimizer) -> Steps:
     return (GraphSteps if objective.has_graphs else Steps)(objective, optimizer)
 
 
 def tensors_of(nested: Any) -> list[Tensor]:
-    """Tensors in nested tuples and dictionaries, in their order."""
+    """Returns the tensors in nested tuples and dictionaries, in their order."""
     if isinstance(nested, Tensor):
         return [nested]
     parts = nested.values() if isinstance(nested, dict) else nested if isinstance(nested, tuple) else ()
