@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -161,3 +163,36 @@ def test_what_is_limited_ends_in_time_and_what_follows_does_not():
         with interrupts.limited(PATIENCE), pytest.raises(interrupts.Terminated):
             signal.raise_signal(signal.SIGTERM)
         interrupts.received()
+
+
+class Slow:
+    """Object whose end takes longer than the limit of the test."""
+
+    def __del__(self):
+        time.sleep(0.3)
+
+
+def test_a_limit_that_meets_what_the_garbage_collector_calls_comes_after_it():
+    """Python drops what is raised there."""
+
+    def slow(phase, info):
+        time.sleep(0.15)
+
+    gc.callbacks.append(slow)
+    try:
+        with pytest.raises(interrupts.TimedOut), interrupts.limited(0.1):
+            gc.collect()
+            time.sleep(PATIENCE)
+    finally:
+        gc.callbacks.remove(slow)
+    with pytest.raises(interrupts.TimedOut), interrupts.limited(0.1):
+        Slow()
+        time.sleep(PATIENCE)
+
+
+def test_a_limit_that_a_library_catches_comes_again(monkeypatch):
+    monkeypatch.setattr(interrupts, "AGAIN", 0.1)
+    with pytest.raises(interrupts.TimedOut), interrupts.limited(0.1):
+        with contextlib.suppress(BaseException):
+            time.sleep(PATIENCE)
+        time.sleep(PATIENCE)

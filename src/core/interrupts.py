@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SOON, AGAIN = 0.1, 3.0
-"""Seconds until an end that met an import is tried again, and one that nobody received."""
+"""Seconds until an end that would be lost is tried again, and one that nobody received."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -44,7 +45,7 @@ def raised() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         global _ending
         _ending = number
-        if _imports(frame):
+        if _would_be_lost(frame):
             signal.setitimer(signal.ITIMER_REAL, SOON)
         else:
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
@@ -72,15 +73,16 @@ class TimedOut(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raises TimedOut within the context, `seconds` after its start; amid an import as soon as that has ended. Within
-    raised(), on the main thread; elsewhere there is no limit."""
+    """Raises TimedOut within the context, `seconds` after its start; where it would be lost, as soon as that has ended,
+    and again until somebody calls received(). Within raised(), on the main thread; elsewhere there is no limit."""
 
     def end(number: int, frame: FrameType | None) -> None:
         if _ending:
             raise Terminated(_ending)
-        if _imports(frame):
+        if _would_be_lost(frame):
             signal.setitimer(signal.ITIMER_REAL, SOON)
         else:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
             raise TimedOut
 
     if threading.current_thread() is not threading.main_thread():
@@ -96,16 +98,19 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def received() -> None:
-    """Ends the repetition of Terminated. Whoever catches it to clean up calls this first."""
+    """Ends the repetition of Terminated and TimedOut. Whoever catches it to clean up calls this first."""
     global _ending
     _ending = 0
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _imports(frame: FrameType | None) -> bool:
-    """Returns True amid an import: libraries take an exception there for a missing module, or abort."""
+def _would_be_lost(frame: FrameType | None) -> bool:
+    """Returns True amid an import, where libraries take an exception for a missing module, or abort, and in what the
+    garbage collector calls, where Python drops it."""
+    called = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_name == "__del__" or code in called:
             return True
         frame = frame.f_back
     return False
