@@ -191,7 +191,7 @@ def test_a_limit_that_meets_what_the_garbage_collector_calls_comes_after_it():
 
 
 def test_a_limit_that_a_library_catches_comes_again(monkeypatch):
-    monkeypatch.setattr(interrupts, "AGAIN", 0.1)
+    monkeypatch.setattr(interrupts, "LATE", 0.1)
     with pytest.raises(interrupts.TimedOut), interrupts.limited(0.1):
         with contextlib.suppress(BaseException):
             time.sleep(PATIENCE)

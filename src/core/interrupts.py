@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SOON, AGAIN = 0.1, 3.0
-"""Seconds until an end that would be lost is tried again, and one that nobody received."""
+SOON, AGAIN, LATE = 0.1, 3.0, 1.0
+"""Seconds until an end that would be lost is tried again, and one by a signal, or by a limit, that nobody received."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -82,7 +82,7 @@ def limited(seconds: float) -> Iterator[None]:
         if _would_be_lost(frame):
             signal.setitimer(signal.ITIMER_REAL, SOON)
         else:
-            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+            signal.setitimer(signal.ITIMER_REAL, LATE)
             raise TimedOut
 
     if threading.current_thread() is not threading.main_thread():
