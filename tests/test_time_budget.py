@@ -426,13 +426,13 @@ def test_the_next_cheapest_run_is_submitted_where_the_first_fails(copy, tiny_inp
 
 def test_baselines_take_a_small_share_of_the_time(copy, tiny_input, monkeypatch, capsys):
     budget = budget_of(copy, tiny_input)
+    budget._make(budget.workspace, "folds")  # the limit is of the baselines, however slow the machine is
     shutil.rmtree(copy / "baselines")
     monkeypatch.setattr("src.core.terminal.started", time.monotonic)
     monkeypatch.setattr(time_budget, "BASELINES_SHARE", 1e-9)
     budget._make_baselines()
     assert "the baselines take longer than 0 s, and are left out" in capsys.readouterr().out
     assert not any(time_budget._is_made(budget.workspace, stage) for stage in ("baselines", "explain"))
-    assert time_budget._is_made(budget.workspace, "folds")
 
 
 def test_predictions_follow_what_was_needed(copy, tiny_input, monkeypatch):
