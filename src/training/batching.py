@@ -20,7 +20,8 @@ WIDTHS = 4
 and costs no more time than it saves."""
 
 GRAPH_WIDTHS = 16
-"""The same on a GPU, where each width has a CUDA graph, and padding costs little: seven widths serve an epoch."""
+"""Number of which widths are multiples on a GPU, where each has a CUDA graph, and padding costs little: seven serve an
+epoch."""
 
 
 def widths_on(device: torch.device) -> int:
