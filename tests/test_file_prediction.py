@@ -190,13 +190,24 @@ def test_bad_lines_are_told_before_anything_is_predicted(copy, tiny_input, tmp_p
 
 
 KILLED = """
-import sys
+import functools, sys, time
 from src.__main__ import main
 from src.pipeline import file_prediction
-file_prediction.CHUNK = 32
+from tests.waiting import PATIENCE
+
+write_lines = file_prediction.write_lines
+
+@functools.wraps(write_lines)
+def write_lines_of_six(payload, progress):
+    if payload["out"].endswith("00006.csv"):
+        time.sleep(2 * PATIENCE)
+    write_lines(payload, progress)
+
+file_prediction.CHUNK, file_prediction.write_lines = 32, write_lines_of_six
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
+"""Command that does not end before it is killed, however late: it stands still in the seventh shard."""
 
 
 def test_a_killed_command_goes_on_with_the_next_shard(copy, tiny_input, tmp_path, small, capsys, monkeypatch):

@@ -471,13 +471,21 @@ def test_a_key_is_asked_for_and_kept_in_memory_only(browser, serve):
 
 def test_a_full_queue_is_waited_for(browser, serve):
     running = serve(settings=Serve(watch=0, queue=1, max_rows=1, batch=1))
-    go, predictor = threading.Event(), running.service.predictor
+    begun, go, predictor = threading.Event(), threading.Event(), running.service.predictor
     whole = predictor.predict
-    predictor.predict = lambda rows: go.wait(PATIENCE) and whole(rows)
-    browser.evaluate(
-        "for (let i = 0; i < 2; i++) fetch('/predict', {method: 'POST', headers: {'Content-Type': 'application/json'}, "
+
+    def predict(rows):
+        begun.set()
+        return go.wait(PATIENCE) and whole(rows)
+
+    predictor.predict = predict
+    fetch = (
+        "fetch('/predict', {method: 'POST', headers: {'Content-Type': 'application/json'}, "
         "body: JSON.stringify({tokens: '1'})}), 0"
     )
+    browser.evaluate(fetch)
+    assert begun.wait(PATIENCE)  # the row has left the queue: the next one is not refused
+    browser.evaluate(fetch)
     wait_until(lambda: "serve_queue_rows 1.0" in running.service.metrics.text().decode())
     browser.click("#text")
     browser.type("300 1")

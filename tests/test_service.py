@@ -773,7 +773,12 @@ def test_a_shutdown_answers_what_is_in_the_queue(blend, tmp_path):
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: "serve_queue_rows 8.0" in httpx.get(made.url + "/metrics").text or found, made.process)
+
+        def is_accepted() -> bool:
+            shown = httpx.get(made.url + "/metrics").text
+            return "serve_queue_rows 8.0" in shown or len(found) == 8  # a busy machine may be late for the deadline
+
+        wait_until(is_accepted, made.process)
         made.process.terminate()
         assert made.process.wait(PATIENCE) == 0
         for thread in threads:
