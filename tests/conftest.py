@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from src.__main__ import main
-from src.core import interrupts, terminal
+from src.core import executors, interrupts, terminal
 from src.core.errors import UserError
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1, ROUND2
@@ -37,6 +37,13 @@ TINY = [
 ]  # fmt: skip
 """Command-line words that make a pipeline run in seconds."""
 
+
+executors.PRELOADED += [
+    "torch._dynamo",  # which the first optimizer of a process imports
+    *("sklearn.ensemble", "sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.svm"),
+    *("src.pipeline.shifts.text", "src.pipeline.stages.baselines", "src.reporting.explanations"),
+]
+"""Modules that workers import, for more than a second of each: here their server imports these once for all tests."""
 
 LARGE_ROWS, LARGE_TEST_ROWS = 4000, 1000
 
