@@ -42,7 +42,7 @@ LIBRARIES = (
     "jinja2", "iterstrat.ml_stratifiers", "matplotlib.pyplot", "optuna", "rich.progress", "rich.table",
     "safetensors.torch", "scipy.stats", "sklearn.ensemble", "sklearn.feature_extraction.text", "sklearn.linear_model",
     "sklearn.svm", "src.serving.bundle", "src.serving.predictor", "src.serving.torch_engine", "threadpoolctl",
-    "torch.nn.functional",
+    "torch._dynamo", "torch.nn.functional",
 )  # fmt: skip
 """Modules that commands import on use, imported once by the server."""
 HEARD = ("stdout", "stderr")
