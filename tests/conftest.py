@@ -7,6 +7,7 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # tiny matrices: threads would only wait for each other
 os.environ["LANGUAGE"] = "en"  # messages are compared with English ones
 
+import contextlib
 import fcntl
 import getpass
 import shutil
@@ -14,13 +15,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import tests.warm  # noqa: F401  for workers that the tests start from this process
 from src.__main__ import main
-from src.core import executors, interrupts, terminal
+from src.core import interrupts, terminal
 from src.core.errors import UserError
 from src.data.synthetic import make_sample
 from src.data.tasks import ROUND1, ROUND2
@@ -37,13 +39,6 @@ TINY = [
 ]  # fmt: skip
 """Command-line words that make a pipeline run in seconds."""
 
-
-executors.PRELOADED += [
-    "torch._dynamo",  # which the first optimizer of a process imports
-    *("sklearn.ensemble", "sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.svm"),
-    *("src.pipeline.shifts.text", "src.pipeline.stages.baselines", "src.reporting.explanations"),
-]
-"""Modules that workers import, for more than a second of each: here their server imports these once for all tests."""
 
 LARGE_ROWS, LARGE_TEST_ROWS = 4000, 1000
 
@@ -131,7 +126,7 @@ def made_offline(made_once, tiny_input) -> Path:
     """output/: a finished pipeline, made in processes without a network; log: every address that they asked for."""
 
     def make(folder: Path) -> None:
-        made, _ = run_offline(folder, "-m", "src", *words(tiny_input, folder / "output"))
+        made, _ = run_offline(folder, "-m", "tests.warm", *words(tiny_input, folder / "output"))
         assert made.returncode == 0, made.stderr
 
     return made_once("offline", make)
@@ -173,6 +168,23 @@ def shifted(made_once) -> Path:
 @pytest.fixture
 def copy(done, tmp_path) -> Path:
     return Path(shutil.copytree(done, tmp_path / "output", copy_function=shutil.copy2))
+
+
+@contextlib.contextmanager
+def drawn_unplaced() -> Iterator[None]:
+    """Draws pictures without a layout, for pipelines of whose pages no test looks at a picture: to place one takes
+    twice as long as to draw it."""
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "set_layout_engine", lambda *arguments, **keywords: None)
+        yield
+
+
+@pytest.fixture
+def unplaced_pictures():
+    with drawn_unplaced():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def begun(command: list[str], folder: Path, state: str) -> subprocess.Popen:
     """The command, as soon as a job of it has such a checkpoint in `folder`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "src", *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "tests.warm", *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
     )
     wait_until(lambda: list(folder.rglob(state)), process)
     return process
