@@ -182,6 +182,7 @@ def test_length_of_stay_has_an_error_against_hours_and_no_alarms(made):
     assert found["scores"][-1]["mae"]["value"] < found["scores"][0]["mae"]["value"]
 
 
+@pytest.mark.slow  # trains a pipeline of its own
 def test_the_few_stays_of_a_holdout_are_read(tmp_path):
     make_sample(tmp_path / "input", rows=60, test_rows=5, seed=1)
     given = [word for word in words(tmp_path) if "boosting." not in word]

@@ -83,6 +83,10 @@ def make_images(path: Path, height: int = 6, width: int = 5, seed: int = 0) -> N
     np.savez(path, **arrays)
 
 
+DEFAULT = ["icu", pytest.param("los", marks=pytest.mark.slow), "frames"]
+"""Tasks, for tests of whose code los and icu share all but the unit of a prediction."""
+
+
 def stamps(folder: Path) -> dict[Path, int]:
     """Time of the last change of each file, in nanoseconds."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
@@ -175,6 +179,7 @@ def test_files_that_changed_under_their_name_are_not_gone_on_with(task, copied, 
         path.write_bytes(before)
 
 
+@pytest.mark.usefixtures("unplaced_pictures")
 @pytest.mark.parametrize("task", ["icu", *(pytest.param(task, marks=pytest.mark.slow) for task in ("los", "frames"))])
 def test_every_verb_works(task, copied, states, capsys):
     made = copied(task)
@@ -208,7 +213,7 @@ def test_a_second_run_makes_nothing(task, finished):
     assert set(again) <= {made.submission.name, "job.lock", "pipeline.json"}
 
 
-@pytest.mark.parametrize("task", CLINICAL)
+@pytest.mark.parametrize("task", DEFAULT)
 def test_predictions_for_the_test_file_are_those_submitted(task, copied, capsys):
     made = copied(task)
     assert main(["predict", "blend", str(made.test_path), *made.words()]) == 0
@@ -223,7 +228,7 @@ def test_predictions_for_the_test_file_are_those_submitted(task, copied, capsys)
         np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("task", CLINICAL)
+@pytest.mark.parametrize("task", DEFAULT)
 def test_a_bundle_predicts_the_bytes_of_its_run(task, finished, tmp_path):
     """From an empty output folder; in memory it predicts the same, and says which parameters of a stay matter."""
     made = finished(task)

@@ -463,6 +463,7 @@ def test_a_run_has_the_same_bytes_without_a_shared_folder(tmp_path, tiny_input, 
     assert results(output) == results(done) and len(made) > 15
 
 
+@pytest.mark.slow  # by default a run is trained and predicted so
 def test_a_large_file_is_predicted_in_shards_without_a_shared_folder(tmp_path, copy, tiny_input, afar, monkeypatch):
     monkeypatch.setattr(file_prediction, "CHUNK", 32)
     given, found = reports_of(tiny_input, 80, tmp_path / "given.csv"), []

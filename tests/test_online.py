@@ -200,6 +200,7 @@ def test_a_submission_that_changed_since_it_was_noted_is_not_taken_for_another(c
     assert main(command) == 0 and SubmissionLog(copy / "submissions.jsonl").find("s2").score("online") == 0.5
 
 
+@pytest.mark.slow  # by default a damaged log is told by the same verbs
 @pytest.mark.usefixtures("unplaced_pictures")
 def test_the_log_of_another_output_is_told(copy, tiny_input, capsys):
     made, log = words(tiny_input, copy), SubmissionLog(copy / "submissions.jsonl")

@@ -30,7 +30,7 @@ from src.evaluation import metrics
 from src.evaluation.external_dataset import Pool
 from src.evaluation.workspace import Workspace
 from src.training import prediction
-from tests.conftest import run_command, words
+from tests.conftest import drawn_unplaced, run_command, words
 from tests.test_architecture import HEAVY
 from tests.test_import import exported
 from tests.test_import import imported as import_words
@@ -510,6 +510,7 @@ def advice(told: str) -> list[str]:
     return shlex.split(told.rpartition("Run: ./run.sh ")[2])
 
 
+@pytest.mark.slow  # by default the leaderboard tells of such runs
 @pytest.mark.usefixtures("unplaced_pictures")
 def test_runs_of_other_folds_are_not_blended_and_the_advice_ends(copy, tiny_input, capsys):
     assert main(["folds", *words(tiny_input, copy), "folds.k=3"]) == 0
@@ -780,7 +781,8 @@ def noisy(made_once) -> tuple[list[str], Path]:
 
     def make(folder: Path) -> None:
         make_sample(folder / "input", rows=2500, test_rows=1200, task=ROUND1, seed=3)
-        run_command(chosen(folder))
+        with drawn_unplaced():
+            run_command(chosen(folder))
 
     folder = made_once("noisy", make)
     return chosen(folder), folder / "output"

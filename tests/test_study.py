@@ -338,6 +338,7 @@ def test_trials_of_a_driver_that_was_killed_are_taken_over(shared, tmp_path):
     assert {trial.user_attrs[study.OWNER].split("/")[-2] for trial in trials} == {"here"}
 
 
+@pytest.mark.slow  # by default another driver takes the trial over
 def test_a_driver_that_comes_back_goes_on_with_its_trial(shared, tmp_path):
     victim = Driver(tmp_path / "back/one", shared, 6, lease=600, slow=True)
     begun = victim.told()
@@ -353,6 +354,7 @@ def test_a_driver_that_comes_back_goes_on_with_its_trial(shared, tmp_path):
     assert study.LOST not in trials[begun[0]].user_attrs
 
 
+@pytest.mark.slow  # by default a driver is killed
 def test_a_driver_that_stands_still_keeps_its_trial(shared, tmp_path):
     stopped = Driver(tmp_path / "stopped/one", shared, 5, lease=0.5, slow=True)
     begun = stopped.told()

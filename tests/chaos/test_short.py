@@ -45,7 +45,7 @@ def test_damaged_artefacts_are_healed_or_named(journey, tmp_path):
 
 
 def test_hostile_settings_names_and_logs_are_refused(journey, tmp_path):
-    scene, numbers = journey.scenes[-1], {"settings": 20, "name": 3, "log": 3}
+    scene, numbers = journey.scenes[-1], {"settings": 12, "name": 2, "log": 2}
     cases = [f"{kind} short/{number}" for kind, count in numbers.items() for number in range(count)]
     check(cases, lambda case: hostile.judge(scene, case, tmp_path / "trial"), tmp_path)
 
