@@ -120,8 +120,8 @@ def test_operations_are_those_of_the_matrix_products():
     model = product.built(LSTM)
     size, gates, directions = 8, 4 * 8, 2
     recurrence = 2 * 50 * directions * (size + size) * gates
-    head, mean = 2 * 4 * size * 17, 2 * 50 * 2 * size
-    assert product.flops(model, batches) == recurrence + head + mean
+    queries = means = 2 * 50 * directions * size * 17  # of each label's own attention; its head multiplies no matrices
+    assert product.flops(model, batches) == recurrence + queries + means
 
 
 def test_the_textbook_loop_learns(tmp_path):

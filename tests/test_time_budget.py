@@ -276,7 +276,8 @@ class Simulated(TimeBudget):
 @pytest.mark.parametrize("speed", [0.7e-3, 2e-3])
 @pytest.mark.parametrize("minutes", [5, 15, 45])
 def test_the_time_is_used_and_never_exceeded(copy, tiny_input, monkeypatch, minutes, speed):
-    """On 10,000 reports, whatever the speed, and where steps take up to a third longer or shorter than predicted."""
+    """On 10,000 reports, whatever the speed, and where steps take up to a third longer or shorter than predicted, what is
+    left is too short for a further step."""
     (copy / "folds.json").unlink()
 
     def of(self, run) -> float:
@@ -297,7 +298,7 @@ def test_the_time_is_used_and_never_exceeded(copy, tiny_input, monkeypatch, minu
         made._rows, made._unlabelled, made._tests = REPORTS, UNLABELLED, [3_000, 5_000]
         monkeypatch.setattr(time_budget, "Pace", lambda *_, made=made: made)
         budget.run()
-        assert (0.9 if speed < 1e-3 else 0.75) * budget.seconds < budget.clock <= budget.seconds
+        assert 0 <= budget.seconds - budget.clock < min(step.predicted for step in budget.steps[1:])
         assert budget.steps[0].at < 0.35 * budget.seconds and len(budget.steps) > 1
 
 
