@@ -276,8 +276,8 @@ class Simulated(TimeBudget):
 @pytest.mark.parametrize("speed", [0.7e-3, 2e-3])
 @pytest.mark.parametrize("minutes", [5, 15, 45])
 def test_the_time_is_used_and_never_exceeded(copy, tiny_input, monkeypatch, minutes, speed):
-    """On 10,000 reports, whatever the speed, and where steps take up to a third longer or shorter than predicted, what is
-    left is too short for a further step."""
+    """On 10,000 reports, whatever the speed, and where steps take up to a third longer or shorter than predicted, what
+    is left is too short for a further step."""
     (copy / "folds.json").unlink()
 
     def of(self, run) -> float:
