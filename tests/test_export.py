@@ -86,6 +86,22 @@ def test_a_graph_says_what_the_model_says_for_any_batch_and_length(tmp_path, nam
         np.testing.assert_allclose(found, wanted, atol=2e-5, err_msg=str(shape))
 
 
+def test_a_graph_remembers_what_a_head_of_neighbours_does(tmp_path):
+    torch.manual_seed(0)
+    settings = ENCODERS["rotary"].model_copy(update={"pooling": "mean", "head": "neighbours"})
+    model, rng = build_model(settings, token_shape(SIZE), LABELS).eval(), np.random.default_rng(0)
+    tokens, lengths = reports(64, 20)
+    with torch.inference_mode():
+        features = model.pooled({"tokens": tokens}, lengths).numpy()
+    model.head.fit(features, (rng.random((64, LABELS)) < 0.3).astype(np.float32), np.ones(64))
+    export_classifier(model, tmp_path / "model.onnx")
+    for batch in (1, 64):
+        with torch.inference_mode():
+            wanted = model({"tokens": tokens[:batch]}, lengths[:batch]).numpy()
+        (found,) = run(tmp_path / "model.onnx", tokens=tokens[:batch], lengths=lengths[:batch])
+        np.testing.assert_allclose(found, wanted, atol=2e-3)  # the exponent of the similarity makes much of rounding
+
+
 @pytest.mark.parametrize("name", ["lstm-1", "rotary"])
 def test_a_graph_reads_mixtures(tmp_path, name):
     torch.manual_seed(0)

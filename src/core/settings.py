@@ -236,7 +236,7 @@ class Noise(Settings):
 
 
 class Model(Settings):
-    """Settings common to all models: embedding, pooling and linear head."""
+    """Settings common to all models: embedding, pooling and head."""
 
     embedding_size: int = Field(128, ge=2, le=8192)
     """Dimensions of a token's vector, and of a Transformer's layers."""
@@ -248,6 +248,9 @@ class Model(Settings):
     pooling: Literal["last", "max", "mean", "maxmean", "lastmaxmean", "attention", "hierarchical", "label"] = "maxmean"
     """lastmaxmean: all three, side by side; hierarchical: attention within windows of places, then over windows; label:
     one attention for each label."""
+    head: Literal["linear", "neighbours"] = Field("linear", exclude_if=lambda head: head == "linear")
+    """neighbours: log-odds of the labels of the training reports that are most alike in the pooled features, see
+    neighbours.py. The encoder stays as pretraining left it: nothing is learned by gradients."""
     head_dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the linear head."""
     dropout_samples: int = Field(1, ge=1, le=64)
@@ -658,6 +661,29 @@ class Run(Settings):
     train: Train = Train()
     regime: Regime = Field(Regime(), exclude_if=lambda regime: regime == Regime())
 
+    @property
+    def is_fitted(self) -> bool:
+        """True where nothing is learned by gradients, so that settings of epochs have no effect."""
+        return isinstance(self.model, Tabular) or self.model.head == "neighbours"
+
+    @model_validator(mode="after")
+    def _reads_for_neighbours(self) -> Run:
+        if getattr(self.model, "head", "") != "neighbours":
+            return self
+        if not self.pretrain.epochs:
+            raise ValueError("model.head=neighbours compares what a pretrained encoder reads: set pretrain.epochs")
+        if self.model.pooling == "label":
+            raise ValueError("model.head=neighbours wants one vector for a report: set model.pooling=mean")
+        for key, is_set in (
+            ("train.teachers", bool(self.train.teachers)),
+            ("train.forecast_weight", self.train.forecast_weight > 0),
+            ("train.outcome_weight", self.train.outcome_weight > 0),
+            ("train.pos_weight", self.train.pos_weight != "none"),
+        ):
+            if is_set:
+                raise ValueError(f"model.head=neighbours learns nothing by {key}: set it back")
+        return self
+
     @model_validator(mode="after")
     def _settings_of_regime(self) -> Run:
         chosen, model = self.train.regime, self.model
@@ -669,8 +695,9 @@ class Run(Settings):
             return self
         if self.regime.clip != 1 and not self.regime.noise:
             raise ValueError(f"regime.clip={self.regime.clip:g} is for regime.noise, and there is none")
-        if isinstance(model, Tabular):
-            raise ValueError(f"train.regime={chosen} needs gradients, which {model.encoder} has none of")
+        if self.is_fitted:
+            kind = model.encoder if isinstance(model, Tabular) else "model.head=neighbours"
+            raise ValueError(f"train.regime={chosen} needs gradients, which {kind} has none of")
         for key, is_set in (
             ("train.attack", self.train.attack != "none"),
             ("train.consistency", self.train.consistency > 0),
@@ -705,8 +732,9 @@ class Run(Settings):
         train, told = self.train, f"train.own_epochs={self.train.own_epochs}"
         if not train.own_epochs:
             return self
-        if isinstance(self.model, Tabular):
-            raise ValueError(f"{told} is about epochs, which {self.model.encoder} has none of: set it to 0")
+        if self.is_fitted:
+            kind = self.model.encoder if isinstance(self.model, Tabular) else "model.head=neighbours"
+            raise ValueError(f"{told} is about epochs, which {kind} has none of: set it to 0")
         if not train.extra_weight:
             raise ValueError(f"{told} leaves out the reports of train.extra_weight, which is 0: set it, too")
         if train.own_epochs >= train.epochs:
@@ -743,13 +771,16 @@ class Blend(Settings):
     """Settings of the blend of runs."""
 
     members: list[str] = []
-    """Runs of the preset to blend; empty: all runs. If --model selects none of the members, the selected runs are
-    blended."""
+    """Runs of the preset to blend; empty: all runs that are not stacked. If --model selects none of the members, the
+    selected runs are blended."""
     method: Literal["auto", "mean", "temperature", "weights", "greedy"] = "auto"
     """auto: the simplest of mean, temperature and weights within one standard error of the next, cross-fitted; greedy:
     members added one at a time, with replacement."""
     per_group: bool = False
     """Fit weights and temperature separately for regions and types (round 2)."""
+    stack: Annotated[list[str], AfterValidator(_different)] = Field([], exclude_if=lambda runs: not runs)
+    """Runs that are stacked on the blend, not averaged in it: for each label, a logistic regression of the blend's
+    log-odds and theirs, fitted on out-of-fold rows, cross-fitted for the score. For runs with model.head=neighbours."""
     fixed: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = Field({}, exclude_if=lambda weights: not weights)
     """Weight of each member, such as blend.fixed.lstm=2 blend.fixed.theirs=1, relative to the others; nothing is fitted
     then. For members without out-of-fold predictions, on which nothing can be fitted."""

@@ -163,9 +163,11 @@ def load_config(
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join(sentences(error)) + used) from None
-    for run in config.blend.members:
-        if run not in built:
-            raise UserError(_("blend.members: {error}{used}").format(error=unknown("run", run, built), used=used))
+    for key in ("members", "stack"):
+        for run in getattr(config.blend, key):
+            if run not in built:
+                error = unknown("run", run, built)
+                raise UserError(_("blend.{key}: {error}{used}").format(key=key, error=error, used=used))
     return config
 
 

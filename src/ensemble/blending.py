@@ -12,6 +12,9 @@ member for a blend of any method.
 A blend is scored on reports that its parameters were not fitted on (`fit_folds`). For the test reports the parameters
 are fitted on all out-of-fold rows (`fit_method`).
 
+Runs may be stacked on a blend of any method (`stacked`): for each label a logistic regression of the blend's log-odds
+and theirs (Wolpert 1992, "Stacked generalization").
+
 Rows to fit on may be weighted, and several rows may be noisy copies of one report (`Evidence`).
 """
 
@@ -36,6 +39,8 @@ UNFITTED = ("mean", "fixed")  # methods that fit nothing: their blends may be of
 INNER_FOLDS = 5  # folds dealt to rows that have a single fold
 GREEDY_ROUNDS = 12  # maximum additions, so that a weight is at least a twelfth
 GREEDY_PATIENCE = 3  # additions in a row without a gain; a repeated member may gain nothing and still lead to a gain
+STACKABLE = ("multilabel", "binary")  # kinds of tasks whose labels have log-odds of their own
+STACK_PENALTY = 1e-4  # weight of the squared distance of a stack's coefficients from the blend as it is
 GREEDY_NIL = 1e-5  # smallest gain in cross-fitted score that counts
 
 
@@ -63,6 +68,15 @@ class GroupBlend:
 
 
 @dataclass(frozen=True)
+class LabelStack:
+    """Logistic regression of one label."""
+
+    slopes: tuple[float, ...]
+    """Of the blend's logit, then of each stacked run's."""
+    bias: float
+
+
+@dataclass(frozen=True)
 class BlendWeights:
     """Fitted blend of all label columns, and its method (the chosen one for `auto`)."""
 
@@ -70,6 +84,12 @@ class BlendWeights:
     groups: tuple[GroupBlend, ...]
     kind: str = ""
     """Kind of the task whose probabilities are averaged; empty: logits are."""
+    stack: tuple[LabelStack, ...] = ()
+    """Of each label, where runs are stacked on the blend: the last members, whose weights are 0."""
+
+    @property
+    def n_stacked(self) -> int:
+        return len(self.stack[0].slopes) - 1 if self.stack else 0
 
     @property
     def average(self) -> Average:
@@ -86,19 +106,29 @@ class BlendWeights:
         blended = np.empty(np.shape(members[0]))
         for group in self.groups:
             blended[:, group.columns] = group.apply(members, self.average)
-        return blended
+        if not self.stack:
+            return blended
+        terms = [blended, *members[len(members) - self.n_stacked :]]
+        slopes = np.array([label.slopes for label in self.stack]).T  # (1 + S, L)
+        return sum(slope * term for slope, term in zip(slopes, terms, strict=True)) + [one.bias for one in self.stack]
+
+    def unstacked(self) -> BlendWeights:
+        """Returns the blend of the averaged members alone."""
+        n = len(self.groups[0].weights) - self.n_stacked
+        return replace(self, groups=tuple(replace(one, weights=one.weights[:n]) for one in self.groups), stack=())
 
     def of_probabilities(self, task: Task) -> BlendWeights:
         """Returns the blend of the members' probabilities by the same weights, which nothing was fitted for."""
         return replace(self, kind=task.kind)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "kind" or value}
+        return {name: value for name, value in asdict(self).items() if name not in ("kind", "stack") or value}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> BlendWeights:
         groups = (GroupBlend(**group | {"weights": tuple(group["weights"])}) for group in fields["groups"])
-        return cls(fields["method"], tuple(groups), fields.get("kind", ""))
+        stack = (LabelStack(tuple(label["slopes"]), label["bias"]) for label in fields.get("stack", ()))
+        return cls(fields["method"], tuple(groups), fields.get("kind", ""), tuple(stack))
 
 
 @dataclass(frozen=True)
@@ -134,6 +164,10 @@ class Evidence:
         """Selects `rows`, an index or a mask."""
         members = [member[rows] for member in self.members]
         return Evidence(members, self.labels[rows], self.folds[rows], self.weights[rows], self.reports[rows])
+
+    def first(self, n: int) -> Evidence:
+        """Selects the first `n` members."""
+        return replace(self, members=self.members[:n])
 
     def dealt(self) -> Evidence:
         """Deals the reports of a single fold at random into INNER_FOLDS; returns rows of several folds unchanged.
@@ -249,6 +283,55 @@ def apply_folds(blends: dict[int, BlendWeights], members: Sequence[np.ndarray], 
     return blended
 
 
+def stacked(blend: BlendWeights, evidence: Evidence, task: Task) -> BlendWeights:
+    """Stacks the members of `evidence` that stand behind those of `blend` on it, fitted on these rows.
+
+    For each label the log loss of the rows that count for it, plus STACK_PENALTY times the squared distance of slopes
+    and bias from those of the blend as it is, is minimised. Raises UserError for tasks without labels of their own.
+    """
+    if task.kind not in STACKABLE:
+        raise UserError(
+            _(
+                "blend.stack is a logistic regression of each label, and the task {name} has none of its own: set "
+                "blend.stack=[]"
+            ).format(name=task.name)
+        )
+    _check_evidence(evidence, task)
+    n_members = len(blend.groups[0].weights)
+    blended = blend.apply(evidence.members[:n_members])
+    terms = np.stack([blended, *evidence.members[n_members:], np.ones_like(blended)]).astype(np.float64)
+    labels: list[LabelStack] = []
+    for _group, columns, counted in task.parts(evidence.labels):
+        rows = counted & (evidence.weights > 0)
+        share = evidence.weights[rows] / (evidence.weights[rows].sum() or 1)
+        for column in range(*columns.indices(task.n_labels)):
+            fitted = _logistic(terms[:, rows, column], evidence.labels[rows, column], share)
+            labels.append(LabelStack(tuple(map(float, fitted[:-1])), float(fitted[-1])))
+    unused = (0.0,) * (len(evidence.members) - n_members)
+    groups = tuple(replace(group, weights=(*group.weights, *unused)) for group in blend.groups)
+    return replace(blend, groups=groups, stack=tuple(labels))
+
+
+def _logistic(terms: np.ndarray, labels: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Returns the coefficients (K,) of terms (K, R) for labels (R,) of 0 and 1, whose rows have these shares of the
+    loss. The first term is the blend, at which the penalty is 0."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    start = np.eye(1, len(terms))[0]
+
+    def loss(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
+        z, away = coefficients @ terms, coefficients - start
+        value = share @ (np.logaddexp(0, z) - labels * z) + STACK_PENALTY * away @ away
+        return float(value), terms @ (share * (expit(z) - labels)) + 2 * STACK_PENALTY * away
+
+    def curvature(coefficients: np.ndarray) -> np.ndarray:
+        chance = expit(coefficients @ terms)
+        return (terms * (share * chance * (1 - chance))) @ terms.T + 2 * STACK_PENALTY * np.eye(len(terms))
+
+    return minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9}).x
+
+
 def fit_greedy(evidence: Evidence, task: Task, per_group: bool) -> BlendWeights:
     """Returns the blend after the last of `greedy_steps`; a member's weight is its share of the additions.
 
@@ -298,7 +381,8 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
 
     The other members keep the proportions of their weights; the temperature is fitted anew on the other folds, except
     for the methods of UNFITTED. Refitted weights could recover a part: for `weights` and `greedy` the value is about an
-    upper bound. None if the member is the whole blend of a fold.
+    upper bound. A stack is fitted anew; without its last run there is none. None if the member is the whole blend of a
+    fold.
     """
     _check_evidence(evidence, task)
     members = evidence.members
@@ -306,22 +390,19 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
     for fold, blend in blends.items():
         rows = evidence.folds == fold
         held_out, others = [member[rows] for member in members], evidence.only(~rows & (evidence.folds >= 0))
-        for group in blend.groups:
-            fits = blend.method not in UNFITTED
-            if fits:
-                within = [g for g in task.groups if group.start <= task.columns[g.name].start < group.stop]
-                loss = _loss(others, task, within).coarse()
-                whole = np.tensordot(np.array(group.weights, dtype=loss.terms.dtype), loss.terms, axes=1)
-            for i, weight in enumerate(group.weights):
-                if weight > 1 - 1e-9:
-                    continue
-                rest = tuple(0.0 if j == i else w / (1 - weight) for j, w in enumerate(group.weights))
-                temperature = group.temperature
-                if fits and weight:
-                    mix = 1 / (1 - weight), -weight / (1 - weight)
-                    temperature = 1 / loss.best_scale(whole, loss.terms[i], mix, 1 / temperature)[1]
-                part = GroupBlend(group.start, group.stop, rest, temperature)
-                without[i, rows, group.columns] = part.apply(held_out, blend.average)
+        n_averaged = len(members) - blend.n_stacked
+        for i, rest in enumerate(_averages_without_one(blend, others.first(n_averaged), task)):
+            if rest is not None:
+                rest = stacked(rest, others, task) if blend.stack else rest
+                without[i, rows] = rest.apply(held_out)
+        plain = blend.unstacked()
+        for i in range(n_averaged, len(members)):
+            kept = [j for j in range(len(members)) if j != i]
+            if blend.n_stacked > 1:
+                rest = stacked(plain, replace(others, members=[others.members[j] for j in kept]), task)
+                without[i, rows] = rest.apply([held_out[j] for j in kept])
+            else:
+                without[i, rows] = plain.apply(held_out[:n_averaged])
     full = task.decode(apply_folds(blends, members, evidence.folds))
     return [
         None
@@ -331,20 +412,43 @@ def leave_one_out(evidence: Evidence, task: Task, blends: dict[int, BlendWeights
     ]
 
 
+def _averages_without_one(blend: BlendWeights, others: Evidence, task: Task) -> list[BlendWeights | None]:
+    """Blends of the averaged members, none stacked on them, without each of them, see leave_one_out(); fitted on
+    `others`. None where a member is the whole blend of a group."""
+    parts: list[list[GroupBlend]] = [[] for _ in others.members]
+    for group in blend.unstacked().groups:
+        fits = blend.method not in UNFITTED
+        if fits:
+            within = [g for g in task.groups if group.start <= task.columns[g.name].start < group.stop]
+            loss = _loss(others, task, within).coarse()
+            whole = np.tensordot(np.array(group.weights, dtype=loss.terms.dtype), loss.terms, axes=1)
+        for i, weight in enumerate(group.weights):
+            if weight > 1 - 1e-9:
+                continue
+            rest = tuple(0.0 if j == i else w / (1 - weight) for j, w in enumerate(group.weights))
+            temperature = group.temperature
+            if fits and weight:
+                mix = 1 / (1 - weight), -weight / (1 - weight)
+                temperature = 1 / loss.best_scale(whole, loss.terms[i], mix, 1 / temperature)[1]
+            parts[i].append(GroupBlend(group.start, group.stop, rest, temperature))
+    return [replace(blend, groups=tuple(part), stack=()) if len(part) == len(blend.groups) else None for part in parts]
+
+
 def contributions(
     evidence: Evidence, task: Task, blends: dict[int, BlendWeights], names: Sequence[str]
 ) -> dict[str, Any]:
     """Returns the contribution of each member as JSON values: {"greedy": [a step …], "members": {name: …}}.
 
     A step has the member, the cross-fitted score, the gain over the step before (null at the first) and the number of
-    agreeing folds (`greedy_steps`, one blend for all labels). A member has the score of its plain logits and the loss
-    of the blend without the member (`leave_one_out`), null if no member is left. Evidence of a single fold, on which
-    nothing can be cross-fitted, gives the scores alone.
+    agreeing folds (`greedy_steps`, one blend for all labels, without stacked members). A member has the score of its
+    plain logits and the loss of the blend without the member (`leave_one_out`), null if no member is left. Evidence of
+    a single fold, on which nothing can be cross-fitted, gives the scores alone.
     """
     alone = [
         official_score(task, evidence.labels, task.decode(member), *evidence.judging) for member in evidence.members
     ]
     is_fitted = not evidence.has_one_fold
+    n_averaged = len(names) - max((blend.n_stacked for blend in blends.values()), default=0)
     lost = leave_one_out(evidence, task, blends) if is_fitted else [None] * len(alone)
     return {
         "greedy": [
@@ -355,7 +459,7 @@ def contributions(
                 "agree": step.agree,
                 "folds": step.folds,
             }
-            for step in (greedy_steps(evidence, task) if is_fitted else [])
+            for step in (greedy_steps(evidence.first(n_averaged), task) if is_fitted else [])
         ],
         "members": {
             name: {"score": score.to_json(), "lost_without": loss and loss.to_json()}

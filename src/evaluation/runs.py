@@ -236,8 +236,19 @@ def seconds_of(result: Mapping[str, Any]) -> float:
 
 
 def members_of(settings: Config) -> list[str]:
-    """Runs of the preset that are blended where none are named."""
-    return [name for name in settings.blend.members if name in settings.runs] or list(settings.runs)
+    """Runs of the preset that are blended where none are named: those that are averaged, then those that are stacked
+    on them; all, where none is left to average."""
+    stacked = [name for name in settings.blend.stack if name in settings.runs]
+    others = [name for name in settings.runs if name not in stacked]
+    averaged = [name for name in settings.blend.members if name in others] or others
+    return [*averaged, *stacked] if averaged else stacked
+
+
+def split_stack(settings: Config, members: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits the members of a blend into those that are averaged and those that are stacked on them (blend.stack). With
+    none to average, all are."""
+    averaged = [name for name in members if name not in settings.blend.stack]
+    return (averaged, [name for name in members if name not in averaged]) if averaged else (list(members), [])
 
 
 def check_fits(

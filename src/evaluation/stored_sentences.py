@@ -12,6 +12,8 @@ SENTENCES = (
     # How a score came about: runs, blends, baselines, imported predictions.
     _("{how}; each fold's student was taught by that fold's models of {teacher}"),
     _("{how}; of {members} alone, without {unscored}, which has no out-of-fold predictions"),
+    _("{how}; {stacked} stacked on it, cross-fitted on {rows}"),
+    _("{how}; {stacked} stacked on it, decided on {rows}"),
     _("test part of the holdout, on which no choice was made"),
     _("out of fold, but each fold stopped at its own best epoch: optimistic"),
     _("out of fold, but a teacher stopped at its best epoch of each fold: optimistic"),

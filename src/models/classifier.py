@@ -18,6 +18,7 @@ from src.models.dpcnn import DPCNNEncoder
 from src.models.grud import GRUDEncoder
 from src.models.input_layers import build_input_layer
 from src.models.layers import LabelHead, Pooling
+from src.models.neighbours import NeighbourHead
 from src.models.rcnn import RCNNEncoder
 from src.models.recurrent import RecurrentEncoder
 from src.models.series_input import series_columns
@@ -55,7 +56,8 @@ class Classifier(nn.Module):
         self.dropout_samples = settings.dropout_samples
         self.n_labels = n_labels
         size = self.pooling.size + input_layer.context_size
-        self.head = (LabelHead if settings.pooling == "label" else nn.Linear)(size, n_labels)
+        kind = LabelHead if settings.pooling == "label" else nn.Linear
+        self.head = (NeighbourHead if settings.head == "neighbours" else kind)(size, n_labels)
         self.auxiliary: AuxiliaryHeads | None = None
 
     def forward(self, inputs: dict[str, Tensor], lengths: Tensor) -> Tensor:
@@ -64,11 +66,14 @@ class Classifier(nn.Module):
             embedded, self.input_layer.context(inputs) if self.input_layer.context_size else None, lengths
         )
 
-    def with_pooled(self, inputs: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the pooled features (B, F) that the head reads, of pooling=label their mean over the labels, and the
-        logits."""
+    def pooled(self, inputs: dict[str, Tensor], lengths: Tensor) -> Tensor:
+        """Computes the pooled features (B, F) that the head reads, of pooling=label (B, n_labels, F)."""
         context = self.input_layer.context(inputs) if self.input_layer.context_size else None
-        pooled = self._pooled(self.encoder(self.input_layer(inputs), lengths), context, lengths)
+        return self._pooled(self.encoder(self.input_layer(inputs), lengths), context, lengths)
+
+    def with_pooled(self, inputs: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes pooled(), of pooling=label its mean over the labels, and the logits."""
+        pooled = self.pooled(inputs, lengths)
         return (pooled.mean(dim=1) if pooled.dim() == 3 else pooled), self._logits(pooled)
 
     def logits(self, embedded: Tensor, context: Tensor | None, lengths: Tensor) -> Tensor:

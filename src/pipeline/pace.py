@@ -16,7 +16,7 @@ from typing import Any
 from src.core.errors import OutOfTime, UserError
 from src.core.executors import Failure, Job
 from src.core.language import _
-from src.core.settings import Config, Denoise, Pretrain, Run, Tabular, fingerprint
+from src.core.settings import Config, Denoise, Pretrain, Run, fingerprint
 from src.core.terminal import warn
 from src.data.corpus import Corpus
 from src.evaluation.workspace import Workspace
@@ -132,8 +132,8 @@ class Pace:
         held_out = self._rows * (1 - share)
         teaches = any(name in other.train.teachers for other in settings.runs.values())
         predicted = held_out * (1 + self._copies()) + sum(self._tests) + (self._unlabelled if teaches else 0)
-        epochs = 1 if isinstance(run.model, Tabular) else run.train.epochs
-        texts = 1 + run.train.join  # read for each row
+        epochs = 1 if run.is_fitted else run.train.epochs
+        texts = 1 if run.is_fitted else 1 + run.train.join  # read for each row
         steps = epochs * learned - run.train.own_epochs * left_out
         seconds = steps * (step + denoising * run.denoise.in_training * texts) + epochs * held_out * forward
         denoised = sum(view != "raw" for view in run.denoise.views)

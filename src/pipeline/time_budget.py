@@ -320,8 +320,10 @@ class TimeBudget:
                 names[name], found[new] = new, renamed
                 break
         chosen = {names[name]: found[names[name]] for name in settings.runs}
-        members = [names[name] for name in settings.blend.members if name in settings.runs] or list(chosen)
-        blend = settings.blend.model_copy(update={"members": members})
+        stack = [names[name] for name in settings.blend.stack if name in settings.runs]
+        members = [names[name] for name in settings.blend.members if name in settings.runs]
+        members = members or [name for name in chosen if name not in stack]
+        blend = settings.blend.model_copy(update={"members": members, "stack": stack})
         denoisers = {names[name]: found[names[name]] for name in settings.denoisers}
         return replace(
             plan,
@@ -399,7 +401,7 @@ class TimeBudget:
         free = {
             name: _renamed(run, {}).model_copy(update={"pretrain": Run().pretrain, "denoise": Run().denoise})
             for name, run in plan.settings.runs.items()
-            if not run.train.teachers
+            if not run.train.teachers and (isinstance(run.model, Tabular) or not run.is_fitted)
         }
         for one in sorted(free.values(), key=self.pace.of):
             run = _with_seeds(one, [1])
@@ -461,7 +463,7 @@ class TimeBudget:
         for name in sorted(members, key=lambda name: len(trained[name].train.seeds)):
             seeds = trained[name].train.seeds
             run = _with_seeds(trained[name], [*seeds, max(seeds) + 1])
-            if len(seeds) < MOST_SEEDS and not isinstance(run.model, Tabular) and self._fits(name, run, margin):
+            if len(seeds) < MOST_SEEDS and not run.is_fitted and self._fits(name, run, margin):
                 return name, run
         return None
 
@@ -551,7 +553,12 @@ class TimeBudget:
                 "models": list(chosen),
                 "runs": dict(chosen),
                 "denoisers": denoisers,
-                "blend": plan.blend.model_copy(update={"members": self._members(chosen)}),
+                "blend": plan.blend.model_copy(
+                    update={
+                        "members": self._members(chosen),
+                        "stack": [name for name in plan.blend.stack if name in chosen],
+                    }
+                ),
             }
         )
 
@@ -562,7 +569,8 @@ class TimeBudget:
         planned = self.plan.settings
         members = [name for name in planned.blend.members if name in chosen]
         if len(members) < len(planned.blend.members):
-            members = members or [name for name in planned.runs if name in chosen]
+            averaged = planned.runs.keys() - set(planned.blend.stack)
+            members = members or [name for name in planned.runs if name in averaged & chosen.keys()]
             members += [name for name in self.earlier_members if name in chosen and name not in members]
         return members or list(chosen)
 
@@ -673,7 +681,7 @@ def _is_as_long(run: Run, other: Run) -> bool:
 
 def _shorter(run: Run) -> list[Run]:
     """The run with each of the shares FEWER_EPOCHS of its epochs, and no fewer than 2 where it has as many."""
-    if isinstance(run.model, Tabular):
+    if run.is_fitted:
         return [run]
     least = min(2, run.train.epochs)
     epochs = dict.fromkeys(max(least, round(share * run.train.epochs)) for share in FEWER_EPOCHS)

@@ -100,10 +100,14 @@ def member_shares(run: RunFolder) -> dict[str, np.ndarray]:
     run.check_members()
     weights = BlendWeights.from_json(run.record["weights"])
     total: dict[str, np.ndarray] = {}
+    slopes = np.array([label.slopes for label in weights.stack]).T  # (1 + stacked, n_labels)
+    n_averaged = len(run.record["members"]) - weights.n_stacked
     for i, name in enumerate(run.record["members"]):
         share = np.empty(run.task.n_labels)
         for group in weights.groups:
             share[group.columns] = group.weights[i] / group.temperature
+        if weights.stack:
+            share = share * slopes[0] if i < n_averaged else slopes[1 + i - n_averaged]
         path = run.path.parent / name
         for model, inner in member_shares(RunFolder.at(path, run.config)).items():
             total[model] = total.get(model, 0.0) + share * inner

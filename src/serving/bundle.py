@@ -225,6 +225,7 @@ def pack(
     files = {**_collect(root, run, models), **(more or {})}
     task = run.task
     weights = {one.name: one.record["weights"] for one in (run, *_blends(run)) if one.is_blend}
+    remembering = [model.name for model in models if getattr(model.settings.model, "head", "") == "neighbours"]
     record = {
         "format": FORMAT,
         "name": run.name,
@@ -240,6 +241,7 @@ def pack(
         "expects": expected_input(task, models[0].record["data"]),
         "models": {model.name: len(model.record["fold_folders"]) for model in models},
         "blend": weights,
+        **({"remembering": remembering} if remembering else {}),
         **about,
     }
     record["members"] = {
@@ -523,7 +525,8 @@ def _check_runs(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any])
 
 def _check_blend(path: Path, name: str, run: Mapping[str, Any], n_labels: int) -> None:
     """Raises UserError unless the weights of a blend are one a member for each label."""
-    groups = BlendWeights.from_json(run["weights"]).groups
+    blend = BlendWeights.from_json(run["weights"])
+    groups, stack = blend.groups, blend.stack
     limits = [0, *(group.stop for group in groups)]
     if limits[-1] != n_labels or any(group.start != at for group, at in zip(groups, limits, strict=False)):
         raise refused(path, f"the weights of {_shown(name)} are not those of {n_labels} labels")
@@ -531,6 +534,12 @@ def _check_blend(path: Path, name: str, run: Mapping[str, Any], n_labels: int) -
         raise refused(path, f"run {_shown(name)} has another number of weights than of members, or no temperature")
     if not all(math.isfinite(weight) for group in groups for weight in group.weights):
         raise refused(path, f"the weights of {_shown(name)} are no numbers")
+    if stack and len(stack) != n_labels:
+        raise refused(path, f"the stack of {_shown(name)} is not one of {n_labels} labels")
+    if len({len(label.slopes) for label in stack}) > 1 or not 0 <= blend.n_stacked < len(run["members"]):
+        raise refused(path, f"the stack of {_shown(name)} has another number of slopes than of members")
+    if not all(math.isfinite(number) for label in stack for number in (*label.slopes, label.bias)):
+        raise refused(path, f"the stack of {_shown(name)} holds no numbers")
 
 
 def _check_vocabulary(path: Path, name: str, words: Any, size: int) -> None:

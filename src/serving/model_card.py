@@ -45,7 +45,17 @@ def _listed(labels: list[str]) -> str:
 
 def _models(record: Mapping[str, Any]) -> str:
     lines = [f"- {name}: {count} trained fold{'s' * (count > 1)}" for name, count in record["models"].items()]
+    for name in record.get("remembering", ()):
+        lines.append(
+            f"- {name} holds a vector and the labels of every training report, not its words. Who may not see the "
+            "training labels must not get this bundle"
+        )
     for name, weights in record["blend"].items():
+        if stack := weights.get("stack"):
+            lines.append(
+                f"- {name} stacks its last members ({len(stack[0]['slopes']) - 1}) on the others' blend, by a logistic "
+                "regression of each label"
+            )
         for group in weights["groups"]:
             shares = ", ".join(f"{weight:.3f}" for weight in group["weights"])
             temperature = f" at temperature {group['temperature']:.3f}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.core import array_files
 from src.core.executors import reads
@@ -77,12 +77,17 @@ def prepare(
         valid = Rows.judged(job.locate(job.valid), corpus, valid_views[0], lengths)
     valid = replace(valid, inputs=valid_views[0])
     model = built_model(job, run, task, device)
-    if isinstance(model, TabularModel):
+    if run.is_fitted:
         _own, train = training_rows(job, corpus, task)
+        if job.pretrained:
+            checkpoints.load_parts(job.locate(job.pretrained), model, BODY)
 
         def fitted() -> History:
             started = time.perf_counter()
-            fit_to_rows(task, model, train, run.train, seed_of(job.seed, job.fold))
+            if isinstance(model, TabularModel):
+                fit_to_rows(task, model, train, run.train, seed_of(job.seed, job.fold))
+            else:
+                fit_head(task, model, train, run.train, device)
             losses = [validated(task, model, rows, device, "fp32").loss for rows in (train, valid)]
             checkpoints.save_weights(job.path / "best.safetensors", model)
             epoch = {"epoch": 1, "learning_rate": 0.0, "train_loss": losses[0], "valid_loss": losses[1]}
@@ -346,6 +351,26 @@ def fit_to_rows(task: Task, model: TabularModel, train: Rows, settings: Train, s
         weights = weights * factors
     lengths = np.asarray(train.lengths[train.chosen])
     fit_tabular(model, train.chosen_inputs(), lengths, targets, weights, seed, task.kind)
+
+
+def fit_head(task: Task, model: Classifier, train: Rows, settings: Train, device: torch.device) -> None:
+    """Fits a head of neighbours to the pooled features of training rows."""
+    labels = train.labels.astype(np.float32)
+    if settings.group_rows == "counted":
+        labels = task.counted_labels(torch.from_numpy(labels)).numpy()
+    features = predict_logits(Pooled(model), train.inputs, train.lengths, device, train.chosen)
+    model.head.fit(features, labels, train.weights.astype(np.float64))
+
+
+class Pooled(nn.Module):
+    """A classifier up to its head: inputs and lengths -> pooled features (B, D)."""
+
+    def __init__(self, model: Classifier):
+        super().__init__()
+        self.model, self.n_labels = model, model.pooling.size + model.input_layer.context_size
+
+    def forward(self, inputs: dict[str, Tensor], lengths: Tensor) -> Tensor:
+        return self.model.pooled(inputs, lengths)
 
 
 def with_class_weights(shares: np.ndarray, positive: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:

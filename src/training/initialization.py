@@ -23,7 +23,7 @@ from src.models import embeddings
 from src.training.device_cache import Machine
 from src.training.job_specs import PretrainJob, reference
 
-HEAD = ("pooling", "head_dropout", "dropout_samples")
+HEAD = ("pooling", "head", "head_dropout", "dropout_samples")
 """Settings of a model that pretraining does not see."""
 
 
@@ -156,7 +156,7 @@ def pretrain_settings(run: Run) -> dict[str, Any]:
     """Settings of a run that its pretrained encoder depends on."""
     settings = run.model_dump(mode="json", include={"model", "pretrain"})
     for key in HEAD:
-        del settings["model"][key]
+        settings["model"].pop(key, None)
     return settings
 
 

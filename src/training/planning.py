@@ -394,13 +394,18 @@ def _rows_of(split: Split) -> dict[str, np.ndarray]:
 def work_of(job: FoldJob) -> float:
     """Relative cost of the job, used to order jobs and to estimate the time left."""
     model, train = job.run["model"], job.run["train"]
-    return epoch_cost(model) * (1 if model["encoder"] in TABULAR else train["epochs"] * (1 + train.get("join", 0)))
+    return epoch_cost(model) * (1 if is_fitted(model) else train["epochs"] * (1 + train.get("join", 0)))
+
+
+def is_fitted(model: Mapping[str, Any]) -> bool:
+    """True for a model with these settings that is fitted without epochs, as Run.is_fitted."""
+    return model["encoder"] in TABULAR or model.get("head") == "neighbours"
 
 
 def epoch_cost(model: Mapping[str, Any]) -> float:
     """Relative cost of an epoch of a model with these settings; of a model without epochs, of its fit. A Transformer
     layer takes longest, TextCNN and RCNN as long as a recurrent layer, a block of DPCNN half of that."""
-    if model["encoder"] in TABULAR:
+    if is_fitted(model):
         return 1.0
     layers = model.get("layers", model.get("blocks", 1))
     return layers * {"transformer": 3.0, "dpcnn": 1.0}.get(model["encoder"], 2.0)

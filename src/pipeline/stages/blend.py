@@ -16,7 +16,6 @@ from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.language import _
 from src.core.names import check_name
-from src.core.settings import Blend as BlendSettings
 from src.core.settings import Config, fingerprint
 from src.core.settings_loader import model_names
 from src.core.targets import Target
@@ -50,7 +49,8 @@ class Blend(Stage):
         return "" if name == "blend" else name
 
     def members(self, workspace: Workspace) -> list[str]:
-        return self._members or runs.members_of(workspace.settings)
+        averaged, stacked = runs.split_stack(workspace.settings, self._members)
+        return [*averaged, *stacked] or runs.members_of(workspace.settings)
 
     def result(self, workspace: Workspace, name: str) -> Path:
         return workspace.output.run(name) / "score.json"
@@ -99,7 +99,7 @@ class Blend(Stage):
             if not workspace.force:
                 parts = [part for part in parts if not part.fault] or parts
         workspace.check_unbroken(parts)
-        _check_weights(workspace.settings.blend, parts)
+        _check_weights(workspace.settings, parts)
         return parts
 
     def lock_names(self, names: Sequence[str]) -> list[str]:
@@ -121,7 +121,10 @@ class Blend(Stage):
         parts = self.parts(workspace)
         fixed = workspace.settings.blend.fixed
         method = _("fixed weights") if fixed else _("method {method}").format(method=workspace.settings.blend.method)
-        info(_("blend: {names} by {method}").format(names=", ".join(part.name for part in parts), method=method))
+        averaged, stacked = runs.split_stack(workspace.settings, [part.name for part in parts])
+        if stacked:
+            method = _("{method}, and {stacked} stacked on it").format(method=method, stacked=", ".join(stacked))
+        info(_("blend: {names} by {method}").format(names=", ".join(averaged), method=method))
         if plain := [part.name for part in parts if not part.has_copies]:
             info(
                 _("blend: {plain}: has no noisy copies, so the blend is fitted and judged without noise").format(
@@ -169,11 +172,12 @@ def _is_unfitted(settings: Config) -> bool:
     return bool(settings.blend.fixed) or settings.blend.method in blending.UNFITTED
 
 
-def _check_weights(settings: BlendSettings, parts: Sequence[RunFolder]) -> None:
-    """Raises UserError for fixed weights that do not name the members, and where weights would be fitted on a member
-    without out-of-fold predictions."""
-    words = " ".join(f"blend.fixed.{part.name}=1" for part in parts)
-    if settings.fixed and set(settings.fixed) != {part.name for part in parts}:
+def _check_weights(config: Config, parts: Sequence[RunFolder]) -> None:
+    """Raises UserError for fixed weights that do not name the averaged members, and where something would be fitted on
+    a member without out-of-fold predictions."""
+    settings, (averaged, stacked) = config.blend, runs.split_stack(config, [part.name for part in parts])
+    words = " ".join(f"blend.fixed.{name}=1" for name in averaged)
+    if settings.fixed and set(settings.fixed) != set(averaged):
         raise UserError(
             _("blend.fixed names {fixed}; want a weight for each member, such as {words}").format(
                 fixed=", ".join(settings.fixed), words=words
@@ -185,6 +189,13 @@ def _check_weights(settings: BlendSettings, parts: Sequence[RunFolder]) -> None:
             _("a blend needs a member with out-of-fold predictions for its score; {unscored} has none").format(
                 unscored=unscored[0]
             )
+        )
+    if stacked and unscored:
+        raise UserError(
+            _(
+                "{unscored} has no out-of-fold predictions, on which {stacked} could be stacked. Blend without a "
+                "stack: blend.stack=[]"
+            ).format(unscored=", ".join(unscored), stacked=", ".join(stacked))
         )
     if settings.fixed and not any(settings.fixed[part.name] for part in parts if part.is_scored):
         raise UserError(
@@ -210,7 +221,12 @@ def _write_blend(workspace: Workspace, target: Target, parts: Sequence[RunFolder
     unscored = [part.name for part in parts if not part.is_scored]
     members, logits = [part.name for part in scored], [part.oof() for part in scored]
     evidence, on = blend_rows(workspace, scored)
-    fitted, per_fold, how = _fit(workspace, evidence, on, members)
+    n_averaged = len(runs.split_stack(workspace.settings, members)[0])
+    fitted, per_fold, how = _fit(workspace, evidence.first(n_averaged), on, members[:n_averaged])
+    if stacked := members[n_averaged:]:
+        fitted, per_fold = _stacked(workspace, evidence, fitted, per_fold)
+        judged = "decided" if splits.scheme == "holdout" else "cross-fitted"
+        how = f"{how}; {', '.join(stacked)} stacked on it, {judged} on {on}"
     whole = fitted
     if unscored:
         weights = workspace.settings.blend.fixed or {part.name: 1.0 for part in parts}
@@ -282,6 +298,23 @@ def _fit(
     return fitted, blending.fit_folds(evidence, task, method, per_group), how
 
 
+def _stacked(
+    workspace: Workspace,
+    evidence: blending.Evidence,
+    fitted: blending.BlendWeights,
+    per_fold: dict[int, blending.BlendWeights],
+) -> tuple[blending.BlendWeights, dict[int, blending.BlendWeights]]:
+    """Stacks the last members of `evidence` on a blend and on those that judge each fold."""
+    task = workspace.task
+    whole = blending.stacked(fitted, evidence, task)
+    if workspace.splits.scheme == "holdout":  # fitted on the validation part, and judged on the test part
+        return whole, dict.fromkeys(per_fold, whole)
+    return whole, {
+        fold: blending.stacked(one, evidence.only((evidence.folds >= 0) & (evidence.folds != fold)), task)
+        for fold, one in per_fold.items()
+    }
+
+
 def _averaged(workspace: Workspace, fitted: blending.BlendWeights) -> blending.BlendWeights:
     """The blend under the setting `average`; one that `auto` chose is of logits, as those that it was compared with."""
     settings = workspace.settings
@@ -300,20 +333,34 @@ def _contributions(
     report."""
     task = workspace.task
     if evidence.has_one_fold and not (evidence := evidence.dealt()).has_one_fold:
+        averaged, folds = evidence.first(len(names) - fitted.n_stacked), map(int, np.unique(evidence.folds))
         if fitted.method in blending.UNFITTED:
-            per_fold = dict.fromkeys(map(int, np.unique(evidence.folds)), fitted)
+            per_fold = dict.fromkeys(folds, fitted.unstacked())
         else:
-            per_fold = blending.fit_folds(evidence, task, fitted.method, workspace.settings.blend.per_group)
+            per_fold = blending.fit_folds(averaged, task, fitted.method, workspace.settings.blend.per_group)
+        if fitted.stack:
+            per_fold = {
+                fold: blending.stacked(one, evidence.only(evidence.folds != fold), task)
+                for fold, one in per_fold.items()
+            }
     return blending.contributions(evidence, task, per_fold, names)
 
 
 def _show_weights(labels: list[str], fitted: blending.BlendWeights, names: list[str]) -> None:
     rows = []
-    for group in fitted.groups:
+    stacked, names = names[len(names) - fitted.n_stacked :], names[: len(names) - fitted.n_stacked]
+    for group in fitted.unstacked().groups:
         own = labels[group.columns]
         columns = own[0] if len(own) == 1 else _("{first} to {last}").format(first=own[0], last=own[-1])
         rows.append([columns, f"{group.temperature:.3f}", *(f"{w:.3f}" for w in group.weights)])
     show_table(_("Blend ({method})").format(method=fitted.method), [_("weights of"), _("temperature"), *names], rows)
+    if stacked:
+        rows = [
+            [label, *(f"{slope:.3f}" for slope in one.slopes), f"{one.bias:+.3f}"]
+            for label, one in zip(labels, fitted.stack, strict=True)
+        ]
+        title = _("Stacked on it: slopes and bias of the log-odds of each label")
+        show_table(title, [_("label"), _("blend"), *stacked, _("bias")], rows)
 
 
 def _show(names: list[str], diversity: dict, worth: dict) -> None:

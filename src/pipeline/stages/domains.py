@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.executors import Job, make_executor, raise_failures, run_shown
 from src.core.language import _
-from src.core.settings import Tabular, fingerprint
+from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import JobProgress, add_json, duration, info, result, show_table, warn
 from src.data.tasks import KINDS, SCORE_NAMES, Task
@@ -264,7 +264,7 @@ def judged(workspace: Workspace, runs: Sequence[RunFolder], against: str | None)
 
 def has_gradients(run: RunFolder) -> bool:
     """Returns True for a run of one model that was trained here by gradients."""
-    return run.is_model and not isinstance(run.settings.model, get_args(Tabular))
+    return run.is_model and not run.settings.is_fitted
 
 
 def _views(workspace: Workspace, target: Target, runs: Sequence[RunFolder], record: dict[str, Any]) -> dict[str, Any]:

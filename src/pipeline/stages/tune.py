@@ -37,7 +37,7 @@ from src.ensemble.blending import Evidence
 from src.evaluation import metrics
 from src.evaluation.broken_runs import REMEDY
 from src.evaluation.figures import Figure, estimate, estimate_text, short_text
-from src.evaluation.runs import check_settings, command, members_of, ordered_by, seconds_of
+from src.evaluation.runs import check_settings, command, members_of, ordered_by, seconds_of, split_stack
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import run_lock
 from src.pipeline.stages.train import run_target
@@ -144,7 +144,8 @@ def run_blend(workspace: Workspace, options: Options) -> None:
     config = workspace.settings
     typed = [text.partition("=")[0] for text in config.overrides]
     is_chosen = bool(config.blend.members) and not {"blend", "blend.members"}.isdisjoint(typed)
-    parts = {name: workspace.fitting_run(name) for name in (members_of(config) if is_chosen else config.runs)}
+    averaged, _stacked = split_stack(config, members_of(config) if is_chosen else list(config.runs))
+    parts = {name: workspace.fitting_run(name) for name in averaged}
     check_settings(config, parts.values())
     sound = {name: part for name, part in parts.items() if workspace.force or not part.fault} or parts
     for name in parts.keys() - sound.keys():

@@ -23,13 +23,26 @@ def section(findings: Findings) -> Section:
         record, members = run.record, list(run.record["members"])
         groups = record["weights"]["groups"]
         result.parts.append(Text(_("{name}: {how}.").format(name=name, how=message_of(run.score["how"]))))
+        stack = record["weights"].get("stack", [])
+        averaged = members[: len(members) - len(stack[0]["slopes"]) + 1] if stack else members
         rows = [
             [_labels(run.task, group['start'], group['stop']), f"{group['temperature']:.3f}",
-             *(f"{weight:.3f}" for weight in group["weights"])]
+             *(f"{weight:.3f}" for weight in group["weights"][: len(averaged)])]
             for group in groups
         ]  # fmt: skip
         caption = _("{blend}: weights of the members").format(blend=name)
-        result.parts.append(Table([_("weights of"), _("temperature"), *members], rows, caption))
+        result.parts.append(Table([_("weights of"), _("temperature"), *averaged], rows, caption))
+        if stack:
+            rows = [
+                [label, *(f"{slope:.3f}" for slope in one["slopes"]), f"{one['bias']:+.3f}"]
+                for label, one in zip(run.task.label_names, stack, strict=True)
+            ]
+            caption = _(
+                "{blend}: runs that are stacked on the mean of its members, by a logistic regression of each label: "
+                "slopes of the log-odds, and bias"
+            ).format(blend=name)
+            columns = [_("label"), _("mean of the members"), *members[len(averaged) :], _("bias")]
+            result.parts.append(Table(columns, rows, caption))
         members = [member for member in members if member not in record.get("unscored", ())]
         contributions = record.get("contributions")
         if contributions:
