@@ -86,6 +86,13 @@ def test_the_head_answers_with_the_weighted_mean_of_what_is_alike():
     np.testing.assert_allclose(sigmoid(answers(head, asked)), chance, rtol=2e-3, atol=1e-5)
 
 
+def test_many_reports_are_compared_a_part_at_a_time(monkeypatch):
+    head, asked = fitted(*drawn(200)), drawn(20, seed=1)[0]
+    whole = answers(head, asked)
+    monkeypatch.setattr("src.models.neighbours.CHUNK", 64)
+    np.testing.assert_allclose(answers(head, asked), whole, rtol=1e-4, atol=1e-4)
+
+
 def test_a_training_report_is_answered_with_its_own_labels_and_an_unlike_one_with_the_rates():
     features, labels, weights = drawn(40, size=30)
     labels = np.nan_to_num(labels)

@@ -26,6 +26,9 @@ RIDGE = 0.01
 """Share of the mean variance that is added to the variance of every direction before whitening: directions in which
 training reports do not differ must not decide."""
 
+CHUNK = 65_536
+"""Training reports that a batch is compared with at a time."""
+
 
 class NeighbourHead(Fitted):
     """Pooled features (B, D) of reports -> logits (B, n_labels).
@@ -47,9 +50,11 @@ class NeighbourHead(Fitted):
         self.register_buffer("rates", torch.full((n_labels,), 0.5))
 
     def forward(self, features: Tensor) -> Tensor:
-        near = torch.exp(SHARPNESS * (self._whitened(features) @ self.memory.T - MIDDLE))  # (B, N)
-        found = near @ self.found + PRIOR * self.rates
-        return found.log() - (near @ self.missing + PRIOR * (1 - self.rates)).log()
+        asked, found, missing = self._whitened(features), PRIOR * self.rates, PRIOR * (1 - self.rates)
+        for part in zip(*(kept.split(CHUNK) for kept in (self.memory, self.found, self.missing)), strict=True):
+            near = torch.exp(SHARPNESS * (asked @ part[0].T - MIDDLE))  # (B, N)
+            found, missing = found + near @ part[1], missing + near @ part[2]
+        return found.log() - missing.log()
 
     def _whitened(self, features: Tensor) -> Tensor:
         return functional.normalize((features.float() - self.centre) @ self.whitening, dim=-1)

@@ -56,7 +56,12 @@ def plan_student(workspace: Workspace, run: RunFolder) -> Student:
     settings = workspace.settings
     if run.task.input_kind != "reports":
         raise UserError(f"compress makes ONNX graphs, and ONNX lacks what models of {run.task.noun} need")
-    models = {model.name: model for model in run.models()}
+    models = {model.name: model for model in run.models() if not model.settings.is_fitted}
+    if not models:
+        raise UserError(
+            f"compress trains a small model further, and {run.name} has learned nothing by gradients "
+            "(model.head=neighbours): compress another run, or a blend"
+        )
     if settings.compress.student is not None and settings.compress.student not in models:
         raise unknown("compress.student", settings.compress.student, models)
     model = models[settings.compress.student or _best(workspace, list(models.values()))]

@@ -53,8 +53,6 @@ def pruned_model(model: AnyModel, share: float) -> AnyModel:
     def kept(size: int) -> int:
         return max(1, round(size * (1 - share)))
 
-    if getattr(model, "head", "") == "neighbours":
-        raise UserError("pruning learns by gradients, which model.head=neighbours has none of: prune another run")
     if isinstance(model, Transformer):
         head_size = model.head_size or model.embedding_size // model.heads
         smaller = {"heads": kept(model.heads), "head_size": head_size, "feedforward_size": kept(model.feedforward_size)}
