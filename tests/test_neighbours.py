@@ -26,6 +26,7 @@ from src.evaluation.metrics import sigmoid
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
 from src.models.neighbours import MIDDLE, PRIOR, SHARPNESS, NeighbourHead
+from src.pipeline import pace
 from src.reporting.explanations import member_shares
 from src.training import checkpoints
 from tests.conftest import run_command
@@ -156,6 +157,13 @@ def test_settings_that_the_head_cannot_follow_are_refused(changed, told):
         fields[key] = fields.get(key, {}) | value
     with pytest.raises(ValueError, match=told):
         Run.model_validate(fields)
+
+
+def test_the_speed_of_such_a_run_is_measured_by_its_encoder():
+    run = load_config("round2-quick").runs["neighbours"]
+    probe = pace._probe(run)
+    assert Run.model_validate(probe.model_dump(mode="json")) == probe  # a job can be made of it
+    assert (probe.model.head, probe.model.layers) == ("linear", run.model.layers)
 
 
 # Stacked on a blend
