@@ -351,10 +351,10 @@ def test_what_is_no_bundle_is_told(tmp_path, write):
     assert "it has no bundle.json" in refused(tmp_path / "other.zip")
 
 
-@pytest.mark.parametrize("other", [1, 3])
+@pytest.mark.parametrize("other", [1, 4])
 def test_another_format_is_told(blend, tmp_path, other):
     path = rewritten(blend, tmp_path / "new.bundle", lambda members, record: record.update(format=other, further=[]))
-    assert f"is a bundle of format {other}, and this version reads format 2" in refused(path)
+    assert f"is a bundle of format {other}, and this version reads formats 2 and 3" in refused(path)
 
 
 NAMES = ["../out.json", "/etc/out.json", "runs/../../out.json", "runs//a.json", "runs/a\\..\\b.json", "C:/a.json",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +30,9 @@ from src.models.classifier import build_model
 from src.models.neighbours import MIDDLE, PRIOR, SHARPNESS, NeighbourHead
 from src.pipeline import pace
 from src.reporting.explanations import member_shares
+from src.serving.bundle import _check_blend
 from src.training import checkpoints
-from tests.conftest import run_command
+from tests.conftest import error_of, run_command
 
 PRESET = """
 folds: {k: 3}
@@ -330,6 +333,27 @@ def test_predictions_of_a_file_and_of_a_bundle_are_those_of_the_run(made, tiny_i
         ["predict", "--bundle", str(tmp_path / "blend.bundle"), str(test), "--to", str(tmp_path / "bundle.csv")]
     )
     assert (tmp_path / "bundle.csv").read_bytes() == (tmp_path / "file.csv").read_bytes()
+    with zipfile.ZipFile(tmp_path / "blend.bundle") as archive:
+        record, card = json.loads(archive.read("bundle.json")), archive.read("MODEL_CARD.md").decode()
+    assert record["format"] == 3  # refused by what knows no stack
+    assert "neighbours holds a vector and the labels of every training report" in card
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda stack: stack.pop(), "is not one of 17 labels"),
+        (lambda stack: stack[3]["slopes"].append(1.0), "another number of slopes than of members"),
+        (lambda stack: stack[2].update(bias=float("nan")), "holds no numbers"),
+    ],
+)
+def test_a_bundle_whose_stack_is_broken_is_refused(made, tiny_input, change, told):
+    run = run_of(made, tiny_input, "blend").record
+    stack = copy.deepcopy(run["weights"]["stack"])
+    _check_blend(Path("x.bundle"), "blend", run, ROUND1.n_labels)
+    change(stack)
+    broken = {**run, "weights": {**run["weights"], "stack": stack}}
+    assert told in error_of(_check_blend, Path("x.bundle"), "blend", broken, ROUND1.n_labels)
 
 
 def test_a_blend_of_named_runs_is_stacked_if_one_of_them_is_to_be(made, tiny_input, tmp_path, capsys):

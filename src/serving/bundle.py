@@ -52,7 +52,9 @@ from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import Workspace
 from src.serving.model_card import model_card
 
-FORMAT = 2
+FORMAT, STACKED_FORMAT = 2, 3
+"""Formats of bundles. Where runs are stacked on a blend it is the second: programs that know no stack would predict
+without it, and refuse it."""
 RECORD, CARD, REFERENCE = "bundle.json", "MODEL_CARD.md", "reference.safetensors"
 KINDS = (".json", ".yaml", ".safetensors", ".onnx", ".md")
 """Kinds of members: data alone, no code and no pickle."""
@@ -227,7 +229,7 @@ def pack(
     weights = {one.name: one.record["weights"] for one in (run, *_blends(run)) if one.is_blend}
     remembering = [model.name for model in models if getattr(model.settings.model, "head", "") == "neighbours"]
     record = {
-        "format": FORMAT,
+        "format": STACKED_FORMAT if remembering or any("stack" in one for one in weights.values()) else FORMAT,
         "name": run.name,
         "kind": run.record["kind"],
         "task": task.name,
@@ -404,10 +406,11 @@ def _checked_record(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     record = _json(archive, RECORD)
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise refused(path, f"its {RECORD} names no format")
-    if record["format"] != FORMAT:
+    if record["format"] not in (FORMAT, STACKED_FORMAT):
         raise UserError(
-            f"{path} is a bundle of format {record['format']}, and this version reads format {FORMAT}. Make the bundle "
-            "again with this version: ./run.sh bundle RUN. Or predict with the version that made it."
+            f"{path} is a bundle of format {record['format']}, and this version reads formats {FORMAT} and "
+            f"{STACKED_FORMAT}. Make the bundle again with this version: ./run.sh bundle RUN. Or predict with the "
+            "version that made it."
         )
     try:
         checked = Record.model_validate(record)
