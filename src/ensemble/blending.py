@@ -72,7 +72,7 @@ class LabelStack:
     """Logistic regression of one label."""
 
     slopes: tuple[float, ...]
-    """Of the blend's logit, then of each stacked run's."""
+    """Slope of the blend's logit, then of each stacked run's."""
     bias: float
 
 
@@ -85,7 +85,7 @@ class BlendWeights:
     kind: str = ""
     """Kind of the task whose probabilities are averaged; empty: logits are."""
     stack: tuple[LabelStack, ...] = ()
-    """Of each label, where runs are stacked on the blend: the last members, whose weights are 0."""
+    """Regression of each label, where runs are stacked on the blend: the last members, whose weights are 0."""
 
     @property
     def n_stacked(self) -> int:
