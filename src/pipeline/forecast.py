@@ -31,8 +31,8 @@ MEASURED = {
     ("reports", "proof"): (1_800, 16_000),
     ("reports", "ablation"): (7_200, 16_000),
     ("reports", "full"): (11_300, 26_000),
-    ("reports", "round2-quick"): (680, 26_000),
-    ("reports", "round2"): (3_700, 26_000),
+    ("reports", "round2-quick"): (775, 26_000),
+    ("reports", "round2"): (3_800, 26_000),
     ("reports", "race"): (4_600, 26_000),
     ("reports", "institutions"): (3_600, 20_000),
     ("icu", "sample"): (63, 2_000),
@@ -41,9 +41,9 @@ MEASURED = {
     ("los", "sample"): (70, 2_000),
 }
 """Seconds on MEASURED_CORES, and rows of all files, of a whole pipeline, by kind of task and preset, as measured; that
-of full with single reports, scaled to joined ones, that of quick scaled from fewer epochs of its LSTM, that of
-round2-quick half of its CPU seconds, that of round2 put together of parts, and that of race scaled from standard by its
-rows and epochs. Of others nothing is told before the first epochs."""
+of full with single reports, scaled to joined ones, that of quick scaled from fewer epochs of its LSTM, that of round2
+put together of parts, and that of race scaled from standard by its rows and epochs. Of others nothing is told before
+the first epochs."""
 MEASURED_CORES = 2
 SHARES = {
     "prepare": 0.01, "folds": 0.01, "shift": 0.08, "baselines": 0.03, "pretrain": 0.24, "train": 0.52, "blend": 0.02,
