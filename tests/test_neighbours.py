@@ -29,6 +29,7 @@ from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
 from src.models.neighbours import MIDDLE, PRIOR, SHARPNESS, NeighbourHead
 from src.pipeline import pace
+from src.pipeline.stages import tune
 from src.reporting.explanations import member_shares
 from src.serving.bundle import _check_blend
 from src.training import checkpoints
@@ -160,6 +161,10 @@ def test_settings_that_the_head_cannot_follow_are_refused(changed, told):
         fields[key] = fields.get(key, {}) | value
     with pytest.raises(ValueError, match=told):
         Run.model_validate(fields)
+
+
+def test_a_search_of_such_a_run_is_one_of_its_encoder():
+    assert tune._usual_space(load_config("round2-quick").runs["neighbours"]) == "pretrain"
 
 
 def test_the_speed_of_such_a_run_is_measured_by_its_encoder():

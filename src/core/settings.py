@@ -662,13 +662,18 @@ class Run(Settings):
     regime: Regime = Field(Regime(), exclude_if=lambda regime: regime == Regime())
 
     @property
+    def remembers(self) -> bool:
+        """True where the answer is made of the labels of training reports."""
+        return not isinstance(self.model, Tabular) and self.model.head == "neighbours"
+
+    @property
     def is_fitted(self) -> bool:
         """True where nothing is learned by gradients, so that settings of epochs have no effect."""
-        return isinstance(self.model, Tabular) or self.model.head == "neighbours"
+        return isinstance(self.model, Tabular) or self.remembers
 
     @model_validator(mode="after")
     def _reads_for_neighbours(self) -> Run:
-        if getattr(self.model, "head", "") != "neighbours":
+        if not self.remembers:
             return self
         if not self.pretrain.epochs:
             raise ValueError("model.head=neighbours compares what a pretrained encoder reads: set pretrain.epochs")
@@ -696,7 +701,7 @@ class Run(Settings):
         if self.regime.clip != 1 and not self.regime.noise:
             raise ValueError(f"regime.clip={self.regime.clip:g} is for regime.noise, and there is none")
         if self.is_fitted:
-            kind = model.encoder if isinstance(model, Tabular) else "model.head=neighbours"
+            kind = "model.head=neighbours" if self.remembers else model.encoder
             raise ValueError(f"train.regime={chosen} needs gradients, which {kind} has none of")
         for key, is_set in (
             ("train.attack", self.train.attack != "none"),
@@ -733,7 +738,7 @@ class Run(Settings):
         if not train.own_epochs:
             return self
         if self.is_fitted:
-            kind = self.model.encoder if isinstance(self.model, Tabular) else "model.head=neighbours"
+            kind = "model.head=neighbours" if self.remembers else self.model.encoder
             raise ValueError(f"{told} is about epochs, which {kind} has none of: set it to 0")
         if not train.extra_weight:
             raise ValueError(f"{told} leaves out the reports of train.extra_weight, which is 0: set it, too")

@@ -125,7 +125,7 @@ class Pace:
         run, runs = settings.runs[name], _all_runs(settings)
         share = 0.8 if settings.folds.scheme == "holdout" else 1 - 1 / settings.folds.k
         forward = self._forward(run)
-        step = forward if _remembers(run) else self.of(run)  # each row is read once
+        step = forward if run.remembers else self.of(run)  # each row is read once
         denoising = self._forward(runs[run.denoise.by]) if run.denoise.by else 0.0
         beside = self._unlabelled if run.train.teachers else self._labelled if run.train.extra_weight else 0
         learned = self._rows * share + beside
@@ -194,7 +194,7 @@ def _probe(run: Run) -> Run:
     train = {"epochs": EPOCHS, "seeds": [1], "patience": 0, "learning_rate": 1e-4, "teachers": []}
     train |= {"teacher_weight": 0.5, "extra_weight": 0.0, "own_epochs": 0, "target_weight": 0.0, "layer_decay": 1.0}
     # A head of neighbours has no steps, and reads as fast as another.
-    model = run.model.model_copy(update={"head": "linear"}) if _remembers(run) else run.model
+    model = run.model.model_copy(update={"head": "linear"}) if run.remembers else run.model
     return run.model_copy(
         update={
             "model": model,
@@ -203,10 +203,6 @@ def _probe(run: Run) -> Run:
             "train": run.train.model_copy(update=train),
         }
     )
-
-
-def _remembers(run: Run) -> bool:
-    return getattr(run.model, "head", "") == "neighbours"
 
 
 def _kind(run: Run) -> str:

@@ -401,7 +401,7 @@ class TimeBudget:
         free = {
             name: _renamed(run, {}).model_copy(update={"pretrain": Run().pretrain, "denoise": Run().denoise})
             for name, run in plan.settings.runs.items()
-            if not run.train.teachers and (isinstance(run.model, Tabular) or not run.is_fitted)
+            if not run.train.teachers and not run.remembers
         }
         for one in sorted(free.values(), key=self.pace.of):
             run = _with_seeds(one, [1])

@@ -227,7 +227,7 @@ def pack(
     files = {**_collect(root, run, models), **(more or {})}
     task = run.task
     weights = {one.name: one.record["weights"] for one in (run, *_blends(run)) if one.is_blend}
-    remembering = [model.name for model in models if getattr(model.settings.model, "head", "") == "neighbours"]
+    remembering = [model.name for model in models if model.settings.remembers]
     record = {
         "format": STACKED_FORMAT if remembering or any("stack" in one for one in weights.values()) else FORMAT,
         "name": run.name,

@@ -318,7 +318,10 @@ def _data_inputs(workspace: Workspace) -> dict[str, Any]:
 
 
 def _usual_space(run: Run) -> str:
-    """Name of the search space for the kind of model, so that a run of any name has one."""
+    """Name of the search space for the kind of model, so that a run of any name has one. A head of neighbours learns
+    nothing that its encoder did not."""
+    if run.remembers:
+        return "pretrain"
     if run.model.encoder != "recurrent":
         return run.model.encoder
     return "han" if run.model.pooling == "hierarchical" else run.model.cell
