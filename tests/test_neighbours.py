@@ -222,9 +222,11 @@ def test_a_stack_knows_its_slopes_of_the_loss():
 
 def test_types_are_stacked_by_the_reports_that_count_for_them():
     evidence, _truth = evidence_of(ROUND2, 600)
+    evidence.labels[::3, :17] = 0  # normal reports
     blend = equal_weights(evidence.members[:2])
     whole = stacked(blend, evidence, ROUND2)
     counted = evidence.labels[:, :17].any(axis=1)
+    assert 300 < counted.sum() <= 400
     labels = evidence.labels.copy()
     labels[~counted, 17:] = 1 - labels[~counted, 17:]
     assert stacked(blend, replace(evidence, labels=labels), ROUND2) == whole
