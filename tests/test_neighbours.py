@@ -25,6 +25,7 @@ from src.data.tasks import ICU, LOS, ROUND1, ROUND2
 from src.ensemble import blending
 from src.ensemble.blending import BlendWeights, Evidence, apply_folds, contributions, equal_weights, stacked
 from src.evaluation.metrics import sigmoid
+from src.evaluation.runs import members_of
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
 from src.models.neighbours import MIDDLE, PRIOR, SHARPNESS, NeighbourHead
@@ -33,6 +34,7 @@ from src.pipeline.stages import tune
 from src.reporting.explanations import member_shares
 from src.serving.bundle import _check_blend
 from src.training import checkpoints
+from src.training.initialization import pretrain_settings
 from tests.conftest import error_of, run_command
 
 PRESET = """
@@ -161,6 +163,14 @@ def test_settings_that_the_head_cannot_follow_are_refused(changed, told):
         fields[key] = fields.get(key, {}) | value
     with pytest.raises(ValueError, match=told):
         Run.model_validate(fields)
+
+
+@pytest.mark.parametrize("preset", ["round2", "round2-quick"])
+def test_presets_read_by_the_encoder_that_is_there_and_can_do_without(preset):
+    config = load_config(preset)
+    assert pretrain_settings(config.runs["neighbours"]) == pretrain_settings(config.runs["transformer"])
+    assert members_of(config)[-1] == "neighbours"
+    assert "neighbours" not in members_of(load_config(preset, ["blend.stack=[]"]))
 
 
 def test_a_search_of_such_a_run_is_one_of_its_encoder():

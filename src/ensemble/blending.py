@@ -312,6 +312,14 @@ def stacked(blend: BlendWeights, evidence: Evidence, task: Task) -> BlendWeights
     return replace(blend, groups=groups, stack=tuple(labels))
 
 
+def stacked_folds(blends: dict[int, BlendWeights], evidence: Evidence, task: Task) -> dict[int, BlendWeights]:
+    """Stacks on the blend of each fold what was fitted on the other folds only, as `fit_folds` and `stacked`."""
+    return {
+        fold: stacked(one, evidence.only((evidence.folds >= 0) & (evidence.folds != fold)), task)
+        for fold, one in blends.items()
+    }
+
+
 def _logistic(terms: np.ndarray, labels: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Returns the coefficients (K,) of terms (K, R) for labels (R,) of 0 and 1, whose rows have these shares of the
     loss. The first term is the blend, at which the penalty is 0."""

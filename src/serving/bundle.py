@@ -53,8 +53,8 @@ from src.evaluation.workspace import Workspace
 from src.serving.model_card import model_card
 
 FORMAT, STACKED_FORMAT = 2, 3
-"""Formats of bundles. Where runs are stacked on a blend it is the second: programs that know no stack would predict
-without it, and refuse it."""
+"""Formats of bundles. Where runs are stacked on a blend, or remember labels, it is the second: programs that know no
+stack would predict without it, and refuse it."""
 RECORD, CARD, REFERENCE = "bundle.json", "MODEL_CARD.md", "reference.safetensors"
 KINDS = (".json", ".yaml", ".safetensors", ".onnx", ".md")
 """Kinds of members: data alone, no code and no pickle."""

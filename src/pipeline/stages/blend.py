@@ -309,10 +309,7 @@ def _stacked(
     whole = blending.stacked(fitted, evidence, task)
     if workspace.splits.scheme == "holdout":  # fitted on the validation part, and judged on the test part
         return whole, dict.fromkeys(per_fold, whole)
-    return whole, {
-        fold: blending.stacked(one, evidence.only((evidence.folds >= 0) & (evidence.folds != fold)), task)
-        for fold, one in per_fold.items()
-    }
+    return whole, blending.stacked_folds(per_fold, evidence, task)
 
 
 def _averaged(workspace: Workspace, fitted: blending.BlendWeights) -> blending.BlendWeights:
@@ -339,10 +336,7 @@ def _contributions(
         else:
             per_fold = blending.fit_folds(averaged, task, fitted.method, workspace.settings.blend.per_group)
         if fitted.stack:
-            per_fold = {
-                fold: blending.stacked(one, evidence.only(evidence.folds != fold), task)
-                for fold, one in per_fold.items()
-            }
+            per_fold = blending.stacked_folds(per_fold, evidence, task)
     return blending.contributions(evidence, task, per_fold, names)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from src.core import charts
 from src.core.language import _
 from src.data.tasks import Task
+from src.ensemble.blending import BlendWeights
 from src.evaluation.stored_sentences import message_of
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings
@@ -21,21 +22,19 @@ def section(findings: Findings) -> Section:
         if not run.is_blend:
             continue
         record, members = run.record, list(run.record["members"])
-        groups = record["weights"]["groups"]
+        weights = BlendWeights.from_json(record["weights"])
+        averaged = members[: len(members) - weights.n_stacked]
         result.parts.append(Text(_("{name}: {how}.").format(name=name, how=message_of(run.score["how"]))))
-        stack = record["weights"].get("stack", [])
-        averaged = members[: len(members) - len(stack[0]["slopes"]) + 1] if stack else members
         rows = [
-            [_labels(run.task, group['start'], group['stop']), f"{group['temperature']:.3f}",
-             *(f"{weight:.3f}" for weight in group["weights"][: len(averaged)])]
-            for group in groups
-        ]  # fmt: skip
+            [_labels(run.task, one.start, one.stop), f"{one.temperature:.3f}", *(f"{w:.3f}" for w in one.weights)]
+            for one in weights.unstacked().groups
+        ]
         caption = _("{blend}: weights of the members").format(blend=name)
         result.parts.append(Table([_("weights of"), _("temperature"), *averaged], rows, caption))
-        if stack:
+        if weights.stack:
             rows = [
-                [label, *(f"{slope:.3f}" for slope in one["slopes"]), f"{one['bias']:+.3f}"]
-                for label, one in zip(run.task.label_names, stack, strict=True)
+                [label, *(f"{slope:.3f}" for slope in one.slopes), f"{one.bias:+.3f}"]
+                for label, one in zip(run.task.label_names, weights.stack, strict=True)
             ]
             caption = _(
                 "{blend}: runs that are stacked on the mean of its members, by a logistic regression of each label: "
