@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,21 @@ def test_everything_but_the_submissions(copy, tiny_input, clean):
     kept = {path for path in copy.iterdir() if path.name.startswith("submission")}
     clean(words(tiny_input, copy), "--all")
     assert {path for path in copy.iterdir() if path.name != "locks"} == kept and len(kept) == 3
+
+
+def test_everything_is_what_commands_made(tmp_path, tiny_input, clean):
+    """Output folders of other tasks, the input folder and files of the user's may lie in the output folder."""
+    output = tmp_path / "output"
+    inner = output / "data"
+    shutil.copytree(tiny_input, inner)
+    own = [output / name for name in ("icu/submissions.jsonl", "quick/blend.bundle", "photos/a.jpg", "notes.txt")]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not to be made again")
+    (output / "report.html").write_text("made by a command")
+    kept = {*own, *inner.iterdir()}
+    clean([f"paths.input={inner}", f"paths.output={output}"], "--all")
+    assert kept == all_files(output)
 
 
 def test_nothing_is_removed_beside_another_command(copy, tiny_input, capsys):

@@ -2,7 +2,7 @@
 
 ./run.sh clean                  shows what could be removed and how much it is; removes nothing
 ./run.sh clean --superseded     removes it
-./run.sh clean --all            removes everything but the submissions, their log and bundles
+./run.sh clean --all            removes everything that commands made there but the submissions, their log and bundles
 
 Superseded is what neither a finished run nor the present settings use: folds and encoders of other settings, denoised
 copies and predictions of other texts, what a killed ./run.sh predict or another command left half done.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,11 @@ from src.training.initialization import word_vectors
 from src.training.planning import fold_jobs, unlabelled
 from src.training.prediction import prediction_name
 
-KEPT = ("submissions.jsonl", "submission_*", "*.bundle")
-"""Left standing by --all: what was submitted, or answers requests somewhere, cannot be made again for certain."""
+KEPT = ("submissions.jsonl", "locks")
+"""Left standing by --all, as are submissions and bundles: what was submitted cannot be made again for certain, and
+commands may wait for locks."""
+MADE = ("compressed", "prediction_*", "explain_*.html")
+"""What commands make in the output folder beside what Output names."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,17 @@ def _show(workspace: Workspace, found: Iterator[Item]) -> tuple[list[Item], str]
 
 
 def everything(workspace: Workspace) -> Iterator[Item]:
-    """All of the output folder but KEPT, the project's own README, and the locks that commands may wait for."""
-    for path in sorted(workspace.output.root.glob("*")):
-        if path.name not in ("README.md", "locks") and not any(path.match(pattern) for pattern in KEPT):
+    """All that commands made in the output folder but KEPT. Other things may lie there, such as output folders of other
+    tasks with their own submissions, or the input folder; these stay."""
+    output, given = workspace.output, workspace.settings.paths.input.resolve()
+    made = {path for name, path in vars(output).items() if name != "root" and path.name not in KEPT}
+    for path in sorted({path for path in made if path.parent == output.root} | set(_globbed(output.root, MADE))):
+        if path.exists() and not given.is_relative_to(path.resolve()):
             yield Item("output", path)
+
+
+def _globbed(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    return itertools.chain.from_iterable(map(folder.glob, patterns))
 
 
 def superseded(workspace: Workspace) -> Iterator[Item]:
