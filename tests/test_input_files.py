@@ -71,6 +71,13 @@ def test_what_looks_like_input_and_is_not_read_is_told(tmp_path, kind):
     assert [True] == [told in sentence for sentence in files.overlooked]
 
 
+def test_a_table_of_another_name_is_told_where_sample_data_would_take_its_place(tmp_path):
+    touch(tmp_path, "reports.csv", "B.csv", "wrong.csv")
+    told = error_of(find_files, Paths(input=tmp_path, exclude=tmp_path / "wrong.csv"))
+    assert "reports.csv is not read: no setting matches its name" in told
+    assert "B.csv is not read" in told and "wrong.csv" not in told
+
+
 def test_what_does_not_look_like_input_is_not_told_of(tmp_path):
     touch(tmp_path, "train.csv", "test.csv", "notes.txt", "constraints.md", "latest.py", ".hidden", "answers.csv")
     for name in ("sample", "icu", "frames", "scripts", "output"):

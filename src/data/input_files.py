@@ -87,6 +87,7 @@ def find_files(paths: Paths) -> InputFiles | None:
     files = InputFiles(**by_role, overlooked=overlooked)
     others = files.test + files.extra
     if not files.train and not others:
+        overlooked += _unnamed(folder, [name for name in entries if name not in known], paths)
         return none_of(folder, f"{paths.train} or {paths.test} (paths.train, paths.test)", overlooked)
     for path in files.train + others:
         roles = [role for role in by_role if path in by_role[role]]
@@ -198,6 +199,19 @@ def _overlooked(folder: Path, entries: Iterable[str], globs: Iterable[str]) -> l
                 )
             )
     return left
+
+
+def _unnamed(folder: Path, entries: Iterable[str], paths: Paths) -> list[str]:
+    """Returns a sentence about each CSV file of a folder, which no glob matches. Beside a train file it may be anything;
+    where nothing else is there, sample data would take its place."""
+    why = _("no setting matches its name. If it is a file of reports, put train or test into the name")
+    rows = {path.resolve() for path in (paths.exclude, paths.weights) if path is not None}
+    return [
+        _("{path} is not read: {why}").format(path=folder / name, why=why)
+        for name in entries
+        if name.endswith(".csv") and not is_hidden(name)
+        if (folder / name).is_file() and (folder / name).resolve() not in rows
+    ]
 
 
 def _looks_like_input(name: str, globs: Iterable[str]) -> str:
