@@ -69,11 +69,20 @@ class Folds(Stage):
         rows."""
         output, dataset, settings = workspace.output, workspace.dataset, workspace.settings.folds
         storage.require(output.folds, workspace.command("folds"))
-        if splits.load(output.folds, dataset.train, settings) is None:
+        if (found := splits.load(output.folds, dataset.train, settings)) is None:
             raise UserError(
                 f"{output.folds} lacks a row of the train files, or a column for a seed of folds.seeds, or has a "
                 f"malformed line. Mend it, or make it anew: ./run.sh {workspace.command('folds', '--anew')}"
             )
+        for seed, column in zip(found.seeds, found.table.T, strict=True):
+            folds = sorted(set(column.tolist()))
+            wanted = sorted(splits.HOLDOUT_PARTS.values()) if settings.scheme == "holdout" else [*range(len(folds))]
+            if folds != wanted or len(folds) < 2:
+                raise UserError(
+                    f"{output.folds}: the column fold_{seed} holds the folds {', '.join(map(str, folds[:20]))}; expected "
+                    f"numbers from {min(wanted)} without a gap. Mend it, or make it anew: ./run.sh "
+                    f"{workspace.command('folds', '--anew')}"
+                )
         recorded = _recorded(workspace)
         target = Target("", output.folds_manifest, None, (output.folds,))
         target.write({**recorded, "is_own": True})
