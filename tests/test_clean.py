@@ -82,6 +82,10 @@ def test_everything_but_the_submissions(copy, tiny_input, clean):
     assert {path for path in copy.iterdir() if path.name != "locks"} == kept and len(kept) == 3
 
 
+def test_an_empty_folder_holds_nothing_to_remove(tmp_path, tiny_input, clean):
+    assert clean(words(tiny_input, tmp_path / "output")) == set()
+
+
 def test_everything_is_what_commands_made(tmp_path, tiny_input, clean):
     """Output folders of other tasks, the input folder and files of the user's may lie in the output folder."""
     output = tmp_path / "output"

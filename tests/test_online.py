@@ -74,11 +74,11 @@ def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, cap
     assert "Submissions with ids of no test file, best on club first" in shown.out and "0.3000/1" in shown.out
     torn = copy / "torn.csv"
     torn.write_text("7|,|high\n")
-    assert main(["leaderboard", "add", str(torn), "0.2", "--board", "club", *made]) == 0
-    assert "torn.csv was not made here, and its ids cannot be compared" in capsys.readouterr().err
     noted = register.path.read_bytes()
     for arguments, message in (
         (["add", str(copy / "none.csv"), "0.5"], "none.csv is not there"),
+        (["add", str(torn), "0.2"], "torn.csv, line 1: value 'high'"),
+        (["add", str(other), "92.3"], "If that is a percentage, enter 0.923"),
         (["add", str(other), "1.5"], "a score is a number below 1, not 1.5"),
         (["add", str(other), "good"], "'good' is not a score"),
         (["add", str(other)], "wants a FILE and a SCORE"),

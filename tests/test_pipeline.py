@@ -645,6 +645,11 @@ def test_missing_artefacts_name_their_command(tiny_input, tmp_path, capsys):
     assert "./run.sh train" in capsys.readouterr().err
 
 
+def test_a_file_that_was_left_out_is_asked_for(copy, tiny_input, capsys):
+    assert main(["predict", "lstm", *words(tiny_input, copy)]) == 2
+    assert "which file is lstm to predict? Name it after the run: ./run.sh predict lstm FILE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -653,7 +658,11 @@ def test_missing_artefacts_name_their_command(tiny_input, tmp_path, capsys):
         (["--preset", "fulll"], ["unknown preset 'fulll'", "'full'", "quick"]),
         (["train", "train.epocs=3"], ["train.epocs", "'epochs'"]),
         (["train", "--modle", "lstm"], ["./run.sh train --help"]),
-        (["predict", "lstm"], ["before the file", "--bundle FILE"]),
+        (["predict", "reports"], ["before the file", "--bundle FILE"]),
+        (
+            ["config", "train.epochs"],
+            ["train.epochs is no model", "train.epochs=VALUE", "config --explain train.epochs"],
+        ),
         (["score", "--labels", "x.csv"], ["takes one submission"]),
         (["paths.input=/nowhere"], ["/nowhere"]),
         (["sample", "--rows", "2"], ["sample.rows", "want a whole number: 10 to 100,000,000"]),

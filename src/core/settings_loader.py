@@ -102,6 +102,13 @@ def load_config(
     specs = layers.pop("runs")
     for model in models:
         if model not in specs and model not in model_names():
+            if "." in model:
+                raise UserError(
+                    _(
+                        "{word} is no model. To set a value: {word}=VALUE; to read what it means: ./run.sh config "
+                        "--explain {word}"
+                    ).format(word=model)
+                )
             raise unknown("model", model, {*specs, *model_names()})
     chosen = list(dict.fromkeys(models)) or list(specs)
     built = {}

@@ -202,7 +202,7 @@ def _overlooked(folder: Path, entries: Iterable[str], globs: Iterable[str]) -> l
 
 
 def _unnamed(folder: Path, entries: Iterable[str], paths: Paths) -> list[str]:
-    """Returns a sentence about each CSV file of a folder, which no glob matches. Beside a train file it may be anything;
+    """Returns a sentence about each CSV file of a folder that no glob matches. Beside a train file it may be anything;
     where nothing else is there, sample data would take its place."""
     why = _("no setting matches its name. If it is a file of reports, put train or test into the name")
     rows = {path.resolve() for path in (paths.exclude, paths.weights) if path is not None}

@@ -67,8 +67,8 @@ def show(workspace: Workspace) -> None:
 def add(workspace: Workspace, file: Path, score: float, board: str | None, note: str) -> None:
     """Notes the online score of a submission file, one of ours or any other.
 
-    Raises UserError, and notes nothing, for no score, for a file that is not there, and for one that was noted with
-    other bytes: which of the two was scored, only the user knows.
+    Raises UserError, and notes nothing, for no score, for a file that is not there or is no submission, and for one
+    that was noted with other bytes: which of the two was scored, only the user knows.
     """
     output = workspace.output
     register, board = SubmissionLog(output.submissions), _checked(workspace, score, board)
@@ -99,10 +99,10 @@ def add(workspace: Workspace, file: Path, score: float, board: str | None, note:
 
 
 def _test_of(workspace: Workspace, file: Path) -> str | None:
-    """The test file whose ids a submission from elsewhere has; None where it has those of none. Tells either."""
-    told = f"{file.name} was not made here"
+    """The test file whose ids a submission from elsewhere has; None where it has those of none. Tells either. Raises
+    UserError for a file that is no submission: nobody can have scored it."""
+    told, ids = f"{file.name} was not made here", np.sort(read_submission(file, workspace.task)[0])
     try:
-        ids = np.sort(read_submission(file, workspace.task)[0])
         tests = {test: np.sort(workspace.test_ids(test)) for test in workspace.dataset.test_files}
     except UserError as error:
         warn(
@@ -253,6 +253,12 @@ def tell(workspace: Workspace, name: str, score: float, board: str | None, note:
 
 def _checked(workspace: Workspace, score: float, board: str | None) -> str:
     """Returns the board, by default that of the settings. Raises UserError for a name that is none, or no score."""
+    if 1 < score <= 100:
+        raise UserError(
+            _("a score is a number below 1, not {score}. If that is a percentage, enter {share:g}").format(
+                score=score, share=score / 100
+            )
+        )
     if not -math.inf < score < 1:
         raise UserError(_("a score is a number below 1, not {score}").format(score=score))
     return check_name(BOARD, workspace.settings.leaderboard.board if board is None else board)

@@ -62,7 +62,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     def found() -> Iterator[Item]:
-        return everything(workspace) if parsed.all else superseded(Workspace(workspace.settings, read_only=True))
+        if parsed.all or not any(everything(workspace)):
+            return everything(workspace)
+        return superseded(Workspace(workspace.settings, read_only=True))
 
     if not (parsed.superseded or parsed.all):
         items, total = _show(workspace, found())

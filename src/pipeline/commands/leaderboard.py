@@ -66,7 +66,9 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         score = float(words[1])
     except ValueError:
         raise UserError(
-            _("./run.sh leaderboard {action}: {words} is not a score").format(action=action, words=repr(words[1]))
+            _("./run.sh leaderboard {action}: {words} is not a score, such as 0.9231").format(
+                action=action, words=repr(words[1])
+            )
         ) from None
     if action == "add":
         online_scores.add(workspace, existing_file(words[0]), score, parsed.board, parsed.note or "")

@@ -85,6 +85,12 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
 
         predict_bundled(workspace, parsed.bundle, [*map(Path, parsed.runs), parsed.file], parsed.to)
         return
+    if not parsed.runs and not parsed.file.exists() and parsed.file.name in workspace.output.run_names():
+        raise UserError(
+            _("which file is {run} to predict? Name it after the run: ./run.sh predict {run} FILE").format(
+                run=parsed.file.name
+            )
+        )
     if not parsed.runs:
         raise UserError(
             _(

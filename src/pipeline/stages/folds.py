@@ -79,8 +79,8 @@ class Folds(Stage):
             wanted = sorted(splits.HOLDOUT_PARTS.values()) if settings.scheme == "holdout" else [*range(len(folds))]
             if folds != wanted or len(folds) < 2:
                 raise UserError(
-                    f"{output.folds}: the column fold_{seed} holds the folds {', '.join(map(str, folds[:20]))}; expected "
-                    f"numbers from {min(wanted)} without a gap. Mend it, or make it anew: ./run.sh "
+                    f"{output.folds}: the column fold_{seed} holds the folds {', '.join(map(str, folds[:20]))}; "
+                    f"expected numbers from {min(wanted)} without a gap. Mend it, or make it anew: ./run.sh "
                     f"{workspace.command('folds', '--anew')}"
                 )
         recorded = _recorded(workspace)
