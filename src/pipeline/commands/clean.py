@@ -39,7 +39,7 @@ KEPT = ("submissions.jsonl", "locks")
 """Left standing by --all, as are submissions and bundles: what was submitted cannot be made again for certain, and
 commands may wait for locks."""
 MADE = ("compressed", "prediction_*", "explain_*.html")
-"""What commands make in the output folder beside what Output names."""
+"""Names of what commands make in the output folder, beside those of Output."""
 
 
 @dataclass(frozen=True)
