@@ -151,7 +151,7 @@ def test_folds_changed_by_hand_are_noticed(copy, tiny_input, capsys):
         assert "folds.csv is not as ./run.sh folds wrote it" in told and "folds --anew" in told, verb
     table.write_text("".join([head, f"{body},9\n", *rest]))
     assert main(["folds", "--keep", *words(tiny_input, copy)]) == 2
-    assert "holds the folds 0, 1, 9; expected numbers from 0 without a gap" in capsys.readouterr().err
+    assert "holds the folds 0, 1, 9; expected two or more, numbered from 0 without a gap" in capsys.readouterr().err
     table.write_text(changed)
     assert main(["folds", "--keep", *words(tiny_input, copy)]) == 0
     assert table.read_text() == changed

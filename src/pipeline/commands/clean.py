@@ -38,8 +38,8 @@ from src.training.prediction import prediction_name
 KEPT = ("submissions.jsonl", "locks")
 """Left standing by --all, as are submissions and bundles: what was submitted cannot be made again for certain, and
 commands may wait for locks."""
-MADE = ("compressed", "prediction_*", "explain_*.html")
-"""Names of what commands make in the output folder, beside those of Output."""
+MADE = ("compressed", "prediction_*", "explain_*.html", ".*.tmp")
+"""Names of what commands make in the output folder, beside those of Output; the last is what was half written."""
 
 
 @dataclass(frozen=True)

@@ -75,13 +75,16 @@ class Folds(Stage):
                 f"malformed line. Mend it, or make it anew: ./run.sh {workspace.command('folds', '--anew')}"
             )
         for seed, column in zip(found.seeds, found.table.T, strict=True):
-            folds = sorted(set(column.tolist()))
-            wanted = sorted(splits.HOLDOUT_PARTS.values()) if settings.scheme == "holdout" else [*range(len(folds))]
-            if folds != wanted or len(folds) < 2:
+            folds, expected = sorted(set(column.tolist())), "two or more, numbered from 0 without a gap"
+            is_whole = len(folds) > 1 and folds == [*range(len(folds))]
+            if settings.scheme == "holdout":
+                parts = splits.HOLDOUT_PARTS
+                expected = ", ".join(f"{value} ({name})" for name, value in parts.items())
+                is_whole = folds == sorted(parts.values())
+            if not is_whole:
                 raise UserError(
                     f"{output.folds}: the column fold_{seed} holds the folds {', '.join(map(str, folds[:20]))}; "
-                    f"expected numbers from {min(wanted)} without a gap. Mend it, or make it anew: ./run.sh "
-                    f"{workspace.command('folds', '--anew')}"
+                    f"expected {expected}. Mend it, or make it anew: ./run.sh {workspace.command('folds', '--anew')}"
                 )
         recorded = _recorded(workspace)
         target = Target("", output.folds_manifest, None, (output.folds,))
