@@ -78,6 +78,35 @@ def test_a_table_of_another_name_is_told_where_sample_data_would_take_its_place(
     assert "B.csv is not read" in told and "wrong.csv" not in told
 
 
+@pytest.mark.parametrize(
+    ("line", "is_told"),
+    [
+        ("0|,|12 3 4 |,|\n", True),
+        ("0|,|12 3 4 |,|2 5\r\n", True),
+        ("0|,|12" + " 7" * 5000, True),
+        ("0|,|0.1 0.9\n", False),
+        ("0|,|\n", False),
+        ("0,12 3 4\n", False),
+        ("", False),
+    ],
+)
+def test_reports_under_another_name_beside_a_train_file_are_told(tmp_path, line, is_told):
+    touch(tmp_path, "train.csv", "test.csv")
+    (tmp_path / "B.csv").write_text(line)
+    files = find_files(Paths(input=tmp_path))
+    assert [path.name for path in files.test] == ["test.csv"]
+    why = "no setting matches its name. If it is a file of reports, put train or test into the name"
+    assert files.overlooked == [f"{tmp_path / 'B.csv'} is not read: {why}"] * is_told
+    assert find_files(Paths(input=tmp_path, weights=tmp_path / "B.csv")).overlooked == []
+
+
+def test_a_file_is_told_of_once(tmp_path):
+    touch(tmp_path, "train.csv")
+    (tmp_path / "Test.csv").write_text("0|,|1 2 |,|\n")
+    (told,) = find_files(Paths(input=tmp_path)).overlooked
+    assert "tells capital letters from small ones" in told
+
+
 def test_what_does_not_look_like_input_is_not_told_of(tmp_path):
     touch(tmp_path, "train.csv", "test.csv", "notes.txt", "constraints.md", "latest.py", ".hidden", "answers.csv")
     for name in ("sample", "icu", "frames", "scripts", "output"):

@@ -12,6 +12,7 @@ from src.core.errors import UserError
 from src.core.language import _, word
 from src.core.settings import CLINICAL, Paths
 from src.data.file_kinds import SHEET, open_bytes
+from src.data.line_parser import DELIMITER
 
 KNOWN = {
     "5158ae58c8235d42833fbf122ccaa6cbf50c4dfb2432f23db9433e03146a3a6f": "track1_round1_train_20210222.csv",
@@ -34,6 +35,8 @@ LONGEST_NAME = 160
 """Bytes of a file's name: names of results are longer, and file systems take 255."""
 LOOKED_AT = 1000
 """Entries of an inner folder that are looked at."""
+FIRST_BYTES = 4096
+"""Bytes of a file of another name that are looked at, at most."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,16 @@ def find_files(paths: Paths) -> InputFiles | None:
     by_role = {role: sorted(folder.glob(glob)) for role, glob in globs.items()}
     known = {path.relative_to(folder).parts[0] for paths in by_role.values() for path in paths}
     known |= {name for name in entries if folder / name in (paths.output, *paths.output.parents)}
-    overlooked = _overlooked(folder, [name for name in entries if name not in known], globs.values())
+    unknown = [name for name in entries if name not in known]
+    overlooked = _overlooked(folder, unknown, _globs(paths))
     for role, found in by_role.items():
         by_role[role], more = readable(found)
         overlooked += [sentence for sentence in more if sentence not in overlooked]
-    files = InputFiles(**by_role, overlooked=overlooked)
+    beside = _unnamed(path for path in _tables(folder, unknown, paths) if _holds_reports(path))
+    files = InputFiles(**by_role, overlooked=overlooked + beside)
     others = files.test + files.extra
     if not files.train and not others:
-        overlooked += _unnamed(folder, [name for name in entries if name not in known], paths)
+        overlooked += _unnamed(_tables(folder, unknown, paths))
         return none_of(folder, f"{paths.train} or {paths.test} (paths.train, paths.test)", overlooked)
     for path in files.train + others:
         roles = [role for role in by_role if path in by_role[role]]
@@ -184,7 +189,7 @@ def check_name(path: Path) -> None:
 def _overlooked(folder: Path, entries: Iterable[str], globs: Iterable[str]) -> list[str]:
     """Returns a sentence about each of some entries of a folder, which no glob matches, that looks like a file of
     reports: in other letters, with another ending, in an archive or in an inner folder."""
-    globs, left = [glob for glob in globs if "/" not in glob], []
+    left = []
     for name in entries:
         path = folder / name
         if is_hidden(name) or name in OWN_FOLDERS:
@@ -201,17 +206,34 @@ def _overlooked(folder: Path, entries: Iterable[str], globs: Iterable[str]) -> l
     return left
 
 
-def _unnamed(folder: Path, entries: Iterable[str], paths: Paths) -> list[str]:
-    """Returns a sentence about each CSV file of a folder that no glob matches. Beside a train file it may be anything;
-    where nothing else is there, sample data would take its place."""
+def _tables(folder: Path, entries: Iterable[str], paths: Paths) -> list[Path]:
+    """Returns the CSV files among some entries of a folder, which no glob matches, in whatever letters."""
+    rows, globs = {path.resolve() for path in (paths.exclude, paths.weights) if path is not None}, _globs(paths)
+    found = [folder / name for name in entries if name.endswith(".csv") and not is_hidden(name)]
+    found = [path for path in found if not _looks_like_input(path.name, globs)]
+    return [path for path in found if path.is_file() and path.resolve() not in rows]
+
+
+def _globs(paths: Paths) -> list[str]:
+    """Returns the globs that name files of the folder itself, not of inner folders."""
+    return [glob for glob in (paths.train, paths.test, paths.extra) if "/" not in glob]
+
+
+def _unnamed(tables: Iterable[Path]) -> list[str]:
+    """Returns a sentence about each of some CSV files that no glob matches."""
     why = _("no setting matches its name. If it is a file of reports, put train or test into the name")
-    rows = {path.resolve() for path in (paths.exclude, paths.weights) if path is not None}
-    return [
-        _("{path} is not read: {why}").format(path=folder / name, why=why)
-        for name in entries
-        if name.endswith(".csv") and not is_hidden(name)
-        if (folder / name).is_file() and (folder / name).resolve() not in rows
-    ]
+    return [_("{path} is not read: {why}").format(path=path, why=why) for path in tables]
+
+
+def _holds_reports(path: Path) -> bool:
+    """Returns True where a file starts like one of reports: an id, the delimiter, tokens. Submissions have numbers with
+    a point there."""
+    try:
+        with path.open("rb") as file:
+            fields = file.readline(FIRST_BYTES).split(DELIMITER)
+    except OSError:
+        return False
+    return len(fields) > 1 and bool(fields[1].split()) and all(token.isdigit() for token in fields[1].split())
 
 
 def _looks_like_input(name: str, globs: Iterable[str]) -> str:
