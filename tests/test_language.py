@@ -135,6 +135,8 @@ def test_a_sentence_of_a_file_is_read_back_as_a_message():
     assert read_back("something else", templates) == "something else"
     told = message_of("round 1: 17 regions; 5,000 train reports, 1,000 + 1,000 test reports, 858 words")
     assert told.in_language("zh") == "第一轮：17 个区域；训练报告 5,000 份，测试报告 1,000 + 1,000 份，858 个词"
+    told = message_of("round 1: 17 regions; 5,000 train reports, no test reports, 858 words")
+    assert told.in_language("zh") == "第一轮：17 个区域；训练报告 5,000 份，没有测试报告，858 个词"
     assert (
         message_of("round 1; 5 train reports, 1 test stays, 8 words")
         == "round 1; 5 train reports, 1 test stays, 8 words"

@@ -38,6 +38,7 @@ SENTENCES = (
     _("in fold {fold}"),
     _("on the rows that are scored"),
     # What prepare and shift made.
+    _("{title}; {train} train {noun}, no test {noun}, {size}"),
     _("{title}; {train} train {noun}, {test} test {noun}, {size}"),
     _("{extra} extra reports, {words} words"),
     _("{words} words"),
