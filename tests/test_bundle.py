@@ -211,10 +211,22 @@ def test_several_files_and_folders_and_pipes(blend, reports, tmp_path, monkeypat
         shutil.copy(reports, folder / name)
     output = f"paths.output={tmp_path / 'out'}"
     run_command(["predict", "--bundle", str(blend), str(folder), str(reports), output])
+    capfd.readouterr()
     made = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert made == ["prediction_blend_a.csv", "prediction_blend_b.csv", f"prediction_blend_{reports.name}"]
     assert main(["predict", "--bundle", str(blend), str(folder), "--to", str(tmp_path / "x.csv"), output]) == 2
     assert "is one file for 2 input files" in capfd.readouterr().err
+    before = (tmp_path / "out/prediction_blend_a.csv").read_bytes()
+    (tmp_path / "a.csv").write_bytes(b"".join(reports.read_bytes().splitlines(keepends=True)[:5]))
+    assert main(["predict", "--bundle", str(blend), str(folder), str(tmp_path / "a.csv"), output]) == 2
+    told = f"the predictions of {folder / 'a.csv'} and of {tmp_path / 'a.csv'} would be one file"
+    assert told in capfd.readouterr().err
+    assert (tmp_path / "out/prediction_blend_a.csv").read_bytes() == before
+    assert main(["predict", "--bundle", str(blend), "-", str(reports), output]) == 2
+    assert "give it alone, not among 2 files" in capfd.readouterr().err
+    for file, is_told in ((folder / "a.csv", False), (tmp_path / "a.csv", True), (folder / "a.csv", True)):
+        run_command(["predict", "--bundle", str(blend), str(file), output])
+        assert ("held other predictions, which are replaced" in capfd.readouterr().out) == is_told
     with reports.open("rb") as source:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=source))
         run_command(["predict", "--bundle", str(blend), "-", output])

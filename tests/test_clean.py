@@ -82,6 +82,12 @@ def test_everything_but_the_submissions(copy, tiny_input, clean):
     assert {path for path in copy.iterdir() if path.name != "locks"} == kept and len(kept) == 3
 
 
+def test_the_title_says_what_the_list_is(copy, tiny_input, capsys):
+    assert main(["clean", "--all", *words(tiny_input, copy)]) == 0
+    told = capsys.readouterr().out
+    assert "All that commands made in" in told and "No result needs" not in told
+
+
 def test_an_empty_folder_holds_nothing_to_remove(tmp_path, tiny_input, clean):
     assert clean(words(tiny_input, tmp_path / "output")) == set()
 

@@ -196,6 +196,9 @@ def test_a_submission_that_changed_since_it_was_noted_is_not_taken_for_another(c
     assert main(["leaderboard", "add", str(file), "0.5", *made]) == 2
     assert "has changed since it was noted as s2" in (told := capsys.readouterr().err)
     assert (copy / "submissions.jsonl").read_bytes() == before
+    (link := copy.with_name("link")).symlink_to(copy)
+    assert main(["leaderboard", "add", str(link / file.name), "0.5", *made]) == 2, "the same file by another path"
+    assert "has changed since it was noted as s2" in capsys.readouterr().err
     command = shlex.split(told.split("./run.sh ")[1].split(". If it was")[0])
     assert main(command) == 0 and SubmissionLog(copy / "submissions.jsonl").find("s2").score("online") == 0.5
 

@@ -329,6 +329,15 @@ def test_files_are_opened_by_the_button_and_what_is_no_text_is_refused(browser, 
     assert text(browser, "#error") == "one.csv is no text file."
 
 
+def test_pasted_rows_without_an_id_are_nobodys_next_reading(browser, serve):
+    """Two reports of two patients, pasted one after the other: each has its own alarms."""
+    serve(parts=[OwnAlarms(AlarmSettings())])
+    for i in (1, 2):
+        ask(browser, "350 1")
+        browser.wait_for(f"document.querySelectorAll('#alarm-list li').length === {2 * i}")
+        assert text(browser, "#row-title") == "Report 1"
+
+
 def test_many_rows_go_in_several_requests_and_an_error_says_where_it_begins(browser, serve):
     running = serve()
     lines = [f"{i % 500} 1" for i in range(150)]

@@ -157,9 +157,18 @@ def test_folds_changed_by_hand_are_noticed(copy, tiny_input, capsys):
     assert table.read_text() == changed
     assert main(["blend", *words(tiny_input, copy)]) == 2
     assert "run lstm was made on other folds than are there now" in capsys.readouterr().err
+    assert main(["train", "--model", "lstm", *words(tiny_input, copy)]) == 0
+    told = capsys.readouterr().out
+    assert "lstm was" in told and "comes back" not in told, "no command brings these folds back"
+    three = [f"{line.rpartition(',')[0]},{i % 3}\n" for i, line in enumerate([first, *rest])]
+    table.write_text("".join([head, *three]))
+    assert main(["folds", "--keep", *words(tiny_input, copy)]) == 0
+    assert main(["folds", *words(tiny_input, copy)]) == main(["status", *words(tiny_input, copy)]) == 0
+    told = capsys.readouterr().out
+    assert "folds: up to date (3 folds)" in told and "2 folds" not in told
     assert main(["folds", "--anew", *words(tiny_input, copy)]) == 0
     assert table.read_bytes() == made
-    assert main(["blend", *words(tiny_input, copy)]) == 0
+    assert main(["train", *words(tiny_input, copy)]) == main(["blend", *words(tiny_input, copy)]) == 0
 
 
 @pytest.mark.slow  # the trials of tests/chaos/test_short.py compare bytes by default

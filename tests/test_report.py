@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from src.core.language import Message, _
 from src.core.settings_loader import load_config
 from src.data.tasks import ROUND1, ROUND2, frames, sigmoid
 from src.evaluation import study_pictures
+from src.evaluation.validation_sets import VALIDATIONS
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
 from src.pipeline.stages import report
@@ -46,7 +48,7 @@ from src.reporting.html_page import (
     Token,
     render,
 )
-from src.reporting.sections import Findings, errors, tuning
+from src.reporting.sections import Findings, errors, submissions, tuning
 from src.reporting.sections.errors import suspicious_labels
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import error_of, words
@@ -143,6 +145,21 @@ def test_the_page_has_every_part_and_stands_alone(reported):
         assert f"Learning curves of {run}" in described
     assert "Parallel coordinates of blend" in described and "shifted against online" in described
     assert json.loads((reported / "pipeline.json").read_text())["command"] in html.unescape(page)
+
+
+def test_submissions_without_some_validations_are_drawn_by_the_others():
+    """As of an import with out-of-fold predictions where the tests are noisier: it has no noisy copies."""
+
+    def submission(score: float, noised: float | None) -> SimpleNamespace:
+        values = {name: noised if name in ("noised", "shifted") else score - 0.01 for name in VALIDATIONS}
+        judged = {name: {"value": value} for name, value in values.items()}
+        return SimpleNamespace(score=lambda board: score, judged={"validations": judged, "expected": {"value": noised}})
+
+    chart = submissions._against("online", [submission(0.7, 0.6), submission(0.8, None), submission(0.9, None)])
+    assert len(chart.svg) == len(VALIDATIONS) + 1
+
+    chart = submissions._against("online", [submission(0.7, None), submission(0.8, None)])
+    assert len(chart.svg) == len(VALIDATIONS) + 1
 
 
 def test_every_picture_has_a_title_and_names_of_axes(reported, tiny_input, monkeypatch):

@@ -504,6 +504,13 @@ def test_with_a_key_only_its_holder_is_answered(blend, tmp_path):
     assert "cannot be read" in error_of(Service.load, blend, settings)
 
 
+@pytest.mark.parametrize("origin", ["*", "https://ward.example/", "https://Ward.example", "ward.example", "null", ""])
+def test_origins_that_no_browser_sends_are_refused(origin):
+    with pytest.raises(ValueError, match="want origins as browsers send them"):
+        Serve(origins=[origin])
+    assert Serve(origins=["https://ward.example", "http://10.0.0.7:8080", "http://[::1]:3000"])
+
+
 def test_other_origins_are_closed_unless_named(blend):
     async def session(http, service):
         asked = {"origin": "https://ward.example", "access-control-request-method": "POST"}
@@ -655,7 +662,8 @@ def test_a_bundle_replaces_another_one_and_no_request_is_lost(blend, lstm, tmp_p
 def test_serve_without_a_blend_names_the_command(tmp_path):
     settings = load_config("sample", [f"paths.output={tmp_path}"])
     told = error_of(serve.blend_bundle, Workspace(settings))
-    assert told.startswith(f"there is no blend in {tmp_path}/runs: make it with ./run.sh, or name a bundle: ")
+    made_with = f"./run.sh pipeline --preset sample paths.output={tmp_path}"
+    assert told.startswith(f"there is no blend in {tmp_path}/runs: make it with {made_with}, or name a bundle: ")
 
 
 def test_more_rows_a_request_than_the_queue_holds_is_refused_at_birth():

@@ -91,6 +91,7 @@ def test_lists_and_text():
         (["folds.k.x=1"], ["folds.k"]),
         (["preset=quick"], ["--preset quick"]),
         (["executor.workers=0"], ["executor.workers"]),
+        (["trian.epochs=1"], ["trian: unknown key 'trian'", "Did you mean 'train'?"]),
         (["blend.members=[lsmt]"], ["blend.members: unknown run 'lsmt'", "Did you mean 'lstm'?"]),
         (["train.seeds=[1,1]"], ["different"]),
         (["train.seeds=[-1]"], ["train.seeds", "0 to 4,294,967,295"]),

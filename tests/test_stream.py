@@ -196,6 +196,8 @@ def test_what_is_no_message_becomes_a_dead_letter_and_the_rest_is_answered(setti
         (b" " * ((4 << 20) + 1), "4,194,305 bytes, more than 4,194,304"),
         (b'{"id": "1", "tokens": "1", "hour": NaN}', "hour: expected a number of hours"),
         (b'{"id": "1", "tokens": "1", "hour": true}', "hour: expected a number of hours"),
+        (b'{"id": "1", "tokens": "1", "hour": 1' + b"0" * 400 + b"}", "hour: expected a number of hours"),
+        (b'{"id": "1", "tokens": "1", "\\ud800": 1}', "a key is no text in UTF-8"),
         (b'{"id": "1", "tokens": "1", "hour": 1e9}', "hour: expected 1,000,000 hours at most"),
     ],
 )

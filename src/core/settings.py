@@ -55,12 +55,22 @@ def _glob(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/*?#@A-Z]+", value):
+        raise ValueError(
+            "want origins as browsers send them, in small letters, without * and without a path or a slash at the end, "
+            "such as https://ward.example or http://10.0.0.7:8080"
+        )
+    return value
+
+
 LARGEST_SEED = 2**32 - 1
 """Largest seed of NumPy's and scikit-learn's generators."""
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Seeds = Annotated[list[Seed], Field(min_length=1, max_length=100), AfterValidator(_different)]
 AnyPath = Annotated[Path, AfterValidator(_path)]
 Glob = Annotated[str, AfterValidator(_glob)]
+Origin = Annotated[str, AfterValidator(_origin)]
 
 
 class Paths(Settings):
@@ -923,8 +933,9 @@ class Serve(Settings):
     """Port to listen on; 0: any free one, which the log names."""
     key_file: AnyPath | None = None
     """File whose first line is the API key that requests must have in `Authorization: Bearer KEY`; null: none."""
-    origins: list[str] = []
-    """Origins such as https://ward.example whose pages may call the service from a browser (CORS); none: its own."""
+    origins: list[Origin] = []
+    """Origins, as browsers send them, such as https://ward.example or http://10.0.0.7:8080, whose pages may call the
+    service (CORS); none: its own."""
     hosts: list[str] = []
     """Names, without a port, by which it may be asked (header Host) beside localhost, 127.0.0.1 and [::1], such as that
     of a proxy before it. Where `host` is reached from other machines and none is named, any."""

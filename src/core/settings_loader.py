@@ -441,7 +441,8 @@ def _unknown_keys(known: Mapping[str, tuple[str, set[str]]]) -> list[str]:
         if elsewhere:
             found.append(f"{where}: there is no key {name!r}. Did you mean {' or '.join(elsewhere[:3])}?")
         else:
-            found.append(f"{where}: {unknown('key', name, keys)}")
+            known_here = keys if "." in where else keys | set(PARTS)  # parts of every run stand at the top, too
+            found.append(f"{where}: {unknown('key', name, known_here)}")
     return found
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from src.core.errors import UserError
 from src.core.language import _, word
 from src.core.settings import CLINICAL, Config
+from src.core.storage import Output
 from src.data.corpus import Corpus
 from src.data.tasks import Task
 from src.evaluation.workspace import Workspace
@@ -35,14 +36,19 @@ def predict_bundled(workspace: Workspace, file: Path, inputs: Sequence[Path], to
     """
     bundle = Bundle.open(file)
     files = _expanded(bundle.task, inputs)
-    if to is None and STREAM in files:
-        to = STREAM
+    if STREAM in files and len(files) > 1:
+        raise UserError(
+            _("- is stdin, whose predictions go to stdout: give it alone, not among {n} files").format(n=len(files))
+        )
     if to is not None and len(files) > 1:
         raise UserError(
             _("--to {to} is one file for {n} input files; leave it out, and each has one of its own").format(
                 to=to, n=len(files)
             )
         )
+    if to is None and files == [STREAM]:
+        to = STREAM
+    _check_names(files)
     with tempfile.TemporaryDirectory(prefix="bundle-") as made, _results_on_stderr(to == STREAM):
         folder = Path(made)
         root = bundle.unpack(folder / "output")
@@ -76,6 +82,18 @@ def _expanded(task: Task, inputs: Sequence[Path]) -> list[Path]:
         else:
             files.append(path)
     return files
+
+
+def _check_names(files: Sequence[Path]) -> None:
+    """Raises UserError for two input files whose predictions would be one file of the output folder."""
+    names = [Output(Path()).prediction("", file) for file in files]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(
+                _(
+                    "the predictions of {one} and of {other} would be one file. Rename one, or predict each with --to"
+                ).format(one=files[names.index(name)], other=files[i])
+            )
 
 
 def _settings(settings: Config, bundle: Bundle, root: Path) -> Config:

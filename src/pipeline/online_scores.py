@@ -82,7 +82,7 @@ def add(workspace: Workspace, file: Path, score: float, board: str | None, note:
     noted = register.submissions()
     if known := [one for one in noted if one.sha256 == sha]:
         one = known[-1]
-    elif before := [one for one in noted if one.test and output.root / one.file == file.absolute()]:
+    elif before := [one for one in noted if one.test and (output.root / one.file).resolve() == file.resolve()]:
         raise UserError(
             _(
                 "{file} has changed since it was noted as {id}. If it was submitted before: ./run.sh "
@@ -141,7 +141,7 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     """Proposes the next submission for the target: a variation of the runs, or of the blend. Writes and notes it."""
     config, output, dataset = workspace.settings, workspace.output, workspace.dataset
     board = check_name(BOARD, config.leaderboard.board if board is None else board)
-    target, runs_, base = _base(workspace, names)
+    target, runs_, base, validation = _base(workspace, names)
     register = SubmissionLog(output.submissions)
     made_of = {run.name: run.score["fingerprint"] for run in runs_}
     told = []
@@ -186,7 +186,7 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
         _(
             "by {select_on} {local:.4f}, as it is {plain:.4f}; expected on {board} {expected:.4f} ± {spread:.4f}{when}"
         ).format(
-            select_on=config.select_on,
+            select_on=validation,
             local=proposal.local,
             plain=base.score(base.plain),
             board=board,
@@ -203,8 +203,9 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
     )
 
 
-def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base]:
-    """The target, the runs that are varied, and their predictions for the validation's rows and for the target."""
+def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[RunFolder], Base, str]:
+    """The target, the runs that are varied, their predictions for the validation's rows and for the target, and the
+    name of this validation."""
     from src.ensemble.leaderboard_search import Base
 
     target, labels = workspace.target, workspace.labels
@@ -240,7 +241,7 @@ def _base(workspace: Workspace, names: list[str]) -> tuple[ShiftedTest, list[Run
         if task.kind != "multiclass"
         else label_shift.log_odds(task, rates) - label_shift.log_odds(task, known),
     )
-    return target, runs_, base
+    return target, runs_, base, rows.name
 
 
 def tell(workspace: Workspace, name: str, score: float, board: str | None, note: str) -> None:

@@ -107,15 +107,27 @@ def tell(workspace: Workspace, before: Replaced | None) -> None:
     result(_("{name} was {told}; {after}").format(name=name, told=before.told, after=_change(workspace, before, after)))
     if stale := resting_on(workspace, name):
         result(_("stale now, made of {name} as it was: {stale}").format(name=name, stale=", ".join(stale)))
-    if before.comes_back:
+    if before.comes_back and _would_be_made_of_the_same(before.run, after):
         result(_("{name} as it was comes back with: ./run.sh {command}").format(name=name, command=before.command))
+
+
+def _are_on_the_same_rows(before: RunFolder, after: RunFolder) -> bool:
+    return all(before.record.get(key) == after.record[key] for key in ("train", "folds", "task"))
+
+
+def _would_be_made_of_the_same(before: RunFolder, after: RunFolder) -> bool:
+    """Returns False where other rows or folds are read by the same settings: input files, or folds.csv, were changed,
+    and no command brings them back."""
+    reading = ("paths", "task", "data", "grid", "folds", "domains")
+    return _are_on_the_same_rows(before, after) or any(
+        getattr(before.config, name) != getattr(after.config, name) for name in reading
+    )
 
 
 def _change(workspace: Workspace, before: Replaced, after: RunFolder) -> str:
     """The new score in words, and its paired difference from the one before where both are of the same rows."""
     now = estimate_text(runs.figure_of(after.score, workspace.settings.metric))
-    same = all(before.run.record.get(key) == after.record[key] for key in ("train", "folds", "task"))
-    if not same:
+    if not _are_on_the_same_rows(before.run, after):
         return f"it is {now}, on other rows or folds"
     rows = as_they_are(workspace.splits).only(workspace.splits.scored)
     gain = paired_gain(workspace, rows, *(rows.logits(oof, None) for oof in (after.oof(), before.oof)))

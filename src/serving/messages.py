@@ -45,7 +45,7 @@ def _hour(value: Any) -> float | None:
         return None
     try:
         hour = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         hour = math.nan
     if not math.isfinite(hour):
         raise ValueError("expected a number of hours")

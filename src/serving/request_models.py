@@ -259,6 +259,8 @@ def _place(location: Sequence[int | str]) -> str:
 
 
 def _sentence(error: Any, model: type[_Model]) -> str:
+    if not error["loc"]:  # half of a pair of surrogates
+        return "a key is no text in UTF-8"
     *above, last = error["loc"]
     if error["type"] == "extra_forbidden":
         expected = ", ".join(ONE[str(above[0])].model_fields) if above else _keys(model)

@@ -105,10 +105,11 @@ def serve(service: Service) -> None:
 
 def _listen(settings: Serve) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    port = "Another port: ./run.sh serve --port N"
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
+        remedy = "Name an address of this machine: serve.host=127.0.0.1" if isinstance(error, socket.gaierror) else port
         raise UserError(
-            f"serve.host, serve.port: cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            "Another port: ./run.sh serve --port N"
+            f"serve.host, serve.port: cannot listen on {settings.host} port {settings.port}: {error.strerror}. {remedy}"
         ) from None

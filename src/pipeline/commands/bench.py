@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import math
 import os
 import platform
 import tempfile
@@ -272,7 +273,7 @@ def serve(
     from src.serving.packages import require_packages
 
     require_packages(f"./run.sh bench {SERVE}", *PACKAGES)
-    if seconds <= 0 or minutes < 0:
+    if not (0 < seconds < math.inf and 0 <= minutes < math.inf):
         raise UserError(f"the load needs more than 0 seconds and at least 0 minutes, not {seconds:g} and {minutes:g}")
     file = bundle or blend_bundle(workspace)
     with tempfile.TemporaryDirectory() as folder:

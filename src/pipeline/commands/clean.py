@@ -19,7 +19,7 @@ from pathlib import Path
 
 from src.core import locks, storage
 from src.core.errors import Damaged, UserError
-from src.core.language import _
+from src.core.language import Message, _
 from src.core.locks import is_held
 from src.core.targets import CHECKSUMS
 from src.core.terminal import add_json, result, show_table, warn
@@ -67,7 +67,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         return superseded(Workspace(workspace.settings, read_only=True))
 
     if not (parsed.superseded or parsed.all):
-        items, total = _show(workspace, found())
+        items, total = _show(workspace, found(), _("No result needs these in {output}"))
         if not items:
             result(_("clean: nothing to remove, results need everything that is there"))
             return
@@ -76,13 +76,14 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
         return
     with locks.hold_all(workspace.output.locks):
         _check_jobs(workspace)
-        items, total = _show(workspace, found())
+        title = _("All that commands made in {output}") if parsed.all else _("No result needs these in {output}")
+        items, total = _show(workspace, found(), title)
         for item in items:
             shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink(missing_ok=True)
     result(_("clean: removed {total}").format(total=total))
 
 
-def _show(workspace: Workspace, found: Iterator[Item]) -> tuple[list[Item], str]:
+def _show(workspace: Workspace, found: Iterator[Item], title: Message) -> tuple[list[Item], str]:
     """Shows the items that do not lie in another one; returns them, and their number and size in words."""
     output, every = workspace.output.root, list(found)
     folders = {item.path for item in every}
@@ -91,9 +92,7 @@ def _show(workspace: Workspace, found: Iterator[Item]) -> tuple[list[Item], str]
     rows = [[item.kind, str(item.path.relative_to(output)), _megabytes(sizes[item])] for item in items]
     add_json("removable", [{"kind": i.kind, "path": str(i.path), "bytes": sizes[i]} for i in items])
     if rows:
-        show_table(
-            _("No result needs these in {output}").format(output=output), ["what", "path", "MB"], rows, words=["path"]
-        )
+        show_table(title.format(output=output), ["what", "path", "MB"], rows, words=["path"])
     return items, f"{len(items)} files and folders, {_megabytes(sum(sizes.values()))} MB"
 
 

@@ -280,7 +280,10 @@ def write_prediction(path: Path, source: RunFolder, made: FilePrediction, place:
                 name=file.path.name, described=described(facts["empty"], facts["first"])
             )
         )
+    before = storage.file_sha256(path) if path.is_file() else None
     made.write(source, path)
+    if before not in (None, storage.file_sha256(path)):
+        info(_("predict: {path} held other predictions, which are replaced").format(path=path))
     result(
         _("predict: {path} ({n:,} {noun} x {predicted})").format(
             path=place or path, n=sum(facts["rows"]), noun=word(source.task.noun), predicted=source.task.predicted

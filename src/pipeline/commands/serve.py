@@ -66,8 +66,9 @@ def blend_bundle(workspace: Workspace) -> Path:
     if not (workspace.output.run(RUN) / "score.json").exists():
         raise UserError(
             _(
-                "there is no blend in {runs}: make it with ./run.sh, or name a bundle: ./run.sh serve --bundle FILE"
-            ).format(runs=workspace.output.runs)
+                "there is no blend in {runs}: make it with ./run.sh {command}, or name a bundle: "
+                "./run.sh serve --bundle FILE"
+            ).format(runs=workspace.output.runs, command=workspace.command("pipeline"))
         )
     with reading(workspace, "serve", [run_lock(RUN)]):
         return write_bundle(workspace, workspace.run(RUN), workspace.output.bundle(RUN))

@@ -52,6 +52,8 @@ class AlarmStage(Stage):
 
     def targets(self, workspace: Workspace) -> list[Target]:
         if not _has_hours(workspace):
+            if self._run:
+                workspace.run(self._run)  # which raises UserError where it is not there
             return []
         source, settings = source_of(workspace, self._run), workspace.settings
         stamp = fingerprint(

@@ -85,15 +85,13 @@ class DomainStage(Stage):
 
     def _runs(self, workspace: Workspace) -> list[RunFolder]:
         """Runs that are judged, by name. Raises UserError for a named one that is not there."""
+        names = [*self._named, *([self._against] if self._against else [])]
+        found = [workspace.fitting_run(name) for name in dict.fromkeys(names)]
         if len(workspace.domains) < 2:
             return []
         if self._named:
-            names = [*self._named, *([self._against] if self._against else [])]
-            found = [workspace.fitting_run(name) for name in dict.fromkeys(names)]
             workspace.check_unbroken(found)
             return found
-        if self._against:
-            workspace.fitting_run(self._against)
         return [run for run in workspace.fitting_runs()[0] if workspace.force or not run.fault]
 
     def _baseline(self, runs: Sequence[RunFolder]) -> str | None:

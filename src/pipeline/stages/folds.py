@@ -55,10 +55,10 @@ class Folds(Stage):
         ]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
-        return Progress(_described(workspace) if target.is_current() else "")
+        return Progress(_found(workspace) if target.is_current() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return _("folds: up to date ({described})").format(described=_described(workspace))
+        return _("folds: up to date ({described})").format(described=_found(workspace))
 
     def forget(self, workspace: Workspace) -> None:
         """Removes the note of the folds, so that they are made again."""
@@ -101,6 +101,12 @@ STAGE = Folds()
 def _described(workspace: Workspace) -> str:
     settings = workspace.settings.folds
     return WHAT[settings.scheme].format(k=settings.k)
+
+
+def _found(workspace: Workspace) -> str:
+    """The folds that are there, in words: of a table of the user's own (--keep) the settings do not know how many."""
+    settings = workspace.settings.folds
+    return WHAT[settings.scheme].format(k=len(np.unique(workspace.dataset.find_splits(settings).table[:, 0])))
 
 
 def _recorded(workspace: Workspace) -> dict[str, Any]:

@@ -271,7 +271,9 @@ def _hardest(
             more.append([joined(", ", told)])
     rows = [[*row, *others] for row, others in zip(rows, more, strict=True)]
     caption = _("The {n} hardest {noun}; those with a link are explained below, others by: {command}").format(
-        n=len(rows), noun=word(task.noun), command=f"./run.sh explain {findings.best.name} --id ID"
+        n=len(rows),
+        noun=word(task.noun),
+        command="./run.sh " + findings.workspace.command("explain", findings.best.name, "--id", "ID"),
     )
     return Table(columns, rows, caption)
 

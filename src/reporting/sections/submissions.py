@@ -50,9 +50,12 @@ def _against(board: str, scored: list[Submission]) -> Chart:
         what = _("{validation} against {board}").format(validation=name, board=board)
         with charts.picture(what, 2.2, charts.SMALL) as chart:
             chart.axes.plot([low, high], [low, high], color=charts.FAINT, linewidth=0.8)
-            chart.axes.plot(values, online, "o", markersize=4, color=charts.COLOURS[i])
-            if len(scored) > 2 and np.ptp(values) > 0:
-                slope, start = np.polyfit(values, online, 1)
+            # A run that was imported with its own predictions has no value where these would have to be made anew.
+            there = [place for place, value in enumerate(values) if value is not None]
+            values, scores = [values[place] for place in there], online[there]
+            chart.axes.plot(values, scores, "o", markersize=4, color=charts.COLOURS[i])
+            if len(values) > 2 and np.ptp(values) > 0:
+                slope, start = np.polyfit(values, scores, 1)
                 ends = np.array([min(values), max(values)])
                 chart.axes.plot(ends, start + slope * ends, color=charts.COLOURS[i], linewidth=0.8)
             chart.axes.set(xlim=(low, high), ylim=(low, high))

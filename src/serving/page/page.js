@@ -131,10 +131,11 @@ async function predict(rows) {
   try {
     while (at < rows.length) {
       const part = nextPart(rows, at);
-      const body = { [kind]: part.map((row, i) => ({ id: row.id ?? String(at + i + 1), [content]: row.content })) };
+      const body = { [kind]: part.map(row => ({ id: row.id ?? undefined, [content]: row.content })) };
       const { predictions } = await patiently(() => ask("/predict", body), isCurrent);
       if (!isCurrent()) return;
-      predictions.forEach((one, i) => found.push({ ...one, content: part[i].content }));
+      // Rows without an id are numbered here alone: to the alarms of the service, equal ids are one patient.
+      predictions.forEach((one, i) => found.push({ ...one, id: part[i].id ?? String(at + i + 1), content: part[i].content }));
       at += part.length;
       if (at < rows.length) state.status = ["working", whole(found.length), whole(rows.length)];
       showMessages();
