@@ -208,6 +208,8 @@ def test_reports_have_no_hours(done, tiny_input, capsys):
     assert main(["alarms", f"paths.input={tiny_input}", f"paths.output={done}"]) == 0
     assert len(capsys.readouterr().out.strip().splitlines()) == 1
     assert not [*done.rglob("alarms.json")]
+    assert main(["alarms", "nobody", f"paths.input={tiny_input}", f"paths.output={done}"]) == 2
+    assert "unknown run 'nobody'" in capsys.readouterr().err
 
 
 def test_nothing_superseded_is_left_and_nothing_used_removed(made, tmp_path, capsys):

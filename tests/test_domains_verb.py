@@ -134,6 +134,8 @@ def test_one_domain_alone_says_how_to_get_more(made, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "All train stays are of one domain" in told and "domains.by=ICUType" in told
     assert "Runs by domain" not in told
+    assert main(["domains", "nobody", *words(folder), "domains.by=file", "folds.scheme=kfold"]) == 2
+    assert "unknown run 'nobody'" in capsys.readouterr().err
 
 
 def test_an_unknown_run_is_named(made):

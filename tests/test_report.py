@@ -138,6 +138,8 @@ def test_the_page_has_every_part_and_stands_alone(reported):
     assert set(re.findall(r"\./run\.sh ([a-z]+)", page)) <= set(COMMANDS)
     board = json.loads((reported / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]
     assert f"{board['validations']['shifted']['value']:.4f}" in page and "0.6000" in page
+    (remedy,) = re.findall(r"others by: (\./run\.sh explain blend --id ID [^<]*)", html.unescape(page))
+    assert "--preset sample" in remedy and "paths.output=" in remedy, "it works where the page's commands do"
     losses = [label["log_loss"]["value"] for label in scores["blend"]["overall"]["labels"].values()]
     assert all(f"{loss:.4f}" in page for loss in losses)
     described = re.findall(r'aria-label="([^"]*)"', page)
