@@ -145,3 +145,15 @@ def test_a_label_without_contrast_falls_back_to_its_prior():
 def test_no_recurring_ngram_leaves_the_prior():
     logits = baselines.tfidf_logistic(*flatten([[1], [2], [3], [4]]), np.array([[0], [1], [1]]), [0, 1, 2], [3])
     np.testing.assert_allclose(logits, baselines.prior_logits(np.array([[0], [1], [1]]))[None])
+
+
+@pytest.mark.parametrize("kind", ["binary", "regression"])
+def test_severity_that_is_unknown_or_of_one_outcome_predicts_the_rate(kind):
+    folds, labels = np.arange(40) % 2, (np.arange(40) % 4 == 0).astype(np.float64)[:, None]
+    found = baselines.severity(np.full(40, np.nan), labels, folds, kind)
+    assert np.isfinite(found).all() and len(np.unique(found.round(9))) <= 2
+    labels[folds == 1] = 0
+    found = baselines.severity(np.arange(40.0), labels, folds, kind)
+    assert np.isfinite(found).all()
+    if kind == "binary":
+        assert found[folds == 0, 0] == pytest.approx(baselines.prior_logits(labels[folds == 1])[0])

@@ -252,3 +252,8 @@ def test_effective_size():
     weights = np.random.default_rng(0).exponential(size=50)
     assert 1 < effective_size(weights) < 50
     assert effective_size(weights * 7) == pytest.approx(effective_size(weights)), "scale is nothing"
+
+
+def test_files_in_which_no_word_recurs_are_no_error():
+    train, test = as_text(*([word] for word in range(20))), as_text(*([word] for word in range(20, 30)))
+    assert 0 <= covariate_shift.adversarial(train, test).auc <= 1

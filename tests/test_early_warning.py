@@ -176,3 +176,9 @@ def test_what_comes_later_is_not_read(settings, features):
     np.testing.assert_array_equal(after[:, :3], before[:, :3])
     assert before.shape == (3, 4, 1)
     assert not np.allclose(after[:, 3], before[:, 3])
+
+
+def test_where_nobody_survived_every_threshold_keeps_the_budget():
+    risk = np.array([[0.2, 0.4], [0.3, 0.1]])
+    choose = early_warning.for_budget(0.1, Rule(0.8, 4, 6), np.array([1.0, 2.0]), 24.0)
+    assert choose(risk, np.array([True, True])) == 0.1

@@ -98,6 +98,8 @@ def test_reports_under_another_name_beside_a_train_file_are_told(tmp_path, line,
     why = "no setting matches its name. If it is a file of reports, put train or test into the name"
     assert files.overlooked == [f"{tmp_path / 'B.csv'} is not read: {why}"] * is_told
     assert find_files(Paths(input=tmp_path, weights=tmp_path / "B.csv")).overlooked == []
+    (tmp_path / "B.csv").rename(tmp_path / "answers_B.csv")
+    assert find_files(Paths(input=tmp_path)).overlooked == []
 
 
 def test_a_file_is_told_of_once(tmp_path):

@@ -69,3 +69,9 @@ def test_prepare_reads_by_the_map_and_again_when_it_changes(tiny_input, tmp_path
     assert np.array_equal(swapped[:, [1, 0]], plain[:, :2]) and np.array_equal(swapped[:, 2:], plain[:, 2:])
     assert not joined[:, 0].any() and np.array_equal(joined[:, 1], plain[:, :2].max(axis=1))
     assert len(set(manifests)) == 3
+
+
+def test_a_field_that_is_too_long_is_refused(tmp_path, files):
+    path = tmp_path / "map.csv"
+    path.write_text("file,label,means\n" + "x" * 200_000 + ",1,2\n")
+    assert "map.csv cannot be read (field larger than field limit" in error_of(renumbered, path, files)

@@ -58,6 +58,18 @@ def test_a_constant_label_keeps_its_logits_and_a_reversed_one_is_ignored():
     assert calibration.slope[1] == 0
 
 
+def test_a_reversed_label_has_its_rate_everywhere():
+    """What is left of logits that are ignored is the rate, from which a shift of labels starts."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((2000, 1)) < 0.03).astype(np.uint8)
+    logits = rng.normal(-4, 0.3, (2000, 1)) - 0.5 * labels
+    weights = rng.uniform(0.5, 2, 2000)
+    calibration = calibrate(logits, labels, weights)
+    rate = np.average(labels, axis=0, weights=weights)
+    assert calibration.slope == 0 and sigmoid(calibration.bias) == pytest.approx(rate)
+    assert estimate_rates(calibration.apply(logits), rate) == pytest.approx(rate, rel=0.01)
+
+
 def test_weights_count_as_copies():
     labels, logits = sample(TRAIN, 300, 5)
     weights = np.random.default_rng(0).integers(0, 3, 300)

@@ -291,3 +291,10 @@ def made_page(dataset: Dataset) -> str:
     EDA.run(workspace, target)
     assert target[0].is_current()
     return dataset.output.eda.read_text()
+
+
+def test_a_parameter_that_nobody_has_is_no_error():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, 1)) < 0.4).astype(np.uint8)
+    features = np.column_stack([labels + rng.normal(0, 0.5, (200, 1)), np.full(200, np.nan)])
+    assert missingness.masks_alone(ICU, features, labels)["value"] > 0.8

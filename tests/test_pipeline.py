@@ -166,6 +166,11 @@ def test_folds_changed_by_hand_are_noticed(copy, tiny_input, capsys):
     assert main(["folds", *words(tiny_input, copy)]) == main(["status", *words(tiny_input, copy)]) == 0
     told = capsys.readouterr().out
     assert "folds: up to date (3 folds)" in told and "2 folds" not in told
+    kept = table.read_bytes()
+    assert main(["train", *words(tiny_input, copy), "folds.seeds=[7]"]) == 2
+    told = capsys.readouterr().err
+    assert "holds your own folds" in told and "folds --keep" in told and "folds --anew" in told
+    assert table.read_bytes() == kept
     assert main(["folds", "--anew", *words(tiny_input, copy)]) == 0
     assert table.read_bytes() == made
     assert main(["train", *words(tiny_input, copy)]) == main(["blend", *words(tiny_input, copy)]) == 0

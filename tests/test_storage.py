@@ -316,3 +316,14 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert "device, pipe or socket" in error_of(storage.write_text, tmp_path / "pipe", "x")
     assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("new.csv", "new.csv"), ("new.2021.txt", "new.2021.csv"), ("new.2022.txt", "new.2022.csv"),
+        ("set-c.tar.gz", "set-c.csv"), ("set-c.zip", "set-c.csv"), ("set-c", "set-c.csv"), ("shapes.npz", "shapes.csv"),
+    ],
+)  # fmt: skip
+def test_predictions_of_files_with_points_in_their_names_have_names_of_their_own(file, name):
+    assert storage.Output(Path("out")).prediction("lstm", Path(file)) == Path(f"out/prediction_lstm_{name}")

@@ -93,7 +93,8 @@ class Output:
 
     def prediction(self, run: str, file: Path) -> Path:
         """Prediction of a run for a file of the user's; a set of stays gets a CSV file."""
-        name = file.name if file.suffix == ".csv" else f"{file.name.partition('.')[0]}.csv"
+        stem = file.stem[: -len(".tar")] if file.stem.lower().endswith(".tar") else file.stem
+        name = file.name if file.suffix == ".csv" else f"{stem}.csv"
         return self.root / f"prediction_{run}_{name}"
 
     def compressed(self, run: str) -> Path:

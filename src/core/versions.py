@@ -21,8 +21,8 @@ TRAIN = 8
 SCORE = 2
 """Files that a run puts together from its folds, and the figures in its score.json."""
 BLEND = 3
-SUBMIT = 1
-LEADERBOARD = 1
+SUBMIT = 2
+LEADERBOARD = 2
 EXPLAIN = 1
 ALARMS = 2
 DOMAINS = 2

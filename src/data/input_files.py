@@ -35,6 +35,8 @@ LONGEST_NAME = 160
 """Bytes of a file's name: names of results are longer, and file systems take 255."""
 LOOKED_AT = 1000
 """Entries of an inner folder that are looked at."""
+ANSWERS = "answers"
+"""Start of the names of files with the labels of a test, which commands read that name them; sample data has some."""
 FIRST_BYTES = 4096
 """Bytes of a file of another name that are looked at, at most."""
 
@@ -88,7 +90,8 @@ def find_files(paths: Paths) -> InputFiles | None:
     for role, found in by_role.items():
         by_role[role], more = readable(found)
         overlooked += [sentence for sentence in more if sentence not in overlooked]
-    beside = _unnamed(path for path in _tables(folder, unknown, paths) if _holds_reports(path))
+    tables = [path for path in _tables(folder, unknown, paths) if not path.name.startswith(ANSWERS)]
+    beside = _unnamed(filter(_holds_reports, tables))
     files = InputFiles(**by_role, overlooked=overlooked + beside)
     others = files.test + files.extra
     if not files.train and not others:

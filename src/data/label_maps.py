@@ -29,7 +29,7 @@ def renumbered(path: Path, files: Sequence[Reports]) -> list[Reports]:
     known = {file.path.name: file for file in files if file.labels is not None}
     means: dict[str, dict[int, int]] = {}
     errors = Errors()
-    for line, row in enumerate(_rows(_text(path))):
+    for line, row in enumerate(_rows(path)):
         if not line and tuple(row) == COLUMNS or not row:
             continue
         if len(row) != len(COLUMNS):
@@ -68,8 +68,11 @@ def _text(path: Path) -> str:
         raise UserError(_("domains.labels: {path} cannot be read ({error})").format(path=path, error=error)) from error
 
 
-def _rows(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text))]
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        return [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(_text(path)))]
+    except csv.Error as error:
+        raise UserError(_("domains.labels: {path} cannot be read ({error})").format(path=path, error=error)) from error
 
 
 def _moved(labels: np.ndarray, means: dict[int, int]) -> np.ndarray:

@@ -79,12 +79,15 @@ def severity(score: np.ndarray, labels: np.ndarray, folds: np.ndarray, kind: str
     predicted = np.full(labels.shape, np.nan)
     for fold, fitted in _folds(folds):
         is_unknown = np.isnan(score)
-        table = np.column_stack([np.where(is_unknown, np.nanmean(score[fitted]), score), is_unknown])
+        known = score[fitted & ~is_unknown]
+        table = np.column_stack([np.where(is_unknown, known.mean() if len(known) else 0.0, score), is_unknown])
         held = folds == fold
         for k in range(labels.shape[1]):
             if kind == "regression":
                 model = LinearRegression().fit(table[fitted], np.log1p(labels[fitted, k]))
                 predicted[held, k] = model.predict(table[held])
+            elif np.ptp(labels[fitted, k]) == 0:  # there is nothing to tell apart
+                predicted[held, k] = prior_logits(labels[fitted])[k]
             else:
                 model = LogisticRegression().fit(table[fitted], labels[fitted, k])
                 predicted[held, k] = model.decision_function(table[held])

@@ -102,6 +102,8 @@ def adversarial(train: Text, test: Text, seed: int = 0) -> Adversarial:
     text = join([train, test])
     counts, places = ngram_counts(*text, 2)
     frequent = np.bincount(counts.indices, minlength=counts.shape[1]) >= 2
+    if not frequent.any():  # files of a few words
+        frequent[:] = True
     counts, places = counts[:, frequent], places[frequent]
     features = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
     is_test = np.repeat([0, 1], sizes)

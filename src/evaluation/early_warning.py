@@ -173,6 +173,8 @@ def for_budget(budget: float, rule: Rule, hours: np.ndarray, end: float) -> Choo
 
     def choose(risk: np.ndarray, died: np.ndarray) -> float:
         survivors, on = risk[~died], NEVER
+        if not len(survivors):  # none has a false alarm
+            return float(risk.min())
         peaks = survivors.max(axis=1)
         for level in np.unique(np.quantile(peaks, np.linspace(0, 1, LEVELS)))[::-1]:
             alarms = raise_alarms(survivors, level, rule, hours, end)

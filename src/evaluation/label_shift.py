@@ -38,7 +38,8 @@ class Calibration:
 def calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> Calibration:
     """Fits slope and bias of each label to out-of-fold logits and labels (N, L); a constant label keeps its logits.
 
-    A slope is never negative: logits with a negative correlation are ignored rather than reversed.
+    A slope is never negative: logits with a negative correlation are ignored rather than reversed, and
+    the label has its rate everywhere.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -46,7 +47,10 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
     for k, (column, truth) in enumerate(zip(np.asarray(logits, dtype=np.float64).T, labels.T, strict=True)):
         if truth.min() < truth.max():
             fitted = LogisticRegression(C=1e6, max_iter=1000).fit(column[:, None], truth, sample_weight=weights)
-            slope[k], bias[k] = max(fitted.coef_[0, 0], 0.0), fitted.intercept_[0]
+            slope[k], bias[k] = fitted.coef_[0, 0], fitted.intercept_[0]
+            if slope[k] < 0:  # the constant that is left is the rate, not the intercept beside the slope
+                rate = np.clip(np.average(truth, weights=weights), 1e-6, 1 - 1e-6)
+                slope[k], bias[k] = 0.0, np.log(rate / (1 - rate))
     return Calibration(slope, bias)
 
 

@@ -95,6 +95,8 @@ def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
     )
     sentences.append(told.format(share=families["share_of_reports"], largest=families["largest"]))
     nothing = _("nothing; random cross-validation predicts the scores of these files well")
+    if any(test["adversarial"]["auc"] is None for test in facts["tests"].values()):
+        nothing = _("too little is known of a file of so few rows to say")
     return sentences, _("What to do: {advice}.").format(advice=joined("; ", sorted(advice)) if advice else nothing)
 
 

@@ -126,6 +126,13 @@ def _split(workspace: Workspace, target: Target) -> None:
     corpus, what = dataset.train, _described(workspace)
     recorded = _recorded(workspace)
     if output.folds.exists() and output.folds_manifest.exists():
+        if storage.read_json(output.folds_manifest).get("is_own"):
+            raise UserError(
+                f"{output.folds} holds your own folds (folds --keep), which are of other {dataset.task.noun}, or of "
+                f"other settings of folds, than there are now. Use them nevertheless: ./run.sh "
+                f"{workspace.command('folds', '--keep')}, which says what does not fit. Or split anew, which replaces "
+                f"the file: ./run.sh {workspace.command('folds', '--anew')}"
+            )
         _tell_of_runs(workspace, recorded)
         info(_("folds: the {noun} or the settings have changed; splitting anew").format(noun=word(dataset.task.noun)))
     if len(corpus) >= LARGE:
