@@ -79,6 +79,8 @@ WRONG = {
     "objects": ({"images": np.array([None, 1]), "labels": np.arange(3)}, "x.npz"),
     "a number": ({"images": np.array(1), "labels": np.array(1)}, "()"),
     "not finite": ({"images": np.full((3, 4, 5), np.nan), "labels": np.arange(3)}, "finite"),
+    "too large": ({"images": np.full((3, 4, 5), 1e39), "labels": np.arange(3)}, "beyond ±3.4e+38"),
+    "too small": ({"images": np.full((3, 4, 5), -1e39), "labels": np.arange(3)}, "beyond ±3.4e+38"),
     "fewer labels": ({"images": np.zeros((3, 4, 5)), "labels": np.arange(2)}, "(2,)"),
     "several labels": ({"images": np.zeros((3, 4, 5)), "labels": np.zeros((3, 14), int)}, "(3, 14)"),
     "fractions": ({"images": np.zeros((3, 4, 5)), "labels": np.array([0, 1, 1.5])}, "float64"),

@@ -46,6 +46,8 @@ def test_what_is_not_there_is_named_with_its_line(files, tmp_path):
     assert "map.csv" in told and "no labelled train or extra file is called 'c.csv'" in told and "line 2" in told
     assert "'17' is no label of b.csv, which has 0 to 16" in told and "expected file,label,means" in told
     assert "named a second time" in told
+    for text in ("", "file,label,means\n"):
+        assert "maps no label" in error_of(renumbered, given(tmp_path, text), files)
     assert "cannot be read" in error_of(checksum, tmp_path / "none.csv")
 
 

@@ -59,7 +59,7 @@ def test_a_constant_label_keeps_its_logits_and_a_reversed_one_is_ignored():
 
 
 def test_a_reversed_label_has_its_rate_everywhere():
-    """What is left of logits that are ignored is the rate, from which a shift of labels starts."""
+    """Logits that are ignored leave the rate, from which a shift of labels starts."""
     rng = np.random.default_rng(0)
     labels = (rng.random((2000, 1)) < 0.03).astype(np.uint8)
     logits = rng.normal(-4, 0.3, (2000, 1)) - 0.5 * labels

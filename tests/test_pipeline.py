@@ -162,12 +162,20 @@ def test_folds_changed_by_hand_are_noticed(copy, tiny_input, capsys):
     assert "lstm was" in told and "comes back" not in told, "no command brings these folds back"
     three = [f"{line.rpartition(',')[0]},{i % 3}\n" for i, line in enumerate([first, *rest])]
     table.write_text("".join([head, *three]))
-    assert main(["folds", "--keep", *words(tiny_input, copy)]) == 0
-    assert main(["folds", *words(tiny_input, copy)]) == main(["status", *words(tiny_input, copy)]) == 0
-    told = capsys.readouterr().out
-    assert "folds: up to date (3 folds)" in told and "2 folds" not in told
+    assert main(["folds", "--keep", *words(tiny_input, copy)]) == 2
+    assert "has 3 folds and folds.k is 2. Add folds.k=3 to this command" in capsys.readouterr().err
+    in_three = words(tiny_input, copy, "folds.k=3")
+    assert main(["folds", "--keep", *in_three]) == main(["folds", *in_three]) == 0
+    assert "folds: up to date (3 folds)" in capsys.readouterr().out
+    copied = first.replace("sample_train.csv", "other.csv").rpartition(",")[0]
+    table.write_text("".join([head, *three, f"{copied},2\n"]))
+    assert main(["folds", "--keep", *in_three]) == 2
+    assert "equal id and text are in different folds" in (told := capsys.readouterr().err)
+    assert first.split(",")[1] in told
+    table.write_text("".join([head, *three, f"{copied},0\n"]))
+    assert main(["folds", "--keep", *in_three]) == 0
     kept = table.read_bytes()
-    assert main(["train", *words(tiny_input, copy), "folds.seeds=[7]"]) == 2
+    assert main(["train", *in_three, "folds.seeds=[7]"]) == 2
     told = capsys.readouterr().err
     assert "holds your own folds" in told and "folds --keep" in told and "folds --anew" in told
     assert table.read_bytes() == kept

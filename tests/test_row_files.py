@@ -63,6 +63,7 @@ def test_weights_have_mean_one_and_other_rows_count_as_one(tmp_path, text, weigh
         ("1,-2\n", "line 1: expected the id"),
         ('id,note,weight\n1,"two\nlines",1\n4,,x\n', "line 4: expected the id"),
         ("1,nan\n", "line 1: expected the id"),
+        ("1,1_0\n", "line 1: expected the id"),
         ("1,1e9\n", "line 1: expected the id"),
         (",1\n", "line 1: the id is empty"),
         ("7,1\n", "line 1: there is no training report '7'. Ids are text: 7 is not 007"),
@@ -111,6 +112,11 @@ def test_reports_are_left_out_and_the_change_is_told(tiny_input, tmp_path, capsy
     assert np.array_equal(after.labels, np.delete(np.asarray(before.labels), gone, axis=0))
     assert len(after.splits.scored) == len(before) - 3
     assert "gone: rows.csv" in error_of(lambda: workspace(words(tiny_input, tmp_path / "output")).dataset)
+    weights = tmp_path / "weights.csv"
+    weights.write_bytes(before.ids[0] + b",2\n" + before.ids[5] + b",9\n")
+    weighted = prepared(tiny_input, tmp_path, exclude, f"paths.weights={weights}")
+    expected = np.array([2.0, *[1] * 296])
+    np.testing.assert_allclose(np.load(weighted.output.row_weights), expected / expected.mean())
     reports = read_reports(train)
     only = reports.only(np.array([0, 5, 299]))
     assert [only[i].tolist() for i in range(3)] == [reports[i].tolist() for i in (0, 5, 299)]

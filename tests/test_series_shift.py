@@ -269,6 +269,7 @@ def test_tiny_and_missing_test_files_are_told(tmp_path):
     assert main(words(tmp_path, tmp_path / "output")) == 0
     facts = json.loads((tmp_path / "output/shift/shift.json").read_text())
     assert facts["tests"]["set-b"]["adversarial"]["auc"] is None and "too few stays" in shift_summary.paragraph(facts)
+    assert "What to do: too little is known" in shift_summary.paragraph(facts)
     assert (load(tmp_path / "output").validation("weighted").weights == 1).all()
     (tmp_path / "input/set-b.zip").unlink()
     assert main(words(tmp_path, tmp_path / "output")) == 0

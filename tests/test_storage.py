@@ -327,3 +327,9 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
 )  # fmt: skip
 def test_predictions_of_files_with_points_in_their_names_have_names_of_their_own(file, name):
     assert storage.Output(Path("out")).prediction("lstm", Path(file)) == Path(f"out/prediction_lstm_{name}")
+
+
+def test_explained_rows_have_pages_of_their_own():
+    output = storage.Output(Path("out"))
+    assert output.explanation("lstm", "a.csv", "12_3") == Path("out/explain_lstm_a_12_3.html")
+    assert len({output.explanation("lstm", "a.csv", row) for row in ("a/1", "a:1", "a_1", "A_1")}) == 4

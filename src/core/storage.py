@@ -114,8 +114,11 @@ class Output:
         return self.run(run) / "alarms.json"
 
     def explanation(self, run: str, file: str, report: str) -> Path:
-        """Page that explains one row of a file."""
-        return self.root / f"explain_{run}_{Path(file).stem}_{re.sub(r'[^0-9A-Za-z_.-]', '_', report)}.html"
+        """Page that explains one row of a file. An id that no file can be named by has its hash in the name."""
+        safe = re.sub(r"[^0-9A-Za-z_.-]", "_", report)
+        if safe != report:
+            safe += f"_{hashlib.sha256(report.encode()).hexdigest()[:8]}"
+        return self.root / f"explain_{run}_{Path(file).stem}_{safe}.html"
 
     def shifted_prediction(self, file: str) -> Path:
         """Scores on a labelled file as it is and made like the target."""

@@ -271,5 +271,5 @@ def _shown(line: bytes) -> str:
 
 def show(text: bytes, longest: int = 40) -> str:
     """Quotes the first `longest` bytes of a text for a message."""
-    shown = text[:longest].decode("ascii", "backslashreplace")
-    return repr(shown + "…" * (len(text) > longest))
+    shown = repr(text[:longest])[1:]  # without the b
+    return f"{shown[:-1]}…{shown[-1]}" if len(text) > longest else shown

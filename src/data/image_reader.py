@@ -30,6 +30,7 @@ SPLITS = ("train", "val", "test")
 LAYOUTS = "train_images and train_labels (with val_… and test_…), or images and labels"
 COLOURS = ("red", "green", "blue")
 MOST_CLASSES = 1000
+LARGEST_PIXEL = float(np.finfo(np.float32).max)
 BROKEN = (
     OSError, EOFError, ValueError, TypeError, RuntimeError, LookupError, SyntaxError, OverflowError, MemoryError,
     struct.error, zlib.error, tokenize.TokenError, zipfile.BadZipFile,
@@ -164,6 +165,10 @@ def _check(
         messages.append(_("{name} is of type {dtype}, expected numbers").format(name=name, dtype=images.dtype))
     elif images.dtype.kind == "f" and not np.isfinite(images).all():
         messages.append(_("{name} has values that are not finite").format(name=name))
+    elif images.dtype.itemsize > 4 and images.dtype.kind == "f" and max(-images.min(), images.max()) > LARGEST_PIXEL:
+        messages.append(
+            _("{name} has values beyond ±{most:.1e}, the largest of float32").format(name=name, most=LARGEST_PIXEL)
+        )
     name = f"{prefix}labels"
     if labels is None:
         if split != "test":

@@ -50,6 +50,8 @@ def renumbered(path: Path, files: Sequence[Reports]) -> list[Reports]:
             errors.add(line, _("label {label} of {name} is named a second time").format(label=label, name=name))
         means[name][label] = meant
     errors.throw(path)
+    if not means:
+        raise UserError(_("domains.labels: {path} maps no label; expected lines file,label,means").format(path=path))
     return [
         replace(file, labels=_moved(file.labels, means[file.path.name])) if file.path.name in means else file
         for file in files

@@ -55,10 +55,12 @@ class RowFile:
             errors.throw(self.path)
         return np.array([name in self.lines for name in names], dtype=bool)
 
-    def weights_of(self, ids: np.ndarray, noun: str) -> np.ndarray:
+    def weights_of(self, ids: np.ndarray, noun: str, excluded: RowFile | None = None) -> np.ndarray:
         """Returns the weight of each training row, (N,) float64 with mean 1: rows that the file does not name count as
-        1. Raises UserError like mask(), and where no row is left with a weight."""
-        self.mask(ids, noun)
+        1, and weights of rows that `excluded` names have no effect. Raises UserError like mask(), and where no row is
+        left with a weight."""
+        left_out = [] if excluded is None else [name.encode() for name in excluded.lines]
+        self.mask(np.concatenate([ids, np.array(left_out, dtype=ids.dtype)]) if left_out else ids, noun)
         found = np.array([self.weights.get(name.decode(), 1.0) for name in ids.tolist()])
         if not found.any():
             raise UserError(_("{path}: every weight is 0, so there is nothing to learn from").format(path=self.path))
@@ -129,4 +131,6 @@ def _weight(fields: list[str]) -> float | None:
         value = float(*fields)
     except (ValueError, TypeError):
         return None
-    return value if fields and math.isfinite(value) and 0 <= value <= LARGEST else None
+    if not fields or "_" in fields[0]:  # Python takes nothing for 0, and 1_0 for 10
+        return None
+    return value if math.isfinite(value) and 0 <= value <= LARGEST else None

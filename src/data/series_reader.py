@@ -224,7 +224,8 @@ def _parse(files: list[StayFile], errors: FileErrors, facts: Facts) -> StayBlock
     descriptors, is_series = _descriptors(files, stay, minute, code, np.where(known, value, np.nan), wrong)
     records = np.flatnonzero((code == _RECORD) & (minute == 0))
     others = records[value[records] != np.array([files[i].record for i in stay[records].tolist()], float)]
-    wrong.extend(_errors(others, lambda at: f"the RecordID {value[at]:.0f} differs from the name of the file"))
+    told = "the RecordID {:.0f} differs from {}, that of the stay"
+    wrong.extend(_errors(others, lambda at: told.format(value[at], files[stay[at]].record)))
     for at, message in wrong.first:
         owner = int(stay[at])
         errors.add(files[owner].place, message, int(at - first[owner]) + 2)
@@ -599,11 +600,11 @@ def overlooked_sets(folder: Path, sets: dict[str, StaySet]) -> list[str]:
         if path in read or is_hidden(path.name) or path.name in OWN_FOLDERS:
             continue
         if found := _OUTCOMES_FILE.fullmatch(path.name):
-            left.append(
-                _("{path} is not read: there is no set-{found} of this name beside it").format(
-                    path=path, found=found[1]
-                )
-            )
+            told = _("{path} is not read: there is no set-{found} of this name beside it")
+            if same := next((name for name in sets if name.lower() == f"set-{found[1]}".lower()), ""):
+                told = _("{path} is not read: the outcomes of {name} are called {wanted}, in these letters")
+            wanted = f"Outcomes-{same.removeprefix('set-')}.txt"
+            left.append(told.format(path=path, found=found[1], name=same, wanted=wanted))
         elif path.name.lower().startswith("set-"):
             left.append(
                 _("{path} is not read: a set is a folder set-a, set-a.zip or set-a.tar (.gz, .xz, .bz2)").format(

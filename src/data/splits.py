@@ -312,6 +312,16 @@ def load(path: Path, corpus: Corpus, settings: FoldSettings) -> Splits | None:
     return Splits(settings.scheme, settings.seeds, content[1][first][inverse])
 
 
+def torn_copies(path: Path, settings: FoldSettings) -> list[str]:
+    """Returns the ids of rows of equal id and text that lie in different folds of a table that load() takes."""
+    content = _read_table(path, [f"fold_{seed}" for seed in settings.seeds])
+    assert content is not None, "load() comes first"
+    keys, table = content
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    torn = (table != table[first][inverse]).any(axis=1)
+    return sorted({key.rpartition(b" ")[0].decode() for key in keys[torn].tolist()})
+
+
 def _read_table(path: Path, columns: list[str]) -> tuple[np.ndarray, np.ndarray] | None:
     """Reads keys (N,) and `columns` (N, len(columns)) int16; returns None for a missing column or a malformed line."""
     keys, table = [], []

@@ -43,11 +43,10 @@ def headline(facts: dict[str, Any]) -> str:
 
 def findings(facts: dict[str, Any]) -> tuple[list[str], str]:
     """Returns sentences on the differences between train and the test files, and advice."""
-    noun, sentences, advice = (
-        facts["noun"],
-        [],
-        _("nothing; random cross-validation predicts the scores of these files well"),
-    )
+    noun, sentences = facts["noun"], []
+    advice = _("nothing; random cross-validation predicts the scores of these files well")
+    if any(test["adversarial"]["auc"] is None for test in facts["tests"].values()):
+        advice = _("too little is known of a file of so few rows to say")
     for name, test in zip(short_names(facts["tests"]).values(), facts["tests"].values(), strict=True):
         found, size = test["adversarial"], test["effective_size"]["weighted"]
         if found["auc"] is None:

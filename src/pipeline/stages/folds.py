@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage
-from src.core.errors import UserError
+from src.core.errors import UserError, shortened
 from src.core.language import _, word
 from src.core.settings import fingerprint
 from src.core.targets import Target
@@ -55,10 +55,10 @@ class Folds(Stage):
         ]
 
     def progress(self, workspace: Workspace, target: Target) -> Progress:
-        return Progress(_found(workspace) if target.is_current() else "")
+        return Progress(_described(workspace) if target.is_current() else "")
 
     def current(self, workspace: Workspace, targets: Sequence[Target]) -> str:
-        return _("folds: up to date ({described})").format(described=_found(workspace))
+        return _("folds: up to date ({described})").format(described=_described(workspace))
 
     def forget(self, workspace: Workspace) -> None:
         """Removes the note of the folds, so that they are made again."""
@@ -74,6 +74,12 @@ class Folds(Stage):
                 f"{output.folds} lacks a row of the train files, or a column for a seed of folds.seeds, or has a "
                 f"malformed line. Mend it, or make it anew: ./run.sh {workspace.command('folds', '--anew')}"
             )
+        if torn := splits.torn_copies(output.folds, settings):
+            raise UserError(
+                f"{output.folds}: {dataset.task.noun} of equal id and text are in different folds, so that a model is "
+                f"judged on what it learned: {', '.join(map(shortened, torn[:5]))}{' and more' * (len(torn) > 5)}. "
+                "Give their lines equal folds"
+            )
         for seed, column in zip(found.seeds, found.table.T, strict=True):
             folds, expected = sorted(set(column.tolist())), "two or more, numbered from 0 without a gap"
             is_whole = len(folds) > 1 and folds == [*range(len(folds))]
@@ -85,6 +91,12 @@ class Folds(Stage):
                 raise UserError(
                     f"{output.folds}: the column fold_{seed} holds the folds {', '.join(map(str, folds[:20]))}; "
                     f"expected {expected}. Mend it, or make it anew: ./run.sh {workspace.command('folds', '--anew')}"
+                )
+            if settings.scheme != "holdout" and len(folds) != settings.k:
+                # Encoders (pretrain.leave_out) and estimates of time count folds by the setting.
+                raise UserError(
+                    f"{output.folds} has {len(folds)} folds and folds.k is {settings.k}. Add folds.k={len(folds)} to "
+                    f"this command and to those that follow"
                 )
         recorded = _recorded(workspace)
         target = Target("", output.folds_manifest, None, (output.folds,))
@@ -101,12 +113,6 @@ STAGE = Folds()
 def _described(workspace: Workspace) -> str:
     settings = workspace.settings.folds
     return WHAT[settings.scheme].format(k=settings.k)
-
-
-def _found(workspace: Workspace) -> str:
-    """The folds that are there, in words: of a table of the user's own (--keep) the settings do not know how many."""
-    settings = workspace.settings.folds
-    return WHAT[settings.scheme].format(k=len(np.unique(workspace.dataset.find_splits(settings).table[:, 0])))
 
 
 def _recorded(workspace: Workspace) -> dict[str, Any]:

@@ -442,10 +442,11 @@ def _describe_rows(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, 
     if path := rows.get("weights"):
         file = read_weights(path)
         ids = np.asarray(Corpus.load(output.data / "train").ids)
-        weights = file.weights_of(ids, get_task(manifest["task"]).one)
+        excluded = read_excluded(path) if (path := rows.get("exclude")) else None
+        weights = file.weights_of(ids, get_task(manifest["task"]).one, excluded)
         array_files.write_npy(output.row_weights, weights)
         found["weights"] = storage.array_hash(weights)
-        told.append(_("{n:,} rows weighted in training by {name}").format(n=len(file.lines), name=path.name))
+        told.append(_("{n:,} rows weighted in training by {name}").format(n=len(file.lines), name=file.path.name))
     if path := rows.get("exclude"):
         told.append(
             _("{excluded:,} left out by {name}, so they are in no score").format(
