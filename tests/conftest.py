@@ -182,8 +182,24 @@ def drawn_unplaced() -> Iterator[None]:
 
 
 @pytest.fixture
-def unplaced_pictures():
+def placed_pictures():
+    """For tests that look at pictures."""
+
+
+@pytest.fixture(autouse=True)
+def unplaced_pictures(request):
+    if "placed_pictures" in request.fixturenames:
+        yield
+        return
     with drawn_unplaced():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unflushed_files():
+    """Leaves out waits for the disk: no test takes the power away from the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

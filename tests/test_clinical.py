@@ -179,7 +179,6 @@ def test_files_that_changed_under_their_name_are_not_gone_on_with(task, copied, 
         path.write_bytes(before)
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 @pytest.mark.parametrize("task", ["icu", *(pytest.param(task, marks=pytest.mark.slow) for task in ("los", "frames"))])
 def test_every_verb_works(task, copied, states, capsys):
     made = copied(task)

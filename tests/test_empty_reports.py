@@ -152,7 +152,6 @@ def test_reports_of_round_2_get_the_rates_of_types_where_they_count(tiny_input_r
     np.testing.assert_allclose(predictions[0], wanted)
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_a_submission_is_complete(tiny_input, tmp_path, capsys):
     """Tries submit and leaderboard ask."""
     folder = Path(shutil.copytree(tiny_input, tmp_path / "input"))

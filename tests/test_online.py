@@ -25,7 +25,6 @@ from src.serving.bundle import about
 from tests.conftest import words
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_submissions_are_noted_and_set_beside_their_scores(copy, tiny_input, capsys):
     made, register = words(tiny_input, copy), SubmissionLog(copy / "submissions.jsonl")
     assert [(one.test, one.run) for one in register.submissions()] == [
@@ -210,7 +209,6 @@ def test_a_submission_that_changed_since_it_was_noted_is_not_taken_for_another(c
 
 
 @pytest.mark.slow  # by default a damaged log is told by the same verbs
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_the_log_of_another_output_is_told(copy, tiny_input, capsys):
     made, log = words(tiny_input, copy), SubmissionLog(copy / "submissions.jsonl")
     ours = {one.test: one.test_text for one in log.submissions()}
@@ -229,7 +227,6 @@ def test_the_log_of_another_output_is_told(copy, tiny_input, capsys):
     assert "left out s1" in capsys.readouterr().err and log.find("s1").score("online") == 0.98
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_a_damaged_log_stops_the_verbs_that_need_it_and_no_other(copy, tiny_input, capsys):
     made = words(tiny_input, copy)
     with (copy / "submissions.jsonl").open("a", encoding="utf-8") as file:
@@ -249,7 +246,6 @@ def test_a_damaged_log_stops_the_verbs_that_need_it_and_no_other(copy, tiny_inpu
     assert (copy / "submissions.jsonl").read_bytes() == before
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_a_damaged_run_is_named_and_stops_no_verb_that_can_do_without(copy, tiny_input, capsys):
     made, oof = words(tiny_input, copy), copy / "runs/transformer/oof.npy"
     oof.write_bytes(oof.read_bytes()[:-200])

@@ -439,7 +439,6 @@ def test_holdout(tiny_input, tmp_path, capsys):
     capsys.readouterr()
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_early_stopping_under_kfold_is_told(copy, tiny_input, capsys):
     assert main(words(tiny_input, copy, "runs.lstm.train.patience=1")) == 0
     told = capsys.readouterr().out
@@ -488,7 +487,6 @@ def test_other_reports_are_prepared_and_split_anew(copy, tiny_input, tmp_path, c
     assert "was made on other train files than are there now" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_train_files_alone_are_trained_and_scored(tiny_input, tmp_path, capsys):
     (tmp_path / "input").mkdir()
     shutil.copy(tiny_input / "sample_train.csv", tmp_path / "input")
@@ -497,7 +495,6 @@ def test_train_files_alone_are_trained_and_scored(tiny_input, tmp_path, capsys):
     assert "no test reports" in told and "submit: nothing to do" in told and "nothing fitted" in told
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_other_test_files_want_other_predictions(copy, tiny_input, tmp_path, capsys):
     assert main(["blend", "lstm", "transformer", "--name", "two", *words(tiny_input, copy)]) == 0
     changed = Path(shutil.copytree(tiny_input, tmp_path / "input"))
@@ -537,7 +534,6 @@ def advice(told: str) -> list[str]:
 
 
 @pytest.mark.slow  # by default the leaderboard tells of such runs
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_runs_of_other_folds_are_not_blended_and_the_advice_ends(copy, tiny_input, capsys):
     assert main(["folds", *words(tiny_input, copy), "folds.k=3"]) == 0
     assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 2
@@ -547,7 +543,6 @@ def test_runs_of_other_folds_are_not_blended_and_the_advice_ends(copy, tiny_inpu
     assert main(["blend", *words(tiny_input, copy), "folds.k=3"]) == 0
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_what_is_missing_in_a_folder_is_made_again(copy, tiny_input):
     gone = ["runs/lstm/oof.npy", "runs/blend/test_sample_testA.npy", "data/train/labels.npy", "baselines/prior/oof.npy"]
     gone += [str(next((copy / "runs/transformer").glob("fold_0*/last.safetensors")).relative_to(copy))]
@@ -596,7 +591,6 @@ def test_runs_on_other_reports_are_left_out_of_the_table(copy, tiny_input, tmp_p
     )
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_a_killed_first_blend_does_not_stand_in_the_way(copy, tiny_input, capsys):
     for name in ("run.json", "score.json", "oof.npy"):
         (copy / "runs/blend" / name).unlink()

@@ -214,7 +214,6 @@ def test_quiet_verbs_say_what_they_were_asked_for(done, tiny_input, capsys):
     assert capsys.readouterr().out == "folds: up to date (2 folds)\n"
 
 
-@pytest.mark.usefixtures("unplaced_pictures")
 def test_tables_of_all_stages_fit_80_columns(copy, tiny_input, tmp_path, capsys):
     """Tables fit with the names of the real files; equal reports under other names retrain nothing."""
     folder = tmp_path / "round1"

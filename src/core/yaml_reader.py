@@ -6,6 +6,8 @@ Aliases may repeat what they name as often as MOST_VALUES allows: a file of a ki
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import stat
 from pathlib import Path
@@ -79,6 +81,11 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """Returns the value of a YAML text. Raises UserError, which begins with `where` and names the line, for what is not
     YAML within the limits."""
+    return copy.deepcopy(_parsed(text, where))
+
+
+@functools.lru_cache(maxsize=256)  # a command reads the settings of each run many times, and YAML is slow to parse
+def _parsed(text: str, where: str) -> Any:
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
