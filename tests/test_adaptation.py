@@ -11,9 +11,11 @@ from sklearn.metrics import roc_auc_score
 
 from src.__main__ import main
 from src.core.storage import read_json
+from src.data.synthetic import make_sample as make_reports
 from src.data.tasks import ROUND1, get_task
 from src.training.adaptation import drawn, halves
 from tests.conftest import error_of
+from tests.conftest import words as text_words
 from tests.test_domains_verb import made, words, workspace_of  # noqa: F401
 
 ICU = get_task("icu")
@@ -112,3 +114,14 @@ def test_only_models_that_have_not_seen_the_domain_are_adapted(made):  # noqa: F
     assert "folds.scheme=domains, and then train" in error_of(Adaptation([], [10]).targets, other)
     assert main(["domains", "--rows", "10", *words(made)]) == 2
     assert main(["domains", "adapt", "--rows", "ten", *words(made)]) == 2
+
+
+def test_few_rows_have_no_separators_to_reorder_clauses_by(tmp_path):
+    make_reports(tmp_path / "in", rows=1000, test_rows=20, task=ROUND1, seed=3)
+    settings = text_words(
+        tmp_path / "in", tmp_path / "out", "train.epochs=1", "train.reorder=0.5",
+        "folds.scheme=domains", "domains.by=clusters", "domains.k=2",
+        "select_on=clean", "adapt.draws=1", "adapt.epochs=1",
+    )  # fmt: skip
+    assert main(["train", "--model", "lstm", *settings]) == 0
+    assert main(["domains", "adapt", "lstm", "--rows", "10", *settings]) == 0

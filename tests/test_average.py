@@ -22,6 +22,7 @@ from src.evaluation.score_estimation import _expected_losses
 from src.pipeline.stages import alarms, blend, train
 from src.serving import compression, distillation
 from src.training import early_reading, prediction
+from src.tuning import trial_runner
 from tests.conftest import error_of, words
 from tests.test_blending import make, rows
 
@@ -120,6 +121,14 @@ def test_each_row_has_the_mean_of_the_probabilities_of_its_seeds(tmp_path, monke
     chosen = np.array([2, 0])
     workspace = SimpleNamespace(dataset=SimpleNamespace(test_folder=lambda name: tmp_path))
     test = SimpleNamespace(name="test", array=lambda name: chosen)
+    for job in jobs:
+        job.valid = None
+    monkeypatch.setattr(trial_runner, "_figure", lambda workspace, rows, logits: logits)
+    monkeypatch.setattr(trial_runner, "judged_rows", lambda workspace: SimpleNamespace(copies=None, rows=chosen))
+    of_trials = SimpleNamespace(
+        task=ROUND1, labels=np.zeros((n_rows, 17)), target=None, settings=SimpleNamespace(average="probabilities")
+    )
+    np.testing.assert_allclose(ROUND1.decode(trial_runner.figure_of(of_trials, jobs)), mean[chosen], atol=1e-6)
     by_fold = train._by_fold(workspace, jobs, test, PROBABILITIES)
     np.testing.assert_allclose(ROUND1.decode(by_fold), mean.reshape(2, 4, 17)[:, chosen], atol=1e-6)
 
@@ -233,7 +242,8 @@ def test_runs_are_averaged_anew_and_nothing_is_trained(copy, tiny_input, tmp_pat
     settings = words(tiny_input, copy, "average=probabilities", "blend.method=mean")
     trained = {path: path.stat().st_mtime_ns for path in copy.glob("runs/*/fold_*/*.safetensors")}
     assert main(["blend", *settings]) == 2
-    assert "./run.sh train" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "./run.sh train" in told and "Or blend with average=logits" in told
     assert main(["blend", "lstm", "transformer", *settings]) == 2
     assert "run lstm is a mean of logits, and average=probabilities is set" in capsys.readouterr().err
     assert main(["train", *settings]) == 0

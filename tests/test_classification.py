@@ -562,6 +562,14 @@ def test_noise_is_drawn_afresh_and_leaves_validation_alone(tmp_path, monkeypatch
     assert seen[0][0].min() >= N_SPECIAL
 
 
+def test_states_are_ordered_by_their_numbers(tmp_path):
+    names = ["state_9999", "state_10000", "state_10000_000003", "state_0012"]
+    for name in names:
+        (tmp_path / f"{name}.json").write_text("{}")
+    found = [path.stem for path in checkpoints._states(tmp_path)]
+    assert found == ["state_10000_000003", "state_10000", "state_9999", "state_0012"]
+
+
 def test_a_damaged_state_falls_back_to_the_one_before(tmp_path):
     settings = Train(epochs=4, batch_size=16)
     history, model = train(tmp_path / "whole", settings)

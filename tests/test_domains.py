@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from src.__main__ import main
 from src.core.errors import UserError
 from src.core.settings import Domains as DomainSettings
 from src.core.settings import Recurrent, Regime, Train, Transformer
 from src.core.settings_loader import load_config
 from src.data.domains import find_domains
 from src.data.inputs import token_shape
+from src.data.splits import Split
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
 from src.pipeline.stage import get_stage, make
-from src.training import regimes
+from src.training import planning, regimes
 from src.training.classification import Classification
 from src.training.epoch_reader import Wanted
 from src.training.job_specs import Beside
 from src.training.loop import fit
 from src.training.rows import Rows
-from tests.conftest import error_of
+from tests.conftest import error_of, words
 from tests.test_classification import CPU, SIZE, TASK, rows
 
 SMALL = Recurrent(embedding_size=6, hidden_size=5, embedding_init="random", spatial_dropout=0, head_dropout=0)
@@ -265,3 +268,41 @@ def test_train_files_of_both_rounds_can_be_domains(tmp_path, tiny_input):
     assert "domains.rounds=pooled is for task=round1" in told
     wrong = Workspace(load_config("sample", [*words, *pooled, "folds.k=3"]))
     assert "set folds.k=2" in error_of(make, wrong, get_stage("folds"))
+
+
+def test_a_row_whose_domain_a_fold_does_not_train_on_is_predicted_by_the_others():
+    """train.regime=single: domain 2 has one row, domain 3 two, both in the fold."""
+    of_row = np.array([0, 0, 0, 1, 1, 1, 2, 3, 3])
+    held = np.array([0, 3, 6, 7, 8])
+    split = Split(0, 0, np.setdiff1d(np.arange(9), held), held, held)
+    cut = {domain: planning._only(split, of_row, domain) for domain in (0, 1)}
+    assert {domain: one.train_rows.tolist() for domain, one in cut.items()} == {0: [1, 2], 1: [4, 5]}
+    assert {domain: one.predicted_rows.tolist() for domain, one in cut.items()} == {0: [0, 6, 7, 8], 1: [3, 6, 7, 8]}
+    other = Split(0, 0, np.array([0, 1, 3, 6]), np.array([2, 4]), np.array([2, 4]))
+    assert not len(planning._only(other, of_row, 2).valid_rows), "its model would be judged by nothing"
+    assert planning._only(other, of_row, 0).predicted_rows.tolist() == [2]
+
+
+def test_a_domain_of_one_row_is_predicted_out_of_fold(tiny_input, tmp_path):
+    (train,) = tiny_input.glob("*train*.csv")
+    lines = train.read_text().splitlines(keepends=True)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/large_train.csv").write_text("".join(lines[1:]))
+    (tmp_path / "in/small_train.csv").write_text(lines[0])
+    settings = words(tmp_path / "in", tmp_path / "out", "train.regime=single", "domains.by=file", "select_on=clean")
+    assert main(["train", "--model", "lstm", *settings]) == 0
+    assert np.isfinite(np.load(tmp_path / "out/runs/lstm/oof.npy")).all()
+    assert len(list((tmp_path / "out/runs/lstm").glob("fold_*"))) == 2, "no model of a single row"
+
+
+def test_a_fold_without_a_row_to_judge_by_is_told():
+    nothing = SimpleNamespace(rows=np.zeros(0, int), copies=None, weights=np.zeros(0))
+    workspace = SimpleNamespace(
+        settings=load_config("sample", ["select_on=shifted"]),
+        target=object(),
+        splits=SimpleNamespace(table=np.zeros((4, 1))),
+        validation=lambda: SimpleNamespace(only=lambda is_valid: nothing),
+    )
+    split = Split(0, 3, np.arange(3), np.array([3]), np.array([3]))
+    told = error_of(planning._valid_rows, workspace, split)
+    assert "fold 3 has none of the rows" in told and "shift.max_rows" in told

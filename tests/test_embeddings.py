@@ -48,3 +48,18 @@ def test_blocks_give_the_same_vectors_to_the_last_bit(monkeypatch):
     whole = ppmi_vectors(texts(), 25, 4)
     monkeypatch.setattr(module, "BLOCK", 7)
     np.testing.assert_array_equal(ppmi_vectors(texts(), 25, 4), whole)
+
+
+def test_many_words_are_counted_sparsely_to_the_same_vectors(monkeypatch):
+    tokens = (np.random.default_rng(0).zipf(1.3, (400, 30)) % 97 + N_SPECIAL).astype(np.uint16)
+    tokens[:, 20:] = PAD
+    size = 97 + N_SPECIAL
+    dense = ppmi_vectors([tokens], size, 12)
+    monkeypatch.setattr(module, "LARGE", 10)
+    sparse = ppmi_vectors([tokens], size, 12)
+    # Factors have no sign of their own, by which their mean and so the scale differ a little.
+    sparse_angles, dense_angles = (found @ found.T / np.square(found).sum() for found in (sparse, dense))
+    np.testing.assert_allclose(sparse_angles, dense_angles, atol=1e-6)
+    np.testing.assert_array_equal(sparse, ppmi_vectors([tokens], size, 12))
+    assert ppmi_vectors([tokens], size, 200).shape == (size, 200)
+    assert not ppmi_vectors([np.zeros((3, 5), np.uint16)], size, 4).any()

@@ -152,6 +152,7 @@ def test_what_is_remembered_is_saved_and_read_again(tmp_path):
         ({"model": {"pooling": "label"}}, "set model.pooling=mean"),
         ({"train": {"teachers": ["lstm"]}}, "train.teachers"),
         ({"train": {"pos_weight": "balanced"}}, "train.pos_weight"),
+        ({"denoise": {"by": "transformer"}}, "learns nothing by denoise.by"),
         ({"train": {"regime": "fedavg"}}, "needs gradients, which model.head=neighbours has none of"),
         ({"train": {"own_epochs": 1, "extra_weight": 1}}, "about epochs, which model.head=neighbours has none of"),
     ],

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from src.__main__ import main
+from src.core.settings_loader import load_config
 from src.data.series_reader import OUTCOMES_HEADER
 from src.data.submission_files import write_submission
 from src.data.tasks import ICU, KINDS, LOS, ROUND1, frames, get_task
 from src.evaluation import runs
 from src.evaluation.metrics import TABLES, Estimate, gain_text, score_report, table_figures
+from src.pipeline.stages import train
 from tests.conftest import error_of
 
 TASKS = pytest.mark.parametrize("task", [ROUND1, ICU, LOS, frames(3)], ids=lambda task: task.name)
@@ -109,3 +111,10 @@ def test_a_gain_in_days_has_its_error_in_days():
 
 def test_one_stay_has_no_interval():
     assert "2 stays" in error_of(score_report, LOS, np.array([[3.0]]), np.array([[2.0]]))
+
+
+@pytest.mark.parametrize(("name", "is_optimistic"), [("gru", True), ("linear", False)])
+def test_a_model_without_epochs_stops_at_none(name, is_optimistic):
+    config = load_config("sample", ["task=icu", "train.patience=2"])
+    workspace = SimpleNamespace(settings=config, splits=SimpleNamespace(scheme="kfold"))
+    assert train._how(workspace, name)[1] == is_optimistic

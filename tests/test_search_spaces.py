@@ -21,10 +21,11 @@ def space_of(tmp_path, text: str, *names: str) -> search_spaces.Space:
     return load_space([*names, str(path)], PARTS)
 
 
-OF_SERIES = ["gru", "lstm", "rnn", "transformer", "grud", "boosting", "linear", "kernel"]
+OF_SERIES = [*model_names()]
 OF_REPORTS = [name for name in MODELS if name not in ("grud", *TABULAR)]
 TASKS = [*(("auto", name) for name in OF_REPORTS), *((task, name) for task in CLINICAL for name in OF_SERIES)]
 TASKS.remove(("frames", "grud"))  # nothing of an image is unobserved
+assert {"textcnn", "han", "boosting"} <= set(OF_SERIES)
 
 
 @pytest.mark.parametrize(("task", "name"), TASKS)
@@ -149,3 +150,19 @@ def test_a_setting_that_fingerprints_leave_out_has_its_default_in_use(tmp_path):
     space = space_of(tmp_path, "train.join: {type: float, low: 0.0, high: 0.8}\n")
     assert space.in_use(load_config("sample").runs["lstm"].complete())[0] == {"train.join": 0.0}
     assert space.in_use(load_config("sample", ["train.join=0.5"]).runs["lstm"].complete())[0] == {"train.join": 0.5}
+
+
+def test_settings_in_use_are_left_out_where_the_space_lacks_them(tmp_path):
+    """Optuna raises for a value between the steps of a range, and for a choice that is written otherwise."""
+    space = space_of(
+        tmp_path,
+        "model.hidden_size: {type: int, low: 64, high: 192, step: 64}\n"
+        "train.join: {type: categorical, choices: [0, 0.5]}\n",
+    )
+    for size, has_it in ((64, True), (100, False), (128, True), (192, True), (256, False)):
+        params, distributions = space.in_use({"model": {"hidden_size": size}, "train": {"join": 0.0}})
+        assert ("model.hidden_size" in params) == has_it
+        optuna.create_study().add_trial(
+            optuna.trial.create_trial(params=params, distributions=distributions, value=0.0)
+        )
+        assert params["train.join"] == "0"

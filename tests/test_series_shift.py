@@ -241,6 +241,7 @@ def test_validations_stand_on_the_stage(measured):
     assert size["weighted"] == pytest.approx(rows["weighted"].effective_size)
 
 
+@pytest.mark.usefixtures("placed_pictures")
 def test_a_second_run_does_nothing_and_a_lost_file_is_made_again_with_the_same_bytes(measured, tmp_path, capsys):
     folder = shutil.copytree(measured, tmp_path / "copy", copy_function=shutil.copy2)
     shift = folder / "output/shift"

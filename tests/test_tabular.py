@@ -9,7 +9,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, SVR
 
-from src.core.settings import Boosting, Kernel, Linear, Train
+from src.core.settings import Boosting, Features, Kernel, Linear, Train
 from src.data.tasks import ICU, frames
 from src.models.classifier import build_model
 from src.models.summaries import summarise, summary_table
@@ -285,3 +285,19 @@ def test_balanced_classes_move_the_model_to_the_rare_one():
 
 def test_any_seed_of_32_bits_has_seeds_for_all_members():
     assert np.isfinite(outputs_of(fitted(SETTINGS[1].values[0], "binary", seed=2**32 - 1), stays(5))).all()
+
+
+@pytest.mark.parametrize("settings", [TREES, Linear()])
+def test_hidden_descriptors_are_not_read(settings):
+    """features.hidden: a model that reads the descriptor that names its domain could learn the domain."""
+    inputs = stays(N, seed=1)
+    place = STAYS.statics.index("Age")
+    labels = np.nan_to_num(inputs["statics"][:, 0, place : place + 1]) > np.nanmedian(inputs["statics"][:, 0, place])
+    changed = {**inputs, "statics": inputs["statics"].copy()}
+    changed["statics"][:, :, place] = -changed["statics"][:, :, place]
+    is_read = []
+    for hidden in ([], ["Age"]):
+        model = build_model(settings, STAYS, 1, features=Features(hidden=hidden)).eval()
+        fit_tabular(model, inputs, LENGTHS, labels.astype(float), np.ones(N), 1, "binary")
+        is_read.append(not np.array_equal(outputs_of(model, inputs), outputs_of(model, changed)))
+    assert is_read == [True, False]

@@ -97,7 +97,8 @@ def test_a_first_run_comes_where_nothing_is_finished(tiny_input, tmp_path, monke
     assert json.loads((tmp_path / "runs/blend/run.json").read_text())["members"].keys() == {"lstm", "transformer"}
 
 
-def test_a_time_that_is_too_short_is_told(copy, tiny_input, capsys):
+def test_a_time_that_is_too_short_is_told(copy, tiny_input, monkeypatch, capsys):
+    slow(monkeypatch, 1e3)
     shutil.rmtree(copy / "runs")
     for path in copy.glob("submission_*"):
         path.unlink()

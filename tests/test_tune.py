@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from src.evaluation.workspace import Workspace
 from src.pipeline.stages import tune
 from src.training.tracking import Tracking
 from src.tuning import study
-from src.tuning.search_spaces import load_space
+from src.tuning.search_spaces import Space, load_space
 from tests.conftest import TINY, error_of, words
 from tests.test_tracking import Kept
 from tests.waiting import PATIENCE, wait_until
@@ -281,6 +282,52 @@ def test_a_blend_of_fewer_trials_than_choices_does_not_take_the_place_of_a_bette
     assert main(["blend", *made, "tune.use=true"]) == main(["leaderboard", *made, "tune.use=true"]) == 0
     after = json.loads((copy / "runs/blend/leaderboard.json").read_text())["tests"]["sample_testB.csv"]["validations"]
     assert after["shifted"]["value"] >= before["shifted"]["value"] - 1e-9
+
+
+def test_weights_that_are_given_leave_a_study_of_the_blend_nothing(copy, tiny_input, capsys):
+    fixed = ["blend.fixed.lstm=1", "blend.fixed.transformer=0"]
+    assert main(["tune", "blend", "--trials", "2", *words(tiny_input, copy, *fixed)]) == 2
+    assert "leave it out, or blend.fixed={}" in capsys.readouterr().err
+    assert main(["tune", "blend", "--trials", "2", *words(tiny_input, copy, *fixed, "blend.fixed={}")]) == 0
+
+
+def test_a_study_is_of_its_rows_its_domains_and_its_average(copy, tiny_input, tmp_path):
+    """What else the scores of trials depend on: another study is refused."""
+    machine = SimpleNamespace(device="cpu", precision=lambda wanted: wanted)
+    weights = tmp_path / "weights.csv"
+    first = Workspace(load_config("sample", settings_of(words(tiny_input, copy)))).dataset.train.ids[0].decode()
+
+    def inputs(*more: str) -> str:
+        assert main(["folds", *words(tiny_input, copy, *more)]) == 0
+        workspace = Workspace(load_config("sample", settings_of(words(tiny_input, copy, *more))))
+        return json.dumps(tune._run_inputs(workspace, machine, "lstm", Space({})), sort_keys=True)
+
+    plain = inputs()
+    assert inputs() == plain
+    weighted = []
+    for weight in (3, 4):
+        weights.write_text(f"{first},{weight}\n")
+        weighted.append(inputs(f"paths.weights={weights}"))
+    assert len({plain, *weighted}) == 3
+    assert inputs("average=probabilities") != plain
+    by_domain = ["runs.lstm.train.regime=groupdro", "domains.by=clusters"]
+    assert inputs(*by_domain, "domains.k=2") != inputs(*by_domain, "domains.k=3")
+
+
+def settings_of(command: list[str]) -> list[str]:
+    return [word for word in command if "=" in word]
+
+
+def test_a_federation_with_personal_parts_is_tuned(tiny_input, tmp_path, capsys):
+    """Its rounds have no validation loss but the last."""
+    (tmp_path / "space.yaml").write_text("model.head_dropout: {type: float, low: 0.0, high: 0.2}\n")
+    more = [
+        "runs.lstm.train.regime=fedavg", "runs.lstm.regime.personal=[head]", "domains.by=clusters", "domains.k=2",
+        "select_on=clean", "executor.workers=1",
+    ]  # fmt: skip
+    command = ["tune", "lstm", "--space", str(tmp_path / "space.yaml"), "--trials", "1"]
+    assert main([*command, *words(tiny_input, tmp_path / "output", *more)]) == 0
+    assert "FAILED" not in capsys.readouterr().out
 
 
 def test_methods_that_cannot_be_compared_are_not_searched(capsys):

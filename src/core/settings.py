@@ -694,6 +694,7 @@ class Run(Settings):
             ("train.forecast_weight", self.train.forecast_weight > 0),
             ("train.outcome_weight", self.train.outcome_weight > 0),
             ("train.pos_weight", self.train.pos_weight != "none"),
+            ("denoise.by", self.denoise.by is not None),
         ):
             if is_set:
                 raise ValueError(f"model.head=neighbours learns nothing by {key}: set it back")
@@ -770,7 +771,10 @@ class Run(Settings):
             isinstance(self.model, Recurrent) and not self.model.bidirectional
         )
         if self.train.forecast_weight and not looks_back:
-            raise ValueError("train.forecast_weight needs an encoder that looks back only: model.bidirectional=false")
+            remedy = "model.bidirectional=false"
+            if not isinstance(self.model, Recurrent):
+                remedy = f"a recurrent one with {remedy}. Set it to 0 for this run"
+            raise ValueError(f"train.forecast_weight needs an encoder that looks back only: {remedy}")
         if self.train.forecast_weight and self.features.imputer == "linear":
             raise ValueError("features.imputer=linear reads what train.forecast_weight asks to forecast: take another")
         if self.train.outcome_weight and getattr(self.model, "pooling", "") == "label":
@@ -1076,8 +1080,8 @@ class Config(Settings):
     average: Literal["logits", "probabilities"] = Field("logits", exclude_if=lambda average: average == "logits")
     """Means over the models of a run (folds and seeds), and over the members of a blend by blend.method=mean or
     blend.fixed. probabilities: less sure where models disagree, as they do on noisy reports and on those unlike train.
-    Other blends, auto included, are of logits, and so are explanations, trials of tune and the soft labels of
-    train.teachers. Members of a blend must have been averaged alike. Not for los, which predicts days."""
+    Other blends, auto included, are of logits, and so are explanations and the soft labels of train.teachers. Members
+    of a blend must have been averaged alike. Not for los, which predicts days."""
     target: str = "last"
     """Target test file of select_on, such as track1_round1_testB; last: the last by name."""
     runs: dict[str, Run]

@@ -23,7 +23,7 @@ SCORE = 2
 BLEND = 3
 SUBMIT = 2
 LEADERBOARD = 2
-EXPLAIN = 1
+EXPLAIN = 2
 ALARMS = 2
 DOMAINS = 2
 """Differences between domains, and figures by domain."""

@@ -315,8 +315,9 @@ def _maker_of(path: Path, settings: Config) -> str:
 
 def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
     """Raises UserError, with the command, for a run of the preset that was trained with other settings."""
+    parts = list(parts)
     for part in parts:
-        if part.is_model and not (part.averages == config.average and part.settings == config.runs[part.name]):
+        if part.is_model and part.settings != config.runs[part.name]:
             raise OutOfDate(
                 _(
                     "run {run} was made with preset {preset} or other settings than these. Train it again: "
@@ -328,13 +329,14 @@ def check_settings(config: Config, parts: Iterable[RunFolder]) -> None:
                     blend=command("blend", config, *config.runs),
                 )
             )
+    check_averages(config, [part for part in parts if part.is_model])
 
 
 def check_averages(config: Config, parts: Iterable[RunFolder]) -> None:
     """Raises UserError, with the command, for a run whose models are averaged otherwise than `average` says."""
     for model in {leaf.name: leaf for part in parts for leaf in part.leaves() if leaf.is_model}.values():
         if model.averages != config.average:
-            raise UserError(
+            raise OutOfDate(
                 _(
                     "run {run} is a mean of {its}, and average={average} is set. Make it anew, which trains nothing: "
                     "./run.sh {train}. Or blend with average={its}"

@@ -22,6 +22,7 @@ from src.models.neighbours import NeighbourHead
 from src.models.rcnn import RCNNEncoder
 from src.models.recurrent import RecurrentEncoder
 from src.models.series_input import series_columns
+from src.models.summaries import hidden_statics
 from src.models.tabular import TABULAR, TabularModel
 from src.models.textcnn import TextCNNEncoder
 from src.models.transformer import TransformerEncoder
@@ -135,7 +136,9 @@ def build_model(
     if shape.kind == "tokens" and settings.encoder in {"grud", *TABULAR}:
         raise UserError(f"the model {settings.encoder} reads series of values; these inputs are reports of tokens")
     if settings.encoder in TABULAR:
-        return TABULAR[settings.encoder](settings, shape, n_labels)
+        fitted = TABULAR[settings.encoder](settings, shape, n_labels)
+        fitted.hidden = hidden_statics(shape, features.hidden if features else ())
+        return fitted
     columns = [series_columns(shape, features or Features())] if settings.encoder == "grud" else []
     # The encoder comes before the input layer: results depend on the order of random draws.
     encoder = ENCODERS[settings.encoder](settings, *columns)

@@ -23,7 +23,7 @@ from src.data.inputs import InputShape
 from src.models.completion import Completion
 from src.models.layers import SpatialDropout
 from src.models.scaling import Fitted, Scaler
-from src.models.summaries import summarise
+from src.models.summaries import hidden_statics, summarise, without_statics
 
 DAY = 24
 """Steps in which an unobserved value decays by one unit of its learned rate; a step of a stay is an hour."""
@@ -108,8 +108,7 @@ class SeriesInput(Fitted):
         self.scaler, self.static_scaler = Scaler(n_parameters), Scaler(len(shape.statics))
         self.groups = _groups_of(shape, features.standardise_by)
         self.group_scalers = nn.ModuleList(Scaler(n_parameters) for _group in self.groups)
-        hidden = [any(name == one or name.startswith(f"{one}_") for one in features.hidden) for name in shape.statics]
-        self.hidden = [i for i, is_hidden in enumerate(hidden) if is_hidden]
+        self.hidden = hidden_statics(shape, features.hidden)
         self.vitals = places(shape, "vital")
         self.given = places(shape, "drug", "device")
         self.examinations = places(shape, "examination")
@@ -145,7 +144,7 @@ class SeriesInput(Fitted):
         if not self.options.drop and self.options.imputer != "decay":
             found["columns"] = self.features(inputs)
         if self.context_size:
-            found["summary"] = self.complete(summarise(self._visible(inputs), self.shape))[:, None]
+            found["summary"] = self.complete(summarise(self.visible(inputs), self.shape))[:, None]
         return found
 
     def features(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -176,7 +175,7 @@ class SeriesInput(Fitted):
             kept = self.examinations
             parts.append(carried[:, :, kept] * (-elapsed[:, :, kept] / RECENCY).exp())
         if self.shape.statics:
-            statics = self.static_scaler(self._visible(inputs)["statics"])
+            statics = self.static_scaler(self.visible(inputs)["statics"])
             steady = torch.cat([statics.nan_to_num(0), statics.isnan().to(filled.dtype)], dim=2)
             parts.append(steady.expand(-1, values.shape[1], -1))
         return torch.cat(parts, dim=2)  # (64, 48, 37 to 200)
@@ -202,7 +201,7 @@ class SeriesInput(Fitted):
             return inputs["values"].new_zeros(len(inputs["values"]), 0)
         if "summary" in inputs:
             return self.wide(inputs["summary"][:, 0])
-        return self.wide(self.complete(summarise(self._visible(inputs), self.shape)))
+        return self.wide(self.complete(summarise(self.visible(inputs), self.shape)))
 
     def fit(self, values: Rows, statics: Rows | None = None) -> None:
         """Fits means, scales and donors to training rows: values (n, T, P), statics (n, 1, S), with NaN."""
@@ -227,7 +226,7 @@ class SeriesInput(Fitted):
         inputs = {"values": torch.from_numpy(values)}
         if self.shape.statics:
             inputs["statics"] = torch.from_numpy(np.asarray(statics[rows]))
-            inputs = self._visible(inputs)
+            inputs = self.visible(inputs)
             parts["static_scaler"] = self.static_scaler.statistics(inputs["statics"][:, 0].numpy())
         if self.options.dose:
             doses = np.where(hours[:, self.given] > 0, hours[:, self.given], 0).astype(np.float64)
@@ -261,13 +260,9 @@ class SeriesInput(Fitted):
         if self.options.summary:
             self.complete.scaler.fit_to(of("summary"))
 
-    def _visible(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the inputs without what features.hidden names, which is unknown then."""
-        if not self.hidden:
-            return inputs
-        statics = inputs["statics"].clone()
-        statics[:, :, self.hidden] = torch.nan
-        return {**inputs, "statics": statics}
+    def visible(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the inputs without what features.hidden names."""
+        return without_statics(inputs, self.hidden)
 
     def _thinned(self, values: Tensor) -> Tensor:
         """Hides observations at random in training, each series at a rate of its own."""

@@ -5,7 +5,7 @@ Tabular models, the wide part of networks, baselines and the comparison of files
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -67,16 +67,37 @@ def summarise(inputs: Mapping[str, Tensor], shape: InputShape, lengths: Tensor |
     return torch.cat([table, torch.stack(clinical_scores.clinical_features(columns.__getitem__), dim=1)], dim=1)
 
 
+def hidden_statics(shape: InputShape, names: Sequence[str]) -> list[int]:
+    """Places among shape.statics of what features.hidden names: a descriptor, or all columns of one."""
+    return [
+        i for i, one in enumerate(shape.statics) if any(one == name or one.startswith(f"{name}_") for name in names)
+    ]
+
+
+def without_statics(inputs: dict[str, Tensor], hidden: Sequence[int]) -> dict[str, Tensor]:
+    """Returns the inputs without the descriptors at these places, which are unknown then."""
+    if not hidden:
+        return inputs
+    statics = inputs["statics"].clone()
+    statics[:, :, hidden] = torch.nan
+    return {**inputs, "statics": statics}
+
+
 def summary_table(
-    inputs: Mapping[str, np.ndarray], lengths: np.ndarray, shape: InputShape, rows: np.ndarray | None = None
+    inputs: Mapping[str, np.ndarray],
+    lengths: np.ndarray,
+    shape: InputShape,
+    rows: np.ndarray | None = None,
+    hidden: Sequence[int] = (),
 ) -> np.ndarray:
     """Summarises inputs {name: (N, ...)}, which may be memory maps, chunk by chunk: float32 (N, F), or the `rows` (M,)
-    alone, in their order: (M, F)."""
+    alone, in their order: (M, F). `hidden`: places of descriptors that are left out."""
     rows = np.arange(len(lengths)) if rows is None else rows
     table = np.empty((len(rows), len(summary_names(shape))), np.float32)
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         part = {name: torch.from_numpy(np.asarray(array[chunk])) for name, array in inputs.items()}
+        part = without_statics(part, hidden)
         table[start : start + CHUNK] = summarise(part, shape, torch.from_numpy(np.asarray(lengths[chunk]))).numpy()
         for array in inputs.values():
             storage.release_pages(array)

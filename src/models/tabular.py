@@ -18,7 +18,7 @@ from src.core.settings import Boosting, Kernel, Linear
 from src.data.inputs import InputShape
 from src.models.completion import Completion
 from src.models.scaling import Fitted
-from src.models.summaries import summarise, summary_table
+from src.models.summaries import summarise, summary_table, without_statics
 
 Kind = Literal["binary", "multilabel", "regression", "multiclass"]
 
@@ -34,9 +34,14 @@ class TabularModel(Fitted):
     def __init__(self, shape: InputShape, n_labels: int):
         super().__init__()
         self.shape, self.n_labels = shape, n_labels
+        self.hidden: list[int] = []
+        """Places of the descriptors that it does not read (features.hidden)."""
 
     def forward(self, inputs: dict[str, Tensor], lengths: Tensor) -> Tensor:
-        return self.outputs(summarise(inputs, self.shape, lengths))
+        return self.outputs(summarise(self.visible(inputs), self.shape, lengths))
+
+    def visible(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return without_statics(inputs, self.hidden)
 
     def outputs(self, table: Tensor) -> Tensor:
         """Computes the outputs (B, n_labels) of summary features (B, F)."""
@@ -62,7 +67,7 @@ def fit_tabular(
     class for multiclass; probabilities, as of teachers, count as rows of both labels. One thread: the same seed gives
     the same bytes.
     """
-    table = summary_table(inputs, lengths, model.shape)
+    table = summary_table(inputs, lengths, model.shape, hidden=model.hidden)
     with threadpool_limits(1):
         model.fit(table, np.asarray(targets, np.float64), np.asarray(weights, np.float64), seed, kind)
 

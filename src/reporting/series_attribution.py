@@ -175,13 +175,15 @@ class SeriesExplainer:
     def _parts(self, inputs: dict[str, Tensor]) -> list[Part]:
         model = self.model
         if isinstance(model, LinearModel):
-            return [Part("summaries", model.complete(summarise(inputs, self.shape)))]
+            return [Part("summaries", model.complete(summarise(model.visible(inputs), self.shape)))]
         columns = model.input_layer.features(inputs)
         parts = [Part("columns", columns)]
         if isinstance(model.encoder, GRUDEncoder):
             parts.append(Part("gaps", model.encoder.gaps(columns)))
         if model.input_layer.context_size:
-            parts.append(Part("summaries", model.input_layer.complete(summarise(inputs, self.shape))))
+            parts.append(
+                Part("summaries", model.input_layer.complete(summarise(model.input_layer.visible(inputs), self.shape)))
+            )
         return parts
 
     def _logits_of(self, parts: list[Tensor]) -> Tensor:

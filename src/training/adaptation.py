@@ -174,7 +174,7 @@ def _fine_tune(
             "epochs": settings.epochs,
             "learning_rate": settings.rate * own.learning_rate,
             "batch_size": min(own.batch_size, BATCH_SIZE),
-            **{"regime": "pooled", "patience": 0, "ema_decay": 0.0, "join": 0.0, "compile": False},
+            **{"regime": "pooled", "patience": 0, "ema_decay": 0.0, "join": 0.0, "reorder": 0.0, "compile": False},
         }
     )
     train = Rows.of(corpus, rows)

@@ -163,7 +163,7 @@ def remove_all(folder: Path) -> None:
 
 def _states(folder: Path) -> list[Path]:
     """JSON files of the states, newest first."""
-    return sorted(folder.glob("state_*.json"), reverse=True)
+    return sorted(folder.glob("state_*.json"), key=lambda path: tuple(map(int, path.stem.split("_")[1:])), reverse=True)
 
 
 def _remove(state: Path) -> None:

@@ -121,7 +121,10 @@ class _Planner:
         if self.run.train.regime != "single":
             return [self.job(folder, split, seed, teachers)]
         here = np.unique(self.domains[split.train_rows])
-        return [self.job(folder, _only(split, self.domains, one), seed, teachers, domain=int(one)) for one in here]
+        cut = {int(one): _only(split, self.domains, one) for one in here}
+        # A domain of a few rows may have none in the fold: its model would be judged by nothing.
+        cut = {one: own for one, own in cut.items() if len(own.valid_rows) or not len(split.valid_rows)}
+        return [self.job(folder, own, seed, teachers, domain=one) for one, own in cut.items()]
 
     def job(
         self,
@@ -163,6 +166,8 @@ class _Planner:
                     storage.libraries(*_makers(self.run)),
                     versions.computed_on(self.here.device),
                 ],
+                # Once it was read nevertheless.
+                **({"hidden": True} if isinstance(self.run.model, Tabular) and self.run.features.hidden else {}),
                 **(lesson.stamp() if lesson else {}),
             }
         )
@@ -261,13 +266,17 @@ class _Planner:
 
 
 def _only(split: Split, domains: np.ndarray, domain: int) -> Split:
-    """Cuts a split to one domain (train.regime=single). Where the fold holds rows of it, the model predicts these
-    alone, as its institution would; else, as under folds.scheme=domains, all that the fold holds."""
+    """Cuts a split to one domain (train.regime=single). The model predicts the rows of its domain, as its institution
+    would, and those of domains without a row to train on, as are all under folds.scheme=domains."""
+    trained = np.unique(domains[split.train_rows])
+
+    def held(rows: np.ndarray) -> np.ndarray:
+        return rows[(domains[rows] == domain) | ~np.isin(domains[rows], trained)]
+
     train = split.train_rows[domains[split.train_rows] == domain]
-    if not (domains[split.valid_rows] == domain).any():
-        return replace(split, train_rows=train)
-    valid, predicted = (rows[domains[rows] == domain] for rows in (split.valid_rows, split.predicted_rows))
-    return replace(split, train_rows=train, valid_rows=valid, predicted_rows=predicted)
+    return replace(
+        split, train_rows=train, valid_rows=held(split.valid_rows), predicted_rows=held(split.predicted_rows)
+    )
 
 
 def _makers(run: Run) -> tuple[str, ...]:
@@ -284,6 +293,12 @@ def _valid_rows(workspace: Workspace, split: Split) -> tuple[dict[str, np.ndarra
     is_valid = np.zeros(len(workspace.splits.table), dtype=bool)
     is_valid[split.valid_rows] = True
     rows = workspace.validation().only(is_valid)
+    if not len(rows.rows):
+        told = _(
+            "fold {fold} has none of the rows that ./run.sh shift looked at, by which epochs and trials are judged. "
+            "Take fewer folds, a larger shift.max_rows, or select_on=clean"
+        )
+        raise UserError(told.format(fold=split.fold))
     if rows.copies is None:
         return {"rows": rows.rows, "chosen": rows.rows, "weights": rows.weights}, []
     return {"rows": rows.rows, "chosen": rows.copies, "weights": rows.weights}, target.noised

@@ -83,6 +83,9 @@ class IntDimension(Range):
             raise ValueError(f"high {self.high} is not a whole number of steps of {self.step} from low {self.low}")
         return _ordered(self)
 
+    def has(self, value: Any) -> bool:
+        return super().has(value) and (value - self.low) % self.step == 0
+
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
@@ -137,11 +140,12 @@ class Space:
         distributions: dict[str, BaseDistribution] = {}
         for name, dimension in self.dimensions.items():
             value = _value(settings, name)
-            given = json.dumps(value) if isinstance(dimension, CategoricalDimension) else value
             if all(name_ in chosen and chosen[name_] in _several(want) for name_, want in dimension.when.items()) and (
                 dimension.has(value)
             ):
-                chosen[name], params[name], distributions[name] = value, given, dimension.distribution()
+                chosen[name], params[name], distributions[name] = value, value, dimension.distribution()
+                if isinstance(dimension, CategoricalDimension):  # as it is written there: 0 and 0.0 are equal
+                    params[name] = json.dumps(dimension.choices[dimension.choices.index(value)])
         return params, distributions
 
     def without(self, typed: Iterable[str], settings: dict[str, Any]) -> Space:

@@ -175,7 +175,7 @@ class TrialRunner:
         mark, before = (study.rung(epoch, epochs) for epoch in (news["epoch"], news["epoch"] - 1))
         if self._progress.is_live:
             self._progress.step(one.shown, (done + described(news)[0]) / len(one.folds), f"fold {done + 1}")
-        if before < mark < study.RUNGS:
+        if before < mark < study.RUNGS and news["valid_loss"] is not None:  # personal parts have none until the end
             spent = one.seconds + time.perf_counter() - one.job_started
             self._report(one, [*one.scores, 1 - news["valid_loss"]], spent, done * study.RUNGS + mark)
         return one.is_pruned or one.is_lost
@@ -300,18 +300,16 @@ def figure_of(workspace: Workspace, jobs: Sequence[FoldJob]) -> Figure:
     """
     target, task, rows = workspace.target, workspace.task, judged_rows(workspace)
     size = len(workspace.labels) if rows.copies is None else len(workspace.validation_sets.rows) * len(target.noised)
-    total, count = np.zeros((size, task.n_labels)), np.zeros((size, 1))
+    parts = []
     for job in jobs:
         if job.valid:
             chosen = array_files.read_npz(job.locate(job.valid))["chosen"]
-            logits = array_files.read_npy(job.path / "valid_logits.npy")
+            parts.append((chosen, array_files.read_npy(job.path / "valid_logits.npy")))
         else:
             chosen = array_files.read_npz(job.locate(job.split))["predicted_rows"]
-            logits = array_files.read_npy(job.path / "logits.npy")
-        total[chosen] += logits
-        count[chosen] += 1
-    where = rows.rows if rows.copies is None else rows.copies
-    return _figure(workspace, rows, total[where] / count[where])
+            parts.append((chosen, array_files.read_npy(job.path / "logits.npy")))
+    mean = task.average(workspace.settings.average).of_rows((size, task.n_labels), parts)
+    return _figure(workspace, rows, mean[rows.rows if rows.copies is None else rows.copies])
 
 
 def figure_of_run(workspace: Workspace, run: RunFolder) -> Figure:

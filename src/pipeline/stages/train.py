@@ -379,8 +379,9 @@ def _how(workspace: Workspace, name: str) -> tuple[str, bool]:
     run, settings = workspace.settings.runs[name], workspace.settings
     if workspace.splits.scheme == "holdout":
         return "test part of the holdout, on which no choice was made", False
-    if run.train.patience:
+    if run.train.patience and not run.is_fitted:
         return "out of fold, but each fold stopped at its own best epoch: optimistic", True
-    if any(settings.runs[teacher].train.patience for teacher in run.train.teachers):
+    teachers = [settings.runs[teacher] for teacher in run.train.teachers]
+    if any(teacher.train.patience and not teacher.is_fitted for teacher in teachers):
         return "out of fold, but a teacher stopped at its best epoch of each fold: optimistic", True
     return "out of fold, epochs fixed beforehand", False

@@ -142,6 +142,10 @@ def run_blend(workspace: Workspace, options: Options) -> None:
     tune = workspace.settings.tune.model_copy(update={"objectives": ["score"], "pruner": "none"})
     workspace = workspace.variant(workspace.settings.model_copy(update={"tune": tune}))
     config = workspace.settings
+    if config.blend.fixed:
+        raise UserError(
+            _("tune blend searches what blend.fixed gives, the weights of the members: leave it out, or blend.fixed={}")
+        )
     typed = [text.partition("=")[0] for text in config.overrides]
     is_chosen = bool(config.blend.members) and not {"blend", "blend.members"}.isdisjoint(typed)
     averaged, _stacked = split_stack(config, members_of(config) if is_chosen else list(config.runs))
@@ -299,6 +303,7 @@ def _run_inputs(workspace: Workspace, machine: Machine, model: str, space: Space
         "settings of the runs that it needs": {name: run.model_dump(mode="json") for name, run in others.items()},
         **_data_inputs(workspace),
         "extra files": [dataset.extra_texts, dataset.extra_labels],
+        **_domains_of(workspace, model),
         "device": [machine.device, machine.precision(config.runs[model].train.precision)],
         "version": [versions.TRAIN, versions.PRETRAIN, versions.SCORE],
     }
@@ -313,8 +318,17 @@ def _data_inputs(workspace: Workspace) -> dict[str, Any]:
         "test files": made_of["tests"],
         "folds": made_of["folds"],
         "noisy copies": workspace.validation_sets.fingerprint,
+        **({} if (weights := workspace.dataset.weights) is None else {"row weights": storage.array_hash(weights)}),
+        **({} if workspace.settings.average == "logits" else {"average": workspace.settings.average}),
         **ordered_by(workspace),
     }
+
+
+def _domains_of(workspace: Workspace, model: str) -> dict[str, Any]:
+    """The domains, where the run or what teaches it trains by domain."""
+    runs = workspace.settings.runs
+    by_domain = any(runs[name].train.regime != "pooled" for name in (model, *runs[model].train.teachers))
+    return {"domains": storage.array_hash(workspace.domains.of_row)} if by_domain else {}
 
 
 def _usual_space(run: Run) -> str:
