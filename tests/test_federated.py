@@ -15,12 +15,13 @@ from src.core.errors import UserError
 from src.core.executors import Job
 from src.core.settings import Recurrent, Regime, Run, Train
 from src.core.settings_loader import load_config
+from src.data.corpus import Corpus
 from src.data.inputs import token_shape
 from src.evaluation.membership import membership
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
 from src.models.scaling import Scaler
-from src.training import checkpoints, federated, federation, privacy
+from src.training import checkpoints, federated, federation, job_specs, prediction, privacy
 from src.training.classification import train_fold
 from src.training.device_cache import Machine
 from src.training.federated import Client, average, train_client
@@ -228,22 +229,44 @@ def test_what_is_personal_leaves_a_domain_with_its_last_round_alone(fold):
     assert noted["bytes"] == sum(sizes.values())
 
 
-def test_rows_of_a_domain_are_predicted_with_its_own_parts(fold, monkeypatch):
+def test_rows_of_a_domain_are_predicted_with_its_own_parts(fold):
     job = fold(*FEDERATED, "regime.personal=[head]")
     of_row = array_files.read_npy(job.locate(job.domains))
     model = build_model(SMALL, token_shape(SIZE), 3)
     biases = {0: torch.full((3,), 10.0), 2: torch.full((3,), 12.0)}
     parts = {domain: {"head.bias": bias} for domain, bias in biases.items()}
-    monkeypatch.setattr(federated, "personal_parts", lambda rounds, run: parts)
     before = model.head.bias.detach().clone()
     taken = np.array([int(np.flatnonzero(of_row == domain)[0]) for domain in (2, 1, 0, 2)])
 
     def predict(places: np.ndarray) -> np.ndarray:
         return model.head.bias.detach().numpy()[None].repeat(len(places), axis=0)
 
-    found = federated.predict_by_domain(job, model, taken, predict)
+    found = federated.predict_by_domain(model, parts, of_row[taken], predict)
     np.testing.assert_array_equal(found, torch.stack([biases[2], before, biases[0], biases[2]]).numpy())
     assert torch.equal(model.head.bias, before)
+
+
+def test_copies_are_predicted_as_the_rows_that_they_are_of(fold):
+    """Copies that nothing was changed in have the out-of-fold logits of their rows."""
+    job = fold(*FEDERATED, "regime.personal=[head]")
+    train_fold(asdict(job), quiet)
+    output, rows = Path(job.output), job.path / "rows.npy"
+    chosen = array_files.read_npz(job.locate(job.split))["predicted_rows"][::3]
+    corpus, copied = Corpus.load(job.locate(job.corpus)), job.path / "copied"
+    copied.mkdir()
+    for name in ("tokens", "lengths"):
+        array = corpus.inputs[name] if name == "tokens" else corpus.lengths
+        array_files.write_npy(copied / f"{name}.npy", np.asarray(array)[chosen])
+    array_files.write_npy(copied / "ids.npy", corpus.ids[chosen])
+    array_files.write_npy(copied / "sources.npy", corpus.sources[chosen])
+    array_files.write_npy(rows, chosen)
+    (asked,) = prediction.prediction_jobs(output, [job.path], [copied], "cpu", rows)
+    prediction.predict_fold(asked.payload, quiet)
+    found = array_files.read_npy(output / asked.payload["out"])
+    np.testing.assert_allclose(found, array_files.read_npy(job.path / "logits.npy")[::3], atol=1e-6)
+    assert {f"{asked.payload['fold']}/{name}" for name in ("personal.safetensors", "domains.npy")} <= set(
+        job_specs.trained_fold(asked.payload)
+    )
 
 
 def test_a_killed_federation_ends_in_the_same_bytes(fold):

@@ -129,12 +129,15 @@ def prepare(
             return mean_logits(model, views, lengths, device, rows[places], doubt=run.denoise.doubt)
 
         if is_federated(job) and run.regime.personal:
-            return federated.predict_by_domain(job, model, train_rows, predict)
+            of_row = array_files.read_npy(job.locate(job.domains))[train_rows]
+            return federated.predict_by_domain(model, federated.kept_personal(job.path), of_row, predict)
         return predict(np.arange(len(rows)))
 
     def finish(history: History) -> dict[str, Any]:
         if run.train.patience:
             checkpoints.load_weights(job.path / "best.safetensors", model)
+        if is_federated(job) and run.regime.personal:
+            federated.keep_personal(job)
         logits = logits_of(views([job.corpus]), corpus.lengths, predicted, predicted)
         array_files.write_npy(job.path / "logits.npy", logits)
         if job.valid:

@@ -27,13 +27,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.core import array_files, locks, storage
+from src.core import locks, storage
 from src.core.errors import UserError
 from src.core.executors import reads
 from src.core.language import _
@@ -47,7 +48,7 @@ from src.training.classification import Classification
 from src.training.denoising import Denoiser
 from src.training.epoch_reader import Wanted
 from src.training.federation import client_rows, epochs_of, rounds_of
-from src.training.job_specs import ClientJob, CloseJob, FoldJob
+from src.training.job_specs import PERSONAL, ClientJob, CloseJob, FoldJob
 from src.training.loop import fit
 from src.training.objective import History, Validated
 from src.training.optimizers import make_optimizer
@@ -275,17 +276,35 @@ def _averaged_personal(rounds: Sequence[Sequence[ClientJob]], run: Run) -> dict[
     return average(list(parts.values()), [rows[domain] for domain in parts]) if parts else {}
 
 
+def keep_personal(job: FoldJob) -> None:
+    """Keeps the personal parts beside the weights of a fold, for noisy copies of its rows."""
+    parts = personal_parts(rounds_of(job), Run.model_validate(job.run))
+    tensors = {f"{domain}.{name}": tensor for domain, own in parts.items() for name, tensor in own.items()}
+    checkpoints.save_tensors(job.path / PERSONAL, tensors)
+
+
+def kept_personal(fold: Path) -> dict[int, dict[str, Tensor]]:
+    """Loads what keep_personal() kept, by domain."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in checkpoints.load_tensors(fold / PERSONAL).items():
+        domain, name = key.split(".", 1)
+        found.setdefault(int(domain), {})[name] = tensor
+    return found
+
+
 def predict_by_domain(
-    job: FoldJob, model: Classifier, train_rows: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
+    model: Classifier,
+    parts: Mapping[int, Mapping[str, Tensor]],
+    of_row: np.ndarray,
+    predict: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Predicts rows, each by the model with the personal parts of its domain, or with their average where its domain
-    took no part. `train_rows` (M,) are the train rows that they are, or are copies of; `predict` takes places among
-    them, (K,), and returns logits (K, n_labels) of `model` as it is then."""
-    run, of_row = Run.model_validate(job.run), array_files.read_npy(job.locate(job.domains))[train_rows]
-    parts, whole = personal_parts(rounds_of(job), run), copy.deepcopy(model.state_dict())
+    """Predicts rows of the domains `of_row` (M,), each by the model with the personal parts of its domain, or with
+    their average where its domain took no part. `predict` takes places among the rows, (K,), and returns logits
+    (K, n_labels) of `model` as it is then."""
+    whole = copy.deepcopy(model.state_dict())
     places = [np.flatnonzero(of_row == domain) for domain in parts]
     places.append(np.flatnonzero(~np.isin(of_row, list(parts))))
-    logits = np.full((len(train_rows), model.n_labels), np.nan, dtype=np.float32)
+    logits = np.full((len(of_row), model.n_labels), np.nan, dtype=np.float32)
     for own, chosen in zip([*parts.values(), {}], places, strict=True):
         if len(chosen):
             model.load_state_dict({**whole, **own})

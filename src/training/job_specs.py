@@ -30,6 +30,10 @@ def denoised_copies(denoiser: str, corpora: Iterable[str]) -> list[str]:
     return [f"{denoiser}/result.json", f"{denoiser}/last.safetensors", *copies]
 
 
+PERSONAL = "personal.safetensors"
+"""Personal parts of each domain of a federated fold (regime.personal)."""
+
+
 def trained_fold(payload: dict[str, Any]) -> list[str]:
     """Names what a trained fold needs to predict a corpus; both are in the payload of the job that does it."""
     fold, corpus = payload["fold"], payload["corpus"]
@@ -37,6 +41,8 @@ def trained_fold(payload: dict[str, Any]) -> list[str]:
     with contextlib.suppress(UserError):  # the job tells of a result that is missing or damaged
         made = storage.read_json(Path(payload["output"]) / fold / "result.json")
         files.append(f"{fold}/{made['weights']}.safetensors")
+        if "rows" in payload and made["run"]["regime"].get("personal"):
+            files += [f"{fold}/{PERSONAL}", f"{fold}/domains.npy"]
         if made.get("denoiser"):
             files += denoised_copies(made["denoiser"], [corpus])
     return files

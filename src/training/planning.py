@@ -23,7 +23,7 @@ from src.data.splits import Split
 from src.evaluation.workspace import Workspace
 from src.training.device_cache import Machine
 from src.training.initialization import Starts, starts_of
-from src.training.job_specs import Beside, FoldJob, reference
+from src.training.job_specs import PERSONAL, Beside, FoldJob, reference
 from src.training.prediction import logits_path
 
 TABULAR = [kind.model_fields["encoder"].default for kind in get_args(Tabular)]
@@ -166,6 +166,7 @@ class _Planner:
                     storage.libraries(*_makers(self.run)),
                     versions.computed_on(self.here.device),
                 ],
+                **({"personal": PERSONAL} if self.run.regime.personal else {}),
                 # Once it was read nevertheless.
                 **({"hidden": True} if isinstance(self.run.model, Tabular) and self.run.features.hidden else {}),
                 **(lesson.stamp() if lesson else {}),

@@ -107,7 +107,19 @@ def predict_fold(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     judged = judged_copies(fold, array_files.read_npy(output / payload["rows"], "shift")) if "rows" in payload else None
     lengths, doubt = Corpus.load(folder).lengths, trained.run.denoise.doubt
     chunk = payload.get("chunk", CHUNK)
-    logits = mean_logits(trained.model, trained.views(folder), lengths, device, judged, doubt=doubt, chunk=chunk)
+    views = trained.views(folder)
+
+    def predict(rows: np.ndarray | None) -> np.ndarray:
+        return mean_logits(trained.model, views, lengths, device, rows, doubt=doubt, chunk=chunk)
+
+    if judged is not None and trained.run.regime.personal:  # copies are judged as the rows that they are of
+        from src.training.federated import kept_personal, predict_by_domain
+
+        train_rows = array_files.read_npy(output / payload["rows"], "shift")[judged]
+        of_row = array_files.read_npy(fold / "domains.npy", "train")[train_rows]
+        logits = predict_by_domain(trained.model, kept_personal(fold), of_row, lambda places: predict(judged[places]))
+    else:
+        logits = predict(judged)
     array_files.write_npy(output / payload["out"], logits)
 
 
