@@ -292,7 +292,7 @@ def test_weights_that_are_given_leave_a_study_of_the_blend_nothing(copy, tiny_in
 
 
 def test_a_study_is_of_its_rows_its_domains_and_its_average(copy, tiny_input, tmp_path):
-    """What else the scores of trials depend on: another study is refused."""
+    """Scores of trials depend on these too: another study is refused."""
     machine = SimpleNamespace(device="cpu", precision=lambda wanted: wanted)
     weights = tmp_path / "weights.csv"
     first = Workspace(load_config("sample", settings_of(words(tiny_input, copy)))).dataset.train.ids[0].decode()
