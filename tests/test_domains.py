@@ -275,12 +275,18 @@ def test_a_row_whose_domain_a_fold_does_not_train_on_is_predicted_by_the_others(
     of_row = np.array([0, 0, 0, 1, 1, 1, 2, 3, 3])
     held = np.array([0, 3, 6, 7, 8])
     split = Split(0, 0, np.setdiff1d(np.arange(9), held), held, held)
-    cut = {domain: planning._only(split, of_row, domain) for domain in (0, 1)}
+    cut = planning.by_domain(split, of_row)
     assert {domain: one.train_rows.tolist() for domain, one in cut.items()} == {0: [1, 2], 1: [4, 5]}
     assert {domain: one.predicted_rows.tolist() for domain, one in cut.items()} == {0: [0, 6, 7, 8], 1: [3, 6, 7, 8]}
-    other = Split(0, 0, np.array([0, 1, 3, 6]), np.array([2, 4]), np.array([2, 4]))
-    assert not len(planning._only(other, of_row, 2).valid_rows), "its model would be judged by nothing"
-    assert planning._only(other, of_row, 0).predicted_rows.tolist() == [2]
+
+    # A model of domain 2 would be validated by nothing. It has rows in the test part of a holdout nevertheless.
+    parts = Split(0, 0, np.array([0, 3, 6]), valid_rows=np.array([1, 4]), predicted_rows=np.array([2, 5, 6]))
+    cut = planning.by_domain(parts, of_row)
+    assert {domain: one.predicted_rows.tolist() for domain, one in cut.items()} == {0: [2, 6], 1: [5, 6]}
+
+    of_domains = Split(0, 0, np.arange(6), np.arange(6, 9), np.arange(6, 9))
+    cut = planning.by_domain(of_domains, of_row)
+    assert {domain: one.predicted_rows.tolist() for domain, one in cut.items()} == {0: [6, 7, 8], 1: [6, 7, 8]}
 
 
 def test_a_domain_of_one_row_is_predicted_out_of_fold(tiny_input, tmp_path):

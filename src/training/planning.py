@@ -120,11 +120,10 @@ class _Planner:
         """Jobs of one fold and seed: one, or under train.regime=single one for each domain that the fold trains on."""
         if self.run.train.regime != "single":
             return [self.job(folder, split, seed, teachers)]
-        here = np.unique(self.domains[split.train_rows])
-        cut = {int(one): _only(split, self.domains, one) for one in here}
-        # A domain of a few rows may have none in the fold: its model would be judged by nothing.
-        cut = {one: own for one, own in cut.items() if len(own.valid_rows) or not len(split.valid_rows)}
-        return [self.job(folder, own, seed, teachers, domain=one) for one, own in cut.items()]
+        return [
+            self.job(folder, own, seed, teachers, domain=domain)
+            for domain, own in by_domain(split, self.domains).items()
+        ]
 
     def job(
         self,
@@ -167,7 +166,7 @@ class _Planner:
                     versions.computed_on(self.here.device),
                 ],
                 **({"personal": PERSONAL} if self.run.regime.personal else {}),
-                # Once it was read nevertheless.
+                # Older versions let such models read what is hidden.
                 **({"hidden": True} if isinstance(self.run.model, Tabular) and self.run.features.hidden else {}),
                 **(lesson.stamp() if lesson else {}),
             }
@@ -266,18 +265,26 @@ class _Planner:
         return [Beside(self._reference(dataset.test_folder(name)), None, [], 1.0) for name in dataset.test_files]
 
 
-def _only(split: Split, domains: np.ndarray, domain: int) -> Split:
-    """Cuts a split to one domain (train.regime=single). The model predicts the rows of its domain, as its institution
-    would, and those of domains without a row to train on, as are all under folds.scheme=domains."""
-    trained = np.unique(domains[split.train_rows])
+def by_domain(split: Split, domains: np.ndarray) -> dict[int, Split]:
+    """Cuts a split into one for each domain (train.regime=single). A model predicts the rows of its domain, as its
+    institution would, and those of domains without a model, as are all under folds.scheme=domains. A domain without
+    rows to validate by has none, unless no domain has them."""
+    train, valid = (np.unique(domains[rows]) for rows in (split.train_rows, split.valid_rows))
+    both = np.intersect1d(train, valid)
+    trained = both if len(both) else train
 
-    def held(rows: np.ndarray) -> np.ndarray:
+    def of(domain: int, rows: np.ndarray) -> np.ndarray:
         return rows[(domains[rows] == domain) | ~np.isin(domains[rows], trained)]
 
-    train = split.train_rows[domains[split.train_rows] == domain]
-    return replace(
-        split, train_rows=train, valid_rows=held(split.valid_rows), predicted_rows=held(split.predicted_rows)
-    )
+    return {
+        domain: replace(
+            split,
+            train_rows=split.train_rows[domains[split.train_rows] == domain],
+            valid_rows=of(domain, split.valid_rows),
+            predicted_rows=of(domain, split.predicted_rows),
+        )
+        for domain in trained.tolist()
+    }
 
 
 def _makers(run: Run) -> tuple[str, ...]:
