@@ -54,7 +54,7 @@ LABELS = 3
 def built(settings, features, shape: InputShape, train: dict[str, np.ndarray]):
     torch.manual_seed(0)
     model = build_model(settings, shape, LABELS, features=features)
-    if features is None:
+    if isinstance(settings, Linear):
         n = len(train["values"])
         labels = np.random.default_rng(0).integers(0, 2, (n, LABELS))
         fit_tabular(model, train, np.full(n, shape.steps), labels, np.ones(n), 0, "multilabel")
@@ -90,6 +90,21 @@ def test_contributions_add_up_to_what_is_unlike_the_average_row(explained, steps
     assert np.abs(change).max() > 0.02, "nothing to explain"
     np.testing.assert_allclose(found.sum(axis=(1, 2)), change, atol=0.03 * np.abs(found).sum(axis=(1, 2)).max())
     assert not found[:, :-1, 5:].any(), "statics belong to no step"
+
+
+@pytest.mark.parametrize("name", ["gru", "linear"])
+def test_hidden_descriptors_contribute_nothing(name):
+    settings, features = FAMILY[name]
+    train, row = stays(60, 1), row_of(stays(3, 7), 1)
+    model = built(settings, (features or Features()).model_copy(update={"hidden": ["Age"]}), STAYS, train)
+    explainer = SeriesExplainer(model, STAYS, tensors(train), False)
+    found = explainer.integrated_gradients(row, [0, 2], 128).numpy()
+    age, height = (len(STAYS.parameters) + STAYS.statics.index(one) for one in ("Age", "Height"))
+    assert not found[:, :, age].any() and found[:, :, height].any()
+    with torch.no_grad():
+        logit = model({name: tensor[None] for name, tensor in row.items()}, torch.tensor([STEPS]))[0]
+    change = (logit - explainer.start(STEPS))[[0, 2]].numpy()
+    np.testing.assert_allclose(found.sum(axis=(1, 2)), change, atol=0.03 * np.abs(found).sum(axis=(1, 2)).max())
 
 
 def test_the_average_row_contributes_nothing(explained):
