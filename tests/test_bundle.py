@@ -591,3 +591,13 @@ def test_only_stored_and_named_constants_are_written(blend):
 def test_a_file_without_a_size_is_no_bundle():
     with pytest.raises(UserError, match="/proc/self/mem is no bundle that can be read"):
         Bundle.open(Path("/proc/self/mem"))
+
+
+def test_stdout_holds_predictions_or_a_document(bundled, capsys):
+    assert main(["predict", "--bundle", str(bundled / "lstm.bundle"), "-", "--json"]) == 2
+    assert "name a file, --to FILE" in "".join(capsys.readouterr())
+
+
+def test_a_path_with_blanks_is_quoted_where_it_is_to_be_typed(tmp_path):
+    path = tmp_path / "a b" / "x.bundle"
+    assert f"--to '{path}'" in error_of(Bundle.open, path)

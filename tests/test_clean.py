@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from src.__main__ import main
-from src.core import locks
+from src.core import locks, temporaries
 from tests.conftest import words
 
 
@@ -74,6 +75,33 @@ def test_interrupted_folds_and_studies_stay(copy, tiny_input, clean):
     assert clean(made) == set()
     (fold / "state_0001.json").unlink()
     assert clean(made) == {fold}
+
+
+def test_finished_folds_of_an_interrupted_training_stay(copy, tiny_input, clean):
+    """The same command goes on from there, whose settings clean does not know."""
+    folds = [copy / f"runs/{run}/fold_{i}.split_1.seed_1.0123" for run in ("wide", "lstm") for i in (0, 1)]
+    for made, begun in (folds[:2], folds[2:]):
+        made.mkdir(parents=True)
+        begun.mkdir()
+        (made / "result.json").write_text("{}")
+        (begun / "state_0001.json").write_text("{}")
+    assert clean(words(tiny_input, copy)) == set()
+    earlier = (copy / "runs/lstm/run.json").stat().st_mtime - 60
+    os.utime(folds[2] / "result.json", (earlier, earlier))
+    assert clean(words(tiny_input, copy)) == {folds[2]}, "of the training before"
+    (folds[1] / "state_0001.json").unlink()
+    assert clean(words(tiny_input, copy)) == {*folds[:2], folds[2]}
+
+
+def test_temporary_files_of_living_writers_and_of_others_stay(copy, tiny_input, clean):
+    (copy / "mine").mkdir()
+    (copy / "mine/.notes.tmp").write_text("my own")
+    (copy / "runs/lstm/.oof.npy.0123.tmp").write_text("half")
+    with temporaries.TemporaryFile(copy / "prediction_blend_big.csv") as file:
+        assert clean(words(tiny_input, copy)) == {copy / "runs/lstm/.oof.npy.0123.tmp"}
+        clean(words(tiny_input, copy), "--superseded")
+        file.replace(copy / "prediction_blend_big.csv")
+    assert (copy / "mine/.notes.tmp").exists() and not (copy / "runs/lstm/.oof.npy.0123.tmp").exists()
 
 
 def test_everything_but_the_submissions(copy, tiny_input, clean):

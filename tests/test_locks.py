@@ -123,3 +123,11 @@ def test_temporary_files_of_libraries_are_gone_when_their_process_is(tmp_path, d
         used()
         assert not Path(of_files).exists() and not Path(of_sockets).exists()
         assert [path for path in place.iterdir() if path.name != "deep"] == []
+
+
+def test_a_holder_that_belongs_to_another_user_is_alive(monkeypatch):
+    def refuse(process: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(locks.os, "kill", refuse)
+    assert locks._is_alive("train, process 12 on elsewhere")

@@ -28,6 +28,7 @@ from src.core.language import Message, _
 from src.core.settings_loader import load_config
 from src.data.tasks import ROUND1, ROUND2, frames, sigmoid
 from src.evaluation import study_pictures
+from src.evaluation.shift_words import short_names
 from src.evaluation.validation_sets import VALIDATIONS
 from src.evaluation.workspace import Workspace
 from src.pipeline.stage import make
@@ -48,7 +49,7 @@ from src.reporting.html_page import (
     Token,
     render,
 )
-from src.reporting.sections import Findings, errors, submissions, tuning
+from src.reporting.sections import Findings, errors, scores, submissions, tuning
 from src.reporting.sections.errors import suspicious_labels
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import error_of, words
@@ -617,3 +618,22 @@ def test_what_was_noted_of_a_run_as_it_was_is_told_and_left_out(copy, tiny_input
     assert main(["report", *words(tiny_input, copy)]) == 0
     told = capsys.readouterr().err
     assert "explained.json is not of blend as it is now: it counts for nothing. Run: ./run.sh explain" in told
+
+
+def test_many_test_files_have_their_marks_each():
+    """Colours and marks come again; none is left out."""
+    names = [f"test_{i:02d}.csv" for i in range(12)]
+    rates = {"train": [0.1] * 17, "predicted": [0.2] * 17}
+    board = {name: {"label_rates": rates, "expected": {"value": 0.9, "low": 0.8, "high": 0.95}} for name in names}
+    run = SimpleNamespace(name="lstm", score={"overall": {"score": {"value": 0.9, "standard_error": 0.01}}})
+    findings = SimpleNamespace(
+        best=run,
+        runs={"lstm": run},
+        workspace=SimpleNamespace(task=ROUND1, boards=lambda run: board),
+        dataset=SimpleNamespace(test_files=names),
+        shift=SimpleNamespace(tests=[SimpleNamespace(name=name) for name in names]),
+    )
+    (drawn,) = scores._rates(findings)
+    (expected,) = scores._expected(findings)
+    for name in short_names(names).values():
+        assert f"mean prediction on {name}" in drawn.svg and f"expected on {name}" in expected.svg

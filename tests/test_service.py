@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -768,6 +769,28 @@ def test_a_process_reloads_by_signal_and_by_file_without_a_lost_request_and_ends
     assert kinds.count("prediction") > 10 and "reload" in kinds
     shown = [json.loads(line.removeprefix("data: ")) for line in events if line.startswith("data: ")]
     assert all(set(one) == {"id", "values", "spread", "time"} for one in shown if "id" in one)
+
+
+def test_a_head_without_end_and_a_silent_client_are_not_waited_for(blend, tmp_path):
+    """Neither takes memory nor a socket for good."""
+    with Process(blend, tmp_path, "serve.watch=0", "serve.timeout=1") as process:
+        address = ("127.0.0.1", process.port)
+        with socket.create_connection(address) as endless:
+            endless.settimeout(PATIENCE)
+            endless.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n")
+            with contextlib.suppress(ConnectionError):  # closed while more is sent
+                for i in range(100_000):
+                    endless.sendall(b"x-%d: " % i + b"a" * 1000 + b"\r\n")
+                raise AssertionError("a hundred megabytes were taken")
+        for begun in (b"", b"GET /health HTTP/1.1\r\n"):
+            with socket.create_connection(address) as silent:
+                silent.settimeout(PATIENCE)
+                silent.sendall(begun)
+                assert silent.recv(1000).startswith(b"HTTP/1.1 408 ") and not silent.recv(1)
+        with httpx.Client(base_url=process.url) as http:
+            assert http.get("/health", headers={"x-much": "a" * 60_000}).status_code == 200
+            assert http.get("/health", headers={"x-much": "a" * 900_000}).status_code == 431
+            assert http.get("/health").status_code == 200, "a kept connection that was idle"
 
 
 def test_a_shutdown_answers_what_is_in_the_queue(blend, tmp_path):

@@ -162,7 +162,10 @@ def _is_alive(holder: str) -> bool:
     found = re.search(r"process (\d+)", holder)
     if not found:
         return False
-    with contextlib.suppress(ProcessLookupError):
+    try:
         os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
         return True
-    return False
+    return True

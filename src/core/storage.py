@@ -7,6 +7,7 @@ import errno
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import mmap
 import os
@@ -132,6 +133,13 @@ def sweep(output: Output) -> None:
     for path in vars(output).values():
         if path != output.root:
             temporaries.sweep_tree(path)
+
+
+def abandoned(output: Output) -> list[Path]:
+    """Returns what sweep() would remove."""
+    folders = {path for path in vars(output).values() if path != output.root and path.is_dir()}
+    trees = [Path(place) for folder in folders for place, _folders, _names in os.walk(folder)]
+    return sorted(itertools.chain(*map(temporaries.abandoned, {output.root, *trees})))
 
 
 def require(path: Path, command: str) -> Path:

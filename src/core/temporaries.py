@@ -89,6 +89,16 @@ def sweep(folder: Path, start: str = ".") -> None:
             path.unlink()
 
 
+def abandoned(folder: Path) -> list[Path]:
+    """Returns the temporary files of dead writers in a folder."""
+    found = []
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.append(path)
+    return found
+
+
 def sweep_tree(folder: Path) -> None:
     """Removes temporary files of dead writers from a folder and all folders below it."""
     for place, _folders, names in os.walk(folder):

@@ -143,6 +143,11 @@ def dependency() -> Iterator[None]:
         _is_dependency = before
 
 
+def is_json() -> bool:
+    """Returns True where stdout is to hold one JSON document (--json)."""
+    return _is_json
+
+
 def is_dependency() -> bool:
     """Returns True while a stage works that the verb needs but does not name, such as every stage of the pipeline."""
     return _is_dependency

@@ -15,6 +15,7 @@ from src.core.errors import UserError
 from src.core.language import _, word
 from src.core.settings import CLINICAL, Config
 from src.core.storage import Output
+from src.core.terminal import is_json
 from src.data.corpus import Corpus
 from src.data.tasks import Task
 from src.evaluation.workspace import Workspace
@@ -48,6 +49,10 @@ def predict_bundled(workspace: Workspace, file: Path, inputs: Sequence[Path], to
         )
     if to is None and files == [STREAM]:
         to = STREAM
+    if to == STREAM and is_json():
+        raise UserError(
+            _("stdout holds the predictions or one JSON document (--json), not both: name a file, --to FILE")
+        )
     _check_names(files)
     with tempfile.TemporaryDirectory(prefix="bundle-") as made, _results_on_stderr(to == STREAM):
         folder = Path(made)

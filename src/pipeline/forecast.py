@@ -86,11 +86,11 @@ def forecast(workspace: Workspace, left: Mapping[str, float]) -> Forecast:
     free = shutil.disk_usage(place).free / 1e6
     if rows is None:
         return Forecast(list(left), None, "", None, free)
-    earlier = _earlier(workspace)
+    before = earlier(workspace)
     table = _of_table(settings.task, settings.preset, rows, learning, extra)
     seconds, basis = None, ""
-    if earlier:
-        seconds = _from_earlier(earlier, settings, rows, learning, table, extra)
+    if before:
+        seconds = _from_earlier(before, settings, rows, learning, table, extra)
         basis = _("by the last run in this folder")
     if seconds is None and table is not None:
         cores = min(available_cores(), max(1, models_of(settings)))
@@ -130,7 +130,8 @@ def show(workspace: Workspace, left: Mapping[str, float]) -> None:
         seconds = _("time: about {time} ({basis})").format(time=duration(found.seconds), basis=found.basis)
     disk = _("disk: about {size} in {folder}").format(size=_size(found.megabytes), folder=workspace.output.root)
     info(joined("; ", [seconds, disk]))
-    if found.free < found.megabytes:
+    written = storage.size_of(workspace.output.root) / 1e6 if workspace.output.root.exists() else 0.0
+    if found.free < found.megabytes - written:
         told = _("only {size} are free there. Make room, or take another folder: paths.output=DIR")
         warn(told.format(size=_size(found.free)))
 
@@ -194,15 +195,15 @@ def megabytes(settings: Config, rows: int) -> float:
 def noted(workspace: Workspace, seconds: Mapping[str, float], measured: Mapping[str, float]) -> dict[str, Any]:
     """The entry of pipeline.json that later forecasts and the page read. `seconds`: those that the whole of a stage
     takes, for the forecast; `measured`: those that passed, of all stages that made something, for the page."""
-    settings, earlier = workspace.settings, _earlier(workspace)
+    settings, before = workspace.settings, earlier(workspace)
     about = {"preset": settings.preset, "task": settings.task, "rows": rows_of(workspace)}
     about["learning"] = learning_of(settings, extra_share(workspace))
-    kept = earlier if {key: earlier.get(key) for key in about} == about else {}
+    kept = before if {key: before.get(key) for key in about} == about else {}
     new = {"seconds": seconds, "measured": measured}
     return {**about, **{key: {**kept.get(key, {}), **values} for key, values in new.items()}}
 
 
-def _earlier(workspace: Workspace) -> dict[str, Any]:
+def earlier(workspace: Workspace) -> dict[str, Any]:
     """Notes that noted() left; empty where there is nothing of this task."""
     path = workspace.output.seconds
     try:

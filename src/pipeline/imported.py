@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def _by_test_file(workspace: Workspace, tests: Mapping[str, Path]) -> dict[str, 
             raise unknown("test file", test, known)
     files = {names[test]: path for test, path in tests.items()}
     if missing := [test for test in known if test not in files]:
-        words = " ".join(f"--test {test}=SUBMISSION" for test in missing)
+        words = " ".join(f"--test {shlex.quote(test)}=SUBMISSION" for test in missing)
         raise UserError(
             _("a run predicts all test files; {missing} has no submission. Add {words}").format(
                 missing=", ".join(missing), words=words

@@ -38,7 +38,7 @@ from src.evaluation import runs
 from src.evaluation.figures import estimate_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.workspace import SAME, Workspace
-from src.pipeline import closing
+from src.pipeline import closing, forecast
 from src.pipeline.pace import Pace
 from src.pipeline.stage import get_stage, make
 from src.pipeline.stages.train import run_target
@@ -579,6 +579,8 @@ class TimeBudget:
     def _close(self) -> None:
         workspace = self._workspace()
         noted = {"command": f"./run.sh {self._command()}", "seconds": self.stage_seconds}
+        if earlier := forecast.earlier(workspace):  # what forecasts rest on
+            noted["made"] = earlier
         storage.write_json(workspace.output.seconds, noted)
         self._make_last(workspace)
         storage.write_json(workspace.output.seconds, noted)

@@ -92,7 +92,8 @@ class AlarmRules:
     def read(self, state: str, reading: Reading) -> Change:
         """Returns what a reading changes of a patient of whom `state` is remembered (empty: nothing).
 
-        A reading of an earlier hour than the last one changes nothing: messages may come late or twice.
+        A reading of an earlier hour than the last one changes nothing: messages may come late or twice. Of a patient
+        without an alarm, now or shortly before, no hour is remembered: a high risk that comes late begins one.
         """
         reading = reading._replace(values=self._task.bounded(reading.values))
         if not self.labels or (not state and not (reading.values >= self.on).any()):

@@ -24,6 +24,7 @@ import hashlib
 import io
 import json
 import math
+import shlex
 import shutil
 import struct
 import tempfile
@@ -353,7 +354,9 @@ def _write(file: IO[bytes], members: Mapping[str, Path | bytes]) -> None:
 def _check_seal(path: Path) -> str:
     """Returns the sha256 of a bundle's content. Raises UserError where the file says another one."""
     if not path.exists():
-        raise UserError(f"there is no file {path}. Make a bundle with: ./run.sh bundle RUN --to {path}")
+        raise UserError(
+            f"there is no file {path}. Make a bundle with: ./run.sh bundle RUN --to {shlex.quote(str(path))}"
+        )
     try:
         with open_bytes(path) as file:
             size = file.seek(0, 2)

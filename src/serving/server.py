@@ -19,6 +19,7 @@ from src.core.terminal import info
 from src.serving.app import Service, create_app
 from src.serving.door import is_own
 from src.serving.json_logs import log, start_logs
+from src.serving.request_head import limited
 
 BACKLOG = 2048
 SWITCH = 0.0005
@@ -88,6 +89,7 @@ def serve(service: Service) -> None:
     start_logs()
     config = uvicorn.Config(
         create_app(service),
+        http=limited(settings.timeout),
         ws="none",
         log_config=None,
         access_log=False,

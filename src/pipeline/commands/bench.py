@@ -307,7 +307,7 @@ def gpu(workspace: Workspace, minutes: float, dry_run: bool = False) -> dict[str
     """
     from src.pipeline.gpu_bench import GpuBench
 
-    if minutes <= 0:
+    if not 0 < minutes < math.inf:
         raise UserError(f"bench {GPU} needs more than 0 minutes, not {minutes:g}")
     return GpuBench(workspace, 60 * minutes, dry_run).run()
 

@@ -9,6 +9,7 @@ The file holds weights, settings, vocabulary, checksums, scores and a model card
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from src.core.errors import UserError
@@ -39,6 +40,8 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     result(
         _(
             "bundle: {to} ({size:,.1f} MB, {models} trained folds, version {version}). "
-            "Predict with: ./run.sh predict --bundle {to} FILE"
-        ).format(to=to, size=to.stat().st_size / 1000000.0, models=models, version=bundle.version)
+            "Predict with: ./run.sh predict --bundle {typed} FILE"
+        ).format(
+            to=to, typed=shlex.quote(str(to)), size=to.stat().st_size / 1000000.0, models=models, version=bundle.version
+        )
     )

@@ -38,8 +38,8 @@ from src.training.prediction import prediction_name
 KEPT = ("submissions.jsonl", "locks")
 """Left standing by --all, as are submissions and bundles: what was submitted cannot be made again for certain, and
 commands may wait for locks."""
-MADE = ("compressed", "prediction_*", "explain_*.html", ".*.tmp")
-"""Names of what commands make in the output folder, beside those of Output; the last is what was half written."""
+MADE = ("compressed", "prediction_*", "explain_*.html")
+"""Names of what commands make in the output folder, beside those of Output."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def everything(workspace: Workspace) -> Iterator[Item]:
     for path in sorted({path for path in made if path.parent == output.root} | set(_globbed(output.root, MADE))):
         if path.exists() and not given.is_relative_to(path.resolve()):
             yield Item("output", path)
+    for path in storage.abandoned(output):
+        yield Item("left half written", path)
 
 
 def _globbed(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
@@ -116,7 +118,7 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
     needed, known = _needed(workspace), _prediction_names(workspace)
     for fold in sorted(output.runs.glob("*/fold_*")):
         if fold not in needed:
-            if _is_made(fold) or not list(fold.glob("state_*")):  # an interrupted one can still go on
+            if not _can_go_on(fold):
                 yield Item("fold of other settings", fold)
             continue
         for path in sorted(itertools.chain(*map(fold.glob, ("logits.*.npy", "copies.*.npy", "early.*.npy")))):
@@ -164,8 +166,18 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
     for folder in sorted(output.tune.glob("*/trials/*")):
         if not is_held(folder.parents[1] / "study.lock") and not _has_open_trials(folder.parents[1]):
             yield Item("trial that is over", folder)
-    for path in sorted(output.root.rglob(".*.tmp")):
+    for path in storage.abandoned(output):
         yield Item("left half written", path)
+
+
+def _can_go_on(fold: Path) -> bool:
+    """Returns True for a fold of a training that was interrupted: one that has checkpoints, and, where the run has such
+    a fold, those that were finished since the run was put together last."""
+    if list(fold.glob("state_*")) and not _is_made(fold):
+        return True
+    run, result = fold.parent / "run.json", fold / "result.json"
+    is_newer = result.exists() and (not run.exists() or result.stat().st_mtime > run.stat().st_mtime)
+    return is_newer and any(not _is_made(path.parent) for path in fold.parent.glob("fold_*/state_*"))
 
 
 def _is_made(folder: Path) -> bool:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -228,7 +229,7 @@ def _find(dataset: Dataset, report: str, file: str | None) -> tuple[str, Path, i
                 one=word(dataset.task.one), report=report, places=file or ", ".join(places)
             )
         )
-    others = [f"--file {name}" for name, _, _ in found[1:] if name != found[0][0]]
+    others = [f"--file {shlex.quote(name)}" for name, _, _ in found[1:] if name != found[0][0]]
     if others:
         info(
             _("explain: {one} {report} of {file}; {others} has one too").format(

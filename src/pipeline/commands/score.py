@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,8 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     workspace.check_input()
     for name in parsed.what:
         if Path(name).is_file():
-            raise UserError(_("{name} is a file; to score it: ./run.sh score --labels FILE {name}").format(name=name))
+            told = _("{name} is a file; to score it: ./run.sh score --labels FILE {typed}")
+            raise UserError(told.format(name=name, typed=shlex.quote(name)))
         runs.show_details(workspace.run(name))
     STAGE.show(workspace)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from src.core import charts
 from src.core.language import _, joined, word
-from src.data.tasks import Task
+from src.data.tasks import Task, get_task
 from src.evaluation import metrics, runs
 from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
@@ -73,7 +75,7 @@ def _expected(findings: Findings) -> list[Chart]:
                 low, high = (value if expected.get(end) is None else expected[end] for end in ("low", "high"))
                 shown.append((value, [value - low, high - value]))
             labels = [_("out of fold"), *(_("expected on {test}").format(test=short[test]) for test in tests)]
-            for i, ((value, ends), label, marker) in enumerate(zip(shown, labels, MARKERS, strict=False)):
+            for i, ((value, ends), label, marker) in enumerate(zip(shown, labels, itertools.cycle(MARKERS))):
                 colour = charts.COLOURS[i % len(charts.COLOURS)]
                 chart.axes.errorbar(
                     value,
@@ -86,7 +88,7 @@ def _expected(findings: Findings) -> list[Chart]:
                 )
         charts.rows(chart.axes, names)
         chart.axes.set_title(_("Expected score against score out of fold"))
-        chart.axes.set_xlabel(_("{score}, higher is better").format(score=word(task.score_name)))
+        chart.axes.set_xlabel(_("{score}, higher is better").format(score=word(get_task(task.name).score_name)))
         chart.axes.set_ylabel(_("run"))
         chart.axes.figure.legend(loc="outside lower left", ncols=2)
     caption = _(
@@ -114,7 +116,7 @@ def _by_fold(findings: Findings) -> list[Chart]:
         chart.axes.set_xticks(sorted({fold for found in scores.values() for fold in found}))
         chart.axes.set_title(_("Scores fold by fold"))
         chart.axes.set_xlabel(_("fold"))
-        chart.axes.set_ylabel(_("{score}, higher is better").format(score=word(task.score_name)))
+        chart.axes.set_ylabel(_("{score}, higher is better").format(score=word(get_task(task.name).score_name)))
         chart.axes.figure.legend(loc="outside lower left", ncols=2)
     caption = _("Each point is out of fold. A fold on which all runs are low is hard; lines that cross are chance.")
     return [Chart(chart.svg, caption)]
@@ -169,9 +171,14 @@ def _rates(findings: Findings) -> list[Chart | Text]:
         for i, (test, found) in enumerate(rates.items()):
             at = places + (i - (len(rates) - 1) / 2) * 0.35
             label = _("mean prediction on {test}").format(test=short[test])
-            predicted = 100 * np.array(found["predicted"])
+            predicted, colour = 100 * np.array(found["predicted"]), charts.COLOURS[i % len(charts.COLOURS)]
             chart.axes.plot(
-                at, predicted, MARKERS[i % len(MARKERS)], markersize=4, color=charts.COLOURS[i], label=label
+                at,
+                predicted,
+                MARKERS[i % len(MARKERS)],
+                markersize=4,
+                color=colour,
+                label=label,
             )
         chart.axes.set_xticks(places, columns)
         chart.axes.grid(visible=False, axis="x")
@@ -235,6 +242,9 @@ def validations(findings: Findings) -> list[Table]:
     )
     if not is_noised:
         caption = caption + "; " + _("without added noise, noised is clean and shifted is weighted")
+    if (task := workspace.task).metric:
+        told = _("validations are of {score_name} (metric), expected of {board_score}")
+        caption = caption + "; " + told.format(score_name=task.score_name, board_score=get_task(task.name).score_name)
     rows = []
     for name, board in boards.items():
         expected = board["expected"]
