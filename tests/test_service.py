@@ -786,7 +786,8 @@ def test_a_head_without_end_and_a_silent_client_are_not_waited_for(blend, tmp_pa
             with socket.create_connection(address) as silent:
                 silent.settimeout(PATIENCE)
                 silent.sendall(begun)
-                assert silent.recv(1000).startswith(b"HTTP/1.1 408 ") and not silent.recv(1)
+                assert (told := silent.recv(1000)).startswith(b"HTTP/1.1 408 ") and not silent.recv(1)
+                assert json.loads(told.partition(b"\r\n\r\n")[2])["error"].endswith("did not come within 1 s")
         with httpx.Client(base_url=process.url) as http:
             assert http.get("/health", headers={"x-much": "a" * 60_000}).status_code == 200
             assert http.get("/health", headers={"x-much": "a" * 900_000}).status_code == 431

@@ -6,6 +6,7 @@ Without them a client could fill the memory with a head that never ends, and tak
 from __future__ import annotations
 
 import asyncio
+import json
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -40,7 +41,8 @@ class LimitedHead(HttpToolsProtocol):
         if was_in_head and self._in_head:
             self._size += len(data)
             if self._size > MOST_BYTES:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                told = f"the head of the request has more than {MOST_BYTES:,} bytes"
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, told)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -54,16 +56,21 @@ class LimitedHead(HttpToolsProtocol):
 
     def _start(self) -> None:
         if self._clock is None:
-            self._clock = self.loop.call_later(self.seconds, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+            told = f"the head of the request did not come within {self.seconds:g} s"
+            self._clock = self.loop.call_later(self.seconds, self._refuse, HTTPStatus.REQUEST_TIMEOUT, told)
 
     def _stop(self) -> None:
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
 
-    def _refuse(self, status: HTTPStatus) -> None:
+    def _refuse(self, status: HTTPStatus, told: str) -> None:
         self._stop()
         if not self.transport.is_closing():
-            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            self.transport.write(head.encode())
+            body = json.dumps({"error": told}).encode()
+            head = (
+                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
             self.transport.close()
