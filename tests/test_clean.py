@@ -136,6 +136,13 @@ def test_everything_is_what_commands_made(tmp_path, tiny_input, clean):
     assert kept == all_files(output)
 
 
+def test_a_command_in_the_folder_of_another_task_is_no_obstacle(copy, tiny_input):
+    with locks.hold(copy / "icu/locks", ["train.gru"], [], "train"):
+        assert main(["clean", "--superseded", *words(tiny_input, copy)]) == 0
+    with locks.lock(copy / "runs/lstm/job.lock"):
+        assert main(["clean", "--superseded", *words(tiny_input, copy)]) == 2
+
+
 def test_nothing_is_removed_beside_another_command(copy, tiny_input, capsys):
     with locks.hold(copy / "locks", ["train.lstm"], [], "train"):
         assert main(["clean", "--all", *words(tiny_input, copy)]) == 2

@@ -122,6 +122,15 @@ def test_asking_and_telling(copy, tiny_input, capsys):
     assert "by 3 answers and 1 awaited" in capsys.readouterr().out
     assert main(["leaderboard", "ask", *made]) == 0
     assert "by 0 answers and 0 awaited" in capsys.readouterr().out, "another base begins anew"
+    # What was taken out of the log may have been uploaded.
+    asked = sorted(copy.glob("submission_ask*.csv"))
+    before = {path: path.read_bytes() for path in asked}
+    lines = register.path.read_text().splitlines(keepends=True)
+    register.path.write_text("".join(lines[:-1]))
+    assert main(["leaderboard", "ask", *made]) == 0
+    assert before == {path: path.read_bytes() for path in asked}
+    assert len(list(copy.glob("submission_ask*.csv"))) == len(asked) + 1
+    capsys.readouterr()
     # A plain submission of the base is an answer too, but not one of another test file.
     assert main(["leaderboard", "add", str(copy / "submission_sample_testA.csv"), "0.9", *made]) == 0
     assert main(["leaderboard", "ask", *made]) == 0

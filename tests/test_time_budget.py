@@ -408,7 +408,7 @@ def test_what_cannot_be_trained_is_told_apart_from_what_cannot_be_submitted(
     assert told in captured.out + captured.err
 
 
-def test_the_next_cheapest_run_is_submitted_where_the_first_fails(copy, tiny_input, monkeypatch):
+def test_the_next_cheapest_run_is_submitted_where_the_first_fails(copy, tiny_input, monkeypatch, capsys):
     budget = budget_of(copy, tiny_input)
     budget.plan = Plan("sample", budget.workspace.settings)
     slow(monkeypatch, 1e-3)
@@ -421,9 +421,14 @@ def test_the_next_cheapest_run_is_submitted_where_the_first_fails(copy, tiny_inp
         self.steps.append(Step(name, 1.0, 1.0, 1.0, ""))
 
     monkeypatch.setattr(TimeBudget, "_train", train)
-    monkeypatch.setattr(TimeBudget, "_make", lambda *_: None)
+
+    def make(self, workspace, *stages):
+        raise UserError("no board")
+
+    monkeypatch.setattr(TimeBudget, "_make", make)
     budget._submit_early()
     assert len(tried) == 2 and tried[0][1].model != tried[1][1].model and not budget.failed
+    assert "no page yet: no board" in capsys.readouterr().err
 
 
 def test_baselines_take_a_small_share_of_the_time(copy, tiny_input, monkeypatch, capsys):

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from datetime import datetime
@@ -159,7 +160,10 @@ def ask(workspace: Workspace, names: list[str], board: str | None) -> None:
                 told.append((base.plain, one.score(board)))
     proposal = base.ask(told, seed=len(told))
     number = 1 + len([one for one in register.submissions() if "made_of" in one.how])
-    path = output.submission(target.name, f"ask{number}")
+    # A submission that was taken out of the log may have been uploaded: its file stays.
+    path = next(
+        path for i in itertools.count(number) if not (path := output.submission(target.name, f"ask{i}")).exists()
+    )
     ids, predictions = workspace.whole_test_file(target.name, base.predict(proposal.settings))
     write_submission(path, ids, predictions, config.submit.eps, dataset.task)
     noted = register.made(

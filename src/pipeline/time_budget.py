@@ -391,7 +391,12 @@ class TimeBudget:
                     break
                 self.failed.discard(name)
         if self.steps and self.left > self.seconds / 2:
-            self._make(self._workspace(), "leaderboard", "report")
+            try:
+                self._make(self._workspace(), "leaderboard", "report")
+            except OutOfTime:
+                raise
+            except UserError as error:  # the submission is there, and both are made again at the end
+                warn(_("time: no page yet: {error}").format(error=error))
 
     def _first(self) -> Iterator[tuple[str, Run]]:
         """The runs of the cheapest preset without teachers and pretraining, the cheapest first, each with as many

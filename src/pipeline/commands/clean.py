@@ -229,7 +229,8 @@ def _prediction_names(workspace: Workspace) -> set[str]:
 def _check_jobs(workspace: Workspace) -> None:
     """Raises UserError where a job or a study works in the output folder."""
     output = workspace.output
-    held = [path for path in output.root.rglob("*.lock") if path.parent != output.locks and is_held(path)]
+    folders = {path for path in vars(output).values() if path not in (output.root, output.locks) and path.is_dir()}
+    held = sorted(path for folder in folders for path in folder.rglob("*.lock") if is_held(path))
     if held:
         raise UserError(
             _("another command works in {root} ({name}): nothing is removed. Wait for it").format(

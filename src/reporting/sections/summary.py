@@ -68,8 +68,9 @@ def _ladder(findings: Findings, standing: Standing) -> Chart:
     scores = baseline_scores(findings)
     ours = [name for name, run in findings.runs.items() if not run.is_blend][-1:]
     shown = {**scores, **{name: findings.runs[name].score for name in (*ours, standing.run) if name in findings.runs}}
-    ordered = runs.ordered(shown, metric)
-    values = [runs.figure_of(shown[name], metric)["value"] for name in ordered]
+    figures = {name: runs.figure_of(shown[name], metric)["value"] for name in runs.ordered(shown, metric)}
+    ordered = [name for name, value in figures.items() if value is not None]
+    values = [figures[name] for name in ordered]
     is_log = task.has_classes  # a score of 1 is perfect; an error in days has no best score
     with charts.picture(_("Baselines and your model, out of fold"), 0.9 + 0.3 * len(ordered)) as chart:
         for place, (name, value) in enumerate(zip(ordered, values, strict=True)):
