@@ -185,7 +185,7 @@ def test_folds_changed_by_hand_are_noticed(copy, tiny_input, capsys):
 
 
 @pytest.mark.slow  # the trials of tests/chaos/test_short.py compare bytes by default
-def test_one_seed_gives_the_same_bytes(done, tiny_input, tmp_path):
+def test_one_seed_gives_the_same_bytes(placed_pictures, done, tiny_input, tmp_path):
     assert main(words(tiny_input, tmp_path)) == 0
     assert contents(tmp_path) == contents(done)
 
