@@ -41,7 +41,7 @@ def trained_fold(payload: dict[str, Any]) -> list[str]:
     with contextlib.suppress(UserError):  # the job tells of a result that is missing or damaged
         made = storage.read_json(Path(payload["output"]) / fold / "result.json")
         files.append(f"{fold}/{made['weights']}.safetensors")
-        if "rows" in payload and made["run"]["regime"].get("personal"):
+        if "rows" in payload and made["run"].get("regime", {}).get("personal"):
             files += [f"{fold}/{PERSONAL}", f"{fold}/domains.npy"]
         if made.get("denoiser"):
             files += denoised_copies(made["denoiser"], [corpus])
