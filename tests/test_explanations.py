@@ -187,4 +187,4 @@ def test_the_pipeline_explains_once_and_the_report_shows_it(learned, capsys):
     assert "up to date" in capsys.readouterr().out
     assert main(["report", *given]) == 0
     page = output.report.read_text()
-    assert "<h2>Explanations</h2>" in page and page.count('class="heat"') == 12
+    assert '<h2><span lang="en">Explanations</span>' in page and page.count('class="heat"') == 12
