@@ -78,7 +78,7 @@ def test_interrupted_folds_and_studies_stay(copy, tiny_input, clean):
 
 
 def test_finished_folds_of_an_interrupted_training_stay(copy, tiny_input, clean):
-    """The same command goes on from there, whose settings clean does not know."""
+    """Goes on from there: the same command, whose settings clean does not know."""
     folds = [copy / f"runs/{run}/fold_{i}.split_1.seed_1.0123" for run in ("wide", "lstm") for i in (0, 1)]
     for made, begun in (folds[:2], folds[2:]):
         made.mkdir(parents=True)

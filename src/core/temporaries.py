@@ -83,20 +83,17 @@ class TemporaryFile(io.FileIO):
 
 def sweep(folder: Path, start: str = ".") -> None:
     """Removes temporary files of dead writers whose names begin with `start` from a folder."""
-    for path in folder.glob(f"{glob.escape(start)}*.tmp"):
-        with contextlib.suppress(OSError), path.open("r+b") as file:  # held by its writer, or somebody else's
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for path in abandoned(folder, start):
+        with contextlib.suppress(OSError):
             path.unlink()
 
 
-def abandoned(folder: Path) -> list[Path]:
-    """Returns the temporary files of dead writers in a folder."""
-    found = []
-    for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(OSError), path.open("r+b") as file:
+def abandoned(folder: Path, start: str = ".") -> Iterator[Path]:
+    """Yields the temporary files of dead writers in a folder, each while its lock is held."""
+    for path in folder.glob(f"{glob.escape(start)}*.tmp"):
+        with contextlib.suppress(OSError), path.open("r+b") as file:  # held by its writer, or somebody else's
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found.append(path)
-    return found
+            yield path
 
 
 def sweep_tree(folder: Path) -> None:

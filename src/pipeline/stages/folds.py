@@ -96,7 +96,7 @@ class Folds(Stage):
                 # Encoders (pretrain.leave_out) and estimates of time count folds by the setting.
                 raise UserError(
                     f"{output.folds} has {len(folds)} folds and folds.k is {settings.k}. Add folds.k={len(folds)} to "
-                    f"this command and to those that follow"
+                    "this command and to those that follow"
                 )
         recorded = _recorded(workspace)
         target = Target("", output.folds_manifest, None, (output.folds,))
