@@ -267,6 +267,10 @@ def test_copies_are_predicted_as_the_rows_that_they_are_of(fold):
     assert {f"{asked.payload['fold']}/{name}" for name in ("personal.safetensors", "domains.npy")} <= set(
         job_specs.trained_fold(asked.payload)
     )
+    made = storage.read_json(job.path / "result.json")
+    del made["run"]["regime"]  # as in most runs: what is not set is not noted
+    storage.write_json(job.path / "result.json", made)
+    assert not [name for name in job_specs.trained_fold(asked.payload) if "personal" in name]
 
 
 def test_a_killed_federation_ends_in_the_same_bytes(fold):
