@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.__main__ import main
-from src.core import locks, temporaries
+from src.core import locks, storage, temporaries
 from tests.conftest import words
 
 
@@ -91,6 +91,38 @@ def test_finished_folds_of_an_interrupted_training_stay(copy, tiny_input, clean)
     assert clean(words(tiny_input, copy)) == {folds[2]}, "of the training before"
     (folds[1] / "state_0001.json").unlink()
     assert clean(words(tiny_input, copy)) == {*folds[:2], folds[2]}
+
+
+def test_encoders_that_runs_started_from_stay(copy, tiny_input, clean):
+    """Also under settings without pretraining, and of results that do not name their encoder, as earlier ones."""
+    made, pretrained = words(tiny_input, copy), ["runs.lstm.pretrain.epochs=1", "runs.lstm.train.epochs=1"]
+    for verb in ("pretrain", "train"):
+        assert main([verb, "--model", "lstm", *made, *pretrained]) == 0
+    [encoder] = (copy / "pretrained").iterdir()
+    assert encoder not in clean(made)
+    for name in storage.read_json(copy / "runs/lstm/run.json")["fold_folders"]:
+        result = copy / "runs/lstm" / name / "result.json"
+        noted = storage.read_json(result)
+        assert noted.pop("pretrained") == f"pretrained/{encoder.name}/last.safetensors"
+        storage.write_json(result, noted)
+    assert encoder not in clean(made)
+    record = storage.read_json(encoder / "result.json")
+    record["run"]["pretrain"]["seed"] += 1
+    storage.write_json(encoder / "result.json", record)
+    assert encoder in clean(made), "of other settings than those of the run"
+    fold = copy / "runs/wide/fold_0.split_1.seed_1.0123"
+    fold.mkdir(parents=True)
+    (fold / "state_0001.json").write_text("{}")
+    assert encoder not in clean(made), "an interrupted training may have begun with it"
+
+
+def test_an_interrupted_pretraining_stays(copy, tiny_input, clean):
+    encoder = copy / "pretrained/recurrent.0123"
+    encoder.mkdir(parents=True)
+    (encoder / "state_0001.json").write_text("{}")
+    assert encoder not in clean(words(tiny_input, copy))
+    (encoder / "state_0001.json").unlink()
+    assert encoder in clean(words(tiny_input, copy))
 
 
 def test_temporary_files_of_living_writers_and_of_others_stay(copy, tiny_input, clean):

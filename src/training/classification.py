@@ -149,6 +149,7 @@ def prepare(
         return {
             "task": task.name,
             "denoiser": job.denoiser,
+            "pretrained": job.pretrained,
             "teachers": sorted({"/".join(f.split("/")[-3:-1]) for one in job.beside for f in one["logits"]}),
             "n_labels": task.n_labels,
             "fold": job.fold,

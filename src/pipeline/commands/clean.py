@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from src.core import locks, storage
 from src.core.errors import Damaged, UserError
@@ -31,7 +32,7 @@ from src.pipeline.stages.baselines import STAGE as BASELINES
 from src.pipeline.stages.pretrain import STAGE as PRETRAIN
 from src.training.device_cache import recall_or_find
 from src.training.early_reading import early_name
-from src.training.initialization import word_vectors
+from src.training.initialization import HEAD, word_vectors
 from src.training.planning import fold_jobs, unlabelled
 from src.training.prediction import prediction_name
 
@@ -125,7 +126,7 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
             if path.name not in known:
                 yield Item("predictions of other texts", path)
     for folder in sorted(output.pretrained.glob("*")):
-        if folder not in needed:
+        if folder not in needed and not _can_go_on(folder):
             yield Item("encoder of other settings", folder)
     vectors = set(word_vectors(workspace).values())
     for path in sorted(output.vectors.glob("*.npy")):
@@ -171,8 +172,8 @@ def superseded(workspace: Workspace) -> Iterator[Item]:
 
 
 def _can_go_on(fold: Path) -> bool:
-    """Returns True for a fold of a training that was interrupted: one that has checkpoints, and, where the run has such
-    a fold, those that were finished since the run was put together last."""
+    """Returns True for a fold or encoder of a training that was interrupted: one that has checkpoints, and, where the
+    run has such a fold, those that were finished since the run was put together last."""
     if list(fold.glob("state_*")) and not _is_made(fold):
         return True
     run, result = fold.parent / "run.json", fold / "result.json"
@@ -196,17 +197,37 @@ def _has_open_trials(study_folder: Path) -> bool:
 
 
 def _needed(workspace: Workspace) -> set[Path]:
-    """Folders of folds and encoders that finished runs or the present settings use."""
+    """Folders of folds and encoders that finished runs or the present settings use. An interrupted training goes on
+    from an encoder that none of its files names: while there is one, all encoders are used."""
     output = workspace.output
     jobs = [job for group in fold_jobs(workspace, recall_or_find(workspace)).values() for job in group]
     needed = {job.path for job in [*jobs, *PRETRAIN.jobs(workspace).values()]}
     for record in output.runs.glob("*/run.json"):
         run = RunFolder.at(record.parent, workspace.settings)
         needed |= {run.path / fold for fold in run.record.get("fold_folders", [])}
+    encoders = sorted(output.pretrained.glob("*"))
+    if any(fold not in needed and _can_go_on(fold) for fold in output.runs.glob("*/fold_*")):
+        needed |= set(encoders)
     for fold in filter(_is_made, list(needed)):
-        if encoder := storage.read_json(fold / "result.json", workspace.command("train")).get("denoiser"):
-            needed.add(output.root / encoder)
+        made = storage.read_json(fold / "result.json", workspace.command("train"))
+        if denoiser := made.get("denoiser"):
+            needed.add(output.root / denoiser)
+        if "pretrained" not in made:  # a result of an earlier version
+            needed |= {folder for folder in encoders if _may_have_begun(made["run"], folder)}
+        elif weights := made["pretrained"]:
+            needed.add((output.root / weights).parent)
     return needed
+
+
+def _may_have_begun(run: dict[str, Any], encoder: Path) -> bool:
+    """Returns True if the encoder in the folder was pretrained with the settings of a trained fold."""
+    if not (_is_made(encoder) and run.get("train") and run["pretrain"]["epochs"]):
+        return False
+    own = {
+        "model": {key: value for key, value in run["model"].items() if key not in HEAD},
+        "pretrain": run["pretrain"],
+    }
+    return storage.read_json(encoder / "result.json").get("run") == own
 
 
 def _adapted(workspace: Workspace) -> set[Path]:
