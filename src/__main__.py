@@ -27,7 +27,7 @@ from src.core import interrupts, language, settings_loader, temporaries, termina
 from src.core.errors import UserError, explained, unknown
 from src.core.language import _, joined
 from src.core.settings import PARTS, Config
-from src.core.settings_loader import load_config
+from src.core.settings_loader import check_effects, load_config
 from src.core.terminal import info
 from src.pipeline.command import COMMANDS, Command, get_command
 
@@ -138,6 +138,8 @@ def run(arguments: list[str]) -> None:
         raise UserError(_("paths.output: {folder} is not a folder").format(folder=settings.paths.output))
     from src.evaluation.workspace import Workspace
 
+    if verb_of(arguments) != "tune":  # what a study searches may turn on what a word needs
+        check_effects(settings)
     if settings.track != "none":
         from src.training import tracking
 

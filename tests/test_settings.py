@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from src.__main__ import main
 from src.core import settings, settings_loader
 from src.core.errors import UserError
 from src.core.settings import Config, Run, Train
-from src.core.settings_loader import PRESETS, load_config
+from src.core.settings_loader import PRESETS, check_effects, load_config
 from src.models.tabular import TABULAR
 from tests.chaos.hostile_settings import extreme_words
 from tests.conftest import error_of
@@ -190,6 +191,43 @@ def test_own_epochs_are_in_no_settings_without_them():
     assert plain.train.with_epochs(5) == plain.train.model_copy(update={"epochs": 5})
     told = error_of(load_config, "quick", ["task=icu", "train.own_epochs=1", "train.extra_weight=1"], ["boosting"])
     assert "train.own_epochs=1 is about epochs, which boosting has none of" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "cure"),
+    [
+        (["train.attack_size=0.3"], "train.attack_size has no effect without train.attack", "train.attack=fgm"),
+        (["runs.lstm.train.teacher_weight=1"], "without train.teachers", "runs.lstm.train.teachers=[transformer]"),
+        (["train.noise.dispersion=0.1"], "without train.noise.rep", "train.noise.insertion=0.1"),
+        (["denoise.views=[soft]"], "denoise.views has no effect without denoise.by", "denoise.by=transformer"),
+        (["ray.address=local"], "ray.address is for executor=ray", "executor=ray"),
+        (["ray.dashboard=true", "executor=ray"], "dashboard=true is for ray.address=local", "ray.address=local"),
+        (["tune.pruner=median", "tune.reduction=4"], "reduction is for pruners halving", "tune.pruner=hyperband"),
+        (["tune.sampler=random", "tune.startup=4"], "startup is for samplers tpe and gp", "tune.sampler=gp"),
+        (["alarms.on=0.3", "alarms.false_alarms=1"], "set one of them to null", "alarms.on=null"),
+    ],
+)
+def test_words_without_an_effect_are_refused(tmp_path, words, told, cure):
+    preset = tmp_path / "plain.yaml"
+    preset.write_text("runs: {lstm: {}, transformer: {pretrain: {epochs: 1}}}\n")
+    assert told in error_of(lambda: check_effects(load_config(str(preset), words)))
+    check_effects(load_config(str(preset), [*words, cure]))
+
+
+def test_words_of_an_experiment_work_for_its_parts():
+    """Also those that reach only some of its runs, those that turn off what they need, and those of a search."""
+    check_effects(load_config("standard", ["train.attack_size=0.3", "train.teacher_weight=0.7"], ["lstm"]))
+    size = load_config("quick", ["train.attack_size=0.3"], ["lstm"])
+    assert "train.attack_size has no effect" in error_of(check_effects, size)
+    for more in ("train.attack=none", "train.attack_size=null"):
+        check_effects(load_config("quick", [*size.overrides, more]))
+
+
+def test_commands_refuse_words_without_an_effect(tmp_path, capsys):
+    words = ["--preset", "quick", "train.attack_size=0.3", f"paths.output={tmp_path}", f"paths.input={tmp_path}"]
+    for verb, is_told in (["train"], True), (["tune", "lstm"], False):
+        assert main([*verb, *words]) == 2
+        assert ("has no effect" in capsys.readouterr().err) == is_told
 
 
 def test_a_preset_file_may_name_its_task(tmp_path):

@@ -828,6 +828,15 @@ class Tune(Settings):
     seed: Seed = 0
     """Seed of the sampler."""
 
+    @model_validator(mode="after")
+    def _settings_of_methods(self) -> Tune:
+        fields = type(self).model_fields
+        if self.reduction != fields["reduction"].default and self.pruner not in ("halving", "hyperband"):
+            raise ValueError(f"reduction is for pruners halving and hyperband only; pruner is {self.pruner}")
+        if self.startup != fields["startup"].default and self.sampler == "random" and self.pruner != "median":
+            raise ValueError("startup is for samplers tpe and gp and for pruner median; sampler is random")
+        return self
+
 
 BOARD = "board (leaderboard.board, --board)"
 
@@ -882,6 +891,15 @@ class Alarms(Settings):
     """Hours that an alarm lasts at least."""
     refractory: float = Field(6.0, ge=0, le=1000)
     """Hours after an alarm in which none begins."""
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Alarms:
+        if self.on is not None and self.false_alarms is not None:
+            raise ValueError(
+                f"on={self.on:g} is a threshold, and false_alarms={self.false_alarms:g} would choose another: set one "
+                "of them to null"
+            )
+        return self
 
 
 class Predict(Settings):
@@ -1023,6 +1041,15 @@ class Ray(Settings):
     epoch. A job whose node is lost goes on from there."""
     cache: float = Field(20.0, ge=0, le=100_000)
     """Gigabytes of objects that each node keeps, in its folder for temporary files (TMPDIR), for the jobs to come."""
+
+    @model_validator(mode="after")
+    def _dashboard_of_own_cluster(self) -> Ray:
+        if self.dashboard and self.address != "local":
+            raise ValueError(
+                f"dashboard=true is for ray.address=local, and the address is {self.address}: ray start has options "
+                "for it"
+            )
+        return self
 
     @field_validator("store")
     @classmethod

@@ -11,6 +11,7 @@ that have the key, `runs.NAME.train.*` to the run NAME.
 from __future__ import annotations
 
 import copy
+import operator
 import re
 import shlex
 import types
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 from src.core.errors import UserError, shortened, unknown
 from src.core.language import _, joined
 from src.core.names import BLEND, check_model
-from src.core.settings import CLINICAL, PARTS, ROOT, AnyModel, Config, Paths, Run, Settings, Tune
+from src.core.settings import CLINICAL, PARTS, ROOT, AnyModel, Config, Paths, Ray, Run, Settings, Tune
 from src.core.yaml_reader import parse_yaml, read_yaml
 
 PRESETS = ROOT / "src" / "presets"
@@ -35,6 +36,13 @@ UNNOTED = {"track", "track_uri"}
 """Keys without influence on results, which are not recorded."""
 SHORT = {"executor": ["executor", "kind"], "ray": ["executor", "ray"]}
 """Keys that words may be shorter for: executor=ray, ray.address=auto."""
+NEEDED = {
+    "train.attack_size": ["train.attack"],
+    "train.teacher_weight": ["train.teachers"],
+    "train.noise.dispersion": [f"train.noise.{kind}" for kind in ("replacement", "insertion", "deletion")],
+    **{f"denoise.{key}": ["denoise.by"] for key in ("prior", "confidence", "in_training", "views")},
+}
+"""Settings of a run that have an effect only with another one, each with those that it needs one of."""
 SECRET = {"executor.ray.store"}
 """Keys whose wrong values may hold a password, and are not shown."""
 MOST_RUNS = 500
@@ -176,6 +184,39 @@ def load_config(
                 error = unknown("run", run, built)
                 raise UserError(_("blend.{key}: {error}{used}").format(key=key, error=error, used=used))
     return config
+
+
+def check_effects(config: Config) -> None:
+    """Raises UserError for a word of the command line that has no effect, because the setting that it needs is off, of
+    a run in all runs of the preset. Words that turn it off are no fault, nor are files: a study's have all settings."""
+    keys = [_parse_override(text)[0] for text in config.overrides]
+    typed = {".".join(key[2:] if key[0] == "runs" else key) for key in keys}
+    if chosen := typed & NEEDED.keys():
+        runs = [*config.runs.values(), *_runs_of_preset(config)]
+        for key in sorted(chosen):
+            of_run, needed = operator.attrgetter(key), NEEDED[key]
+            is_set = any(of_run(run) != of_run(Run()) for run in config.runs.values())
+            is_off = all(operator.attrgetter(other)(run) in (None, "none", 0, []) for run in runs for other in needed)
+            if is_set and is_off and typed.isdisjoint(needed):
+                raise UserError(
+                    _("{key} has no effect without {needed}: set that, too, or leave {key} out").format(
+                        key=key, needed=needed[0]
+                    )
+                )
+    if config.executor.kind == "local" and config.executor.ray != Ray() and "executor.kind" not in typed:
+        for key in sorted(typed):
+            if key.startswith("executor.ray."):
+                told = _("{key} is for executor=ray: set that, too, or leave {key} out")
+                raise UserError(told.format(key=key.removeprefix("executor.")))
+
+
+def _runs_of_preset(config: Config) -> list[Run]:
+    """Returns all runs of the preset as it is, so that the words of an experiment work for parts of it."""
+    try:
+        whole = load_config(config.preset, [text for text in config.overrides if text.startswith("task=")])
+    except UserError:  # of a run that is not selected
+        return []
+    return list(whole.runs.values())
 
 
 def _having(key: list[str], names: list[str], built: Mapping[str, Any]) -> list[str]:
