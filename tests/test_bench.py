@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.bench import agree, measure, plain, product, scale
+from src.bench import agree, measure, plain, product, scale, service
 from src.bench.data import MAX_LEN, encoded, synthetic
 from src.bench.measure import Contender, compare
 from src.bench.parts import PARTS, Setting
@@ -53,6 +54,26 @@ def works(work: int = 10, found: float = 1.0, cpu: float = 0.0, meet: str = "", 
 
 def broken():
     raise ValueError("no such thing")
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ({"service": {}, "naive": {"200": 3}}, "no answer of the service came within 0.001 seconds of load. Ask for"),
+        ({"service": {"200": 3}, "naive": {}}, "no answer of the naive service came within 0.001 seconds of load"),
+        ({"service": {"422": 3}, "naive": {"422": 3}}, "within 0.001 seconds, only: 422"),
+    ],
+)
+def test_a_load_without_an_answer_says_so(tmp_path, monkeypatch, answers, told):
+    ports = itertools.cycle(("service", "naive"))
+    monkeypatch.setattr(service, "free_port", ports.__next__)
+    monkeypatch.setattr(service, "running", lambda *_: contextlib.nullcontext(os.getpid()))
+    monkeypatch.setattr(service, "start_load", lambda port, *_: port)
+    monkeypatch.setattr(
+        service, "result_of", lambda port: {"statuses": answers[port], "per_second": answers[port].get("200", 0)}
+    )
+    with pytest.raises(UserError, match=told):
+        service.measure(tmp_path / "a.bundle", tmp_path / "a.bundle", tmp_path, 0.001, 0, lambda line: None)
 
 
 def test_contenders_are_timed_by_unit_of_work(tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ def measure(
     """Measures the service of `bundle` and the naive one of `naive`, with so many seconds for each figure.
 
     Throughput and times at CLIENTS, in turns; times at half of the saturation; overload; then a soak of so many minutes
-    at half of the saturation. Raises UserError for a service that does not start.
+    at half of the saturation. Raises UserError for a service that does not start, or gives no answer in that time.
     """
     bodies = folder / "bodies.jsonl"
     write_bodies(bodies)
@@ -147,8 +147,9 @@ def measure(
                     found[name][str(clients)] = result_of(start_load(ports[name], bodies, seconds, clients))
                     info(f"bench: {name}, {clients} clients: {found[name][str(clients)]['per_second']:,.0f} a second")
         # The naive service ends here: it would go on with the requests of clients that have left.
-        saturation = max(one["per_second"] for one in found["service"].values())
-        naively = max(one["per_second"] for one in found["naive"].values())
+        saturation, naively = (max(one["per_second"] for one in found[name].values()) for name in ports)
+        if not (saturation and naively):
+            raise UserError(_unanswered("naive" if saturation else "service", found, seconds))
         found["saturation"], found["times_the_naive"] = saturation, saturation / naively
         found["half"] = result_of(start_load(port, bodies, 2 * seconds, OPEN_CONNECTIONS, saturation / 2))
         info(f"bench: at half of the saturation: {found['half']['milliseconds']} ms")
@@ -157,6 +158,15 @@ def measure(
         if minutes:
             found["soak"] = soak(port, bodies, pid, saturation / 2, minutes)
     return found
+
+
+def _unanswered(name: str, found: dict[str, Any], seconds: float) -> str:
+    """Returns the sentence on a service none of whose answers was counted, with what came in their place."""
+    statuses = {status for figures in found[name].values() for status in figures["statuses"]}
+    told = f"no answer of the {name if name == 'service' else f'{name} service'} came within {seconds:g} seconds"
+    if statuses:
+        return f"{told}, only: {', '.join(sorted(statuses))}. Look at the bundle: does ./run.sh serve answer with it?"
+    return f"{told} of load. Ask for more with --seconds"
 
 
 def soak(port: int, bodies: Path, pid: int, rate: float, minutes: float) -> dict[str, Any]:
