@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -111,6 +112,21 @@ def test_contenders_that_disagree_or_fail_are_named():
         compare([one, other], repeats=1)
     with pytest.raises(UserError, match=r"(?s)benchmark of B failed:.*ValueError: no such thing"):
         compare([Contender("b", "B", "tests.test_bench:broken")], repeats=1)
+
+
+def loud(breaks: bool):
+    sys.stderr.write("warning\n" * 100_000)  # more than any pipe holds
+    if breaks:
+        raise ValueError("no such thing")
+    return lambda: {"work": 1}
+
+
+def test_a_contender_may_write_much():
+    found = compare([Contender("a", "A", "tests.test_bench:loud", {"breaks": False})], repeats=1)
+    assert found["a"]["seconds"]["n"] == 1
+    with pytest.raises(UserError, match=r"(?s)benchmark of B failed:.*ValueError: no such thing") as caught:
+        compare([Contender("b", "B", "tests.test_bench:loud", {"breaks": True})], repeats=1)
+    assert len(str(caught.value)) < 20_000
 
 
 def test_the_plain_side_does_the_same_work(tmp_path):

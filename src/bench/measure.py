@@ -15,6 +15,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from src.core.settings import ROOT
 
 AGREE = 1e-3
 """Relative tolerance for equal results of contenders."""
+TOLD = 10_000
+"""Last characters of what a failed contender wrote that are told."""
 CHILD = "from src.bench.measure import serve; serve()"
 
 
@@ -104,12 +107,14 @@ class _Member:
         variables = dict.fromkeys(THREAD_VARIABLES, str(contender.threads))
         variables |= {"PYTHONPATH": str(ROOT), **(KEPT if contender.product else {})}
         self._title = contender.title
+        # A pipe that nobody reads would stop a child that writes much.
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, "-c", CHILD],
             env={**os.environ, **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
         )
         self.send(json.dumps({"function": contender.function, "payload": contender.payload}))
@@ -122,12 +127,15 @@ class _Member:
     def receive(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            raise UserError(f"the benchmark of {self._title} failed:\n{self._process.stderr.read().strip()}")
+            self._process.wait()
+            self._errors.seek(0)
+            raise UserError(f"the benchmark of {self._title} failed:\n{self._errors.read().strip()[-TOLD:]}")
         return json.loads(line)
 
     def end(self) -> None:
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
 
 @contextlib.contextmanager
