@@ -145,6 +145,23 @@ def test_alarms_of_the_streams_workers_are_listed_live_and_acknowledged(bundled,
         talk(bundled / "lstm.bundle", part, session)
 
 
+def test_the_connection_to_redis_is_closed_when_the_service_has_stopped(bundled, monkeypatch):
+    part, ended = StreamAlarms(Stream(url=f"redis://127.0.0.1:{free_port()}/0")), []
+
+    async def aclose() -> None:
+        await asyncio.sleep(0)  # as a connection that says goodbye
+        ended.append("closed")
+
+    async def run() -> None:
+        service = Service.load(bundled / "lstm.bundle", Serve(engine="torch", watch=0, delay=1), [part])
+        monkeypatch.setattr(part._store.client, "aclose", aclose)
+        await service.start()
+        await service.stop()
+        assert ended == ["closed"] and asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
+
+
 def test_without_its_redis_the_service_answers_and_says_that_alarms_do_not(bundled):
     async def session(http: httpx.AsyncClient, service: Service, seen: list[dict]) -> None:
         for answer in (await http.get("/alarms"), await http.post("/alarms/a/acknowledge", json={})):

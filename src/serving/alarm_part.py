@@ -140,15 +140,11 @@ class StreamAlarms(AlarmPart):
         from src.serving.result_store import TIMEOUT, ResultStore, store_url
 
         client = Redis.from_url(store_url(settings), socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
-        self._store, self._tasks = ResultStore(client, settings), set[asyncio.Task[None]]()
+        self._store = ResultStore(client, settings)
+        self._following: asyncio.Task[None] | None = None
 
     def started(self, predictor: Predictor, events: Events) -> None:
-        self._run(self._follow(events))
-
-    def _run(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._following = asyncio.create_task(self._follow(events))
 
     async def _follow(self, events: Events) -> None:
         from redis.exceptions import RedisError
@@ -178,7 +174,8 @@ class StreamAlarms(AlarmPart):
     def figures(self) -> dict[str, Any]:
         return {"of": "stream"}
 
-    def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        self._run(self._store.client.aclose())
+    async def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        await self._store.client.aclose()

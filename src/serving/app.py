@@ -129,7 +129,7 @@ class Service:
         await self._now.batcher.close()
         await asyncio.to_thread(self._explainer.shutdown)
         for part in self.parts:
-            part.close()
+            await part.close()
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator[_Loaded]:

@@ -52,5 +52,5 @@ class Part:
         """Paths of the part's own."""
         return None
 
-    def close(self) -> None:
-        """Called in the event loop after the last request."""
+    async def close(self) -> None:
+        """Called after the last request."""

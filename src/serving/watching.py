@@ -100,6 +100,6 @@ class ShadowPart(Part):
     def gauges(self) -> Iterable[tuple[str, dict[str, str], float]]:
         return () if self._shadow is None else self._shadow.gauges()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._shadow is not None:
-            self._shadow.close()
+            await asyncio.to_thread(self._shadow.close)
