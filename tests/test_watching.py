@@ -19,6 +19,7 @@ pytest.importorskip("fastapi", reason=INSTALL)
 
 from src.serving.app import Service, create_app  # noqa: E402
 from src.serving.drift import MIN_ROWS  # noqa: E402
+from src.serving.parts import Part  # noqa: E402
 from src.serving.predictor import Predictor  # noqa: E402
 from src.serving.watching import DriftPart, ShadowPart  # noqa: E402
 
@@ -133,6 +134,41 @@ def test_a_shadow_bundle_is_compared_with_what_was_answered(bundled, train):
     shown = gauges(text, "serve_shadow_")
     assert shown["serve_shadow_rows"] == 70
     assert shown['serve_shadow_label_largest{label="region_3"}'] == pytest.approx(found["labels"][3]["largest"])
+
+
+def test_late_answers_of_a_replaced_bundle_are_in_no_figures_of_the_new_one(bundled, train):
+    class All(Part):
+        rows = 0
+
+        def seen(self, reports, rows, prediction, ids):
+            self.rows += len(reports)
+
+    drift, shadow, every = DriftPart(), ShadowPart(Predictor.load(bundled / "lstm.bundle", "torch")), All()
+    service = Service.load(bundled / "blend.bundle", SETTINGS, [drift, shadow, every])
+
+    async def session(http):
+        before, has_changed = service.batcher, asyncio.Event()
+        submit = before.submit
+
+        async def late(rows):
+            await has_changed.wait()
+            return await submit(rows)
+
+        before.submit = late
+        asked = asyncio.create_task(ask(http, train[:5]))
+        while not service._now.requests:
+            await asyncio.sleep(0.01)
+        reloaded = asyncio.create_task(service.reload())
+        while service.batcher is before:
+            await asyncio.sleep(0.01)
+        has_changed.set()
+        assert len(await asked) == 5
+        await reloaded
+        figures = drift.figures()["rows"], shadow.figures()["rows"] + len(shadow._shadow._waiting), every.rows
+        await ask(http, train[:3])
+        return figures, drift.figures()["rows"], every.rows
+
+    assert talk(service, session) == ((0, 0, 5), 3, 8)
 
 
 def test_a_shadow_bundle_of_another_task_stops_the_start(bundled):

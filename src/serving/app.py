@@ -149,7 +149,8 @@ class Service:
             prediction = await loaded.batcher.submit(rows)
             _check_numbers(self.kind, prediction.values, prediction.spread)
             for part in self.parts:
-                part.seen(contents, rows, prediction, ids)
+                if loaded is self._now or not part.is_of_bundle:
+                    part.seen(contents, rows, prediction, ids)
             return loaded.predictor, prediction
 
     async def explain(self, content: Any, label: str) -> tuple[float, list[str], np.ndarray]:

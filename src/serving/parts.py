@@ -17,6 +17,8 @@ class Part:
 
     name = ""
     """Key of the part's figures in /info."""
+    is_of_bundle = False
+    """True: figures are of the bundle that answers now; answers of one that was replaced meanwhile are not seen."""
 
     def check(self, predictor: Predictor) -> None:
         """Called before the service starts. Raises UserError where the part does not fit the bundle."""

@@ -23,6 +23,7 @@ class DriftPart(Part):
     a new bundle starts a new window. A bundle without a reference has no drift."""
 
     name = "drift"
+    is_of_bundle = True
 
     def __init__(self) -> None:
         self._monitor: DriftMonitor | None = None
@@ -71,6 +72,7 @@ class ShadowPart(Part):
     """A second bundle, of the same task, that predicts the same rows."""
 
     name = "shadow"
+    is_of_bundle = True
 
     def __init__(self, second: Predictor):
         self._second = second
