@@ -171,6 +171,19 @@ def test_submissions_without_some_validations_are_drawn_by_the_others():
     assert len(chart.svg) == len(VALIDATIONS) + 1
 
 
+def test_what_is_known_of_no_row_has_no_picture_of_its_loss(monkeypatch):
+    """Such as the similarity of rows that the model of shift does not have."""
+    findings = SimpleNamespace(dataset=SimpleNamespace(task=ROUND1, shape=SimpleNamespace(kind="tokens")), shift=None)
+    causes = {"length": np.arange(20.0), "similarity": np.full(20, np.nan)}
+    monkeypatch.setattr(errors, "_causes", lambda *_: dict(causes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (chart,) = errors._against(findings, np.arange(20), np.ones(20))
+        assert len(chart.svg) == 1
+        del causes["length"]
+        assert errors._against(findings, np.arange(20), np.ones(20)) == []
+
+
 def test_every_picture_has_a_title_and_names_of_axes(remade, tiny_input, monkeypatch):
     seen, picture = [], charts.picture
 

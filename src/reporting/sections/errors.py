@@ -48,7 +48,7 @@ def section(findings: Findings) -> Section:
     result.parts += [
         Text(_("Out-of-fold predictions of {run}.").format(run=best.name)),
         _share(task, losses),
-        _against(findings, rows, losses),
+        *_against(findings, rows, losses),
         _hardest(findings, ids, labels, predictions, losses),
     ]
     if task.kind in ("multilabel", "multiclass"):
@@ -201,8 +201,9 @@ def _causes(findings: Findings, rows: np.ndarray) -> dict[str, np.ndarray]:
     return causes
 
 
-def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
-    """Returns the mean loss in groups of equal size by length or observed values, similarity and noise."""
+def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> list[Chart]:
+    """Returns the mean loss in groups of equal size by length or observed values, similarity and noise; none where
+    nothing is known that differs between the rows."""
     task, causes = findings.dataset.task, _causes(findings, rows)
     shift = findings.shift
     if shift is not None and shift.tests:
@@ -219,6 +220,8 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
     groups = {}
     for name, values in causes.items():
         finite = np.isfinite(values)
+        if not finite.any():
+            continue  # such as the similarity of rows that the model of shift does not have
         if findings.dataset.shape.kind == "series" and np.ptp(values[finite]) == 0:
             continue  # images are all of one size
         edges = np.unique(np.quantile(values[finite], np.linspace(0, 1, GROUPS + 1)))
@@ -228,6 +231,8 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
         spread = np.sqrt(np.maximum(np.bincount(group, losses[finite] ** 2) / sizes - means**2, 0) / sizes)
         kept = np.bincount(group) > 0
         groups[name] = centres[kept], means[kept], spread[kept]
+    if not groups:
+        return []
     highest = max((means + spread).max() for _centres, means, spread in groups.values())
     measure = _("mean error ({unit})").format(unit=word(task.unit)) if task.unit else _("mean loss")
     pictures = []
@@ -242,7 +247,7 @@ def _against(findings: Findings, rows: np.ndarray, losses: np.ndarray) -> Chart:
     caption = _("Groups of equal size, ± one standard error, all on one scale of losses.")
     if SIMILARITY in causes and findings.dataset.shape.kind == "tokens":
         caption = caption + " " + _("Similarity is the cosine to the nearest {one}.").format(one=word(task.one))
-    return Chart(pictures, caption)
+    return [Chart(pictures, caption)]
 
 
 def _hardest(
