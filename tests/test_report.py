@@ -11,10 +11,12 @@ import json
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +29,7 @@ from src.core.errors import Damaged
 from src.core.language import Message, _
 from src.core.settings_loader import load_config
 from src.data.tasks import ROUND1, ROUND2, frames, sigmoid
+from src.ensemble.submission_log import SubmissionLog
 from src.evaluation import study_pictures
 from src.evaluation.shift_words import short_names
 from src.evaluation.validation_sets import VALIDATIONS
@@ -182,6 +185,21 @@ def test_what_is_known_of_no_row_has_no_picture_of_its_loss(monkeypatch):
         assert len(chart.svg) == 1
         del causes["length"]
         assert errors._against(findings, np.arange(20), np.ones(20)) == []
+
+
+def test_submissions_have_the_local_date(tmp_path, monkeypatch):
+    log = SubmissionLog(tmp_path / "submissions.jsonl")
+    made = log.made(tmp_path / "a.csv", "0" * 64, test=None, run=None, fingerprint=None, how={})
+    made.at = datetime(2021, 3, 1, 20, tzinfo=UTC)
+    monkeypatch.setattr(SubmissionLog, "submissions_for", lambda *_: [made])
+    dataset = SimpleNamespace(output=SimpleNamespace(submissions=log.path), test_texts={})
+    for zone, day in (("Asia/Shanghai", "2021-03-02"), ("America/New_York", "2021-03-01")):
+        with monkeypatch.context() as patched:
+            patched.setenv("TZ", zone)
+            time.tzset()
+            (table,) = submissions.section(SimpleNamespace(dataset=dataset)).parts
+        time.tzset()
+        assert day in table.rows[0]
 
 
 def test_every_picture_has_a_title_and_names_of_axes(remade, tiny_input, monkeypatch):

@@ -85,6 +85,11 @@ class Submission:
         """Returns True if a run of this fingerprint made these bytes in this way."""
         return any((maker["fingerprint"], maker["how"]) == (fingerprint, how) for maker in self.makers())
 
+    @property
+    def made_on(self) -> date:
+        """Day on which it was made, in local time, as the days of entered_on()."""
+        return self.at.astimezone().date()
+
     def score(self, board: str) -> float | None:
         """Returns the last score entered for a board, or None."""
         entered = [online.score for online in self.online if online.board == board]

@@ -23,9 +23,7 @@ def section(findings: Findings) -> Section:
         values = [judged["validations"][name]["value"] for name in VALIDATIONS] if judged else [None] * 4
         expected = judged["expected"]["value"] if judged else None
         figures = map(_figure, [*(submission.score(board) for board in boards), expected, *values])
-        rows.append(
-            [submission.id, submission.run or "–", *figures, submission.at.strftime("%Y-%m-%d"), submission.file]
-        )
+        rows.append([submission.id, submission.run or "–", *figures, str(submission.made_on), submission.file])
     result.gist = _("submissions with their expected and online scores")
     if rows:
         columns = ["id", _("run"), *boards, _("expected"), *VALIDATIONS, _("made"), _("file")]
