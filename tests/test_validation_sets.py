@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from src.__main__ import main
+from src.core.settings import ROOT
 from src.core.settings_loader import load_config
 from src.data import near_duplicates
 from src.data.corpus import Corpus, unpad
@@ -18,9 +19,9 @@ from src.data.dataset import Dataset
 from src.data.ngrams import take
 from src.data.report_reader import read_reports
 from src.data.synthetic import TEST_NOISE, TRAIN_NOISE, make_sample
-from src.data.tasks import ROUND1
+from src.data.tasks import ROUND1, get_task
 from src.evaluation import covariate_shift, metrics, noise_estimation, shift_summary
-from src.evaluation.validation_sets import VALIDATIONS, ValidationSets, validation
+from src.evaluation.validation_sets import VALIDATIONS, ValidationSets, names_of_figures, validation
 from src.evaluation.workspace import Workspace
 from tests.conftest import LARGE_ROWS as ROWS
 from tests.conftest import LARGE_TEST_ROWS as TEST_ROWS
@@ -277,3 +278,11 @@ def test_a_stand_in_is_compared_with_no_more_train_reports_than_shift_looks_at(m
     line = next(line for line in shown.splitlines() if "shift.max_rows" in line)
     assert f"{ROWS - 1:,} of the {ROWS:,} reports of train" in line
     assert "standin: both:" in shown and shown.count("shift.max_rows") == 1
+
+
+def test_the_table_and_the_page_say_alike_which_figures_they_hold():
+    told = names_of_figures(get_task("frames10", "accuracy"))
+    assert told == "validations are of accuracy (metric), expected of 1 - log loss"
+    assert "accuracy" not in told.in_language("zh")
+    where = [path for path in (ROOT / "src").rglob("*.py") if "validations are of" in path.read_text(encoding="utf-8")]
+    assert [path.name for path in where] == ["validation_sets.py"]

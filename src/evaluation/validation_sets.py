@@ -23,12 +23,20 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.errors import UserError, unknown
-from src.core.language import _
+from src.core.language import Message, _, word
 from src.core.storage import Output
 from src.data.splits import Splits
+from src.data.tasks import Task, get_task
 from src.evaluation import metrics
 
 VALIDATIONS = ("clean", "noised", "weighted", "shifted")
+
+
+def names_of_figures(task: Task) -> Message:
+    """Says which figures validations and expected scores are, where `metric` makes these different ones."""
+    return _("validations are of {score_name} (metric), expected of {board_score}").format(
+        score_name=word(task.score_name), board_score=word(get_task(task.name).score_name)
+    )
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from src.evaluation.score_estimation import (
     weighted_expectation,
 )
 from src.evaluation.shift_words import short_names
-from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest
+from src.evaluation.validation_sets import VALIDATIONS, ShiftedTest, names_of_figures
 from src.evaluation.workspace import Workspace
 from src.pipeline import online_scores
 from src.pipeline.stage import Stage, run_lock
@@ -298,11 +298,7 @@ def _show(boards: dict[str, Any], test: str, workspace: Workspace, is_target: bo
                 )
             )
         if task.metric:
-            result(
-                _("validations are of {score_name} (metric), expected of {board_score}").format(
-                    score_name=task.score_name, board_score=get_task(task.name).score_name
-                )
-            )
+            result(names_of_figures(task))
 
 
 def _show_gains(workspace: Workspace, fitting: Sequence[RunFolder], base: RunFolder) -> None:

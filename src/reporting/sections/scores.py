@@ -14,7 +14,7 @@ from src.evaluation.figures import number_text
 from src.evaluation.runs import RunFolder
 from src.evaluation.shift_words import short_names
 from src.evaluation.stored_sentences import message_of
-from src.evaluation.validation_sets import VALIDATIONS
+from src.evaluation.validation_sets import VALIDATIONS, names_of_figures
 from src.reporting.html_page import Chart, Section, Table, Text
 from src.reporting.sections import Findings, summary
 
@@ -242,9 +242,8 @@ def validations(findings: Findings) -> list[Table]:
     )
     if not is_noised:
         caption = caption + "; " + _("without added noise, noised is clean and shifted is weighted")
-    if (task := workspace.task).metric:
-        told = _("validations are of {score_name} (metric), expected of {board_score}")
-        caption = caption + "; " + told.format(score_name=task.score_name, board_score=get_task(task.name).score_name)
+    if workspace.task.metric:
+        caption = caption + "; " + names_of_figures(workspace.task)
     rows = []
     for name, board in boards.items():
         expected = board["expected"]
