@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
+from src.__main__ import main
 from src.core import storage
 from src.core.errors import UserError
-from src.data import synthetic
+from src.core.settings_loader import load_config
+from src.data import sources, synthetic
 from src.data.corruption import NoiseRates
 from src.data.report_reader import Reports, read_reports
 from src.data.tasks import ROUND1, ROUND2
+from src.pipeline.stages.sample import make_from
 
 ROWS, TEST_ROWS = 5000, 1000
 SMALL = {"rows": 60, "test_rows": 20, "task": ROUND1, "seed": 3}
@@ -304,3 +308,27 @@ def test_impossible_sizes_are_refused(tmp_path, wrong):
     with pytest.raises(UserError, match="rows"):
         synthetic.make_sample(tmp_path / "sample", **{**SMALL, **wrong})
     assert not (tmp_path / "sample").exists()
+
+
+@pytest.mark.parametrize("task", ["auto", "icu"])
+def test_sample_data_of_another_folder_is_read_as_its_command_says(task, tmp_path, capsys):
+    options = [] if task == "auto" else ["--task", task]
+    places = [f"paths.input={tmp_path}", f"paths.output={tmp_path / 'out'}"]
+    assert main(["sample", *options, *places, "--rows", "40", "--test-rows", "10"]) == 0
+    told = capsys.readouterr().out
+    _, script, command = told.partition("./run.sh ")
+    assert main(["prepare", *options, *places]) == 2
+    assert f"sample data is read with paths.input={tmp_path / 'sample'}" in capsys.readouterr().err
+    assert script and main(["prepare", *shlex.split(command)]) == 0
+    assert (tmp_path / "out/data/manifest.json").exists()
+
+
+def test_sample_data_in_its_own_place_needs_no_word(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    (tmp_path / "input").mkdir()
+    settings = load_config("sample", [f"paths.input={tmp_path / 'input'}", "sample.rows=40", "sample.test_rows=10"])
+    make_from(settings)
+    assert "paths.input" not in capsys.readouterr().out
+    (tmp_path / "input/my_train.csv").write_text("0|,|1 2|,|3\n")
+    make_from(settings)
+    assert f"--preset sample paths.input={tmp_path / 'input/sample'}" in capsys.readouterr().out, "mine are read"

@@ -77,7 +77,8 @@ class Paths(Settings):
     """Folders, and globs of the input files."""
 
     input: AnyPath = ROOT / "input"
-    """Folder of the user's files; only its sample/ is written, and only in a task's default folder."""
+    """Folder of the user's files; only its sample/ is written, and only in a task's default folder or by ./run.sh
+    sample."""
     output: AnyPath = ROOT / "output"
     """Folder of all results; it can be deleted, except submissions.jsonl, which has the online scores."""
     train: Glob = "*train*.csv"

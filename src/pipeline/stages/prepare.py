@@ -49,9 +49,11 @@ class Prepare(Stage):
                 raise UserError(
                     _("no {noun} in {folder}: sample data is made first").format(noun=word(source.noun), folder=folder)
                 )
-            raise UserError(
-                _("no file in {folder} matches {settings}").format(folder=folder, settings=source.described(settings))
-            )
+            told = _("no file in {folder} matches {settings}")
+            told = told.format(folder=folder, settings=source.described(settings))
+            if source.synthetic.is_complete(sample := sources.sample_folder(settings)):
+                told = joined("; ", [told, _("sample data is read with paths.input={folder}").format(folder=sample)])
+            raise UserError(told)
         stamp = fingerprint(
             {
                 "task": settings.task,

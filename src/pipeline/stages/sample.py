@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ STAGE = SampleData()
 
 
 def make_from(settings: Config) -> None:
-    """Makes the sample data of some settings in the input folder and says so."""
+    """Makes the sample data of some settings in the input folder, says so, and how to read them there."""
     folder, synthetic = sources.sample_folder(settings), sources.source_of(settings).synthetic
     given = synthetic.arguments(settings)
     started = time.perf_counter()
@@ -83,3 +84,22 @@ def make_from(settings: Config) -> None:
             described=described, folder=folder, time=duration(time.perf_counter() - started)
         )
     )
+    if not _is_read(settings):
+        result(_("sample: to read it, name its folder: {command}").format(command=_reader(settings)))
+
+
+def _is_read(settings: Config) -> bool:
+    """Returns True if commands with these settings read the sample data: those of the default folder without others."""
+    try:
+        return sources.is_default(settings) and sources.find_files(settings) is None
+    except UserError:
+        return False
+
+
+def _reader(settings: Config) -> str:
+    """Command line of the pipeline on the sample data."""
+    unneeded = ("sample.", "paths.input=", "task=")
+    task = ["--task", settings.task] if settings.task != "auto" else []
+    words = [word for word in settings.overrides if not word.startswith(unneeded)]
+    folder = sources.sample_folder(settings)
+    return shlex.join(["./run.sh", *task, "--preset", "sample", *words, f"paths.input={folder}"])
