@@ -93,11 +93,13 @@ def test_finished_folds_of_an_interrupted_training_stay(copy, tiny_input, clean)
     assert clean(words(tiny_input, copy)) == {*folds[:2], folds[2]}
 
 
-def test_encoders_that_runs_started_from_stay(copy, tiny_input, clean):
+def test_encoders_that_runs_started_from_stay(copy, tiny_input, clean, capsys):
     """Also under settings without pretraining, and of results that do not name their encoder, as earlier ones."""
     made, pretrained = words(tiny_input, copy), ["runs.lstm.pretrain.epochs=1", "runs.lstm.train.epochs=1"]
     for verb in ("pretrain", "train"):
         assert main([verb, "--model", "lstm", *made, *pretrained]) == 0
+    told = capsys.readouterr().out
+    assert "pretrain: 1 encoder to" in told and "pretrain: 1 encoder in" in told and "train: 1 run in" in told
     [encoder] = (copy / "pretrained").iterdir()
     assert encoder not in clean(made)
     for name in storage.read_json(copy / "runs/lstm/run.json")["fold_folders"]:
@@ -146,6 +148,13 @@ def test_the_title_says_what_the_list_is(copy, tiny_input, capsys):
     assert main(["clean", "--all", *words(tiny_input, copy)]) == 0
     told = capsys.readouterr().out
     assert "All that commands made in" in told and "No result needs" not in told
+
+
+def test_one_thing_is_told_as_one(copy, tiny_input, capsys):
+    for n, told in ((1, "clean: 1 file or folder, 0.0 MB"), (2, "clean: 2 files and folders, 0.0 MB")):
+        (copy / f"vectors/ppmi_{n}.0123.npy").write_text("of other texts")
+        assert main(["clean", *words(tiny_input, copy)]) == 0
+        assert told in capsys.readouterr().out
 
 
 def test_an_empty_folder_holds_nothing_to_remove(tmp_path, tiny_input, clean):

@@ -179,6 +179,12 @@ def test_bytes_do_not_depend_on_shards_and_workers(copy, tiny_input, tmp_path, s
     assert f"{metrics.official_score(ROUND1, labels, values).value:.4f} ±" in told[1][0][1]
 
 
+def test_one_report_is_told_as_one(copy, tiny_input, tmp_path, capsys):
+    (tmp_path / "one.csv").write_text("0|,|12 34 5\n")
+    assert main(["predict", "lstm", str(tmp_path / "one.csv"), *words(tiny_input, copy)]) == 0
+    assert "(1 report x 17 probabilities)" in capsys.readouterr().out
+
+
 def test_bad_lines_are_told_before_anything_is_predicted(copy, tiny_input, tmp_path, small, capsys):
     given = reports_of(tiny_input, 100, tmp_path / "given.csv")
     with given.open("ab") as file:

@@ -164,6 +164,9 @@ def test_jobs_without_lines_tell_how_far_they_are(monkeypatch, capsys):
         progress.finish("two", "done")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("predict: 1 of 2 jobs (50%, ") and lines[1].startswith("predict: 2 jobs in ")
+    with JobProgress("predict", {"one": 1.0}, lines=False) as progress:
+        progress.finish("one", "done")
+    assert capsys.readouterr().out.startswith("predict: 1 job in ")
 
 
 def document(capsys, arguments: list[str], status: int = 0) -> tuple[dict, str]:

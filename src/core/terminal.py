@@ -363,7 +363,8 @@ class JobProgress:
             self._bars.stop()
         if kind is None and not self._lines:
             taken = duration(time.monotonic() - self._started)
-            _show(_("{title}: {n} jobs in {time}").format(title=self._title, n=len(self._work), time=taken))
+            told = _("{title}: {n} jobs in {time}") if len(self._work) != 1 else _("{title}: 1 job in {time}")
+            _show(told.format(title=self._title, n=len(self._work), time=taken))
 
     @property
     def is_live(self) -> bool:

@@ -84,7 +84,7 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     result(_("clean: removed {total}").format(total=total))
 
 
-def _show(workspace: Workspace, found: Iterator[Item], title: Message) -> tuple[list[Item], str]:
+def _show(workspace: Workspace, found: Iterator[Item], title: Message) -> tuple[list[Item], Message]:
     """Shows the items that do not lie in another one; returns them, and their number and size in words."""
     output, every = workspace.output.root, list(found)
     folders = {item.path for item in every}
@@ -94,7 +94,8 @@ def _show(workspace: Workspace, found: Iterator[Item], title: Message) -> tuple[
     add_json("removable", [{"kind": i.kind, "path": str(i.path), "bytes": sizes[i]} for i in items])
     if rows:
         show_table(title.format(output=output), ["what", "path", "MB"], rows, words=["path"])
-    return items, f"{len(items)} files and folders, {_megabytes(sum(sizes.values()))} MB"
+    counted = _("{n} files and folders, {size} MB") if len(items) != 1 else _("1 file or folder, {size} MB")
+    return items, counted.format(n=len(items), size=_megabytes(sum(sizes.values())))
 
 
 def everything(workspace: Workspace) -> Iterator[Item]:

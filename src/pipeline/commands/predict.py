@@ -284,9 +284,10 @@ def write_prediction(path: Path, source: RunFolder, made: FilePrediction, place:
     made.write(source, path)
     if before not in (None, storage.file_sha256(path)):
         info(_("predict: {path} held other predictions, which are replaced").format(path=path))
+    task, n = source.task, sum(facts["rows"])
     result(
         _("predict: {path} ({n:,} {noun} x {predicted})").format(
-            path=place or path, n=sum(facts["rows"]), noun=word(source.task.noun), predicted=source.task.predicted
+            path=place or path, n=n, noun=word(task.one if n == 1 else task.noun), predicted=task.predicted
         )
     )
     try:

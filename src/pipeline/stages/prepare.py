@@ -111,7 +111,10 @@ def _prepare(workspace: Workspace, target: Target) -> None:
     started, output, files = time.perf_counter(), workspace.output, workspace.input_files
     paths = [path for group in files.roles.values() for path in group]
     size = sum(storage.size_of(path) for path in paths) / 1e6
-    info(_("prepare: reads {n} files, {size:,.1f} MB").format(n=len(paths), size=size))
+    told = _("prepare: reads 1 file, {size:,.1f} MB")
+    if len(paths) != 1:
+        told = _("prepare: reads {n} files, {size:,.1f} MB")
+    info(told.format(n=len(paths), size=size))
     for sentence in files.told:
         info(sentence)
     _warn_of_overlooked(files)

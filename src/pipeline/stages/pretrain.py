@@ -93,11 +93,10 @@ class Pretrain(Stage):
         workspace.refresh()  # the jobs are for the device that torch has just found
         jobs = self.jobs(workspace)
         lacking = {name: job for name, job in jobs.items() if not job.is_done()}
-        info(
-            _("pretrain: {n_lacking} of {n_jobs} encoders to pretrain on {device}").format(
-                n_lacking=len(lacking), n_jobs=len(jobs), device=here.device
-            )
-        )
+        told = _("pretrain: {n_lacking} of {n_jobs} encoders to pretrain on {device}")
+        if len(jobs) == 1:
+            told = _("pretrain: 1 encoder to pretrain on {device}")
+        info(told.format(n_lacking=len(lacking), n_jobs=len(jobs), device=here.device))
         work = [
             Job(name.replace(", ", " "), "src.training.pretraining:pretrain_encoder", asdict(job), _work(job))
             for name, job in lacking.items()
@@ -110,11 +109,10 @@ class Pretrain(Stage):
         for target in self.targets(workspace):
             result(_described(target))
         seconds = duration(time.perf_counter() - started)
-        result(
-            _("pretrain: {n_jobs} encoders in {pretrained} ({seconds})").format(
-                n_jobs=len(jobs), pretrained=workspace.output.pretrained, seconds=seconds
-            )
-        )
+        told = _("pretrain: {n_jobs} encoders in {pretrained} ({seconds})")
+        if len(jobs) == 1:
+            told = _("pretrain: 1 encoder in {pretrained} ({seconds})")
+        result(told.format(n_jobs=len(jobs), pretrained=workspace.output.pretrained, seconds=seconds))
 
     def _track(self, workspace: Workspace) -> None:
         tracking = tracking_of(workspace.settings)

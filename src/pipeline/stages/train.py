@@ -18,7 +18,7 @@ import yaml
 from src.core import array_files, locks, storage, versions
 from src.core.errors import UserError
 from src.core.executors import Failure, Job, raise_failures, run_shown
-from src.core.language import _, joined
+from src.core.language import Message, _, joined
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
@@ -88,10 +88,11 @@ class Train(Stage):
         jobs = _jobs(workspace)
         for job in itertools.chain(*jobs.values()):
             tracking.history(job)
-        info(_("train: all {count} folds are up to date").format(count=sum(map(len, jobs.values()))))
+        info(_up_to_date(sum(map(len, jobs.values()))))
         for name in jobs:
             _report_run(workspace, name, tracking)
-        return _("train: {n} runs in {runs}").format(n=len(jobs), runs=workspace.output.runs)
+        told = _("train: {n} runs in {runs}") if len(jobs) != 1 else _("train: 1 run in {runs}")
+        return told.format(n=len(jobs), runs=workspace.output.runs)
 
     def run(self, workspace: Workspace, missing: Sequence[Target]) -> None:
         started = time.perf_counter()
@@ -104,11 +105,10 @@ class Train(Stage):
             replaced.announce(workspace, run_target(workspace, name, jobs), [job.path.name for job in jobs])
         training.run()
         seconds = duration(time.perf_counter() - started)
-        result(
-            _("train: {n_jobs} runs in {runs} ({seconds})").format(
-                n_jobs=len(training.jobs), runs=workspace.output.runs, seconds=seconds
-            )
-        )
+        told, n = _("train: {n_jobs} runs in {runs} ({seconds})"), len(training.jobs)
+        if n == 1:
+            told = _("train: 1 run in {runs} ({seconds})")
+        result(told.format(n_jobs=n, runs=workspace.output.runs, seconds=seconds))
 
 
 STAGE = Train()
@@ -169,7 +169,7 @@ class Training:
             )
             tell_of_extra(self.workspace, self.jobs)
         else:
-            info(_("train: all {n_jobs} folds are up to date").format(n_jobs=len(jobs)))
+            info(_up_to_date(len(jobs)))
         for names in (self.jobs.keys() - self.students, self.students):
             raise_failures(self.train([name for name in self.jobs if name in names]))
 
@@ -290,6 +290,12 @@ def _epoch_note(job: FoldJob, jobs: Sequence[FoldJob]) -> str:
     seed = _(" seed {seed}").format(seed=job.seed) if len({other.seed for other in jobs}) > 1 else ""
     told = _("fold {fold}{seed} at epoch {epoch} of {all}")
     return told.format(fold=job.fold, seed=seed, epoch=job.epochs_done(), all=job.run["train"]["epochs"])
+
+
+def _up_to_date(n_jobs: int) -> Message:
+    if n_jobs == 1:
+        return _("train: the fold is up to date")
+    return _("train: all {n_jobs} folds are up to date").format(n_jobs=n_jobs)
 
 
 def _labelled_extras(workspace: Workspace, name: str) -> list[str]:
