@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 
@@ -25,16 +26,17 @@ from src.data.tasks import ICU, LOS, ROUND1, ROUND2
 from src.ensemble import blending
 from src.ensemble.blending import BlendWeights, Evidence, apply_folds, contributions, equal_weights, stacked
 from src.evaluation.metrics import sigmoid
-from src.evaluation.runs import members_of
+from src.evaluation.runs import RunFolder, members_of
 from src.evaluation.workspace import Workspace
 from src.models.classifier import build_model
 from src.models.neighbours import MIDDLE, PRIOR, SHARPNESS, NeighbourHead
-from src.pipeline import pace
+from src.pipeline import pace, time_budget
 from src.pipeline.stages import tune
 from src.reporting.explanations import member_shares
 from src.serving.bundle import _check_blend
-from src.training import checkpoints
+from src.training import checkpoints, device_cache
 from src.training.initialization import pretrain_settings
+from src.training.planning import fold_jobs
 from tests.conftest import error_of, run_command
 
 PRESET = """
@@ -49,7 +51,11 @@ runs:
     like: transformer
     model: {embedding_size: 16, heads: 2, layers: 1, feedforward_size: 32, pooling: mean, head: neighbours}
     pretrain: {epochs: 2, learning_rate: 0.01}
-blend: {method: mean, stack: [neighbours]}
+  trained:
+    like: lstm
+    model: {embedding_size: 8, hidden_size: 8, pooling: mean, head: neighbours}
+    pretrain: {by: lstm}
+blend: {method: mean, stack: [neighbours, trained]}
 """
 
 
@@ -148,7 +154,9 @@ def test_what_is_remembered_is_saved_and_read_again(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"pretrain": {"epochs": 0}}, "set pretrain.epochs"),
+        ({"pretrain": {"epochs": 0}}, "set pretrain.epochs, or pretrain.by=RUN"),
+        ({"pretrain": {"by": "lstm"}}, "set epochs=0"),
+        ({"pretrain": {"epochs": 0, "by": "lstm"}, "model": {"head": "linear"}}, "set it to null"),
         ({"model": {"pooling": "label"}}, "set model.pooling=mean"),
         ({"train": {"teachers": ["lstm"]}}, "train.teachers"),
         ({"train": {"pos_weight": "balanced"}}, "train.pos_weight"),
@@ -164,6 +172,31 @@ def test_settings_that_the_head_cannot_follow_are_refused(changed, told):
         fields[key] = fields.get(key, {}) | value
     with pytest.raises(ValueError, match=told):
         Run.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], None),
+        (["runs.trained.model.dropout=0.1", "runs.trained.model.spatial_dropout=0"], None),
+        (["runs.trained.pretrain.by=gru"], "unknown run 'gru'"),
+        (["runs.trained.pretrain.by=neighbours"], "neighbours trains no encoder"),
+        (["runs.trained.pretrain.by=trained"], "trained trains no encoder"),
+        (["runs.trained.model.hidden_size=9"], "its model.hidden_size is 8, and here it is 9"),
+        (["runs.trained.pretrain.by=reader"], "its model.encoder is transformer, and here it is recurrent"),
+        (["runs.trained.train.seeds=[1,2]"], r"has no model of seed 2: set runs.trained.train.seeds=\[1\]"),
+        (["runs.lstm.train.regime=single"], "train.regime=single: take a pooled one"),
+        (["runs.lstm.train.teachers=[trained]"], "trained takes the encoder of lstm itself"),
+    ],
+)
+def test_an_encoder_is_taken_of_a_trained_run_with_the_same_one(tmp_path, words, told):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(PRESET.replace("runs:", "runs:\n  reader: {like: transformer}"))
+    if told is None:
+        assert load_config(str(preset), words, ["trained"]).runs.keys() == {"trained", "lstm"}
+        return
+    with pytest.raises(UserError, match=told):
+        load_config(str(preset), words)
 
 
 @pytest.mark.parametrize("preset", ["round2", "round2-quick"])
@@ -329,15 +362,71 @@ def test_a_run_of_neighbours_learns_in_one_step_and_is_stacked(made, tiny_input)
     neighbours, blend = (run_of(made, tiny_input, name) for name in ("neighbours", "blend"))
     (fold, *_others) = sorted(neighbours.path.glob("fold_*"))
     assert len((fold / "history.csv").read_text().splitlines()) == 2  # a header and the one step
-    assert list(blend.record["members"]) == ["lstm", "neighbours"]
+    assert list(blend.record["members"]) == ["lstm", "neighbours", "trained"]
     whole = BlendWeights.from_json(blend.record["weights"])
-    assert [group.weights for group in whole.groups] == [(1.0, 0.0)]
+    assert [group.weights for group in whole.groups] == [(1.0, 0.0, 0.0)]
     assert len(whole.stack) == ROUND1.n_labels
     # No row is judged by a stack that was fitted on it: each fold has one of its own.
     assert len({json.dumps(one) for one in blend.record["fold_weights"].values()}) == 3
     shares = member_shares(blend)
     np.testing.assert_allclose(shares["neighbours"], [one.slopes[1] for one in whole.stack])
     np.testing.assert_allclose(shares["lstm"], [one.slopes[0] for one in whole.stack])
+
+
+def test_neighbours_read_with_the_encoder_that_was_trained_on_the_fold(made, tiny_input):
+    folder = made / "output" / "runs"
+    folds = sorted((folder / "trained").glob("fold_*"))
+    assert len(folds) == 3
+    for fold in folds:
+        part = fold.name.rpartition(".")[0]
+        (origin,) = (folder / "lstm").glob(f"{part}.*")
+        found, trained = (load_file(one / "last.safetensors") for one in (fold, origin))
+        body = [key for key in trained if key.startswith(("input_layer.", "encoder."))]
+        assert len(body) > 4
+        for key in body:
+            assert torch.equal(found[key], trained[key]), key
+        assert len(found["head.memory"]) == len(np.load(fold / "split.npz")["train_rows"])
+
+
+def test_what_takes_an_encoder_is_made_anew_with_it(made, tiny_input, tmp_path, capsys):
+    folder = Path(shutil.copytree(made, tmp_path / "made", copy_function=shutil.copy2))
+    run_command(["train", "--model", "trained", *flags(folder, tiny_input)])
+    assert "all 6 folds are up to date" in capsys.readouterr().out
+    changed = flags(folder, tiny_input, "runs.lstm.train.epochs=1")
+    run_command(["train", "--model", "trained", *changed])
+    assert "6 of 6 folds to train" in capsys.readouterr().out
+    _flag, preset, *words = changed
+    workspace = Workspace(load_config(preset, words))
+    jobs = fold_jobs(workspace, device_cache.recall_or_find(workspace))
+    assert jobs["trained"][0].pretrained == f"{jobs['lstm'][0].folder}/last.safetensors"
+    stopped = Workspace(load_config(preset, [*words, "runs.lstm.train.patience=1"]))
+    jobs = fold_jobs(stopped, device_cache.recall_or_find(stopped))
+    assert jobs["trained"][0].pretrained == f"{jobs['lstm'][0].folder}/best.safetensors"
+    run_command(["train", *changed, "runs.lstm.train.patience=1"])
+    told = RunFolder.at(folder / "output/runs/trained", stopped.settings).score
+    assert told["optimistic"] and "run lstm stopped at its best epoch" in told["how"]
+
+
+def test_each_seed_takes_the_encoder_of_its_own(made, tiny_input):
+    _flag, preset, *words = flags(made, tiny_input, "train.seeds=[1,2]")
+    workspace = Workspace(load_config(preset, words))
+    workspace.read_only = True
+    jobs = fold_jobs(workspace, device_cache.recall_or_find(workspace))
+    taken = [job.pretrained.rpartition("/")[0] for job in jobs["trained"]]
+    assert taken == [job.folder for job in jobs["lstm"]]
+    assert len(set(taken)) == 6
+
+
+def test_what_takes_an_encoder_has_nothing_to_tune(made, tiny_input, capsys):
+    assert main(["tune", "trained", *flags(made, tiny_input)]) == 2
+    assert "Tune that: ./run.sh tune lstm" in capsys.readouterr().err
+
+
+def test_a_run_keeps_its_encoder_under_other_names():
+    fields = {"model": {"encoder": "recurrent", "head": "neighbours"}, "pretrain": {"by": "lstm"}}
+    run = Run.model_validate(fields)
+    assert time_budget._needs(run) == {"lstm"}
+    assert time_budget._renamed(run, {"lstm": "lstm_2"}).pretrain.by == "lstm_2"
 
 
 def test_predictions_of_a_file_and_of_a_bundle_are_those_of_the_run(made, tiny_input, tmp_path):
@@ -376,7 +465,7 @@ def test_a_bundle_whose_stack_is_broken_is_refused(made, tiny_input, change, tol
 
 def test_a_blend_of_named_runs_is_stacked_if_one_of_them_is_to_be(made, tiny_input, tmp_path, capsys):
     folder = Path(shutil.copytree(made, tmp_path / "made", copy_function=shutil.copy2))
-    run_command(["blend", "neighbours", "lstm", "--name", "named", *flags(folder, tiny_input)])
+    run_command(["blend", "trained", "neighbours", "lstm", "--name", "named", *flags(folder, tiny_input)])
     named, whole = (run_of(folder, tiny_input, name) for name in ("named", "blend"))
     assert named.record["weights"] == whole.record["weights"]
     assert "Stacked on it" in capsys.readouterr().out

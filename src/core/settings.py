@@ -261,7 +261,7 @@ class Model(Settings):
     one attention for each label."""
     head: Literal["linear", "neighbours"] = Field("linear", exclude_if=lambda head: head == "linear")
     """neighbours: log-odds of the labels of the training reports that are most alike in the pooled features, see
-    neighbours.py. The encoder stays as pretraining left it: nothing is learned by gradients."""
+    neighbours.py. The encoder stays as pretraining or another run left it: nothing is learned by gradients."""
     head_dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the linear head."""
     dropout_samples: int = Field(1, ge=1, le=64)
@@ -474,6 +474,9 @@ class Pretrain(Optimisation):
 
     epochs: int = Field(0, ge=0, le=100_000)
     """Epochs over all text; 0: no pretraining."""
+    by: str | None = Field(None, exclude_if=lambda run: run is None)
+    """For model.head=neighbours: run of the experiment whose trained models give input layer and encoder, those of the
+    same fold and seed, in place of an encoder that is pretrained on all text; null: no run."""
     stop_loss: float | None = Field(None, gt=0)
     """Training loss of an epoch below which pretraining stops."""
     select: float = Field(0.2, gt=0, le=1)
@@ -500,6 +503,8 @@ class Pretrain(Optimisation):
             raise ValueError(f"masked {self.masked} and replaced {self.replaced} must not sum to more than 1")
         if not sum(self.spans):
             raise ValueError("spans must not all be zero")
+        if self.by is not None and self.epochs:
+            raise ValueError(f"by={self.by} takes a trained encoder, and epochs={self.epochs} makes one: set epochs=0")
         return self
 
     def n_encoders(self, folds: Folds) -> int:
@@ -662,6 +667,10 @@ REGIME_SETTINGS = {
 """Regimes that each setting of Regime is for."""
 
 
+HEAD = ("pooling", "head", "head_dropout", "dropout_samples")
+"""Settings of a model that pretraining does not see."""
+
+
 class Run(Settings):
     """Complete settings of one model of an experiment."""
 
@@ -682,12 +691,27 @@ class Run(Settings):
         """True where nothing is learned by gradients, so that settings of epochs have no effect."""
         return isinstance(self.model, Tabular) or self.remembers
 
+    @property
+    def rests_on(self) -> list[str]:
+        """Runs whose trained models this run needs: its teachers, and the run whose encoder it takes."""
+        return [*self.train.teachers, *filter(None, [self.pretrain.by])]
+
+    @property
+    def rank(self) -> int:
+        """Place in the order of training: runs that need no other one, students, and runs that take an encoder, which
+        may be a student's."""
+        return 2 if self.pretrain.by is not None else 1 if self.train.teachers else 0
+
     @model_validator(mode="after")
     def _reads_for_neighbours(self) -> Run:
         if not self.remembers:
+            if self.pretrain.by is not None:
+                raise ValueError(f"pretrain.by={self.pretrain.by} is for model.head=neighbours: set it to null")
             return self
-        if not self.pretrain.epochs:
-            raise ValueError("model.head=neighbours compares what a pretrained encoder reads: set pretrain.epochs")
+        if not self.pretrain.epochs and self.pretrain.by is None:
+            raise ValueError(
+                "model.head=neighbours compares what a trained encoder reads: set pretrain.epochs, or pretrain.by=RUN"
+            )
         if self.model.pooling == "label":
             raise ValueError("model.head=neighbours wants one vector for a report: set model.pooling=mean")
         for key, is_set in (
@@ -1204,6 +1228,7 @@ class Config(Settings):
                 ("train.reorder", run.train.reorder > 0),
                 ("denoise.by", run.denoise.by is not None),
                 ("pretrain.epochs", run.pretrain.epochs > 0),
+                ("pretrain.by", run.pretrain.by is not None),
             ):
                 if is_set:
                     raise ValueError(f"runs.{name}.{key} is about tokens; task {self.task} has none")
@@ -1247,7 +1272,34 @@ class Config(Settings):
                     )
                 if self.runs[teacher].train.teachers:
                     raise ValueError(f"runs.{name}.train.teachers: {teacher} has teachers itself")
+                if (by := self.runs[teacher].pretrain.by) is not None:
+                    raise ValueError(f"runs.{name}.train.teachers: {teacher} takes the encoder of {by} itself")
+            if run.pretrain.by is not None:
+                self._check_encoder_of(name, run)
         return self
+
+    def _check_encoder_of(self, name: str, run: Run) -> None:
+        """Raises ValueError unless the run `name` can take input layer and encoder of the run pretrain.by."""
+        by, told = run.pretrain.by, f"runs.{name}.pretrain.by"
+        if by not in self.runs:
+            raise ValueError(f"{told}: {unknown('run', by, self.runs)}")
+        other = self.runs[by]
+        if other.is_fitted:
+            raise ValueError(f"{told}: {by} trains no encoder")
+        if other.train.regime != "pooled":
+            raise ValueError(f"{told}: {by} is trained by train.regime={other.train.regime}: take a pooled one")
+        if lacking := [seed for seed in run.train.seeds if seed not in other.train.seeds]:
+            raise ValueError(
+                f"{told}: {by} has no model of seed {lacking[0]}: set runs.{name}.train.seeds={other.train.seeds}"
+            )
+        of_training = ("embedding_init", "spatial_dropout", "dropout")  # without effect on a trained encoder
+        mine, theirs = (one.model.model_dump(exclude={*HEAD, *of_training}) for one in (run, other))
+        for key in {"encoder": None, **mine, **theirs}:
+            if mine.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"{told}: {by} has another encoder: its model.{key} is {theirs.get(key)}, and here it is "
+                    f"{mine.get(key)}"
+                )
 
     @model_validator(mode="after")
     def _left_out_folds_stay_unread(self) -> Config:

@@ -96,10 +96,10 @@ def load_config(
 ) -> Config:
     """Loads `preset` (a name, or a YAML file of the same form) with key=value `overrides`.
 
-    `models` selects runs; their teachers are kept, too. A run has the settings of the model of its name, or of the
-    model named by `like`. A model that is no run of the preset is taken from presets/models/. `name` makes another run
-    of the one that `models` selects, which key=value words for all runs reach in its place. Raises UserError for an
-    unknown preset, model or key (listing the known names), and for an invalid value.
+    `models` selects runs; those whose trained models they need are kept, too. A run has the settings of the model of
+    its name, or of the model named by `like`. A model that is no run of the preset is taken from presets/models/.
+    `name` makes another run of the one that `models` selects, which key=value words for all runs reach in its place.
+    Raises UserError for an unknown preset, model or key (listing the known names), and for an invalid value.
     """
     overrides = list(overrides)
     task = task_of(overrides)
@@ -359,7 +359,8 @@ def _is_whole(spec: Mapping[str, Any]) -> bool:
 
 
 def _with_dependencies(chosen: list[str], built: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the chosen runs with their teachers, and further denoiser runs; unknown names are left to Config."""
+    """Returns the chosen runs with those whose trained models they need, and further denoiser runs; unknown names are
+    left to Config."""
 
     def named(name: str, part: str, key: str) -> Any:
         settings = built[name].get(part)
@@ -370,8 +371,9 @@ def _with_dependencies(chosen: list[str], built: dict[str, Any]) -> tuple[dict[s
 
     wanted = list(chosen)
     for name in wanted:  # grows
-        teachers = named(name, "train", "teachers")
-        wanted += [run for run in teachers or () if isinstance(teachers, list) and known(run) and run not in wanted]
+        teachers, encoder = named(name, "train", "teachers"), named(name, "pretrain", "by")
+        needed = [*(teachers if isinstance(teachers, list) else ()), encoder]
+        wanted += [run for run in needed if known(run) and run not in wanted]
     denoisers = {by for name in wanted if known(by := named(name, "denoise", "by")) and by not in wanted}
     return {name: built[name] for name in wanted}, {name: built[name] for name in sorted(denoisers)}
 

@@ -165,14 +165,14 @@ def resting_on(workspace: Workspace, name: str) -> list[str]:
 
 
 def _rests_on(run: RunFolder, name: str) -> bool:
-    """Returns True for a blend of a run as it was before, and for a student of it."""
+    """Returns True for a blend of a run as it was before, for a student of it, and for what takes its encoder."""
     if run.is_blend:
         try:
             run.check_members()
         except UserError:
             return name in run.ancestors()
         return False
-    return run.is_model and (run.record.get("teacher") == name or name in run.settings.train.teachers)
+    return run.is_model and (run.record.get("teacher") == name or name in run.settings.rests_on)
 
 
 def _records(workspace: Workspace) -> list[RunFolder]:

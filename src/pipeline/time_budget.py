@@ -366,7 +366,7 @@ class TimeBudget:
                 warn(_("{file} is not used: {error}").format(file=self._file, error=error))
 
     def _current(self, settings: Config) -> dict[str, Run]:
-        """Runs of the settings that are trained, teachers first."""
+        """Runs of the settings that are trained, those that others need first."""
         workspace = self._reading(settings)
         jobs = fold_jobs(workspace, self.here)
         found = [name for name in jobs if run_target(workspace, name, jobs[name]).is_current()]
@@ -446,11 +446,8 @@ class TimeBudget:
     def _move(self, margin: float) -> tuple[str, Run] | None:
         """The next run that can be done in time even if it takes `margin` times as long as predicted."""
         planned = self.plan.settings.runs
-        for name in sorted(planned, key=lambda name: bool(planned[name].train.teachers)):
-            if (
-                name not in self.finished.keys() | self.failed
-                and set(planned[name].train.teachers) <= self.finished.keys()
-            ):
+        for name in sorted(planned, key=lambda name: planned[name].rank):
+            if name not in self.finished.keys() | self.failed and set(planned[name].rests_on) <= self.finished.keys():
                 for run in _shorter(planned[name]):
                     if any(_is_as_long(before, run) for before in self.earlier.values()):
                         break  # what an earlier command trained gets further seeds
@@ -655,17 +652,18 @@ def _is_made(workspace: Workspace, stage: str) -> bool:
 
 def _needs(run: Run) -> set[str]:
     """Names of the runs that a run needs."""
-    return {*run.train.teachers, *filter(None, [run.denoise.by])}
+    return {*run.rests_on, *filter(None, [run.denoise.by])}
 
 
 def _renamed(run: Run, names: Mapping[str, str]) -> Run:
     """The run with other names for the runs that it needs."""
     teachers = [names.get(name, name) for name in run.train.teachers]
-    by = run.denoise.by and names.get(run.denoise.by, run.denoise.by)
+    denoiser, encoder = (by and names.get(by, by) for by in (run.denoise.by, run.pretrain.by))
     return run.model_copy(
         update={
             "train": run.train.model_copy(update={"teachers": teachers}),
-            "denoise": run.denoise.model_copy(update={"by": by}),
+            "denoise": run.denoise.model_copy(update={"by": denoiser}),
+            "pretrain": run.pretrain.model_copy(update={"by": encoder}),
         }
     )
 

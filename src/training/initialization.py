@@ -16,15 +16,12 @@ from threadpoolctl import threadpool_limits
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.language import _
-from src.core.settings import Run, fingerprint
+from src.core.settings import HEAD, Run, fingerprint
 from src.data.dataset import Dataset
 from src.evaluation.workspace import Workspace
 from src.models import embeddings
 from src.training.device_cache import Machine
 from src.training.job_specs import PretrainJob, reference
-
-HEAD = ("pooling", "head", "head_dropout", "dropout_samples")
-"""Settings of a model that pretraining does not see."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,8 @@ def starts_of(workspace: Workspace, here: Machine) -> dict[str, Starts]:
                         name=name, remedy=remedy
                     )
                 )
-        found[name] = Starts(None if encoders else vectors_of[name], encoders, denoisers)
+        has_encoder = bool(encoders) or run.pretrain.by is not None
+        found[name] = Starts(None if has_encoder else vectors_of[name], encoders, denoisers)
     return found
 
 
@@ -170,10 +168,12 @@ def word_vectors(workspace: Workspace) -> dict[str, str | None]:
     """The file of each run's vectors, if it has any: named by the text that they are made from, and made if need be."""
     config, dataset = workspace.settings, workspace.dataset
     has_words = dataset.shape.kind == "tokens"
-    sizes = {
-        name: run.model.embedding_size if has_words and run.model.embedding_init == "ppmi" else None
-        for name, run in {**config.denoisers, **config.runs}.items()
-    }
+
+    def wants(run: Run) -> bool:
+        return has_words and run.model.embedding_init == "ppmi" and run.pretrain.by is None
+
+    runs = {**config.denoisers, **config.runs}
+    sizes = {name: run.model.embedding_size if wants(run) else None for name, run in runs.items()}
     wanted = set(sizes.values()) - {None}
     if not wanted:
         return sizes

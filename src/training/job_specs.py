@@ -161,6 +161,11 @@ class FoldJob(TrainingJob):
     fold: int
     seed: int
 
+    @property
+    def kept(self) -> str:
+        """File of the weights that predict: those of the best epoch under early stopping, else those of the last."""
+        return "best.safetensors" if self.run["train"]["patience"] else "last.safetensors"
+
     def reads(self) -> list[str]:
         files = [self.pretrained, self.initial, self.split, self.outcomes, self.weights, self.domains, self.valid]
         corpora = [self.corpus, *self.valid_corpora, *(one["corpus"] for one in self.beside)]

@@ -36,27 +36,28 @@ def fold_jobs(
     judged: Collection[str] = (),
     folder_of: Callable[[str], Path] | None = None,
 ) -> dict[str, list[FoldJob]]:
-    """Jobs of each run, done or not, teachers first. The arrays that jobs read are written, unless the workspace is
-    read only.
+    """Jobs of each run, done or not, those that others need first. The arrays that jobs read are written, unless the
+    workspace is read only.
 
     `judged`: names of runs whose epochs are validated on the rows of select_on, as those of runs with early stopping
     are. `folder_of`: folder of a run's folds by the run's name (default: the run's folder).
     """
     runs, starts = workspace.settings.runs, starts_of(workspace, here)
     jobs: dict[str, list[FoldJob]] = {}
-    for name in sorted(runs, key=lambda name: bool(runs[name].train.teachers)):
+    for name in sorted(runs, key=lambda name: runs[name].rank):
         run = runs[name]
         planner = _Planner(workspace, here, run, starts[name], name in judged or run.train.patience > 0)
         folder = (folder_of or workspace.output.run)(name)
         jobs[name] = []
         for split, seed in itertools.product(workspace.splits.splits(), run.train.seeds):
-            teachers = [
-                job
-                for teacher in run.train.teachers
-                for job in jobs[teacher]
-                if job.path.name.startswith(part_of(split.fold, split.seed))
-            ]
-            jobs[name] += planner.jobs(folder, split, seed, teachers)
+            part = part_of(split.fold, split.seed)
+
+            def trained(run: str, part: str) -> list[FoldJob]:
+                return [job for job in jobs[run] if job.path.name.startswith(part)]
+
+            teachers = [job for teacher in run.train.teachers for job in trained(teacher, part)]
+            (encoder,) = trained(run.pretrain.by, f"{part}{seed}.") if run.pretrain.by else [None]
+            jobs[name] += planner.jobs(folder, split, seed, teachers, encoder)
     return jobs
 
 
@@ -116,10 +117,13 @@ class _Planner:
         self.partly = [name for name in self.extra if run.train.teachers and _has_unknown_labels(workspace, name)]
         self.domains = workspace.domains.of_row if run.train.regime != "pooled" else None
 
-    def jobs(self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob]) -> list[FoldJob]:
-        """Jobs of one fold and seed: one, or under train.regime=single one for each domain that the fold trains on."""
+    def jobs(
+        self, folder: Path, split: Split, seed: int, teachers: Sequence[FoldJob], encoder: FoldJob | None
+    ) -> list[FoldJob]:
+        """Jobs of one fold and seed: one, or under train.regime=single one for each domain that the fold trains on.
+        `encoder`: job of the model whose encoder is taken."""
         if self.run.train.regime != "single":
-            return [self.job(folder, split, seed, teachers)]
+            return [self.job(folder, split, seed, teachers, encoder=encoder)]
         return [
             self.job(folder, own, seed, teachers, domain=domain)
             for domain, own in by_domain(split, self.domains).items()
@@ -133,9 +137,11 @@ class _Planner:
         teachers: Sequence[FoldJob],
         lesson: Lesson | None = None,
         domain: int | None = None,
+        encoder: FoldJob | None = None,
     ) -> FoldJob:
         """Job of one fold and seed; `folder` is that of the run's folds. Soft labels are those of `teachers`, or those
-        of the `lesson`. `domain`: the only one that the split's rows are of."""
+        of the `lesson`. `domain`: the only one that the split's rows are of. `encoder`: job of the model whose encoder
+        is taken (pretrain.by)."""
         dataset, ref = self.workspace.dataset, self._reference
         # A student of all rows starts from the first fold's weights (distillation.start_of), so with its encoder.
         start = self.starts.of_fold(split.fold if len(split.predicted_rows) else 0)
@@ -169,6 +175,7 @@ class _Planner:
                 # Older versions let such models read what is hidden.
                 **({"hidden": True} if isinstance(self.run.model, Tabular) and self.run.features.hidden else {}),
                 **(lesson.stamp() if lesson else {}),
+                **({"encoder": encoder.fingerprint} if encoder else {}),
             }
         )
         of_domain = "" if domain is None else f".domain_{domain}"
@@ -179,7 +186,7 @@ class _Planner:
             corpus=ref(dataset.train_folder),
             inputs=dataset.shape.to_json(),
             vectors=start.vectors and ref(start.vectors),
-            pretrained=start.pretrained and ref(start.pretrained),
+            pretrained=f"{encoder.folder}/{encoder.kept}" if encoder else start.pretrained and ref(start.pretrained),
             initial=ref(lesson.initial) if lesson else None,
             denoiser=start.denoiser and ref(start.denoiser),
             split=ref(self._save(folder / "split.npz", **_rows_of(split))),

@@ -39,6 +39,9 @@ def run(workspace: Workspace, parsed: argparse.Namespace) -> None:
     if parsed.model:
         raise UserError(_("./run.sh tune takes one RUN: leave --model {model} out").format(model=parsed.model[0]))
     config = with_words(settings, models=[parsed.run])
+    if (by := config.runs[parsed.run].pretrain.by) is not None:
+        told = _("{run} learns nothing itself, its encoder is of {by} (pretrain.by). Tune that: ./run.sh tune {by}")
+        raise UserError(told.format(run=parsed.run, by=by))
     workspace = workspace.variant(config)
     with dependency():
         make(workspace, get_stage("shift"))

@@ -19,7 +19,7 @@ from src.core import array_files, locks, storage, versions
 from src.core.errors import UserError
 from src.core.executors import Failure, Job, raise_failures, run_shown
 from src.core.language import Message, _, joined
-from src.core.settings import fingerprint
+from src.core.settings import Run, fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
 from src.data.tasks import Average
@@ -143,7 +143,7 @@ def run_target(workspace: Workspace, name: str, jobs: Sequence[FoldJob]) -> Targ
 
 
 class Training:
-    """Trains the missing folds of runs and puts the runs together, teachers before their students."""
+    """Trains the missing folds of runs and puts the runs together, each after those that it needs."""
 
     def __init__(
         self,
@@ -170,8 +170,9 @@ class Training:
             tell_of_extra(self.workspace, self.jobs)
         else:
             info(_up_to_date(len(jobs)))
-        for names in (self.jobs.keys() - self.students, self.students):
-            raise_failures(self.train([name for name in self.jobs if name in names]))
+        ranks = {name: self.settings.runs[name].rank for name in self.jobs}
+        for rank in sorted(set(ranks.values())):
+            raise_failures(self.train([name for name in self.jobs if ranks[name] == rank]))
 
     def train(self, names: Sequence[str]) -> list[Failure]:
         """Trains the missing folds of these runs, and puts together the runs that are whole."""
@@ -299,14 +300,18 @@ def _up_to_date(n_jobs: int) -> Message:
 
 
 def _labelled_extras(workspace: Workspace, name: str) -> list[str]:
-    """sha256 of the extra files whose labels the run, or a teacher of the run, was trained on."""
-    settings, dataset = workspace.settings, workspace.dataset
-    run = settings.runs[name]
-    teachers = [settings.runs[teacher] for teacher in run.train.teachers]
-    if not any(one.train.extra_weight for one in [run, *teachers]):
+    """sha256 of the extra files whose labels the run, or one that it rests on, was trained on."""
+    dataset = workspace.dataset
+    if not any(run.train.extra_weight for run in _with_needed(workspace, name)):
         return []
     files = [file for file in dataset.manifest["files"] if file["role"] == "extra"]
     return [file["sha256"] for file in files if file["name"] in dataset.extra_labelled]
+
+
+def _with_needed(workspace: Workspace, name: str) -> list[Run]:
+    """The run `name` with those that it rests on, in one step or several."""
+    runs = workspace.settings.runs
+    return [runs[name], *(one for needed in runs[name].rests_on for one in _with_needed(workspace, needed))]
 
 
 def _assemble(workspace: Workspace, target: Target, jobs: Sequence[FoldJob], teacher: RunFolder | None = None) -> None:
@@ -382,12 +387,12 @@ def _by_fold(workspace: Workspace, jobs: Sequence[FoldJob], test: ShiftedTest, a
 
 def _how(workspace: Workspace, name: str) -> tuple[str, bool]:
     """Origin of a run's scored logits in words, and True if it makes the score optimistic."""
-    run, settings = workspace.settings.runs[name], workspace.settings
+    run = workspace.settings.runs[name]
     if workspace.splits.scheme == "holdout":
         return "test part of the holdout, on which no choice was made", False
     if run.train.patience and not run.is_fitted:
         return "out of fold, but each fold stopped at its own best epoch: optimistic", True
-    teachers = [settings.runs[teacher] for teacher in run.train.teachers]
-    if any(teacher.train.patience and not teacher.is_fitted for teacher in teachers):
-        return "out of fold, but a teacher stopped at its best epoch of each fold: optimistic", True
+    if any(needed.train.patience and not needed.is_fitted for needed in _with_needed(workspace, name)):
+        who = "a teacher" if run.train.teachers else f"its encoder's run {run.pretrain.by}"
+        return f"out of fold, but {who} stopped at its best epoch of each fold: optimistic", True
     return "out of fold, epochs fixed beforehand", False
