@@ -203,8 +203,11 @@ def test_an_encoder_is_taken_of_a_trained_run_with_the_same_one(tmp_path, words,
 def test_presets_read_by_the_encoder_that_is_there_and_can_do_without(preset):
     config = load_config(preset)
     assert pretrain_settings(config.runs["neighbours"]) == pretrain_settings(config.runs["transformer"])
-    assert members_of(config)[-1] == "neighbours"
-    assert "neighbours" not in members_of(load_config(preset, ["blend.stack=[]"]))
+    assert members_of(config)[-2:] == ["neighbours", "trained_neighbours"]
+    assert not set(config.blend.stack) & set(members_of(load_config(preset, ["blend.stack=[]"])))
+    memory = config.runs["trained_neighbours"]
+    assert memory.model == config.runs["neighbours"].model
+    assert memory.train.seeds == config.runs[memory.pretrain.by].train.seeds
 
 
 def test_a_search_of_such_a_run_is_one_of_its_encoder():
@@ -465,7 +468,7 @@ def test_a_bundle_whose_stack_is_broken_is_refused(made, tiny_input, change, tol
 
 def test_a_blend_of_named_runs_is_stacked_if_one_of_them_is_to_be(made, tiny_input, tmp_path, capsys):
     folder = Path(shutil.copytree(made, tmp_path / "made", copy_function=shutil.copy2))
-    run_command(["blend", "trained", "neighbours", "lstm", "--name", "named", *flags(folder, tiny_input)])
+    run_command(["blend", "neighbours", "trained", "lstm", "--name", "named", *flags(folder, tiny_input)])
     named, whole = (run_of(folder, tiny_input, name) for name in ("named", "blend"))
     assert named.record["weights"] == whole.record["weights"]
     assert "Stacked on it" in capsys.readouterr().out

@@ -122,7 +122,7 @@ def test_a_runs_config_file_reads_back(tmp_path):
 def test_a_preset_is_laid_over_the_one_that_it_is_like(tmp_path):
     mine, standard = load_config("round2"), load_config("standard")
     assert mine.task == "round2"
-    assert [*standard.runs, "neighbours"] == [*mine.runs]
+    assert [*standard.runs, "neighbours", "trained_neighbours"] == [*mine.runs]
     assert [*mine.blend.members, *mine.blend.stack] == [*mine.runs]
     assert (
         set(standard.blend.members) < set(mine.blend.members) and mine.blend.method == standard.blend.method == "mean"
