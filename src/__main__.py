@@ -34,7 +34,7 @@ from src.pipeline.command import COMMANDS, Command, get_command
 if TYPE_CHECKING:
     from src.evaluation.workspace import Workspace
 
-KEYS = _("key=value sets any setting of src/core/settings.py, such as train.epochs=6 paths.input=DIR paths.output=DIR.")
+KEYS = _("key=value sets any setting (docs/settings.md), such as train.epochs=6 paths.input=DIR paths.output=DIR.")
 CLINICAL_TASKS = _("icu: death in hospital, los: length of stay, frames: images read row by row")
 OF_ARGPARSE = {
     "options": _("options"),

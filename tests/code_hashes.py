@@ -20,8 +20,9 @@ NOTED = Path(__file__).with_name("versions.json")
 MESSAGES = {"UserError", "info", "result", "warn", "add_json", "show_table", "_"}
 """Functions whose arguments are for people alone; so are the texts that a list called `messages` is given."""
 IGNORED = {
-    "src.core.errors", "src.core.executors", "src.core.language", "src.core.locks", "src.core.settings",
-    "src.core.settings_loader", "src.core.storage", "src.core.targets", "src.core.terminal", "src.core.versions",
+    "src.core.errors", "src.core.executors", "src.core.language", "src.core.locks", "src.core.run_settings",
+    "src.core.setting_types", "src.core.settings", "src.core.settings_loader", "src.core.storage", "src.core.targets",
+    "src.core.terminal", "src.core.versions",
     "src.pipeline.online_scores", "src.pipeline.replaced", "src.pipeline.stage", "src.training.tracking",
 }  # fmt: skip
 """Modules that store, tell and start: they change no result. Settings are in fingerprints as values."""

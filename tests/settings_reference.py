@@ -1,4 +1,4 @@
-"""Writes docs/settings.md, the reference of all settings, which is made of src/core/settings.py.
+"""Writes docs/settings.md, the reference of all settings, which is made of their classes in src/core.
 
 python -m tests.settings_reference
 """
@@ -13,11 +13,12 @@ from src.core.settings_reference import Entry, entries
 FILE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 HEAD = """# Settings
 
-Every setting, as `key=value` on the command line or as a key of a preset. Made of `src/core/settings.py`; the same on
-the terminal: `./run.sh config --explain train.epochs`, `./run.sh config --explain train`, `./run.sh config --explain`.
+Every setting, as `key=value` on the command line or as a key of a preset. Made of their classes in `src/core`; the
+same on the terminal: `./run.sh config --explain train.epochs`, `./run.sh config --explain train`,
+`./run.sh config --explain`.
 
 A key under `model`, `features`, `pretrain`, `denoise` or `train` reaches every run that has it;
-`runs.lstm.train.epochs=6` reaches one run. The defaults are those of `settings.py`; a preset and the model's own file
+`runs.lstm.train.epochs=6` reaches one run. The defaults are those of the classes; a preset and the model's own file
 in `src/presets/models/` lay theirs over them, and `./run.sh config --preset NAME` prints what comes out. *Costs* is
 what a larger value takes; nothing stands there where it takes no time, memory or disk to speak of. Which results a
 change makes anew stands above each table; all others stay as they are.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from src.core.settings import Recurrent
+from src.core.run_settings import Recurrent
 from src.data.inputs import token_shape
 from src.models.classifier import build_model
 from src.training.adversarial import SIZES, moved

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.core.settings import DPCNN, RCNN, Recurrent, TextCNN, Transformer
+from src.core.run_settings import DPCNN, RCNN, Recurrent, TextCNN, Transformer
 from src.data.corpus import N_SPECIAL
 from src.data.inputs import token_shape
 from src.models.classifier import build_model

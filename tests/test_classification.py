@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 
 from src.core import interrupts
 from src.core.errors import UserError
-from src.core.settings import Denoise, Features, Recurrent, Run, Train, Transformer
+from src.core.run_settings import Denoise, Features, Recurrent, Run, Train, Transformer
 from src.data.corpus import N_SPECIAL
 from src.data.inputs import token_shape
 from src.data.tasks import ROUND2, LabelGroup, Task

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.core.errors import UserError
-from src.core.settings import Denoise, Train
+from src.core.run_settings import Denoise, Train
 from src.data.corpus import PAD, pad
 from src.data.report_reader import read_reports
 from src.data.synthetic import language

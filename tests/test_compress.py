@@ -14,7 +14,8 @@ import torch
 pytest.importorskip("onnx", reason="docs/requirements-serve.txt is not installed: pip install -r it")
 pytest.importorskip("onnxruntime", reason="docs/requirements-serve.txt is not installed: pip install -r it")
 
-from src.core.settings import Compress, Recurrent, TextCNN, Transformer
+from src.core.run_settings import Recurrent, TextCNN, Transformer
+from src.core.settings import Compress
 from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
 from src.data.inputs import token_shape

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.core.settings import Denoise, Pretrain, Transformer
+from src.core.run_settings import Denoise, Pretrain, Transformer
 from src.core.settings_loader import load_config
 from src.data.corpus import N_SPECIAL, PAD, pad, unpad
 from src.data.corruption import NoiseRates, corrupt

@@ -13,8 +13,8 @@ from torch import nn
 
 from src.__main__ import main
 from src.core.errors import UserError
+from src.core.run_settings import Recurrent, Regime, Train, Transformer
 from src.core.settings import Domains as DomainSettings
-from src.core.settings import Recurrent, Regime, Train, Transformer
 from src.core.settings_loader import load_config
 from src.data.domains import find_domains
 from src.data.inputs import token_shape

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.core.settings import Features, Recurrent
+from src.core.run_settings import Features, Recurrent
 from src.data.tasks import sigmoid
 from src.evaluation import early_warning
 from src.evaluation.early_warning import BARE, Rule

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="docs/requirements-serve.txt is not in
 import onnxruntime
 
 from src.__main__ import main
-from src.core.settings import DPCNN, RCNN, Denoise, Model, Pretrain, Recurrent, TextCNN, Transformer
+from src.core.run_settings import DPCNN, RCNN, Denoise, Model, Pretrain, Recurrent, TextCNN, Transformer
 from src.core.settings_loader import load_config
 from src.core.storage import Output
 from src.data.corpus import N_SPECIAL, PAD, UNK

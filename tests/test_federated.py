@@ -13,7 +13,7 @@ import torch
 from src.core import array_files, storage
 from src.core.errors import UserError
 from src.core.executors import Job
-from src.core.settings import Recurrent, Regime, Run, Train
+from src.core.run_settings import Recurrent, Regime, Run, Train
 from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
 from src.data.inputs import token_shape

@@ -19,7 +19,8 @@ from src.__main__ import main
 from src.bench import gpu
 from src.core import storage
 from src.core.errors import UserError
-from src.core.settings import ROOT, Run
+from src.core.run_settings import Run
+from src.core.settings import ROOT
 from src.core.settings_loader import load_config
 from src.evaluation.workspace import Workspace
 from src.pipeline import gpu_bench

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from src.__main__ import main
 from src.core import array_files
-from src.core.settings import Run
+from src.core.run_settings import Run
 from src.core.settings_loader import load_config
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape

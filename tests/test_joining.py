@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from src.core import storage
-from src.core.settings import Denoise, Run, Train
+from src.core.run_settings import Denoise, Run, Train
 from src.data.corpus import PAD
 from src.data.tasks import ROUND2
 from src.evaluation.run_comparison import earlier

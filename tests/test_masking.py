@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.core.settings import Pretrain
+from src.core.run_settings import Pretrain
 from src.core.settings_loader import load_config
 from src.data.corpus import MASK, N_SPECIAL, PAD
 from src.training.masking import ask

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.settings import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer
+from src.core.run_settings import DPCNN, RCNN, Model, Recurrent, TextCNN, Transformer
 from src.core.settings_loader import load_config, model_names
 from src.data.inputs import InputShape, token_shape
 from src.models.classifier import ENCODERS, build_model
@@ -52,7 +52,7 @@ def family() -> list:
         for settings in recurrent + transformers + convolutions + contexts
         for pooling in POOLINGS
         for name in [settings.encoder + "-" + str(getattr(settings, "cell", getattr(settings, "positions", "")))]
-        if (settings.encoder, pooling) != ("rcnn", "last")  # which settings.py refuses
+        if (settings.encoder, pooling) != ("rcnn", "last")  # which RCNN refuses
     ]
 
 

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from src.__main__ import main
 from src.core.errors import UserError
-from src.core.settings import Run, Transformer
+from src.core.run_settings import Run, Transformer
 from src.core.settings_loader import load_config
 from src.data.inputs import token_shape
 from src.data.submission_files import read_submission

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from src.core import array_files, storage
-from src.core.settings import Features, Grid, Recurrent
+from src.core.run_settings import Features, Recurrent
+from src.core.settings import Grid
 from src.core.settings_loader import load_config
 from src.data.corpus import CHUNK
 from src.data.inputs import token_shape

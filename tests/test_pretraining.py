@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.settings import Pretrain, Recurrent, Transformer
+from src.core.run_settings import Pretrain, Recurrent, Transformer
 from src.data.corpus import MASK, N_SPECIAL, PAD
 from src.data.inputs import token_shape
 from src.models.classifier import BODY, build_model

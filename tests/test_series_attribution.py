@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from src.__main__ import main
 from src.core.executors import make_executor
-from src.core.settings import GRUD, Boosting, Features, Linear, Recurrent, Transformer
+from src.core.run_settings import GRUD, Boosting, Features, Linear, Recurrent, Transformer
 from src.core.settings_loader import load_config
 from src.data.image_reader import make_sample as image_sample
 from src.data.inputs import InputShape

@@ -10,7 +10,7 @@ import torch
 from sklearn.impute import KNNImputer
 
 from src.core.errors import UserError
-from src.core.settings import DPCNN, GRUD, RCNN, Features, Recurrent, Run, TextCNN, Transformer
+from src.core.run_settings import DPCNN, GRUD, RCNN, Features, Recurrent, Run, TextCNN, Transformer
 from src.core.settings_loader import load_config
 from src.models.classifier import build_model
 from src.models.grud import GRUDEncoder, intervals

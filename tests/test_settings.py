@@ -6,7 +6,8 @@ import yaml
 from src.__main__ import main
 from src.core import settings, settings_loader
 from src.core.errors import UserError
-from src.core.settings import Config, Run, Train
+from src.core.run_settings import Run, Train
+from src.core.settings import Config
 from src.core.settings_loader import PRESETS, check_effects, load_config
 from src.models.tabular import TABULAR
 from tests.chaos.hostile_settings import extreme_words

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.settings import Recurrent, TextCNN, Train, Transformer
+from src.core.run_settings import Recurrent, TextCNN, Train, Transformer
 from src.data.inputs import token_shape
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel

@@ -9,7 +9,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, SVR
 
-from src.core.settings import Boosting, Features, Kernel, Linear, Train
+from src.core.run_settings import Boosting, Features, Kernel, Linear, Train
 from src.data.tasks import ICU, frames
 from src.models.classifier import build_model
 from src.models.summaries import summarise, summary_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.core.settings import Denoise, Run
+from src.core.run_settings import Denoise, Run
 from src.core.settings_loader import load_config
 from src.serving import distillation
 from src.training.views import mean_of_views

@@ -19,7 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from src.core.settings import Run
+from src.core.run_settings import Run
 from src.core.settings_loader import load_config
 from src.data.tasks import get_task
 from src.evaluation.workspace import Workspace

@@ -22,7 +22,7 @@ def train(payload: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -
     import torch
 
     from src.bench.plain import Textbook
-    from src.core.settings import Run
+    from src.core.run_settings import Run
     from src.data.inputs import token_shape
     from src.models.classifier import build_model
     from src.training.classification import Classification

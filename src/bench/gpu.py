@@ -22,7 +22,8 @@ from src.bench.product import built, flops, random_rows
 from src.core import locks, storage
 from src.core.errors import UserError
 from src.core.executors import Job
-from src.core.settings import Config, Run
+from src.core.run_settings import Run
+from src.core.settings import Config
 from src.data.tasks import ROUND1
 
 PEAKS = {

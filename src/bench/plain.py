@@ -75,7 +75,7 @@ class Textbook:
         """
         import torch
 
-        from src.core.settings import Run, Train
+        from src.core.run_settings import Run, Train
         from src.data.inputs import token_shape
         from src.models.classifier import build_model
         from src.training.optimizers import schedule

@@ -31,7 +31,7 @@ def built(run: dict) -> Any:
     """Returns the run's model with fixed random weights, in evaluation mode."""
     import torch
 
-    from src.core.settings import Run
+    from src.core.run_settings import Run
     from src.models.classifier import build_model
 
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def epoch(run: dict, rows: int, valid_rows: int, precision: str) -> tuple[Callab
     """
     import torch
 
-    from src.core.settings import Run
+    from src.core.run_settings import Run
     from src.training.classification import Classification
     from src.training.devices import pick_precision
     from src.training.epoch_reader import EpochReader
@@ -94,7 +94,7 @@ def train_corpus(run: dict, corpus: str) -> Callable[[], dict]:
     import torch
 
     from src.bench.scale import BATCHES
-    from src.core.settings import Run
+    from src.core.run_settings import Run
     from src.data.corpus import Corpus
     from src.training.devices import autocast, pick_precision
     from src.training.epoch_reader import EpochReader
@@ -182,7 +182,7 @@ def batches(rows: int, batch_size: int) -> Callable[[], dict]:
     """Times the batches of an epoch with replacement noise, without a model."""
     import torch
 
-    from src.core.settings import Train
+    from src.core.run_settings import Train
     from src.training.epoch_reader import EpochReader
 
     settings = Train(batch_size=batch_size, noise={"replacement": 0.1})

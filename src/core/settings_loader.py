@@ -26,7 +26,9 @@ from pydantic import ValidationError
 from src.core.errors import UserError, shortened, unknown
 from src.core.language import _, joined
 from src.core.names import BLEND, check_model
-from src.core.settings import CLINICAL, PARTS, ROOT, AnyModel, Config, Paths, Ray, Run, Settings, Tune
+from src.core.run_settings import AnyModel, Run
+from src.core.setting_types import Settings
+from src.core.settings import CLINICAL, PARTS, ROOT, Config, Paths, Ray, Tune
 from src.core.yaml_reader import parse_yaml, read_yaml
 
 PRESETS = ROOT / "src" / "presets"

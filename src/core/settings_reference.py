@@ -1,6 +1,6 @@
-"""Reference of every setting: type, default, range, meaning, and what a change costs. Made of settings.py itself.
+"""Reference of every setting: type, default, range, meaning, and what a change costs. Made of their classes.
 
-entries()                 all, in the order of settings.py
+entries()                 all, in the order of their classes
 ./run.sh config --explain train.epochs
 python -m tests.settings_reference        writes docs/settings.md
 """
@@ -22,8 +22,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from src.core import settings
-from src.core.settings import ROOT, Config, Run
+from src.core.run_settings import AnyModel, Run
+from src.core.setting_types import Settings
+from src.core.settings import ROOT, Config
 from src.core.settings_loader import MADE
 
 NO_WORDS = MADE | {"preset", "runs"}
@@ -136,7 +137,7 @@ class Entry:
     limits: str
     """Range or choices in words; empty where anything of the type goes."""
     meaning: str
-    """Text of settings.py."""
+    """Text below the field."""
     of: str
     """Models that have the setting, for keys below model; empty for all."""
     cost: str
@@ -148,7 +149,7 @@ class Entry:
 @functools.cache
 def entries() -> list[Entry]:
     found = list(_of_class(Config, "", ""))
-    kinds = typing.get_args(typing.get_args(settings.AnyModel)[0])
+    kinds = typing.get_args(typing.get_args(AnyModel)[0])
     below_model: dict[str, tuple[Entry, list[str]]] = {}
     for kind in kinds:
         for entry in _of_class(kind, "model.", ""):
@@ -206,7 +207,7 @@ def _texts(kind: Any) -> dict[str, str]:
     """The text behind each field of a class and of the classes that it rests on."""
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
-        if one is BaseModel or one.__module__ != settings.__name__:
+        if not issubclass(one, Settings):
             continue
         (definition,) = ast.parse(inspect.getsource(one)).body
         for field, text in zip(definition.body, definition.body[1:], strict=False):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.core import storage
-from src.core.settings import Train
+from src.core.run_settings import Train
 from src.core.yaml_reader import read_yaml
 from src.evaluation import metrics
 from src.evaluation.figures import Estimate

@@ -31,7 +31,8 @@ from src.core import array_files, storage
 from src.core.errors import OutOfDate, UserError
 from src.core.language import _, joined, word
 from src.core.names import BLEND
-from src.core.settings import PARTS, Config, Run
+from src.core.run_settings import Run
+from src.core.settings import PARTS, Config
 from src.core.settings_loader import run_from_yaml
 from src.core.targets import check_files, made_by
 from src.core.terminal import result, show_table, warn_once

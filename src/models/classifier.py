@@ -1,7 +1,7 @@
 """Family of models: input layer -> encoder -> masked pooling -> head. Models return logits; Task.decode() makes
 probabilities of them.
 
-To add a model: a settings class in core/settings.py, an encoder in a file of this folder, a line in ENCODERS, and
+To add a model: a settings class in core/run_settings.py, an encoder in a file of this folder, a line in ENCODERS, and
 a YAML file in presets/models/.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from src.core.errors import UserError, unknown
-from src.core.settings import AnyModel, Features, Model, Train
+from src.core.run_settings import AnyModel, Features, Model, Train
 from src.data.inputs import InputShape
 from src.models.auxiliary import AuxiliaryHeads
 from src.models.dpcnn import DPCNNEncoder

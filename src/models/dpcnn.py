@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.core.settings import DPCNN
+from src.core.run_settings import DPCNN
 from src.models.layers import Convolution, valid_positions
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.core.settings import GRUD
+from src.core.run_settings import GRUD
 from src.models.layers import SpatialDropout
 from src.models.series_input import DAY, latest_of
 

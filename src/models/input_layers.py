@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src.core.errors import unknown
-from src.core.settings import Features, Model
+from src.core.run_settings import Features, Model
 from src.data.corpus import N_SPECIAL, PAD
 from src.data.inputs import InputShape
 from src.models.layers import SpatialDropout, words_and_shares

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.core.settings import RCNN, Recurrent
+from src.core.run_settings import RCNN, Recurrent
 from src.models.layers import valid_positions
 from src.models.recurrent import RecurrentEncoder
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from src.core.errors import UserError
 from src.core.language import _
-from src.core.settings import GRUD, Features, Model
+from src.core.run_settings import GRUD, Features, Model
 from src.data.inputs import InputShape
 from src.models.completion import Completion
 from src.models.layers import SpatialDropout

@@ -14,7 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from src.core.settings import Boosting, Kernel, Linear
+from src.core.run_settings import Boosting, Kernel, Linear
 from src.data.inputs import InputShape
 from src.models.completion import Completion
 from src.models.scaling import Fitted

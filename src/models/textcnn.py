@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from src.core.settings import TextCNN
+from src.core.run_settings import TextCNN
 from src.models.layers import Convolution, valid_positions
 
 

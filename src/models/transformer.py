@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.core.settings import Transformer
+from src.core.run_settings import Transformer
 from src.models.layers import closed, valid_positions
 
 FARTHEST = 32

@@ -16,7 +16,8 @@ from typing import Any
 from src.core.errors import OutOfTime, UserError
 from src.core.executors import Failure, Job
 from src.core.language import _
-from src.core.settings import Config, Denoise, Pretrain, Run, fingerprint
+from src.core.run_settings import Denoise, Pretrain, Run
+from src.core.settings import Config, fingerprint
 from src.core.terminal import warn
 from src.data.corpus import Corpus
 from src.evaluation.workspace import Workspace

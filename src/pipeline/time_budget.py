@@ -31,7 +31,8 @@ from pathlib import Path
 from src.core import interrupts, storage, terminal
 from src.core.errors import OutOfTime, UserError
 from src.core.language import _, english, joined
-from src.core.settings import Config, Folds, Run, Tabular
+from src.core.run_settings import Run, Tabular
+from src.core.settings import Config, Folds
 from src.core.settings_loader import as_preset, load_config, preset_names
 from src.core.terminal import add_json, dependency, duration, info, result, show_table, warn
 from src.evaluation import runs

@@ -39,7 +39,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.settings import Data, Grid, Run
+from src.core.run_settings import Run
+from src.core.settings import Data, Grid
 from src.core.targets import check_file
 from src.core.terminal import warn
 from src.data.corpus import N_SPECIAL

@@ -21,7 +21,8 @@ import numpy as np
 from src.core import array_files, storage
 from src.core.errors import UserError, unknown
 from src.core.executors import Job
-from src.core.settings import FEDERATED, Config, Pretrain, Regime, Run
+from src.core.run_settings import FEDERATED, Pretrain, Regime, Run
+from src.core.settings import Config
 from src.core.targets import check_files
 from src.data.splits import Split
 from src.ensemble.blend_data import blend_rows

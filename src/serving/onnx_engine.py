@@ -10,7 +10,8 @@ import numpy as np
 
 from src.core import storage
 from src.core.errors import UserError
-from src.core.settings import Denoise, fingerprint
+from src.core.run_settings import Denoise
+from src.core.settings import fingerprint
 from src.serving.packages import require_packages
 from src.serving.predictor import Rows
 from src.training.views import mean_of_views

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from src.core.errors import UserError
-from src.core.settings import AnyModel, Recurrent, Transformer
+from src.core.run_settings import AnyModel, Recurrent, Transformer
 from src.data.corpus import Corpus
 from src.data.inputs import token_shape
 from src.data.splits import Split

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from src.core import array_files
 from src.core.executors import reads
-from src.core.settings import Run, Train
+from src.core.run_settings import Run, Train
 from src.data.corpus import Corpus, Stacked
 from src.data.tasks import Task, get_task
 from src.models.classifier import BODY, Classifier, build_model

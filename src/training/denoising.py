@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from src.core import array_files, locks, storage, versions
-from src.core.settings import Denoise, Pretrain, Run
+from src.core.run_settings import Denoise, Pretrain, Run
 from src.data.corpus import BLOCK, N_SPECIAL, PAD, Corpus, to_indices, to_words
 from src.data.inputs import InputShape
 from src.models.classifier import build_model

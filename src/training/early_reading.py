@@ -14,7 +14,7 @@ import numpy as np
 
 from src.core import array_files, storage
 from src.core.executors import Job, reads
-from src.core.settings import Boosting
+from src.core.run_settings import Boosting
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.data.splits import Split

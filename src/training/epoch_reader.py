@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core.settings import Train
+from src.core.run_settings import Train
 from src.data.corpus import pad, unpad
 from src.data.corruption import NoiseRates, corrupt
 from src.data.tasks import Task

@@ -38,7 +38,7 @@ from src.core import locks, storage
 from src.core.errors import UserError
 from src.core.executors import reads
 from src.core.language import _
-from src.core.settings import Run
+from src.core.run_settings import Run
 from src.data.corpus import Corpus
 from src.data.tasks import get_task
 from src.models.classifier import Classifier

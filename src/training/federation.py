@@ -17,7 +17,7 @@ import numpy as np
 from src.core import array_files, storage
 from src.core.executors import Executor, Failure, Job, Watcher
 from src.core.language import _, joined
-from src.core.settings import FEDERATED, Run
+from src.core.run_settings import FEDERATED, Run
 from src.core.terminal import JobProgress
 from src.training import privacy
 from src.training.job_specs import ClientJob, FoldJob, described

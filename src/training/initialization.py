@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.language import _
-from src.core.settings import HEAD, Run, fingerprint
+from src.core.run_settings import HEAD, Run
+from src.core.settings import fingerprint
 from src.data.dataset import Dataset
 from src.evaluation.workspace import Workspace
 from src.models import embeddings

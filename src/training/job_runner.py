@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from src.core import locks, storage, temporaries
-from src.core.settings import Run
+from src.core.run_settings import Run
 from src.training import checkpoints, devices
 from src.training.job_specs import TrainingJob
 from src.training.objective import History

@@ -60,7 +60,7 @@ class TrainingJob:
     """Files of a finished job beside its result.json."""
 
     run: dict[str, Any]
-    """Settings of the run, as settings.Run"""
+    """Settings of the run, as run_settings.Run"""
     inputs: dict[str, Any]
     """Shape of the inputs, as InputShape.to_json()"""
     vectors: str | None

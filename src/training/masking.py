@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.core.settings import Pretrain
+from src.core.run_settings import Pretrain
 from src.data.corpus import MASK
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.core.settings import Optimisation
+from src.core.run_settings import Optimisation
 from src.training.batching import Batch
 from src.training.optimizers import make_optimizer
 

@@ -8,7 +8,7 @@ import re
 import torch
 from torch import nn
 
-from src.core.settings import Optimisation
+from src.core.run_settings import Optimisation
 
 
 def make_optimizer(model: nn.Module, settings: Optimisation, layer_decay: float = 1.0) -> torch.optim.Optimizer:

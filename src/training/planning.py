@@ -16,7 +16,8 @@ import numpy as np
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.language import _, joined
-from src.core.settings import Run, Tabular, fingerprint
+from src.core.run_settings import Run, Tabular
+from src.core.settings import fingerprint
 from src.core.terminal import info, warn
 from src.data.dataset import Dataset
 from src.data.splits import Split

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from src.core import array_files
 from src.core.executors import reads
-from src.core.settings import Pretrain, Run
+from src.core.run_settings import Pretrain, Run
 from src.data.corpus import MASK, Corpus, Stacked, to_words
 from src.models.classifier import build_model
 from src.models.language import MaskedLanguageModel

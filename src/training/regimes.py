@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from src.core.errors import UserError
 from src.core.language import _
-from src.core.settings import Regime
+from src.core.run_settings import Regime
 from src.training.batching import Batch
 from src.training.classification import Classification
 from src.training.devices import autocast

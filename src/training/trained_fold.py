@@ -11,7 +11,7 @@ import torch
 from src.core import storage
 from src.core.errors import UserError
 from src.core.language import _
-from src.core.settings import Run
+from src.core.run_settings import Run
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.data.tasks import Task, get_task

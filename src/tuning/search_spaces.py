@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from src.core.errors import UserError, unknown
 from src.core.language import _
-from src.core.settings import Settings
+from src.core.setting_types import Settings
 from src.core.settings_loader import PRESETS, sentences
 from src.core.yaml_reader import read_yaml
 

@@ -12,7 +12,8 @@ import numpy as np
 from src.core import array_files, storage, versions
 from src.core.executors import Job, make_executor, raise_failures, reads, run_shown
 from src.core.language import _
-from src.core.settings import Run, fingerprint
+from src.core.run_settings import Run
+from src.core.settings import fingerprint
 from src.core.settings_loader import model_settings
 from src.core.targets import Target
 from src.core.terminal import duration, result

@@ -16,7 +16,8 @@ from pathlib import Path
 from src.core import storage
 from src.core.executors import Job, raise_failures, run_shown
 from src.core.language import _
-from src.core.settings import Run, fingerprint
+from src.core.run_settings import Run
+from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result
 from src.evaluation.workspace import Workspace

@@ -19,7 +19,8 @@ from src.core import array_files, locks, storage, versions
 from src.core.errors import UserError
 from src.core.executors import Failure, Job, raise_failures, run_shown
 from src.core.language import Message, _, joined
-from src.core.settings import Run, fingerprint
+from src.core.run_settings import Run
+from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import duration, info, result, warn
 from src.data.tasks import Average

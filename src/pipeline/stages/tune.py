@@ -26,7 +26,8 @@ from src.core.errors import UserError
 from src.core.executors import raise_failures, run_shown
 from src.core.language import _
 from src.core.names import check_name
-from src.core.settings import PARTS, Config, Run
+from src.core.run_settings import Run
+from src.core.settings import PARTS, Config
 from src.core.settings_loader import as_preset, model_names, typed_keys, with_words
 from src.core.targets import Target
 from src.core.terminal import JobProgress, duration, info, result, show_table, warn
