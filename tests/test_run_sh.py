@@ -290,7 +290,7 @@ class CI:
         self.add("tools/apt-get")
         self.add("tools/id", "echo 0")
         self.add(".venv/bin/python")
-        self.add("run.sh", '[ "$1" = --help ] || exit 5')
+        self.add("run.sh", '[ "$*" = "test --version" ] || exit 5')
 
     def add(self, name: str, does: str = "") -> None:
         path = self.folder / name
@@ -319,11 +319,27 @@ def test_ci_installs_what_tests_miss(ci):
     redis = INSTALL.replace("chromium", "redis-server")
     assert ci.run()[0] == ["apt-get update -qq", f"apt-get {INSTALL}", f"apt-get {redis}"]
     calls = ci.calls.read_text()
-    assert calls.index("run.sh --help") < calls.index("python -m pip install"), ".venv is made first"
+    assert calls.index("run.sh test --version") < calls.index("python -m pip install"), ".venv is made first"
     assert "docs/requirements-tracking.txt" in calls and "docs/requirements-serve.txt" in calls
     ci.add("tools/chromium")
     ci.add("tools/redis-server")
     assert ci.run() == ([], "")
+
+
+def test_ci_installs_into_the_venv_that_run_sh_makes(ci, project):
+    folder, _run = project  # the folder of ci, which so has the real run.sh
+    shutil.rmtree(ci.folder / ".venv")
+    calls = ci.folder / "python_calls"
+    calls.with_suffix(".options").touch()
+    environment = {**os.environ, "PATH": f"{ci.folder / 'tools'}:{os.environ['PATH']}"}  # tools has a fake apt-get
+    environment |= {"PYTHON": str(folder / "python"), "CALLS": str(calls)}
+    done = subprocess.run([ci.folder / ".ci/run"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "could not be installed" not in done.stderr
+    lines = [line for line in calls.read_text().splitlines() if line != "pip"]
+    places = [line.rpartition(" ")[2] for line in lines if line.startswith("-m pip install")]
+    assert lines[0] == "venv" and lines[-1].endswith(": -m pytest")
+    optional = [f"docs/requirements-{name}.txt" for name in ("tracking", "serve", "privacy")]
+    assert places == [str(ci.folder / "requirements.txt"), *optional]
 
 
 def test_ci_installs_by_sudo_only_without_a_password(ci):
