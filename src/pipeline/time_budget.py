@@ -20,11 +20,12 @@ command finds what is finished and goes on. Its settings are noted as a preset, 
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 import shlex
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -412,12 +413,13 @@ class TimeBudget:
         for one in sorted(free.values(), key=self.pace.of):
             run = _with_seeds(one, [1])
             least = run.train.epochs if isinstance(run.model, Tabular) else min(2, run.train.epochs)
-            shorter = _with_epochs(run, range(run.train.epochs, least - 1, -1))
-            fitting = (short for short in shorter if self._first_seconds(short) <= FIRST_SHARE * self.seconds)
-            chosen = next(fitting, shorter[-1])
+            epochs = range(least, run.train.epochs + 1)
+            limit = FIRST_SHARE * self.seconds
+            fitting = bisect.bisect_right(epochs, limit, key=lambda n, run=run: self._first_seconds(_for(run, n)))
+            chosen = _for(run, epochs[max(fitting - 1, 0)])
             planned = {*self.plan.settings.denoisers, *self.plan.settings.runs}
             for new, before in self._names(FIRST, plan.preset, planned):
-                if before is None or before in shorter:
+                if before is None or (before.train.epochs in epochs and before == _for(run, before.train.epochs)):
                     yield new, before or chosen
                     break
 
@@ -681,7 +683,7 @@ def _extends(run: Run, other: Run) -> bool:
 
 def _is_as_long(run: Run, other: Run) -> bool:
     """True if the run is the other one with the same epochs or more, whatever their seeds."""
-    same = _with_epochs(_with_seeds(run, other.train.seeds), [other.train.epochs])[0] == other
+    same = _for(_with_seeds(run, other.train.seeds), other.train.epochs) == other
     return same and run.train.epochs >= other.train.epochs
 
 
@@ -691,8 +693,9 @@ def _shorter(run: Run) -> list[Run]:
         return [run]
     least = min(2, run.train.epochs)
     epochs = dict.fromkeys(max(least, round(share * run.train.epochs)) for share in FEWER_EPOCHS)
-    return _with_epochs(run, epochs)
+    return [_for(run, n) for n in epochs]
 
 
-def _with_epochs(run: Run, epochs: Iterable[int]) -> list[Run]:
-    return [run.model_copy(update={"train": run.train.with_epochs(n)}) for n in epochs]
+def _for(run: Run, epochs: int) -> Run:
+    """The run with so many epochs."""
+    return run.model_copy(update={"train": run.train.with_epochs(epochs)})
