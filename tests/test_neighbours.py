@@ -32,6 +32,7 @@ from src.models.classifier import build_model
 from src.models.neighbours import MIDDLE, PRIOR, SHARPNESS, NeighbourHead
 from src.pipeline import pace, time_budget
 from src.pipeline.stages import tune
+from src.pipeline.stages.train import Training
 from src.reporting.explanations import member_shares
 from src.serving.bundle import _check_blend
 from src.training import checkpoints, device_cache
@@ -389,6 +390,15 @@ def test_neighbours_read_with_the_encoder_that_was_trained_on_the_fold(made, tin
         for key in body:
             assert torch.equal(found[key], trained[key]), key
         assert len(found["head.memory"]) == len(np.load(fold / "split.npz")["train_rows"])
+
+
+def test_what_takes_an_encoder_is_trained_after_it(made, tiny_input, monkeypatch):
+    _flag, preset, *words = flags(made, tiny_input)
+    workspace, order = Workspace(load_config(preset, words)), []
+    here = device_cache.recall_or_find(workspace)
+    monkeypatch.setattr(Training, "train", lambda _self, names: order.append(sorted(names)) or [])
+    Training(workspace, here, fold_jobs(workspace, here)).run()
+    assert order == [["lstm", "neighbours"], ["trained"]]
 
 
 def test_what_takes_an_encoder_is_made_anew_with_it(made, tiny_input, tmp_path, capsys):

@@ -352,6 +352,23 @@ def test_explanations_leave_the_page_its_time(copy, tiny_input, monkeypatch):
     assert reserves["explain"] > 1.2 * 50 and reserves["leaderboard"] == reserves["report"] == 0
 
 
+@pytest.mark.parametrize(("fitting", "chosen"), [(0, 2), (2, 2), (5, 5), (99_999, 99_999), (10**6, 100_000)])
+def test_a_first_run_has_as_many_epochs_as_fit(copy, tiny_input, monkeypatch, fitting, chosen):
+    budget = budget_of(copy, tiny_input, "runs.lstm.train.epochs=100000", "runs.transformer.train.epochs=100000")
+    budget.plan = Plan("sample", budget.workspace.settings)
+    slow(monkeypatch, 1e-3)
+    limit, calls = time_budget.FIRST_SHARE * budget.seconds, []
+
+    def seconds(_self, run):
+        calls.append(run)
+        return 0 if run.train.epochs <= fitting else 2 * limit
+
+    monkeypatch.setattr(TimeBudget, "_first_seconds", seconds)
+    (_name, run), *_ = budget._first()
+    assert run.train.epochs == chosen
+    assert len(calls) < 100
+
+
 def test_a_run_is_not_trained_again_with_as_many_epochs_or_fewer(copy, tiny_input, monkeypatch):
     """A command that is repeated gives the shorter run of before a further seed, or trains a longer one."""
     budget = budget_of(copy, tiny_input, *[word for word in TINY if "=" in word], "runs.lstm.train.epochs=10")
