@@ -430,6 +430,16 @@ def test_each_seed_takes_the_encoder_of_its_own(made, tiny_input):
     assert len(set(taken)) == 6
 
 
+def test_models_of_single_domains_take_the_encoder_too(made, tiny_input):
+    words = ["runs.trained.train.regime=single", "domains.by=clusters", "domains.k=2"]
+    _flag, preset, *words = flags(made, tiny_input, *words)
+    workspace = Workspace(load_config(preset, words))
+    workspace.read_only = True
+    jobs = fold_jobs(workspace, device_cache.recall_or_find(workspace))
+    assert len(jobs["trained"]) > len(jobs["lstm"])
+    assert {job.pretrained for job in jobs["trained"]} == {f"{job.folder}/last.safetensors" for job in jobs["lstm"]}
+
+
 def test_what_takes_an_encoder_has_nothing_to_tune(made, tiny_input, capsys):
     assert main(["tune", "trained", *flags(made, tiny_input)]) == 2
     assert "Tune that: ./run.sh tune lstm" in capsys.readouterr().err

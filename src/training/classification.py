@@ -154,7 +154,7 @@ def prepare(
             "n_labels": task.n_labels,
             "fold": job.fold,
             "seed": job.seed,
-            "weights": "best" if run.train.patience else "last",
+            "weights": job.kept,
             "best_epoch": best["epoch"],
             "best_valid_loss": best["valid_loss"],
             **({"federation": federated.facts(job)} if is_federated(job) else {}),

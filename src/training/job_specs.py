@@ -163,8 +163,8 @@ class FoldJob(TrainingJob):
 
     @property
     def kept(self) -> str:
-        """File of the weights that predict: those of the best epoch under early stopping, else those of the last."""
-        return "best.safetensors" if self.run["train"]["patience"] else "last.safetensors"
+        """Name of the weights that predict: those of the best epoch under early stopping, else those of the last."""
+        return "best" if self.run["train"]["patience"] else "last"
 
     def reads(self) -> list[str]:
         files = [self.pretrained, self.initial, self.split, self.outcomes, self.weights, self.domains, self.valid]

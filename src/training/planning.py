@@ -126,7 +126,7 @@ class _Planner:
         if self.run.train.regime != "single":
             return [self.job(folder, split, seed, teachers, encoder=encoder)]
         return [
-            self.job(folder, own, seed, teachers, domain=domain)
+            self.job(folder, own, seed, teachers, domain=domain, encoder=encoder)
             for domain, own in by_domain(split, self.domains).items()
         ]
 
@@ -187,7 +187,9 @@ class _Planner:
             corpus=ref(dataset.train_folder),
             inputs=dataset.shape.to_json(),
             vectors=start.vectors and ref(start.vectors),
-            pretrained=f"{encoder.folder}/{encoder.kept}" if encoder else start.pretrained and ref(start.pretrained),
+            pretrained=f"{encoder.folder}/{encoder.kept}.safetensors"
+            if encoder
+            else start.pretrained and ref(start.pretrained),
             initial=ref(lesson.initial) if lesson else None,
             denoiser=start.denoiser and ref(start.denoiser),
             split=ref(self._save(folder / "split.npz", **_rows_of(split))),
