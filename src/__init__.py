@@ -1,11 +1,17 @@
 """Anomaly detection in desensitised CT reports: reports in, submission out. Commands start at `__main__.py`; notebooks
 and scripts begin with `from src import Pipeline`."""
 
+import os
 import sys
 from typing import Any
 
 if sys.version_info < (3, 11):  # noqa: UP036 - run.sh finds a newer Python, a notebook has the one that it has
     raise ImportError("Python 3.11 or newer is needed; this is {}.{}".format(*sys.version_info))
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # Threads of torch, scikit-learn and their like wait for each other at the end of each product, in a loop that holds
+    # a core for up to 14 ms. Where other processes work, too, the thread that is waited for has no core then.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from src.core.threads import one_thread
 from src.data.ngrams import Text, join, ngram_counts
 
 if TYPE_CHECKING:
@@ -106,7 +107,6 @@ def clusters(vectors: csr_array, family: np.ndarray, n: int) -> np.ndarray:
 
     from sklearn.cluster import BisectingKMeans
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
     size = np.bincount(family)
     n = min(n, len(size))
@@ -114,7 +114,7 @@ def clusters(vectors: csr_array, family: np.ndarray, n: int) -> np.ndarray:
         return family
     mean = _directions(vectors, family)
     halved = BisectingKMeans(n, random_state=0, bisecting_strategy="largest_cluster")
-    with threadpool_limits(1), warnings.catch_warnings():  # another number of threads would give other last bits
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of equal directions, which no cluster can be halved by
         found = halved.fit_predict(mean, sample_weight=size.astype(np.float32))
     return np.unique(found, return_inverse=True)[1][family]
@@ -131,7 +131,6 @@ def equal_clusters(vectors: csr_array, family: np.ndarray, n: int) -> np.ndarray
 
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
     size, mean = np.bincount(family), _directions(vectors, family)
     cluster = np.zeros(len(size), dtype=np.int64)
@@ -149,7 +148,7 @@ def equal_clusters(vectors: csr_array, family: np.ndarray, n: int) -> np.ndarray
         cut(order[:place], first, half)
         cut(order[place:], first + half, parts - half)
 
-    with threadpool_limits(1), warnings.catch_warnings():  # another number of threads would give other last bits
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of equal directions
         cut(np.arange(len(size)), 0, n)
     return cluster[family]

@@ -22,6 +22,7 @@ import numpy as np
 from src.core import storage, versions
 from src.core.language import _, joined, word
 from src.core.settings import fingerprint
+from src.core.threads import one_thread
 from src.data.corpus import Corpus
 from src.data.dataset import Dataset
 from src.data.inputs import InputShape
@@ -316,7 +317,6 @@ def masks_alone(task: Task, features: np.ndarray, labels: np.ndarray, seed: int 
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
-    from threadpoolctl import threadpool_limits
 
     strata = np.asarray(task.strata(labels))
     target = labels.argmax(axis=1) if task.kind == "multiclass" else labels[:, 0]
@@ -332,7 +332,7 @@ def masks_alone(task: Task, features: np.ndarray, labels: np.ndarray, seed: int 
         target = np.log1p(target)
     booster = HistGradientBoostingRegressor if task.kind == "regression" else HistGradientBoostingClassifier
     predicted = np.zeros(len(labels))
-    with threadpool_limits(1):  # threads of tiny trees wait for each other: 5 s, or minutes on a busy machine
+    with one_thread():
         for fit, held in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(features, groups):
             # The first and last hour of a parameter that nobody has: the booster finds no bins for it.
             is_known = np.isfinite(features[fit]).any(axis=0)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
+from src.core.threads import one_thread
 from src.models.scaling import Fitted
 
 SHARPNESS = 40.0
@@ -63,7 +63,7 @@ class NeighbourHead(Fitted):
     def fit(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> None:
         """Remembers training reports: pooled features (N, D), labels (N, L) that are probabilities or NaN, weights
         (N,)."""
-        with threadpool_limits(1):  # the same bytes whatever the number of threads
+        with one_thread():
             features = features.astype(np.float64)
             centre = np.average(features, axis=0, weights=weights)
             variances, directions = np.linalg.eigh(np.cov(features.T, aweights=weights, ddof=0))

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from src.core.run_settings import Boosting, Kernel, Linear
+from src.core.threads import one_thread
 from src.data.inputs import InputShape
 from src.models.completion import Completion
 from src.models.scaling import Fitted
@@ -67,8 +67,8 @@ def fit_tabular(
     class for multiclass; probabilities, as of teachers, count as rows of both labels. One thread: the same seed gives
     the same bytes.
     """
-    table = summary_table(inputs, lengths, model.shape, hidden=model.hidden)
-    with threadpool_limits(1):
+    with one_thread("sklearn"):
+        table = summary_table(inputs, lengths, model.shape, hidden=model.hidden)
         model.fit(table, np.asarray(targets, np.float64), np.asarray(weights, np.float64), seed, kind)
 
 

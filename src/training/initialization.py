@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from src.core import array_files, storage, versions
 from src.core.errors import UserError
 from src.core.language import _
 from src.core.run_settings import HEAD, Run
 from src.core.settings import fingerprint
+from src.core.threads import one_thread
 from src.data.dataset import Dataset
 from src.evaluation.workspace import Workspace
 from src.models import embeddings
@@ -183,6 +183,6 @@ def word_vectors(workspace: Workspace) -> dict[str, str | None]:
     paths = {size: dataset.output.vectors / f"ppmi_{size}.{stamp}.npy" for size in wanted}
     for size, path in paths.items():
         if not workspace.read_only and not array_files.is_whole(path):
-            with threadpool_limits(1):  # another number of threads would give other last bits
+            with one_thread("scipy.linalg"):
                 array_files.write_npy(path, embeddings.ppmi_vectors(texts, len(dataset.vocabulary), size))
     return {name: size and str(paths[size]) for name, size in sizes.items()}

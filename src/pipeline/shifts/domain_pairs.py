@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from src.core import array_files, storage
 from src.core.executors import reads
+from src.core.threads import one_thread
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.evaluation import covariate_shift, series_shift
@@ -43,13 +43,11 @@ def tell_apart(payload: dict[str, Any], progress: Callable[[dict[str, Any]], Non
 def _series_apart(
     corpus: Corpus, rows: Sequence[np.ndarray], shape: InputShape, hidden: Sequence[str]
 ) -> covariate_shift.Adversarial:
-    import sklearn.ensemble  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
-
     from src.models.summaries import summary_names, summary_table  # imports torch
 
     names = summary_names(shape)
     kept = [i for i, name in enumerate(names) if name not in hidden]
-    tables = [summary_table(corpus.inputs, corpus.lengths, shape, one)[:, kept] for one in rows]
     left = [names[i] for i in kept]
-    with threadpool_limits(1):  # another number of threads would give other last bits
+    with one_thread("sklearn"):
+        tables = [summary_table(corpus.inputs, corpus.lengths, shape, one)[:, kept] for one in rows]
         return series_shift.adversarial(*tables, left, series_shift.owners_of(left, shape.parameters), SEED)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from src.core import array_files, storage
 from src.core.executors import Job, make_executor, raise_failures, reads, run_shown
+from src.core.threads import one_thread
 from src.data.corpus import Corpus
 from src.data.inputs import InputShape
 from src.evaluation import covariate_shift, metrics, series_shift
@@ -59,7 +59,8 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
         (Corpus.load(output / payload["test"]), array_files.read_npy(folder / "test_rows.npy")),
     ]
     names = summary_names(shape)
-    tables = [summary_table(corpus.inputs, corpus.lengths, shape, rows) for corpus, rows in files]
+    with one_thread():
+        tables = [summary_table(corpus.inputs, corpus.lengths, shape, rows) for corpus, rows in files]
     progress({"share": 0.2, "done": "missing values"})
     coverage = [series_shift.coverage(corpus.inputs["values"], corpus.lengths, rows) for corpus, rows in files]
     statics = [corpus.inputs["statics"][rows][:, 0] for corpus, rows in files] if shape.statics else None
@@ -68,9 +69,7 @@ def measure_test(payload: dict[str, Any], progress: Callable[[dict[str, Any]], N
     found, matched, similarity = None, None, [np.full(len(rows), UNKNOWN) for _, rows in files]
     if min(map(len, tables)) > covariate_shift.ADVERSARIAL_FOLDS:  # else too few rows to cross-validate
         owners = series_shift.owners_of(names, shape.parameters)
-        import sklearn.ensemble  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
-
-        with threadpool_limits(1):  # another number of threads would give other last bits
+        with one_thread("sklearn"):
             found = matched = series_shift.adversarial(*tables, names, owners, settings["seed"])
             if missingness:
                 progress({"share": 0.7, "done": "values alone"})

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from src.core import storage, versions
 from src.core.errors import UserError
@@ -19,6 +18,7 @@ from src.core.language import _, word
 from src.core.settings import fingerprint
 from src.core.targets import Target
 from src.core.terminal import JobProgress, result, show_table, warn
+from src.core.threads import one_thread
 from src.data.tasks import get_task
 from src.evaluation import label_shift, metrics, runs
 from src.evaluation.figures import number_text, short_text
@@ -162,9 +162,7 @@ def _committee(run: RunFolder, fitting: Sequence[RunFolder]) -> list[RunFolder]:
 
 
 def _write_board(workspace: Workspace, target: Target, run: RunFolder, committee: Sequence[RunFolder]) -> None:
-    import sklearn.linear_model  # noqa: F401  now, as the limit below reaches the libraries that are loaded by then
-
-    with threadpool_limits(1):  # another number of threads would give other last bits
+    with one_thread("sklearn"):
         tests = _tests(workspace, run, committee)
     board = {
         "run": run.score["fingerprint"],
