@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import shlex
 import shutil
 import subprocess
@@ -596,6 +597,24 @@ def test_a_killed_first_blend_does_not_stand_in_the_way(copy, tiny_input, capsys
         (copy / "runs/blend" / name).unlink()
     assert main(words(tiny_input, copy)) == 0
     assert (copy / "runs/blend/score.json").exists()
+
+
+@pytest.mark.parametrize(("verb", "run"), [("blend", "lstm"), ("runs show blend lstm", "blend")])
+def test_settings_of_a_run_that_are_gone_or_damaged_are_made_by_the_command_that_is_named(
+    copy, tiny_input, capsys, verb, run
+):
+    """A removed config.yaml ended in "No such file or directory", with nothing to do about it."""
+    path, made = copy / "runs" / run / "config.yaml", words(tiny_input, copy)
+    whole = path.read_bytes()
+    for damage in (path.unlink, lambda: path.write_bytes(b"\0" * 9)):
+        damage()
+        assert main([*verb.split(), *made]) == 2
+        told = capsys.readouterr().err
+        assert "runs/" in told and "config.yaml" in told
+        (remedy,) = re.findall(r"\./run\.sh ([^\n]*)", told)
+        assert main(shlex.split(remedy.rstrip("."))) == 0
+        assert path.read_bytes() == whole
+        assert main([*verb.split(), *made]) == 0
 
 
 def test_no_file_of_the_users_is_removed(tiny_input, tmp_path, capsys):

@@ -257,6 +257,7 @@ def test_all_that_a_page_is_made_from_is_in_its_stamp(remade, tiny_input, monkey
     read = {Path(name).relative_to(remade) for name in opened if name.startswith(str(remade)) and "." in name}
     read = {path for path in read if path.suffix in (".json", ".csv", ".jsonl", ".yaml") and (remade / path).exists()}
     stamped = {path.relative_to(remade) for pattern in report.READ for path in remade.glob(pattern)}
+    stamped |= {Path(f"submission_sample_test{letter}.csv") for letter in "AB"}
     others = {Path("pipeline.json"), Path("data/vocabulary.json"), Path("suspicious.csv")}
     assert len(read) > 20 and read <= stamped | others, read - stamped - others
     before = report.made_from(Workspace(config))
@@ -649,6 +650,27 @@ def test_what_was_noted_of_a_run_as_it_was_is_told_and_left_out(copy, tiny_input
     assert main(["report", *words(tiny_input, copy)]) == 0
     told = capsys.readouterr().err
     assert "explained.json is not of blend as it is now: it counts for nothing. Run: ./run.sh explain" in told
+
+
+def test_a_changed_submission_is_told_and_left_out(copy, tiny_input, capsys):
+    """It was left out without a word. What other runs submitted is not on the page."""
+    made, page = words(tiny_input, copy), copy / "pages/report.json"
+    assert main(["submit", "lstm", *made]) == main(["report", *made]) == 0
+    before, of_run, of_blend = (
+        page.read_bytes(),
+        *(storage.Output(copy).submission("sample_testB.csv", run) for run in ("lstm", None)),
+    )
+    of_run.write_bytes(of_run.read_bytes()[:-30])
+    capsys.readouterr()
+    assert main(["report", *made]) == 0
+    assert page.read_bytes() == before and capsys.readouterr().err == ""
+    whole = of_blend.read_bytes()
+    of_blend.write_bytes(whole[:-30])
+    assert main(["report", *made]) == 0
+    told = capsys.readouterr().err
+    assert f"{of_blend.name} is left out" in told and "./run.sh submit" in told
+    assert main(["submit", *made]) == main(["report", *made]) == 0
+    assert page.read_bytes() == before and of_blend.read_bytes() == whole
 
 
 def test_many_test_files_have_their_marks_each():

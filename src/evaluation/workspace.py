@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -208,6 +209,11 @@ class Workspace:
     def command(self, verb: str, *words: str) -> str:
         """A command line, without ./run.sh, with the preset and the settings of this workspace."""
         return command(verb, self.settings, *words)
+
+    def submission_files(self) -> dict[str, Path]:
+        """Submission files of the pipeline's blend that are there, by test file."""
+        paths = {test: self.output.submission(test) for test in self.dataset.test_files}
+        return {test: path for test, path in paths.items() if path.exists()}
 
     def run(self, name: str, scored: bool = True) -> RunFolder:
         """A finished run. Raises UserError, with the command that makes it, where there is none and, where it must be

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.core import storage
-from src.core.errors import UserError
+from src.core.errors import Damaged, UserError
 from src.core.language import _
 from src.core.names import BLEND
 from src.data import sources
@@ -239,17 +239,19 @@ def _standing(workspace: Workspace, run: RunFolder) -> Standing:
 
 
 def _uploads(workspace: Workspace, blend: RunFolder) -> list[Upload]:
-    """Submission files that hold what the log notes as made of the blend as it is now."""
+    """Submission files that hold what the log notes as made of the blend as it is now; files that hold nothing of what
+    it notes are left out, with a warning."""
     found, fingerprint = [], blend.score["fingerprint"]
     noted = SubmissionLog(workspace.output.submissions).submissions_for(workspace.dataset.test_texts)
-    for test in workspace.dataset.test_files:
-        path = workspace.output.submission(test)
-        sha256 = storage.file_sha256(path) if path.exists() else None
-        for one in noted:
-            is_of_blend = any(maker["fingerprint"] == fingerprint for maker in one.makers())
-            if (one.test, one.sha256) == (test, sha256) and is_of_blend:
-                found.append(Upload(test, path, one.id, one.score(workspace.settings.leaderboard.board)))
-                break
+    for test, path in workspace.submission_files().items():
+        sha256 = storage.file_sha256(path)
+        of_file = [one for one in noted if (one.test, one.sha256) == (test, sha256)]
+        of_blend = [one for one in of_file if any(maker["fingerprint"] == fingerprint for maker in one.makers())]
+        if of_blend:
+            found.append(Upload(test, path, of_blend[0].id, of_blend[0].score(workspace.settings.leaderboard.board)))
+        elif not of_file and any(one.test == test for one in noted):
+            why = _("it holds no submission that {log} notes").format(log=workspace.output.submissions.name)
+            workspace.leave_out(path.name, Damaged(path, why, workspace.command("submit")))
     return found
 
 

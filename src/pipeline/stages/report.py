@@ -23,11 +23,12 @@ TITLE = _("CT report anomaly detection")
 """Title of a page on reports; other tasks have their own."""
 READ = (
     *("data/manifest.json", "folds.csv", "folds.json", "shift/shift.json", "baselines/*/score.json", "runs/*/*.json"),
-    *("runs/*/config.yaml", "submission_*.csv", "tune/*/best.yaml"),
+    *("runs/*/config.yaml", "tune/*/best.yaml"),
     *("domains/domains.json", "domains/judged.json", "domains/adapted.json", "domains/views.json"),
     *("runs/*/history.csv", "tune/*/trials.csv", "tune/*/importances.json", "tune/*/study.json", "submissions.jsonl"),
 )
-"""Files of the output folder that the page is made from. A test checks that the report opens no other text."""
+"""Files of the output folder that the page is made from, beside the submissions of the blend. A test checks that the
+report opens no other text."""
 
 
 class Report(Stage):
@@ -94,7 +95,8 @@ STAGE = Report()
 def made_from(workspace: Workspace) -> str:
     """Fingerprint of everything in the page. Arrays are not read: the files written after them stand for them."""
     output, settings = workspace.output, workspace.settings
-    files = sorted({path for pattern in READ for path in output.root.glob(pattern)})
+    files = {path for pattern in READ for path in output.root.glob(pattern)}
+    files = sorted(files.union(workspace.submission_files().values()))
     pipeline = storage.read_json(output.seconds, workspace.command("pipeline")) if output.seconds.exists() else {}
     return fingerprint(
         {
