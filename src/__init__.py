@@ -10,7 +10,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - run.sh finds a newer Python, a n
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # Threads of torch, scikit-learn and their like wait for each other at the end of each product, in a loop that holds
-    # a core for up to 14 ms. Where other processes work, too, the thread that is waited for has no core then.
+    # a core for milliseconds: where other programs work, too, the thread that is waited for has none (docs/speed.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 

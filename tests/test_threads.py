@@ -33,6 +33,12 @@ print(json.dumps([inside, threads()]))"""
     assert told(code) == [[1], [2]]
 
 
+def test_only_one_place_limits_threads():
+    """Elsewhere it would be forgotten that a limit does not reach what is imported later."""
+    named = {path.name for path in (ROOT / "src").rglob("*.py") if "threadpool_limits" in path.read_text()}
+    assert named == {"threads.py", "executors.py"}
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
