@@ -215,6 +215,7 @@ def test_each_clinical_task_has_an_experiment_of_its_own(tmp_path):
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path}/all.db"
     for task in ("icu", "los"):
-        tracking_of(load_config("sample", [f"task={task}", "track=mlflow", f"track_uri={uri}"]))
+        words = [f"task={task}", f"paths.output={tmp_path / task}", "track=mlflow", f"track_uri={uri}"]
+        tracking_of(load_config("sample", words))
     found = {one.name for one in mlflow.MlflowClient(tracking_uri=uri).search_experiments()}
     assert found - {"Default"} == {"icu", "los"}
