@@ -11,6 +11,7 @@ import numpy as np
 
 from src.core import storage
 from src.core.run_settings import Train
+from src.core.yaml_reader import read_yaml
 from src.evaluation import metrics
 from src.evaluation.figures import Estimate
 from src.evaluation.runs import RunFolder, seconds_of
@@ -61,7 +62,7 @@ def settings_of(run: RunFolder) -> dict[str, str]:
     if run.record["kind"] == "imported":
         return {**{f"test.{test}": path for test, path in run.record["files"].items()}, "oof": run.record["oof"] or "–"}
     if run.is_blend:
-        return {"members": ", ".join(run.record["members"]), **flat({"blend": run.blend_settings})}
+        return {"members": ", ".join(run.record["members"]), **flat({"blend": read_yaml(run.settings_file)})}
     part = "data" if run.record["inputs"]["kind"] == "tokens" else "grid"
     return flat({**run.settings.complete(), part: run.record["data"]})
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core import array_files, storage
-from src.core.errors import Damaged, OutOfDate, UserError
+from src.core.errors import OutOfDate, UserError
 from src.core.language import _, joined, word
 from src.core.names import BLEND
 from src.core.run_settings import Run
@@ -36,7 +36,6 @@ from src.core.settings import PARTS, Config
 from src.core.settings_loader import run_from_yaml
 from src.core.targets import check_files, made_by
 from src.core.terminal import result, show_table, warn_once
-from src.core.yaml_reader import read_yaml
 from src.data.tasks import Average, Task, get_task
 from src.evaluation import broken_runs, metrics
 from src.evaluation.stored_sentences import message_of
@@ -195,24 +194,14 @@ class RunFolder:
         return message_of(self.score.get("fault", "")) if self.is_scored else ""
 
     @property
-    def settings(self) -> Run:
-        """Settings of a trained model, read from its config.yaml. Raises Damaged if it is invalid."""
-        return self._read_settings(run_from_yaml)
+    def settings_file(self) -> Path:
+        """Its config.yaml, which is as the score notes it. Raises UserError, with the command, where it is missing."""
+        return storage.require(self.path / "config.yaml", self.remedy)
 
     @property
-    def blend_settings(self) -> dict[str, Any]:
-        """Settings of a blend, read from its config.yaml. Raises Damaged if it is invalid."""
-        found = self._read_settings(read_yaml)
-        if not isinstance(found, dict):
-            raise Damaged(self.path / "config.yaml", _("it holds no settings"), self.remedy)
-        return found
-
-    def _read_settings(self, read: Callable[[Path], Any]) -> Any:
-        path = storage.require(self.path / "config.yaml", self.remedy)
-        try:
-            return read(path)
-        except UserError as error:
-            raise Damaged(path, error.message.removeprefix(f"{path}: "), self.remedy) from None
+    def settings(self) -> Run:
+        """Settings of a trained model."""
+        return run_from_yaml(self.settings_file)
 
     def findings(self, file: str, verb: str) -> dict[str, Any]:
         """Content of what a verb has noted of the run as it is now in a file of its folder; empty where there is none,
