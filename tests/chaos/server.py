@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 10.0
+LIMIT = 40.0
 """Seconds of processor time that a command may take. On a busy machine it may take AT_MOST as many of the clock."""
 AT_MOST = 10
 LONG = 60.0
